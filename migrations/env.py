@@ -1,0 +1,33 @@
+"""Alembic's environment: `service.db.migrate` hands the address in; developers may pass it with -x dsn=..."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.db.tables import metadata
+
+SCHEMA = "treadle"
+
+
+def run(connection: Connection) -> None:
+    connection.execute(text("set lock_timeout = '5s'"))
+    connection.execute(text(f"create schema if not exists {SCHEMA}"))
+    context.configure(connection=connection, target_metadata=metadata, version_table_schema=SCHEMA)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+
+
+async def main() -> None:
+    dsn = context.config.attributes.get("dsn") or context.get_x_argument(as_dictionary=True)["dsn"]
+    address = "postgresql+asyncpg://" + dsn.partition("://")[2]
+    engine = create_async_engine(address, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+asyncio.run(main())

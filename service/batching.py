@@ -1,0 +1,71 @@
+"""Natural batching: while one call is in flight, requests pile up; when it returns, all of them go in the next call.
+
+Idle, nothing waits; loaded, batches grow by themselves. Used for submits (API), appends and finishes (worker) and reads (API).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from service.errors import Busy, Refused
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """`run` takes a list of items and answers with their results in the same order; an exception among them is its item's.
+
+    Callers are shielded: one that is cancelled cancels nobody. When `run` raises Refused for a batch, the batch is split until
+    only the item at fault fails. An item answered with Busy is run once more on its own (`patient` true), beside the others, so
+    that nobody waits for what holds it up.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]], *, limit: int) -> None:
+        self._run = run
+        self._limit = limit
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._driver: asyncio.Task[None] | None = None
+        self._alone: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: Item) -> Result:
+        """Wait for the result of this item; raises what `run` said of it."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._driver is None:
+            self._driver = asyncio.create_task(self._drive())
+        return await asyncio.shield(future)
+
+    async def _drive(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+                await self._settle(batch)
+        finally:
+            self._driver = None
+
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, patient: bool = False) -> None:
+        try:
+            results = await self._run([item for item, _ in batch], patient)
+        except Refused as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
+                return
+            results = [error]
+        except Exception as error:
+            results = [error] * len(batch)
+        for (item, future), result in zip(batch, results, strict=True):
+            if isinstance(result, Busy) and not patient:
+                task = asyncio.create_task(self._settle([(item, future)], patient=True))
+                self._alone.add(task)
+                task.add_done_callback(self._alone.discard)
+            elif future.done():
+                pass
+            elif isinstance(result, Exception):
+                future.set_exception(result)
+                future.exception()  # the caller may be gone: that is no lost exception
+            else:
+                future.set_result(result)

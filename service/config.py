@@ -1,0 +1,99 @@
+"""Settings: the environment, or a YAML file named by TREADLE_CONFIG; the environment wins.
+
+They are read once, in `cli`, into one frozen Struct that is handed down. Names are the environment's in lower case.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from service.errors import ConfigError
+
+Positive = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, its default and its unit (in the name, or said beside it)."""
+
+    database_url: str | None = None  # unset: a private PostgreSQL under treadle_home
+    listen_database_url: str | None = None  # a direct address for LISTEN where database_url is a pooler's
+    database_pooler: Literal["none", "transaction"] = "none"
+    treadle_home: Path = Path(".treadle")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    anthropic_api_key: str | None = None
+    anthropic_base_url: str | None = None
+    model_name: str = "claude-sonnet-4-5"
+
+    max_queue_size: AtLeastOne = 100_000  # messages queued in one queue; soft
+    max_message_chars: AtLeastOne = 100_000
+    max_body_bytes: AtLeastOne = 10_000_000
+    max_event_bytes: AtLeastOne = 1_000_000
+    keepalive_interval: Positive = 15.0  # seconds between comments on a silent stream
+
+    queues: tuple[str, ...] = ("default",)  # what a worker claims from
+    workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
+    worker_concurrency: AtLeastOne = 100  # messages at once in one worker
+    agents: tuple[str, ...] = ()  # modules with @agent functions
+
+    processing_timeout: Positive = 60.0  # seconds for one attempt
+    max_attempts: AtLeastOne = 3  # failures until a message is dead-lettered
+    max_losses: AtLeastOne = 3  # workers lost until a message is dead-lettered
+    retry_base_seconds: Positive = 1.0
+    retry_max_seconds: Positive = 300.0
+
+    heartbeat_interval: Positive = 2.0  # seconds
+    worker_timeout: Positive = 10.0  # seconds of silence until a vanished host's work goes on elsewhere
+    poll_interval: Positive = 1.0  # seconds; the floor under lost hints
+    shutdown_grace: Positive = 30.0  # seconds a stopping worker gives its messages to end
+
+    retention_hours: Positive = 168.0
+    dead_letter_retention_hours: Positive = 720.0
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; raises ConfigError with one sentence naming the setting at fault."""
+    names = {field.name for field in msgspec.structs.fields(Settings)}
+    values: dict[str, Any] = _from_file(environ.get("TREADLE_CONFIG"), names)
+    values |= {name: environ[name.upper()] for name in names if environ.get(name.upper())}
+    for name in ("queues", "agents"):
+        if isinstance(values.get(name), str):
+            values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
+    if isinstance(values.get("log_level"), str):
+        values["log_level"] = values["log_level"].lower()
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`").partition("[")[0].upper() or "the settings"
+        raise ConfigError(f"{name}: {reason}.") from None
+
+
+def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"TREADLE_CONFIG: {path} cannot be read: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"TREADLE_CONFIG: {path} is not a mapping of settings.")
+    values = {str(name).lower(): value for name, value in content.items()}
+    if unknown := sorted(values.keys() - names):
+        raise ConfigError(f"TREADLE_CONFIG: {path} names the unknown setting {unknown[0].upper()}.")
+    return values
+
+
+def _decode_path(kind: type, value: object) -> object:
+    return Path(str(value)) if kind is Path else value

@@ -1,0 +1,74 @@
+"""One LISTEN connection a process. NOTIFY is a hint: what it brings is looked up, what it loses is found by polling."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from service.db.pool import Connection, connect
+from service.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS = 5.0
+PING_TIMEOUT = 3.0
+
+
+class Listener:
+    """Hands each payload to its channel's handler; after every (re)connect calls `wake_all`, for hints were missed.
+
+    With a `worker`, the session also holds that worker's advisory lock, and `server_started` tells on which incarnation of
+    the server it does (None while it does not): a lock that is free again means that this process is gone.
+    """
+
+    def __init__(
+        self, dsn: str, handlers: Mapping[str, Callable[[str], None]], wake_all: Callable[[], None], *, worker: str | None = None
+    ) -> None:
+        self._dsn = dsn
+        self._handlers = handlers
+        self._wake_all = wake_all
+        self._worker = worker
+        self.server_started: datetime | None = None
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        delay = 0.1
+        while True:
+            try:
+                connection = await connect(self._dsn, name="listener")
+                delay = 0.1
+                try:
+                    await self._listen(connection)
+                finally:
+                    self.connected.clear()
+                    self.server_started = None
+                    connection.terminate()
+            except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("listener lost its connection, trying again", extra={"error": str(error), "seconds": delay})
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+
+    async def _listen(self, connection: Connection) -> None:
+        gone = asyncio.Event()
+        connection.add_termination_listener(lambda _: gone.set())
+        for channel in self._handlers:
+            await connection.add_listener(channel, self._receive)
+        if self._worker is not None:
+            await connection.fetchval("select pg_advisory_lock(treadle.worker_key($1))", self._worker)
+            self.server_started = await connection.fetchval("select pg_postmaster_start_time()")
+        self.connected.set()
+        self._wake_all()
+        while not gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), PING_SECONDS)
+            if not gone.is_set():
+                await connection.fetchval("select 1", timeout=PING_TIMEOUT)
+        raise Unavailable("PostgreSQL closed the connection.")
+
+    def _receive(self, _connection: Any, _pid: int, channel: str, payload: Any) -> None:
+        self._handlers[channel](payload)

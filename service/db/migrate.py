@@ -1,0 +1,119 @@
+"""`treadle migrate`: PGMQ, then the tables (Alembic), then the functions and views of `sql/`, one migration at a time.
+
+Each step is one transaction and can be repeated: an interrupted migration is mended by running it again. Old workers go on
+meanwhile: tables only grow, and functions are replaced under their names.
+"""
+
+import asyncio
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+
+from service.db.pool import Connection, connect
+from service.errors import SchemaError
+
+ROOT = Path(__file__).resolve().parents[2]
+SQL = ROOT / "sql"
+PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tried; an unknown one may have moved the tables we share with it
+LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
+LOCK_TIMEOUT = "5s"
+
+
+def release() -> str:
+    """The release of the functions: a digest of `sql/`, recorded in treadle.meta."""
+    digest = hashlib.sha256()
+    for path in sorted(SQL.glob("*.sql")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+async def migrate(dsn: str) -> None:
+    """Bring the database to this release; raises SchemaError or Unavailable with one sentence."""
+    connection = await connect(dsn, name="migrate")
+    try:
+        await connection.execute(f"select pg_advisory_lock(({LOCK_KEY}))", timeout=600)
+        await _require_version(connection)
+        await _install_pgmq(connection)
+        await asyncio.to_thread(_upgrade_tables, dsn)
+        await _apply_functions(connection)
+    except asyncpg.LockNotAvailableError:
+        raise SchemaError("A table is locked by somebody else; nothing was changed in this step. Try again.") from None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(f"This database user may not migrate: {error}") from None
+    finally:
+        await connection.close()
+
+
+async def check(connection: Connection) -> dict[str, str]:
+    """Facts about the schema; raises SchemaError where this release cannot work with it."""
+    if await connection.fetchval("select to_regclass('treadle.meta')") is None:
+        raise SchemaError("The database has no Treadle schema: run treadle migrate.")
+    facts = {row["name"]: row["value"] for row in await connection.fetch("select name, value from treadle.meta")}
+    if facts.get("release") != release():
+        raise SchemaError("The database's functions are of another release: run treadle migrate.")
+    return facts
+
+
+async def _require_version(connection: Connection) -> None:
+    if connection.get_server_version().major < 15:
+        raise SchemaError("Treadle needs PostgreSQL 15 or newer.")
+
+
+async def _install_pgmq(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+        version = await connection.fetchval("select extversion from pg_extension where extname = 'pgmq'")
+        if version is None and await connection.fetchval("select to_regclass('pgmq.meta')") is None:
+            version = await _create_pgmq(connection)
+        if version is None:  # installed from SQL before, by us or by the user
+            known = await connection.fetchval("select to_regclass('treadle.meta')")
+            version = known and await connection.fetchval("select value from treadle.meta where name = 'pgmq'")
+            version = version or _packaged_version()
+        if version.rpartition(".")[0] not in PGMQ_VERSIONS:
+            raise SchemaError(f"PGMQ {version} is not among the versions Treadle knows ({', '.join(PGMQ_VERSIONS)}).")
+        await connection.execute("select set_config('treadle.pgmq_version', $1, false)", version)
+
+
+async def _create_pgmq(connection: Connection) -> str:
+    """The extension where the server offers it, else the SQL inside the pinned package `pgmq`."""
+    offered = await connection.fetch("select version from pg_available_extension_versions where name = 'pgmq'")
+    if any(row["version"].rpartition(".")[0] in PGMQ_VERSIONS for row in offered):
+        await connection.execute("create extension pgmq")
+        return str(await connection.fetchval("select extversion from pg_extension where extname = 'pgmq'"))
+    await connection.execute((resources.files("pgmq.sql") / "pgmq.sql").read_text(encoding="utf-8"))
+    return _packaged_version()
+
+
+def _packaged_version() -> str:
+    return (resources.files("pgmq.sql") / "VERSION").read_text(encoding="utf-8").strip()
+
+
+def _upgrade_tables(dsn: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["dsn"] = dsn
+    command.upgrade(config, "head")
+
+
+async def _apply_functions(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+        for path in sorted(SQL.glob("*.sql")):
+            await connection.execute(path.read_text(encoding="utf-8"))
+        # Every function of this release was just written by this transaction; what was not belongs to an older one.
+        stale = await connection.fetch(
+            "select p.oid::regprocedure::text as name from pg_proc p"
+            " where p.pronamespace = 'treadle'::regnamespace and p.xmin <> pg_current_xact_id()::xid"
+        )
+        for row in stale:
+            await connection.execute(f"drop function {row['name']}")
+        await connection.execute("select treadle.ensure_partitions(), treadle.create_queue('default')")
+        await connection.execute(
+            "insert into treadle.meta (name, value) values ('release', $1), ('pgmq', current_setting('treadle.pgmq_version'))"
+            " on conflict (name) do update set value = excluded.value",
+            release(),
+        )

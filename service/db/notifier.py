@@ -1,0 +1,59 @@
+"""Hints to other processes, sent after commit and coalesced: while one NOTIFY is under way, further hints pile up for the next.
+
+Channels and payloads (items separated by commas, `*` for "look at everything"):
+    treadle_work     names of queues that have messages to claim
+    treadle_events   `message_id` or `message_id:thread` (threads.id) of messages with new events
+    treadle_cancel   ids of messages whose cancellation was requested
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+
+from service.db.pool import Database
+from service.errors import TreadleError
+
+log = logging.getLogger(__name__)
+
+WORK = "treadle_work"
+EVENTS = "treadle_events"
+CANCEL = "treadle_cancel"
+EVERYTHING = "*"
+
+MAX_ITEMS = 120  # a payload has at most 8,000 bytes
+
+
+class Notifier:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pending: defaultdict[str, set[str]] = defaultdict(set)
+        self._sending: asyncio.Task[None] | None = None
+
+    def hint(self, channel: str, item: str) -> None:
+        """Tell listeners soon; call it after the commit. Loses nothing that matters when it fails."""
+        self._pending[channel].add(item)
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+
+    async def flush(self) -> None:
+        """Wait until what was hinted so far is sent."""
+        while self._sending is not None:
+            await asyncio.wait({self._sending})
+
+    async def _send(self) -> None:
+        try:
+            while self._pending:
+                pending, self._pending = self._pending, defaultdict(set)
+                payloads = {
+                    channel: ",".join(items) if len(items) <= MAX_ITEMS else EVERYTHING
+                    for channel, items in pending.items()
+                }
+                await self._database.fetchval(
+                    "select count(pg_notify(c, p)) from unnest($1::text[], $2::text[]) u (c, p)",
+                    list(payloads),
+                    list(payloads.values()),
+                )
+        except TreadleError as error:
+            log.debug("hint lost", extra={"error": str(error)})
+        finally:
+            self._sending = None

@@ -1,0 +1,164 @@
+"""The connection pool: one call, one statement, one transaction; errors arrive as the classes of `errors`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+
+from service.errors import BY_SQLSTATE, Busy, Refused, SchemaError, Unavailable, Unprocessable
+
+CONNECT_TIMEOUT = 3.0  # seconds
+COMMAND_TIMEOUT = 10.0  # seconds; without one, a half-open connection would hang for ever
+
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError)
+
+Result = TypeVar("Result")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+async def connect(dsn: str, *, name: str, pooler: bool = False) -> Connection:
+    """Open one connection to the server that takes writes; raises Unavailable."""
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=COMMAND_TIMEOUT,
+            statement_cache_size=0 if pooler else 1024,
+            target_session_attrs="any" if pooler else "read-write",  # a pooler has chosen the server already
+            server_settings={} if pooler else {"application_name": f"treadle {name}"},
+        )
+    except (*_GONE, asyncpg.PostgresError) as error:
+        raise Unavailable(explain(error)) from error
+
+
+def explain(error: BaseException) -> str:
+    """One sentence on why PostgreSQL did not answer."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"PostgreSQL cannot be reached: {reason.rstrip('.')}."
+
+
+class Database:
+    """A pool that opens connections when they are needed, so that a service may start before its database.
+
+    `fetch` and its kin raise Refused (what a function of ours refuses), Busy (a lock was not to be had in time) and
+    Unavailable (no connection, or no answer). Where `repeatable`, a statement that met a dead connection is tried once
+    more on a fresh one.
+    """
+
+    def __init__(self, dsn: str, *, name: str, size: int, pooler: bool = False) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._size = size
+        self._pooler = pooler
+        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._opening = asyncio.Lock()
+
+    async def fetch(self, query: str, *args: Any, repeatable: bool = True) -> list[asyncpg.Record]:
+        return await self._call(lambda connection: connection.fetch(query, *args), repeatable)
+
+    async def fetchrow(self, query: str, *args: Any, repeatable: bool = True) -> asyncpg.Record | None:
+        return await self._call(lambda connection: connection.fetchrow(query, *args), repeatable)
+
+    async def fetchval(self, query: str, *args: Any, repeatable: bool = True) -> Any:
+        return await self._call(lambda connection: connection.fetchval(query, *args), repeatable)
+
+    async def fetch_impatient(self, lock_timeout: str, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Like fetch, but raises Busy where a lock is not to be had within `lock_timeout` (PostgreSQL's syntax)."""
+
+        async def call(connection: Connection) -> list[asyncpg.Record]:
+            async with connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{lock_timeout}'")
+                return await connection.fetch(query, *args)
+
+        return await self._call(call, True)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 2)
+            except TimeoutError:
+                pool.terminate()
+
+    async def _call(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
+        tries = 3 if repeatable else 1
+        while True:
+            tries -= 1
+            try:
+                pool = self._pool or await self._open()
+                async with pool.acquire(timeout=COMMAND_TIMEOUT) as connection:
+                    return await call(connection)
+            except _AGAIN as error:
+                if not tries:
+                    raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
+            except (asyncpg.ConnectionDoesNotExistError, ConnectionError) as error:
+                if not tries:
+                    raise Unavailable(explain(error)) from error
+            except _GONE as error:
+                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    await self._drop()  # this server is a standby now
+                raise Unavailable(explain(error)) from error
+            except asyncpg.PostgresError as error:
+                raise _translate(error) from error
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._size,
+                    connect=lambda *_args, **_kwargs: connect(self._dsn, name=self._name, pooler=self._pooler),
+                    init=_prepare,
+                    reset=_leave_as_is,
+                    max_inactive_connection_lifetime=300,
+                )
+            return self._pool
+
+    async def _drop(self) -> None:
+        if self._pool is not None:
+            await self._pool.expire_connections()
+
+
+async def _prepare(connection: Any) -> None:
+    # Parameters of type jsonb are JSON text already; answers are decoded.
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode)
+
+
+async def _leave_as_is(connection: Any) -> None:
+    # Nothing of ours outlives its statement, so the default reset (a second round trip) has nothing to do.
+    return
+
+
+def _translate(error: asyncpg.PostgresError) -> Exception:
+    state = error.sqlstate or ""
+    if refusal := BY_SQLSTATE.get(state):
+        return refusal(str(error))
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return Busy("Somebody else is at the same thread or key just now.")
+    if state in {"22P05", "22021"}:
+        return Unprocessable("Text must not contain the NUL character (U+0000).")
+    if isinstance(error, asyncpg.DataError):
+        return Unprocessable(f"PostgreSQL does not take this: {error}.")
+    if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
+        return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")
+    return error
+
+
+__all__ = ["Connection", "Database", "Refused", "connect", "explain"]

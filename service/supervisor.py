@@ -1,0 +1,318 @@
+"""`treadle up`: a private PostgreSQL, the API and the workers as children of one process that restarts what dies.
+
+Two locks in TREADLE_HOME. `supervisor.lock` is ours alone: there is one supervisor. `children.lock` is inherited by
+every child and so held until the last of them is gone: after a kill -9 of the supervisor its children drain (see
+`lifeline`), and the next supervisor starts its own only then. PostgreSQL inherits neither; it stays, and is adopted.
+"""
+
+import asyncio
+import errno
+import fcntl
+import http.client
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from service.config import Settings
+from service.embedded import Embedded
+from service.errors import ConfigError, TreadleError
+from service.lifeline import VARIABLE
+
+log = logging.getLogger(__name__)
+
+COMMANDS = {name: (sys.executable, "-m", "service.cli", name) for name in ("migrate", "serve", "work")}
+FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0  # seconds until something that died is started again
+HEALTHY = 30.0  # seconds of life after which a death counts as the first again
+MARGIN = 5.0  # seconds that children get beyond SHUTDOWN_GRACE
+API_CHANCES = 3  # deaths of the API before its first answer, after which we give up
+
+
+def run(
+    settings: Settings,
+    environ: Mapping[str, str],
+    announce: Callable[[str], None],
+    commands: Mapping[str, Sequence[str]] = COMMANDS,
+) -> int:
+    """Run everything until Ctrl-C or SIGTERM (a second one does not wait); returns the exit code."""
+    try:
+        home = settings.treadle_home.resolve()
+        home.mkdir(parents=True, exist_ok=True)
+        with _opened(home / "supervisor.lock") as own, _opened(home / "children.lock") as shared:
+            _claim(own, home)
+            asyncio.run(_Supervisor(settings, environ, announce, commands, shared).run())
+    except TreadleError as error:
+        announce(str(error))
+        return 1
+    except OSError as error:
+        announce(f"Treadle cannot run: {error}")
+        return 1
+    return 0
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        announce: Callable[[str], None],
+        commands: Mapping[str, Sequence[str]],
+        children_lock: int,
+    ) -> None:
+        self._settings, self._announce, self._commands = settings, announce, commands
+        self._children_lock = children_lock
+        self._postgres = None if settings.database_url else Embedded(settings.treadle_home)
+        self._lifeline, self._held = os.pipe()  # the write end is held, never written to, and closed by our death
+        self._environ = {
+            **environ,
+            "DATABASE_URL": self._postgres.dsn if self._postgres else str(settings.database_url),
+            "TREADLE_HOME": str(settings.treadle_home.resolve()),
+            VARIABLE: str(self._lifeline),
+        }
+        self._children: dict[str, Process] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._api_deaths = 0
+        self._database_up = asyncio.Event()
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Start everything and keep it going until asked to stop; whatever happens, stop everything."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, self._ask_to_stop)
+        up, stop = self._task(self._up()), self._task(self._stop.wait())
+        try:
+            await asyncio.wait({up, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if up.done():
+                up.result()
+        finally:
+            await self._down()
+
+    async def _up(self) -> None:
+        await self._start_postgres()
+        await self._wait_for_previous_run()
+        _check_address(self._settings.host, self._settings.port)
+        await self._migrate()
+        keepers = [self._task(self._keep("api", "serve"))]
+        keepers += [self._task(self._keep(f"worker-{n + 1}", "work")) for n in range(self._settings.workers)]
+        if self._postgres:
+            keepers.append(self._task(self._keep_postgres(self._postgres)))
+        await self._wait_for_api()
+        self._announce(_greeting(self._settings))
+        await asyncio.gather(*keepers)
+
+    async def _down(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        children = [child for child in self._children.values() if child.returncode is None]
+        for child in children:
+            with suppress(ProcessLookupError):
+                child.terminate()
+        ends, hurry = asyncio.create_task(_ends(children)), asyncio.create_task(self._hurry.wait())
+        patience = self._settings.shutdown_grace + MARGIN
+        await asyncio.wait({ends, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        for child in children:
+            if child.returncode is None:
+                log.warning("killing process %d, which did not stop", child.pid)
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+        await ends
+        if self._postgres:
+            self._postgres.stop()
+        os.close(self._lifeline)
+        os.close(self._held)
+
+    async def _start_postgres(self) -> None:
+        if self._postgres:
+            self._postgres.launch()
+            while not self._postgres.ready():  # noqa: ASYNC110 - another process cannot set our events
+                await asyncio.sleep(0.1)
+        self._database_up.set()
+
+    async def _wait_for_previous_run(self) -> None:
+        deadline = time.monotonic() + self._settings.shutdown_grace + MARGIN
+        told = False
+        while not _locked(self._children_lock):
+            if time.monotonic() > deadline:
+                raise ConfigError("The processes of the previous run do not finish; stop them first.")
+            if not told:
+                self._announce("waiting for the processes of the previous run to finish")
+                told = True
+            await asyncio.sleep(0.1)
+
+    async def _migrate(self) -> None:
+        process = await self._spawn("migrate", "migrate")
+        if status := await process.wait():
+            raise ConfigError(f"The migration ended with {_described(status)}; nothing was started.")
+
+    async def _keep(self, name: str, command: str) -> None:
+        """Run one child and start it again whenever it ends, the later the oftener it does."""
+        delays = _Delays()
+        while True:
+            await self._database_up.wait()
+            delays.begin()
+            try:
+                child = await self._spawn(name, command)
+                ended = f"(pid {child.pid}) ended with {_described(await child.wait())}"
+            except OSError as error:
+                ended = f"cannot be started: {error}"
+            self._api_deaths += name == "api"
+            delay = delays.next()
+            log.warning("%s %s; next start in %g s", name, ended, delay)
+            await asyncio.sleep(delay)
+
+    async def _keep_postgres(self, postgres: Embedded) -> None:
+        delays = _Delays()
+        while True:
+            await asyncio.sleep(0.5)
+            postgres.trim_log()
+            if postgres.alive():
+                continue
+            self._database_up.clear()
+            delay = delays.next()
+            log.warning("postgres (pid %s) ended; next start in %g s", postgres.pid, delay)
+            await asyncio.sleep(delay)
+            delays.begin()
+            try:
+                await self._start_postgres()
+                log.warning("postgres (pid %s) runs again", postgres.pid)
+            except ConfigError as error:
+                log.error("postgres: %s", error)
+
+    async def _spawn(self, name: str, command: str) -> Process:
+        """Start a child in a session of its own: the terminal's Ctrl-C is for us alone."""
+        child = await asyncio.create_subprocess_exec(
+            *self._commands[command],
+            env={**self._environ, "TREADLE_SLOT": name},
+            pass_fds=(self._lifeline, self._children_lock),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._children[name] = child
+        return child
+
+    async def _wait_for_api(self) -> None:
+        while not await asyncio.to_thread(_answers, self._settings.host, self._settings.port):
+            if self._api_deaths >= API_CHANCES:
+                raise ConfigError(f"The API ended {API_CHANCES} times before it answered.")
+            await asyncio.sleep(0.1)
+
+    def _ask_to_stop(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+            return
+        self._stop.set()
+        with suppress(OSError):  # the terminal may be gone
+            self._announce("stopping; once more to stop at once")
+
+    def _task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.append(task)
+        return task
+
+
+class _Delays:
+    """The growing delays before the next start of one thing."""
+
+    def __init__(self) -> None:
+        self._delay, self._began = FIRST_DELAY, 0.0
+
+    def begin(self) -> None:
+        self._began = time.monotonic()
+
+    def next(self) -> float:
+        if time.monotonic() - self._began > HEALTHY:
+            self._delay = FIRST_DELAY
+        delay, self._delay = self._delay, min(self._delay * 2, LONGEST_DELAY)
+        return delay
+
+
+async def _ends(children: Iterable[Process]) -> None:
+    for child in children:
+        await child.wait()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A lock file, made for the owner of its folder; no link is followed."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        if os.geteuid() == 0:
+            folder = path.parent.stat()
+            os.fchown(file, folder.st_uid, folder.st_gid)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _claim(file: int, home: Path) -> None:
+    if not _locked(file):
+        raise ConfigError(f"Treadle already runs in {home}, by process {os.pread(file, 20, 0).decode().strip()}.")
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+
+
+def _check_address(host: str, port: int) -> None:
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"PORT: {port} on {host} is in use by another program.") from None
+        raise ConfigError(f"HOST: nothing can listen on {host}, port {port}: {error.strerror}.") from None
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _described(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def _greeting(settings: Settings) -> str:
+    host = _reachable(settings.host)
+    url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    treadle = "treadle" if shutil.which("treadle") else os.path.relpath(Path(sys.executable).with_name("treadle"))
+    return f"""
+Treadle runs; Ctrl-C stops it.
+  API    {url}
+  docs   {url}/docs
+  SQL    {treadle} psql
+
+Try it:
+  curl -s {url}/messages -H 'content-type: application/json' \\
+    -d '{{"message": "hello from treadle", "metadata": {{"delay_ms": 200}}}}'
+  curl -N {url}/messages/<message_id>/stream
+"""

@@ -1,0 +1,29 @@
+-- Time and ids.
+--
+-- Every function reads the time from treadle.clock(), so that it belongs to the database alone, and a test (or a person
+-- who wants to see what next week brings) can move it:  alter database ... set treadle.clock_shift = '8 days'
+-- Message ids are UUIDv7 (RFC 9562): their first 48 bits are the milliseconds since 1970, so ids sort by time, and
+-- the events table can be partitioned by them.
+
+create or replace function treadle.clock() returns timestamptz
+language sql volatile parallel safe as $$
+    select clock_timestamp() + coalesce(nullif(current_setting('treadle.clock_shift', true), ''), '0')::interval
+$$;
+comment on function treadle.clock is 'Now, by the database''s clock, moved by the setting treadle.clock_shift';
+
+create or replace function treadle.uuid_at(at timestamptz) returns uuid
+language sql immutable parallel safe as $$
+    select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+$$;
+comment on function treadle.uuid_at is 'The smallest id that a message of that time can have';
+
+create or replace function treadle.uuid7() returns uuid
+language sql volatile parallel safe as $$
+    select encode(
+        overlay(
+            set_bit(set_bit(uuid_send(gen_random_uuid()), 52, 1), 53, 1)  -- version 4 becomes 7
+            placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+            from 1 for 6),
+        'hex')::uuid
+$$;
+comment on function treadle.uuid7 is 'A new UUIDv7';

@@ -1,0 +1,160 @@
+-- The event log: what happened to each message, in order.
+--
+-- A message's events are dense from seq 1. A thread's events carry thread_pos besides, dense in the thread, given under
+-- the lock of its thread_log row until commit: whoever has read up to a position has read everything up to it.
+-- queued (seq 1, or after a redrive) · started {attempt} · chunk, progress, tool, any type of the agent's · retry {attempt,
+-- error, retry_at} · and at the end of a life one of done, error {state, error, completed_at}, cancelled {state}.
+
+-- Lock the thread_log rows of these threads in key order. The caller holds them to the end of its transaction.
+create or replace function treadle._log_lock(threads bigint[]) returns void
+language sql volatile as $$
+    select from treadle.thread_log l where l.thread = any(threads) order by l.thread for no key update
+$$;
+
+-- Append events; seqs are the caller's. The arrays are parallel; the order of the arrays is the order in the thread.
+create or replace function treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamptz)
+returns void language plpgsql as $$
+declare
+    v_threads bigint[];
+begin
+    select array_agg(distinct t) into v_threads from unnest(threads) t where t is not null;
+    if v_threads is not null then
+        if cardinality(v_threads) > 1 then
+            perform treadle._log_lock(v_threads);
+        end if;
+        with e as (
+            select * from unnest(ids, seqs, threads, types, datas) with ordinality u (id, seq, thread, type, data, n)
+        ), bump as (
+            update treadle.thread_log l set last_pos = l.last_pos + c.n
+            from (select e.thread, count(*) as n from e where e.thread is not null group by e.thread) c
+            where l.thread = c.thread
+            returning l.thread, l.last_pos - c.n as base
+        )
+        insert into treadle.events (message_id, seq, thread, thread_pos, type, data, created_at)
+        select e.id, e.seq, e.thread, b.base + row_number() over (partition by e.thread order by e.n), e.type, e.data, at
+        from e left join bump b on b.thread = e.thread;
+    else
+        insert into treadle.events (message_id, seq, type, data, created_at)
+        select u.id, u.seq, u.type, u.data, at from unnest(ids, seqs, types, datas) u (id, seq, type, data);
+    end if;
+end $$;
+
+-- What a reader is shown of an event. queued and done are read from the message (a left join on just those two types).
+create or replace function treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) returns text
+language sql immutable parallel safe as $$
+    select case type
+        when 'queued' then jsonb_build_object('message', m.body, 'agent', m.agent, 'priority', m.priority, 'thread_id', thread_id)
+            || coalesce(data, '{}')
+        when 'done' then jsonb_build_object('state', 'completed', 'result', m.result, 'completed_at', m.completed_at)
+        else data end::text
+$$;
+
+-- New events for many readers at once. Reader n has seen `afters[n]` of message `ids[n]`. Each gets at most `quantity`
+-- events and about a megabyte. A reader of a message that is gone gets one row of type null.
+-- `last`: this terminal event is the last of its log (a redriven message's old ones are not).
+create or replace function treadle.read_events(ids uuid[], afters integer[], quantity integer)
+returns table (n integer, message_id uuid, seq integer, type text, data text, created_at timestamptz, last boolean)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select c.n::integer, c.id, e.seq, e.type, e.data, e.created_at, e.last
+    from unnest(ids, afters) with ordinality c (id, after, n)
+    cross join lateral (
+        select f.seq, f.type, f.data, f.created_at, f.last
+        from (
+            select e.seq, e.type, d.data, e.created_at,
+                e.type in ('done', 'error', 'cancelled') and exists (
+                    select from treadle.messages m where m.message_id = c.id and m.last_seq = e.seq
+                        and m.state in ('completed', 'failed', 'cancelled')) as last,
+                sum(length(d.data)) over (order by e.seq) - length(d.data) as before
+            from (
+                select * from treadle.events e
+                where e.message_id = c.id and e.seq > c.after order by e.seq limit quantity
+            ) e
+            left join treadle.messages m on e.type in ('queued', 'done') and m.message_id = c.id
+            left join treadle.threads t on e.type = 'queued' and t.id = e.thread
+            cross join lateral (select treadle._event_data(e.type, e.data, m, t.thread_id) as data) d
+        ) f
+        where f.before < 1000000
+        union all
+        select null, null, null, null, null
+        where not exists (select from treadle.messages m where m.message_id = c.id)
+    ) e
+    order by c.n, e.seq
+$$;
+comment on function treadle.read_events is 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
+
+create or replace function treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer)
+returns table (n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select c.n::integer, e.message_id, e.seq, e.thread_pos, e.type, e.data, e.created_at
+    from unnest(ids, afters) with ordinality c (id, after, n)
+    cross join lateral (
+        select f.*
+        from (
+            select e.message_id, e.seq, e.thread_pos, e.type, d.data, e.created_at,
+                sum(length(d.data)) over (order by e.thread_pos) - length(d.data) as before
+            from (
+                select * from treadle.events e
+                where e.thread = c.id and e.thread_pos > c.after order by e.thread_pos limit quantity
+            ) e
+            left join treadle.messages m on e.type in ('queued', 'done') and m.message_id = e.message_id
+            left join treadle.threads t on e.type = 'queued' and t.id = c.id
+            cross join lateral (select treadle._event_data(e.type, e.data, m, t.thread_id) as data) d
+        ) f
+        where f.before < 1000000
+        union all
+        select null, null, null, null, null, null, null
+        where not exists (select from treadle.threads t where t.id = c.id)
+    ) e
+    order by c.n, e.thread_pos
+$$;
+comment on function treadle.read_thread_events is 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
+
+-- One partition a day (UTC), by the time in the message id. What has none goes to events_default.
+create or replace function treadle.ensure_partitions(days integer default 3) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_day timestamptz := date_trunc('day', treadle.clock(), 'UTC');
+    v_name text;
+    v_made integer := 0;
+begin
+    perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
+    for i in -1 .. days loop
+        v_name := 'events_' || to_char((v_day + make_interval(days => i)) at time zone 'UTC', 'YYYYMMDD');
+        continue when to_regclass('treadle.' || v_name) is not null;
+        -- A day whose first rows already lie in the default partition stays there.
+        continue when exists (
+            select from treadle.events_default e
+            where e.message_id >= treadle.uuid_at(v_day + make_interval(days => i))
+                and e.message_id < treadle.uuid_at(v_day + make_interval(days => i + 1)));
+        execute format('create table treadle.%I (like treadle.events including all)', v_name);
+        execute format('alter table treadle.events attach partition treadle.%I for values from (%L) to (%L)', v_name,
+            treadle.uuid_at(v_day + make_interval(days => i)), treadle.uuid_at(v_day + make_interval(days => i + 1)));
+        v_made := v_made + 1;
+    end loop;
+    return v_made;
+end $$;
+comment on function treadle.ensure_partitions is 'Make the daily partitions of the event log, from yesterday to some days ahead';
+
+-- Drop the partitions of days before `until` that hold nothing any more.
+create or replace function treadle.drop_partitions(until timestamptz) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_name text;
+    v_empty boolean;
+    v_dropped integer := 0;
+begin
+    perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
+    for v_name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'treadle.events'::regclass and c.relname ~ '^events_[0-9]{8}$'
+            and c.relname < 'events_' || to_char(until at time zone 'UTC', 'YYYYMMDD')
+    loop
+        execute format('select not exists (select from treadle.%I)', v_name) into v_empty;
+        if v_empty then
+            execute format('drop table treadle.%I', v_name);
+            v_dropped := v_dropped + 1;
+        end if;
+    end loop;
+    return v_dropped;
+end $$;
+comment on function treadle.drop_partitions is 'Drop the daily partitions before a time whose events are all gone';

@@ -1,0 +1,261 @@
+-- Submit: messages come in.
+--
+-- One transaction writes the messages, their place in their threads, their `queued` events, and the lane rows of those that
+-- may run at once. A message may run at once when it is due and has its thread's turn. The others wait in `messages`:
+--   hold = delay    not due; the janitor admits it (treadle.admit_due)
+--   hold = thread   another message of its thread has the turn; whoever ends that one admits the next (treadle._settle)
+-- The upsert of the threads is the lock that gives messages their order: ord is last_ord counted up under it, and the first
+-- message of an idle thread takes the turn in the same write.
+--
+-- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
+-- "max_attempts"?, "timeout_seconds"?, "aside"?}, ...]. An id that is already there is not written again: the answer is its
+-- present state. With `patient` false, messages of threads that others hold locked come back as 'busy', unwritten.
+
+create or replace function treadle._submission_problem(x jsonb) returns text
+language sql immutable parallel safe as $$
+    select case
+        when jsonb_typeof(x -> 'message') is distinct from 'string' and jsonb_typeof(x -> 'message') is distinct from 'object'
+            then 'message must be a text or an object.'
+        when x ->> 'message' = '' then 'message must not be empty.'
+        when x ->> 'priority' not in ('high', 'normal', 'low')
+            then format('priority must be high, normal or low, not %L.', x ->> 'priority')
+        when length(x ->> 'thread_id') not between 1 and 255 or x ->> 'thread_id' ~ '[[:cntrl:]/]'
+            then 'thread_id must have 1 to 255 characters, none of them a control character or a slash.'
+        when x ? 'metadata' and jsonb_typeof(x -> 'metadata') not in ('object', 'null') then 'metadata must be an object.'
+        when (x ->> 'delay_seconds')::double precision not between 0 and 31622400
+            then 'delay_seconds must be between 0 and 31622400 (366 days).'
+        when (x ->> 'max_attempts')::integer not between 1 and 1000 then 'max_attempts must be between 1 and 1000.'
+        when not ((x ->> 'timeout_seconds')::double precision > 0 and (x ->> 'timeout_seconds')::double precision <= 604800)
+            then 'timeout_seconds must be above 0 and at most 604800 (7 days).'
+    end
+$$;
+
+create or replace function treadle.submit_many(
+    messages jsonb, tenant text default 'default', notify boolean default false,
+    max_queue_size integer default null, patient boolean default true)
+returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz, thread_id text, thread bigint)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    p_tenant constant text := submit_many.tenant;
+    v_now constant timestamptz := treadle.clock();
+    v_default text;
+    v_problem text;
+    v_queue record;
+    v_known uuid[];          -- already there: a repeated submit
+    v_busy text[] := '{}';   -- threads locked by others
+    v_threads bigint[];      -- surrogate keys, parallel to the next five
+    v_names text[];
+    v_bases bigint[];        -- last_ord before us
+    v_open bigint[];         -- open messages before us
+    v_turns uuid[];
+    v_ids uuid[];
+    v_queues text[];
+    v_lanes text[];
+    v_lane_ids bigint[];
+    v_bodies jsonb[];
+    v_positions bigint[];
+    v_places bigint[];
+begin
+    if jsonb_typeof(messages) is distinct from 'array' then
+        raise exception using errcode = 'TR422', message = 'messages must be an array.';
+    end if;
+    if exists (select from jsonb_array_elements(messages) x where not x ? 'message_id') then
+        messages := (select jsonb_agg(jsonb_build_object('message_id', treadle.uuid7()) || x order by o)
+            from jsonb_array_elements(messages) with ordinality e (x, o));
+    end if;
+    select a.agent into v_default from treadle.agents a where a.tenant = p_tenant and a.is_default;
+    select coalesce(treadle._submission_problem(x), case
+            when a.agent is null and x ->> 'agent' is null then 'No agent is registered yet: start a worker, or name one.'
+            when a.agent is null then format('There is no agent %L.', x ->> 'agent')
+            when a.input is null and jsonb_typeof(x -> 'message') = 'object'
+                then format('The agent %L takes text, not an object.', a.agent) end)
+        into v_problem
+        from jsonb_array_elements(messages) with ordinality e (x, o)
+        left join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
+        where treadle._submission_problem(x) is not null or a.agent is null
+            or (a.input is null and jsonb_typeof(x -> 'message') = 'object')
+        order by o limit 1;
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
+    if max_queue_size is not null then
+        for v_queue in
+            select a.queue, count(*) as arriving from jsonb_array_elements(messages) x
+            join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default) group by a.queue
+        loop
+            if v_queue.arriving + (select coalesce(sum(c.queued), 0) from treadle.counters c where c.queue = v_queue.queue) > max_queue_size then
+                raise exception using errcode = 'TR429', message =
+                    format('The queue %L is full: it holds at most %s messages.', v_queue.queue, max_queue_size);
+            end if;
+        end loop;
+    end if;
+
+    select array_agg(m.message_id) into v_known from treadle.messages m
+        where m.message_id in (select (x ->> 'message_id')::uuid from jsonb_array_elements(messages) x);
+
+    if exists (select from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null) then
+        if not patient then
+            with wanted as (
+                select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant
+                    and t.thread_id in (select x ->> 'thread_id' from jsonb_array_elements(messages) x)
+            ), locked as (
+                select t.id from treadle.threads t where t.id in (select w.id from wanted w) order by t.id for no key update skip locked
+            )
+            select coalesce(array_agg(w.thread_id), '{}') into v_busy from wanted w where w.id not in (select l.id from locked l);
+        end if;
+        with arriving as (
+            select x ->> 'thread_id' as thread_id, count(*) as many,
+                (array_agg((x ->> 'message_id')::uuid
+                    order by array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')), o)
+                    filter (where coalesce((x ->> 'delay_seconds')::double precision, 0) = 0
+                        and not coalesce((x ->> 'aside')::boolean, false)))[1] as first
+            from jsonb_array_elements(messages) with ordinality e (x, o)
+            where x ->> 'thread_id' is not null and not x ->> 'thread_id' = any(v_busy)
+                and (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
+            group by 1 order by 1
+        ), th as (
+            insert into treadle.threads as t (tenant, thread_id, last_ord, turn, created_at, last_activity)
+            select p_tenant, a.thread_id, a.many, a.first, v_now, v_now from arriving a
+            on conflict (tenant, thread_id) do update set last_ord = t.last_ord + excluded.last_ord,
+                turn = coalesce(t.turn, excluded.turn), last_activity = greatest(t.last_activity, excluded.last_activity)
+            returning t.id, t.thread_id, t.last_ord, t.turn, t.completed + t.failed + t.cancelled as closed
+        )
+        select array_agg(th.id), array_agg(th.thread_id), array_agg(th.last_ord - a.many),
+                array_agg(th.last_ord - a.many - th.closed), array_agg(th.turn)
+            into v_threads, v_names, v_bases, v_open, v_turns
+            from th join arriving a on a.thread_id = th.thread_id;
+        insert into treadle.thread_log (thread, last_pos)
+            select t, 0 from unnest(v_threads) t order by t on conflict (thread) do nothing;
+    end if;
+
+    with input as (
+        select o, (x ->> 'message_id')::uuid as message_id, x -> 'message' as body, coalesce(x ->> 'priority', 'normal') as priority,
+            array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')) - 1 as rank,
+            x ->> 'thread_id' as thread_id, coalesce((x ->> 'aside')::boolean, false) as aside,
+            case when jsonb_typeof(x -> 'metadata') = 'object' then x -> 'metadata' else '{}' end as metadata,
+            v_now + coalesce((x ->> 'delay_seconds')::double precision, 0) * interval '1 second' as run_at,
+            a.agent, a.queue, coalesce((x ->> 'max_attempts')::integer, a.max_attempts) as max_attempts,
+            coalesce((x ->> 'timeout_seconds')::double precision, a.timeout_seconds) as timeout_seconds
+        from jsonb_array_elements(messages) with ordinality e (x, o)
+        join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
+        where (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
+            and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy))
+    ), held as (
+        select i.*, t.thread, t.base + row_number() over (partition by t.thread order by o) as ord,
+            t.open - 2 + row_number() over (partition by t.thread order by o) as behind,
+            case when i.run_at > v_now then 'delay'
+                when t.thread is not null and not i.aside and t.turn <> i.message_id then 'thread' end as hold
+        from input i
+        left join unnest(v_threads, v_names, v_bases, v_open, v_turns) t (thread, thread_id, base, open, turn) on t.thread_id = i.thread_id
+        order by o
+    ), placed as materialized (
+        select h.*, case when h.hold is null then h.priority end as lane,
+            case when h.hold is null then treadle._lane_next(h.queue, h.priority) end as lane_id,
+            count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank, o) as nth,
+            count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank) as peers
+        from held h
+    ), written as (
+        insert into treadle.messages (message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
+            max_attempts, timeout_seconds, created_at, run_at, body, metadata)
+        select p.message_id, p_tenant, p.thread, case when p.thread is not null then p.ord end, p.aside, p.queue, p.lane, p.lane_id, p.agent,
+            p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, v_now, p.run_at, p.body, p.metadata
+        from placed p
+    )
+    select array_agg(p.message_id order by o), array_agg(p.queue order by o), array_agg(p.lane order by o), array_agg(p.lane_id order by o),
+            array_agg(case when p.lane is not null then
+                jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent) end order by o),
+            array_agg(case when p.lane is not null then p.nth - 1 when p.hold = 'thread' then p.peers + p.behind end order by o),
+            array_agg(p.thread order by o)
+        into v_ids, v_queues, v_lanes, v_lane_ids, v_bodies, v_positions, v_places
+        from placed p;
+
+    if v_ids is not null then
+        perform treadle._log(v_ids, array_fill(1, array[cardinality(v_ids)]), v_places, array_fill('queued'::text, array[cardinality(v_ids)]),
+            array_fill(null::jsonb, array[cardinality(v_ids)]), v_now);
+        perform treadle._lane_insert(v_queues, v_lanes, v_lane_ids, v_bodies, v_now);
+        insert into treadle.counters (tenant, queue, slot, queued)
+            select p_tenant, q, treadle._slot(v_now), count(*) from unnest(v_queues) q group by q;
+        if v_threads is not null then
+            perform treadle._promote(v_threads, v_now);
+        end if;
+        if notify then
+            perform pg_notify('treadle_work', (select string_agg(distinct q, ',') from unnest(v_queues) q));
+            perform pg_notify('treadle_events', '*');
+        end if;
+    end if;
+
+    return query
+        with depth as (  -- rows that were ready before ours, lane by lane
+            select q.queue, l.rank, treadle._lane_depth(q.queue, l.lane, v_now)
+                - (select count(*) from unnest(v_queues, v_lanes) u (queue, lane) where u.queue = q.queue and u.lane = l.lane) as ready
+            from (select distinct u as queue from unnest(v_queues) u) q, (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
+        )
+        select e.o::integer, m.message_id, coalesce(m.state, 'busy'), m.queue,
+            case when m.state = 'queued' then
+                case when w.position is not null and w.lane is not distinct from m.lane then
+                        greatest(w.position + (select sum(d.ready) from depth d where d.queue = m.queue and d.rank <= m.rank), 0)::bigint
+                    else treadle._position(m, v_now) end
+            end,
+            m.created_at, x ->> 'thread_id', m.thread
+        from jsonb_array_elements(messages) with ordinality e (x, o)
+        left join treadle.messages m on m.message_id = (x ->> 'message_id')::uuid
+        left join unnest(v_ids, v_positions, v_lanes) w (message_id, position, lane) on w.message_id = m.message_id
+        order by e.o;
+end $$;
+comment on function treadle.submit_many is 'Submit an array of messages, all or nothing, in the order given';
+
+create or replace function treadle.submit(
+    message jsonb, thread_id text default null, priority text default 'normal', agent text default null,
+    metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
+    timeout_seconds double precision default null, aside boolean default false, notify boolean default false)
+returns uuid language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select s.message_id from treadle.submit_many(
+        jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('thread_id', thread_id, 'priority', priority, 'agent', agent,
+            'delay_seconds', delay_seconds, 'max_attempts', max_attempts, 'timeout_seconds', timeout_seconds, 'aside', aside))
+            || jsonb_build_object('message', message, 'metadata', metadata)),
+        notify => notify) s
+$$;
+comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean, boolean)
+    is 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
+
+create or replace function treadle.submit(
+    message text, thread_id text default null, priority text default 'normal', agent text default null,
+    metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
+    timeout_seconds double precision default null, aside boolean default false, notify boolean default false)
+returns uuid language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select treadle.submit(to_jsonb(message), thread_id, priority, agent, metadata, delay_seconds, max_attempts, timeout_seconds, aside, notify)
+$$;
+comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean, boolean)
+    is 'Submit one message; it is sent when your transaction commits. Returns its id';
+
+-- Submit under an Idempotency-Key: the first call's answer is kept 24 hours and given again to whoever repeats it.
+-- A call that finds the first one still under way waits two seconds for it, then fails with lock_not_available (55P03).
+create or replace function treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text default 'default',
+    max_queue_size integer default null, out answer jsonb, out repeated boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    p_key constant text := submit_once.key;
+    p_hash constant bytea := submit_once.request_hash;
+    p_tenant constant text := submit_once.tenant;
+    v_now constant timestamptz := treadle.clock();
+    v_hash bytea;
+begin
+    perform set_config('lock_timeout', '2s', true);
+    insert into treadle.idempotency as i (tenant, key, request_hash, created_at) values (p_tenant, p_key, p_hash, v_now)
+        on conflict (tenant, key) do update set request_hash = excluded.request_hash, answer = null, created_at = v_now
+            where i.created_at < v_now - interval '24 hours';
+    repeated := not found;
+    if repeated then
+        select i.request_hash, i.answer into v_hash, answer from treadle.idempotency i where i.tenant = p_tenant and i.key = p_key;
+        if v_hash <> p_hash then
+            raise exception using errcode = 'TR422', message = 'This Idempotency-Key was used with another body.';
+        end if;
+        return;
+    end if;
+    select jsonb_agg(to_jsonb(s) order by s.n) into answer
+        from treadle.submit_many(messages, p_tenant, max_queue_size => max_queue_size) s;
+    update treadle.idempotency i set answer = submit_once.answer where i.tenant = p_tenant and i.key = p_key;
+end $$;
+comment on function treadle.submit_once is 'Submit under an Idempotency-Key: a repeat gets the first answer';

@@ -1,0 +1,266 @@
+-- Settle: an attempt ends. The one place where messages leave `processing` (and where queued ones are cancelled).
+--
+--   outcome     by                             becomes
+--   completed   finish                         completed
+--   error       finish                         queued, hold = backoff, while failures are left; else failed
+--   rejected    finish                         failed
+--   released    finish (shutdown), heartbeat   queued, in the high lane: started work goes on first
+--   lost        reap                           the same while losses are left; else failed
+--   cancelled   cancel                         cancelled
+-- and whatever the outcome, a message whose cancellation was requested becomes cancelled.
+--
+-- In the same transaction: result, last events and the terminal or `retry` event, the lane row's end, the dead letter, the
+-- thread's counts, and the thread's next message in its lane.
+-- Locks, in this order everywhere: idempotency keys, threads (by id), leases (by message_id), messages, thread_log
+-- (by thread), lane rows. The callers of _settle hold the threads and leases. Only a claim begins at the lane, and never waits.
+
+create or replace function treadle._slot(at timestamptz) returns timestamptz
+language sql immutable parallel safe as $$
+    select date_bin('10 seconds', at, timestamptz '2020-01-01 00:00:00+00')
+$$;
+
+-- Who is next in a thread: redriven first, then by priority, then by ord.
+create or replace function treadle._next_of(thread bigint) returns uuid
+language sql stable as $$
+    select m.message_id from treadle.messages m where m.thread = _next_of.thread and m.hold = 'thread' order by m.rank, m.ord limit 1
+$$;
+
+create or replace function treadle._lane_body(m treadle.messages) returns jsonb
+language sql stable as $$
+    select jsonb_build_object('message_id', m.message_id, 'thread_id', (select t.thread_id from treadle.threads t where t.id = m.thread), 'agent', m.agent)
+$$;
+
+-- Give queued messages their lane rows, whatever held them.
+create or replace function treadle._admit(ids uuid[], at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_queues text[];
+    v_lanes text[];
+    v_lane_ids bigint[];
+    v_bodies jsonb[];
+begin
+    with admitted as (
+        update treadle.messages m set hold = null, lane = m.priority, lane_id = treadle._lane_next(m.queue, m.priority)
+        where m.message_id = any(ids) and m.state = 'queued' and m.hold is not null
+        returning m.*
+    )
+    select array_agg(a.queue), array_agg(a.lane), array_agg(a.lane_id), array_agg(treadle._lane_body(a))
+        into v_queues, v_lanes, v_lane_ids, v_bodies from admitted a;
+    if v_queues is not null then
+        perform treadle._lane_insert(v_queues, v_lanes, v_lane_ids, v_bodies, at);
+    end if;
+end $$;
+
+-- After arrivals: threads with nobody's turn get their next; an unstarted head gives way to a waiting message of higher
+-- priority, unless a worker is taking it just now. The caller holds the threads.
+create or replace function treadle._promote(threads bigint[], at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_heads uuid[];
+    v_queues text[];
+    v_lanes text[];
+    v_lane_ids bigint[];
+    v_turns uuid[];
+begin
+    with locked as (
+        select h.* from treadle.threads t
+        join treadle.messages h on h.message_id = t.turn
+        where t.id = any(threads) and h.state = 'queued' and h.hold is null and h.attempt = 0
+            and h.rank > (select n.rank from treadle.messages n where n.message_id = treadle._next_of(t.id))
+        order by h.message_id
+        for update of h skip locked
+    )
+    select array_agg(k.message_id), array_agg(k.queue), array_agg(k.lane), array_agg(k.lane_id)
+        into v_heads, v_queues, v_lanes, v_lane_ids from locked k;
+    if v_heads is not null then
+        perform treadle._lane_delete(v_queues, v_lanes, v_lane_ids);
+        update treadle.messages m set hold = 'thread', lane = null, lane_id = null where m.message_id = any(v_heads);
+    end if;
+    with passed as (
+        update treadle.threads t set turn = treadle._next_of(t.id)
+        where t.id = any(threads) and (t.turn is null or t.turn = any(v_heads)) and treadle._next_of(t.id) is not null
+        returning t.turn
+    )
+    select array_agg(p.turn) into v_turns from passed p;
+    if v_turns is not null then
+        perform treadle._admit(v_turns, at);
+    end if;
+end $$;
+
+-- The arrays ids .. usages are parallel; log_* are events to be written before the outcome's own.
+create or replace function treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[],
+    delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[],
+    log_types text[], log_datas jsonb[], max_losses integer, at timestamptz)
+returns table (message_id uuid, state text)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_ids uuid[]; v_verdicts text[]; v_states text[]; v_seqs integer[]; v_threads bigint[]; v_queues text[]; v_types text[]; v_datas jsonb[];
+    v_old_lanes text[]; v_old_ids bigint[]; v_new_lanes text[]; v_new_ids bigint[]; v_bodies jsonb[];
+    v_over uuid[]; v_turns uuid[]; v_next_queues text[]; v_next_lanes text[]; v_next_ids bigint[]; v_next_bodies jsonb[];
+begin
+    with judged as (
+        select m, g.o, g.error, g.traceback, g.delay, coalesce(g.seq, l.last_seq, m.last_seq) + 1 as seq,
+            case when g.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
+                when g.outcome = 'completed' then 'completed'
+                when g.outcome = 'error' and m.failures + 1 < m.max_attempts then 'backoff'
+                when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < max_losses) then 'again'
+                else 'failed' end as verdict
+        from unnest(ids, outcomes, errors, tracebacks, delays, seqs) with ordinality g (id, outcome, error, traceback, delay, seq, o)
+        join treadle.messages m on m.message_id = g.id
+        left join treadle.leases l on l.message_id = g.id
+    ), placed as (
+        select j.*, case j.verdict when 'again' then 'high' when 'failed' then 'dlq' end as new_lane from judged j
+    ), rowed as materialized (
+        select p.*, case when p.new_lane is not null then treadle._lane_next((p.m).queue, p.new_lane) end as new_id from placed p
+    )
+    select array_agg((r.m).message_id order by o), array_agg(r.verdict order by o),
+            array_agg(case when r.verdict in ('backoff', 'again') then 'queued' else r.verdict end order by o),
+            array_agg(r.seq order by o), array_agg((r.m).thread order by o), array_agg((r.m).queue order by o),
+            array_agg(case r.verdict when 'completed' then 'done' when 'failed' then 'error' when 'cancelled' then 'cancelled' else 'retry' end order by o),
+            array_agg(case r.verdict
+                when 'failed' then jsonb_build_object('state', 'failed', 'error', r.error, 'completed_at', at)
+                when 'cancelled' then jsonb_build_object('state', 'cancelled')
+                when 'backoff' then jsonb_build_object('attempt', (r.m).attempt, 'error', r.error, 'retry_at', at + r.delay * interval '1 second')
+                when 'again' then jsonb_build_object('attempt', (r.m).attempt, 'error', r.error, 'retry_at', at) end order by o),
+            array_agg((r.m).lane order by o), array_agg((r.m).lane_id order by o), array_agg(r.new_lane order by o), array_agg(r.new_id order by o),
+            array_agg(case r.new_lane
+                when 'high' then treadle._lane_body(r.m)
+                when 'dlq' then treadle._lane_body(r.m) || jsonb_build_object('reason', r.error, 'attempts', (r.m).attempt, 'traceback', r.traceback) end order by o),
+            array_agg((r.m).message_id order by o) filter (where r.verdict not in ('backoff', 'again'))
+        into v_ids, v_verdicts, v_states, v_seqs, v_threads, v_queues, v_types, v_datas, v_old_lanes, v_old_ids, v_new_lanes, v_new_ids, v_bodies, v_over
+        from rowed r;
+    if v_ids is null then
+        return;
+    end if;
+
+    -- Counters first: they look at the messages as they were.
+    insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled, busy)
+        select m.queue, treadle._slot(at),
+            count(*) filter (where v.state = 'queued') - count(*) filter (where m.state = 'queued'),
+            - count(*) filter (where m.state = 'processing'),
+            count(*) filter (where v.state = 'completed'), count(*) filter (where v.state = 'failed'), count(*) filter (where v.state = 'cancelled'),
+            coalesce(sum(extract(epoch from at - m.started_at)) filter (where v.state in ('completed', 'failed')), 0)
+        from unnest(v_ids, v_states) v (id, state) join treadle.messages m on m.message_id = v.id
+        group by m.queue;
+    update treadle.messages m set
+            state = v.state,
+            hold = case v.verdict when 'backoff' then 'backoff' end,
+            lane = v.lane, lane_id = v.lane_id, last_seq = v.seq,
+            failures = m.failures + (g.outcome in ('error', 'rejected') and v.verdict <> 'cancelled')::integer,
+            losses = m.losses + (g.outcome = 'lost')::integer,
+            run_at = case v.verdict when 'backoff' then at + g.delay * interval '1 second' else m.run_at end,
+            started_at = case when v.state = 'queued' then null else m.started_at end,
+            completed_at = case when v.state <> 'queued' then at end,
+            worker_id = case when v.state = 'queued' then null else m.worker_id end,
+            result = case v.state when 'completed' then g.result end,
+            error = case when v.state in ('failed', 'queued') then g.error end,
+            usage = coalesce(g.usage, m.usage)
+        from unnest(v_ids, v_verdicts, v_states, v_seqs, v_new_lanes, v_new_ids) v (id, verdict, state, seq, lane, lane_id)
+        join unnest(ids, outcomes, results, errors, delays, usages) g (id, outcome, result, error, delay, usage) on g.id = v.id
+        where m.message_id = v.id;
+    delete from treadle.leases l where l.message_id = any(v_ids);
+
+    -- The threads go on: counts, and the turn to the next.
+    if exists (select from unnest(v_threads) t where t is not null) then
+        with ended as (
+            select v.thread, array_agg(v.id) as ids, count(*) filter (where v.state = 'completed') as completed,
+                count(*) filter (where v.state = 'failed') as failed, count(*) filter (where v.state = 'cancelled') as cancelled
+            from unnest(v_ids, v_threads, v_states) v (id, thread, state)
+            where v.thread is not null and v.state <> 'queued' group by v.thread
+        ), passed as (
+            update treadle.threads t set completed = t.completed + e.completed, failed = t.failed + e.failed, cancelled = t.cancelled + e.cancelled,
+                last_activity = at, turn = case when t.turn = any(e.ids) then treadle._next_of(t.id) else t.turn end
+            from ended e where t.id = e.thread
+            returning t.turn
+        )
+        select array_agg(p.turn) into v_turns from passed p where p.turn is not null;
+        if v_turns is not null then
+            with admitted as (
+                update treadle.messages m set hold = null, lane = m.priority, lane_id = treadle._lane_next(m.queue, m.priority)
+                where m.message_id = any(v_turns) and m.hold = 'thread'
+                returning m.*
+            )
+            select array_agg(a.queue), array_agg(a.lane), array_agg(a.lane_id), array_agg(treadle._lane_body(a))
+                into v_next_queues, v_next_lanes, v_next_ids, v_next_bodies from admitted a;
+        end if;
+    end if;
+
+    perform treadle._log(log_ids || v_ids, log_seqs || v_seqs, log_threads || v_threads, log_types || v_types, log_datas || v_datas, at);
+    perform treadle._lane_delete(v_queues, v_old_lanes, v_old_ids);
+    perform treadle._lane_insert(v_queues || v_next_queues, v_new_lanes || v_next_lanes, v_new_ids || v_next_ids, v_bodies || v_next_bodies, at);
+    return query select u.id, u.state from unnest(v_ids, v_states) u (id, state);
+end $$;
+
+-- Finish: the holder of a lease ends its attempt. Carries the attempt's unsent events: event i belongs to ids[event_items[i]],
+-- and the first of each message has seq first_seqs[item].
+-- status: the message's new state; `lost`: the lease is not held any more (or this is the repeat of a finish that went through);
+-- `gap`: events before first_seq are missing; `busy` (only where not `patient`): somebody holds the thread, finish it alone.
+create or replace function treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
+    delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
+    patient boolean, max_losses integer default 3)
+returns table (message_id uuid, status text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_threads bigint[];
+    v_held bigint[];
+    v_items integer[]; v_seqs integer[]; v_lasts integer[];
+    v_log_ids uuid[]; v_log_seqs integer[]; v_log_threads bigint[]; v_log_types text[]; v_log_datas jsonb[];
+    v_done uuid[]; v_states text[];
+    v_gaps uuid[];
+begin
+    select array_agg(distinct l.thread) into v_threads from unnest(ids, leases) g (id, lease)
+        join treadle.leases l on l.message_id = g.id and l.lease = g.lease where l.thread is not null;
+    if v_threads is not null then
+        if patient then
+            perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
+            v_held := v_threads;
+        else
+            select array_agg(t.id) into v_held from
+                (select t.id from treadle.threads t where t.id = any(v_threads) order by t.id for no key update skip locked) t;
+        end if;
+    end if;
+    -- seqs: where the item's last event will be; event_items count from 1.
+    with locked as (
+        select l.message_id, l.last_seq, l.thread, g.o from unnest(ids, leases) with ordinality g (id, lease, o)
+        join treadle.leases l on l.message_id = g.id and l.lease = g.lease
+        where l.thread is null or l.thread = any(v_held)
+        order by l.message_id for no key update of l
+    ), counted as (
+        select k.*, first_seqs[k.o] as first, (select count(*) from unnest(event_items) i where i = k.o)::integer as many from locked k
+    )
+    select array_agg(c.o) filter (where c.first <= c.last_seq + 1),
+            array_agg(greatest(c.last_seq, c.first + c.many - 1)) filter (where c.first <= c.last_seq + 1),
+            array_agg(c.last_seq) filter (where c.first <= c.last_seq + 1),
+            array_agg(c.message_id) filter (where c.first > c.last_seq + 1)
+        into v_items, v_seqs, v_lasts, v_gaps from counted c;
+    if v_items is not null then
+        if cardinality(event_items) > 0 then
+            select array_agg(ids[e.item] order by e.o), array_agg(e.seq order by e.o), array_agg(l.thread order by e.o),
+                    array_agg(e.type order by e.o), array_agg(e.data::jsonb order by e.o)
+                into v_log_ids, v_log_seqs, v_log_threads, v_log_types, v_log_datas
+                from (
+                    select u.item, u.type, u.data, u.o, first_seqs[u.item] + (row_number() over (partition by u.item order by u.o))::integer - 1 as seq
+                    from unnest(event_items, event_types, event_datas) with ordinality u (item, type, data, o)
+                ) e
+                join unnest(v_items, v_lasts) k (item, last_seq) on k.item = e.item and e.seq > k.last_seq
+                join treadle.leases l on l.message_id = ids[e.item];
+        end if;
+        select array_agg(s.message_id), array_agg(s.state) into v_done, v_states
+            from (select array_agg(ids[k.item]) as ids, array_agg(outcomes[k.item]) as outcomes, array_agg(results[k.item]::jsonb) as results,
+                    array_agg(errors[k.item]) as errors, array_agg(tracebacks[k.item]) as tracebacks, array_agg(delays[k.item]) as delays,
+                    array_agg(usages[k.item]::jsonb) as usages, array_agg(k.seq) as seqs
+                from unnest(v_items, v_seqs) k (item, seq)) a
+            cross join lateral treadle._settle(a.ids, a.outcomes, a.results, a.errors, a.tracebacks, a.delays, a.usages, a.seqs,
+                v_log_ids, v_log_seqs, v_log_threads, v_log_types, v_log_datas, max_losses, v_now) s;
+    end if;
+    return query
+        select g.id, coalesce(d.state, case when g.id = any(v_gaps) then 'gap' when l.message_id is not null then 'busy' else 'lost' end)
+        from unnest(ids, leases) with ordinality g (id, lease, o)
+        left join unnest(v_done, v_states) d (id, state) on d.id = g.id
+        left join treadle.leases l on l.message_id = g.id and l.lease = g.lease
+        order by g.o;
+end $$;
+comment on function treadle.finish is 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';

@@ -1,0 +1,123 @@
+-- Doors for people: cancel, redrive, delete a thread, pause and resume a queue. Each tells listeners what it did when it commits.
+
+-- Lock a message's thread, if it has one, then look: returns its state, null where there is no such message.
+create or replace function treadle._state_under_lock(id uuid, out state text, out thread bigint)
+language plpgsql as $$
+begin
+    select m.thread into thread from treadle.messages m where m.message_id = id;
+    if thread is not null then
+        perform from treadle.threads t where t.id = thread for no key update;
+    end if;
+    select m.state into state from treadle.messages m where m.message_id = id for no key update;
+end $$;
+
+-- Cancel: a queued message is cancelled now ('cancelled'); for one that runs its worker is told ('requested'), and whatever
+-- the attempt comes to, the message ends as cancelled. Raises TR404, and TR409 where it is over.
+create or replace function treadle.cancel(message_id uuid) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    p_id constant uuid := cancel.message_id;
+    v_now constant timestamptz := treadle.clock();
+    v record;
+begin
+    loop
+        -- A running message is cancelled at its lease, without waiting for its thread.
+        update treadle.leases l set cancel_requested = true where l.message_id = p_id;
+        if found then
+            perform pg_notify('treadle_cancel', p_id::text);
+            return 'requested';
+        end if;
+        select * into v from treadle._state_under_lock(p_id);
+        exit when v.state is distinct from 'processing';  -- claimed in between: to its lease again
+    end loop;
+    if v.state is null then
+        raise exception using errcode = 'TR404', message = format('There is no message %s.', p_id);
+    elsif v.state <> 'queued' then
+        raise exception using errcode = 'TR409', message = format('The message is %s already.', v.state);
+    end if;
+    perform treadle._settle(array[p_id], array['cancelled'], null, null, null, null, null, null, null, null, null, null, null, 1, v_now);
+    perform pg_notify('treadle_events', p_id::text || coalesce(':' || v.thread, ''));
+    if v.thread is not null then
+        perform pg_notify('treadle_work', '*');
+    end if;
+    return 'cancelled';
+end $$;
+comment on function treadle.cancel is 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+
+-- Redrive: a failed message gets a new life. Its failures and losses are forgiven, its attempts keep counting; in a thread it
+-- runs next. Raises TR404, and TR409 where it has not failed.
+create or replace function treadle.redrive(message_id uuid) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    p_id constant uuid := redrive.message_id;
+    v_now constant timestamptz := treadle.clock();
+    v record;
+    m treadle.messages;
+begin
+    select * into v from treadle._state_under_lock(p_id);
+    if v.state is null then
+        raise exception using errcode = 'TR404', message = format('There is no message %s.', p_id);
+    elsif v.state <> 'failed' then
+        raise exception using errcode = 'TR409', message = format('The message is %s, not failed.', v.state);
+    end if;
+    select * into m from treadle.messages x where x.message_id = p_id;
+    perform treadle._lane_delete(array[m.queue], array[m.lane], array[m.lane_id]);
+    -- 'thread' stands for "held until admitted" here; a message without a turn to wait for is admitted below.
+    update treadle.messages x set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0, losses = 0,
+            last_seq = x.last_seq + 1, run_at = v_now, started_at = null, completed_at = null, worker_id = null, error = null
+        where x.message_id = p_id;
+    perform treadle._log(array[p_id], array[m.last_seq + 1], array[m.thread], array['queued'], array['{"redriven": true}'::jsonb], v_now);
+    insert into treadle.counters (tenant, queue, slot, queued, failed) values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
+    if m.thread is not null then
+        update treadle.threads t set failed = t.failed - 1, last_activity = v_now where t.id = m.thread;
+    end if;
+    if m.thread is null or m.aside then
+        perform treadle._admit(array[p_id], v_now);
+    else
+        perform treadle._promote(array[m.thread], v_now);
+    end if;
+    perform pg_notify('treadle_work', m.queue);
+    perform pg_notify('treadle_events', p_id::text || coalesce(':' || m.thread, ''));
+    return 'queued';
+end $$;
+comment on function treadle.redrive is 'Give a failed message a new life';
+
+-- Delete a thread with its messages, events and dead letters; what runs is cancelled. Raises TR404.
+create or replace function treadle.delete_thread(thread_id text, tenant text default 'default') returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_thread bigint;
+    v_ids uuid[];
+    v_running uuid[];
+    v_count integer;
+begin
+    select t.id into v_thread from treadle.threads t where t.tenant = delete_thread.tenant and t.thread_id = delete_thread.thread_id for update;
+    if v_thread is null then
+        raise exception using errcode = 'TR404', message = format('There is no thread %L.', delete_thread.thread_id);
+    end if;
+    select array_agg(l.message_id) into v_running from treadle.leases l where l.thread = v_thread;
+    select array_agg(m.message_id) into v_ids from treadle.messages m where m.thread = v_thread;
+    v_count := treadle._forget(v_ids);
+    delete from treadle.thread_log l where l.thread = v_thread;
+    delete from treadle.threads t where t.id = v_thread;
+    perform pg_notify('treadle_cancel', r::text) from unnest(v_running) r;
+    perform pg_notify('treadle_events', '*');
+    return v_count;
+end $$;
+comment on function treadle.delete_thread is 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
+
+create or replace function treadle.pause(queue text, paused boolean default true) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update treadle.queues q set paused = pause.paused where q.queue = pause.queue;
+    if not found then
+        raise exception using errcode = 'TR404', message = format('There is no queue %L.', pause.queue);
+    end if;
+    if not paused then
+        perform pg_notify('treadle_work', pause.queue);
+    end if;
+end $$;
+comment on function treadle.pause is 'Stop claims from a queue (or, with paused => false, let them go on); submits go on';

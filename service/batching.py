@@ -22,7 +22,9 @@ class Batcher(Generic[Item, Result]):
     that nobody waits for what holds it up.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]], *, limit: int) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]], *, limit: int
+    ) -> None:
         self._run = run
         self._limit = limit
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()

@@ -2,7 +2,7 @@
 
 The server is a child of ours in a session of its own, and may outlive us: whoever comes next adopts it. postmaster.pid
 tells whose it is, and is believed only if that process really is a server on our data. Starting is done under a lock on
-the server's folder, so that two of us never set up or start at once. `embedded_place` knows the folders and the user.
+`home`, so that two of us never set up or start at once. `embedded_place` knows the folders and the user.
 """
 
 import fcntl
@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from service.embedded_place import Place
 from service.errors import ConfigError
@@ -40,6 +39,9 @@ OPTIONS = {
     "unix_socket_permissions": "0700",
 }
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "128MB"}
+PASSING = re.compile(  # what a client hears of a server that only needs time
+    "the database system is|No such file|Connection refused|closed the connection|timeout expired|too many|slots"
+)
 
 
 class Embedded:
@@ -63,7 +65,7 @@ class Embedded:
     @property
     def dsn(self) -> str:
         """The connection string, by the socket; needs no running server."""
-        return f"postgresql://treadle@/treadle?host={quote(str(self.place.socket_folder))}&port={self.port}"
+        return f"postgresql://treadle@/treadle?host={self.place.socket_folder}&port={self.port}"
 
     @property
     def pid(self) -> int | None:
@@ -105,6 +107,8 @@ class Embedded:
             answer = self._psql("postgres", "create database treadle")
             if answer.returncode and "already exists" not in answer.stderr:
                 raise ConfigError(f"PostgreSQL cannot create its database: {answer.stderr.strip()}")
+        elif not PASSING.search(answer.stderr):
+            raise ConfigError(f"PostgreSQL does not answer: {answer.stderr.strip()}")
         elif time.monotonic() - self._launched > 3 and not self._told:
             self._told = True
             log.warning("PostgreSQL is still starting; after a crash it recovers first, which can take a while")
@@ -141,16 +145,17 @@ class Embedded:
         if self.alive():
             return
         try:
-            self.place.prepare()
-            folder = os.open(self.place.folder, os.O_RDONLY)
+            self.place.home.mkdir(parents=True, exist_ok=True)
+            home = os.open(self.place.home, os.O_RDONLY)
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                fcntl.flock(home, fcntl.LOCK_EX)
+                self.place.prepare()
                 if not self._adopt():
                     self._initialise()
                     self._clear()
                     self._spawn()
             finally:
-                os.close(folder)
+                os.close(home)
         except OSError as error:
             raise ConfigError(f"PostgreSQL cannot be set up for {self.place.home}: {error}.") from error
 
@@ -228,11 +233,10 @@ class Embedded:
             if not self._any_port:
                 raise ConfigError(f"Port {self.port} on 127.0.0.1 is in use by another program.")
             self.port = _free_port()
-        sockets = str(self.place.socket_folder).replace('"', '""')
         settings = OPTIONS | {
             "listen_addresses": "127.0.0.1" if self._tcp else "",
             "port": str(self.port),
-            "unix_socket_directories": f'"{sockets}"',
+            "unix_socket_directories": str(self.place.socket_folder),
             **self._options,
         }
         program = [str(self.binary("postgres")), "-D", str(self.data)]

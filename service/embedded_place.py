@@ -13,6 +13,7 @@ No folder that was there before is ever opened wider.
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -63,12 +64,12 @@ class Place:
     @cached_property
     def socket_folder(self) -> Path:
         """The host to name to libpq and asyncpg."""
-        fits = len(os.fsencode(self.folder)) <= SOCKET_FOLDER_LIMIT
-        return self.folder if fits else Path("/tmp") / f"treadle-{_digest(self.folder)}"
+        plain = re.fullmatch(r"[\w/.+-]+", str(self.folder), re.ASCII)  # a comma, say, parts the hosts of a DSN
+        fits = len(str(self.folder)) <= SOCKET_FOLDER_LIMIT
+        return self.folder if plain and fits else Path("/tmp") / f"treadle-{_digest(self.folder)}"
 
     def prepare(self) -> None:
         """Make what is missing of the folders; raises ConfigError when they are not the server's user's."""
-        self.home.mkdir(parents=True, exist_ok=True)
         self.folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._make(self.folder)
         if self.folder.parent != self.home and not (self.home / "postgres").is_symlink():

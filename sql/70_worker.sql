@@ -111,7 +111,7 @@ end $$;
 -- `since`: leases claimed after this time are not given back yet (their claim may still be on its way to the worker).
 create or replace function treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
     server_started timestamptz, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision)
-returns table (message_id uuid, verdict text)
+returns table (message_id uuid, lease uuid, verdict text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -146,7 +146,7 @@ begin
         end loop;
     end if;
     return query
-        select g.id, case when l.message_id is null then 'lost' else 'cancelled' end
+        select g.id, g.lease, case when l.message_id is null then 'lost' else 'cancelled' end
         from unnest(ids, leases) g (id, lease)
         left join treadle.leases l on l.message_id = g.id and l.lease = g.lease
         where l.message_id is null or l.cancel_requested;

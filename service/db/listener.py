@@ -26,7 +26,12 @@ class Listener:
     """
 
     def __init__(
-        self, dsn: str, handlers: Mapping[str, Callable[[str], None]], wake_all: Callable[[], None], *, worker: str | None = None
+        self,
+        dsn: str,
+        handlers: Mapping[str, Callable[[str], None]],
+        wake_all: Callable[[], None],
+        *,
+        worker: str | None = None,
     ) -> None:
         self._dsn = dsn
         self._handlers = handlers

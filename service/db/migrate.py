@@ -19,16 +19,23 @@ from service.errors import SchemaError
 ROOT = Path(__file__).resolve().parents[2]
 SQL = ROOT / "sql"
 PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tried; an unknown one may have moved the tables we share with it
+RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
+SUPPORTED = range(1, 2)  # releases of the schema that this code works with
 LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
 LOCK_TIMEOUT = "5s"
 
 
-def release() -> str:
-    """The release of the functions: a digest of `sql/`, recorded in treadle.meta."""
-    digest = hashlib.sha256()
+def digest() -> str:
+    """A digest of `sql/`, recorded in treadle.meta: whether the functions are those of this checkout."""
+    sha = hashlib.sha256()
     for path in sorted(SQL.glob("*.sql")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def supports(release: str | None) -> bool:
+    """Whether this code works with a schema of that release (treadle.meta, `release`)."""
+    return release is not None and release.isdecimal() and int(release) in SUPPORTED
 
 
 async def migrate(dsn: str) -> None:
@@ -46,16 +53,6 @@ async def migrate(dsn: str) -> None:
         raise SchemaError(f"This database user may not migrate: {error}") from None
     finally:
         await connection.close()
-
-
-async def check(connection: Connection) -> dict[str, str]:
-    """Facts about the schema; raises SchemaError where this release cannot work with it."""
-    if await connection.fetchval("select to_regclass('treadle.meta')") is None:
-        raise SchemaError("The database has no Treadle schema: run treadle migrate.")
-    facts = {row["name"]: row["value"] for row in await connection.fetch("select name, value from treadle.meta")}
-    if facts.get("release") != release():
-        raise SchemaError("The database's functions are of another release: run treadle migrate.")
-    return facts
 
 
 async def _require_version(connection: Connection) -> None:
@@ -113,7 +110,8 @@ async def _apply_functions(connection: Connection) -> None:
             await connection.execute(f"drop function {row['name']}")
         await connection.execute("select treadle.ensure_partitions(), treadle.create_queue('default')")
         await connection.execute(
-            "insert into treadle.meta (name, value) values ('release', $1), ('pgmq', current_setting('treadle.pgmq_version'))"
+            "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2), ('pgmq', current_setting('treadle.pgmq_version'))"
             " on conflict (name) do update set value = excluded.value",
-            release(),
+            str(RELEASE),
+            digest(),
         )

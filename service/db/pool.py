@@ -66,7 +66,7 @@ class Database:
         self._name = name
         self._size = size
         self._pooler = pooler
-        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
     async def fetch(self, query: str, *args: Any, repeatable: bool = True) -> list[asyncpg.Record]:

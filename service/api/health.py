@@ -1,0 +1,49 @@
+"""Whether this API process lives, and whether it can do its work."""
+
+from typing import Any
+
+from litestar import Response, get
+from msgspec import Struct
+
+from service.db.migrate import supports
+from service.db.pool import Database
+from service.errors import TreadleError
+
+CHECK = """
+    select (select value from treadle.meta where name = 'release') as release,
+        exists (select from treadle.queues) as queue_initialized,
+        (select count(*) from treadle.workers where heartbeat_at > treadle.clock() - interval '10 seconds') as workers"""
+
+
+class Health(Struct, frozen=True, omit_defaults=False):
+    status: str  # ok, or unavailable
+    queue_initialized: bool
+    workers: int = 0  # that were heard of in the last ten seconds
+    detail: str | None = None  # why not
+
+
+@get("/health", summary="Whether the service can do its work")
+async def health(database: Database) -> Response[Health]:
+    return await _check(database)
+
+
+@get("/health/ready", summary="The same, for load balancers")
+async def ready(database: Database) -> Response[Health]:
+    return await _check(database)
+
+
+@get("/health/live", summary="Whether this process answers at all")
+async def live() -> dict[str, Any]:
+    return {"status": "ok"}
+
+
+async def _check(database: Database) -> Response[Health]:
+    try:
+        row = await database.fetchrow(CHECK)
+    except TreadleError as error:
+        return Response(Health("unavailable", False, detail=str(error)), status_code=503)
+    assert row is not None
+    if not supports(row["release"]):
+        detail = "The database's schema is of another release: run treadle migrate."
+        return Response(Health("unavailable", row["queue_initialized"], row["workers"], detail), status_code=503)
+    return Response(Health("ok", row["queue_initialized"], row["workers"]))

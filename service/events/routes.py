@@ -1,0 +1,81 @@
+"""The event log over HTTP: as a stream that resumes anywhere, and as JSON."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from service.errors import Invalid, NotFound, Unavailable
+from service.events.model import Event, EventPage
+from service.events.sse import COME_BACK, HEADERS, MEDIA_TYPE, Streams
+from service.events.store import EventStore
+from service.messages.routes import MessageId, parse_id
+from service.threads.store import ThreadStore
+
+After = Annotated[
+    str | None, Parameter(query="after", description="The id of the last event seen; Last-Event-ID goes before it.")
+]
+
+
+@get("/messages/{message_id:str}/stream", summary="A message's events as they happen", media_type=MEDIA_TYPE)
+async def stream_message(
+    request: Request, message_id: MessageId, events: EventStore, streams: Streams, after: After = None
+) -> Response:
+    """Server-sent events; ends after the terminal event. 204 where the message is over and its last event was seen."""
+    parsed, cursor = parse_id(message_id), _cursor(request, after, 2**31)
+    try:
+        over = await events.over(parsed)
+    except Unavailable:
+        return _stream(_come_back())
+    if over is None:
+        raise NotFound(f"There is no message {parsed}.")
+    if cursor >= over:
+        return Response(None, status_code=204)
+    return _stream(streams.message(parsed, cursor))
+
+
+@get("/threads/{thread_id:str}/stream", summary="A thread's events as they happen", media_type=MEDIA_TYPE)
+async def stream_thread(
+    request: Request, thread_id: str, threads: ThreadStore, streams: Streams, after: After = None
+) -> Response:
+    """Server-sent events of all messages of the thread, under one cursor; it never ends."""
+    cursor = _cursor(request, after, 2**63)
+    try:
+        thread, _ = await threads.key(thread_id)
+    except Unavailable:
+        return _stream(_come_back())
+    return _stream(streams.thread(thread, cursor))
+
+
+@get("/messages/{message_id:str}/events", summary="A message's events so far")
+async def list_events(
+    message_id: MessageId,
+    events: EventStore,
+    after: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+) -> EventPage:
+    parsed = parse_id(message_id)
+    [entries] = await events.read_messages([(parsed, after)], limit)
+    if entries is None:
+        raise NotFound(f"There is no message {parsed}.")
+    listed = [Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in entries]
+    over = entries[-1].last if entries else after >= (await events.over(parsed) or 0)
+    return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
+
+
+def _cursor(request: Request, after: str | None, limit: int) -> int:
+    text = request.headers.get("last-event-id") or after or "0"
+    if not (text.isascii() and text.isdecimal() and int(text) < limit):
+        raise Invalid("after and Last-Event-ID must be the id of an event: a whole number.")
+    return int(text)
+
+
+def _stream(parts: AsyncIterator[bytes]) -> Stream:
+    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)
+
+
+async def _come_back() -> AsyncIterator[bytes]:
+    yield COME_BACK

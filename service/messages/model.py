@@ -1,0 +1,94 @@
+"""What clients send and see of a message."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+Priority = Literal["high", "normal", "low"]
+State = Literal["queued", "processing", "completed", "failed", "cancelled"]
+ThreadId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])")]
+
+MAX_BATCH = 1000
+OVER: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a client asks an agent to do."""
+
+    message: Annotated[str, Meta(min_length=1)] | dict[str, Any]
+    priority: Priority = "normal"
+    thread_id: ThreadId | None = None
+    agent: str | None = None
+    metadata: dict[str, Any] | None = None
+    delay_seconds: Annotated[float, Meta(ge=0, le=31_622_400)] | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    timeout_seconds: Annotated[float, Meta(gt=0, le=604_800)] | None = None
+
+
+class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    messages: Annotated[list[NewMessage], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class Accepted(Struct, frozen=True):
+    """The answer to a submit: the message is durable."""
+
+    message_id: UUID
+    state: State
+    queue_position: int | None
+    created_at: datetime
+    thread_id: str | None
+
+
+class AcceptedBatch(Struct, frozen=True):
+    messages: list[Accepted]
+
+
+class Status(Struct, frozen=True):
+    """Where a message stands; null where something is not, or not yet, so."""
+
+    message_id: UUID
+    state: State
+    user_message: str | dict[str, Any]
+    priority: Priority
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    result: Any
+    error: str | None
+    queue_position: int | None
+    thread_id: str | None
+    agent: str
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    worker_id: str | None
+    metadata: dict[str, Any]
+    queue: str
+    hold: str | None
+    usage: dict[str, Any] | None
+
+
+class Cancelled(Struct, frozen=True):
+    message: str
+    message_id: UUID
+
+
+class Redriven(Struct, frozen=True):
+    message_id: UUID
+    state: State
+
+
+class Submission(Struct, frozen=True, omit_defaults=True):
+    """A NewMessage with its id, as treadle.submit_many reads it."""
+
+    message_id: UUID
+    message: str | dict[str, Any]
+    priority: Priority = "normal"
+    thread_id: str | None = None
+    agent: str | None = None
+    metadata: dict[str, Any] | None = None
+    delay_seconds: float | None = None
+    max_attempts: int | None = None
+    timeout_seconds: float | None = None

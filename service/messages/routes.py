@@ -1,0 +1,107 @@
+"""/messages: submit, status, cancel, redrive."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, delete, get, post
+from litestar.params import Parameter
+
+from service.config import Settings
+from service.errors import Invalid, Unprocessable
+from service.messages.model import Accepted, AcceptedBatch, Cancelled, NewBatch, NewMessage, Redriven, Status
+from service.messages.store import MessageStore
+
+IdempotencyKey = Annotated[
+    str | None,
+    Parameter(
+        header="Idempotency-Key",
+        description="Repeat a request under the same key to get the first answer; kept 24 hours.",
+    ),
+]
+MessageId = Annotated[str, Parameter(description="A message's id (UUID).")]
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def parse_id(text: str) -> UUID:
+    """A message's id from a path; raises Invalid."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(f"{text[:100]!r} is not a message id: a UUID is expected.") from None
+
+
+@post("/messages", status_code=202, summary="Submit a message")
+async def submit(
+    request: Request,
+    data: NewMessage,
+    messages: MessageStore,
+    settings: Settings,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[Accepted]:
+    """The answer comes after the commit: an accepted message cannot be lost."""
+    body = _checked([data], settings)
+    if idempotency_key is None:
+        accepted = await messages.submit(data)
+    else:
+        [accepted] = await messages.submit_once(_key(idempotency_key), _hash(request, body), [data])
+    return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
+
+
+@post("/messages/batch", status_code=202, summary="Submit up to 1,000 messages, all or nothing")
+async def submit_batch(
+    request: Request, data: NewBatch, messages: MessageStore, settings: Settings, idempotency_key: IdempotencyKey = None
+) -> AcceptedBatch:
+    body = _checked(data.messages, settings)
+    if idempotency_key is None:
+        return AcceptedBatch(await messages.submit_batch(data.messages))
+    return AcceptedBatch(await messages.submit_once(_key(idempotency_key), _hash(request, body), data.messages))
+
+
+@get("/messages/{message_id:str}/status", summary="Where a message stands")
+async def status(message_id: MessageId, messages: MessageStore) -> Status:
+    return await messages.status(parse_id(message_id))
+
+
+@delete("/messages/{message_id:str}", status_code=200, summary="Cancel a message")
+async def cancel(message_id: MessageId, messages: MessageStore) -> Response[Cancelled]:
+    """200 where it was queued and is cancelled now; 202 where it runs: the agent is stopped within a second."""
+    parsed = parse_id(message_id)
+    if await messages.cancel(parsed) == "cancelled":
+        return Response(Cancelled("The message is cancelled.", parsed), status_code=200)
+    return Response(
+        Cancelled("The cancellation is requested of the worker that runs the message.", parsed), status_code=202
+    )
+
+
+@post("/messages/{message_id:str}/redrive", status_code=202, summary="Give a failed message a new life")
+async def redrive(message_id: MessageId, messages: MessageStore) -> Redriven:
+    parsed = parse_id(message_id)
+    await messages.redrive(parsed)
+    return Redriven(parsed, "queued")
+
+
+def _checked(messages: Sequence[NewMessage], settings: Settings) -> bytes:
+    """The request in a canonical form; raises Unprocessable for what no type can say."""
+    for message in messages:
+        size = len(message.message) if isinstance(message.message, str) else len(msgspec.json.encode(message.message))
+        if size > settings.max_message_chars:
+            raise Unprocessable(f"message has {size} characters; at most {settings.max_message_chars} are allowed.")
+    body = msgspec.json.encode(messages)
+    if _NUL.search(body):
+        raise Unprocessable("Text must not contain the NUL character (U+0000).")
+    return body
+
+
+def _key(text: str) -> str:
+    if not 1 <= len(text) <= 255:
+        raise Unprocessable("An Idempotency-Key has 1 to 255 characters.")
+    return text
+
+
+def _hash(request: Request, body: bytes) -> bytes:
+    return hashlib.sha256(request.url.path.encode() + b"\n" + body).digest()

@@ -1,0 +1,142 @@
+"""Messages in PostgreSQL: submit, look up, cancel, redrive."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import uuid_utils.compat as uuid
+
+from service.batching import Batcher
+from service.db.notifier import EVENTS, WORK, Notifier
+from service.db.pool import Database
+from service.errors import Busy, NotFound
+from service.messages.model import Accepted, NewMessage, Status, Submission
+
+TENANT = "default"
+LOCK_PATIENCE = "5s"  # how long a submit waits for a thread that somebody holds
+BATCH_PATIENCE = "200ms"
+
+STATUS = """
+    select v.*, case when v.state = 'queued' then treadle.queue_position(v.message_id) end as queue_position
+    from treadle.message_overview v"""
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """A row of treadle.submit_many."""
+
+    message_id: UUID | None
+    state: str
+    queue: str | None
+    queue_position: int | None
+    created_at: Any
+    thread_id: str | None
+    thread: int | None
+
+
+class MessageStore:
+    def __init__(self, database: Database, notifier: Notifier, *, max_queue_size: int) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._max_queue_size = max_queue_size
+        self._submits: Batcher[Submission, Accepted] = Batcher(self._submit, limit=500)
+
+    async def submit(self, message: NewMessage) -> Accepted:
+        """Submit one message, in one transaction with whoever submits at the same moment."""
+        return await self._submits.submit(_submission(message))
+
+    async def submit_batch(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+        """Submit all or none, in the order given."""
+        return [
+            _accepted(row) for row in await self._call([_submission(message) for message in messages], patient=True)
+        ]
+
+    async def submit_once(self, key: str, request_hash: bytes, messages: Sequence[NewMessage]) -> list[Accepted]:
+        """Submit under an Idempotency-Key: a repeat gets the first answer.
+
+        Raises Busy while the first call is under way, Unprocessable for a key used with another request.
+        """
+        row = await self._database.fetchrow(
+            "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5)",
+            key,
+            request_hash,
+            _encode([_submission(message) for message in messages]),
+            TENANT,
+            self._max_queue_size,
+        )
+        assert row is not None
+        if row["answer"] is None:
+            raise Busy("The first request under this Idempotency-Key is still under way.")
+        rows = msgspec.convert(row["answer"], list[Submitted])
+        if not row["repeated"]:
+            self._hint(rows)
+        return [_accepted(submitted) for submitted in rows]
+
+    async def status(self, message_id: UUID) -> Status:
+        """Raises NotFound."""
+        row = await self._database.fetchrow(f"{STATUS} where v.message_id = $1", message_id)
+        if row is None:
+            raise NotFound(f"There is no message {message_id}.")
+        return msgspec.convert(row, Status)
+
+    async def of_thread(self, thread: int, after: int, limit: int) -> list[tuple[int, Status]]:
+        """Messages of a thread in its order, each with its `ord`, beginning after one."""
+        rows = await self._database.fetch(
+            f"{STATUS} where v.thread = $1 and v.ord > $2 order by v.ord limit $3", thread, after, limit
+        )
+        return [(row["ord"], msgspec.convert(row, Status)) for row in rows]
+
+    async def cancel(self, message_id: UUID) -> str:
+        """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict."""
+        return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
+
+    async def redrive(self, message_id: UUID) -> None:
+        """Raises NotFound, Conflict."""
+        await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
+
+    async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
+        rows = await self._call(batch, patient=patient)
+        return [
+            Busy("The thread is locked by somebody else.") if row.state == "busy" else _accepted(row) for row in rows
+        ]
+
+    async def _call(self, batch: Sequence[Submission], *, patient: bool) -> list[Submitted]:
+        rows = await self._database.fetch(
+            "select * from treadle.submit_many($1::jsonb, $2, false, $3, $4)",
+            _encode(batch),
+            TENANT,
+            self._max_queue_size,
+            patient,
+        )
+        submitted = msgspec.convert(rows, list[Submitted])
+        self._hint(submitted)
+        return submitted
+
+    def _hint(self, rows: Sequence[Submitted]) -> None:
+        for row in rows:
+            if row.queue is not None:
+                self._notifier.hint(WORK, row.queue)
+            if row.thread is not None:
+                self._notifier.hint(EVENTS, f"{row.message_id}:{row.thread}")
+
+
+def _submission(message: NewMessage) -> Submission:
+    return Submission(
+        uuid.uuid7(),
+        message.message,
+        message.priority,
+        message.thread_id,
+        message.agent,
+        message.metadata,
+        message.delay_seconds,
+        message.max_attempts,
+        message.timeout_seconds,
+    )
+
+
+def _encode(batch: Sequence[Submission]) -> str:
+    return msgspec.json.encode(batch).decode()
+
+
+def _accepted(row: Submitted) -> Accepted:
+    return msgspec.convert(row, Accepted, from_attributes=True)

@@ -1,0 +1,193 @@
+"""What workers do with a lease, each step one SQL function: claim, append, finish, beat; and the janitor's chores."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from service.db.pool import Database
+from service.queues.model import Claim
+
+
+class EventToAppend(msgspec.Struct, frozen=True):
+    """An event of an attempt; `data` is JSON text."""
+
+    type: str
+    data: str
+
+
+class Append(msgspec.Struct, frozen=True):
+    """Events of one attempt; the first has seq `first_seq`."""
+
+    message_id: UUID
+    lease: UUID
+    first_seq: int
+    events: Sequence[EventToAppend]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    message_id: UUID
+    status: str  # ok, lost, gap, busy
+    cancel_requested: bool
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The end of an attempt, with the events not yet sent. `result` and `usage` are JSON text; `delay` in seconds."""
+
+    message_id: UUID
+    lease: UUID
+    outcome: str  # completed, error, rejected, released
+    result: str | None
+    error: str | None
+    traceback: str | None
+    delay: float | None
+    usage: str | None
+    first_seq: int
+    events: Sequence[EventToAppend]
+
+
+class Finished(msgspec.Struct, frozen=True):
+    message_id: UUID
+    status: str  # the new state, or lost, gap, busy
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    message_id: UUID
+    lease: UUID
+    verdict: str  # lost, cancelled
+
+
+class LeaseStore:
+    """For workers: each method is one SQL function, batch-native, and can be repeated after a lost answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(
+        self, worker: str, queues: Sequence[str], quantity: int, lease_seconds: float, reverse: bool
+    ) -> list[Claim]:
+        rows = await self._database.fetch(
+            "select * from treadle.claim($1, $2, $3, $4, $5)",
+            worker,
+            queues,
+            quantity,
+            lease_seconds,
+            reverse,
+            repeatable=False,  # the heartbeat frees what a lost answer claimed
+        )
+        return msgspec.convert(rows, list[Claim])
+
+    async def append(self, appends: Sequence[Append], patient: bool) -> list[Appended]:
+        rows = await self._database.fetch(
+            "select * from treadle.append($1, $2, $3, $4, $5, $6, $7)",
+            [append.message_id for append in appends],
+            [append.lease for append in appends],
+            [append.first_seq for append in appends],
+            *_flatten([append.events for append in appends]),
+            patient,
+        )
+        return msgspec.convert(rows, list[Appended])
+
+    async def finish(self, finishes: Sequence[Finish], patient: bool, max_losses: int) -> list[Finished]:
+        rows = await self._database.fetch(
+            "select * from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            [finish.message_id for finish in finishes],
+            [finish.lease for finish in finishes],
+            [finish.outcome for finish in finishes],
+            [finish.result for finish in finishes],
+            [finish.error for finish in finishes],
+            [finish.traceback for finish in finishes],
+            [finish.delay for finish in finishes],
+            [finish.usage for finish in finishes],
+            [finish.first_seq for finish in finishes],
+            *_flatten([finish.events for finish in finishes]),
+            patient,
+            max_losses,
+        )
+        return msgspec.convert(rows, list[Finished])
+
+    async def sign_off(self, worker: str) -> None:
+        await self._database.fetchval("select treadle.sign_off($1)", worker)
+
+    async def reap(self, janitor: str, interval: float, worker_timeout: float, max_losses: int) -> int:
+        """Take back what dead workers held; returns how many messages."""
+        return len(
+            await self._database.fetch(
+                "select * from treadle.reap($1, $2, $3, $4)", janitor, interval, worker_timeout, max_losses
+            )
+        )
+
+    async def admit_due(self) -> int:
+        return int(await self._database.fetchval("select treadle.admit_due()"))
+
+    async def fold_counters(self) -> None:
+        await self._database.fetchval("select treadle.fold_counters()")
+
+    async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int]:
+        """Look at the next stretch of messages; returns where to go on (None: from the start) and how many were mended."""
+        row = await self._database.fetchrow("select last, mended from treadle.mend_lanes($1)", after)
+        assert row is not None
+        return row["last"], row["mended"]
+
+    async def purge(
+        self, retention_hours: float, dead_letter_hours: float, after: UUID | None
+    ) -> tuple[UUID | None, int]:
+        """Delete a chunk of what is past its time; returns where to go on and how many messages went."""
+        row = await self._database.fetchrow(
+            "select last, purged from treadle.purge($1, $2, $3)", retention_hours, dead_letter_hours, after
+        )
+        assert row is not None
+        return row["last"], row["purged"]
+
+    async def tend_partitions(self, retention_hours: float) -> None:
+        """Make the partitions of the days to come, drop the empty ones past retention."""
+        await self._database.fetchval("select treadle.ensure_partitions()")
+        await self._database.fetchval(
+            "select treadle.drop_partitions(treadle.clock() - make_interval(secs => $1 * 3600))", retention_hours
+        )
+
+
+HEARTBEAT = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """What a worker says when it beats; `held` maps message_id to lease."""
+
+    worker: str
+    host: str
+    pid: int
+    queues: Sequence[str]
+    concurrency: int
+    started_at: datetime
+    server_started: datetime | None
+    held: dict[UUID, UUID]
+
+
+async def beat(database: Database, heartbeat: Heartbeat, interval: float, lease: float, grace: float) -> list[Verdict]:
+    """Say it; the answer names leases that are cancelled or lost."""
+    rows = await database.fetch(
+        HEARTBEAT,
+        heartbeat.worker,
+        heartbeat.host,
+        heartbeat.pid,
+        heartbeat.queues,
+        heartbeat.concurrency,
+        heartbeat.started_at,
+        heartbeat.server_started,
+        list(heartbeat.held),
+        list(heartbeat.held.values()),
+        interval,
+        lease,
+        grace,
+    )
+    return msgspec.convert(rows, list[Verdict])
+
+
+def _flatten(lists: Sequence[Sequence[EventToAppend]]) -> tuple[list[int], list[str], list[str]]:
+    """Item numbers (from 1), types and data of all events, in order."""
+    return (
+        [item for item, events in enumerate(lists, 1) for _ in events],
+        [event.type for events in lists for event in events],
+        [event.data for events in lists for event in events],
+    )

@@ -1,0 +1,119 @@
+"""What clients see of queues, agents and workers, and what workers see of a claim."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from service.messages.model import Priority
+
+
+class Waiting(Struct, frozen=True):
+    id: UUID
+    priority: Priority
+    created_at: datetime
+    user_message: Any
+
+
+class Processing(Struct, frozen=True):
+    id: UUID
+    priority: Priority
+    created_at: datetime
+    user_message: Any
+    started_at: datetime | None
+    worker_id: str | None
+    thread_id: str | None
+    agent: str
+    attempt: int
+
+
+class Overview(Struct, frozen=True):
+    """All queues together; both lists show at most 100 messages."""
+
+    total_queued: int
+    total_processing: int
+    total_completed: int
+    total_failed: int
+    total_cancelled: int
+    queued_messages: list[Waiting]
+    current_processing: Processing | None
+    processing: list[Processing]
+
+
+class Queue(Struct, frozen=True):
+    """`depth` is all that is queued, `visible` what a worker could claim now (exact to 1,000 a lane)."""
+
+    name: str
+    paused: bool
+    depth: int
+    visible: int
+    in_flight: int
+    completed: int
+    failed: int
+    cancelled: int
+    oldest_age_seconds: float | None
+    throughput_per_minute: int
+    mean_processing_seconds: float | None
+    created_at: datetime
+
+
+class DeadLetter(Struct, frozen=True):
+    message_id: UUID | None
+    queue: str
+    reason: str | None
+    attempts: int | None
+    dead_at: datetime
+    thread_id: str | None
+    agent: str | None
+    user_message: Any
+    traceback: str | None
+
+
+class DeadLetters(Struct, frozen=True):
+    queue: str
+    dead_letters: list[DeadLetter]
+
+
+class Agent(Struct, frozen=True):
+    agent: str
+    queue: str
+    timeout_seconds: float
+    max_attempts: int
+    is_default: bool
+    input: dict[str, Any] | None
+    description: str
+    registered_at: datetime
+
+
+class Worker(Struct, frozen=True):
+    worker_id: str
+    host: str
+    pid: int
+    queues: list[str]
+    concurrency: int
+    in_flight: int
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class Claim(Struct, frozen=True):
+    """A message under lease: all that an attempt needs. `body` and `metadata` are JSON text."""
+
+    message_id: UUID
+    lease: UUID
+    thread: int | None
+    thread_id: str | None
+    ord: int | None
+    queue: str
+    agent: str
+    priority: str
+    body: str
+    metadata: str
+    attempt: int
+    max_attempts: int
+    failures: int
+    losses: int
+    timeout_seconds: float
+    last_seq: int
+    created_at: datetime

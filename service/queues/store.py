@@ -1,0 +1,86 @@
+"""Queues in PostgreSQL: what people look at and switch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from service.db.pool import Database
+from service.errors import NotFound
+from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue, Waiting, Worker
+
+SHOWN = 100  # messages in the lists of an overview
+
+QUEUE = """
+    select queue as name, paused, queued as depth, ready as visible, processing as in_flight, completed, failed, cancelled,
+        oldest_seconds as oldest_age_seconds, finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
+    from treadle.queue_overview"""
+
+
+class QueueStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def overview(self) -> Overview:
+        totals = await self._database.fetchrow(
+            "select coalesce(sum(queued), 0)::bigint as queued, coalesce(sum(processing), 0)::bigint as processing,"
+            " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
+            " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.counters"
+        )
+        waiting = await self._database.fetch(
+            "select m.message_id as id, m.priority, m.created_at, m.body as user_message"
+            " from treadle.waiting($1) with ordinality w (message_id, n) join treadle.messages m using (message_id) order by w.n",
+            SHOWN,
+        )
+        running = await self._database.fetch(
+            "select m.message_id as id, m.priority, m.created_at, m.user_message, m.started_at, m.worker_id, m.thread_id, m.agent, m.attempt"
+            " from treadle.leases l join treadle.message_overview m using (message_id) order by l.claimed_at limit $1",
+            SHOWN,
+        )
+        assert totals is not None
+        processing = msgspec.convert(running, list[Processing])
+        return Overview(
+            totals["queued"],
+            totals["processing"],
+            totals["completed"],
+            totals["failed"],
+            totals["cancelled"],
+            msgspec.convert(waiting, list[Waiting]),
+            processing[0] if processing else None,
+            processing,
+        )
+
+    async def all(self) -> list[Queue]:
+        return msgspec.convert(await self._database.fetch(f"{QUEUE} order by queue"), list[Queue])
+
+    async def get(self, name: str) -> Queue:
+        """Raises NotFound."""
+        row = await self._database.fetchrow(f"{QUEUE} where queue = $1", name)
+        if row is None:
+            raise NotFound(f"There is no queue {name!r}.")
+        return msgspec.convert(row, Queue)
+
+    async def pause(self, name: str, paused: bool) -> Queue:
+        """Stop or resume claims; raises NotFound."""
+        await self._database.fetchval("select treadle.pause($1, $2)", name, paused)
+        return await self.get(name)
+
+    async def dead_letters(self, name: str | None, limit: int) -> list[DeadLetter]:
+        """The newest first."""
+        rows = await self._database.fetch(
+            "select * from treadle.dead_letters d where $1::text is null or d.queue = $1 order by d.dead_at desc, d.dlq_id desc limit $2",
+            name,
+            limit,
+        )
+        return msgspec.convert(rows, list[DeadLetter])
+
+    async def agents(self) -> list[Agent]:
+        return msgspec.convert(await self._database.fetch("select * from treadle.agents order by agent"), list[Agent])
+
+    async def workers(self) -> list[Worker]:
+        rows = await self._database.fetch("select * from treadle.worker_overview order by started_at, worker_id")
+        return msgspec.convert(rows, list[Worker])
+
+    async def register(self, agents: Sequence[dict[str, Any]]) -> None:
+        """Upsert agents and create their queues."""
+        await self._database.fetchval("select treadle.register_agents($1::jsonb)", msgspec.json.encode(agents).decode())

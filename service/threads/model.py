@@ -1,0 +1,44 @@
+"""What clients see of a thread."""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from service.messages.model import Status
+
+
+class ThreadSummary(Struct, frozen=True):
+    thread_id: str
+    message_count: int
+    created_at: datetime
+    last_activity: datetime
+    last_message_preview: str | None
+
+
+class States(Struct, frozen=True):
+    """How many messages are in which state."""
+
+    queued: int
+    processing: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class Thread(Struct, frozen=True):
+    thread_id: str
+    message_count: int
+    created_at: datetime
+    last_activity: datetime
+    states: States
+    metadata: dict[str, Any]
+
+
+class ThreadMessages(Struct, frozen=True):
+    """A page of a thread's messages in its order; `next_cursor` is null on the last page."""
+
+    thread_id: str
+    total_messages: int
+    messages: list[Status]
+    next_cursor: str | None

@@ -1,0 +1,143 @@
+"""One attempt at one message, as a pipeline: decode, run the agent, close the log, finish."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from concurrent.futures import Executor
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Agent
+from service.agents.registry import Registry
+from service.batching import Batcher
+from service.config import Settings
+from service.errors import Refused
+from service.queues.leases import Append, Appended, Finish, Finished
+from service.queues.model import Claim
+from service.threads.store import ThreadStore
+from service.worker.context import AttemptContext, SyncContext
+from service.worker.outbox import Outbox
+from service.worker.outcome import CANCELLED, RELEASED, Outcome, completed, encode, failed
+
+log = logging.getLogger(__name__)
+
+CANCEL_GRACE = 0.5  # seconds an agent gets to clean up before its message goes on without it
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What every attempt of a worker shares."""
+
+    settings: Settings
+    registry: Registry
+    threads: ThreadStore
+    appends: Batcher[Append, Appended]
+    finishes: Batcher[Finish, Finished]
+    executor: Executor
+
+
+class Attempt:
+    def __init__(self, claim: Claim, tools: Tools) -> None:
+        self.claim = claim
+        self._tools = tools
+        # Why the attempt is to end early: 'cancelled', 'lost', 'released', or what went wrong.
+        self._stopped: asyncio.Future[str | Exception] = asyncio.get_running_loop().create_future()
+        self._outbox = Outbox(claim.message_id, claim.lease, claim.last_seq + 1, tools.appends, self.stop)
+        self._context = AttemptContext(
+            claim,
+            self._outbox,
+            tools.threads,
+            max_event_bytes=tools.settings.max_event_bytes,
+            stopped=self._stopped.done,
+        )
+
+    def stop(self, reason: str | Exception) -> None:
+        """End it early; the first reason counts, but for a lost lease."""
+        if not self._stopped.done():
+            self._stopped.set_result(reason)
+
+    async def run(self) -> str:
+        """Returns the message's new state, or 'lost' where the lease was not ours any more."""
+        outcome = await self._execute()
+        first_seq, unsent = await self._outbox.close()
+        if outcome is None:
+            return "lost"
+        usage = encode(self._context.counts) if self._context.counts else None
+        finish = Finish(
+            self.claim.message_id,
+            self.claim.lease,
+            outcome.kind,
+            outcome.result,
+            outcome.error,
+            outcome.traceback,
+            outcome.delay,
+            usage,
+            first_seq,
+            unsent,
+        )
+        try:
+            finished = await self._tools.finishes.submit(finish)
+        except Refused as error:  # PostgreSQL does not take the result or an event: the attempt failed
+            refused = self._failed(error)
+            finished = await self._tools.finishes.submit(
+                msgspec.structs.replace(
+                    finish,
+                    outcome=refused.kind,
+                    result=None,
+                    error=refused.error,
+                    traceback=None,
+                    delay=refused.delay,
+                    usage=None,
+                    events=[],
+                )
+            )
+        return finished.status
+
+    async def _execute(self) -> Outcome | None:
+        """Run the agent to its end, its timeout, or the first reason to stop it; None where the lease is lost."""
+        agent = self._tools.registry.get(self.claim.agent)
+        if agent is None:
+            return self._failed(LookupError(f"this worker has no agent {self.claim.agent!r}"))
+        task = asyncio.create_task(self._call(agent))
+        await asyncio.wait(
+            {task, self._stopped}, timeout=self.claim.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if task.done():
+            return self._failed(error) if (error := task.exception()) else task.result()
+        reason: str | Exception = (
+            self._stopped.result()
+            if self._stopped.done()
+            else TimeoutError(f"the attempt took longer than {self.claim.timeout_seconds:g} seconds")
+        )
+        self.stop(reason)
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_GRACE)
+        if not task.done():
+            log.warning(
+                "an agent ignores its cancellation",
+                extra={"message_id": str(self.claim.message_id), "agent": agent.name},
+            )
+            task.add_done_callback(lambda ignored: ignored.cancelled() or ignored.exception())
+        if isinstance(reason, Exception):
+            return self._failed(reason)
+        return {"cancelled": CANCELLED, "released": RELEASED}.get(reason)
+
+    async def _call(self, agent: Agent) -> Outcome:
+        """The agent's outcome; nothing it raises, SystemExit included, gets further than this."""
+        try:
+            request = agent.decode(msgspec.json.decode(self.claim.body))
+            if agent.is_async:
+                call: Coroutine[Any, Any, Any] = agent(self._context, request)
+                return completed(await call)
+            loop = asyncio.get_running_loop()
+            context = SyncContext(self._context, loop)
+            return completed(await loop.run_in_executor(self._tools.executor, agent, context, request))
+        except asyncio.CancelledError as error:
+            if self._stopped.done():
+                raise
+            return self._failed(error)
+        except BaseException as error:
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> Outcome:
+        return failed(error, self.claim.failures, self._tools.settings)

@@ -1,0 +1,105 @@
+"""What an agent is given, backed by an attempt's outbox and the thread's store."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.agents.contract import Turn
+from service.events.model import RESERVED
+from service.queues.leases import EventToAppend
+from service.queues.model import Claim
+from service.threads.store import ThreadStore
+from service.worker.outbox import Outbox
+from service.worker.outcome import clean, encode
+
+log = logging.getLogger("service.agent")
+
+Answer = TypeVar("Answer")
+
+
+class AttemptContext:
+    """Implements service.agents.contract.Context."""
+
+    def __init__(
+        self, claim: Claim, outbox: Outbox, threads: ThreadStore, *, max_event_bytes: int, stopped: Callable[[], bool]
+    ) -> None:
+        self.message_id = str(claim.message_id)
+        self.thread_id = claim.thread_id
+        self.attempt = claim.attempt
+        self.metadata = msgspec.json.decode(claim.metadata)
+        self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
+        self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
+        self.counts: dict[str, Any] = {}
+        self._claim = claim
+        self._outbox = outbox
+        self._threads = threads
+        self._max_event_bytes = max_event_bytes
+        self._stopped = stopped
+        self._index = 0
+
+    @property
+    def cancelled(self) -> bool:
+        return self._stopped()
+
+    async def emit(self, chunk: str) -> None:
+        if not isinstance(chunk, str):
+            raise TypeError(f"emit takes text, not {type(chunk).__name__}")
+        size = max(1, self._max_event_bytes // 12)  # a character takes at most 12 bytes of JSON
+        for start in range(0, len(chunk), size):
+            data = encode({"type": "content", "chunk": clean(chunk[start : start + size]), "index": self._index})
+            self._index += 1
+            await self._outbox.put(EventToAppend("chunk", data))
+
+    async def event(self, type: str, data: Any) -> None:
+        if type in RESERVED or not type or len(type) > 100 or not type.isprintable():
+            raise ValueError(f"the event type {type!r} is not free for agents")
+        text = encode(data)
+        if len(text) > self._max_event_bytes:
+            raise ValueError(
+                f"an event has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {len(text)}"
+            )
+        await self._outbox.put(EventToAppend(type, text))
+
+    async def history(self, limit: int = 50) -> Sequence[Turn]:
+        if self._claim.thread is None or self._claim.ord is None:
+            return []
+        turns = await self._threads.turns(self._claim.thread, self._claim.ord, limit)
+        return [Turn(turn.message, turn.result) for turn in turns]
+
+    def usage(self, **counts: Any) -> None:
+        self.counts |= counts
+
+
+class SyncContext:
+    """The same for a sync agent, which runs in a thread: methods wait instead of being awaited."""
+
+    def __init__(self, context: AttemptContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self.message_id = context.message_id
+        self.thread_id = context.thread_id
+        self.attempt = context.attempt
+        self.metadata = context.metadata
+        self.deadline = context.deadline
+        self.log = context.log
+        self.usage = context.usage
+
+    @property
+    def cancelled(self) -> bool:
+        return self._context.cancelled
+
+    def emit(self, chunk: str) -> None:
+        self._wait(self._context.emit(chunk))
+
+    def event(self, type: str, data: Any) -> None:
+        self._wait(self._context.event(type, data))
+
+    def history(self, limit: int = 50) -> Sequence[Turn]:
+        return self._wait(self._context.history(limit))
+
+    def _wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()

@@ -1,0 +1,83 @@
+"""The heartbeat: a thread with its own event loop and connection, so that agent code that blocks the worker's loop is a stall,
+not a death."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from service.config import Settings
+from service.db.pool import Database
+from service.errors import TreadleError
+from service.queues.leases import Heartbeat, Verdict, beat
+
+log = logging.getLogger(__name__)
+
+CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be unknown to the heartbeat
+
+
+class Pulse:
+    """Beats until stopped. `describe` (called in the thread) says who we are and what we hold; `judge` (called in the thread) is
+    handed the verdicts; `claiming_since` is the time.monotonic() at which a claim under way began, or None."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dsn: str,
+        lease_seconds: float,
+        describe: Callable[[], Heartbeat],
+        claiming_since: Callable[[], float | None],
+        judge: Callable[[Sequence[Verdict]], None],
+    ) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._lease_seconds = lease_seconds
+        self._describe = describe
+        self._claiming_since = claiming_since
+        self._judge = judge
+        self._loop = asyncio.new_event_loop()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def now(self) -> None:
+        """Beat at once: somebody hinted at a cancellation. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we are stopping
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self.now()
+        await asyncio.to_thread(self._thread.join, 5)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._beat())
+        finally:
+            self._loop.close()
+
+    async def _beat(self) -> None:
+        # A cancellation whose hint was lost is learned here, hence no less often than the poll.
+        pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
+        pooler = self._settings.database_pooler == "transaction"
+        database = Database(self._dsn, name="heartbeat", size=1, pooler=pooler)
+        while not self._stopping:
+            self._wake.clear()
+            since = self._claiming_since()
+            grace = CLAIM_GRACE + (time.monotonic() - since if since is not None else 0)
+            try:
+                verdicts = await beat(
+                    database, self._describe(), self._settings.heartbeat_interval, self._lease_seconds, grace
+                )
+                self._judge(verdicts)
+            except TreadleError as error:
+                log.warning("heartbeat failed", extra={"error": str(error)})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+        await database.close()

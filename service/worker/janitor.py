@@ -1,0 +1,111 @@
+"""The chores every worker shares: take back what dead workers held, admit what is due, fold, mend, purge.
+
+Each chore is one SQL function that passes over what another janitor is at, so any number of workers may do them.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from service.config import Settings
+from service.errors import TreadleError
+from service.queues.leases import LeaseStore
+
+log = logging.getLogger(__name__)
+
+MEND_SECONDS = 10.0
+PURGE_SECONDS = 60.0
+PARTITION_SECONDS = 3600.0
+
+
+class Janitor:
+    """`arrived` is called when messages were put into their lanes."""
+
+    def __init__(self, worker: str, settings: Settings, store: LeaseStore, arrived: Callable[[], None]) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._store = store
+        self._arrived = arrived
+        self._due: list[float] = []  # loop times at which a backoff of ours ends
+        self._wake = asyncio.Event()
+        self._mended: UUID | None = None
+        self._purged: UUID | None = None
+
+    def admit_in(self, seconds: float) -> None:
+        """Look for due messages then, sooner than the next round."""
+        heapq.heappush(self._due, time.monotonic() + seconds)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Do the chores until cancelled."""
+        async with asyncio.TaskGroup() as chores:
+            chores.create_task(self._admit())
+            chores.create_task(self._every(self._settings.poll_interval, self._reap))
+            chores.create_task(self._every(1.0, self._store.fold_counters))
+            chores.create_task(self._every(MEND_SECONDS, self._mend))
+            chores.create_task(self._every(PURGE_SECONDS, self._purge))
+            chores.create_task(self._every(PARTITION_SECONDS, self._tend_partitions))
+
+    async def _admit(self) -> None:
+        while True:
+            self._wake.clear()
+            pause = self._settings.poll_interval
+            if self._due:
+                pause = min(pause, max(0.0, self._due[0] - time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+                continue  # a new time: wait for the earliest
+            while self._due and self._due[0] <= time.monotonic():
+                heapq.heappop(self._due)
+            await self._guarded(self._admit_due)
+
+    async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._guarded(chore)
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
+
+    async def _guarded(self, chore: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await chore()
+        except TreadleError as error:
+            log.warning(
+                "a chore failed, trying again later", extra={"chore": chore.__name__.strip("_"), "error": str(error)}
+            )
+        except Exception:
+            log.exception("a chore failed", extra={"chore": chore.__name__.strip("_")})
+
+    async def _admit_due(self) -> None:
+        if await self._store.admit_due():
+            self._arrived()
+
+    async def _reap(self) -> None:
+        settings = self._settings
+        if reaped := await self._store.reap(
+            self._worker, settings.heartbeat_interval, settings.worker_timeout, settings.max_losses
+        ):
+            log.warning("took back messages of lost workers", extra={"messages": reaped})
+            self._arrived()
+
+    async def _mend(self) -> None:
+        self._mended, mended = await self._store.mend_lanes(self._mended)
+        if mended:
+            log.warning("messages had lost their lane rows", extra={"messages": mended})
+            self._arrived()
+
+    async def _purge(self) -> None:
+        while True:
+            self._purged, purged = await self._store.purge(
+                self._settings.retention_hours, self._settings.dead_letter_retention_hours, self._purged
+            )
+            if self._purged is None or not purged:
+                return
+
+    async def _tend_partitions(self) -> None:
+        await self._store.tend_partitions(
+            max(self._settings.retention_hours, self._settings.dead_letter_retention_hours)
+        )

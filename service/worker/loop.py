@@ -1,0 +1,245 @@
+"""The worker: claims, runs attempts side by side on one loop, finishes them in batches; holds nothing that cannot be lost."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from service.agents.registry import Registry
+from service.batching import Batcher
+from service.config import Settings
+from service.db.listener import Listener
+from service.db.notifier import CANCEL, EVENTS, EVERYTHING, WORK, Notifier
+from service.db.pool import Database
+from service.errors import Busy, TreadleError, Unavailable
+from service.queues.leases import Append, Appended, Finish, Finished, Heartbeat, LeaseStore, Verdict
+from service.queues.model import Claim
+from service.queues.store import QueueStore
+from service.threads.store import ThreadStore
+from service.worker.attempt import Attempt, Tools
+from service.worker.heartbeat import Pulse
+from service.worker.janitor import Janitor
+
+log = logging.getLogger(__name__)
+
+CLAIM_LIMIT = 100
+REVERSE_EVERY = 16  # claims, so that the low lane never starves
+CONNECTIONS = 6
+
+Answer = TypeVar("Answer")
+
+
+class Worker:
+    def __init__(self, settings: Settings, dsn: str, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._lease_seconds = max(60.0, settings.worker_timeout * 6)
+        self._started_at = datetime.now(UTC)
+        self._database = Database(
+            dsn, name="worker", size=CONNECTIONS, pooler=settings.database_pooler == "transaction"
+        )
+        self._notifier = Notifier(self._database)
+        self._store = LeaseStore(self._database)
+        self._attempts: dict[UUID, Attempt] = {}  # by message
+        self._held: dict[UUID, UUID] = {}  # message to lease; copied whole by the heartbeat's thread
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._claiming_since: float | None = None
+        self._claims = 0
+        self._listener = Listener(
+            settings.listen_database_url or dsn,
+            {WORK: self._on_work, CANCEL: self._on_cancel},
+            self._wake.set,
+            worker=self.worker_id,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._pulse = Pulse(
+            settings, dsn, self._lease_seconds, self._describe, lambda: self._claiming_since, self._on_verdicts
+        )
+        self._janitor = Janitor(self.worker_id, settings, self._store, self._on_arrivals)
+        self._executor = ThreadPoolExecutor(settings.worker_concurrency, thread_name_prefix="agent")
+        self._tools = Tools(
+            settings,
+            registry,
+            ThreadStore(self._database),
+            Batcher(self._append, limit=200),
+            Batcher(self._finish, limit=CLAIM_LIMIT),
+            self._executor,
+        )
+
+    def stop(self) -> None:
+        """Take no more; end what runs, or hand it back after SHUTDOWN_GRACE. The second call hands it back at once."""
+        if self._stopping.is_set():
+            for attempt in list(self._attempts.values()):
+                attempt.stop("released")
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until `stop` is called and what ran has ended or was handed back."""
+        queues = QueueStore(self._database)
+        await self._persist("register agents", lambda: queues.register(self._registry.rows()))
+        self._pulse.start()
+        chores = [asyncio.create_task(self._listener.run()), asyncio.create_task(self._janitor.run())]
+        log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
+        try:
+            await self._claim_until_stopped()
+            await self._drain()
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await self._pulse.stop()
+            with contextlib.suppress(TreadleError):
+                await self._store.sign_off(self.worker_id)
+            await self._notifier.flush()
+            await self._database.close()
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            log.info("worker stopped", extra={"worker_id": self.worker_id})
+
+    # Claiming
+
+    async def _claim_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            wanted = min(CLAIM_LIMIT, self._settings.worker_concurrency - len(self._attempts))
+            taken = await self._claim(wanted) if wanted > 0 else []
+            for claim in taken:
+                self._start(claim)
+            if len(taken) < wanted or wanted <= 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._settings.poll_interval)
+
+    async def _claim(self, quantity: int) -> list[Claim]:
+        self._claims += 1
+        self._claiming_since = time.monotonic()
+        try:
+            taken = await self._store.claim(
+                self.worker_id, self._settings.queues, quantity, self._lease_seconds, self._claims % REVERSE_EVERY == 0
+            )
+            self._held |= {claim.message_id: claim.lease for claim in taken}
+            return taken
+        except TreadleError as error:
+            log.warning("claim failed", extra={"error": str(error)})
+            self._wake.clear()  # wait for the poll, not for what woke us
+            return []
+        finally:
+            self._claiming_since = None
+
+    def _start(self, claim: Claim) -> None:
+        attempt = Attempt(claim, self._tools)
+        self._attempts[claim.message_id] = attempt
+        self._hint_event(claim)
+        task = asyncio.create_task(self._run(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, attempt: Attempt) -> None:
+        claim = attempt.claim
+        state = "lost"
+        try:
+            state = await attempt.run()
+        except Exception:
+            log.exception("an attempt broke", extra={"message_id": str(claim.message_id)})
+        finally:
+            # A message that was lost and claimed again is another attempt's by now.
+            if self._attempts.get(claim.message_id) is attempt:
+                del self._attempts[claim.message_id]
+                self._held.pop(claim.message_id, None)
+            self._wake.set()
+        if state in {"lost", "gap"}:
+            log.warning("a lease was lost", extra={"message_id": str(claim.message_id), "attempt": claim.attempt})
+            return
+        self._hint_event(claim)
+        if claim.thread is not None or state == "queued":
+            self._notifier.hint(WORK, claim.queue)  # its thread's next, or what we hand back
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            log.info("ending what runs", extra={"messages": len(self._tasks), "seconds": self._settings.shutdown_grace})
+            await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace)
+        for attempt in list(self._attempts.values()):
+            attempt.stop("released")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    # What the batchers run
+
+    async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
+        answers = await self._persist("append", lambda: self._store.append(batch, patient))
+        for append, answer in zip(batch, answers, strict=True):
+            attempt = self._attempts.get(append.message_id)
+            if attempt is not None and answer.status == "ok":
+                self._hint_event(attempt.claim)
+        return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
+        answers = await self._persist("finish", lambda: self._store.finish(batch, patient, self._settings.max_losses))
+        for finish, answer in zip(batch, answers, strict=True):
+            if answer.status == "queued" and finish.delay is not None:
+                self._janitor.admit_in(finish.delay)
+        return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    async def _persist(self, what: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Repeat the call until PostgreSQL has answered: each can be repeated with the same outcome."""
+        delay = 0.1
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.warning("trying again", extra={"call": what, "error": str(error)})
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+
+    # What others tell us
+
+    def _on_work(self, payload: str) -> None:
+        if payload == EVERYTHING or not set(self._settings.queues).isdisjoint(payload.split(",")):
+            self._wake.set()
+
+    def _on_cancel(self, payload: str) -> None:
+        if payload == EVERYTHING or any(str(message_id) in payload for message_id in self._attempts):
+            self._pulse.now()
+
+    def _on_arrivals(self) -> None:
+        self._wake.set()
+        self._notifier.hint(WORK, EVERYTHING)
+        self._notifier.hint(EVENTS, EVERYTHING)
+
+    def _on_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Called in the heartbeat's thread."""
+        if verdicts:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._judge, verdicts)
+
+    def _judge(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            attempt = self._attempts.get(verdict.message_id)
+            if attempt is not None and attempt.claim.lease == verdict.lease:
+                attempt.stop(verdict.verdict)
+
+    # What we tell others
+
+    def _describe(self) -> Heartbeat:
+        return Heartbeat(
+            self.worker_id,
+            socket.gethostname(),
+            os.getpid(),
+            self._settings.queues,
+            self._settings.worker_concurrency,
+            self._started_at,
+            self._listener.server_started,
+            self._held.copy(),
+        )
+
+    def _hint_event(self, claim: Claim) -> None:
+        self._notifier.hint(EVENTS, f"{claim.message_id}:{claim.thread}" if claim.thread else str(claim.message_id))

@@ -1,0 +1,94 @@
+"""The events of one attempt on their way to the log: numbered here, sent in order, one append in flight."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from uuid import UUID
+
+from service.batching import Batcher
+from service.queues.leases import Append, Appended, EventToAppend
+
+HIGH_WATER = 1_000_000  # bytes unsent at which emitters wait
+CHUNK_BYTES = 256_000
+CHUNK_EVENTS = 500
+
+
+class Outbox:
+    """`stop` is called with 'lost' or 'cancelled' when an append's answer says so, or with what went wrong."""
+
+    def __init__(
+        self,
+        message_id: UUID,
+        lease: UUID,
+        next_seq: int,
+        appends: Batcher[Append, Appended],
+        stop: Callable[[str | Exception], None],
+    ) -> None:
+        self._message_id = message_id
+        self._lease = lease
+        self._next_seq = next_seq
+        self._appends = appends
+        self._stop = stop
+        self._unsent: deque[EventToAppend] = deque()
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._sender: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def put(self, event: EventToAppend) -> None:
+        """Buffer an event; waits while too much is unsent. Events after the end of the attempt are dropped."""
+        if self._closed:
+            return
+        self._unsent.append(event)
+        self._bytes += len(event.data)
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+        if self._bytes > HIGH_WATER:
+            self._room.clear()
+            await self._room.wait()
+
+    async def close(self) -> tuple[int, list[EventToAppend]]:
+        """Take no more; wait for the append in flight; returns what is unsent and the seq of its first."""
+        self._closed = True
+        self._room.set()
+        if self._sender is not None:
+            await asyncio.wait({self._sender})
+        return self._next_seq, list(self._unsent)
+
+    async def _send(self) -> None:
+        try:
+            while self._unsent and not self._closed:
+                chunk = self._chunk()
+                answer = await self._appends.submit(Append(self._message_id, self._lease, self._next_seq, chunk))
+                if answer.status != "ok":
+                    self._abandon("lost")
+                    return
+                for event in chunk:
+                    self._unsent.popleft()
+                    self._bytes -= len(event.data)
+                self._next_seq += len(chunk)
+                if self._bytes <= HIGH_WATER:
+                    self._room.set()
+                if answer.cancel_requested:
+                    self._stop("cancelled")
+        except Exception as error:
+            self._abandon(error)
+        finally:
+            self._sender = None
+
+    def _abandon(self, reason: str | Exception) -> None:
+        self._closed = True
+        self._unsent.clear()
+        self._room.set()
+        self._stop(reason)
+
+    def _chunk(self) -> list[EventToAppend]:
+        chunk: list[EventToAppend] = []
+        size = 0
+        for event in self._unsent:
+            if chunk and (len(chunk) == CHUNK_EVENTS or size + len(event.data) > CHUNK_BYTES):
+                break
+            chunk.append(event)
+            size += len(event.data)
+        return chunk

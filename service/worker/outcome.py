@@ -1,0 +1,85 @@
+"""How an attempt ended, and when a failed one is tried again."""
+
+import asyncio
+import random
+import traceback
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Rejected, RetryAfter
+from service.config import Settings
+
+MAX_ERROR_CHARS = 2_000
+MAX_TRACEBACK_CHARS = 20_000
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, for errors."""
+
+    kind: str
+    result: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    delay: float | None = None
+
+
+RELEASED = Outcome("released", error="The worker was stopped.")
+CANCELLED = Outcome("error", error="Cancelled.")  # the database makes it `cancelled`, for so it was requested
+
+
+def completed(result: Any) -> Outcome:
+    """Raises TypeError where the result is not JSON."""
+    return Outcome("completed", result=encode(result))
+
+
+def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
+    """An exception's meaning; `failures` counts those before this one."""
+    text = clean(_describe(error))[:MAX_ERROR_CHARS]
+    trace = clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
+    if isinstance(error, Rejected):
+        return Outcome("rejected", error=text, traceback=trace)
+    delay = error.seconds if isinstance(error, RetryAfter) else backoff(failures, settings)
+    return Outcome("error", error=text, traceback=trace, delay=delay)
+
+
+def backoff(failures: int, settings: Settings) -> float:
+    """Seconds: exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015)."""
+    return random.uniform(0, min(settings.retry_max_seconds, settings.retry_base_seconds * 2.0 ** min(failures, 30)))
+
+
+def encode(value: Any) -> str:
+    """JSON text that PostgreSQL takes: without U+0000 and lone surrogates. Raises TypeError for what is not JSON."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return encode(_clean_deep(value))
+    return text if "\\u0000" not in text else msgspec.json.encode(_clean_deep(msgspec.json.decode(text))).decode()
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD for U+0000 and lone surrogates."""
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\x00", "\ufffd")
+
+
+def _clean_deep(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {_clean_deep(key): _clean_deep(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean_deep(item) for item in value]
+    return _clean_deep(msgspec.to_builtins(value)) if isinstance(value, msgspec.Struct) else value
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, RetryAfter | Rejected):
+        return str(error)
+    if isinstance(error, asyncio.CancelledError):
+        return "The agent cancelled itself."
+    try:
+        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    except Exception:
+        return type(error).__name__

@@ -51,9 +51,9 @@ class Place:
     def folder(self) -> Path:
         """The folder that holds everything of the server."""
         usual = self.home / "postgres"
-        if usual.is_symlink() or usual.exists():
+        if os.path.lexists(usual):
             return usual.resolve()
-        if self._reaches(next(path for path in (self.home, *self.home.parents) if path.exists())):
+        if self.user is None or self._reaches(next(path for path in (self.home, *self.home.parents) if path.exists())):
             return usual
         return SHELTER / f"{self.home.parent.name}-{_digest(self.home)}"
 

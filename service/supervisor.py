@@ -6,14 +6,11 @@ every child and so held until the last of them is gone: after a kill -9 of the s
 """
 
 import asyncio
-import errno
 import fcntl
-import http.client
 import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from asyncio.subprocess import Process
@@ -22,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from service import address
 from service.config import Settings
 from service.embedded import Embedded
 from service.errors import ConfigError, TreadleError
@@ -42,7 +40,10 @@ def run(
     announce: Callable[[str], None],
     commands: Mapping[str, Sequence[str]] = COMMANDS,
 ) -> int:
-    """Run everything until Ctrl-C or SIGTERM (a second one does not wait); returns the exit code."""
+    """Run everything until Ctrl-C or SIGTERM (a second one does not wait); returns the exit code.
+
+    `announce` gets what people should read, `commands` says how to start each kind of child: migrate, serve, work.
+    """
     try:
         home = settings.treadle_home.resolve()
         home.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,6 @@ class _Supervisor:
         self._lifeline, self._held = os.pipe()  # the write end is held, never written to, and closed by our death
         self._environ = {
             **environ,
-            "DATABASE_URL": self._postgres.dsn if self._postgres else str(settings.database_url),
             "TREADLE_HOME": str(settings.treadle_home.resolve()),
             VARIABLE: str(self._lifeline),
         }
@@ -99,7 +99,7 @@ class _Supervisor:
     async def _up(self) -> None:
         await self._start_postgres()
         await self._wait_for_previous_run()
-        _check_address(self._settings.host, self._settings.port)
+        address.check_free(self._settings.host, self._settings.port)
         await self._migrate()
         keepers = [self._task(self._keep("api", "serve"))]
         keepers += [self._task(self._keep(f"worker-{n + 1}", "work")) for n in range(self._settings.workers)]
@@ -156,7 +156,7 @@ class _Supervisor:
             raise ConfigError(f"The migration ended with {_described(status)}; nothing was started.")
 
     async def _keep(self, name: str, command: str) -> None:
-        """Run one child and start it again whenever it ends, the later the oftener it does."""
+        """Run one child, and start it again whenever it ends, each time after a longer delay."""
         delays = _Delays()
         while True:
             await self._database_up.wait()
@@ -191,9 +191,10 @@ class _Supervisor:
 
     async def _spawn(self, name: str, command: str) -> Process:
         """Start a child in a session of its own: the terminal's Ctrl-C is for us alone."""
+        database_url = self._postgres.dsn if self._postgres else str(self._settings.database_url)
         child = await asyncio.create_subprocess_exec(
             *self._commands[command],
-            env={**self._environ, "TREADLE_SLOT": name},
+            env={**self._environ, "DATABASE_URL": database_url, "TREADLE_SLOT": name},
             pass_fds=(self._lifeline, self._children_lock),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
@@ -202,7 +203,7 @@ class _Supervisor:
         return child
 
     async def _wait_for_api(self) -> None:
-        while not await asyncio.to_thread(_answers, self._settings.host, self._settings.port):
+        while not await asyncio.to_thread(address.answers, self._settings.host, self._settings.port):
             if self._api_deaths >= API_CHANCES:
                 raise ConfigError(f"The API ended {API_CHANCES} times before it answered.")
             await asyncio.sleep(0.1)
@@ -270,40 +271,12 @@ def _claim(file: int, home: Path) -> None:
     os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
 
 
-def _check_address(host: str, port: int) -> None:
-    try:
-        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"PORT: {port} on {host} is in use by another program.") from None
-        raise ConfigError(f"HOST: nothing can listen on {host}, port {port}: {error.strerror}.") from None
-
-
-def _answers(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
-    try:
-        connection.request("GET", "/health/live")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
 def _described(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _greeting(settings: Settings) -> str:
-    host = _reachable(settings.host)
-    url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    url = address.url(settings.host, settings.port)
     treadle = "treadle" if shutil.which("treadle") else os.path.relpath(Path(sys.executable).with_name("treadle"))
     return f"""
 Treadle runs; Ctrl-C stops it.

@@ -260,3 +260,9 @@ def test_a_wrong_place_is_one_sentence(start: Start, folder: Path) -> None:
     up = start()
     assert up.end() == 1
     assert "Treadle cannot run: " in up.said
+
+
+def test_an_address_that_is_not_ours_is_one_sentence(start: Start) -> None:
+    up = start(HOST="192.0.2.1")
+    assert up.end() == 1
+    assert re.search(r"^HOST: nothing can listen on 192\.0\.2\.1, port \d+: .*\.$", up.said, re.MULTILINE)

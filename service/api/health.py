@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 from msgspec import Struct
 
 from service.db.migrate import supports
@@ -23,12 +24,12 @@ class Health(Struct, frozen=True, omit_defaults=False):
 
 
 @get("/health", summary="Whether the service can do its work")
-async def health(database: Database) -> Response[Health]:
+async def health(database: NamedDependency[Database]) -> Response[Health]:
     return await _check(database)
 
 
 @get("/health/ready", summary="The same, for load balancers")
-async def ready(database: Database) -> Response[Health]:
+async def ready(database: NamedDependency[Database]) -> Response[Health]:
     return await _check(database)
 
 

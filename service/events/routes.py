@@ -1,11 +1,12 @@
 """The event log over HTTP: as a stream that resumes anywhere, and as JSON."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from service.errors import Invalid, NotFound, Unavailable
@@ -16,14 +17,18 @@ from service.messages.routes import MessageId, parse_id
 from service.threads.store import ThreadStore
 
 After = Annotated[
-    str | None, Parameter(query="after", description="The id of the last event seen; Last-Event-ID goes before it.")
+    str | None, QueryParameter(name="after", description="The id of the last event seen; Last-Event-ID goes before it.")
 ]
 
 
 @get("/messages/{message_id:str}/stream", summary="A message's events as they happen", media_type=MEDIA_TYPE)
 async def stream_message(
-    request: Request, message_id: MessageId, events: EventStore, streams: Streams, after: After = None
-) -> Response:
+    request: Request[Any, Any, Any],
+    message_id: MessageId,
+    events: NamedDependency[EventStore],
+    streams: NamedDependency[Streams],
+    after: After = None,
+) -> Response[Any]:
     """Server-sent events; ends after the terminal event. 204 where the message is over and its last event was seen."""
     parsed, cursor = parse_id(message_id), _cursor(request, after, 2**31)
     try:
@@ -39,8 +44,12 @@ async def stream_message(
 
 @get("/threads/{thread_id:str}/stream", summary="A thread's events as they happen", media_type=MEDIA_TYPE)
 async def stream_thread(
-    request: Request, thread_id: str, threads: ThreadStore, streams: Streams, after: After = None
-) -> Response:
+    request: Request[Any, Any, Any],
+    thread_id: FromPath[str],
+    threads: NamedDependency[ThreadStore],
+    streams: NamedDependency[Streams],
+    after: After = None,
+) -> Response[Any]:
     """Server-sent events of all messages of the thread, under one cursor; it never ends."""
     cursor = _cursor(request, after, 2**63)
     try:
@@ -53,9 +62,9 @@ async def stream_thread(
 @get("/messages/{message_id:str}/events", summary="A message's events so far")
 async def list_events(
     message_id: MessageId,
-    events: EventStore,
-    after: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    events: NamedDependency[EventStore],
+    after: Annotated[int, QueryParameter(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> EventPage:
     parsed = parse_id(message_id)
     [entries] = await events.read_messages([(parsed, after)], limit)
@@ -66,7 +75,7 @@ async def list_events(
     return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
 
 
-def _cursor(request: Request, after: str | None, limit: int) -> int:
+def _cursor(request: Request[Any, Any, Any], after: str | None, limit: int) -> int:
     text = request.headers.get("last-event-id") or after or "0"
     if not (text.isascii() and text.isdecimal() and int(text) < limit):
         raise Invalid("after and Last-Event-ID must be the id of an event: a whole number.")

@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, delete, get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import HeaderParameter, JSONBody, PathParameter
 
 from service.config import Settings
 from service.errors import Invalid, Unprocessable
@@ -17,12 +18,12 @@ from service.messages.store import MessageStore
 
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         description="Repeat a request under the same key to get the first answer; kept 24 hours.",
     ),
 ]
-MessageId = Annotated[str, Parameter(description="A message's id (UUID).")]
+MessageId = Annotated[str, PathParameter(description="A message's id (UUID).")]
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -37,10 +38,10 @@ def parse_id(text: str) -> UUID:
 
 @post("/messages", status_code=202, summary="Submit a message")
 async def submit(
-    request: Request,
-    data: NewMessage,
-    messages: MessageStore,
-    settings: Settings,
+    request: Request[Any, Any, Any],
+    data: JSONBody[NewMessage],
+    messages: NamedDependency[MessageStore],
+    settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Accepted]:
     """The answer comes after the commit: an accepted message cannot be lost."""
@@ -54,7 +55,11 @@ async def submit(
 
 @post("/messages/batch", status_code=202, summary="Submit up to 1,000 messages, all or nothing")
 async def submit_batch(
-    request: Request, data: NewBatch, messages: MessageStore, settings: Settings, idempotency_key: IdempotencyKey = None
+    request: Request[Any, Any, Any],
+    data: JSONBody[NewBatch],
+    messages: NamedDependency[MessageStore],
+    settings: NamedDependency[Settings],
+    idempotency_key: IdempotencyKey = None,
 ) -> AcceptedBatch:
     body = _checked(data.messages, settings)
     if idempotency_key is None:
@@ -63,12 +68,12 @@ async def submit_batch(
 
 
 @get("/messages/{message_id:str}/status", summary="Where a message stands")
-async def status(message_id: MessageId, messages: MessageStore) -> Status:
+async def status(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Status:
     return await messages.status(parse_id(message_id))
 
 
 @delete("/messages/{message_id:str}", status_code=200, summary="Cancel a message")
-async def cancel(message_id: MessageId, messages: MessageStore) -> Response[Cancelled]:
+async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Response[Cancelled]:
     """200 where it was queued and is cancelled now; 202 where it runs: the agent is stopped within a second."""
     parsed = parse_id(message_id)
     if await messages.cancel(parsed) == "cancelled":
@@ -79,7 +84,7 @@ async def cancel(message_id: MessageId, messages: MessageStore) -> Response[Canc
 
 
 @post("/messages/{message_id:str}/redrive", status_code=202, summary="Give a failed message a new life")
-async def redrive(message_id: MessageId, messages: MessageStore) -> Redriven:
+async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Redriven:
     parsed = parse_id(message_id)
     await messages.redrive(parsed)
     return Redriven(parsed, "queued")
@@ -103,5 +108,5 @@ def _key(text: str) -> str:
     return text
 
 
-def _hash(request: Request, body: bytes) -> bytes:
+def _hash(request: Request[Any, Any, Any], body: bytes) -> bytes:
     return hashlib.sha256(request.url.path.encode() + b"\n" + body).digest()

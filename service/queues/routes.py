@@ -3,50 +3,51 @@
 from typing import Annotated
 
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
 
 from service.queues.model import Agent, DeadLetters, Overview, Queue, Worker
 from service.queues.store import QueueStore
 
 
 @get("/queue", summary="All queues at a glance")
-async def overview(queues: QueueStore) -> Overview:
+async def overview(queues: NamedDependency[QueueStore]) -> Overview:
     return await queues.overview()
 
 
 @get("/queues", summary="Every queue with its figures")
-async def list_queues(queues: QueueStore) -> list[Queue]:
+async def list_queues(queues: NamedDependency[QueueStore]) -> list[Queue]:
     return await queues.all()
 
 
 @get("/queues/{name:str}", summary="One queue with its figures")
-async def get_queue(name: str, queues: QueueStore) -> Queue:
+async def get_queue(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Queue:
     return await queues.get(name)
 
 
 @post("/queues/{name:str}/pause", status_code=200, summary="Stop claims from a queue; submits go on")
-async def pause(name: str, queues: QueueStore) -> Queue:
+async def pause(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Queue:
     return await queues.pause(name, True)
 
 
 @post("/queues/{name:str}/resume", status_code=200, summary="Let claims from a queue go on")
-async def resume(name: str, queues: QueueStore) -> Queue:
+async def resume(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Queue:
     return await queues.pause(name, False)
 
 
 @get("/queues/{name:str}/dead-letters", summary="What failed for good, the newest first")
 async def dead_letters(
-    name: str, queues: QueueStore, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100
+    name: FromPath[str], queues: NamedDependency[QueueStore], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
 ) -> DeadLetters:
     await queues.get(name)
     return DeadLetters(name, await queues.dead_letters(name, limit))
 
 
 @get("/agents", summary="The registered agents")
-async def list_agents(queues: QueueStore) -> list[Agent]:
+async def list_agents(queues: NamedDependency[QueueStore]) -> list[Agent]:
     return await queues.agents()
 
 
 @get("/workers", summary="The workers that are alive")
-async def list_workers(queues: QueueStore) -> list[Worker]:
+async def list_workers(queues: NamedDependency[QueueStore]) -> list[Worker]:
     return await queues.workers()

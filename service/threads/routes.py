@@ -7,19 +7,20 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from litestar import Response, delete, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.errors import Invalid
 from service.messages.store import MessageStore
 from service.threads.model import Thread, ThreadMessages, ThreadSummary
 from service.threads.store import ThreadStore
 
-Limit = Annotated[int, Parameter(ge=1, le=1000, description="How many at most.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many at most.")]
 
 
 @get("/threads", summary="Threads, the last active first")
 async def list_threads(
-    threads: ThreadStore, limit: Limit = 100, cursor: str | None = None
+    threads: NamedDependency[ThreadStore], limit: Limit = 100, cursor: FromQuery[str | None] = None
 ) -> Response[list[ThreadSummary]]:
     """The next page's address is in the Link header."""
     page, following = await threads.newest(limit, _parse_cursor(cursor))
@@ -31,13 +32,17 @@ async def list_threads(
 
 
 @get("/threads/{thread_id:str}", summary="A thread and how many of its messages are in which state")
-async def get_thread(thread_id: str, threads: ThreadStore) -> Thread:
+async def get_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Thread:
     return await threads.get(thread_id)
 
 
 @get("/threads/{thread_id:str}/messages", summary="A thread's messages in its order")
 async def list_messages(
-    thread_id: str, threads: ThreadStore, messages: MessageStore, limit: Limit = 100, cursor: str | None = None
+    thread_id: FromPath[str],
+    threads: NamedDependency[ThreadStore],
+    messages: NamedDependency[MessageStore],
+    limit: Limit = 100,
+    cursor: FromQuery[str | None] = None,
 ) -> ThreadMessages:
     after = 0
     if cursor is not None:
@@ -51,7 +56,7 @@ async def list_messages(
 
 
 @delete("/threads/{thread_id:str}", status_code=204, summary="Delete a thread with its messages and events")
-async def delete_thread(thread_id: str, threads: ThreadStore) -> None:
+async def delete_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> None:
     """What is queued never runs, what runs is cancelled."""
     await threads.delete(thread_id)
 

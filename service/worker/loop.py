@@ -76,6 +76,11 @@ class Worker:
             self._executor,
         )
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has registered its agents and listens for hints."""
+        return self._listener.connected.is_set()
+
     def stop(self) -> None:
         """Take no more; end what runs, or hand it back after SHUTDOWN_GRACE. The second call hands it back at once."""
         if self._stopping.is_set():

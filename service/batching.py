@@ -1,6 +1,7 @@
 """Natural batching: while one call is in flight, requests pile up; when it returns, all of them go in the next call.
 
-Idle, nothing waits; loaded, batches grow by themselves. Used for submits (API), appends and finishes (worker) and reads (API).
+Idle, nothing waits; loaded, batches grow by themselves. Used for submits (API), appends and finishes (worker) and reads
+(API).
 """
 
 import asyncio
@@ -15,11 +16,12 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """`run` takes a list of items and answers with their results in the same order; an exception among them is its item's.
+    """`run` takes a list of items and answers with their results in the same order; an exception among them is its
+    item's.
 
-    Callers are shielded: one that is cancelled cancels nobody. When `run` raises Refused for a batch, the batch is split until
-    only the item at fault fails. An item answered with Busy is run once more on its own (`patient` true), beside the others, so
-    that nobody waits for what holds it up.
+    Callers are shielded: one that is cancelled cancels nobody. When `run` raises Refused for a batch, the batch is
+    split until only the item at fault fails. An item answered with Busy is run once more on its own (`patient` true),
+    beside the others, so that nobody waits for what holds it up.
     """
 
     def __init__(

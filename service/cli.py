@@ -135,7 +135,8 @@ def check(settings: Settings, as_json: bool) -> None:
         async with _database(settings) as database:
             facts = {row["name"]: row["value"] for row in await database.fetch("select name, value from treadle.meta")}
             row = await database.fetchrow(
-                "select current_setting('server_version') as postgresql, (select count(*) from treadle.workers) as workers,"
+                "select current_setting('server_version') as postgresql,"
+                " (select count(*) from treadle.workers) as workers,"
                 " (select coalesce(sum(queued), 0)::bigint from treadle.counters) as queued,"
                 " (select coalesce(sum(processing), 0)::bigint from treadle.counters) as processing"
             )

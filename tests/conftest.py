@@ -1,10 +1,9 @@
-"""Fixtures: one private PostgreSQL for the run, a migrated template in it, a clone of that for each test; an API and workers on
-it, in the test's own event loop, on loopback."""
+"""Fixtures: one private PostgreSQL for the run, a migrated template in it, a clone of that for each test; an API and
+workers on it, in the test's own event loop, on loopback."""
 
 import asyncio
 import contextlib
 import json
-import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,19 +26,15 @@ from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
 from service.worker.loop import Worker
 
-_server: embedded.Embedded | None = None
-_home: Path | None = None
+_running = contextlib.ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller starts the server; workers of xdist are told its port."""
-    global _server, _home
     workerinput = getattr(config, "workerinput", None)
     if workerinput is None:
-        _home = Path(tempfile.mkdtemp(prefix="treadle-tests-"))
-        _server = embedded.Embedded(_home, port=0, options=embedded.FAST)
-        _server.start()
-        port = _server.port
+        server = _running.enter_context(embedded.throwaway(Path(tempfile.mkdtemp(prefix="treadle-tests-"))))
+        port = server.port
     else:
         port = workerinput["treadle_port"]
     config.option.postgresql_host = "127.0.0.1"
@@ -57,9 +52,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_unconfigure() -> None:
-    if _server is not None and _home is not None:
-        _server.stop()
-        shutil.rmtree(_home, ignore_errors=True)
+    _running.close()
 
 
 def _migrate(**address: Any) -> None:
@@ -125,7 +118,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 async def until(
     question: Callable[[], Awaitable[Any]], wanted: Callable[[Any], bool] = bool, seconds: float = 20.0
 ) -> Any:
-    """Ask again and again until the answer is as wanted; returns it. Fails after `seconds`, far above what it should take."""
+    """Ask again and again until the answer is as wanted; returns it. Fails after `seconds`, far above what it should
+    take."""
     answer = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -215,7 +209,8 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
 
 @pytest.fixture
 async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
-    """Start a worker with these agents (echo, if none); settings by name change it. It drains at the end of the test."""
+    """Start a worker with these agents (echo, if none); settings by name change it. It drains at the end of the
+    test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*agents: Agent, **changes: Any) -> Worker:

@@ -1,7 +1,7 @@
 """Claude, through the Anthropic SDK: the thread's history as the conversation, tokens as they come, usage stored.
 
-metadata.system sets the system prompt, metadata.max_tokens the longest answer. The SDK's own retries are off: the queue retries,
-and a Retry-After of the API is obeyed.
+metadata.system sets the system prompt, metadata.max_tokens the longest answer. The SDK's own retries are off: the queue
+retries, and a Retry-After of the API is obeyed.
 """
 
 from typing import Any

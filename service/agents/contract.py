@@ -3,8 +3,9 @@
     @agent("summarise", timeout=120)
     async def summarise(context: Context, request: str) -> str: ...
 
-An agent takes a Context and its input, and returns its result. Input and result are text (`str`), or msgspec Structs (or any type that
-msgspec knows), as the annotations say. A sync function runs in a thread. What it raises decides what comes next:
+An agent takes a Context and its input, and returns its result. Input and result are text (`str`), or msgspec Structs
+(or any type that msgspec knows), as the annotations say. A sync function runs in a thread. What it raises decides what
+comes next:
 
     any exception         the attempt failed; retried with backoff while attempts are left
     RetryAfter(seconds)   the same, after that delay
@@ -51,7 +52,8 @@ class Context(Protocol):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt is to end: cancelled, timed out, or its lease lost. For sync agents, which nobody can interrupt."""
+        """Whether the attempt is to end: cancelled, timed out, or its lease lost. For sync agents, which nobody can
+        interrupt."""
 
     async def emit(self, chunk: str) -> None:
         """Stream a piece of text. Returns once it is buffered; waits while a megabyte is unsent."""
@@ -117,7 +119,8 @@ def agent(
     max_attempts: int | None = None,
     description: str | None = None,
 ) -> Callable[[Callable[..., Any]], Agent]:
-    """Make a function an agent. `timeout` in seconds for one attempt; the description is the docstring's first paragraph."""
+    """Make a function an agent. `timeout` in seconds for one attempt; the description is the docstring's first
+    paragraph."""
 
     def decorate(function: Callable[..., Any]) -> Agent:
         return Agent(name, function, queue=queue, timeout=timeout, max_attempts=max_attempts, description=description)

@@ -107,7 +107,8 @@ class Api:
             await self._database.close()
 
     async def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT. Open streams are told to come back (to another replica, or to the next process)."""
+        """Serve until SIGTERM or SIGINT. Open streams are told to come back (to another replica, or to the next
+        process)."""
         await _Server(self).serve()
 
     @property

@@ -13,7 +13,8 @@ from service.errors import TreadleError
 CHECK = """
     select (select value from treadle.meta where name = 'release') as release,
         exists (select from treadle.queues) as queue_initialized,
-        (select count(*) from treadle.workers where heartbeat_at > treadle.clock() - interval '10 seconds') as workers"""
+        (select count(*) from treadle.workers
+            where heartbeat_at > treadle.clock() - interval '10 seconds') as workers"""
 
 
 class Health(Struct, frozen=True, omit_defaults=False):

@@ -21,8 +21,8 @@ PING_TIMEOUT = 3.0
 class Listener:
     """Hands each payload to its channel's handler; after every (re)connect calls `wake_all`, for hints were missed.
 
-    With a `worker`, the session also holds that worker's advisory lock, and `server_started` tells on which incarnation of
-    the server it does (None while it does not): a lock that is free again means that this process is gone.
+    With a `worker`, the session also holds that worker's advisory lock, and `server_started` tells on which incarnation
+    of the server it does (None while it does not): a lock that is free again means that this process is gone.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """`treadle migrate`: PGMQ, then the tables (Alembic), then the functions and views of `sql/`, one migration at a time.
 
-Each step is one transaction and can be repeated: an interrupted migration is mended by running it again. Old workers go on
-meanwhile: tables only grow, and functions are replaced under their names.
+Each step is one transaction and can be repeated: an interrupted migration is mended by running it again. Old workers go
+on meanwhile: tables only grow, and functions are replaced under their names.
 """
 
 import asyncio
@@ -110,7 +110,8 @@ async def _apply_functions(connection: Connection) -> None:
             await connection.execute(f"drop function {row['name']}")
         await connection.execute("select treadle.ensure_partitions(), treadle.create_queue('default')")
         await connection.execute(
-            "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2), ('pgmq', current_setting('treadle.pgmq_version'))"
+            "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2),"
+            " ('pgmq', current_setting('treadle.pgmq_version'))"
             " on conflict (name) do update set value = excluded.value",
             str(RELEASE),
             digest(),

@@ -1,4 +1,5 @@
-"""Hints to other processes, sent after commit and coalesced: while one NOTIFY is under way, further hints pile up for the next.
+"""Hints to other processes, sent after commit and coalesced: while one NOTIFY is under way, further hints pile up for
+the next.
 
 Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_work     names of queues that have messages to claim

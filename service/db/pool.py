@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
+from asyncpg.connect_utils import SessionAttribute
 
 from service.errors import BY_SQLSTATE, Busy, Refused, SchemaError, Unavailable, Unprocessable
 
@@ -34,13 +35,15 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 async def connect(dsn: str, *, name: str, pooler: bool = False) -> Connection:
     """Open one connection to the server that takes writes; raises Unavailable."""
+    # A pooler has chosen the server already.
+    role = SessionAttribute.any if pooler else SessionAttribute.read_write
     try:
         return await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT,
             command_timeout=COMMAND_TIMEOUT,
             statement_cache_size=0 if pooler else 1024,
-            target_session_attrs="any" if pooler else "read-write",  # a pooler has chosen the server already
+            target_session_attrs=role,
             server_settings={} if pooler else {"application_name": f"treadle {name}"},
         )
     except (*_GONE, asyncpg.PostgresError) as error:

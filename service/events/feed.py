@@ -1,7 +1,7 @@
 """Who is reading: a subscriber is a cursor, not a buffer.
 
-A hint wakes the readers of the messages it names; each reads on from its own cursor, and the reads of all that are awake go out as
-one query. Lost hints cost a poll interval, nothing else.
+A hint wakes the readers of the messages it names; each reads on from its own cursor, and the reads of all that are
+awake go out as one query. Lost hints cost a poll interval, nothing else.
 """
 
 import asyncio

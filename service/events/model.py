@@ -28,7 +28,8 @@ class EventPage(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A row of read_events or read_thread_events; `position` is the reader's cursor (seq, or thread_pos), `data` JSON text."""
+    """A row of read_events or read_thread_events; `position` is the reader's cursor (seq, or thread_pos), `data` JSON
+    text."""
 
     message_id: UUID
     seq: int

@@ -1,6 +1,7 @@
 """Server-sent events: one generator for each open stream.
 
-A stream route never answers 5xx: in trouble a stream says when to come back, and closes; the client's cursor is all the state.
+A stream route never answers 5xx: in trouble a stream says when to come back, and closes; the client's cursor is all the
+state.
 """
 
 import asyncio

@@ -23,7 +23,8 @@ class EventStore:
     ) -> list[list[Entry] | None]:
         """For each (message_id, last seq seen): what follows; None where there is no such message."""
         rows = await self._database.fetch(
-            "select n, message_id, seq, seq as position, type, data, created_at, last from treadle.read_events($1, $2, $3)",
+            "select n, message_id, seq, seq as position, type, data, created_at, last"
+            " from treadle.read_events($1, $2, $3)",
             [key for key, _ in cursors],
             [after for _, after in cursors],
             quantity,
@@ -42,18 +43,21 @@ class EventStore:
         return _by_reader(rows, len(cursors))
 
     async def over(self, message_id: UUID) -> int | None:
-        """The seq of a message's last event, if it is over; a seq beyond all where it is not; None where there is none."""
-        return await self._database.fetchval(
+        """The seq of a message's last event, if it is over; a seq beyond all where it is not; None where there is
+        none."""
+        seq: int | None = await self._database.fetchval(
             "select case when m.state in ('completed', 'failed', 'cancelled') then m.last_seq else 2147483647 end"
             " from treadle.messages m where m.message_id = $1",
             message_id,
         )
+        return seq
 
     async def positions(self, ids: Sequence[UUID]) -> list[tuple[str, int | None]]:
         """Where messages stand: state and queue position."""
         rows = await self._database.fetch(
             "select m.state, treadle.queue_position(m.message_id) as position"
-            " from unnest($1::uuid[]) with ordinality u (id, n) left join treadle.messages m on m.message_id = u.id order by u.n",
+            " from unnest($1::uuid[]) with ordinality u (id, n)"
+            " left join treadle.messages m on m.message_id = u.id order by u.n",
             ids,
         )
         return [(row["state"], row["position"]) for row in rows]

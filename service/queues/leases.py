@@ -125,7 +125,8 @@ class LeaseStore:
         await self._database.fetchval("select treadle.fold_counters()")
 
     async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int]:
-        """Look at the next stretch of messages; returns where to go on (None: from the start) and how many were mended."""
+        """Look at the next stretch of messages; returns where to go on (None: from the start) and how many were
+        mended."""
         row = await self._database.fetchrow("select last, mended from treadle.mend_lanes($1)", after)
         assert row is not None
         return row["last"], row["mended"]

@@ -12,8 +12,9 @@ from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue,
 SHOWN = 100  # messages in the lists of an overview
 
 QUEUE = """
-    select queue as name, paused, queued as depth, ready as visible, processing as in_flight, completed, failed, cancelled,
-        oldest_seconds as oldest_age_seconds, finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
+    select queue as name, paused, queued as depth, ready as visible, processing as in_flight,
+        completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
+        finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
     from treadle.queue_overview"""
 
 
@@ -29,11 +30,13 @@ class QueueStore:
         )
         waiting = await self._database.fetch(
             "select m.message_id as id, m.priority, m.created_at, m.body as user_message"
-            " from treadle.waiting($1) with ordinality w (message_id, n) join treadle.messages m using (message_id) order by w.n",
+            " from treadle.waiting($1) with ordinality w (message_id, n)"
+            " join treadle.messages m using (message_id) order by w.n",
             SHOWN,
         )
         running = await self._database.fetch(
-            "select m.message_id as id, m.priority, m.created_at, m.user_message, m.started_at, m.worker_id, m.thread_id, m.agent, m.attempt"
+            "select m.message_id as id, m.priority, m.created_at, m.user_message, m.started_at, m.worker_id,"
+            " m.thread_id, m.agent, m.attempt"
             " from treadle.leases l join treadle.message_overview m using (message_id) order by l.claimed_at limit $1",
             SHOWN,
         )
@@ -68,7 +71,8 @@ class QueueStore:
     async def dead_letters(self, name: str | None, limit: int) -> list[DeadLetter]:
         """The newest first."""
         rows = await self._database.fetch(
-            "select * from treadle.dead_letters d where $1::text is null or d.queue = $1 order by d.dead_at desc, d.dlq_id desc limit $2",
+            "select * from treadle.dead_letters d where $1::text is null or d.queue = $1"
+            " order by d.dead_at desc, d.dlq_id desc limit $2",
             name,
             limit,
         )

@@ -99,9 +99,8 @@ class Attempt:
         if agent is None:
             return self._failed(LookupError(f"this worker has no agent {self.claim.agent!r}"))
         task = asyncio.create_task(self._call(agent))
-        await asyncio.wait(
-            {task, self._stopped}, timeout=self.claim.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        either: set[asyncio.Future[Any]] = {task, self._stopped}
+        await asyncio.wait(either, timeout=self.claim.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return self._failed(error) if (error := task.exception()) else task.result()
         reason: str | Exception = (

@@ -1,5 +1,5 @@
-"""The heartbeat: a thread with its own event loop and connection, so that agent code that blocks the worker's loop is a stall,
-not a death."""
+"""The heartbeat: a thread with its own event loop and connection, so that agent code that blocks the worker's loop is a
+stall, not a death."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,9 @@ CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be unknown to 
 
 
 class Pulse:
-    """Beats until stopped. `describe` (called in the thread) says who we are and what we hold; `judge` (called in the thread) is
-    handed the verdicts; `claiming_since` is the time.monotonic() at which a claim under way began, or None."""
+    """Beats until stopped. `describe` (called in the thread) says who we are and what we hold; `judge` (called in the
+    thread) is handed the verdicts; `claiming_since` is the time.monotonic() at which a claim under way began, or
+    None."""
 
     def __init__(
         self,

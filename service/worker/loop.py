@@ -1,4 +1,5 @@
-"""The worker: claims, runs attempts side by side on one loop, finishes them in batches; holds nothing that cannot be lost."""
+"""The worker: claims, runs attempts side by side on one loop, finishes them in batches; holds nothing that cannot be
+lost."""
 
 import asyncio
 import contextlib

@@ -44,7 +44,8 @@ def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
 
 
 def backoff(failures: int, settings: Settings) -> float:
-    """Seconds: exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015)."""
+    """Seconds: exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
+    2015)."""
     return random.uniform(0, min(settings.retry_max_seconds, settings.retry_base_seconds * 2.0 ** min(failures, 30)))
 
 

@@ -23,6 +23,8 @@ from service.lifeline import follow_supervisor
 
 Answer = TypeVar("Answer")
 
+HARD_STOP_MARGIN = 10.0  # seconds beyond SHUTDOWN_GRACE
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -74,7 +76,7 @@ def serve(settings: Settings) -> None:
     """Run the API."""
     from service.api.app import Api
 
-    follow_supervisor(os.environ)
+    follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
 
     async def run() -> None:
         await Api(settings, _dsn(settings)).serve()
@@ -89,7 +91,7 @@ def work(settings: Settings) -> None:
     from service.agents import registry
     from service.worker.loop import Worker
 
-    follow_supervisor(os.environ)
+    follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
 
     async def run() -> None:
         worker = Worker(settings, _dsn(settings), registry.load(settings))

@@ -2,7 +2,8 @@
 
 Two locks in TREADLE_HOME. `supervisor.lock` is ours alone: there is one supervisor. `children.lock` is inherited by
 every child and so held until the last of them is gone: after a kill -9 of the supervisor its children drain (see
-`lifeline`), and the next supervisor starts its own only then. PostgreSQL inherits neither; it stays, and is adopted.
+`lifeline`), and the next supervisor knows by this lock that they still do. PostgreSQL inherits neither; it stays, and
+is adopted.
 """
 
 import asyncio
@@ -98,8 +99,8 @@ class _Supervisor:
 
     async def _up(self) -> None:
         await self._start_postgres()
-        await self._wait_for_previous_run()
-        address.check_free(self._settings.host, self._settings.port)
+        await self._wait_for_address()
+        self._task(self._take_children_lock())
         await self._migrate()
         keepers = [self._task(self._keep("api", "serve"))]
         keepers += [self._task(self._keep(f"worker-{n + 1}", "work")) for n in range(self._settings.workers)]
@@ -139,16 +140,26 @@ class _Supervisor:
                 await asyncio.sleep(0.1)
         self._database_up.set()
 
-    async def _wait_for_previous_run(self) -> None:
+    async def _wait_for_address(self) -> None:
+        """Until the API can have its port; only processes of the previous run are waited for."""
         deadline = time.monotonic() + self._settings.shutdown_grace + MARGIN
         told = False
-        while not _locked(self._children_lock):
-            if time.monotonic() > deadline:
-                raise ConfigError("The processes of the previous run do not finish; stop them first.")
+        while True:
+            try:
+                address.check_free(self._settings.host, self._settings.port)
+                return
+            except ConfigError:
+                if _locked(self._children_lock) or time.monotonic() > deadline:
+                    raise
             if not told:
-                self._announce("waiting for the processes of the previous run to finish")
+                self._announce("waiting for the previous run to give the port back")
                 told = True
             await asyncio.sleep(0.1)
+
+    async def _take_children_lock(self) -> None:
+        """Workers of the previous run may go on beside ours, draining; after them the lock is our children's."""
+        while not _locked(self._children_lock):  # noqa: ASYNC110 - another process cannot set our events
+            await asyncio.sleep(0.5)
 
     async def _migrate(self) -> None:
         process = await self._spawn("migrate", "migrate")

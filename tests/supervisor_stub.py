@@ -37,7 +37,7 @@ class Health(http.server.BaseHTTPRequestHandler):
 
 
 signal.signal(signal.SIGTERM, drain)
-follow_supervisor(os.environ)
+follow_supervisor(os.environ, float(os.environ.get("PATIENCE", "60")))
 say(f"started as {os.getpid()} with {os.environ['DATABASE_URL']}")
 if "fails" in sys.argv:
     say("has a reason to fail")

@@ -166,7 +166,7 @@ def test_killed_its_children_end_and_postgres_is_adopted(start: Start, postgres:
     assert not postgres.alive()
 
 
-def test_the_next_one_waits_for_the_children_of_a_killed_one(start: Start, folder: Path) -> None:
+def test_the_next_one_starts_beside_workers_that_drain(start: Start, folder: Path) -> None:
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     up = start(work=f"slow {pipe}")
@@ -175,26 +175,34 @@ def test_the_next_one_waits_for_the_children_of_a_killed_one(start: Start, folde
     up.until("worker-1 drains slowly")
     up.process.wait()
     again = start()
-    again.until("^waiting for the processes of the previous run to finish$")
-    assert "started" not in again.said
-    pipe.write_text("go on")
     again.until_all_runs()
+    assert "worker-1 drained" not in up.said
+    pipe.write_text("go on")
     up.end()
     assert "worker-1 drained" in up.said
 
 
-def test_children_that_do_not_finish_stop_the_next_one(start: Start) -> None:
-    up = start(work="deaf")
+def test_the_next_one_waits_for_the_port_of_a_killed_one(start: Start, folder: Path) -> None:
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    up = start(serve=f"slow {pipe}")
     up.until_all_runs()
-    worker = int(re.findall(r"worker-1 started as (\d+)", up.said)[0])
     up.signal(signal.SIGKILL)
-    up.until("worker-1 does not listen")
-    try:
-        again = start(SHUTDOWN_GRACE="0.01", MARGIN="0.01")
-        assert again.end() == 1
-        assert "The processes of the previous run do not finish" in again.said
-    finally:
-        os.kill(worker, signal.SIGKILL)
+    up.until("api drains slowly")
+    up.process.wait()
+    again = start()
+    again.until("^waiting for the previous run to give the port back$")
+    assert "started" not in again.said
+    pipe.write_text("go on")
+    again.until_all_runs()
+
+
+def test_children_that_do_not_listen_end_all_the_same(start: Start) -> None:
+    up = start(work="deaf", PATIENCE="0.1")
+    up.until_all_runs()
+    up.signal(signal.SIGKILL)
+    up.end()
+    assert "worker-1 does not listen" in up.said
 
 
 def test_a_port_in_use_ends_it(start: Start, postgres: Embedded) -> None:

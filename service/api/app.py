@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,6 +27,8 @@ from service.queues import routes as queue_routes
 from service.queues.store import QueueStore
 from service.threads import routes as thread_routes
 from service.threads.store import ThreadStore
+
+log = logging.getLogger(__name__)
 
 CONNECTIONS = 10
 STOP_SECONDS = 5  # that requests under way get when the process is told to stop
@@ -98,6 +101,7 @@ class Api:
     @contextlib.asynccontextmanager
     async def _run(self, _: Litestar) -> AsyncIterator[None]:
         listening = asyncio.create_task(self._listener.run())
+        log.info("API started", extra={"host": self._settings.host, "port": self._settings.port})
         try:
             yield
         finally:
@@ -105,6 +109,7 @@ class Api:
             await asyncio.gather(listening, return_exceptions=True)
             await self._notifier.flush()
             await self._database.close()
+            log.info("API stopped")
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT. Open streams are told to come back (to another replica, or to the next

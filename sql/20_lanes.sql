@@ -74,22 +74,22 @@ begin
     end loop;
 end $$;
 
--- Lock up to `quantity` visible rows of a lane, oldest first, passing over those that others hold. PGMQ's read() would
+-- Lock up to `quantity` visible rows of a lane after row `after`, oldest first, passing over those that others hold. PGMQ's read() would
 -- hide them at once; we hide only those whose message can be taken (treadle.claim).
-create or replace function treadle._lane_peek(queue text, lane text, quantity integer, at timestamptz,
+create or replace function treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz,
     out lane_ids bigint[], out message_ids uuid[])
 language plpgsql as $$
 begin
     execute format($sql$
-        select array_agg(h.msg_id), array_agg(
+        select array_agg(h.msg_id order by h.msg_id), array_agg(
             case when h.message ->> 'message_id' ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
-                then (h.message ->> 'message_id')::uuid end)
+                then (h.message ->> 'message_id')::uuid end order by h.msg_id)
         from (
             select q.msg_id, q.message from pgmq.%I q
-            where q.vt <= $1 order by q.msg_id limit $2
+            where q.vt <= $1 and q.msg_id > $3 order by q.msg_id limit $2
             for update skip locked
         ) h $sql$, treadle._lane_table(queue, lane))
-        into lane_ids, message_ids using at, quantity;
+        into lane_ids, message_ids using at, quantity, after;
 end $$;
 
 -- PGMQ's read, as far as the row goes: hidden until `until`, counted, stamped.

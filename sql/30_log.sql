@@ -50,7 +50,7 @@ language sql immutable parallel safe as $$
 $$;
 
 -- New events for many readers at once. Reader n has seen `afters[n]` of message `ids[n]`. Each gets at most `quantity`
--- events and about a megabyte. A reader of a message that is gone gets one row of type null.
+-- events and about 256 kB (one event at the least). A reader of a message that is gone gets one row of type null.
 -- `last`: this terminal event is the last of its log (a redriven message's old ones are not).
 create or replace function treadle.read_events(ids uuid[], afters integer[], quantity integer)
 returns table (n integer, message_id uuid, seq integer, type text, data text, created_at timestamptz, last boolean)
@@ -73,7 +73,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
             left join treadle.threads t on e.type = 'queued' and t.id = e.thread
             cross join lateral (select treadle._event_data(e.type, e.data, m, t.thread_id) as data) d
         ) f
-        where f.before < 1000000
+        where f.before < 256000
         union all
         select null, null, null, null, null
         where not exists (select from treadle.messages m where m.message_id = c.id)
@@ -100,7 +100,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
             left join treadle.threads t on e.type = 'queued' and t.id = c.id
             cross join lateral (select treadle._event_data(e.type, e.data, m, t.thread_id) as data) d
         ) f
-        where f.before < 1000000
+        where f.before < 256000
         union all
         select null, null, null, null, null, null, null
         where not exists (select from treadle.threads t where t.id = c.id)

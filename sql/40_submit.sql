@@ -9,7 +9,8 @@
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
 -- "max_attempts"?, "timeout_seconds"?, "aside"?}, ...]. An id that is already there is not written again: the answer is its
--- present state. With `patient` false, messages of threads that others hold locked come back as 'busy', unwritten.
+-- present state. With `patient` false, messages of threads that others hold locked come back as 'busy', unwritten; with a
+-- `lock_timeout`, a wait longer than that raises lock_not_available (55P03), e.g. for a thread that others are just creating.
 
 create or replace function treadle._submission_problem(x jsonb) returns text
 language sql immutable parallel safe as $$
@@ -32,7 +33,7 @@ $$;
 
 create or replace function treadle.submit_many(
     messages jsonb, tenant text default 'default', notify boolean default false,
-    max_queue_size integer default null, patient boolean default true)
+    max_queue_size integer default null, patient boolean default true, lock_timeout text default null)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz, thread_id text, thread bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -57,6 +58,9 @@ declare
     v_positions bigint[];
     v_places bigint[];
 begin
+    if lock_timeout is not null then
+        perform set_config('lock_timeout', submit_many.lock_timeout, true);
+    end if;
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
     end if;
@@ -186,21 +190,23 @@ begin
     end if;
 
     return query
-        with depth as (  -- rows that were ready before ours, lane by lane
-            select q.queue, l.rank, treadle._lane_depth(q.queue, l.lane, v_now)
-                - (select count(*) from unnest(v_queues, v_lanes) u (queue, lane) where u.queue = q.queue and u.lane = l.lane) as ready
+        with depth as materialized (  -- rows that were ready before ours, in this lane and those before it
+            select q.queue, l.rank, sum(treadle._lane_depth(q.queue, l.lane, v_now)
+                - (select count(*) from unnest(v_queues, v_lanes) u (queue, lane) where u.queue = q.queue and u.lane = l.lane))
+                over (partition by q.queue order by l.rank) as ready
             from (select distinct u as queue from unnest(v_queues) u) q, (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
         )
         select e.o::integer, m.message_id, coalesce(m.state, 'busy'), m.queue,
             case when m.state = 'queued' then
                 case when w.position is not null and w.lane is not distinct from m.lane then
-                        greatest(w.position + (select sum(d.ready) from depth d where d.queue = m.queue and d.rank <= m.rank), 0)::bigint
+                        greatest(w.position + d.ready, 0)::bigint
                     else treadle._position(m, v_now) end
             end,
             m.created_at, x ->> 'thread_id', m.thread
         from jsonb_array_elements(messages) with ordinality e (x, o)
         left join treadle.messages m on m.message_id = (x ->> 'message_id')::uuid
         left join unnest(v_ids, v_positions, v_lanes) w (message_id, position, lane) on w.message_id = m.message_id
+        left join depth d on d.queue = m.queue and d.rank = m.rank
         order by e.o;
 end $$;
 comment on function treadle.submit_many is 'Submit an array of messages, all or nothing, in the order given';

@@ -6,8 +6,8 @@
 -- A hidden row that shows again belongs to a lease that no heartbeat pushed on. Whether its worker lives is the
 -- janitor's to say (treadle.reap); here it is only hidden once more.
 
-create or replace function treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_limit integer, p_lease_seconds double precision,
-    p_now timestamptz, out taken uuid[], out seen integer)
+create or replace function treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer,
+    p_lease_seconds double precision, p_now timestamptz, out taken uuid[], out seen integer, out last bigint)
 language plpgsql as $$
 declare
     v_until constant timestamptz := p_now + p_lease_seconds * interval '1 second';
@@ -19,8 +19,9 @@ declare
     v_seqs integer[];
     v_rest bigint[];
 begin
-    select p.lane_ids, p.message_ids into v_lane_ids, v_named from treadle._lane_peek(p_queue, p_lane, p_limit, p_now) p;
+    select p.lane_ids, p.message_ids into v_lane_ids, v_named from treadle._lane_peek(p_queue, p_lane, p_after, p_limit, p_now) p;
     seen := coalesce(cardinality(v_lane_ids), 0);
+    last := v_lane_ids[seen];
     if seen = 0 then
         return;
     end if;
@@ -90,6 +91,8 @@ declare
     v_lanes constant text[] := case when reverse then array['low', 'normal', 'high'] else array['high', 'normal', 'low'] end;
     v_taken uuid[] := '{}';
     v_left integer := quantity;
+    v_wanted integer;
+    v_after bigint;
     v_lane text;
     v_queue text;
     v record;
@@ -98,10 +101,17 @@ begin
         for v_queue in
             select u.q from unnest(queues) with ordinality u (q, o) join treadle.queues q on q.queue = u.q and not q.paused order by u.o
         loop
-            exit when v_left <= 0;
-            select * into v from treadle._claim_lane(worker, v_queue, v_lane, v_left, lease_seconds, v_now);
-            v_taken := v_taken || v.taken;
-            v_left := v_left - coalesce(cardinality(v.taken), 0);
+            -- Rows whose message or thread somebody holds locked are passed over, however many they are.
+            v_after := 0;
+            loop
+                exit when v_left <= 0;
+                v_wanted := v_left;
+                select * into v from treadle._claim_lane(worker, v_queue, v_lane, v_after, v_wanted, lease_seconds, v_now);
+                v_taken := v_taken || v.taken;
+                v_left := v_left - coalesce(cardinality(v.taken), 0);
+                v_after := v.last;
+                exit when v.seen < v_wanted;
+            end loop;
         end loop;
     end loop;
     return query

@@ -196,6 +196,7 @@ end $$;
 -- and the first of each message has seq first_seqs[item].
 -- status: the message's new state; `lost`: the lease is not held any more (or this is the repeat of a finish that went through);
 -- `gap`: events before first_seq are missing; `busy` (only where not `patient`): somebody holds the thread, finish it alone.
+-- A patient call waits a second for the thread, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
     delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
     patient boolean, max_losses integer default 3)
@@ -215,6 +216,7 @@ begin
         join treadle.leases l on l.message_id = g.id and l.lease = g.lease where l.thread is not null;
     if v_threads is not null then
         if patient then
+            perform set_config('lock_timeout', '1s', true);
             perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
             v_held := v_threads;
         else

@@ -52,6 +52,7 @@ begin
         select array_agg(distinct t) into v_threads from unnest(v_places) t where t is not null;
         if v_threads is not null then
             if patient then
+                perform set_config('lock_timeout', '1s', true);
                 perform treadle._log_lock(v_threads);
                 v_held := v_threads;
             else
@@ -335,9 +336,9 @@ begin
     purged := purged + treadle._forget(v_ids);
     for v_thread in
         select t.id from treadle.threads t
-        where t.last_activity < v_until and t.last_ord = t.completed + t.failed + t.cancelled
-            and (t.last_activity < v_dead_until or not exists (
-                select from treadle.messages m where m.thread = t.id and m.state = 'failed'))
+        where t.tenant in (select a.tenant from treadle.agents a)  -- the index begins with it
+            and t.last_activity < v_until and t.last_ord = t.completed + t.failed + t.cancelled
+            and (t.failed = 0 or t.last_activity < v_dead_until)
         order by t.last_activity limit 20
         for update skip locked
     loop

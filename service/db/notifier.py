@@ -22,6 +22,7 @@ CANCEL = "treadle_cancel"
 EVERYTHING = "*"
 
 MAX_ITEMS = 120  # a payload has at most 8,000 bytes
+MAX_PAYLOADS = 8  # beyond so many at once, listeners look at everything
 
 
 class Notifier:
@@ -45,16 +46,20 @@ class Notifier:
         try:
             while self._pending:
                 pending, self._pending = self._pending, defaultdict(set)
-                payloads = {
-                    channel: ",".join(items) if len(items) <= MAX_ITEMS else EVERYTHING
-                    for channel, items in pending.items()
-                }
+                payloads = [(channel, payload) for channel, items in pending.items() for payload in _payloads(items)]
                 await self._database.fetchval(
                     "select count(pg_notify(c, p)) from unnest($1::text[], $2::text[]) u (c, p)",
-                    list(payloads),
-                    list(payloads.values()),
+                    [channel for channel, _ in payloads],
+                    [payload for _, payload in payloads],
                 )
         except TreadleError as error:
             log.debug("hint lost", extra={"error": str(error)})
         finally:
             self._sending = None
+
+
+def _payloads(items: set[str]) -> list[str]:
+    if EVERYTHING in items or len(items) > MAX_ITEMS * MAX_PAYLOADS:
+        return [EVERYTHING]
+    ordered = list(items)
+    return [",".join(ordered[start : start + MAX_ITEMS]) for start in range(0, len(ordered), MAX_ITEMS)]

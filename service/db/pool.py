@@ -81,16 +81,6 @@ class Database:
     async def fetchval(self, query: str, *args: Any, repeatable: bool = True) -> Any:
         return await self._call(lambda connection: connection.fetchval(query, *args), repeatable)
 
-    async def fetch_impatient(self, lock_timeout: str, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Like fetch, but raises Busy where a lock is not to be had within `lock_timeout` (PostgreSQL's syntax)."""
-
-        async def call(connection: Connection) -> list[asyncpg.Record]:
-            async with connection.transaction():
-                await connection.execute(f"set local lock_timeout = '{lock_timeout}'")
-                return await connection.fetch(query, *args)
-
-        return await self._call(call, True)
-
     async def close(self) -> None:
         if self._pool is not None:
             pool, self._pool = self._pool, None

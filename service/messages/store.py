@@ -14,8 +14,8 @@ from service.errors import Busy, NotFound
 from service.messages.model import Accepted, NewMessage, Status, Submission
 
 TENANT = "default"
-LOCK_PATIENCE = "5s"  # how long a submit waits for a thread that somebody holds
-BATCH_PATIENCE = "200ms"
+# How long a submit waits for what somebody holds locked: a batch of strangers hardly, one request on its own longer.
+TOGETHER_PATIENCE, ALONE_PATIENCE = "200ms", "5s"
 
 STATUS = """
     select v.*, case when v.state = 'queued' then treadle.queue_position(v.message_id) end as queue_position
@@ -102,11 +102,12 @@ class MessageStore:
 
     async def _call(self, batch: Sequence[Submission], *, patient: bool) -> list[Submitted]:
         rows = await self._database.fetch(
-            "select * from treadle.submit_many($1::jsonb, $2, false, $3, $4)",
+            "select * from treadle.submit_many($1::jsonb, $2, false, $3, $4, $5)",
             _encode(batch),
             TENANT,
             self._max_queue_size,
             patient,
+            ALONE_PATIENCE if patient else TOGETHER_PATIENCE,
         )
         submitted = msgspec.convert(rows, list[Submitted])
         self._hint(submitted)

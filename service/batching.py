@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 from service.errors import Busy, Refused
 
+PATIENT = 2  # items that wait on their own at once: each holds a connection meanwhile
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -32,6 +34,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._driver: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
+        self._patience = asyncio.Semaphore(PATIENT)
 
     async def submit(self, item: Item) -> Result:
         """Wait for the result of this item; raises what `run` said of it."""
@@ -49,6 +52,10 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._driver = None
 
+    async def _settle_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
+        async with self._patience:
+            await self._settle([(item, future)], patient=True)
+
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, patient: bool = False) -> None:
         try:
             results = await self._run([item for item, _ in batch], patient)
@@ -63,7 +70,7 @@ class Batcher(Generic[Item, Result]):
             results = [error] * len(batch)
         for (item, future), result in zip(batch, results, strict=True):
             if isinstance(result, Busy) and not patient:
-                task = asyncio.create_task(self._settle([(item, future)], patient=True))
+                task = asyncio.create_task(self._settle_alone(item, future))
                 self._alone.add(task)
                 task.add_done_callback(self._alone.discard)
             elif future.done():

@@ -14,6 +14,7 @@ from service.errors import Busy, NotFound
 from service.messages.model import Accepted, NewMessage, Status, Submission
 
 TENANT = "default"
+DIRECT = 4  # requests with a transaction of their own at once: each holds a connection, and may wait for a lock
 # How long a submit waits for what somebody holds locked: a batch of strangers hardly, one request on its own longer.
 TOGETHER_PATIENCE, ALONE_PATIENCE = "200ms", "5s"
 
@@ -39,6 +40,7 @@ class MessageStore:
         self._database = database
         self._notifier = notifier
         self._max_queue_size = max_queue_size
+        self._direct = asyncio.Semaphore(DIRECT)
         self._submits: Batcher[Submission, Accepted] = Batcher(self._submit, limit=500)
 
     async def submit(self, message: NewMessage) -> Accepted:
@@ -47,23 +49,24 @@ class MessageStore:
 
     async def submit_batch(self, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
-        return [
-            _accepted(row) for row in await self._call([_submission(message) for message in messages], patient=True)
-        ]
+        async with self._direct:
+            rows = await self._call([_submission(message) for message in messages], patient=True)
+        return [_accepted(row) for row in rows]
 
     async def submit_once(self, key: str, request_hash: bytes, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit under an Idempotency-Key: a repeat gets the first answer.
 
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
-        row = await self._database.fetchrow(
-            "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5)",
-            key,
-            request_hash,
-            _encode([_submission(message) for message in messages]),
-            TENANT,
-            self._max_queue_size,
-        )
+        async with self._direct:
+            row = await self._database.fetchrow(
+                "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5)",
+                key,
+                request_hash,
+                _encode([_submission(message) for message in messages]),
+                TENANT,
+                self._max_queue_size,
+            )
         assert row is not None
         if row["answer"] is None:
             raise Busy("The first request under this Idempotency-Key is still under way.")

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 CLAIM_LIMIT = 100
 REVERSE_EVERY = 16  # claims, so that the low lane never starves
 CONNECTIONS = 6
+BUSY_SECONDS = 0.2  # between two looks at a thread that somebody holds
 
 Answer = TypeVar("Answer")
 
@@ -201,6 +202,8 @@ class Worker:
         while True:
             try:
                 return await call()
+            except Busy:  # somebody holds the message's thread, however long: not ours to end
+                await asyncio.sleep(BUSY_SECONDS)
             except Unavailable as error:
                 log.warning("trying again", extra={"call": what, "error": str(error)})
                 await asyncio.sleep(delay)

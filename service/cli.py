@@ -131,7 +131,7 @@ def migrate(settings: Settings) -> None:
 @click.pass_obj
 def check(settings: Settings, as_json: bool) -> None:
     """Say whether the database is in order, and who works on it. Exit code 1 where it is not."""
-    from service.db.migrate import digest, supports
+    from service.db import schema
 
     async def run() -> dict[str, Any]:
         async with _database(settings) as database:
@@ -143,9 +143,8 @@ def check(settings: Settings, as_json: bool) -> None:
                 " (select coalesce(sum(processing), 0)::bigint from treadle.counters) as processing"
             )
             assert row is not None
-            if not supports(facts.get("release")):
-                raise SchemaError(f"The schema is of release {facts.get('release')}: run treadle migrate.")
-            if facts.get("functions") != digest():
+            await schema.require(database)
+            if facts.get("functions") != schema.digest():
                 raise SchemaError("The database's functions are not those of this checkout: run treadle migrate.")
             return {"postgresql": row["postgresql"], "pgmq": facts["pgmq"], "release": facts["release"]} | {
                 name: row[name] for name in ("workers", "queued", "processing")

@@ -6,7 +6,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from service.db.migrate import supports
+from service.db import schema
 from service.db.pool import Database
 from service.errors import TreadleError
 
@@ -45,7 +45,6 @@ async def _check(database: Database) -> Response[Health]:
     except TreadleError as error:
         return Response(Health("unavailable", False, detail=str(error)), status_code=503)
     assert row is not None
-    if not supports(row["release"]):
-        detail = "The database's schema is of another release: run treadle migrate."
+    if detail := schema.problem(row["release"]):
         return Response(Health("unavailable", row["queue_initialized"], row["workers"], detail), status_code=503)
     return Response(Health("ok", row["queue_initialized"], row["workers"]))

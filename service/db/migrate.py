@@ -5,7 +5,6 @@ on meanwhile: tables only grow, and functions are replaced under their names.
 """
 
 import asyncio
-import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -14,28 +13,13 @@ from alembic import command
 from alembic.config import Config
 
 from service.db.pool import Connection, connect
+from service.db.schema import RELEASE, SQL, digest
 from service.errors import SchemaError
 
 ROOT = Path(__file__).resolve().parents[2]
-SQL = ROOT / "sql"
 PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tried; an unknown one may have moved the tables we share with it
-RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
-SUPPORTED = range(1, 2)  # releases of the schema that this code works with
 LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
 LOCK_TIMEOUT = "5s"
-
-
-def digest() -> str:
-    """A digest of `sql/`, recorded in treadle.meta: whether the functions are those of this checkout."""
-    sha = hashlib.sha256()
-    for path in sorted(SQL.glob("*.sql")):
-        sha.update(path.read_bytes())
-    return sha.hexdigest()[:16]
-
-
-def supports(release: str | None) -> bool:
-    """Whether this code works with a schema of that release (treadle.meta, `release`)."""
-    return release is not None and release.isdecimal() and int(release) in SUPPORTED
 
 
 async def migrate(dsn: str) -> None:

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from service.agents.registry import Registry
 from service.batching import Batcher
 from service.config import Settings
+from service.db import schema
 from service.db.listener import Listener
 from service.db.notifier import CANCEL, EVENTS, EVERYTHING, WORK, Notifier
 from service.db.pool import Database
@@ -93,6 +94,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop` is called and what ran has ended or was handed back."""
+        await self._persist("check the schema", lambda: schema.require(self._database))
         queues = QueueStore(self._database)
         await self._persist("register agents", lambda: queues.register(self._registry.rows()))
         self._pulse.start()

@@ -1,0 +1,35 @@
+"""Which schema this code works with, and whether the database has it."""
+
+import hashlib
+from pathlib import Path
+
+from service.db.pool import Database
+from service.errors import SchemaError
+
+SQL = Path(__file__).resolve().parents[2] / "sql"
+RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
+SUPPORTED = range(1, 2)  # releases that this code works with
+
+
+def digest() -> str:
+    """A digest of `sql/`, recorded in treadle.meta: whether the functions are those of this checkout."""
+    sha = hashlib.sha256()
+    for path in sorted(SQL.glob("*.sql")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def problem(release: str | None) -> str | None:
+    """What is wrong with a schema of that release (treadle.meta, `release`), in one sentence; None: nothing."""
+    if release is None:
+        return "The database has no Treadle schema: run treadle migrate."
+    if not release.isdecimal() or int(release) not in SUPPORTED:
+        return f"The database's schema is of release {release}, which this version does not know: run treadle migrate."
+    return None
+
+
+async def require(database: Database) -> None:
+    """Raises SchemaError where this code cannot work with the database, Unavailable where nobody can."""
+    release = await database.fetchval("select value from treadle.meta where name = 'release'")
+    if wrong := problem(release):
+        raise SchemaError(wrong)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service.db.pool import connect
 from service.db.tables import metadata
 
 SCHEMA = "treadle"
@@ -23,8 +24,10 @@ def run(connection: Connection) -> None:
 
 async def main() -> None:
     dsn = context.config.attributes.get("dsn") or context.get_x_argument(as_dictionary=True)["dsn"]
-    address = "postgresql+asyncpg://" + dsn.partition("://")[2]
-    engine = create_async_engine(address, poolclass=NullPool)
+    # SQLAlchemy reads addresses its own way (no sslmode, no list of hosts): connect as the service does.
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(dsn, name="migrate"), poolclass=NullPool
+    )
     async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()

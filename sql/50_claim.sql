@@ -84,7 +84,7 @@ create or replace function treadle.claim(worker text, queues text[], quantity in
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text,
     metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision,
     last_seq integer, created_at timestamptz)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from service.errors import Busy, Refused
+from service.errors import Busy, Unavailable
 
 PATIENT = 2  # items that wait on their own at once: each holds a connection meanwhile
 
@@ -21,9 +21,9 @@ class Batcher(Generic[Item, Result]):
     """`run` takes a list of items and answers with their results in the same order; an exception among them is its
     item's.
 
-    Callers are shielded: one that is cancelled cancels nobody. When `run` raises Refused for a batch, the batch is
-    split until only the item at fault fails. An item answered with Busy is run once more on its own (`patient` true),
-    beside the others, so that nobody waits for what holds it up.
+    Callers are shielded: one that is cancelled cancels nobody. When `run` raises for a batch (anything but Unavailable,
+    which is nobody's fault), the batch is split until only the item at fault fails. An item answered with Busy is run
+    once more on its own (`patient` true), beside the others, so that nobody waits for what holds it up.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Batcher(Generic[Item, Result]):
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, patient: bool = False) -> None:
         try:
             results = await self._run([item for item, _ in batch], patient)
-        except Refused as error:
+        except Unavailable as error:
+            results = [error] * len(batch)
+        except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._settle(batch[:middle])
                 await self._settle(batch[middle:])
                 return
             results = [error]
-        except Exception as error:
-            results = [error] * len(batch)
         for (item, future), result in zip(batch, results, strict=True):
             if isinstance(result, Busy) and not patient:
                 task = asyncio.create_task(self._settle_alone(item, future))

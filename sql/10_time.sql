@@ -27,3 +27,9 @@ language sql volatile parallel safe as $$
         'hex')::uuid
 $$;
 comment on function treadle.uuid7 is 'A new UUIDv7';
+
+-- The id that a text is; null where it is none (anybody may send anything to a PGMQ queue).
+create or replace function treadle._uuid(id text) returns uuid
+language sql immutable parallel safe as $$
+    select case when id ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then id::uuid end
+$$;

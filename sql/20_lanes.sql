@@ -81,9 +81,7 @@ create or replace function treadle._lane_peek(queue text, lane text, after bigin
 language plpgsql as $$
 begin
     execute format($sql$
-        select array_agg(h.msg_id order by h.msg_id), array_agg(
-            case when h.message ->> 'message_id' ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
-                then (h.message ->> 'message_id')::uuid end order by h.msg_id)
+        select array_agg(h.msg_id order by h.msg_id), array_agg(treadle._uuid(h.message ->> 'message_id') order by h.msg_id)
         from (
             select q.msg_id, q.message from pgmq.%I q
             where q.vt <= $1 and q.msg_id > $3 order by q.msg_id limit $2
@@ -148,8 +146,7 @@ returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz)
 language plpgsql stable as $$
 begin
     return query execute format($sql$
-        select q.msg_id, case when q.message ->> 'message_id' ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
-            then (q.message ->> 'message_id')::uuid end, q.enqueued_at
+        select q.msg_id, treadle._uuid(q.message ->> 'message_id'), q.enqueued_at
         from pgmq.%I q where q.vt <= $1 order by q.msg_id limit $2 $sql$, treadle._lane_table(queue, lane))
         using at, quantity;
 end $$;

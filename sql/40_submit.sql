@@ -9,8 +9,8 @@
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
 -- "max_attempts"?, "timeout_seconds"?, "aside"?}, ...]. An id that is already there is not written again: the answer is its
--- present state. With `patient` false, messages of threads that others hold locked come back as 'busy', unwritten; with a
--- `lock_timeout`, a wait longer than that raises lock_not_available (55P03), e.g. for a thread that others are just creating.
+-- present state. With `patient` false, messages of threads that others hold locked (or are just making) come back as 'busy', unwritten; with a
+-- `lock_timeout`, a wait longer than that raises lock_not_available (55P03).
 
 create or replace function treadle._submission_problem(x jsonb) returns text
 language sql immutable parallel safe as $$
@@ -43,7 +43,9 @@ declare
     v_default text;
     v_problem text;
     v_queue record;
+    v_lock_timeout text;
     v_known uuid[];          -- already there: a repeated submit
+    v_wanted text[];         -- threads
     v_busy text[] := '{}';   -- threads locked by others
     v_threads bigint[];      -- surrogate keys, parallel to the next five
     v_names text[];
@@ -64,8 +66,8 @@ begin
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
     end if;
-    if exists (select from jsonb_array_elements(messages) x where not x ? 'message_id') then
-        messages := (select jsonb_agg(jsonb_build_object('message_id', treadle.uuid7()) || x order by o)
+    if exists (select from jsonb_array_elements(messages) x where x ->> 'message_id' is null) then
+        messages := (select jsonb_agg(x || jsonb_build_object('message_id', coalesce(x ->> 'message_id', treadle.uuid7()::text)) order by o)
             from jsonb_array_elements(messages) with ordinality e (x, o));
     end if;
     select a.agent into v_default from treadle.agents a where a.tenant = p_tenant and a.is_default;
@@ -99,14 +101,28 @@ begin
         where m.message_id in (select (x ->> 'message_id')::uuid from jsonb_array_elements(messages) x);
 
     if exists (select from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null) then
-        if not patient then
-            with wanted as (
-                select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant
-                    and t.thread_id in (select x ->> 'thread_id' from jsonb_array_elements(messages) x)
-            ), locked as (
-                select t.id from treadle.threads t where t.id in (select w.id from wanted w) order by t.id for no key update skip locked
+        select array_agg(distinct x ->> 'thread_id') into v_wanted from jsonb_array_elements(messages) x
+            where v_known is null or not (x ->> 'message_id')::uuid = any(v_known);
+        -- Lock those that are there by id, as everybody does; what the upsert below adds, nobody else can see yet.
+        if patient then
+            perform from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted) order by t.id for no key update;
+        else
+            if exists (select from unnest(v_wanted) w where w is not null and not exists (
+                    select from treadle.threads t where t.tenant = p_tenant and t.thread_id = w)) then
+                begin  -- somebody may be making the same thread in a transaction that goes on: a moment, then it is busy
+                    v_lock_timeout := current_setting('lock_timeout');
+                    perform set_config('lock_timeout', '100ms', true);
+                    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
+                        select p_tenant, w, v_now, v_now from unnest(v_wanted) w where w is not null order by w on conflict do nothing;
+                    perform set_config('lock_timeout', v_lock_timeout, true);
+                exception when lock_not_available then null;
+                end;
+            end if;
+            with locked as (
+                select t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
+                order by t.id for no key update skip locked
             )
-            select coalesce(array_agg(w.thread_id), '{}') into v_busy from wanted w where w.id not in (select l.id from locked l);
+            select coalesce(array_agg(w), '{}') into v_busy from unnest(v_wanted) w where w not in (select l.thread_id from locked l);
         end if;
         with arriving as (
             select x ->> 'thread_id' as thread_id, count(*) as many,
@@ -149,7 +165,7 @@ begin
         select i.*, t.thread, t.base + row_number() over (partition by t.thread order by o) as ord,
             t.open - 2 + row_number() over (partition by t.thread order by o) as behind,
             case when i.run_at > v_now then 'delay'
-                when t.thread is not null and not i.aside and t.turn <> i.message_id then 'thread' end as hold
+                when t.thread is not null and not i.aside and t.turn is distinct from i.message_id then 'thread' end as hold
         from input i
         left join unnest(v_threads, v_names, v_bases, v_open, v_turns) t (thread, thread_id, base, open, turn) on t.thread_id = i.thread_id
         order by o

@@ -195,8 +195,8 @@ end $$;
 -- Finish: the holder of a lease ends its attempt. Carries the attempt's unsent events: event i belongs to ids[event_items[i]],
 -- and the first of each message has seq first_seqs[item].
 -- status: the message's new state; `lost`: the lease is not held any more (or this is the repeat of a finish that went through);
--- `gap`: events before first_seq are missing; `busy` (only where not `patient`): somebody holds the thread, finish it alone.
--- A patient call waits a second for the thread, then raises lock_not_available (55P03): nothing is written, try again.
+-- `gap`: events before first_seq are missing; `busy` (only where not `patient`): somebody holds the thread or the lease, finish it alone.
+-- A patient call waits a second for them, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
     delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
     patient boolean, max_losses integer default 3)
@@ -214,9 +214,11 @@ declare
 begin
     select array_agg(distinct l.thread) into v_threads from unnest(ids, leases) g (id, lease)
         join treadle.leases l on l.message_id = g.id and l.lease = g.lease where l.thread is not null;
+    if patient then
+        perform set_config('lock_timeout', '1s', true);
+    end if;
     if v_threads is not null then
         if patient then
-            perform set_config('lock_timeout', '1s', true);
             perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
             v_held := v_threads;
         else
@@ -224,12 +226,15 @@ begin
                 (select t.id from treadle.threads t where t.id = any(v_threads) order by t.id for no key update skip locked) t;
         end if;
     end if;
+    if patient then
+        perform from treadle.leases l where l.message_id = any(ids) order by l.message_id for no key update;
+    end if;
     -- seqs: where the item's last event will be; event_items count from 1.
     with locked as (
         select l.message_id, l.last_seq, l.thread, g.o from unnest(ids, leases) with ordinality g (id, lease, o)
         join treadle.leases l on l.message_id = g.id and l.lease = g.lease
         where l.thread is null or l.thread = any(v_held)
-        order by l.message_id for no key update of l
+        order by l.message_id for no key update of l skip locked
     ), counted as (
         select k.*, first_seqs[k.o] as first, (select count(*) from unnest(event_items) i where i = k.o)::integer as many from locked k
     )

@@ -25,7 +25,8 @@ comment on function treadle.register_agents is 'Upsert agents and create their q
 
 -- Append events to messages under lease. Event i belongs to ids[event_items[i]]; the first of each has seq first_seqs[item].
 -- status: `ok` (also where the events were there already: a repeated call), `lost` (the lease is held no more), `gap` (events before
--- first_seq are missing), `busy` (only where not `patient`: somebody holds the thread's log, append it alone).
+-- first_seq are missing), `busy` (only where not `patient`: somebody holds the lease or the thread's log, append it alone).
+-- A patient call waits a second for them, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[],
     event_datas text[], patient boolean)
 returns table (message_id uuid, status text, cancel_requested boolean)
@@ -39,11 +40,15 @@ declare
     v_seqs integer[];
     v_log_ids uuid[]; v_log_seqs integer[]; v_log_threads bigint[]; v_log_types text[]; v_log_datas jsonb[];
 begin
+    if patient then
+        perform set_config('lock_timeout', '1s', true);
+        perform from treadle.leases l where l.message_id = any(ids) order by l.message_id for no key update;
+    end if;
     with locked as (
         select l.last_seq, l.thread, l.cancel_requested, g.o, first_seqs[g.o] as first
         from unnest(ids, leases) with ordinality g (id, lease, o)
         join treadle.leases l on l.message_id = g.id and l.lease = g.lease
-        order by l.message_id for no key update of l
+        order by l.message_id for no key update of l skip locked
     )
     select array_agg(k.o), array_agg(k.last_seq), array_agg(k.thread), array_agg(k.cancel_requested),
             array_agg(case when k.first > k.last_seq + 1 then 'gap' else 'ok' end)
@@ -52,7 +57,6 @@ begin
         select array_agg(distinct t) into v_threads from unnest(v_places) t where t is not null;
         if v_threads is not null then
             if patient then
-                perform set_config('lock_timeout', '1s', true);
                 perform treadle._log_lock(v_threads);
                 v_held := v_threads;
             else
@@ -80,9 +84,10 @@ begin
         end if;
     end if;
     return query
-        select g.id, coalesce(k.state, 'lost'), coalesce(k.cancel_requested, false)
-        from unnest(ids) with ordinality g (id, o)
+        select g.id, coalesce(k.state, case when l.message_id is not null then 'busy' else 'lost' end), coalesce(k.cancel_requested, false)
+        from unnest(ids, leases) with ordinality g (id, lease, o)
         left join unnest(v_items, v_states, v_cancels) k (item, state, cancel_requested) on k.item = g.o
+        left join treadle.leases l on l.message_id = g.id and l.lease = g.lease
         order by g.o;
 end $$;
 comment on function treadle.append is 'Append events to messages under lease, numbered by the holder; repeatable';

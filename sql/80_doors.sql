@@ -28,8 +28,12 @@ begin
             perform pg_notify('treadle_cancel', p_id::text);
             return 'requested';
         end if;
-        select * into v from treadle._state_under_lock(p_id);
-        exit when v.state is distinct from 'processing';  -- claimed in between: to its lease again
+        begin
+            select * into v from treadle._state_under_lock(p_id);
+            exit when v.state is distinct from 'processing';
+            raise exception using errcode = 'TR000';  -- claimed in between: give the locks back, for a lease comes before its message
+        exception when sqlstate 'TR000' then null;
+        end;
     end loop;
     if v.state is null then
         raise exception using errcode = 'TR404', message = format('There is no message %s.', p_id);

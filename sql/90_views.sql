@@ -75,12 +75,13 @@ comment on column treadle.queue_overview.finished_per_minute is 'Messages comple
 comment on column treadle.queue_overview.mean_seconds is 'Mean processing time of the last five minutes';
 
 create or replace view treadle.dead_letters as
-    select q.queue, (d.body ->> 'message_id')::uuid as message_id, d.dead_at, d.body ->> 'reason' as reason, (d.body ->> 'attempts')::integer as attempts,
+    select q.queue, treadle._uuid(d.body ->> 'message_id') as message_id, d.dead_at, d.body ->> 'reason' as reason,
+        case when d.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (d.body ->> 'attempts')::integer end as attempts,
         d.body ->> 'thread_id' as thread_id, d.body ->> 'agent' as agent, m.body as user_message, d.body ->> 'traceback' as traceback,
         d.dlq_id, d.body
     from treadle.queues q
     cross join lateral treadle._dead_letters(q.queue, 1000) d
-    left join treadle.messages m on m.message_id = (d.body ->> 'message_id')::uuid;
+    left join treadle.messages m on m.message_id = treadle._uuid(d.body ->> 'message_id');
 comment on view treadle.dead_letters is 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
 
 create or replace view treadle.worker_overview as

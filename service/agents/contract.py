@@ -12,6 +12,7 @@ comes next:
     Rejected              failed for good: trying again would not help
 """
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +21,17 @@ from typing import Any, Protocol, get_type_hints
 
 import msgspec
 
+MAX_RETRY_SECONDS = 31_622_400  # 366 days
+MAX_TIMEOUT_SECONDS = 604_800  # 7 days
+MAX_ATTEMPTS = 1000
+
 
 class RetryAfter(Exception):
-    """The attempt failed; try again after `seconds`."""
+    """The attempt failed; try again after `seconds` (at most 366 days)."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason or f"Asked to be retried after {seconds:g} seconds.")
-        self.seconds = max(0.0, seconds)
+        self.seconds = min(max(0.0, seconds), MAX_RETRY_SECONDS)
 
 
 class Rejected(Exception):
@@ -56,23 +61,29 @@ class Context(Protocol):
         interrupt."""
 
     async def emit(self, chunk: str) -> None:
-        """Stream a piece of text. Returns once it is buffered; waits while a megabyte is unsent."""
+        """Stream a piece of text. Returns once it is buffered; waits while a megabyte is unsent.
+
+        After the end of the attempt (the agent did not heed its cancellation) it raises CancelledError.
+        """
 
     async def event(self, type: str, data: Any) -> None:
         """Stream an event of any other type, e.g. `progress` or `tool`; `data` is anything JSON.
 
-        Raises ValueError for a reserved type and for data of more than MAX_EVENT_BYTES.
+        Raises ValueError for a type that the service itself writes and for data of more than MAX_EVENT_BYTES.
         """
 
     async def history(self, limit: int = 50) -> Sequence[Turn]:
         """The last completed messages of the thread before this one, oldest first; empty without a thread."""
 
     def usage(self, **counts: Any) -> None:
-        """Store what the answer cost with the message, e.g. tokens."""
+        """Store what the answer cost with the message, e.g. tokens; anything JSON."""
 
 
 class Agent:
-    """A registered agent; calling it calls the function. Unset limits are the service's settings."""
+    """A registered agent; calling it calls the function. Unset limits are the service's settings.
+
+    Raises ValueError or TypeError for what cannot be an agent.
+    """
 
     def __init__(
         self,
@@ -86,6 +97,12 @@ class Agent:
     ) -> None:
         if not name or len(name) > 100:
             raise ValueError("an agent's name has 1 to 100 characters")
+        if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+            raise ValueError(f"the agent's timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
+        if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS:
+            raise ValueError(f"the agent's max_attempts must be between 1 and {MAX_ATTEMPTS}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"the agent {name!r} is a generator: emit what it yields, and return the result")
         self.name = name
         self.function = function
         self.queue = queue
@@ -94,19 +111,16 @@ class Agent:
         self.description = description or (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
         self.is_async = inspect.iscoroutinefunction(function)
         self.input_type = _input_type(function)
+        # JSON Schema of the input; None where the agent takes text.
+        self.input_schema = None if self.input_type is str else msgspec.json.schema(self.input_type)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
-    @property
-    def input_schema(self) -> dict[str, Any] | None:
-        """JSON Schema of the input; None where the agent takes text."""
-        return None if self.input_type is str else msgspec.json.schema(self.input_type)
-
     def decode(self, body: Any) -> Any:
         """The input as the agent declares it; raises Rejected where the message does not fit."""
         try:
-            return msgspec.convert(body, self.input_type)
+            return msgspec.convert(body, self.input_type, str_keys=True)
         except msgspec.ValidationError as error:
             raise Rejected(f"The message does not fit the agent's input: {error}.") from None
 
@@ -131,9 +145,10 @@ def agent(
 def _input_type(function: Callable[..., Any]) -> Any:
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 2:
-        raise TypeError(
-            f"an agent takes a context and its input; {function.__qualname__} takes {len(parameters)} arguments"
-        )
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"an agent takes a context and its input; {name} takes {len(parameters)} arguments")
+    while isinstance(function, functools.partial):
+        function = function.func
     hints = get_type_hints(function)
     declared = hints.get(parameters[1].name, str)
     return str if declared is Any or declared is str else declared

@@ -6,10 +6,12 @@ from typing import Any
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.params import KwargDefinition
 from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
-from service.errors import Refused, SchemaError, Unavailable
+from service.errors import Invalid, Refused, SchemaError, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -38,24 +40,35 @@ def _schema(_: Request[Any, Any, Any], error: SchemaError) -> Response[Problem]:
     return _answer(503, Unavailable.title, str(error), {"Retry-After": "5"})
 
 
-def _invalid(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
-    """What does not fit the declared types: of the body (422), or of a path or query parameter (400)."""
+def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
+    """A parameter that does not fit, or no body where there must be one; bodies that do not fit are api.bodies'."""
     first = next(iter(error.extra or ()), None)
-    if not isinstance(first, dict):
-        return _answer(400, "Bad request", _sentence(str(error.detail)))
-    place, reason = str(first.get("key") or "the body"), str(first.get("message", ""))
-    in_body = str(first.get("source", "body")).endswith("body")
-    status = 422 if in_body else 400
-    return _answer(
-        status, HTTPStatus(status).phrase, _sentence(f"{place}: {reason}" if place not in {"", "data"} else reason)
-    )
+    name = str(first.get("key", "")) if isinstance(first, dict) else ""
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(name)
+    if name == "data":
+        detail = "The request has no body: JSON is expected."
+    elif parameter is not None and isinstance(parameter.kwarg_definition, KwargDefinition):
+        detail = f"{name} must be {parameter.kwarg_definition.description}."
+    else:
+        detail = _sentence(str(error.detail))
+    return _answer(Invalid.status, Invalid.title, detail)
 
 
-def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    detail = error.detail if error.detail else HTTPStatus(error.status_code).phrase
-    return _answer(
-        error.status_code, HTTPStatus(error.status_code).phrase, _sentence(detail), dict(error.headers or {})
-    )
+def _too_large(request: Request[Any, Any, Any], _: RequestEntityTooLarge) -> Response[Problem]:
+    limit = request.route_handler.resolve_request_max_body_size()
+    return _answer(TooLarge.status, TooLarge.title, f"The body is too large: at most {limit} bytes are allowed.")
+
+
+def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    status, headers, path = HTTPStatus(error.status_code), dict(error.headers or {}), request.url.path
+    detail = error.detail or status.phrase
+    if status == HTTPStatus.NOT_FOUND:
+        detail = f"There is nothing at {path[:200]}"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not allowed here, but {headers.get('allow')}"
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request failed", extra={"method": request.method, "path": path, "error": detail})
+    return _answer(status, status.phrase, _sentence(detail), headers)
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
@@ -73,6 +86,7 @@ HANDLERS: ExceptionHandlersMap = {
     Unavailable: _refused,
     SchemaError: _schema,
     ValidationException: _invalid,
+    RequestEntityTooLarge: _too_large,
     HTTPException: _http,
     Exception: _unexpected,
 }

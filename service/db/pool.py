@@ -147,7 +147,7 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
         return Busy("Somebody else is at the same thread or key just now.")
     if state in {"22P05", "22021"}:
         return Unprocessable("Text must not contain the NUL character (U+0000).")
-    if isinstance(error, asyncpg.DataError):
+    if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
         return Unprocessable(f"PostgreSQL does not take this: {error}.")
     if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
         return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")

@@ -1,5 +1,6 @@
 """The event log over HTTP: as a stream that resumes anywhere, and as JSON."""
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -9,13 +10,16 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from service.errors import Invalid, NotFound, Unavailable
+from service.errors import Invalid, NotFound, Refused
 from service.events.model import Event, EventPage
 from service.events.sse import COME_BACK, HEADERS, MEDIA_TYPE, Streams
 from service.events.store import EventStore
 from service.messages.routes import MessageId, parse_id
 from service.threads.store import ThreadStore
 
+log = logging.getLogger(__name__)
+
+NEVER = 2**31 - 1  # the last event of a message that is not over (EventStore.over)
 After = Annotated[
     str | None, QueryParameter(name="after", description="The id of the last event seen; Last-Event-ID goes before it.")
 ]
@@ -30,11 +34,13 @@ async def stream_message(
     after: After = None,
 ) -> Response[Any]:
     """Server-sent events; ends after the terminal event. 204 where the message is over and its last event was seen."""
-    parsed, cursor = parse_id(message_id), _cursor(request, after, 2**31)
+    parsed, cursor = parse_id(message_id), _cursor(request, after, NEVER)
     try:
         over = await events.over(parsed)
-    except Unavailable:
-        return _stream(_come_back())
+    except Refused:
+        raise
+    except Exception as error:
+        return _trouble(error)
     if over is None:
         raise NotFound(f"There is no message {parsed}.")
     if cursor >= over:
@@ -54,8 +60,10 @@ async def stream_thread(
     cursor = _cursor(request, after, 2**63)
     try:
         thread, _ = await threads.key(thread_id)
-    except Unavailable:
-        return _stream(_come_back())
+    except Refused:
+        raise
+    except Exception as error:
+        return _trouble(error)
     return _stream(streams.thread(thread, cursor))
 
 
@@ -63,8 +71,10 @@ async def stream_thread(
 async def list_events(
     message_id: MessageId,
     events: NamedDependency[EventStore],
-    after: Annotated[int, QueryParameter(ge=0, lt=2**31)] = 0,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    after: Annotated[
+        int, QueryParameter(ge=0, lt=NEVER, description="the seq of the last event seen: a whole number from 0")
+    ] = 0,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")] = 100,
 ) -> EventPage:
     parsed = parse_id(message_id)
     [entries] = await events.read_messages([(parsed, after)], limit)
@@ -77,7 +87,7 @@ async def list_events(
 
 def _cursor(request: Request[Any, Any, Any], after: str | None, limit: int) -> int:
     text = request.headers.get("last-event-id") or after or "0"
-    if not (text.isascii() and text.isdecimal() and int(text) < limit):
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < limit):
         raise Invalid("after and Last-Event-ID must be the id of an event: a whole number.")
     return int(text)
 
@@ -86,5 +96,11 @@ def _stream(parts: AsyncIterator[bytes]) -> Stream:
     return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)
 
 
-async def _come_back() -> AsyncIterator[bytes]:
-    yield COME_BACK
+def _trouble(error: Exception) -> Stream:
+    """Clients of EventSource give a stream up for ever when it answers anything but 200."""
+    log.warning("stream cannot be opened", extra={"error": str(error)})
+
+    async def come_back() -> AsyncIterator[bytes]:
+        yield COME_BACK
+
+    return _stream(come_back())

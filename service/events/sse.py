@@ -5,7 +5,10 @@ state.
 """
 
 import asyncio
+import contextlib
 import logging
+import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -27,11 +30,16 @@ MEDIA_TYPE = "text/event-stream"
 COME_BACK = b"retry: 1000\n\n"
 KEEPALIVE = b": keepalive\n\n"
 WAITING_AFTER = 0.25  # seconds in the queue before a reader is told its position
+WAITING_EVERY = 1.0  # seconds, at least, between one such telling and the next
+
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # to JSON and SSE ordinary characters, but not to every client
 
 
 def encode(event: str, data: str, position: int | None = None) -> bytes:
     """One event on the wire; `data` is JSON text on one line."""
     head = f"id: {position}\n" if position is not None else ""
+    if not data.isascii():
+        data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
     return f"{head}event: {event}\ndata: {data}\n\n".encode()
 
 
@@ -58,13 +66,16 @@ class Streams:
         except TreadleError as error:
             log.warning("stream interrupted", extra={"error": str(error)})
             yield COME_BACK
+        except Exception:
+            log.exception("stream broke")
+            yield COME_BACK
         finally:
             await stream.aclose()
 
     async def _message(self, message_id: UUID, after: int) -> AsyncGenerator[bytes, None]:
         waiting = _Waiting(self._feed, message_id)
+        silence = _Silence(self._keepalive)
         with self._feed.subscribe(message_id) as wake:
-            silence = 0.0
             while not self._feed.closing:
                 wake.clear()
                 entries = await self._feed.read_message(message_id, after)
@@ -75,25 +86,24 @@ class Streams:
                     yield gap
                 if entries:
                     yield b"".join(encode(entry.type, entry.data, entry.position) for entry in entries)
-                    after, silence = entries[-1].position, 0.0
+                    after = entries[-1].position
+                    silence.broken()
                     waiting.see(entries[-1].type)
                     if entries[-1].last:
                         return
                     continue
-                pause = min(self._poll, WAITING_AFTER if waiting.unseen else 1.0)
-                if not await _woken(wake, pause):
-                    silence += pause
-                    if told := await waiting.tell():
-                        yield told
-                    if silence >= self._keepalive:
-                        yield KEEPALIVE
-                        silence = 0.0
+                await _woken(wake, min(self._poll, self._keepalive, waiting.pause))
+                if told := await waiting.tell():
+                    yield told
+                    silence.broken()
+                if silence.too_long():
+                    yield KEEPALIVE
         yield COME_BACK
 
     async def _thread(self, thread: int, after: int) -> AsyncGenerator[bytes, None]:
         yield KEEPALIVE  # so that a client sees the stream open, however silent its thread is
+        silence = _Silence(self._keepalive)
         with self._feed.subscribe(thread) as wake:
-            silence = 0.0
             while not self._feed.closing:
                 wake.clear()
                 entries = await self._feed.read_thread(thread, after)
@@ -104,14 +114,31 @@ class Streams:
                     yield gap
                 if entries:
                     yield b"".join(_of_thread(entry) for entry in entries)
-                    after, silence = entries[-1].position, 0.0
+                    after = entries[-1].position
+                    silence.broken()
                     continue
-                if not await _woken(wake, self._poll):
-                    silence += self._poll
-                    if silence >= self._keepalive:
-                        yield KEEPALIVE
-                        silence = 0.0
+                await _woken(wake, min(self._poll, self._keepalive))
+                if silence.too_long():
+                    yield KEEPALIVE
         yield COME_BACK
+
+
+class _Silence:
+    """Since when a stream has said nothing. By the clock: a stream may be woken often and yet have nothing to say."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self.broken()
+
+    def broken(self) -> None:
+        self._since = time.monotonic()
+
+    def too_long(self) -> bool:
+        """Whether it is time for a comment; the silence begins anew if so."""
+        if time.monotonic() - self._since < self._longest:
+            return False
+        self.broken()
+        return True
 
 
 class _Waiting:
@@ -122,17 +149,20 @@ class _Waiting:
         self._message_id = message_id
         self._queued = True
         self._told: tuple[str, int | None] | None = None
+        self._next = time.monotonic() + WAITING_AFTER
 
     @property
-    def unseen(self) -> bool:
-        return self._queued and self._told is None
+    def pause(self) -> float:
+        """Seconds until there may be something to tell."""
+        return max(0.0, self._next - time.monotonic()) if self._queued else WAITING_EVERY
 
     def see(self, event: str) -> None:
         self._queued = event in {"queued", "retry"}
 
     async def tell(self) -> bytes | None:
-        if not self._queued:
+        if not self._queued or time.monotonic() < self._next:
             return None
+        self._next = time.monotonic() + WAITING_EVERY
         state, position = await self._feed.position(self._message_id)
         if state != "queued" or (state, position) == self._told:
             return None
@@ -156,18 +186,16 @@ def _gap(entries: list[Entry], after: int) -> bytes | None:
 
 
 def _of_thread(entry: Entry) -> bytes:
-    """An event of a thread's stream: its data, with the message and seq it is of."""
-    head = f'{{"message_id": "{entry.message_id}", "seq": {entry.seq}'
-    rest = entry.data[1:] if entry.data.startswith("{") else f'"data": {entry.data}}}'
-    return encode(entry.type, head + ("" if rest == "}" else ", ") + rest, entry.position)
+    """An event of a thread's stream: its data, with the message and seq it is of. They come last, for the last of two
+    keys with one name counts."""
+    data = entry.data[1:-1] if entry.data.startswith("{") else f'"data": {entry.data}'
+    place = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
+    return encode(entry.type, f"{{{data}, {place}}}" if data else f"{{{place}}}", entry.position)
 
 
-async def _woken(wake: asyncio.Event, seconds: float) -> bool:
-    try:
+async def _woken(wake: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(wake.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _json(value: Any) -> str:

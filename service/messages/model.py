@@ -17,18 +17,34 @@ OVER: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a client asks an agent to do."""
 
-    message: Annotated[str, Meta(min_length=1)] | dict[str, Any]
-    priority: Priority = "normal"
-    thread_id: ThreadId | None = None
-    agent: str | None = None
-    metadata: dict[str, Any] | None = None
-    delay_seconds: Annotated[float, Meta(ge=0, le=31_622_400)] | None = None
-    max_attempts: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    timeout_seconds: Annotated[float, Meta(gt=0, le=604_800)] | None = None
+    # The descriptions end the sentence "<field> must be ..." (api.bodies).
+    message: Annotated[
+        Annotated[str, Meta(min_length=1)] | dict[str, Any],
+        Meta(description="a text that is not empty, or an object where the agent takes one"),
+    ]
+    priority: Annotated[Priority, Meta(description="high, normal or low")] = "normal"
+    thread_id: Annotated[
+        ThreadId | None,
+        Meta(description="a text of 1 to 255 characters, none of them a control character or a slash"),
+    ] = None
+    agent: Annotated[str | None, Meta(description="the name of an agent; left out: the default one")] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="an object")] = None
+    delay_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=31_622_400)] | None, Meta(description="a number from 0 to 31622400 (366 days)")
+    ] = None
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)] | None, Meta(description="a whole number from 1 to 1000")
+    ] = None
+    timeout_seconds: Annotated[
+        Annotated[float, Meta(gt=0, le=604_800)] | None,
+        Meta(description="a number above 0, at most 604800 (7 days)"),
+    ] = None
 
 
 class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    messages: Annotated[list[NewMessage], Meta(min_length=1, max_length=MAX_BATCH)]
+    messages: Annotated[
+        list[NewMessage], Meta(min_length=1, max_length=MAX_BATCH, description=f"a list of 1 to {MAX_BATCH} messages")
+    ]
 
 
 class Accepted(Struct, frozen=True):

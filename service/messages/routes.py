@@ -45,11 +45,11 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Accepted]:
     """The answer comes after the commit: an accepted message cannot be lost."""
-    body = _checked([data], settings)
+    _check([data], settings)
     if idempotency_key is None:
         accepted = await messages.submit(data)
     else:
-        [accepted] = await messages.submit_once(_key(idempotency_key), _hash(request, body), [data])
+        [accepted] = await messages.submit_once(_key(idempotency_key), _hash(request, [data]), [data])
     return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
 
 
@@ -61,10 +61,12 @@ async def submit_batch(
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> AcceptedBatch:
-    body = _checked(data.messages, settings)
+    _check(data.messages, settings)
     if idempotency_key is None:
         return AcceptedBatch(await messages.submit_batch(data.messages))
-    return AcceptedBatch(await messages.submit_once(_key(idempotency_key), _hash(request, body), data.messages))
+    return AcceptedBatch(
+        await messages.submit_once(_key(idempotency_key), _hash(request, data.messages), data.messages)
+    )
 
 
 @get("/messages/{message_id:str}/status", summary="Where a message stands")
@@ -90,16 +92,16 @@ async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]
     return Redriven(parsed, "queued")
 
 
-def _checked(messages: Sequence[NewMessage], settings: Settings) -> bytes:
-    """The request in a canonical form; raises Unprocessable for what no type can say."""
+def _check(messages: Sequence[NewMessage], settings: Settings) -> None:
+    """Raises Unprocessable for what no type can say."""
     for message in messages:
         size = len(message.message) if isinstance(message.message, str) else len(msgspec.json.encode(message.message))
         if size > settings.max_message_chars:
             raise Unprocessable(f"message has {size} characters; at most {settings.max_message_chars} are allowed.")
-    body = msgspec.json.encode(messages)
-    if _NUL.search(body):
-        raise Unprocessable("Text must not contain the NUL character (U+0000).")
-    return body
+    if _NUL.search(msgspec.json.encode(messages)):
+        fields = [(name, getattr(message, name)) for message in messages for name in message.__struct_fields__]
+        name = next(name for name, value in fields if _NUL.search(msgspec.json.encode(value)))
+        raise Unprocessable(f"{name} must not contain the NUL character (U+0000).")
 
 
 def _key(text: str) -> str:
@@ -108,5 +110,7 @@ def _key(text: str) -> str:
     return text
 
 
-def _hash(request: Request[Any, Any, Any], body: bytes) -> bytes:
+def _hash(request: Request[Any, Any, Any], messages: Sequence[NewMessage]) -> bytes:
+    """Of what is asked, however it is written: neither white space nor the order of keys counts."""
+    body = msgspec.json.encode(messages, order="sorted")
     return hashlib.sha256(request.url.path.encode() + b"\n" + body).digest()

@@ -1,5 +1,6 @@
 """Messages in PostgreSQL: submit, look up, cancel, redrive."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID

@@ -9,6 +9,8 @@ from litestar.params import FromPath, QueryParameter
 from service.queues.model import Agent, DeadLetters, Overview, Queue, Worker
 from service.queues.store import QueueStore
 
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")]
+
 
 @get("/queue", summary="All queues at a glance")
 async def overview(queues: NamedDependency[QueueStore]) -> Overview:
@@ -36,9 +38,7 @@ async def resume(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Qu
 
 
 @get("/queues/{name:str}/dead-letters", summary="What failed for good, the newest first")
-async def dead_letters(
-    name: FromPath[str], queues: NamedDependency[QueueStore], limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
-) -> DeadLetters:
+async def dead_letters(name: FromPath[str], queues: NamedDependency[QueueStore], limit: Limit = 100) -> DeadLetters:
     await queues.get(name)
     return DeadLetters(name, await queues.dead_letters(name, limit))
 

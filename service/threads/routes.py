@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -15,7 +15,7 @@ from service.messages.store import MessageStore
 from service.threads.model import Thread, ThreadMessages, ThreadSummary
 from service.threads.store import ThreadStore
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many at most.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")]
 
 
 @get("/threads", summary="Threads, the last active first")
@@ -73,6 +73,6 @@ def _parse_cursor(text: str | None) -> tuple[datetime, int] | None:
         position = datetime.fromisoformat(moment), int(thread)
     except (binascii.Error, ValueError):
         raise Invalid("cursor is not one that this service gave out.") from None
-    if position[0].tzinfo is None or not 0 <= position[1] < 2**63:
+    if position[0].utcoffset() != timedelta(0) or not 0 <= position[1] < 2**63:
         raise Invalid("cursor is not one that this service gave out.")
     return position

@@ -2,21 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
 
-from service.agents.contract import Agent
+from service.agents.contract import Agent, Rejected
 from service.agents.registry import Registry
 from service.batching import Batcher
 from service.config import Settings
-from service.errors import Refused
 from service.queues.leases import Append, Appended, Finish, Finished
 from service.queues.model import Claim
-from service.threads.store import ThreadStore
-from service.worker.context import AttemptContext, SyncContext
+from service.worker.context import AttemptContext, SyncContext, Turns
 from service.worker.outbox import Outbox
 from service.worker.outcome import CANCELLED, RELEASED, Outcome, completed, encode, failed
 
@@ -30,7 +27,7 @@ class Tools(msgspec.Struct, frozen=True):
 
     settings: Settings
     registry: Registry
-    threads: ThreadStore
+    turns: Turns
     appends: Batcher[Append, Appended]
     finishes: Batcher[Finish, Finished]
     executor: Executor
@@ -43,16 +40,10 @@ class Attempt:
         # Why the attempt is to end early: 'cancelled', 'lost', 'released', or what went wrong.
         self._stopped: asyncio.Future[str | Exception] = asyncio.get_running_loop().create_future()
         self._outbox = Outbox(claim.message_id, claim.lease, claim.last_seq + 1, tools.appends, self.stop)
-        self._context = AttemptContext(
-            claim,
-            self._outbox,
-            tools.threads,
-            max_event_bytes=tools.settings.max_event_bytes,
-            stopped=self._stopped.done,
-        )
+        self._usage: dict[str, Any] = {}
 
     def stop(self, reason: str | Exception) -> None:
-        """End it early; the first reason counts, but for a lost lease."""
+        """End it early; the first reason counts."""
         if not self._stopped.done():
             self._stopped.set_result(reason)
 
@@ -62,7 +53,6 @@ class Attempt:
         first_seq, unsent = await self._outbox.close()
         if outcome is None:
             return "lost"
-        usage = encode(self._context.counts) if self._context.counts else None
         finish = Finish(
             self.claim.message_id,
             self.claim.lease,
@@ -71,13 +61,13 @@ class Attempt:
             outcome.error,
             outcome.traceback,
             outcome.delay,
-            usage,
+            encode(self._usage) if self._usage else None,
             first_seq,
             unsent,
         )
         try:
             finished = await self._tools.finishes.submit(finish)
-        except Refused as error:  # PostgreSQL does not take the result or an event: the attempt failed
+        except Exception as error:  # PostgreSQL does not take the result or an event: the attempt failed
             refused = self._failed(error)
             finished = await self._tools.finishes.submit(
                 msgspec.structs.replace(
@@ -101,8 +91,10 @@ class Attempt:
         task = asyncio.create_task(self._call(agent))
         either: set[asyncio.Future[Any]] = {task, self._stopped}
         await asyncio.wait(either, timeout=self.claim.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return self._failed(error) if (error := task.exception()) else task.result()
+        if task.done() and not task.cancelled():
+            return task.result()
+        if task.done() and not self._stopped.done():
+            return self._failed(asyncio.CancelledError())
         reason: str | Exception = (
             self._stopped.result()
             if self._stopped.done()
@@ -124,13 +116,22 @@ class Attempt:
     async def _call(self, agent: Agent) -> Outcome:
         """The agent's outcome; nothing it raises, SystemExit included, gets further than this."""
         try:
-            request = agent.decode(msgspec.json.decode(self.claim.body))
+            context = AttemptContext(
+                self.claim,
+                _read(self.claim.metadata),
+                self._outbox,
+                self._tools.turns,
+                max_event_bytes=self._tools.settings.max_event_bytes,
+                stopped=self._stopped.done,
+                usage=self._usage,
+            )
+            request = agent.decode(_read(self.claim.body))
             if agent.is_async:
-                call: Coroutine[Any, Any, Any] = agent(self._context, request)
-                return completed(await call)
+                return completed(await agent(context, request))
             loop = asyncio.get_running_loop()
-            context = SyncContext(self._context, loop)
-            return completed(await loop.run_in_executor(self._tools.executor, agent, context, request))
+            return await loop.run_in_executor(
+                self._tools.executor, self._call_sync, agent, SyncContext(context, loop), request
+            )
         except asyncio.CancelledError as error:
             if self._stopped.done():
                 raise
@@ -138,5 +139,20 @@ class Attempt:
         except BaseException as error:
             return self._failed(error)
 
+    def _call_sync(self, agent: Agent, context: SyncContext, request: Any) -> Outcome:
+        """In a thread. What the agent raises stays here: no future can carry StopIteration."""
+        try:
+            return completed(agent(context, request))
+        except BaseException as error:
+            return self._failed(error)
+
     def _failed(self, error: BaseException) -> Outcome:
         return failed(error, self.claim.failures, self._tools.settings)
+
+
+def _read(text: str) -> Any:
+    """JSON of a message; raises Rejected where it came from SQL and is more than Python takes (1e999, deep nests)."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Rejected(f"The message cannot be read: {error}.") from None

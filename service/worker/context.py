@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -12,31 +12,43 @@ from service.agents.contract import Turn
 from service.events.model import RESERVED
 from service.queues.leases import EventToAppend
 from service.queues.model import Claim
-from service.threads.store import ThreadStore
+from service.threads.store import Turn as StoredTurn
 from service.worker.outbox import Outbox
 from service.worker.outcome import clean, encode
 
 log = logging.getLogger("service.agent")
 
+TAKEN = RESERVED | {"chunk"}
+
 Answer = TypeVar("Answer")
+Turns: TypeAlias = Callable[[int, int, int], Awaitable[Sequence[StoredTurn]]]
 
 
 class AttemptContext:
-    """Implements service.agents.contract.Context."""
+    """Implements service.agents.contract.Context. `turns` reads a thread's history, `usage` takes what the agent
+    counts."""
 
     def __init__(
-        self, claim: Claim, outbox: Outbox, threads: ThreadStore, *, max_event_bytes: int, stopped: Callable[[], bool]
+        self,
+        claim: Claim,
+        metadata: dict[str, Any],
+        outbox: Outbox,
+        turns: Turns,
+        *,
+        max_event_bytes: int,
+        stopped: Callable[[], bool],
+        usage: dict[str, Any],
     ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
         self.attempt = claim.attempt
-        self.metadata = msgspec.json.decode(claim.metadata)
+        self.metadata = metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
-        self.counts: dict[str, Any] = {}
         self._claim = claim
         self._outbox = outbox
-        self._threads = threads
+        self._turns = turns
+        self._usage = usage
         self._max_event_bytes = max_event_bytes
         self._stopped = stopped
         self._index = 0
@@ -55,23 +67,23 @@ class AttemptContext:
             await self._outbox.put(EventToAppend("chunk", data))
 
     async def event(self, type: str, data: Any) -> None:
-        if type in RESERVED or not type or len(type) > 100 or not type.isprintable():
+        if type in TAKEN or not type or len(type) > 100 or not type.isprintable():
             raise ValueError(f"the event type {type!r} is not free for agents")
         text = encode(data)
-        if len(text) > self._max_event_bytes:
+        if (size := len(text.encode())) > self._max_event_bytes:
             raise ValueError(
-                f"an event has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {len(text)}"
+                f"an event has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {size}"
             )
         await self._outbox.put(EventToAppend(type, text))
 
     async def history(self, limit: int = 50) -> Sequence[Turn]:
         if self._claim.thread is None or self._claim.ord is None:
             return []
-        turns = await self._threads.turns(self._claim.thread, self._claim.ord, limit)
+        turns = await self._turns(self._claim.thread, self._claim.ord, limit)
         return [Turn(turn.message, turn.result) for turn in turns]
 
     def usage(self, **counts: Any) -> None:
-        self.counts |= counts
+        self._usage |= msgspec.json.decode(encode(counts))
 
 
 class SyncContext:

@@ -79,6 +79,8 @@ class Pulse:
                 self._judge(verdicts)
             except TreadleError as error:
                 log.warning("heartbeat failed", extra={"error": str(error)})
+            except Exception:  # a worker that stops beating is taken for dead
+                log.exception("heartbeat failed")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
         await database.close()

@@ -24,7 +24,7 @@ from service.errors import Busy, TreadleError, Unavailable
 from service.queues.leases import Append, Appended, Finish, Finished, Heartbeat, LeaseStore, Verdict
 from service.queues.model import Claim
 from service.queues.store import QueueStore
-from service.threads.store import ThreadStore
+from service.threads.store import ThreadStore, Turn
 from service.worker.attempt import Attempt, Tools
 from service.worker.heartbeat import Pulse
 from service.worker.janitor import Janitor
@@ -51,11 +51,13 @@ class Worker:
         )
         self._notifier = Notifier(self._database)
         self._store = LeaseStore(self._database)
+        self._threads = ThreadStore(self._database)
         self._attempts: dict[UUID, Attempt] = {}  # by message
         self._held: dict[UUID, UUID] = {}  # message to lease; copied whole by the heartbeat's thread
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._handing_back = False
         self._claiming_since: float | None = None
         self._claims = 0
         self._listener = Listener(
@@ -73,7 +75,7 @@ class Worker:
         self._tools = Tools(
             settings,
             registry,
-            ThreadStore(self._database),
+            self._turns,
             Batcher(self._append, limit=200),
             Batcher(self._finish, limit=CLAIM_LIMIT),
             self._executor,
@@ -87,16 +89,15 @@ class Worker:
     def stop(self) -> None:
         """Take no more; end what runs, or hand it back after SHUTDOWN_GRACE. The second call hands it back at once."""
         if self._stopping.is_set():
-            for attempt in list(self._attempts.values()):
-                attempt.stop("released")
+            self._hand_back()
         self._stopping.set()
         self._wake.set()
 
     async def run(self) -> None:
         """Work until `stop` is called and what ran has ended or was handed back."""
-        await self._persist("check the schema", lambda: schema.require(self._database))
-        queues = QueueStore(self._database)
-        await self._persist("register agents", lambda: queues.register(self._registry.rows()))
+        if not await self._register():
+            await self._database.close()
+            return
         self._pulse.start()
         chores = [asyncio.create_task(self._listener.run()), asyncio.create_task(self._janitor.run())]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
@@ -114,6 +115,24 @@ class Worker:
             await self._database.close()
             self._executor.shutdown(wait=False, cancel_futures=True)
             log.info("worker stopped", extra={"worker_id": self.worker_id})
+
+    async def _register(self) -> bool:
+        """Register the agents, as soon as PostgreSQL is there; False where `stop` was called before."""
+        queues = QueueStore(self._database)
+
+        async def register() -> None:
+            await schema.require(self._database)
+            await queues.register(self._registry.rows())
+
+        registering = asyncio.create_task(self._persist("register agents", register))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({registering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not registering.done():
+            registering.cancel()
+            return False
+        await registering
+        return True
 
     # Claiming
 
@@ -141,12 +160,18 @@ class Worker:
             log.warning("claim failed", extra={"error": str(error)})
             self._wake.clear()  # wait for the poll, not for what woke us
             return []
+        except Exception:
+            log.exception("claim failed")
+            self._wake.clear()
+            return []
         finally:
             self._claiming_since = None
 
     def _start(self, claim: Claim) -> None:
         attempt = Attempt(claim, self._tools)
         self._attempts[claim.message_id] = attempt
+        if self._handing_back:
+            attempt.stop("released")
         self._hint_event(claim)
         task = asyncio.create_task(self._run(attempt))
         self._tasks.add(task)
@@ -176,10 +201,14 @@ class Worker:
         if self._tasks:
             log.info("ending what runs", extra={"messages": len(self._tasks), "seconds": self._settings.shutdown_grace})
             await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace)
-        for attempt in list(self._attempts.values()):
-            attempt.stop("released")
+        self._hand_back()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+
+    def _hand_back(self) -> None:
+        self._handing_back = True
+        for attempt in self._attempts.values():
+            attempt.stop("released")
 
     # What the batchers run
 
@@ -197,6 +226,9 @@ class Worker:
             if answer.status == "queued" and finish.delay is not None:
                 self._janitor.admit_in(finish.delay)
         return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    async def _turns(self, thread: int, before: int, limit: int) -> list[Turn]:
+        return await self._persist("history", lambda: self._threads.turns(thread, before, limit))
 
     async def _persist(self, what: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Repeat the call until PostgreSQL has answered: each can be repeated with the same outcome."""

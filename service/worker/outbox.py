@@ -35,10 +35,18 @@ class Outbox:
         self._room.set()
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
+        self._abandoned = False
 
     async def put(self, event: EventToAppend) -> None:
-        """Buffer an event; waits while too much is unsent. Events after the end of the attempt are dropped."""
-        if self._closed:
+        """Buffer an event; waits while too much is unsent.
+
+        Drops it once nothing can be written any more; raises CancelledError once the attempt has ended, for an agent
+        that did not heed its cancellation. Both let go of the loop: an agent may do nothing but emit.
+        """
+        if self._closed or self._abandoned:
+            await asyncio.sleep(0)
+            if self._closed:
+                raise asyncio.CancelledError
             return
         self._unsent.append(event)
         self._bytes += len(event.data)
@@ -78,7 +86,7 @@ class Outbox:
             self._sender = None
 
     def _abandon(self, reason: str | Exception) -> None:
-        self._closed = True
+        self._abandoned = True
         self._unsent.clear()
         self._room.set()
         self._stop(reason)

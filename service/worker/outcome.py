@@ -53,9 +53,12 @@ def encode(value: Any) -> str:
     """JSON text that PostgreSQL takes: without U+0000 and lone surrogates. Raises TypeError for what is not JSON."""
     try:
         text = msgspec.json.encode(value).decode()
+        if "\\u0000" not in text:
+            return text
+        plain = msgspec.json.decode(text)
     except UnicodeEncodeError:
-        return encode(_clean_deep(value))
-    return text if "\\u0000" not in text else msgspec.json.encode(_clean_deep(msgspec.json.decode(text))).decode()
+        plain = msgspec.to_builtins(value, str_keys=True)
+    return msgspec.json.encode(_clean_deep(plain)).decode()
 
 
 def clean(text: str) -> str:
@@ -70,17 +73,17 @@ def _clean_deep(value: Any) -> Any:
         return clean(value)
     if isinstance(value, dict):
         return {_clean_deep(key): _clean_deep(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean_deep(item) for item in value]
-    return _clean_deep(msgspec.to_builtins(value)) if isinstance(value, msgspec.Struct) else value
+    return [_clean_deep(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, RetryAfter | Rejected):
-        return str(error)
     if isinstance(error, asyncio.CancelledError):
         return "The agent cancelled itself."
+    name = type(error).__name__
     try:
-        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        text = str(error)
     except Exception:
-        return type(error).__name__
+        return name
+    if isinstance(error, RetryAfter | Rejected):
+        return text or name
+    return f"{name}: {text}" if text else name

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 class Batcher(Generic[Item, Result]):
     """`run` takes a list of items and answers with their results in the same order; an exception among them is its
-    item's.
+    item's. A batch has `limit` items, fewer where `weigh` says that one counts for several.
 
     Callers are shielded: one that is cancelled cancels nobody. When `run` raises for a batch (anything but Unavailable,
     which is nobody's fault), the batch is split until only the item at fault fails. An item answered with Busy is run
@@ -27,10 +27,15 @@ class Batcher(Generic[Item, Result]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]], *, limit: int
+        self,
+        run: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]],
+        *,
+        limit: int,
+        weigh: Callable[[Item], int] = lambda _: 1,
     ) -> None:
         self._run = run
         self._limit = limit
+        self._weigh = weigh
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._driver: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
@@ -47,10 +52,16 @@ class Batcher(Generic[Item, Result]):
     async def _drive(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
-                await self._settle(batch)
+                await self._settle(self._next_batch())
         finally:
             self._driver = None
+
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch = [self._waiting.popleft()]
+        weight = self._weigh(batch[0][0])
+        while self._waiting and (weight := weight + self._weigh(self._waiting[0][0])) <= self._limit:
+            batch.append(self._waiting.popleft())
+        return batch
 
     async def _settle_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
         async with self._patience:
@@ -59,6 +70,8 @@ class Batcher(Generic[Item, Result]):
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, patient: bool = False) -> None:
         try:
             results = await self._run([item for item, _ in batch], patient)
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(batch)} items were answered with {len(results)} results")
         except Unavailable as error:
             results = [error] * len(batch)
         except Exception as error:

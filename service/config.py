@@ -71,11 +71,15 @@ def load(environ: Mapping[str, str]) -> Settings:
     if isinstance(values.get("log_level"), str):
         values["log_level"] = values["log_level"].lower()
     try:
-        return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
+        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`").partition("[")[0].upper() or "the settings"
         raise ConfigError(f"{name}: {reason}.") from None
+    if settings.database_pooler == "transaction" and settings.listen_database_url is None:
+        # LISTEN and the lock that tells a worker's death belong to a session, which such a pooler does not keep.
+        raise ConfigError("LISTEN_DATABASE_URL: needed, past the pooler, where DATABASE_POOLER is transaction.")
+    return settings
 
 
 def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:

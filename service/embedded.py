@@ -274,6 +274,7 @@ def throwaway(home: Path) -> Iterator[Embedded]:
     finally:
         server.stop()
         shutil.rmtree(server.place.folder, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _last_line(output: str) -> str:

@@ -110,8 +110,10 @@ $$;
 comment on function treadle.read_thread_events is 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
 
 -- One partition a day (UTC), by the time in the message id. What has none goes to events_default.
+-- Making one locks the default partition, dropping one all of them, and while such a lock is waited for everybody waits behind it:
+-- so both give up soon (55P03) where somebody reads the log in a long transaction, and are tried again later.
 create or replace function treadle.ensure_partitions(days integer default 3) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
     v_day timestamptz := date_trunc('day', treadle.clock(), 'UTC');
     v_name text;
@@ -137,7 +139,7 @@ comment on function treadle.ensure_partitions is 'Make the daily partitions of t
 
 -- Drop the partitions of days before `until` that hold nothing any more.
 create or replace function treadle.drop_partitions(until timestamptz) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
     v_name text;
     v_empty boolean;
@@ -149,6 +151,9 @@ begin
         where i.inhparent = 'treadle.events'::regclass and c.relname ~ '^events_[0-9]{8}$'
             and c.relname < 'events_' || to_char(until at time zone 'UTC', 'YYYYMMDD')
     loop
+        execute format('select not exists (select from treadle.%I)', v_name) into v_empty;
+        continue when not v_empty;
+        lock table treadle.events in access exclusive mode;  -- look again where nobody can write any more
         execute format('select not exists (select from treadle.%I)', v_name) into v_empty;
         if v_empty then
             execute format('drop table treadle.%I', v_name);

@@ -266,7 +266,7 @@ async def test_the_agents_shown_answer(
     api = await start_api()
     for name, (message, state, said) in ASKED.items():
         status = await api.settled(await api.submit(message, agent=name, thread_id=name))
-        assert (status["state"], status["result"] if state == "completed" else status["error"]) == (state, said)
+        assert (status["state"], status["result"] if state == "completed" else status["error"]) == (state, said), status
     again = await api.settled(await api.submit("two", agent="recall", thread_id="recall"))
     assert (again["result"], again["usage"]) == ("one / two", {"turns": 1})
     polite = await api.settled(await api.submit("please", agent="fussy"))

@@ -37,8 +37,8 @@ COME_BACK = "retry: 1000"
 
 
 def parse(block: bytes) -> Event | Comment:
-    """One block of a stream, strictly: an event (id at most once, then event, then data, each on one line), a comment, or
-    the request to come back."""
+    """One block of a stream, strictly: an event (an id or none, then event, then data, each on one line), a comment,
+    or the request to come back."""
     text = block.decode()
     if text == COME_BACK or re.fullmatch(r": \w+", text):
         return text
@@ -121,7 +121,7 @@ def ids(events: list[Event]) -> list[int | None]:
 
 
 class Script:
-    """An agent that says what the test tells it to, when it tells it: texts, (type, data) pairs, and None for the end."""
+    """An agent that says what the test tells it to, when it tells it: texts, (type, data) pairs, errors; None ends."""
 
     def __init__(self) -> None:
         self.lines: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
@@ -334,7 +334,7 @@ Step = st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from(["header"
 async def test_a_client_that_drops_anywhere_gets_exactly_the_rest(
     scripted: Client, script: Script, plan: list[tuple[int, int, str]], fails: bool
 ) -> None:
-    """Each step: the agent says so many words, the client opens a stream where it stopped, reads so many events, drops."""
+    """Each step: the agent says so many words; the client goes on where it stopped, reads so many events, and drops."""
     message_id = await scripted.submit("x", agent="script")
     there, seen = 2, list[Event]()  # queued and started come in any case
     if fails:
@@ -457,7 +457,7 @@ async def test_deleting_the_thread_ends_its_readers(scripted: Client, script: Sc
     ):
         await one.until("started")
         await other.until("queued")
-        await thread.until("started")
+        assert {(await thread.event()).type for _ in range(3)} == {"queued", "started"}
         assert (await scripted.delete("/threads/t")).status_code == 204
         for stream in (one, other, thread):
             last = await stream.event()

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import RedocRenderPlugin, SwaggerRenderPlugin
 
-from service.api import health, problems
+from service.api import docs, health, problems
 from service.api.bodies import JsonBody
 from service.config import Settings
 from service.db.listener import Listener
@@ -32,7 +30,6 @@ from service.threads.store import ThreadStore
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 10
-UNKNOWN = "/{path:str}"
 STOP_SECONDS = 5  # that requests under way get when the process is told to stop
 
 ROUTES = [
@@ -92,15 +89,10 @@ class Api:
             exception_handlers=problems.HANDLERS,
             lifespan=[self._run],
             request_max_body_size=settings.max_body_bytes,
-            openapi_config=OpenAPIConfig(
-                title="Treadle",
-                version="1",
-                description="A durable queue service for AI agents.",
-                openapi_router=_Docs("/", route_handlers=[], include_in_schema=False, dto=None),
-                render_plugins=[SwaggerRenderPlugin(path="/docs"), RedocRenderPlugin(path="/redoc")],
-            ),
+            openapi_config=docs.config(),
             logging_config=None,
         )
+        docs.describe_problems(self.app)
 
     @contextlib.asynccontextmanager
     async def _run(self, _: Litestar) -> AsyncIterator[None]:
@@ -132,13 +124,6 @@ class Api:
             timeout_graceful_shutdown=STOP_SECONDS,
             ws="none",
         )
-
-
-class _Docs(Router):
-    """Litestar answers unknown paths beside its documentation with an HTML page; at the root these are everybody's."""
-
-    def register(self, value: Any) -> list[Any]:
-        return [] if UNKNOWN in getattr(value, "paths", ()) else super().register(value)
 
 
 class _Server(uvicorn.Server):

@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
 from service.db import schema
@@ -24,12 +25,15 @@ class Health(Struct, frozen=True, omit_defaults=False):
     detail: str | None = None  # why not
 
 
-@get("/health", summary="Whether the service can do its work")
+UNAVAILABLE = {503: ResponseSpec(Health, description="It cannot; `detail` says why.")}
+
+
+@get("/health", summary="Whether the service can do its work", responses=UNAVAILABLE)
 async def health(database: NamedDependency[Database]) -> Response[Health]:
     return await _check(database)
 
 
-@get("/health/ready", summary="The same, for load balancers")
+@get("/health/ready", summary="The same, for load balancers", responses=UNAVAILABLE)
 async def ready(database: NamedDependency[Database]) -> Response[Health]:
     return await _check(database)
 

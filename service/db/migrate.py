@@ -28,6 +28,7 @@ async def migrate(dsn: str) -> None:
     try:
         await connection.execute(f"select pg_advisory_lock(({LOCK_KEY}))", timeout=600)
         await _require_version(connection)
+        await _refuse_newer(connection)
         await _install_pgmq(connection)
         await asyncio.to_thread(_upgrade_tables, dsn)
         await _apply_functions(connection)
@@ -42,6 +43,14 @@ async def migrate(dsn: str) -> None:
 async def _require_version(connection: Connection) -> None:
     if connection.get_server_version().major < 15:
         raise SchemaError("Treadle needs PostgreSQL 15 or newer.")
+
+
+async def _refuse_newer(connection: Connection) -> None:
+    if await connection.fetchval("select to_regclass('treadle.meta')") is None:
+        return
+    release = await connection.fetchval("select value from treadle.meta where name = 'release'")
+    if release is not None and int(release) > RELEASE:
+        raise SchemaError(f"The database's schema is of the newer release {release}; this version would put it back.")
 
 
 async def _install_pgmq(connection: Connection) -> None:

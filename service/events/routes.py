@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
@@ -25,7 +26,12 @@ After = Annotated[
 ]
 
 
-@get("/messages/{message_id:str}/stream", summary="A message's events as they happen", media_type=MEDIA_TYPE)
+@get(
+    "/messages/{message_id:str}/stream",
+    summary="A message's events as they happen",
+    media_type=MEDIA_TYPE,
+    responses={204: ResponseSpec(None, description="It is over, and its last event was seen.")},
+)
 async def stream_message(
     request: Request[Any, Any, Any],
     message_id: MessageId,

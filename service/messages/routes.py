@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, PathParameter
 
 from service.config import Settings
@@ -74,7 +75,12 @@ async def status(message_id: MessageId, messages: NamedDependency[MessageStore])
     return await messages.status(parse_id(message_id))
 
 
-@delete("/messages/{message_id:str}", status_code=200, summary="Cancel a message")
+@delete(
+    "/messages/{message_id:str}",
+    status_code=200,
+    summary="Cancel a message",
+    responses={202: ResponseSpec(Cancelled, description="It runs: its cancellation is requested of the worker.")},
+)
 async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Response[Cancelled]:
     """200 where it was queued and is cancelled now; 202 where it runs: the agent is stopped within a second."""
     parsed = parse_id(message_id)

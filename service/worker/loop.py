@@ -32,11 +32,19 @@ from service.worker.janitor import Janitor
 log = logging.getLogger(__name__)
 
 CLAIM_LIMIT = 100
+APPEND_LIMIT = 200
+WEIGHT = 80_000  # characters of events and result; a batch must stay what PostgreSQL takes within its time
 REVERSE_EVERY = 16  # claims, so that the low lane never starves
 CONNECTIONS = 6
 BUSY_SECONDS = 0.2  # between two looks at a thread that somebody holds
 
 Answer = TypeVar("Answer")
+
+
+def _weight(item: Append | Finish) -> int:
+    """For how many items it counts in a batch."""
+    size = sum(len(event.data) for event in item.events)
+    return 1 + (size + len(item.result or "" if isinstance(item, Finish) else "")) // WEIGHT
 
 
 class Worker:
@@ -76,8 +84,8 @@ class Worker:
             settings,
             registry,
             self._turns,
-            Batcher(self._append, limit=200),
-            Batcher(self._finish, limit=CLAIM_LIMIT),
+            Batcher(self._append, limit=APPEND_LIMIT, weigh=_weight),
+            Batcher(self._finish, limit=CLAIM_LIMIT, weigh=_weight),
             self._executor,
         )
 
@@ -168,6 +176,8 @@ class Worker:
             self._claiming_since = None
 
     def _start(self, claim: Claim) -> None:
+        if earlier := self._attempts.get(claim.message_id):
+            earlier.stop("lost")  # it was taken from us, and we are given it again
         attempt = Attempt(claim, self._tools)
         self._attempts[claim.message_id] = attempt
         if self._handing_back:

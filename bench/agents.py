@@ -1,0 +1,34 @@
+"""The agents that the benchmark's workers run (AGENTS=bench.agents)."""
+
+import asyncio
+import time
+
+from service.agents.contract import Context, agent
+
+
+@agent("noop")
+async def noop(context: Context, text: str) -> str:
+    """Does nothing: what is left is the cost of the queue."""
+    return "ok"
+
+
+@agent("hello")
+async def hello(context: Context, text: str) -> str:
+    """Streams one chunk."""
+    await context.emit("hello")
+    return "ok"
+
+
+@agent("ticker")
+async def ticker(context: Context, text: str) -> str:
+    """Emits metadata.chunks chunks from the time metadata.start_at (Unix seconds) on, metadata.per_second a second.
+
+    Each chunk is the time of its emission (Unix nanoseconds). A tick that comes late does not put off the next.
+    """
+    interval = 1 / float(context.metadata["per_second"])
+    due = float(context.metadata["start_at"])
+    for _ in range(int(context.metadata["chunks"])):
+        await asyncio.sleep(max(0.0, due - time.time()))
+        await context.emit(str(time.time_ns()))
+        due += interval
+    return "ok"

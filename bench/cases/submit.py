@@ -1,0 +1,93 @@
+"""Submit: HTTP POST by 1, 16 and 64 connections, in batches, and the SQL function directly.
+
+A worker of another queue is there: it does the janitor's chores, as in life, and claims nothing.
+"""
+
+import json
+from typing import Any
+
+from bench import meter
+from bench.processes import BenchError
+from bench.report import Figure, Figures
+from bench.sample import BODY
+from bench.stage import Base, Stage, rate
+
+LIMIT = 120.0  # seconds for one round
+
+
+async def run(stage: Stage) -> None:
+    async with stage.base("submit") as base:
+        await base.worker(QUEUES="idle")
+        _, port = await base.crew.api()
+        times = stage.pick(3, 1)
+        single = json.dumps({"message": BODY, "agent": "noop"})
+
+        for connections, full, quick in ((1, 2_000, 300), (16, 8_000, 1_500), (64, 15_000, 3_000)):
+            requests = stage.pick(full, quick)
+            config = _config(port, connections, requests, "/messages", single)
+            await _posts(stage, base, f"POST, {connections} connection{'s' * (connections > 1)}", config, 1, times)
+
+        requests = stage.pick(40, 8)
+        for name, threads in (("batch of 1,000", 0), ("batch of 1,000 into threads", 1_000)):
+            batch = [
+                {"message": BODY, "agent": "noop"} | ({"thread_id": f"b{n % threads}"} if threads else {})
+                for n in range(1_000)
+            ]
+            config = _config(port, 2, requests, "/messages/batch", json.dumps({"messages": batch}))
+            await _posts(stage, base, name, config, 1_000, times)
+
+        batches = stage.pick(60, 10)
+        for name, ids, threads in (
+            ("SQL, batches of 1,000", True, 0),
+            ("SQL, batches of 1,000, ids made by it", False, 0),
+            ("SQL, batches of 1,000 into threads", True, 1_000),
+        ):
+            statements = {"dsn": base.dsn, "batches": batches, "size": 1_000, "threads": threads, "ids": ids}
+            await stage.repeat(name, times, lambda c=statements: _statements(base, c))
+
+    async with stage.base("submit_and_work") as base:
+        await base.worker()
+        _, port = await base.crew.api()
+        config = _config(port, 64, stage.pick(15_000, 3_000), "/messages", single)
+        await _posts(stage, base, "POST, 64 connections, a worker draining", config, 1, times)
+
+
+def _config(port: int, connections: int, requests: int, path: str, body: str) -> dict[str, Any]:
+    warmup = max(connections, min(200, requests // 10))
+    return {
+        "port": port,
+        "connections": connections,
+        "requests": requests,
+        "warmup": warmup if path == "/messages" else 2,
+        "path": path,
+        "body": body,
+    }
+
+
+async def _posts(stage: Stage, base: Base, name: str, config: dict[str, Any], size: int, times: int) -> None:
+    async def once() -> Figures:
+        client = await base.client("bench.clients.posts", config)
+        before = await base.read()
+        answer = await client.run(LIMIT)
+        after = await base.read()
+        await client.stop()
+        if answer["failed"]:
+            raise BenchError(f"{answer['failed']} of {config['requests']} POSTs failed ({name}).")
+        messages = config["requests"] * size
+        return (
+            rate(messages, answer["seconds"])
+            | {"p50": Figure(answer["p50"], "ms"), "p99": Figure(answer["p99"], "ms")}
+            | meter.cost(before, after, messages)
+        )
+
+    await stage.repeat(name, times, once)
+
+
+async def _statements(base: Base, config: dict[str, Any]) -> Figures:
+    client = await base.client("bench.clients.statements", config)
+    before = await base.read()
+    answer = await client.run(LIMIT)
+    after = await base.read()
+    await client.stop()
+    messages = config["batches"] * config["size"]
+    return rate(messages, answer["seconds"]) | meter.cost(before, after, messages)

@@ -1,0 +1,90 @@
+"""Messages in large numbers: queued ones through treadle.submit_many, finished ones by plain inserts."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from bench.sample import BODY
+
+BATCH = 2_000
+WRITERS = 2
+
+# submit_many is handed what a client would send; made on the server, so that a million takes half a minute.
+SUBMIT = """
+    select count(*) from treadle.submit_many((
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('message_id', treadle.uuid7(), 'message', $1::text, 'agent',
+            'noop', 'thread_id', $2::text || case when $3 > 0 then (n % $3)::text end, 'delay_seconds', $4::float8)))
+        from generate_series($5::integer, $6::integer - 1) n))"""
+
+FINISHED = """
+    with numbered as (
+        select treadle.uuid7() as id, treadle.clock() as now from generate_series(1, $1)
+    ), messages as (
+        insert into treadle.messages (message_id, queue, agent, priority, rank, state, attempt, max_attempts, timeout_seconds,
+            last_seq, created_at, run_at, started_at, completed_at, worker_id, body, result)
+        select id, 'default', 'noop', 'normal', 1, 'completed', 1, 3, 60, 3, now, now, now, now, 'fill', to_jsonb($2::text),
+            '"ok"' from numbered
+    ), counted as (
+        insert into treadle.counters (queue, slot, completed) values ('default', '-infinity', $1)
+    )
+    insert into treadle.events (message_id, seq, type, data, created_at)
+    select id, seq, type, data, now from numbered,
+        (values (1, 'queued', null), (2, 'started', '{"attempt": 1}'::jsonb), (3, 'done', null)) e (seq, type, data)"""
+
+
+async def queued(
+    dsn: str,
+    count: int,
+    *,
+    thread: str | None = None,
+    threads: int = 0,
+    delay_seconds: float | None = None,
+    tell: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Submit `count` messages; with `threads`, spread over so many threads named `thread` and a number."""
+    name = thread if threads else None
+    # Threads take one writer: two would wait for each other's rows.
+    await _share(
+        dsn,
+        count,
+        1 if threads else WRITERS,
+        lambda sql, start, end: sql.fetchval(SUBMIT, BODY, name, threads, delay_seconds, start, end),
+        tell,
+    )
+
+
+async def finished(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
+    """Write `count` messages as if they had been submitted, claimed and finished."""
+    await _share(
+        dsn, count, WRITERS, lambda sql, start, end: sql.execute(FINISHED, end - start, BODY), tell, batch=20_000
+    )
+
+
+async def tidy(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """What autovacuum would have done by now: fold, vacuum, analyze."""
+    await sql.execute("select treadle.fold_counters()")
+    await sql.execute("vacuum (analyze)")
+
+
+async def _share(
+    dsn: str,
+    count: int,
+    writers: int,
+    write: Callable[[Any, int, int], Any],
+    tell: Callable[[int], None],
+    batch: int = BATCH,
+) -> None:
+    starts = iter(range(0, count, batch))
+    connections = [await asyncpg.connect(dsn.replace("treadle@", "bench@"), command_timeout=120) for _ in range(writers)]
+
+    async def work(sql: Any) -> None:
+        for start in starts:
+            await write(sql, start, min(count, start + batch))
+            tell(start)
+
+    try:
+        await asyncio.gather(*(work(sql) for sql in connections))
+    finally:
+        await asyncio.gather(*(sql.close() for sql in connections))

@@ -1,0 +1,125 @@
+"""What a stretch of work costs: CPU by kind of process, WAL, commits, round trips.
+
+CPU is the kernel's count of every process we started (PostgreSQL: its main process, those that live and those that
+ended); the rest is PostgreSQL's. These hold on a noisy machine, where seconds do not.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import psutil
+
+from bench.report import Figure, Figures
+
+READ = """
+    select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as wal,
+        pg_snapshot_xmax(pg_current_snapshot())::text::bigint as commits,
+        (select coalesce(sum(s.calls), 0) from pg_stat_statements s join pg_database d on d.oid = s.dbid
+            where d.datname = current_database() and s.toplevel and s.userid <> 'bench'::regrole) as calls"""
+
+TOP = """
+    select left(regexp_replace(query, '\\s+', ' ', 'g'), 150) as query, sum(calls)::bigint as calls,
+        sum(total_exec_time + total_plan_time) as total_ms,
+        sum(total_exec_time + total_plan_time) / sum(calls) as mean_ms,
+        sum(shared_blks_hit + shared_blks_read) / sum(calls) as buffers
+    from pg_stat_statements s join pg_database d on d.oid = s.dbid
+    where d.datname = current_database() and s.userid <> 'bench'::regrole
+    group by 1 order by 3 desc limit 25"""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    at: float
+    cpu: dict[str, float]  # seconds by kind of process
+    busy: float  # seconds in which the machine's cores were not idle
+    wal: int
+    commits: int
+    calls: int
+
+
+class Meter:
+    """`processes` names the pids of each kind; a kind that ends before the second reading is not counted."""
+
+    def __init__(self, sql: "asyncpg.Connection[asyncpg.Record]", server: int) -> None:
+        self._sql = sql
+        self._server = server
+
+    async def read(self, processes: Mapping[str, Sequence[int]]) -> Reading:
+        row = await self._sql.fetchrow(READ)
+        assert row is not None
+        cpu = {kind: sum(_used(pid) for pid in pids) for kind, pids in processes.items()}
+        cpu |= {"postgres": _used_by_tree(self._server), "bench": _used(os.getpid())}
+        times = psutil.cpu_times()
+        busy = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
+        return Reading(time.monotonic(), cpu, busy, int(row["wal"]), row["commits"], int(row["calls"]))
+
+
+def cost(before: Reading, after: Reading, messages: int, each: str = "message") -> Figures:
+    """Figures a message (or whatever `each` is); `others` is the share of the machine that others used meanwhile."""
+    seconds = after.at - before.at
+    cpu = {kind: after.cpu[kind] - used for kind, used in before.cpu.items() if kind in after.cpu}
+    others = after.busy - before.busy - sum(cpu.values())
+    figures = {
+        f"cpu_{kind}": Figure(cpu[kind] / messages * 1e6, f"us/{each}")
+        for kind in ("postgres", "api", "worker", "load")
+        if cpu.get(kind)
+    }
+    ours = sum(cpu.get(kind, 0.0) for kind in ("postgres", "api", "worker"))
+    figures["cpu_total"] = Figure(ours / messages * 1e6, f"us/{each}")
+    figures["wal"] = Figure((after.wal - before.wal) / messages, f"B/{each}")
+    figures["commits"] = Figure((after.commits - before.commits) / messages, f"/{each}")
+    figures["round_trips"] = Figure((after.calls - before.calls) / messages, f"/{each}")
+    figures["others"] = Figure(max(0.0, others) / seconds / (psutil.cpu_count() or 1) * 100, "% of the machine")
+    return figures
+
+
+async def profile(sql: "asyncpg.Connection[asyncpg.Record]") -> list[dict[str, Any]]:
+    """The statements on which PostgreSQL spent most time in this database, since `forget`."""
+    return [dict(row) for row in msgspec.to_builtins([dict(row) for row in await sql.fetch(TOP)])]
+
+
+async def forget(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await sql.execute("select pg_stat_statements_reset()")
+
+
+def memory(pid: int) -> int:
+    """Resident bytes of a process."""
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": _cpu_model(),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def _used(pid: int) -> float:
+    with suppress(psutil.NoSuchProcess):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0
+
+
+def _used_by_tree(pid: int) -> float:
+    used = _used(pid)
+    with suppress(psutil.NoSuchProcess):
+        used += sum(_used(child.pid) for child in psutil.Process(pid).children(recursive=True))
+    return used
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

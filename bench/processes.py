@@ -1,0 +1,172 @@
+"""The processes of a case: API, workers and clients, real ones; each is ended by whoever started it."""
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.server import ROOT
+from service import address
+from service.lifeline import VARIABLE
+
+START_SECONDS = 30.0
+STOP_SECONDS = 8.0
+LINE_LIMIT = 2**26  # bytes; a client's result is one line
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on; says why in one sentence."""
+
+
+class Child:
+    """A process, and where it writes what it has to say."""
+
+    def __init__(self, kind: str, process: Process, log: Path) -> None:
+        self.kind = kind
+        self.process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check(self) -> None:
+        """Raises BenchError when it has ended."""
+        if self.process.returncode is not None:
+            words = self._log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise BenchError(f"{self.kind} ended with {self.process.returncode}: {' | '.join(words)}")
+
+    async def stop(self) -> None:
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    self.process.kill()
+                await self.process.wait()
+
+
+class Client(Child):
+    """A load generator or a peer: prepares, says `ready`, waits for `go`, works, answers with JSON (clients.script)."""
+
+    async def ready(self, seconds: float = START_SECONDS) -> None:
+        await self._line(seconds)
+
+    async def run(self, seconds: float) -> Any:
+        """Let it go; returns its answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"go\n")
+        return msgspec.json.decode(await self._line(seconds))
+
+    async def _line(self, seconds: float) -> bytes:
+        assert self.process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
+        except TimeoutError:
+            raise BenchError(f"{self.kind} did not answer within {seconds:g} seconds.") from None
+        if not line:
+            await asyncio.wait_for(self.process.wait(), 5)
+            self.check()
+        return line
+
+
+class Crew:
+    """Starts processes. They notice by a pipe when this one is gone, even by kill -9."""
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self._folder = folder
+        self._dsn = dsn
+        self._lifeline, self._held = os.pipe()
+        self._children: list[Child] = []
+
+    @property
+    def pids(self) -> dict[str, list[int]]:
+        """Those that live, by kind."""
+        found: dict[str, list[int]] = {}
+        for child in self._children:
+            if child.process.returncode is None:
+                found.setdefault(child.kind, []).append(child.pid)
+        return found
+
+    async def api(self) -> tuple[Child, int]:
+        """Start an API; returns it and its port."""
+        port = _free_port()
+        child = await self._service("api", "serve", {"PORT": str(port)})
+        async with asyncio.timeout(START_SECONDS):
+            while not await asyncio.to_thread(address.answers, "127.0.0.1", port):
+                child.check()
+                await asyncio.sleep(0.05)
+        return child, port
+
+    async def worker(self, settings: Mapping[str, str]) -> Child:
+        """Start a worker; it may not be ready yet."""
+        return await self._service("worker", "work", settings)
+
+    async def client(self, module: str, config: Any, *, kind: str = "load") -> Client:
+        """Start `python -m module` and hand it its configuration."""
+        process, log = await self._spawn(kind, ("-m", module), {}, stdin=PIPE, stdout=PIPE)
+        client = Client(kind, process, log)
+        self._children.append(client)
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(config) + b"\n")
+        await process.stdin.drain()
+        return client
+
+    async def close(self) -> None:
+        await asyncio.gather(*(child.stop() for child in self._children))
+        os.close(self._held)
+        os.close(self._lifeline)
+
+    async def _service(self, kind: str, command: str, settings: Mapping[str, str]) -> Child:
+        environment = {
+            "DATABASE_URL": self._dsn,
+            "AGENTS": "bench.agents",
+            "LOG_LEVEL": "warning",
+            "MAX_QUEUE_SIZE": "100000000",
+            "MAX_BODY_BYTES": "100000000",
+            "SHUTDOWN_GRACE": "1",
+            VARIABLE: str(self._lifeline),
+        }
+        process, log = await self._spawn(kind, ("-m", "service.cli", command), environment | dict(settings))
+        child = Child(kind, process, log)
+        self._children.append(child)
+        return child
+
+    async def _spawn(
+        self,
+        kind: str,
+        arguments: tuple[str, ...],
+        environment: Mapping[str, str],
+        *,
+        stdin: int = DEVNULL,
+        stdout: int = DEVNULL,
+    ) -> tuple[Process, Path]:
+        log = self._folder / f"{kind}-{len(self._children)}.log"
+        with open(log, "ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *arguments,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=output,
+                cwd=ROOT,
+                env=os.environ | environment,
+                pass_fds=(self._lifeline,),
+                limit=LINE_LIMIT,
+            )
+        return process, log
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

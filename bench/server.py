@@ -1,0 +1,139 @@
+"""The PostgreSQL of a run: private, durable, in a temporary folder; and the databases in it."""
+
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+
+import asyncpg
+
+from service.embedded import Embedded
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SETTINGS = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    # A checkpoint in the middle of a round would be charged to whoever is measured just then: we make them in between.
+    "checkpoint_timeout": "1h",
+    "max_wal_size": "16GB",
+    "shared_preload_libraries": "pg_stat_statements",
+}
+
+
+class Server:
+    """Databases are clones of `treadle` (migrated, the benchmark's agents registered) or of `plain` (empty).
+
+    Everybody connects by TCP. Ours is the role `bench`, so that what we ask in between can be told from what is
+    measured.
+    """
+
+    def __init__(self, embedded: Embedded, folder: Path) -> None:
+        self._embedded = embedded
+        self.folder = folder
+
+    @property
+    def pid(self) -> int:
+        assert self._embedded.pid is not None
+        return self._embedded.pid
+
+    def dsn(self, database: str, user: str = "treadle") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self._embedded.port}/{database}"
+
+    async def connect(self, database: str) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(self.dsn(database, "bench"), timeout=5, command_timeout=600)
+
+    async def create(self, name: str, template: str) -> None:
+        connection = await self.connect("postgres")
+        try:
+            await connection.execute("checkpoint")
+            await connection.execute(f"create database {name} template {template} owner treadle")
+        finally:
+            await connection.close()
+
+    async def drop(self, name: str) -> None:
+        connection = await self.connect("postgres")
+        try:
+            await connection.execute(f"drop database if exists {name} with (force)")
+        finally:
+            await connection.close()
+
+    async def versions(self) -> dict[str, str]:
+        connection = await self.connect("treadle")
+        try:
+            return {
+                "postgresql": await connection.fetchval("show server_version"),
+                "pgmq": await connection.fetchval("select value from treadle.meta where name = 'pgmq'"),
+                "python": sys.version.split()[0],
+            }
+        finally:
+            await connection.close()
+
+    async def commit_ms(self) -> float:
+        """Median milliseconds of the smallest durable commit: what this disk charges everybody."""
+        connection = await self.connect("plain")
+        try:
+            await connection.execute("create table ping (n integer)")
+            taken = []
+            for n in range(100):
+                began = time.perf_counter()
+                await connection.execute("insert into ping values ($1)", n)
+                taken.append(time.perf_counter() - began)
+            await connection.execute("drop table ping")
+            return statistics.median(taken) * 1000
+        finally:
+            await connection.close()
+
+    async def install_pgmq(self, database: str) -> None:
+        connection = await self.connect(database)
+        try:
+            await connection.execute((resources.files("pgmq.sql") / "pgmq.sql").read_text(encoding="utf-8"))
+        finally:
+            await connection.close()
+
+    async def _prepare(self) -> None:
+        connection = await asyncpg.connect(self.dsn("postgres"), timeout=5)
+        try:
+            await connection.execute("create role bench superuser login")
+            await connection.execute("create database plain")
+        finally:
+            await connection.close()
+        for name in ("plain", "treadle"):
+            connection = await self.connect(name)
+            try:
+                await connection.execute("create extension pg_stat_statements")
+                await connection.execute("grant execute on all functions in schema public to public")
+            finally:
+                await connection.close()
+        migrate = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service.cli", "migrate"),
+            cwd=ROOT,
+            env=os.environ | {"DATABASE_URL": self.dsn("treadle"), "AGENTS": "bench.agents", "LOG_LEVEL": "warning"},
+        )
+        if await asyncio.wait_for(migrate.wait(), 60):
+            raise RuntimeError("treadle migrate failed")
+
+
+@asynccontextmanager
+async def serving(profile: bool) -> AsyncIterator[Server]:
+    """Start it, and leave nothing of it at the end. `profile`: statements inside functions are counted, too."""
+    folder = Path(tempfile.mkdtemp(prefix="treadle-bench-"))
+    track = {"pg_stat_statements.track": "all" if profile else "top"}
+    embedded = Embedded(folder, port=0, options=SETTINGS | track)
+    try:
+        await asyncio.to_thread(embedded.start)
+        server = Server(embedded, folder)
+        await server._prepare()
+        yield server
+    finally:
+        embedded.stop()
+        shutil.rmtree(embedded.place.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

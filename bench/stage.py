@@ -1,0 +1,135 @@
+"""What every case is given: the server, the report, the progress bar; and a database of its own with its processes."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from rich.progress import Progress, TaskID
+
+from bench import meter
+from bench.meter import Meter, Reading
+from bench.processes import BenchError, Child, Client, Crew
+from bench.report import Figure, Figures, Report, Row, median
+from bench.server import Server
+
+
+class Base:
+    """A database, a connection of ours to it (as the role `bench`), and the processes that work on it."""
+
+    def __init__(self, sql: "asyncpg.Connection[asyncpg.Record]", dsn: str, crew: Crew, server: Server) -> None:
+        self.sql = sql
+        self.dsn = dsn
+        self.crew = crew
+        self._meter = Meter(sql, server.pid)
+
+    async def read(self) -> Reading:
+        return await self._meter.read(self.crew.pids)
+
+    async def worker(self, **settings: str) -> Child:
+        """Start a worker and wait until it is registered and hears hints."""
+        child = await self.crew.worker(settings)
+        await self.until(
+            "select exists (select from treadle.workers where pid = $1 and server_started is not null)",
+            child.pid,
+            seconds=30,
+            what="the worker's start",
+            pause=0.1,
+            watch=child,
+        )
+        return child
+
+    async def client(self, module: str, config: Any, *, kind: str = "load") -> Client:
+        """Start a client and wait until it is ready."""
+        client = await self.crew.client(module, config, kind=kind)
+        await client.ready()
+        return client
+
+    async def until(
+        self, question: str, *args: Any, seconds: float, what: str, pause: float = 0.05, watch: Child | None = None
+    ) -> None:
+        """Ask until the answer is true; raises BenchError after `seconds`, or when `watch` has ended."""
+        deadline = time.monotonic() + seconds
+        while not await self.sql.fetchval(question, *args):
+            if time.monotonic() > deadline:
+                raise BenchError(f"Waiting for {what} took longer than {seconds:g} seconds.")
+            if watch is not None:
+                watch.check()
+            await asyncio.sleep(pause)
+
+
+class Stage:
+    def __init__(self, server: Server, report: Report, progress: Progress, *, quick: bool, profile: bool) -> None:
+        self.server = server
+        self.report = report
+        self.quick = quick
+        self._progress = progress
+        self._profile = profile
+        self._task: TaskID | None = None
+        self._case = ""
+
+    def begin(self, case: str) -> None:
+        self._case = case
+        self._task = self._progress.add_task(case, total=None, doing="")
+
+    def end(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, total=1, completed=1, doing="")
+
+    def tell(self, doing: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, doing=doing)
+
+    def pick(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+    def record(self, name: str, figures: Figures, repeats: list[Figures] | None = None, note: str = "") -> None:
+        """Add a row to the report."""
+        rounds = [{key: figure.value for key, figure in figures.items()} for figures in repeats or ()]
+        self.report.rows.append(Row(self._case, name, figures, rounds, note))
+        self.tell(name)
+
+    def skip(self, what: str) -> None:
+        self.report.skipped.append(what)
+
+    async def repeat(self, name: str, times: int, once: Callable[[], Awaitable[Figures]]) -> Figures:
+        """Measure several times and record the medians."""
+        rounds = []
+        for n in range(times):
+            self.tell(f"{name} ({n + 1}/{times})" if times > 1 else name)
+            rounds.append(await once())
+        figures = median(rounds)
+        self.record(name, figures, rounds if times > 1 else None)
+        return figures
+
+    @asynccontextmanager
+    async def base(self, name: str, template: str = "treadle") -> AsyncIterator[Base]:
+        """A database of this name for the time being; its processes are ended with it."""
+        name = re.sub(r"\W", "_", name)
+        await self.server.create(name, template)
+        folder = Path(self.server.folder, f"logs-{name}")
+        folder.mkdir()
+        crew = Crew(folder, self.server.dsn(name))
+        sql = await self.server.connect(name)
+        try:
+            if self._profile:
+                await meter.forget(sql)
+            yield Base(sql, self.server.dsn(name), crew, self.server)
+            if self._profile:
+                self.report.profiles[name] = await meter.profile(sql)
+        finally:
+            await crew.close()
+            await sql.close()
+            await self.server.drop(name)
+
+
+def rate(messages: int, seconds: float, each: str = "messages") -> Figures:
+    return {"rate": Figure(messages / seconds, f"{each}/s"), "seconds": Figure(seconds, "s")}
+
+
+Case = Callable[[Stage], Awaitable[None]]
+Settings = Mapping[str, str]

@@ -1,0 +1,55 @@
+"""What we want to reach, on two cores shared by load, API, worker and PostgreSQL."""
+
+from typing import Literal
+
+import msgspec
+
+
+class Target(msgspec.Struct, frozen=True):
+    text: str
+    case: str
+    row: str
+    figure: str
+    relation: Literal[">=", "<="]
+    bound: float
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    text: str
+    relation: str
+    bound: float
+    value: float | None  # null: not measured in this run
+    met: bool | None
+
+
+TARGETS = (
+    Target("submit: POST /messages, 64 connections, messages/s", "submit", "POST, 64 connections", "rate", ">=", 3_000),
+    Target("submit: POST /messages/batch, messages/s", "submit", "batch of 1,000", "rate", ">=", 30_000),
+    Target("submit: POST /messages/batch into threads", "submit", "batch of 1,000 into threads", "rate", ">=", 15_000),
+    Target("submit: SQL function, messages/s", "submit", "SQL, batches of 1,000", "rate", ">=", 50_000),
+    Target("drain: 1 worker process, messages/s", "drain", "1 worker", "rate", ">=", 10_000),
+    Target("drain: 2 worker processes, messages/s", "drain", "2 workers", "rate", ">=", 13_000),
+    Target("drain: share of pgqueuer's rate in the same run", "peers", "treadle / pgqueuer", "rate", ">=", 0.8),
+    Target("drain: CPU, all processes, us/message", "drain", "1 worker", "cpu_total", "<=", 200),
+    Target("drain: WAL, B/message", "drain", "1 worker", "wal", "<=", 3_072),
+    Target("threads: strict order, 10k messages, messages/s", "drain", "1,000 threads, 10k", "rate", ">=", 6_000),
+    Target("threads: strict order, 100k messages, messages/s", "drain", "1,000 threads, 100k", "rate", ">=", 6_000),
+    Target("threads: WAL, B/message", "drain", "1,000 threads, 10k", "wal", "<=", 4_096),
+    Target("threads: others beside a hot one, share of their rate", "drain", "beside a hot thread", "share", ">=", 0.8),
+    Target("idle: POST to first chunk, p50, ms", "latency", "first chunk", "p50", "<=", 8),
+    Target("idle: POST to first chunk, p99, ms", "latency", "first chunk", "p99", "<=", 25),
+    Target("streaming: 1,000 clients, events/s", "streaming", "1,000 clients", "rate", ">=", 9_900),
+    Target("streaming: 1,000 clients, emit to socket, p99, ms", "streaming", "1,000 clients", "p99", "<=", 150),
+    Target("streaming: memory of a stream, KiB", "streaming", "1,000 clients", "memory", "<=", 40),
+    Target("streaming: events lost or doubled", "streaming", "1,000 clients", "lost", "<=", 0),
+    Target("streaming: the same, half reconnecting", "streaming", "1,000 clients, half reconnecting", "lost", "<=", 0),
+    Target("flat: the worst growth, smallest to largest case", "flatness", "worst growth", "growth", "<=", 1.3),
+    Target("flat: the worst growth in the churn, start to end", "churn", "worst growth", "growth", "<=", 1.3),
+)
+
+
+def judge(target: Target, value: float | None) -> Verdict:
+    met = None
+    if value is not None:
+        met = value >= target.bound if target.relation == ">=" else value <= target.bound
+    return Verdict(target.text, target.relation, target.bound, value, met)

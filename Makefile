@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test lint format lock clean
+.PHONY: help up test bench lint format lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,9 @@ up: $(VENV)/.up ## Run everything: a private PostgreSQL, the API, the workers
 
 test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+bench: $(VENV)/.bench ## Measure it, and its peers beside it: a few minutes; ARGS=--quick for one
+	@$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
@@ -29,10 +32,11 @@ format: $(VENV)/.dev ## Let ruff format and fix what it can
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header pyproject.toml --group build --extra embedded
 
-lock: $(VENV)/.dev ## Renew requirements.lock and requirements-dev.lock
+lock: $(VENV)/.dev ## Renew requirements.lock, requirements-dev.lock and requirements-bench.lock
 	@$(PIP) install uv
 	@$(COMPILE) --upgrade --output-file requirements.lock
 	@$(COMPILE) --constraint requirements.lock --group lint --group test --output-file requirements-dev.lock
+	@$(COMPILE) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
 
 clean: ## Remove the virtual environment and caches (not the data in .treadle)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -51,4 +55,9 @@ $(VENV)/.up: requirements.lock pyproject.toml | $(BIN)/python
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.up
 	@echo "installing what requirements-dev.lock pins"
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.up
+	@echo "installing what requirements-bench.lock pins"
+	@$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@

@@ -14,18 +14,19 @@ WRITERS = 2
 # submit_many is handed what a client would send; made on the server, so that a million takes half a minute.
 SUBMIT = """
     select count(*) from treadle.submit_many((
-        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('message_id', treadle.uuid7(), 'message', $1::text, 'agent',
-            'noop', 'thread_id', $2::text || case when $3 > 0 then (n % $3)::text end, 'delay_seconds', $4::float8)))
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('message_id', treadle.uuid7(), 'message', $1::text,
+            'agent', 'noop', 'thread_id', $2::text || case when $3::integer > 0 then (n % $3)::text end,
+            'delay_seconds', $4::float8)))
         from generate_series($5::integer, $6::integer - 1) n))"""
 
 FINISHED = """
     with numbered as (
-        select treadle.uuid7() as id, treadle.clock() as now from generate_series(1, $1)
+        select treadle.uuid7() as id, treadle.clock() as now from generate_series(1, $1::integer)
     ), messages as (
-        insert into treadle.messages (message_id, queue, agent, priority, rank, state, attempt, max_attempts, timeout_seconds,
-            last_seq, created_at, run_at, started_at, completed_at, worker_id, body, result)
-        select id, 'default', 'noop', 'normal', 1, 'completed', 1, 3, 60, 3, now, now, now, now, 'fill', to_jsonb($2::text),
-            '"ok"' from numbered
+        insert into treadle.messages (message_id, queue, agent, priority, rank, state, attempt, max_attempts,
+            timeout_seconds, last_seq, created_at, run_at, started_at, completed_at, worker_id, body, result)
+        select id, 'default', 'noop', 'normal', 1, 'completed', 1, 3, 60, 3, now, now, now, now, 'fill',
+            to_jsonb($2::text), '"ok"' from numbered
     ), counted as (
         insert into treadle.counters (queue, slot, completed) values ('default', '-infinity', $1)
     )
@@ -77,7 +78,9 @@ async def _share(
     batch: int = BATCH,
 ) -> None:
     starts = iter(range(0, count, batch))
-    connections = [await asyncpg.connect(dsn.replace("treadle@", "bench@"), command_timeout=120) for _ in range(writers)]
+    connections = [
+        await asyncpg.connect(dsn.replace("treadle@", "bench@"), command_timeout=120) for _ in range(writers)
+    ]
 
     async def work(sql: Any) -> None:
         for start in starts:

@@ -75,7 +75,7 @@ def cost(before: Reading, after: Reading, messages: int, each: str = "message") 
     figures["wal"] = Figure((after.wal - before.wal) / messages, f"B/{each}")
     figures["commits"] = Figure((after.commits - before.commits) / messages, f"/{each}")
     figures["round_trips"] = Figure((after.calls - before.calls) / messages, f"/{each}")
-    figures["others"] = Figure(max(0.0, others) / seconds / (psutil.cpu_count() or 1) * 100, "% of the machine")
+    figures["others"] = Figure(max(0.0, others) / seconds / (psutil.cpu_count() or 1) * 100, "% machine")
     return figures
 
 

@@ -85,6 +85,7 @@ class Crew:
     def __init__(self, folder: Path, dsn: str) -> None:
         self._folder = folder
         self._dsn = dsn
+        self._name = dsn.rpartition("/")[2]
         self._lifeline, self._held = os.pipe()
         self._children: list[Child] = []
 
@@ -150,8 +151,8 @@ class Crew:
         stdin: int = DEVNULL,
         stdout: int = DEVNULL,
     ) -> tuple[Process, Path]:
-        log = self._folder / f"{kind}-{len(self._children)}.log"
-        with open(log, "ab") as output:
+        log = self._folder / f"{self._name}-{kind}-{len(self._children)}.log"
+        with open(log, "ab") as output:  # noqa: ASYNC230  # a local file, opened once
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *arguments,

@@ -1,14 +1,16 @@
 """What was measured: rows of figures, as tables on the terminal and as JSON."""
 
+import re
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +31,9 @@ PACKAGES = (
 )
 
 
+COST = re.compile("cpu_|wal|commits|round_trips|others")
+
+
 class Figure(msgspec.Struct, frozen=True):
     value: float
     unit: str
@@ -44,7 +49,6 @@ class Row(msgspec.Struct, frozen=True):
     name: str
     figures: Figures
     repeats: list[dict[str, float]] = []
-    note: str = ""
 
 
 class Report(msgspec.Struct):
@@ -56,6 +60,8 @@ class Report(msgspec.Struct):
     rows: list[Row] = []
     targets: list[Verdict] = []
     skipped: list[str] = []
+    failed: list[str] = []
+    took: dict[str, float] = {}  # seconds by case, preparations included
     profiles: dict[str, list[dict[str, Any]]] = {}
 
     def find(self, case: str, name: str, figure: str) -> float | None:
@@ -90,7 +96,10 @@ def median(rounds: Sequence[Figures]) -> Figures:
 
 def show(report: Report, console: Console) -> None:
     for case in dict.fromkeys(row.case for row in report.rows):
-        console.print(_table(case, [row for row in report.rows if row.case == case]))
+        rows = [row for row in report.rows if row.case == case]
+        console.print(_table(case, rows, lambda name: not COST.match(name)))
+        if any(COST.match(name) for row in rows for name in row.figures):
+            console.print(_table(f"{case}: what a message costs (streaming: an event)", rows, COST.match, short=True))
     for title, statements in report.profiles.items():
         console.print(_profile(title, statements))
     judged = [verdict for verdict in report.targets if verdict.value is not None]
@@ -98,24 +107,33 @@ def show(report: Report, console: Console) -> None:
         console.print(_verdicts(judged))
     for skipped in report.skipped:
         console.print(f"[yellow]skipped[/]: {skipped}")
+    for failed in report.failed:
+        console.print(f"[red]failed[/]: {failed}")
     machine = report.machine
     console.print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {report.date}", style="dim")
 
 
-def _table(case: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=case, title_justify="left", title_style="bold")
-    table.add_column("")
-    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+def _table(title: str, rows: Sequence[Row], wanted: Callable[[str], Any], *, short: bool = False) -> Table:
+    """`wanted`: which figures are shown; `short`: units without what they are of, which the title says."""
+    table = Table(
+        title=f"\n{title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("", no_wrap=True)
+    names = [name for name in dict.fromkeys(name for row in rows for name in row.figures) if wanted(name)]
     units = {name: figure.unit for row in rows for name, figure in row.figures.items()}
     for name in names:
-        table.add_column(f"{name.replace('_', ' ')}\n{units[name]}", justify="right")
+        table.add_column(
+            f"{name.replace('_', ' ')}\n{units[name].partition('/')[0] if short else units[name]}", justify="right"
+        )
     for row in rows:
+        if not any(name in row.figures for name in names):
+            continue
         table.add_row(row.name, *(number(row.figures[name].value) if name in row.figures else "" for name in names))
     return table
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    table = Table("target", "", title="Reach", title_justify="left", title_style="bold")
+    table = Table("target", "", title="\nReach", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("measured", justify="right")
     table.add_column("wanted", justify="right")
     for verdict in verdicts:
@@ -126,7 +144,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _profile(title: str, statements: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("statement", title=f"{title}: where PostgreSQL's time goes", title_justify="left")
+    table = Table("statement", title=f"\n{title}: where PostgreSQL's time goes", title_justify="left")
     for name in ("calls", "total ms", "ms a call", "buffers a call"):
         table.add_column(name, justify="right")
     for statement in statements:

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -21,7 +20,10 @@ from bench.server import Server
 class Base:
     """A database, a connection of ours to it (as the role `bench`), and the processes that work on it."""
 
-    def __init__(self, sql: "asyncpg.Connection[asyncpg.Record]", dsn: str, crew: Crew, server: Server) -> None:
+    def __init__(
+        self, name: str, sql: "asyncpg.Connection[asyncpg.Record]", dsn: str, crew: Crew, server: Server
+    ) -> None:
+        self.name = name
         self.sql = sql
         self.dsn = dsn
         self.crew = crew
@@ -87,10 +89,10 @@ class Stage:
     def pick(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
-    def record(self, name: str, figures: Figures, repeats: list[Figures] | None = None, note: str = "") -> None:
-        """Add a row to the report."""
+    def record(self, name: str, figures: Figures, repeats: list[Figures] | None = None, *, part: str = "") -> None:
+        """Add a row to the report; `part` names a table of its own within the case."""
         rounds = [{key: figure.value for key, figure in figures.items()} for figures in repeats or ()]
-        self.report.rows.append(Row(self._case, name, figures, rounds, note))
+        self.report.rows.append(Row(self._case + part, name, figures, rounds))
         self.tell(name)
 
     def skip(self, what: str) -> None:
@@ -109,16 +111,14 @@ class Stage:
     @asynccontextmanager
     async def base(self, name: str, template: str = "treadle") -> AsyncIterator[Base]:
         """A database of this name for the time being; its processes are ended with it."""
-        name = re.sub(r"\W", "_", name)
+        name = "bench_" + re.sub(r"\W+", "_", name.lower())
         await self.server.create(name, template)
-        folder = Path(self.server.folder, f"logs-{name}")
-        folder.mkdir()
-        crew = Crew(folder, self.server.dsn(name))
+        crew = Crew(self.server.folder, self.server.dsn(name))
         sql = await self.server.connect(name)
         try:
             if self._profile:
                 await meter.forget(sql)
-            yield Base(sql, self.server.dsn(name), crew, self.server)
+            yield Base(name, sql, self.server.dsn(name), crew, self.server)
             if self._profile:
                 self.report.profiles[name] = await meter.profile(sql)
         finally:

@@ -29,7 +29,7 @@ TARGETS = (
     Target("submit: SQL function, messages/s", "submit", "SQL, batches of 1,000", "rate", ">=", 50_000),
     Target("drain: 1 worker process, messages/s", "drain", "1 worker", "rate", ">=", 10_000),
     Target("drain: 2 worker processes, messages/s", "drain", "2 workers", "rate", ">=", 13_000),
-    Target("drain: share of pgqueuer's rate in the same run", "peers", "treadle / pgqueuer", "rate", ">=", 0.8),
+    Target("drain: share of pgqueuer's rate in the same run", "peers: ratios", "treadle / pgqueuer", "rate", ">=", 0.8),
     Target("drain: CPU, all processes, us/message", "drain", "1 worker", "cpu_total", "<=", 200),
     Target("drain: WAL, B/message", "drain", "1 worker", "wal", "<=", 3_072),
     Target("threads: strict order, 10k messages, messages/s", "drain", "1,000 threads, 10k", "rate", ">=", 6_000),
@@ -43,8 +43,8 @@ TARGETS = (
     Target("streaming: memory of a stream, KiB", "streaming", "1,000 clients", "memory", "<=", 40),
     Target("streaming: events lost or doubled", "streaming", "1,000 clients", "lost", "<=", 0),
     Target("streaming: the same, half reconnecting", "streaming", "1,000 clients, half reconnecting", "lost", "<=", 0),
-    Target("flat: the worst growth, smallest to largest case", "flatness", "worst growth", "growth", "<=", 1.3),
-    Target("flat: the worst growth in the churn, start to end", "churn", "worst growth", "growth", "<=", 1.3),
+    Target("flat: the worst growth, smallest to largest case", "flatness: growth", "worst growth", "growth", "<=", 1.3),
+    Target("flat: the worst growth in the churn, start to end", "churn: growth", "worst growth", "growth", "<=", 1.3),
 )
 
 

@@ -18,7 +18,7 @@ import uvloop
 
 from service import config, logs, show
 from service.config import Settings
-from service.errors import ConfigError, Invalid, NotFound, SchemaError, TreadleError
+from service.errors import Invalid, NotFound, SchemaError, TreadleError
 from service.lifeline import follow_supervisor
 
 Answer = TypeVar("Answer")
@@ -36,12 +36,14 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except TreadleError as error:
             raise click.ClickException(str(error)) from error
+        except UnicodeEncodeError as error:
+            raise click.ClickException("The arguments must be valid UTF-8.") from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("treadle", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="treadle")
 @click.pass_context
 def main(ctx: click.Context) -> None:
@@ -52,8 +54,8 @@ def main(ctx: click.Context) -> None:
 
     \b
     Examples:
-      treadle up                               run everything on this machine
-      treadle send "Hello" --follow            submit a message and watch the answer
+      treadle up                       run everything on this machine
+      treadle send "Hello" --follow    submit a message and watch the answer
       treadle psql -c "table treadle.queue_overview"
     """
     settings = config.load(os.environ)
@@ -64,7 +66,15 @@ def main(ctx: click.Context) -> None:
 @main.command()
 @click.pass_obj
 def up(settings: Settings) -> None:
-    """Run PostgreSQL, the API and the workers until Ctrl-C."""
+    """Run PostgreSQL, the API and the workers until Ctrl-C.
+
+    One supervisor restarts whatever of them dies. With DATABASE_URL set, that server is used.
+
+    \b
+    Examples:
+      treadle up
+      PORT=9000 WORKERS=4 treadle up
+    """
     from service import supervisor
 
     sys.exit(supervisor.run(settings, os.environ, click.echo))
@@ -73,7 +83,12 @@ def up(settings: Settings) -> None:
 @main.command()
 @click.pass_obj
 def serve(settings: Settings) -> None:
-    """Run the API."""
+    """Run the API on HOST and PORT.
+
+    \b
+    Example:
+      DATABASE_URL=postgresql://me@db/treadle HOST=0.0.0.0 treadle serve
+    """
     from service.api.app import Api
 
     follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
@@ -87,7 +102,17 @@ def serve(settings: Settings) -> None:
 @main.command()
 @click.pass_obj
 def work(settings: Settings) -> None:
-    """Run one worker; SIGTERM drains it."""
+    """Run one worker; SIGTERM drains it.
+
+    It claims messages from QUEUES and runs up to WORKER_CONCURRENCY of them at once, with the agents of the modules
+    that AGENTS names. On SIGTERM or Ctrl-C it takes no more and lets them end; after SHUTDOWN_GRACE seconds, or on the
+    second signal, it hands them back.
+
+    \b
+    Examples:
+      treadle work
+      AGENTS=examples.summarise QUEUES=default,slow treadle work
+    """
     from service.agents import registry
     from service.worker.loop import Worker
 
@@ -98,20 +123,26 @@ def work(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()
+        # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
+        sys.stderr.flush()
+        os._exit(0)
 
     uvloop.run(run())
-    # A sync agent that ignores its end must not keep the process alive.
-    sys.stderr.flush()
-    os._exit(0)
 
 
 @main.command()
 @click.pass_obj
 def migrate(settings: Settings) -> None:
-    """Bring the database to this release and register the agents."""
+    """Bring the database to this release and register the agents.
+
+    Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm.
+
+    \b
+    Example:
+      DATABASE_URL=postgresql://owner@db/treadle treadle migrate
+    """
     from service.agents import registry
     from service.db.migrate import migrate as run_migration
-    from service.db.pool import Database
     from service.queues.store import QueueStore
 
     agents = registry.load(settings).rows()
@@ -121,16 +152,22 @@ def migrate(settings: Settings) -> None:
         await run_migration(dsn)
         async with _database(settings) as database:
             await QueueStore(database).register(agents)
-            assert isinstance(database, Database)
 
     uvloop.run(run())
+    click.echo("The database is ready.")
 
 
 @main.command()
 @as_json
 @click.pass_obj
 def check(settings: Settings, as_json: bool) -> None:
-    """Say whether the database is in order, and who works on it. Exit code 1 where it is not."""
+    """Say whether the database is in order, and who works on it. Exit code 1 where it is not.
+
+    \b
+    Examples:
+      treadle check
+      treadle check --json
+    """
     from service.db import schema
 
     async def run() -> dict[str, Any]:
@@ -157,22 +194,31 @@ def check(settings: Settings, as_json: bool) -> None:
 @main.command()
 @click.pass_obj
 def dsn(settings: Settings) -> None:
-    """Print the connection string."""
+    """Print the connection string.
+
+    \b
+    Example:
+      pg_dump "$(treadle dsn)" > backup.sql
+    """
     click.echo(_dsn(settings))
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
-    """Open psql on the database; takes psql's own arguments."""
-    program: str | Path | None = shutil.which("psql")
-    if settings.database_url is None:
+    """Open psql on the database; takes psql's own arguments.
+
+    \b
+    Examples:
+      treadle psql
+      treadle psql -c "table treadle.queue_overview"
+    """
+    program: str | Path | None = shutil.which("psql") if settings.database_url is not None else None
+    if program is None:
         from service.embedded import Embedded
 
         program = Embedded(settings.treadle_home).binary("psql")
-    if program is None:
-        raise ConfigError("There is no psql on this machine.")
     sys.exit(subprocess.call([program, _dsn(settings), *arguments]))
 
 
@@ -195,7 +241,14 @@ def send(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Submit a message; prints its id."""
+    """Submit a message; prints its id, or with --follow its answer.
+
+    \b
+    Examples:
+      treadle send "Hello" --follow
+      treadle send "And then?" --thread trip --priority high
+      treadle send "one two three" --agent echo --metadata '{"delay_ms": 200}'
+    """
     from service.db.notifier import Notifier
     from service.messages.model import NewMessage
     from service.messages.store import MessageStore
@@ -224,7 +277,15 @@ def send(
 @as_json
 @click.pass_obj
 def tail(settings: Settings, message_id: UUID, as_json: bool) -> None:
-    """Print a message's answer from its start, as it comes; exit code 1 where it fails."""
+    """Print a message's answer from its start, as it comes; exit code 1 where it fails.
+
+    With --json each event is a line.
+
+    \b
+    Examples:
+      treadle tail 01890a5d-ac96-774b-bcce-b302099a8057
+      treadle tail "$(treadle send "Hello")" --json
+    """
     sys.exit(0 if uvloop.run(_follow(settings, message_id, as_json)) else 1)
 
 
@@ -232,21 +293,28 @@ def tail(settings: Settings, message_id: UUID, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def queues(settings: Settings, as_json: bool) -> None:
-    """List the queues with their figures."""
+    """List the queues with their figures.
+
+    queued: all that waits; ready: what a worker could claim now; running: what workers are at.
+
+    \b
+    Examples:
+      treadle queues
+      treadle queues --json
+    """
     from service.queues.store import QueueStore
 
     rows = _ask(settings, lambda database: QueueStore(database).all())
-    columns = (
-        "name",
-        "paused",
-        "depth",
-        "visible",
-        "in_flight",
-        "completed",
-        "failed",
-        "cancelled",
-        "throughput_per_minute",
-    )
+    columns = {
+        "queue": "name",
+        "queued": "depth",
+        "ready": "visible",
+        "running": "in_flight",
+        "completed": "completed",
+        "failed": "failed",
+        "per minute": "throughput_per_minute",
+        "paused": "paused",
+    }
     show.as_json(rows) if as_json else show.table(rows, columns, "There are no queues yet.")
 
 
@@ -255,11 +323,21 @@ def queues(settings: Settings, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def threads(settings: Settings, limit: int, as_json: bool) -> None:
-    """List the threads, the last active first."""
+    """List the threads, the last active first.
+
+    \b
+    Example:
+      treadle threads --limit 5
+    """
     from service.threads.store import ThreadStore
 
     rows, _ = _ask(settings, lambda database: ThreadStore(database).newest(limit, None))
-    columns = ("thread_id", "message_count", "last_activity", "last_message_preview")
+    columns = {
+        "thread": "thread_id",
+        "messages": "message_count",
+        "last active": "last_activity",
+        "last message": "last_message_preview",
+    }
     show.as_json(rows) if as_json else show.table(rows, columns, "There are no threads yet.")
 
 
@@ -269,22 +347,38 @@ def threads(settings: Settings, limit: int, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: bool) -> None:
-    """List what failed for good, the newest first."""
+    """List what failed for good, the newest first.
+
+    \b
+    Examples:
+      treadle dead-letters
+      treadle dead-letters --queue default --limit 5 --json
+      treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
+    """
     from service.queues.store import QueueStore
 
     if ctx.invoked_subcommand is None:
         rows = _ask(ctx.obj, lambda database: QueueStore(database).dead_letters(queue, limit))
-        columns = ("message_id", "queue", "agent", "attempts", "dead_at", "reason")
+        columns = {"message": "message_id", "agent": "agent", "attempts": "attempts", "reason": "reason"}
         show.as_json(rows) if as_json else show.table(rows, columns, "There are no dead letters.")
 
 
 @dead_letters.command()
 @click.argument("message_id", type=click.UUID)
+@as_json
 @click.pass_obj
-def redrive(settings: Settings, message_id: UUID) -> None:
-    """Give a failed message a new life."""
-    _ask(settings, lambda database: database.fetchval("select treadle.redrive($1)", message_id, repeatable=False))
-    click.echo(f"{message_id} is queued again.")
+def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
+    """Give a failed message a new life: its failures are forgiven, its attempts keep counting.
+
+    \b
+    Example:
+      treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
+    """
+    call = "select treadle.redrive($1)"
+    state = _ask(settings, lambda database: database.fetchval(call, message_id, repeatable=False))
+    show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
+        f"{message_id} is {state} again."
+    )
 
 
 def _dsn(settings: Settings) -> str:
@@ -326,7 +420,7 @@ async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
         listener = Listener(settings.listen_database_url or _dsn(settings), {EVENTS: feed.receive}, feed.wake_all)
         listening = asyncio.create_task(listener.run())
         try:
-            seq = 0
+            seq, streamed = 0, False
             with feed.subscribe(message_id) as wake:
                 while True:
                     wake.clear()
@@ -334,8 +428,8 @@ async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
                     if entries is None:
                         raise NotFound(f"There is no message {message_id}.")
                     for entry in entries:
-                        seq = entry.seq
-                        _print_event(entry.type, entry.seq, entry.data, as_json)
+                        seq, streamed = entry.seq, entry.type == "chunk" or (streamed and entry.type != "retry")
+                        _print_event(entry.type, entry.seq, entry.data, streamed, as_json)
                         if entry.last:
                             return entry.type == "done"
                     if not entries:
@@ -345,14 +439,16 @@ async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
             listening.cancel()
 
 
-def _print_event(kind: str, seq: int, data: str, as_json: bool) -> None:
+def _print_event(kind: str, seq: int, data: str, streamed: bool, as_json: bool) -> None:
+    """`streamed`: this attempt's answer came in chunks, the result need not be shown."""
     content = json.loads(data)
     if as_json:
         show.as_json({"seq": seq, "type": kind, "data": content})
     elif kind == "chunk":
         click.echo(content["chunk"], nl=False)
     elif kind == "done":
-        click.echo()
+        result = "" if streamed or content["result"] is None else content["result"]
+        click.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
     elif kind in {"retry", "error", "cancelled"}:
         click.echo(f"\n[{kind}] {content.get('error', '')}".rstrip(), err=True)
 

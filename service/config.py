@@ -5,7 +5,7 @@ They are read once, in `cli`, into one frozen Struct that is handed down. Names 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -13,8 +13,9 @@ from msgspec import Meta
 
 from service.errors import ConfigError
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+QueueName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: AtLeastOne = 1_000_000
     keepalive_interval: Positive = 15.0  # seconds between comments on a silent stream
 
-    queues: tuple[str, ...] = ("default",)  # what a worker claims from
+    queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # what a worker claims from
     workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
     agents: tuple[str, ...] = ()  # modules with @agent functions
@@ -74,8 +75,12 @@ def load(environ: Mapping[str, str]) -> Settings:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`").partition("[")[0].upper() or "the settings"
-        raise ConfigError(f"{name}: {reason}.") from None
+        name = path.rstrip("`").partition("[")[0]
+        if choices := get_args(get_type_hints(Settings)[name]):
+            reason = reason.replace("Invalid enum value", f"Expected one of {', '.join(map(str, choices))}, got")
+        raise ConfigError(f"{name.upper()}: {reason}.") from None
+    if settings.worker_timeout < 2 * settings.heartbeat_interval:
+        raise ConfigError("WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, else the living look dead.")
     if settings.database_pooler == "transaction" and settings.listen_database_url is None:
         # LISTEN and the lock that tells a worker's death belong to a session, which such a pooler does not keep.
         raise ConfigError("LISTEN_DATABASE_URL: needed, past the pooler, where DATABASE_POOLER is transaction.")
@@ -87,8 +92,8 @@ def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
         return {}
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"TREADLE_CONFIG: {path} cannot be read: {error}") from None
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"TREADLE_CONFIG: {path} cannot be read: {' '.join(str(error).split())}.") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -100,4 +105,6 @@ def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
 
 
 def _decode_path(kind: type, value: object) -> object:
-    return Path(str(value)) if kind is Path else value
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError("Expected a path")
+    return Path(value)

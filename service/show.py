@@ -1,6 +1,6 @@
 """What the CLI prints: tables for people, JSON for machines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PREVIEW = 60  # characters of a text in a table
 
@@ -17,17 +18,20 @@ def as_json(value: Any) -> None:
     click.echo(msgspec.json.encode(value))
 
 
-def table(rows: Sequence[Any], columns: Sequence[str], empty: str) -> None:
-    """Structs as a table of the named fields; `empty` is said when there are none."""
+def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
+    """Structs as a table; `columns` maps a header to its field; `empty` is said when there are none. Texts give way
+    where the terminal is narrow."""
     if not rows:
         click.echo(empty)
         return
     grid = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        first = getattr(rows[0], column)
-        grid.add_column(column, justify="right" if isinstance(first, int | float) else "left", overflow="fold")
+    for header, field in columns.items():
+        values = [getattr(row, field) for row in rows]
+        number = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        text = any(isinstance(value, str | dict | list) for value in values)
+        grid.add_column(header, justify="right" if number else "left", no_wrap=not text, overflow="fold")
     for row in rows:
-        grid.add_row(*(_cell(getattr(row, column)) for column in columns))
+        grid.add_row(*(Text(_cell(getattr(row, field))) for field in columns.values()))
     Console(soft_wrap=False).print(grid)
 
 
@@ -47,12 +51,6 @@ def _cell(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = (
-        value
-        if isinstance(value, str)
-        else msgspec.json.encode(value).decode()
-        if isinstance(value, dict | list)
-        else str(value)
-    )
-    text = text.replace("\n", " ").replace("[", "\\[")
+    text = msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
+    text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= PREVIEW else text[: PREVIEW - 1] + "…"

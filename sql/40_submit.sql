@@ -46,6 +46,7 @@ declare
     v_lock_timeout text;
     v_known uuid[];          -- already there: a repeated submit
     v_wanted text[];         -- threads
+    v_new text[];            -- those that are not there yet
     v_busy text[] := '{}';   -- threads locked by others
     v_threads bigint[];      -- surrogate keys, parallel to the next five
     v_names text[];
@@ -107,13 +108,14 @@ begin
         if patient then
             perform from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted) order by t.id for no key update;
         else
-            if exists (select from unnest(v_wanted) w where w is not null and not exists (
-                    select from treadle.threads t where t.tenant = p_tenant and t.thread_id = w)) then
-                begin  -- somebody may be making the same thread in a transaction that goes on: a moment, then it is busy
+            select array_agg(w order by w) into v_new from unnest(v_wanted) w
+                where w is not null and not exists (select from treadle.threads t where t.tenant = p_tenant and t.thread_id = w);
+            if v_new is not null then
+                begin  -- somebody may be making one of them in a transaction that goes on: after a moment, all new ones are busy
                     v_lock_timeout := current_setting('lock_timeout');
                     perform set_config('lock_timeout', '100ms', true);
                     insert into treadle.threads (tenant, thread_id, created_at, last_activity)
-                        select p_tenant, w, v_now, v_now from unnest(v_wanted) w where w is not null order by w on conflict do nothing;
+                        select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
                     perform set_config('lock_timeout', v_lock_timeout, true);
                 exception when lock_not_available then null;
                 end;

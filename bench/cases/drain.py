@@ -2,7 +2,7 @@
 
 from bench import fill, meter
 from bench.processes import BenchError
-from bench.report import Figure, Figures
+from bench.report import Figure, Figures, median
 from bench.stage import Base, Stage, rate
 
 LIMIT = 180.0  # seconds for one round
@@ -83,8 +83,6 @@ async def _beside_hot(stage: Stage) -> None:
             stage.tell(f"beside a hot thread ({n + 1})")
             alone = await drain(base, others, threads=1_000)
             rounds.append(await _with_hot(base, hot, others) | {"alone": alone["rate"]})
-        from bench.report import median
-
         figures = median(rounds)
         figures["share"] = Figure(figures["rate"].value / figures["alone"].value, "x")
         stage.record("beside a hot thread", figures, rounds)

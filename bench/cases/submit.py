@@ -22,12 +22,12 @@ async def run(stage: Stage) -> None:
         times = stage.pick(3, 1)
         single = json.dumps({"message": BODY, "agent": "noop"})
 
-        for connections, full, quick in ((1, 2_000, 300), (16, 8_000, 1_500), (64, 15_000, 3_000)):
+        for connections, full, quick in ((1, 1_000, 100), (16, 5_000, 800), (64, 10_000, 2_000)):
             requests = stage.pick(full, quick)
             config = _config(port, connections, requests, "/messages", single)
             await _posts(stage, base, f"POST, {connections} connection{'s' * (connections > 1)}", config, 1, times)
 
-        requests = stage.pick(40, 8)
+        requests = stage.pick(30, 4)
         for name, threads in (("batch of 1,000", 0), ("batch of 1,000 into threads", 1_000)):
             batch = [
                 {"message": BODY, "agent": "noop"} | ({"thread_id": f"b{n % threads}"} if threads else {})
@@ -36,7 +36,7 @@ async def run(stage: Stage) -> None:
             config = _config(port, 2, requests, "/messages/batch", json.dumps({"messages": batch}))
             await _posts(stage, base, name, config, 1_000, times)
 
-        batches = stage.pick(60, 10)
+        batches = stage.pick(40, 4)
         for name, ids, threads in (
             ("SQL, batches of 1,000", True, 0),
             ("SQL, batches of 1,000, ids made by it", False, 0),
@@ -48,7 +48,7 @@ async def run(stage: Stage) -> None:
     async with stage.base("submit_and_work") as base:
         await base.worker()
         _, port = await base.crew.api()
-        config = _config(port, 64, stage.pick(15_000, 3_000), "/messages", single)
+        config = _config(port, 64, stage.pick(10_000, 2_000), "/messages", single)
         await _posts(stage, base, "POST, 64 connections, a worker draining", config, 1, times)
 
 

@@ -1,11 +1,12 @@
-"""Many SSE clients: each reads its message's stream to the end and looks at every event; some reconnect again and again.
+"""Many SSE clients: each reads its message's stream to the end and looks at every event; some reconnect all the time.
 
-config: port, ids (one for each client), reconnecting (how many clients), reconnect_seconds, from_ns (chunks emitted before are
-left out of the latencies), seconds (limit). Answer: chunks, missing, doubled, unfinished, reconnects, p50 and p99 in ms from
-emission to socket, first_ns (first emission), last_ns (last arrival).
+config: port, ids (one for each client), reconnecting (how many clients), reconnect_seconds, from_ns (chunks emitted
+before are left out of the latencies), seconds (limit). Answer: chunks, missing, doubled, unfinished, reconnects, p50
+and p99 in ms from emission to socket, first_ns (first emission), last_ns (last arrival).
 """
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -121,10 +122,8 @@ async def read(config: Any, go: Go) -> Any:
         if n >= 50:
             await tally.connected.acquire()  # at most 50 being opened at once
     await go()
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(tally.over.wait(), config["seconds"])
-    except TimeoutError:
-        pass
     taken = sorted(tally.taken) or [0]
     return {
         "chunks": tally.chunks,

@@ -4,6 +4,9 @@ metadata.system sets the system prompt, metadata.max_tokens the longest answer. 
 retries, and a Retry-After of the API is obeyed.
 """
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from service.agents.contract import Agent, Context, Rejected, RetryAfter
@@ -22,6 +25,7 @@ def make(api_key: str | None, base_url: str | None, model: str) -> Agent:
     client = anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, max_retries=0)
 
     async def claude(context: Context, text: str) -> str:
+        whole = False
         try:
             async with client.messages.stream(
                 model=model,
@@ -29,15 +33,20 @@ def make(api_key: str | None, base_url: str | None, model: str) -> Agent:
                 messages=await _conversation(context, text),
                 system=_system(context) or anthropic.omit,
             ) as stream:
-                async for piece in stream.text_stream:
-                    await context.emit(piece)
+                async for event in stream:
+                    if event.type == "text":
+                        await context.emit(event.text)
+                    whole = whole or event.type == "message_stop"
+                if not whole:
+                    # The connection ended early but cleanly: the SDK raises nothing, yet this is no answer.
+                    raise ConnectionError("The stream ended before the answer did.")
                 answer = await stream.get_final_message()
         except anthropic.APIStatusError as error:
             raise _verdict(error) from error
+        except anthropic.APIConnectionError as error:
+            reason = str(error.__cause__ or error).rstrip(".")
+            raise ConnectionError(f"The Anthropic API cannot be reached: {reason}.") from error
         context.usage(model=answer.model, stop_reason=answer.stop_reason, **answer.usage.model_dump(exclude_none=True))
-        if answer.stop_reason is None:
-            # The connection ended early but cleanly: the SDK raises nothing, yet this is no answer.
-            raise ConnectionError("The stream ended before the answer did.")
         return "".join(block.text for block in answer.content if block.type == "text")
 
     return Agent(NAME, claude, description=_claude_doc)
@@ -51,14 +60,28 @@ async def _without_key(context: Context, text: str) -> str:
 
 
 def _verdict(error: Any) -> Exception:
-    """What a status of the API means for the message: later, by backoff, or never."""
-    reason = f"The Anthropic API answered {error.status_code}: {error.message}"
-    delay = error.response.headers.get("retry-after", "")
-    if delay.replace(".", "", 1).isdigit():
-        return RetryAfter(float(delay), reason)
-    if error.status_code in {408, 409, 429} or error.status_code >= 500:
-        return ConnectionError(reason)
-    return Rejected(reason)
+    """What an error of the API means for the message: later, by backoff, or never."""
+    said = (error.api_message or error.message).rstrip(".")
+    if error.status_code < 400:  # an error event in the middle of a stream
+        return ConnectionError(f"The Anthropic API broke off its answer: {said}.")
+    reason = f"The Anthropic API answered {error.status_code}: {said}."
+    if error.status_code < 500 and error.status_code not in {408, 409, 429}:
+        return Rejected(reason)
+    delay = _retry_after(error.response.headers)
+    return ConnectionError(reason) if delay is None else RetryAfter(delay, reason)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, of either form that RFC 9110 allows; None where there is no such header, or none that makes sense."""
+    value = headers.get("retry-after", "")
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # no date, or one without a time zone
+        return None
 
 
 def _max_tokens(context: Context) -> int:

@@ -51,8 +51,9 @@ def load(settings: Settings) -> Registry:
     for name in settings.agents:
         try:
             module = importlib.import_module(name)
-        except Exception as error:
-            raise ConfigError(f"AGENTS: the module {name} cannot be imported: {error}.") from error
+        except (Exception, SystemExit) as error:
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise ConfigError(f"AGENTS: the module {name} cannot be imported: {reason}.") from error
         found = [value for value in vars(module).values() if isinstance(value, Agent)]
         if not found:
             raise ConfigError(f"AGENTS: the module {name} has no @agent function.")

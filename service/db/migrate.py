@@ -86,7 +86,11 @@ def _upgrade_tables(dsn: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["dsn"] = dsn
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except Exception as error:  # SQLAlchemy wraps what asyncpg raised twice over
+        cause = getattr(getattr(error, "orig", None), "__cause__", None)
+        raise (cause if isinstance(cause, asyncpg.PostgresError) else error) from None
 
 
 async def _apply_functions(connection: Connection) -> None:
@@ -94,13 +98,6 @@ async def _apply_functions(connection: Connection) -> None:
         await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
         for path in sorted(SQL.glob("*.sql")):
             await connection.execute(path.read_text(encoding="utf-8"))
-        # Every function of this release was just written by this transaction; what was not belongs to an older one.
-        stale = await connection.fetch(
-            "select p.oid::regprocedure::text as name from pg_proc p"
-            " where p.pronamespace = 'treadle'::regnamespace and p.xmin <> pg_current_xact_id()::xid"
-        )
-        for row in stale:
-            await connection.execute(f"drop function {row['name']}")
         await connection.execute("select treadle.ensure_partitions(), treadle.create_queue('default')")
         await connection.execute(
             "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2),"

@@ -1,3 +1,201 @@
-from sqlalchemy import MetaData
+"""The tables as SQLAlchemy knows them: what Alembic compares a database with to draft the next migration.
+
+The migrations are what makes tables; a test keeps these the same. CHECKs, comments and storage are said only there.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, UUID
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(schema="treadle")
+
+Type = TypeEngine[Any] | type[TypeEngine[Any]]
+Time = TIMESTAMP(timezone=True)
+
+
+def key(name: str, type: Type, *more: Any) -> Column[Any]:
+    """A column of the primary key."""
+    return Column(name, type, *more, primary_key=True)
+
+
+def must(name: str, type: Type, default: str | None = None, *more: Any) -> Column[Any]:
+    """A column that is never null; `default` is SQL."""
+    return Column(name, type, *more, nullable=False, server_default=None if default is None else text(default))
+
+
+def may(name: str, type: Type) -> Column[Any]:
+    """A column that may be null."""
+    return Column(name, type)
+
+
+def tenant(primary_key: bool = False) -> Column[Any]:
+    return Column("tenant", Text, nullable=False, server_default=text("'default'"), primary_key=primary_key)
+
+
+meta = Table("meta", metadata, key("name", Text), tenant(), must("value", Text))
+
+queues = Table(
+    "queues", metadata, key("queue", Text), tenant(), must("paused", Boolean, "false"), must("created_at", Time)
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    tenant(primary_key=True),
+    key("agent", Text),
+    must("queue", Text, None, ForeignKey("treadle.queues.queue")),
+    must("timeout_seconds", Double),
+    must("max_attempts", Integer),
+    must("is_default", Boolean, "false"),
+    may("input", JSONB),
+    must("description", Text, "''"),
+    must("registered_at", Time),
+    Index("agents_default", "tenant", unique=True, postgresql_where=text("is_default")),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    key("id", BigInteger, Identity(always=True)),
+    tenant(),
+    must("thread_id", Text),
+    must("last_ord", BigInteger, "0"),
+    may("turn", UUID),
+    must("completed", BigInteger, "0"),
+    must("failed", BigInteger, "0"),
+    must("cancelled", BigInteger, "0"),
+    must("created_at", Time),
+    must("last_activity", Time),
+    must("metadata", JSONB, "'{}'"),
+    UniqueConstraint("tenant", "thread_id", name="threads_tenant_thread_id_key"),
+    Index("threads_recent", "tenant", text("last_activity DESC"), text("id DESC")),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    key("message_id", UUID),
+    tenant(),
+    may("thread", BigInteger),
+    may("ord", BigInteger),
+    must("aside", Boolean, "false"),
+    must("queue", Text),
+    may("lane", Text),
+    may("lane_id", BigInteger),
+    must("agent", Text),
+    must("priority", Text),
+    must("rank", SmallInteger),
+    must("state", Text),
+    may("hold", Text),
+    must("attempt", Integer, "0"),
+    must("failures", Integer, "0"),
+    must("losses", Integer, "0"),
+    must("max_attempts", Integer),
+    must("timeout_seconds", Double),
+    must("last_seq", Integer, "1"),
+    must("created_at", Time),
+    must("run_at", Time),
+    may("started_at", Time),
+    may("completed_at", Time),
+    may("worker_id", Text),
+    must("body", JSONB),
+    must("metadata", JSONB, "'{}'"),
+    may("result", JSONB),
+    may("error", Text),
+    may("usage", JSONB),
+    Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
+    Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
+    Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    key("message_id", UUID),
+    tenant(),
+    must("lease", UUID),
+    must("worker_id", Text),
+    may("thread", BigInteger),
+    must("last_seq", Integer),
+    must("cancel_requested", Boolean, "false"),
+    must("claimed_at", Time),
+    must("expires_at", Time),
+    Index("leases_worker", "worker_id", "claimed_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    key("message_id", UUID),
+    key("seq", Integer),
+    tenant(),
+    may("thread", BigInteger),
+    may("thread_pos", BigInteger),
+    must("type", Text),
+    may("data", JSONB),
+    must("created_at", Time),
+    Index("events_thread", "thread", "thread_pos", postgresql_where=text("thread is not null")),
+    postgresql_partition_by="range (message_id)",
+)
+
+thread_log = Table("thread_log", metadata, key("thread", BigInteger), tenant(), must("last_pos", BigInteger))
+
+counters = Table(
+    "counters",
+    metadata,
+    key("id", BigInteger, Identity(always=True)),
+    tenant(),
+    must("queue", Text),
+    must("slot", Time),
+    must("queued", BigInteger, "0"),
+    must("processing", BigInteger, "0"),
+    must("completed", BigInteger, "0"),
+    must("failed", BigInteger, "0"),
+    must("cancelled", BigInteger, "0"),
+    must("busy", Double, "0"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    key("worker_id", Text),
+    tenant(),
+    must("host", Text),
+    must("pid", Integer),
+    must("queues", ARRAY(Text)),
+    must("concurrency", Integer),
+    must("in_flight", Integer, "0"),
+    must("started_at", Time),
+    must("heartbeat_at", Time),
+    must("beating_since", Time),
+    may("server_started", Time),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    tenant(primary_key=True),
+    key("key", Text),
+    must("request_hash", LargeBinary),
+    may("answer", JSONB),
+    must("created_at", Time),
+    Index("idempotency_age", "created_at"),
+)

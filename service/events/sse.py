@@ -7,6 +7,7 @@ state.
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -154,7 +155,7 @@ class _Waiting:
     @property
     def pause(self) -> float:
         """Seconds until there may be something to tell."""
-        return max(0.0, self._next - time.monotonic()) if self._queued else WAITING_EVERY
+        return max(0.0, self._next - time.monotonic()) if self._queued else math.inf
 
     def see(self, event: str) -> None:
         self._queued = event in {"queued", "retry"}

@@ -88,6 +88,8 @@ class Attempt:
         agent = self._tools.registry.get(self.claim.agent)
         if agent is None:
             return self._failed(LookupError(f"this worker has no agent {self.claim.agent!r}"))
+        if self._stopped.done():
+            return self._interrupted(self._stopped.result())
         task = asyncio.create_task(self._call(agent))
         either: set[asyncio.Future[Any]] = {task, self._stopped}
         await asyncio.wait(either, timeout=self.claim.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -109,6 +111,9 @@ class Attempt:
                 extra={"message_id": str(self.claim.message_id), "agent": agent.name},
             )
             task.add_done_callback(lambda ignored: ignored.cancelled() or ignored.exception())
+        return self._interrupted(reason)
+
+    def _interrupted(self, reason: str | Exception) -> Outcome | None:
         if isinstance(reason, Exception):
             return self._failed(reason)
         return {"cancelled": CANCELLED, "released": RELEASED}.get(reason)

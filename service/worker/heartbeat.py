@@ -38,18 +38,20 @@ class Pulse:
         self._describe = describe
         self._claiming_since = claiming_since
         self._judge = judge
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     def now(self) -> None:
         """Beat at once: somebody hinted at a cancellation. From any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: we are stopping
-            self._loop.call_soon_threadsafe(self._wake.set)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: we are stopping
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     async def stop(self) -> None:
         self._stopping = True
@@ -57,6 +59,7 @@ class Pulse:
         await asyncio.to_thread(self._thread.join, 5)
 
     def _run(self) -> None:
+        assert self._loop is not None
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._beat())

@@ -1,0 +1,51 @@
+"""Latency when idle: one message at a time, from the first byte of the POST to the first chunk and to `done`."""
+
+import json
+
+from bench import meter
+from bench.report import Figure, Figures
+from bench.sample import BODY, percentile
+from bench.stage import Stage
+
+LIMIT = 120.0
+PAUSE = 0.02  # seconds between two messages
+
+# What of it is waiting for a worker, and what the attempt itself takes.
+STEPS = """
+    select extract(epoch from started_at - created_at)::float8 * 1000 as pickup,
+        extract(epoch from completed_at - started_at)::float8 * 1000 as attempt
+    from treadle.messages order by created_at desc limit $1"""
+
+
+async def run(stage: Stage) -> None:
+    messages = stage.pick(300, 60)
+    async with stage.base("latency") as base:
+        await base.worker()
+        _, port = await base.crew.api()
+        config = {
+            "port": port,
+            "messages": messages,
+            "warmup": 30,
+            "pause": PAUSE,
+            "body": json.dumps({"message": BODY, "agent": "hello"}),
+        }
+        stage.tell(f"{messages} messages, one at a time")
+        client = await base.client("bench.clients.one_by_one", config)
+        before = await base.read()
+        answer = await client.run(LIMIT)
+        after = await base.read()
+        rows = await base.sql.fetch(STEPS, messages)
+        for name, key in (("POST accepted", "accepted"), ("first chunk", "first"), ("done", "done")):
+            extra = meter.cost(before, after, messages) if key == "done" else {}
+            stage.record(name, _spread(answer[key]) | extra)
+        for name, key in (("of it: waiting for a worker", "pickup"), ("of it: the attempt", "attempt")):
+            stage.record(name, _spread([row[key] for row in rows]))
+
+
+def _spread(taken: list[float]) -> Figures:
+    taken = sorted(taken)
+    return {
+        "p50": Figure(percentile(taken, 0.5), "ms"),
+        "p99": Figure(percentile(taken, 0.99), "ms"),
+        "max": Figure(taken[-1], "ms"),
+    }

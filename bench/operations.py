@@ -1,0 +1,109 @@
+"""The calls whose time must not depend on how much there is: what a worker, a client and a dashboard do, each by the
+service's own statement."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Awaitable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import uuid_utils.compat as uuid
+
+from bench.sample import BODY
+from service.db.pool import Database
+from service.messages.store import MessageStore
+from service.queues.leases import Finish, LeaseStore
+from service.queues.model import Claim
+from service.queues.store import QueueStore
+
+BATCH = 100
+WORKER = "bench"
+LEASE_SECONDS = 3600.0
+
+BUFFERS = """
+    select coalesce(sum(s.shared_blks_hit + s.shared_blks_read), 0)::bigint from pg_stat_statements s
+    join pg_database d on d.oid = s.dbid
+    where d.datname = current_database() and s.toplevel and s.userid <> 'bench'::regrole"""
+
+
+class Round:
+    """One turn of the life of 101 messages, each step timed. The queue is as long after it as before, but for one."""
+
+    def __init__(self, database: Database, sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._database = database
+        self._sql = sql
+        self._messages = MessageStore(database, _Silent(), max_queue_size=100_000_000)  # type: ignore[arg-type]
+        self._queues = QueueStore(database)
+        self._leases = LeaseStore(database)
+        self.taken: dict[str, list[float]] = defaultdict(list)  # milliseconds
+        self.touched: dict[str, list[float]] = defaultdict(list)  # buffers
+        self._counting = False
+        self._newest: UUID | None = None
+
+    async def turn(self, *, counting: bool = False) -> None:
+        """`counting`: count buffers instead of time."""
+        self._counting = counting
+        await self._step("submit(1)", self._submit(1))
+        await self._step("submit(100)", self._submit(BATCH))
+        assert self._newest is not None
+        await self._step("queue_position", self._position(self._newest))
+        await self._step("status", self._messages.status(self._newest))
+        await self._step("GET /queue", self._queues.overview())
+        claims = await self._step("claim(100)", self._claim(BATCH))
+        await self._step("finish(100)", self._finish(claims))
+
+    def forget(self) -> None:
+        self.taken.clear()
+        self.touched.clear()
+
+    async def chores(self) -> None:
+        """What a janitor does every second."""
+        await self._leases.fold_counters()
+        await self._leases.admit_due()
+
+    async def _step(self, name: str, call: Awaitable[Any]) -> Any:
+        if self._counting:
+            before = await self._sql.fetchval(BUFFERS)
+            answer = await call
+            self.touched[name].append(await self._sql.fetchval(BUFFERS) - before)
+            return answer
+        began = time.perf_counter()
+        answer = await call
+        self.taken[name].append((time.perf_counter() - began) * 1000)
+        return answer
+
+    async def _submit(self, quantity: int) -> None:
+        ids = [uuid.uuid7() for _ in range(quantity)]
+        messages = [{"message_id": str(message_id), "message": BODY, "agent": "noop"} for message_id in ids]
+        await self._database.fetch(
+            "select * from treadle.submit_many($1::jsonb, $2, false, $3, $4, $5)",
+            json.dumps(messages),
+            "default",
+            100_000_000,
+            False,
+            "200ms",
+        )
+        self._newest = ids[-1]
+
+    async def _position(self, message_id: UUID) -> None:
+        await self._database.fetchval("select treadle.queue_position($1)", message_id)
+
+    async def _claim(self, quantity: int) -> list[Claim]:
+        return await self._leases.claim(WORKER, ["default"], quantity, LEASE_SECONDS, False)
+
+    async def _finish(self, claims: list[Claim]) -> None:
+        finishes = [
+            Finish(c.message_id, c.lease, "completed", '"ok"', None, None, None, None, c.last_seq + 1, ())
+            for c in claims
+        ]
+        answers = await self._leases.finish(finishes, False, 3)
+        assert all(answer.status == "completed" for answer in answers)
+
+
+class _Silent:
+    """Stands in for the notifier: nobody listens."""
+
+    def hint(self, channel: str, item: str) -> None:
+        pass

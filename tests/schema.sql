@@ -1,0 +1,756 @@
+CREATE SCHEMA treadle;
+COMMENT ON SCHEMA treadle IS 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
+CREATE FUNCTION treadle._admit(ids uuid[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer, p_lease_seconds double precision, p_now timestamp with time zone, OUT taken uuid[], OUT seen integer, OUT last bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._dead_letters(queue text, quantity integer, before bigint DEFAULT NULL::bigint) RETURNS TABLE(dlq_id bigint, dead_at timestamp with time zone, body jsonb)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+CREATE TABLE treadle.messages (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread bigint,
+    ord bigint,
+    aside boolean DEFAULT false NOT NULL,
+    queue text NOT NULL,
+    lane text,
+    lane_id bigint,
+    agent text NOT NULL,
+    priority text NOT NULL,
+    rank smallint NOT NULL,
+    state text NOT NULL,
+    hold text,
+    attempt integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    losses integer DEFAULT 0 NOT NULL,
+    max_attempts integer NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    last_seq integer DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    worker_id text,
+    body jsonb NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    result jsonb,
+    error text,
+    usage jsonb,
+    CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
+    CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text]))),
+    CONSTRAINT messages_lane CHECK ((((lane IS NULL) = (lane_id IS NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
+    CONSTRAINT messages_lane_check CHECK ((lane = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text, 'dlq'::text]))),
+    CONSTRAINT messages_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT messages_over CHECK (((completed_at IS NOT NULL) = (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))),
+    CONSTRAINT messages_place CHECK (((thread IS NULL) = (ord IS NULL))),
+    CONSTRAINT messages_priority_check CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
+    CONSTRAINT messages_rank_check CHECK (((rank >= '-1'::integer) AND (rank <= 2))),
+    CONSTRAINT messages_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'processing'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+)
+WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.messages IS 'What clients asked agents to do. No indexed column changes on claim and finish, so both stay HOT updates';
+COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key: the thread''s row is locked by whoever writes here';
+COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, given under the thread''s row lock';
+COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread, but takes no turn in it';
+COMMENT ON COLUMN treadle.messages.lane IS 'Which PGMQ queue its row is in; started work that comes back waits in high';
+COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row';
+COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread: -1 redriven, 0 high, 1 normal, 2 low';
+COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message is not in its lane: behind its thread, not due, failed and waiting, for children, for input';
+COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
+COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
+COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker died, compared with MAX_LOSSES';
+COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
+CREATE FUNCTION treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE FUNCTION treadle._forget(ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    AS ...;
+CREATE FUNCTION treadle._lane_body(m treadle.messages) RETURNS jsonb
+    LANGUAGE sql STABLE
+    AS ...;
+CREATE FUNCTION treadle._lane_delete(queues text[], lanes text[], lane_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_depth(queue text, lane text, at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    AS ...;
+CREATE FUNCTION treadle._lane_expel(queue text, lane text, ids bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_extend(queue text, lane text, ids bigint[], until timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_hide(queue text, lane text, ids bigint[], at timestamp with time zone, until timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_list(queue text, lane text, quantity integer, at timestamp with time zone) RETURNS TABLE(lane_id bigint, message_id uuid, enqueued_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    AS ...;
+CREATE FUNCTION treadle._lane_missing(queue text, lane text, ids bigint[]) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE
+    AS ...;
+CREATE FUNCTION treadle._lane_next(queue text, lane text) RETURNS bigint
+    LANGUAGE sql
+    AS ...;
+CREATE FUNCTION treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamp with time zone, OUT lane_ids bigint[], OUT message_ids uuid[]) RETURNS record
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._lane_table(queue text, lane text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE FUNCTION treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._log_lock(threads bigint[]) RETURNS void
+    LANGUAGE sql
+    AS ...;
+CREATE FUNCTION treadle._next_of(thread bigint) RETURNS uuid
+    LANGUAGE sql STABLE
+    AS ...;
+CREATE FUNCTION treadle._position(m treadle.messages, at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    AS ...;
+CREATE FUNCTION treadle._promote(threads bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._ready(queue text, OUT ready bigint, OUT oldest timestamp with time zone) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+CREATE FUNCTION treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[], delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[], log_types text[], log_datas jsonb[], max_losses integer, at timestamp with time zone) RETURNS TABLE(message_id uuid, state text)
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._slot(at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE FUNCTION treadle._state_under_lock(id uuid, OUT state text, OUT thread bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._submission_problem(x jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE FUNCTION treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamp with time zone) RETURNS SETOF uuid
+    LANGUAGE plpgsql
+    AS ...;
+CREATE FUNCTION treadle._uuid(id text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'Give delayed and backed-off messages whose time has come their lane row; returns how many';
+CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS ...;
+COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
+CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS ...;
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS ...;
+COMMENT ON FUNCTION treadle.clock() IS 'Now, by the database''s clock, moved by the setting treadle.clock_shift';
+CREATE FUNCTION treadle.create_queue(name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its PGMQ lanes; does nothing where it exists';
+CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
+CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS ...;
+COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions before a time whose events are all gone';
+CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS ...;
+COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Make the daily partitions of the event log, from yesterday to some days ahead';
+CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS ...;
+COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';
+CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay what they were';
+CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS ...;
+COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
+CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) IS 'Give runnable messages whose lane row is gone (a purged PGMQ queue) a new one';
+CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue (or, with paused => false, let them go on); submits go on';
+CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 500, OUT purged integer, OUT last uuid) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) IS 'Delete a chunk of what is past its time; call again with the `last` it returned';
+CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null where it does not wait for a worker';
+CREATE FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, type text, data text, created_at timestamp with time zone, last boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) IS 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
+CREATE FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) IS 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
+CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back, a loss charged';
+CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
+CREATE FUNCTION treadle.register_agents(agents jsonb, tenant text DEFAULT 'default'::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.register_agents(agents jsonb, tenant text) IS 'Upsert agents and create their queues';
+CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) IS 'Submit an array of messages, all or nothing, in the order given';
+CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, OUT answer jsonb, OUT repeated boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+CREATE FUNCTION treadle.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS ...;
+COMMENT ON FUNCTION treadle.uuid7() IS 'A new UUIDv7';
+CREATE FUNCTION treadle.uuid_at(at timestamp with time zone) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+COMMENT ON FUNCTION treadle.uuid_at(at timestamp with time zone) IS 'The smallest id that a message of that time can have';
+CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.waiting(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
+CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE TABLE treadle.agents (
+    tenant text DEFAULT 'default'::text NOT NULL,
+    agent text NOT NULL,
+    queue text NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    max_attempts integer NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    input jsonb,
+    description text DEFAULT ''::text NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
+    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+);
+COMMENT ON TABLE treadle.agents IS 'Who can answer; upserted by workers when they start, and what a submit is checked against';
+COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type the agent declares; null: the agent takes text';
+CREATE TABLE treadle.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+CREATE TABLE treadle.counters (
+    id bigint NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    queue text NOT NULL,
+    slot timestamp with time zone NOT NULL,
+    queued bigint DEFAULT 0 NOT NULL,
+    processing bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    busy double precision DEFAULT 0 NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state: nobody waits for a counter; the janitor folds them, sums stay exact';
+COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is older than the rates look back';
+COMMENT ON COLUMN treadle.counters.busy IS 'Seconds that the finished messages ran';
+ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.counters_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE treadle.queues (
+    queue text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT queues_queue_check CHECK ((queue ~ '^[a-z][a-z0-9_]{0,39}$'::text))
+);
+COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
+COMMENT ON COLUMN treadle.queues.paused IS 'No claims while true; submits go on';
+CREATE VIEW treadle.dead_letters AS
+ SELECT q.queue,
+    treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
+    d.dead_at,
+    (d.body ->> 'reason'::text) AS reason,
+        CASE
+            WHEN ((d.body ->> 'attempts'::text) ~ '^[0-9]{1,9}$'::text) THEN ((d.body ->> 'attempts'::text))::integer
+            ELSE NULL::integer
+        END AS attempts,
+    (d.body ->> 'thread_id'::text) AS thread_id,
+    (d.body ->> 'agent'::text) AS agent,
+    m.body AS user_message,
+    (d.body ->> 'traceback'::text) AS traceback,
+    d.dlq_id,
+    d.body
+   FROM ((treadle.queues q
+     CROSS JOIN LATERAL treadle._dead_letters(q.queue, 1000) d(dlq_id, dead_at, body))
+     LEFT JOIN treadle.messages m ON ((m.message_id = treadle._uuid((d.body ->> 'message_id'::text)))));
+COMMENT ON VIEW treadle.dead_letters IS 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
+CREATE TABLE treadle.events (
+    message_id uuid NOT NULL,
+    seq integer NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread bigint,
+    thread_pos bigint,
+    type text NOT NULL,
+    data jsonb,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT events_seq_check CHECK ((seq >= 1))
+)
+PARTITION BY RANGE (message_id);
+COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense from 1, and by thread_pos of each thread';
+COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: both are read from the message itself, so log and result cannot disagree';
+CREATE TABLE treadle.events_default (
+    message_id uuid CONSTRAINT events_message_id_not_null NOT NULL,
+    seq integer CONSTRAINT events_seq_not_null NOT NULL,
+    tenant text DEFAULT 'default'::text CONSTRAINT events_tenant_not_null NOT NULL,
+    thread bigint,
+    thread_pos bigint,
+    type text CONSTRAINT events_type_not_null NOT NULL,
+    data jsonb,
+    created_at timestamp with time zone CONSTRAINT events_created_at_not_null NOT NULL,
+    CONSTRAINT events_seq_check CHECK ((seq >= 1))
+);
+CREATE TABLE treadle.idempotency (
+    tenant text DEFAULT 'default'::text NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    answer jsonb,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON TABLE treadle.idempotency IS 'First answers by Idempotency-Key, kept 24 hours';
+CREATE TABLE treadle.leases (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    lease uuid NOT NULL,
+    worker_id text NOT NULL,
+    thread bigint,
+    last_seq integer NOT NULL,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
+COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
+CREATE TABLE treadle.threads (
+    id bigint NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread_id text NOT NULL,
+    last_ord bigint DEFAULT 0 NOT NULL,
+    turn uuid,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    last_activity timestamp with time zone NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT threads_thread_id_check CHECK ((((length(thread_id) >= 1) AND (length(thread_id) <= 255)) AND (thread_id !~ '[[:cntrl:]/]'::text)))
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.threads IS 'Conversations; this row''s lock is what gives messages their order';
+COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: those still open';
+COMMENT ON COLUMN treadle.threads.turn IS 'The one message that may run: in its lane, running, waiting to retry, or parked';
+CREATE VIEW treadle.message_overview AS
+ SELECT m.message_id,
+    m.state,
+    m.hold,
+    m.body AS user_message,
+    m.priority,
+    m.created_at,
+    m.started_at,
+    m.completed_at,
+    m.result,
+    m.error,
+    t.thread_id,
+    m.agent,
+    m.queue,
+    m.attempt,
+    m.max_attempts,
+    m.failures,
+    m.losses,
+    m.run_at,
+    m.worker_id,
+    m.metadata,
+    m.usage,
+    m.timeout_seconds,
+    m.ord,
+    m.aside,
+    m.thread,
+    m.tenant
+   FROM (treadle.messages m
+     LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
+COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; where it stands is state and hold';
+CREATE TABLE treadle.meta (
+    name text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    value text NOT NULL
+);
+COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
+CREATE VIEW treadle.queue_overview AS
+ SELECT q.queue,
+    q.paused,
+    n.queued,
+    n.processing,
+    n.completed,
+    n.failed,
+    n.cancelled,
+    r.ready,
+    (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
+    n.finished_per_minute,
+    n.mean_seconds,
+    q.created_at,
+    q.tenant
+   FROM ((treadle.queues q
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
+            (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,
+            (COALESCE(sum(c.completed), (0)::numeric))::bigint AS completed,
+            (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
+            (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
+            (COALESCE(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE ((c.slot > (n_1.now - '00:01:10'::interval)) AND (c.slot <= (n_1.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
+            (sum(c.busy) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
+           FROM (( SELECT treadle.clock() AS now) n_1
+             LEFT JOIN treadle.counters c ON ((c.queue = q.queue)))) n)
+     CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
+COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
+COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
+COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
+COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
+CREATE TABLE treadle.thread_log (
+    thread bigint NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    last_pos bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread; apart from threads, so that appends never wait for a submit';
+CREATE VIEW treadle.thread_overview AS
+ SELECT t.thread_id,
+    t.last_ord AS message_count,
+    t.created_at,
+    t.last_activity,
+    ((((t.last_ord - t.completed) - t.failed) - t.cancelled) - p.processing) AS queued,
+    p.processing,
+    t.completed,
+    t.failed,
+    t.cancelled,
+    t.turn,
+    t.metadata,
+    ( SELECT "left"(
+                CASE jsonb_typeof(m.body)
+                    WHEN 'string'::text THEN (m.body #>> '{}'::text[])
+                    ELSE (m.body)::text
+                END, 200) AS "left"
+           FROM treadle.messages m
+          WHERE (m.thread = t.id)
+          ORDER BY m.ord DESC
+         LIMIT 1) AS last_message_preview,
+    t.id AS thread,
+    t.tenant
+   FROM (treadle.threads t
+     CROSS JOIN LATERAL ( SELECT count(*) AS processing
+           FROM treadle.leases l
+          WHERE (l.thread = t.id)) p);
+COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, whose turn it is';
+ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.threads_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE treadle.workers (
+    worker_id text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    queues text[] NOT NULL,
+    concurrency integer NOT NULL,
+    in_flight integer DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    heartbeat_at timestamp with time zone NOT NULL,
+    beating_since timestamp with time zone NOT NULL,
+    server_started timestamp with time zone
+);
+COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
+COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have come without a gap since then';
+COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the server on which its listener holds its advisory lock; null: it holds none';
+CREATE VIEW treadle.worker_overview AS
+ SELECT worker_id,
+    host,
+    pid,
+    queues,
+    concurrency,
+    ( SELECT count(*) AS count
+           FROM treadle.leases l
+          WHERE (l.worker_id = w.worker_id)) AS in_flight,
+    started_at,
+    heartbeat_at,
+    (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds,
+    tenant
+   FROM treadle.workers w;
+COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
+ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
+ALTER TABLE ONLY treadle.agents
+    ADD CONSTRAINT agents_pkey PRIMARY KEY (tenant, agent);
+ALTER TABLE ONLY treadle.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+ALTER TABLE ONLY treadle.counters
+    ADD CONSTRAINT counters_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (message_id, seq);
+ALTER TABLE ONLY treadle.events_default
+    ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
+ALTER TABLE ONLY treadle.idempotency
+    ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
+ALTER TABLE ONLY treadle.leases
+    ADD CONSTRAINT leases_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.messages
+    ADD CONSTRAINT messages_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.meta
+    ADD CONSTRAINT meta_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY treadle.queues
+    ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
+ALTER TABLE ONLY treadle.thread_log
+    ADD CONSTRAINT thread_log_pkey PRIMARY KEY (thread);
+ALTER TABLE ONLY treadle.threads
+    ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.threads
+    ADD CONSTRAINT threads_tenant_thread_id_key UNIQUE (tenant, thread_id);
+ALTER TABLE ONLY treadle.workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
+CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (tenant) WHERE is_default;
+CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
+CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
+CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
+CREATE INDEX leases_worker ON treadle.leases USING btree (worker_id, claimed_at);
+CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
+CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
+CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
+CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
+ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
+ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
+ALTER TABLE ONLY treadle.agents
+    ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
+GRANT USAGE ON SCHEMA treadle TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._admit(ids uuid[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._admit(ids uuid[], at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer, p_lease_seconds double precision, p_now timestamp with time zone, OUT taken uuid[], OUT seen integer, OUT last bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer, p_lease_seconds double precision, p_now timestamp with time zone, OUT taken uuid[], OUT seen integer, OUT last bigint) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._dead_letters(queue text, quantity integer, before bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._dead_letters(queue text, quantity integer, before bigint) TO treadle_app;
+GRANT SELECT ON TABLE treadle.messages TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._forget(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._forget(ids uuid[]) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_body(m treadle.messages) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_body(m treadle.messages) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_delete(queues text[], lanes text[], lane_ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_delete(queues text[], lanes text[], lane_ids bigint[]) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_depth(queue text, lane text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_depth(queue text, lane text, at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_expel(queue text, lane text, ids bigint[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_expel(queue text, lane text, ids bigint[], at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_extend(queue text, lane text, ids bigint[], until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_extend(queue text, lane text, ids bigint[], until timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_hide(queue text, lane text, ids bigint[], at timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_hide(queue text, lane text, ids bigint[], at timestamp with time zone, until timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_list(queue text, lane text, quantity integer, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_list(queue text, lane text, quantity integer, at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_missing(queue text, lane text, ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_missing(queue text, lane text, ids bigint[]) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_next(queue text, lane text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_next(queue text, lane text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamp with time zone, OUT lane_ids bigint[], OUT message_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamp with time zone, OUT lane_ids bigint[], OUT message_ids uuid[]) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._lane_table(queue text, lane text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._lane_table(queue text, lane text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._log_lock(threads bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._log_lock(threads bigint[]) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._next_of(thread bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._next_of(thread bigint) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._position(m treadle.messages, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._position(m treadle.messages, at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._promote(threads bigint[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._promote(threads bigint[], at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._ready(queue text, OUT ready bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._ready(queue text, OUT ready bigint, OUT oldest timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[], delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[], log_types text[], log_datas jsonb[], max_losses integer, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[], delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[], log_types text[], log_datas jsonb[], max_losses integer, at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._slot(at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._slot(at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._state_under_lock(id uuid, OUT state text, OUT thread bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._state_under_lock(id uuid, OUT state text, OUT thread bigint) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._submission_problem(x jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._submission_problem(x jsonb) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle._uuid(id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle._uuid(id text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.admit_due(quantity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.admit_due(quantity integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.cancel(message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.cancel(message_id uuid) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.clock() FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.clock() TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.create_queue(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.create_queue(name text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.delete_thread(thread_id text, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.delete_thread(thread_id text, tenant text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.drop_partitions(until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.drop_partitions(until timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.ensure_partitions(days integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.ensure_partitions(days integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.fold_counters(quantity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.fold_counters(quantity integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.pause(queue text, paused boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.pause(queue text, paused boolean) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.queue_position(message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.queue_position(message_id uuid) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.redrive(message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.redrive(message_id uuid) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.register_agents(agents jsonb, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.register_agents(agents jsonb, tenant text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.sign_off(worker text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.sign_off(worker text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.uuid7() FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.uuid7() TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.uuid_at(at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.uuid_at(at timestamp with time zone) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.waiting(quantity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.waiting(quantity integer) TO treadle_app;
+REVOKE ALL ON FUNCTION treadle.worker_key(worker text) FROM PUBLIC;
+GRANT ALL ON FUNCTION treadle.worker_key(worker text) TO treadle_app;
+GRANT SELECT ON TABLE treadle.agents TO treadle_app;
+GRANT SELECT ON TABLE treadle.alembic_version TO treadle_app;
+GRANT SELECT ON TABLE treadle.counters TO treadle_app;
+GRANT SELECT ON TABLE treadle.queues TO treadle_app;
+GRANT SELECT ON TABLE treadle.dead_letters TO treadle_app;
+GRANT SELECT ON TABLE treadle.events TO treadle_app;
+GRANT SELECT ON TABLE treadle.events_default TO treadle_app;
+GRANT SELECT ON TABLE treadle.idempotency TO treadle_app;
+GRANT SELECT ON TABLE treadle.leases TO treadle_app;
+GRANT SELECT ON TABLE treadle.threads TO treadle_app;
+GRANT SELECT ON TABLE treadle.message_overview TO treadle_app;
+GRANT SELECT ON TABLE treadle.meta TO treadle_app;
+GRANT SELECT ON TABLE treadle.queue_overview TO treadle_app;
+GRANT SELECT ON TABLE treadle.thread_log TO treadle_app;
+GRANT SELECT ON TABLE treadle.thread_overview TO treadle_app;
+GRANT SELECT ON TABLE treadle.workers TO treadle_app;
+GRANT SELECT ON TABLE treadle.worker_overview TO treadle_app;

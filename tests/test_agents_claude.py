@@ -1,0 +1,216 @@
+"""The agent claude, over HTTP against a fake of the Messages API."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from conftest import StartWorker, until
+from fake_anthropic import Answer, FakeAnthropic, Status
+from workshop import closed_port, log, run, settled, submit, text, types
+
+from service.agents import claude
+from service.agents.echo import echo
+from service.db.pool import Connection
+
+
+@pytest.fixture
+async def anthropic(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
+    """A fake API and a worker whose agent claude asks it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeAnthropic().running() as fake:
+        await start_worker(claude.make("sk-test", fake.url, "claude-test"), echo)
+        yield fake
+
+
+async def ask(sql: Connection, message: str = "Hi", **fields: Any) -> dict[str, Any]:
+    return await run(sql, message, agent="claude", **fields)
+
+
+async def test_an_answer_streams_and_its_usage_is_stored(sql: Connection, anthropic: FakeAnthropic) -> None:
+    message = await ask(sql)
+    assert (message["state"], message["result"]) == ("completed", "Hello, world")
+    entries = await log(sql, message["message_id"])
+    assert [entry.data["chunk"] for entry in entries if entry.type == "chunk"] == ["Hello", ", ", "world"]
+    assert message["usage"]["input_tokens"] == 11
+    assert message["usage"]["output_tokens"] == 22
+    assert message["usage"]["model"] == "claude-test"
+    assert message["usage"]["stop_reason"] == "end_turn"
+    (request,) = anthropic.requests
+    assert request.path == "/v1/messages"
+    assert request.headers["authorization"] == "Bearer sk-test"
+    assert request.body == {
+        "model": "claude-test",
+        "max_tokens": 4096,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+    }
+
+
+async def test_the_threads_history_is_the_conversation(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script += [Answer(("one ",)), Status(400), Answer(("two",))]
+    await ask(sql, "first", thread_id="t")
+    await run(sql, "  ", agent="echo", thread_id="t")  # an empty turn, which the API would refuse
+    await run(sql, "echoed", agent="echo", thread_id="t")
+    assert (await ask(sql, "refused", thread_id="t"))["state"] == "failed"
+    await ask(sql, "elsewhere", thread_id="other")
+    system = {"system": "Be brief.", "max_tokens": 7}
+    await ask(sql, "third", thread_id="t", metadata=system)
+    body = anthropic.requests[-1].body
+    assert body["messages"] == [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "echoed"},
+        {"role": "assistant", "content": "echoed"},
+        {"role": "user", "content": "third"},
+    ]
+    assert (body["system"], body["max_tokens"]) == ("Be brief.", 7)
+    assert "system" not in anthropic.requests[0].body
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"max_tokens": 0}, "metadata.max_tokens must be a whole number above 0."),
+        ({"max_tokens": "7"}, "metadata.max_tokens must be a whole number above 0."),
+        ({"system": ["x"]}, "metadata.system must be a text."),
+    ],
+)
+async def test_metadata_that_makes_no_sense_is_rejected(
+    metadata: dict[str, Any], said: str, sql: Connection, anthropic: FakeAnthropic
+) -> None:
+    message = await ask(sql, metadata=metadata)
+    assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, said)
+    assert anthropic.requests == []
+
+
+async def test_retry_after_of_a_429_is_obeyed(sql: Connection, anthropic: FakeAnthropic) -> None:
+    limited = Status(429, "rate_limit_error", "Slow down", {"Retry-After": "0.4"})
+    anthropic.script += [limited, Answer()]
+    message = await ask(sql, max_attempts=2)
+    assert (message["state"], message["result"], message["attempt"]) == ("completed", "Hello, world", 2)
+    retry = (await log(sql, message["message_id"]))[2]
+    assert retry.type == "retry"
+    assert retry.data["error"] == "The Anthropic API answered 429: Slow down."
+    assert datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at == timedelta(seconds=0.4)
+    assert len(anthropic.requests) == 2  # the SDK tried nothing on its own
+
+
+async def test_retry_after_may_be_a_date(sql: Connection, anthropic: FakeAnthropic) -> None:
+    at = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    anthropic.script.append(Status(503, headers={"Retry-After": format_datetime(at, usegmt=True)}))
+    message_id = await submit(sql, "Hi", agent="claude")
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    retry = (await log(sql, message_id))[2]
+    assert abs(datetime.fromisoformat(retry.data["retry_at"]) - at) < timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("value", ["soon", "²", ""])
+async def test_retry_after_that_says_nothing_is_a_backoff(
+    value: str, sql: Connection, anthropic: FakeAnthropic
+) -> None:
+    anthropic.script.append(Status(429, headers={"Retry-After": value} if value.isascii() else {}))
+    assert (await ask(sql))["attempt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (400, "invalid_request_error", "max_tokens: too many"),
+        (401, "authentication_error", "invalid x-api-key"),
+        (403, "permission_error", "not for you"),
+        (404, "not_found_error", "model: claude-none"),
+        (413, "request_too_large", "too long"),
+    ],
+)
+async def test_what_the_api_will_never_answer_fails_for_good(
+    status: int, kind: str, reason: str, sql: Connection, anthropic: FakeAnthropic
+) -> None:
+    anthropic.script.append(Status(status, kind, reason))
+    message = await ask(sql)
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"] == f"The Anthropic API answered {status}: {reason}."
+    assert len(anthropic.requests) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 529])
+async def test_trouble_of_the_api_is_retried(status: int, sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Status(status, "overloaded_error", "Overloaded"))
+    message = await ask(sql)
+    assert (message["state"], message["attempt"]) == ("completed", 2)
+    retry = (await log(sql, message["message_id"]))[2]
+    assert retry.data["error"] == f"ConnectionError: The Anthropic API answered {status}: Overloaded."
+
+
+@pytest.mark.parametrize("pieces", [("Hel",), ()])
+async def test_a_stream_that_ends_early_but_cleanly_is_a_failure(
+    pieces: tuple[str, ...], sql: Connection, anthropic: FakeAnthropic
+) -> None:
+    anthropic.script.append(Answer(pieces, ends="early"))
+    message = await ask(sql)
+    assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+    entries = await log(sql, message["message_id"])
+    (retry,) = (entry for entry in entries if entry.type == "retry")
+    assert retry.data["error"] == "ConnectionError: The stream ended before the answer did."
+    assert await text(sql, message["message_id"]) == "Hello, world"
+
+
+async def test_a_stream_that_ends_before_it_began_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Status(200))
+    message = await ask(sql)
+    assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+
+
+async def test_a_stream_that_is_cut_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Answer(("Hel",), ends="cut"))
+    message = await ask(sql)
+    assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+    assert await types(sql, message["message_id"]) == [
+        *("queued", "started", "chunk", "retry"),
+        *("started", "chunk", "chunk", "chunk", "done"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["overloaded_error", "api_error"])
+async def test_an_error_in_the_middle_of_a_stream_is_retried(
+    kind: str, sql: Connection, anthropic: FakeAnthropic
+) -> None:
+    anthropic.script.append(Answer(("Hel",), ends="error", error=kind))
+    message = await ask(sql)
+    assert (message["state"], message["attempt"]) == ("completed", 2)
+    retry = (await log(sql, message["message_id"]))[3]
+    assert retry.data["error"] == "ConnectionError: The Anthropic API broke off its answer: Told in the stream."
+
+
+async def test_an_answer_that_reached_its_limit_is_an_answer(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Answer(("Hel",), stop_reason="max_tokens"))
+    message = await ask(sql)
+    assert (message["result"], message["usage"]["stop_reason"]) == ("Hel", "max_tokens")
+
+
+async def test_an_api_that_is_not_there_is_retried(
+    sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    nowhere = closed_port(dsn).partition("@")[2].partition("/")[0]
+    await start_worker(claude.make("sk-test", f"http://{nowhere}", "claude-test"))
+    message = await ask(sql, max_attempts=2)
+    assert (message["state"], message["attempt"]) == ("failed", 2)
+    assert message["error"].startswith("ConnectionError: The Anthropic API cannot be reached: ")
+
+
+async def test_without_a_key_claude_rejects(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker(claude.make(None, None, "claude-test"))
+    message = await ask(sql)
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"] == "The agent claude needs ANTHROPIC_API_KEY, which this worker does not have."
+
+
+async def test_cancelling_closes_the_connection(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Answer(("Hel",), ends="never"))
+    message_id = await submit(sql, "Hi", agent="claude")
+    await until(lambda: types(sql, message_id), lambda found: "chunk" in found)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await anthropic.hung_up.wait()

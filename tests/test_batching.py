@@ -1,0 +1,211 @@
+"""Natural batching: what waits together goes together, and nobody pays for another's fault."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from service.batching import Batcher
+from service.errors import Busy, Invalid, Unavailable
+
+
+class Database:
+    """Answers a batch with its items doubled, when it is let; remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.patient: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.called = asyncio.Event()
+
+    async def run(self, batch: Sequence[int], patient: bool) -> Sequence[Any]:
+        self.batches.append(list(batch))
+        self.called.set()
+        if patient:
+            self.patient += batch
+        await self.gate.wait()
+        return [self.answer(item, patient) for item in batch]
+
+    def answer(self, item: int, patient: bool) -> Any:
+        return item * 2
+
+
+async def together(batcher: Batcher[int, int], database: Database, items: Sequence[int]) -> list[Any]:
+    """Submit a first item, and all others while that one's batch is in flight; returns the others' outcomes."""
+    database.gate.clear()
+    first = asyncio.create_task(batcher.submit(0))
+    await database.called.wait()
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
+    await asyncio.sleep(0)
+    database.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert await first == 0
+    return results
+
+
+async def test_what_piles_up_during_a_call_goes_in_the_next() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=100)
+    assert await together(batcher, database, range(1, 50)) == [item * 2 for item in range(1, 50)]
+    assert database.batches == [[0], list(range(1, 50))]
+
+
+async def test_an_idle_batcher_adds_no_delay_and_starts_anew() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=100)
+    assert await batcher.submit(1) == 2
+    assert await batcher.submit(2) == 4
+    assert database.batches == [[1], [2]]
+
+
+async def test_a_batch_has_at_most_limit_items() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=10)
+    assert await together(batcher, database, range(1, 26)) == [item * 2 for item in range(1, 26)]
+    assert [len(batch) for batch in database.batches] == [1, 10, 10, 5]
+
+
+async def test_heavy_items_count_for_several() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=10, weigh=lambda item: item)
+    await together(batcher, database, [4, 4, 4, 100, 1, 9, 1])
+    assert database.batches == [[0], [4, 4], [4], [100], [1, 9], [1]]
+
+
+async def test_only_the_item_at_fault_fails() -> None:
+    class Picky(Database):
+        async def run(self, batch: Sequence[int], patient: bool) -> Sequence[Any]:
+            results = await super().run(batch, patient)
+            if 13 in batch:
+                raise Invalid("thirteen")
+            return results
+
+    database = Picky()
+    batcher = Batcher(database.run, limit=100)
+    results = await together(batcher, database, range(1, 21))
+    assert isinstance(results.pop(12), Invalid)
+    assert results == [item * 2 for item in range(1, 21) if item != 13]
+    assert len(database.batches) <= 2 + 2 * 5  # it halves
+
+
+async def test_an_error_that_nobody_foresaw_is_its_items_too() -> None:
+    class Broken(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            if item == 13:
+                raise KeyError("unforeseen")
+            return super().answer(item, patient)
+
+    database = Broken()
+    batcher = Batcher(database.run, limit=100)
+    results = await together(batcher, database, range(1, 21))
+    assert isinstance(results.pop(12), KeyError)
+    assert results == [item * 2 for item in range(1, 21) if item != 13]
+
+
+async def test_when_postgres_is_gone_the_whole_batch_hears_it_once() -> None:
+    class Gone(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            if item:
+                raise Unavailable("gone")
+            return 0
+
+    database = Gone()
+    batcher = Batcher(database.run, limit=100)
+    results = await together(batcher, database, range(1, 5))
+    assert [type(result) for result in results] == [Unavailable] * 4
+    assert database.batches == [[0], [1, 2, 3, 4]]
+
+
+async def test_an_exception_among_the_answers_is_its_items() -> None:
+    class Partly(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            return Invalid("odd") if item % 2 else item
+
+    database = Partly()
+    results = await together(Batcher(database.run, limit=100), database, [1, 2, 3])
+    assert [type(result) for result in results] == [Invalid, int, Invalid]
+    assert len(database.batches) == 2
+
+
+async def test_a_busy_item_goes_on_its_own_and_holds_up_nobody() -> None:
+    class Locked(Database):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unlocked = asyncio.Event()
+
+        async def run(self, batch: Sequence[int], patient: bool) -> Sequence[Any]:
+            if patient:
+                self.patient += batch
+                await self.unlocked.wait()
+                return [item * 2 for item in batch]
+            return await super().run(batch, patient)
+
+        def answer(self, item: int, patient: bool) -> Any:
+            return Busy("locked") if item == 2 else item * 2
+
+    database = Locked()
+    batcher = Batcher(database.run, limit=100)
+    busy = asyncio.create_task(batcher.submit(2))
+    assert await asyncio.gather(batcher.submit(1), batcher.submit(3)) == [2, 6]
+    assert await batcher.submit(4) == 8
+    assert not busy.done()
+    database.unlocked.set()
+    assert await busy == 4
+    assert database.patient == [2]
+
+
+async def test_an_item_that_is_busy_even_for_the_patient_is_told_so() -> None:
+    class Locked(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            return Busy("locked")
+
+    database = Locked()
+    with pytest.raises(Busy):
+        await Batcher(database.run, limit=100).submit(1)
+    assert database.batches == [[1], [1]]
+    assert database.patient == [1]
+
+
+async def test_a_caller_that_is_cancelled_cancels_nobody() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=100)
+    database.gate.clear()
+    gone = asyncio.create_task(batcher.submit(1))
+    await database.called.wait()
+    waiting = [asyncio.create_task(batcher.submit(item)) for item in (2, 3)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    waiting[0].cancel()
+    await asyncio.wait({gone, waiting[0]})
+    database.gate.set()
+    assert await waiting[1] == 6
+    assert database.batches == [[1], [2, 3]]  # what was asked is done
+
+
+async def test_a_failure_after_its_caller_has_gone_is_no_lost_exception() -> None:
+    class Failing(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            return Invalid("no")
+
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    database = Failing()
+    batcher = Batcher(database.run, limit=100)
+    database.gate.clear()
+    gone = asyncio.create_task(batcher.submit(1))
+    await database.called.wait()
+    gone.cancel()
+    database.gate.set()
+    with pytest.raises(Invalid):
+        await batcher.submit(2)
+    assert complaints == []
+
+
+async def test_too_few_answers_leave_nobody_waiting() -> None:
+    async def short(batch: Sequence[int], patient: bool) -> Sequence[Any]:
+        return []
+
+    with pytest.raises(RuntimeError, match="1 items were answered with 0 results"):
+        await Batcher(short, limit=100).submit(1)

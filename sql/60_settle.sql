@@ -4,6 +4,8 @@
 --   completed   finish                         completed
 --   error       finish                         queued, hold = backoff, while failures are left; else failed
 --   rejected    finish                         failed
+--   deferred    finish (an agent this worker   queued, hold = backoff, no failure charged
+--               does not have)
 --   released    finish (shutdown), heartbeat   queued, in the high lane: started work goes on first
 --   lost        reap                           the same while losses are left; else failed
 --   cancelled   cancel                         cancelled
@@ -103,7 +105,7 @@ begin
         select m, g.o, g.error, g.traceback, g.delay, coalesce(g.seq, l.last_seq, m.last_seq) + 1 as seq,
             case when g.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                 when g.outcome = 'completed' then 'completed'
-                when g.outcome = 'error' and m.failures + 1 < m.max_attempts then 'backoff'
+                when g.outcome = 'deferred' or (g.outcome = 'error' and m.failures + 1 < m.max_attempts) then 'backoff'
                 when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < max_losses) then 'again'
                 else 'failed' end as verdict
         from unnest(ids, outcomes, errors, tracebacks, delays, seqs) with ordinality g (id, outcome, error, traceback, delay, seq, o)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import StartWorker, until
 from fake_anthropic import Answer, FakeAnthropic, Status
-from workshop import closed_port, log, run, settled, submit, text, types
+from workshop import closed_port, happens, log, run, settled, submit, text, types
 
 from service.agents import claude
 from service.agents.echo import echo
@@ -69,19 +69,16 @@ async def test_the_threads_history_is_the_conversation(sql: Connection, anthropi
     assert "system" not in anthropic.requests[0].body
 
 
-@pytest.mark.parametrize(
-    ("metadata", "said"),
-    [
+async def test_metadata_that_makes_no_sense_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"max_tokens": 0}, "metadata.max_tokens must be a whole number above 0."),
         ({"max_tokens": "7"}, "metadata.max_tokens must be a whole number above 0."),
+        ({"max_tokens": True}, "metadata.max_tokens must be a whole number above 0."),
         ({"system": ["x"]}, "metadata.system must be a text."),
-    ],
-)
-async def test_metadata_that_makes_no_sense_is_rejected(
-    metadata: dict[str, Any], said: str, sql: Connection, anthropic: FakeAnthropic
-) -> None:
-    message = await ask(sql, metadata=metadata)
-    assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, said)
+    ]
+    for metadata, said in wrong:
+        message = await ask(sql, metadata=metadata)
+        assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, said)
     assert anthropic.requests == []
 
 
@@ -106,60 +103,46 @@ async def test_retry_after_may_be_a_date(sql: Connection, anthropic: FakeAnthrop
     assert abs(datetime.fromisoformat(retry.data["retry_at"]) - at) < timedelta(seconds=30)
 
 
-@pytest.mark.parametrize("value", ["soon", "²", ""])
-async def test_retry_after_that_says_nothing_is_a_backoff(
-    value: str, sql: Connection, anthropic: FakeAnthropic
-) -> None:
-    anthropic.script.append(Status(429, headers={"Retry-After": value} if value.isascii() else {}))
-    assert (await ask(sql))["attempt"] == 2
+async def test_retry_after_that_says_nothing_is_a_backoff(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for value in ("soon", "1 2", "Mon, 99 Foo 2026 00:00:00 GMT", "Mon, 01 Jan 2024 00:00:00"):
+        anthropic.script.append(Status(429, headers={"Retry-After": value}))
+        assert (await ask(sql))["attempt"] == 2, value
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "reason"),
-    [
-        (400, "invalid_request_error", "max_tokens: too many"),
-        (401, "authentication_error", "invalid x-api-key"),
-        (403, "permission_error", "not for you"),
-        (404, "not_found_error", "model: claude-none"),
-        (413, "request_too_large", "too long"),
-    ],
-)
-async def test_what_the_api_will_never_answer_fails_for_good(
-    status: int, kind: str, reason: str, sql: Connection, anthropic: FakeAnthropic
-) -> None:
-    anthropic.script.append(Status(status, kind, reason))
-    message = await ask(sql)
-    assert (message["state"], message["attempt"]) == ("failed", 1)
-    assert message["error"] == f"The Anthropic API answered {status}: {reason}."
-    assert len(anthropic.requests) == 1
+async def test_what_the_api_will_never_answer_fails_for_good(sql: Connection, anthropic: FakeAnthropic) -> None:
+    refusals = [
+        Status(400, "invalid_request_error", "max_tokens: too many."),
+        Status(401, "authentication_error", "invalid x-api-key"),
+        Status(403, "permission_error", "not for you"),
+        Status(404, "not_found_error", "model: claude-none"),
+        Status(413, "request_too_large", "too long", {"Retry-After": "1"}),
+    ]
+    for number, refusal in enumerate(refusals, 1):
+        anthropic.script.append(refusal)
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("failed", 1), refusal
+        assert message["error"] == f"The Anthropic API answered {refusal.status}: {refusal.message.rstrip('.')}."
+        assert len(anthropic.requests) == number
 
 
-@pytest.mark.parametrize("status", [408, 409, 500, 502, 529])
-async def test_trouble_of_the_api_is_retried(status: int, sql: Connection, anthropic: FakeAnthropic) -> None:
-    anthropic.script.append(Status(status, "overloaded_error", "Overloaded"))
-    message = await ask(sql)
-    assert (message["state"], message["attempt"]) == ("completed", 2)
-    retry = (await log(sql, message["message_id"]))[2]
-    assert retry.data["error"] == f"ConnectionError: The Anthropic API answered {status}: Overloaded."
+async def test_trouble_of_the_api_is_retried(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for status in (408, 409, 429, 500, 502, 529):
+        anthropic.script.append(Status(status, "overloaded_error", "Overloaded"))
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("completed", 2), status
+        retry = (await log(sql, message["message_id"]))[2]
+        assert retry.data["error"] == f"ConnectionError: The Anthropic API answered {status}: Overloaded."
 
 
-@pytest.mark.parametrize("pieces", [("Hel",), ()])
-async def test_a_stream_that_ends_early_but_cleanly_is_a_failure(
-    pieces: tuple[str, ...], sql: Connection, anthropic: FakeAnthropic
-) -> None:
-    anthropic.script.append(Answer(pieces, ends="early"))
-    message = await ask(sql)
-    assert (message["result"], message["attempt"]) == ("Hello, world", 2)
-    entries = await log(sql, message["message_id"])
-    (retry,) = (entry for entry in entries if entry.type == "retry")
-    assert retry.data["error"] == "ConnectionError: The stream ended before the answer did."
-    assert await text(sql, message["message_id"]) == "Hello, world"
-
-
-async def test_a_stream_that_ends_before_it_began_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
-    anthropic.script.append(Status(200))
-    message = await ask(sql)
-    assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+async def test_a_stream_that_ends_early_but_cleanly_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for reply in (Answer(("Hel",), ends="early"), Answer((), ends="early"), Status(200)):
+        anthropic.script.append(reply)
+        message = await ask(sql)
+        assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+        entries = await log(sql, message["message_id"])
+        (retry,) = (entry for entry in entries if entry.type == "retry")
+        assert retry.data["error"] == "ConnectionError: The stream ended before the answer did."
+        assert await text(sql, message["message_id"]) == "Hello, world"
 
 
 async def test_a_stream_that_is_cut_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
@@ -172,15 +155,13 @@ async def test_a_stream_that_is_cut_is_a_failure(sql: Connection, anthropic: Fak
     ]
 
 
-@pytest.mark.parametrize("kind", ["overloaded_error", "api_error"])
-async def test_an_error_in_the_middle_of_a_stream_is_retried(
-    kind: str, sql: Connection, anthropic: FakeAnthropic
-) -> None:
-    anthropic.script.append(Answer(("Hel",), ends="error", error=kind))
-    message = await ask(sql)
-    assert (message["state"], message["attempt"]) == ("completed", 2)
-    retry = (await log(sql, message["message_id"]))[3]
-    assert retry.data["error"] == "ConnectionError: The Anthropic API broke off its answer: Told in the stream."
+async def test_an_error_in_the_middle_of_a_stream_is_retried(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for kind in ("overloaded_error", "api_error"):
+        anthropic.script.append(Answer(("Hel",), ends="error", error=kind))
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("completed", 2)
+        retry = (await log(sql, message["message_id"]))[3]
+        assert retry.data["error"] == "ConnectionError: The Anthropic API broke off its answer: Told in the stream."
 
 
 async def test_an_answer_that_reached_its_limit_is_an_answer(sql: Connection, anthropic: FakeAnthropic) -> None:
@@ -213,4 +194,4 @@ async def test_cancelling_closes_the_connection(sql: Connection, anthropic: Fake
     await until(lambda: types(sql, message_id), lambda found: "chunk" in found)
     await sql.fetchval("select treadle.cancel($1)", message_id)
     assert (await settled(sql, message_id))["state"] == "cancelled"
-    await anthropic.hung_up.wait()
+    await happens(anthropic.hung_up)

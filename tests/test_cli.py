@@ -33,16 +33,22 @@ Cli = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
-def cli(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command on the test's database, beside the test's loop; settings by name change its environment."""
+def bare(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command beside the test's loop; settings by name are its environment."""
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # pytest has its own
 
     async def call(*arguments: str, **settings: str) -> Result:
         environ = {field.name.upper(): None for field in msgspec.structs.fields(Settings)}
-        environ |= {"DATABASE_URL": dsn, "POLL_INTERVAL": "0.2", "TREADLE_CONFIG": None, **settings}
+        environ |= {"TREADLE_CONFIG": None, "POLL_INTERVAL": "0.2", **settings}
         return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), env=environ)
 
     return call
+
+
+@pytest.fixture
+def cli(bare: Cli, dsn: str) -> Cli:
+    """The same, on the test's database."""
+    return lambda *arguments, **settings: bare(*arguments, **{"DATABASE_URL": dsn, **settings})
 
 
 def sentence(result: Result) -> str:
@@ -73,8 +79,8 @@ def header(result: Result) -> list[str]:
 
 
 @pytest.mark.parametrize("command", [(), *commands(main)], ids=" ".join)
-async def test_every_command_explains_itself_with_an_example(command: tuple[str, ...], cli: Cli) -> None:
-    result = await cli(*command, "--help")
+async def test_every_command_explains_itself_with_an_example(command: tuple[str, ...], bare: Cli) -> None:
+    result = await bare(*command, "--help")
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
     said = " ".join(result.stdout.split())
@@ -83,8 +89,8 @@ async def test_every_command_explains_itself_with_an_example(command: tuple[str,
     assert re.search(rf"Examples?: .*{name}", said), "no example"
 
 
-async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(cli: Cli) -> None:
-    listed = re.findall(r"^  ([a-z-]+)  ", (await cli("--help")).stdout.partition("Commands:")[2], re.MULTILINE)
+async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(bare: Cli) -> None:
+    listed = re.findall(r"^  ([a-z-]+)  ", (await bare("--help")).stdout.partition("Commands:")[2], re.MULTILINE)
     assert listed == list(main.commands)
     assert listed[0] == "up"
 
@@ -105,8 +111,8 @@ async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(cli:
     ],
     ids=" ".join,
 )
-async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], cli: Cli) -> None:
-    result = await cli(*arguments)
+async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], bare: Cli) -> None:
+    result = await bare(*arguments)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
 
@@ -145,8 +151,8 @@ async def test_a_database_that_is_not_there_is_one_sentence(arguments: list[str]
     assert sentence(await cli(*arguments, DATABASE_URL=closed_port(dsn))).startswith("PostgreSQL cannot be reached: ")
 
 
-async def test_a_wrong_setting_is_one_sentence(cli: Cli) -> None:
-    assert sentence(await cli("check", PORT="http")) == "PORT: Expected `int`, got `str`."
+async def test_a_wrong_setting_is_one_sentence(bare: Cli) -> None:
+    assert sentence(await bare("check", PORT="http")) == "PORT: Expected `int`, got `str`."
 
 
 async def test_dsn_prints_the_connection_string(cli: Cli, dsn: str, tmp_path: Path) -> None:
@@ -409,6 +415,12 @@ async def test_work_ends_on_sigterm_whatever_its_agents_do(sql: Connection, dsn:
         message = await look(sql, message_id)
         assert (message["state"], message["failures"], message["losses"]) == ("queued", 0, 0)
     assert await workers(sql) == []
+
+
+def test_work_needs_a_migrated_database(empty_dsn: str) -> None:
+    done = treadle(empty_dsn, "work")
+    assert done.returncode == 1
+    assert done.stderr == ("Error: The database has no Treadle schema of this release: run treadle migrate.\n")
 
 
 def test_work_says_in_one_sentence_what_is_wrong_with_the_agents(dsn: str) -> None:

@@ -154,13 +154,12 @@ async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(lo
 @pytest.mark.parametrize("patient", [True, False])
 async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(loom: Loom, patient: bool) -> None:
     """Threads old and new, in each other's order, while finishes go through the same threads."""
-    seed = seeded("submits")
-    dice = random.Random(seed)
-    looms = [await loom.connect() for _ in range(4)]
+    dice = random.Random(seeded("submits"))
+    looms = await strangers(loom, 4)
 
     async def submit(own: Loom, n: int) -> None:
         for round_ in range(12):
-            names = [f"t{round_ + k}" for k in range(6)]
+            names = [f"t{99 - round_ - k}" for k in range(6)]  # their order is not that of their making
             dice.shuffle(names)
             await own.submit_many(*[{"thread_id": name} for name in names], patient=patient or n % 2 == 0)
 
@@ -170,6 +169,14 @@ async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(loom: Lo
                 await own.finish(*claims, patient=True)
 
     await asyncio.gather(*(submit(own, n) for n, own in enumerate(looms[:3])), work(looms[3]))
+
+
+async def strangers(loom: Loom, quantity: int) -> list[Loom]:
+    """Connections that find a deadlock soon, long before their patience ends."""
+    looms = [await loom.connect() for _ in range(quantity)]
+    for own in looms:
+        await own.sql.execute("set deadlock_timeout = '20ms'")
+    return looms
 
 
 def seeded(what: str) -> int:
@@ -284,7 +291,7 @@ class Crowd:
 
 async def test_a_crowd_on_a_few_threads_meets_no_deadlock_and_leaves_nothing_stuck(loom: Loom) -> None:
     seed = seeded("crowd")
-    crowd = Crowd(seed, [await loom.connect() for _ in range(7)], rounds=60)
+    crowd = Crowd(seed, await strangers(loom, 7), rounds=60)
     await crowd.run()
     print(crowd.done)
     # It was a crowd: everything happened.

@@ -13,6 +13,7 @@ import pytest
 from conftest import StartWorker, until
 from workshop import (
     closed_port,
+    happens,
     log,
     look,
     run,
@@ -271,7 +272,7 @@ async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_work
 
     async with working(sql, settings, slow, shutdown_grace=1000 if how == "second stop" else 0.1) as worker:
         message_id = await submit(sql, "x", agent="slow", max_attempts=1, thread_id="t")
-        await running.wait()
+        await happens(running)
         worker.stop()
         if how == "second stop":
             worker.stop()
@@ -378,9 +379,9 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
     with working_apart(impatient, freeze, neighbour) as worker:
         await until(lambda: workers(sql), lambda found: worker.worker_id in found)
         late = await submit(sql, "late", agent="beside")
-        await until(lambda: asyncio.sleep(0, beside.is_set()))
+        await happens(beside)
         blocking = await submit(sql, "blocking", agent="freeze")
-        await until(lambda: asyncio.sleep(0, frozen.is_set()))
+        await happens(frozen)
         janitor = await start_worker(
             echo,
             **{name: getattr(impatient, name) for name in ("worker_timeout", "heartbeat_interval", "poll_interval")},
@@ -448,7 +449,7 @@ async def test_an_attempt_whose_message_was_taken_away_writes_nothing_and_is_sto
 
     first = await start_worker(twice)
     message_id = await submit(sql, "x", agent="twice", thread_id="t")
-    await running.wait()
+    await happens(running)
     if where == "another worker":
         first.stop()
         other = await start_worker(twice)
@@ -456,7 +457,7 @@ async def test_an_attempt_whose_message_was_taken_away_writes_nothing_and_is_sto
     assert await sql.fetchval(take, message_id) == 1
     await settled(sql, message_id, "processing")
     stolen.set()
-    await stopped.wait()
+    await happens(stopped)
     second.set()
     message = await settled(sql, message_id)
     assert (message["result"], message["attempt"], message["losses"], message["failures"]) == ("second", 2, 1, 0)
@@ -465,9 +466,9 @@ async def test_an_attempt_whose_message_was_taken_away_writes_nothing_and_is_sto
 
 
 async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_is_lost(
-    sql: Connection, start_worker: StartWorker
+    sql: Connection, settings: Settings
 ) -> None:
-    running = asyncio.Event()
+    running = threading.Event()
 
     @agent("babbling")
     async def babbling(context: Context, request: str) -> str:
@@ -476,12 +477,13 @@ async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_
             running.set()
         return "second"
 
-    await start_worker(babbling)
-    message_id = await submit(sql, "x", agent="babbling")
-    await running.wait()
-    take = "select count(*) from treadle._take_back(array[$1::uuid], 'lost', 'Taken away.', 3, treadle.clock())"
-    await until(lambda: sql.fetchval(take, message_id))
-    assert (await settled(sql, message_id))["result"] == "second"
+    with working_apart(settings, babbling) as worker:
+        await until(lambda: workers(sql), lambda found: worker.worker_id in found)
+        message_id = await submit(sql, "x", agent="babbling")
+        await happens(running)
+        take = "select count(*) from treadle._take_back(array[$1::uuid], 'lost', 'Taken away.', 3, treadle.clock())"
+        await until(lambda: sql.fetchval(take, message_id))
+        assert (await settled(sql, message_id))["result"] == "second"
 
 
 async def test_the_messages_of_a_vanished_worker_go_on_elsewhere(
@@ -546,7 +548,7 @@ async def test_a_connection_that_dies_under_history_is_no_failure_of_the_agent(
     await start_worker(remember, echo)
     await run(sql, "one", agent="echo", thread_id="t")
     message_id = await submit(sql, "two", agent="remember", thread_id="t", max_attempts=1)
-    await ready.wait()
+    await happens(ready)
     blocker = await asyncpg.connect(dsn)
     kill = (
         "select count(pg_terminate_backend(pid)) from pg_stat_activity"

@@ -92,6 +92,15 @@ async def text(sql: Connection, message_id: UUID) -> str:
     return "".join(chunk["chunk"] for chunk in chunks)
 
 
+async def happens(event: asyncio.Event | threading.Event) -> None:
+    """Wait for an event that must come."""
+
+    async def is_set() -> bool:
+        return event.is_set()
+
+    await until(is_set)
+
+
 async def workers(sql: Connection) -> list[str]:
     """The ids of the workers that have beaten and not signed off."""
     return [row["worker_id"] for row in await sql.fetch("select worker_id from treadle.workers")]

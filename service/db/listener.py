@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-import asyncpg
-
 from service.db.pool import Connection, connect
 from service.errors import Unavailable
 
@@ -53,7 +51,7 @@ class Listener:
                     self.connected.clear()
                     self.server_started = None
                     connection.terminate()
-            except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # whatever it is: without us there are only polls, and the worker looks dead
                 log.warning("listener lost its connection, trying again", extra={"error": str(error), "seconds": delay})
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)

@@ -54,6 +54,8 @@ class Notifier:
                 )
         except TreadleError as error:
             log.debug("hint lost", extra={"error": str(error)})
+        except Exception:
+            log.exception("hint lost")
         finally:
             self._sending = None
 

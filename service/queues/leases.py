@@ -37,7 +37,7 @@ class Finish(msgspec.Struct, frozen=True):
 
     message_id: UUID
     lease: UUID
-    outcome: str  # completed, error, rejected, released
+    outcome: str  # completed, error, rejected, deferred, released
     result: str | None
     error: str | None
     traceback: str | None

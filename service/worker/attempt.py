@@ -15,7 +15,7 @@ from service.queues.leases import Append, Appended, Finish, Finished
 from service.queues.model import Claim
 from service.worker.context import AttemptContext, SyncContext, Turns
 from service.worker.outbox import Outbox
-from service.worker.outcome import CANCELLED, RELEASED, Outcome, completed, encode, failed
+from service.worker.outcome import CANCELLED, RELEASED, Outcome, completed, encode, failed, unknown
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Attempt:
         """Run the agent to its end, its timeout, or the first reason to stop it; None where the lease is lost."""
         agent = self._tools.registry.get(self.claim.agent)
         if agent is None:
-            return self._failed(LookupError(f"this worker has no agent {self.claim.agent!r}"))
+            return unknown(self.claim.agent, self.claim.attempt, self._tools.settings)
         if self._stopped.done():
             return self._interrupted(self._stopped.result())
         task = asyncio.create_task(self._call(agent))

@@ -4,6 +4,7 @@ stall, not a death."""
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +16,15 @@ from service.queues.leases import Heartbeat, Verdict, beat
 
 log = logging.getLogger(__name__)
 
+STALL_SECONDS = 300.0  # for which the worker's loop may be blocked; then the process ends, for nobody else can mend it
+STALLED = 70  # its exit code
 CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be unknown to the heartbeat
 
 
 class Pulse:
     """Beats until stopped. `describe` (called in the thread) says who we are and what we hold; `judge` (called in the
     thread) is handed the verdicts; `claiming_since` is the time.monotonic() at which a claim under way began, or
-    None."""
+    None; `seen` that at which the worker's loop last ran."""
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class Pulse:
         describe: Callable[[], Heartbeat],
         claiming_since: Callable[[], float | None],
         judge: Callable[[Sequence[Verdict]], None],
+        seen: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._dsn = dsn
@@ -38,6 +42,7 @@ class Pulse:
         self._describe = describe
         self._claiming_since = claiming_since
         self._judge = judge
+        self._seen = seen
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -71,8 +76,14 @@ class Pulse:
         pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
         pooler = self._settings.database_pooler == "transaction"
         database = Database(self._dsn, name="heartbeat", size=1, pooler=pooler)
+        stalled = 0
         while not self._stopping:
             self._wake.clear()
+            # Twice in a row: after a SIGSTOP the loop may not have had its turn yet.
+            stalled = stalled + 1 if time.monotonic() - self._seen() > STALL_SECONDS else 0
+            if stalled == 2:
+                log.critical("an agent has blocked the loop for too long: ending", extra={"seconds": STALL_SECONDS})
+                os._exit(STALLED)
             since = self._claiming_since()
             grace = CLAIM_GRACE + (time.monotonic() - since if since is not None else 0)
             try:

@@ -36,6 +36,7 @@ APPEND_LIMIT = 200
 WEIGHT = 80_000  # characters of events and result; a batch must stay what PostgreSQL takes within its time
 REVERSE_EVERY = 16  # claims, so that the low lane never starves
 CONNECTIONS = 6
+TICK_SECONDS = 1.0
 BUSY_SECONDS = 0.2  # between two looks at a thread that somebody holds
 
 Answer = TypeVar("Answer")
@@ -67,6 +68,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._handing_back = False
         self._claiming_since: float | None = None
+        self._seen = time.monotonic()
         self._claims = 0
         self._listener = Listener(
             settings.listen_database_url or dsn,
@@ -76,7 +78,13 @@ class Worker:
         )
         self._loop = asyncio.get_running_loop()
         self._pulse = Pulse(
-            settings, dsn, self._lease_seconds, self._describe, lambda: self._claiming_since, self._on_verdicts
+            settings,
+            dsn,
+            self._lease_seconds,
+            self._describe,
+            lambda: self._claiming_since,
+            self._on_verdicts,
+            lambda: self._seen,
         )
         self._janitor = Janitor(self.worker_id, settings, self._store, self._on_arrivals)
         self._executor = ThreadPoolExecutor(settings.worker_concurrency, thread_name_prefix="agent")
@@ -107,7 +115,7 @@ class Worker:
             await self._database.close()
             return
         self._pulse.start()
-        chores = [asyncio.create_task(self._listener.run()), asyncio.create_task(self._janitor.run())]
+        chores = [asyncio.create_task(chore) for chore in (self._listener.run(), self._janitor.run(), self._tick())]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
         try:
             await self._claim_until_stopped()
@@ -141,6 +149,12 @@ class Worker:
             return False
         await registering
         return True
+
+    async def _tick(self) -> None:
+        """Show the heartbeat's thread that this loop runs."""
+        while True:
+            self._seen = time.monotonic()
+            await asyncio.sleep(TICK_SECONDS)
 
     # Claiming
 

@@ -43,6 +43,11 @@ def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
     return Outcome("error", error=text, traceback=trace, delay=delay)
 
 
+def unknown(agent: str, attempt: int, settings: Settings) -> Outcome:
+    """A message for an agent that only other workers have, e.g. newer ones: put off, without a failure."""
+    return Outcome("deferred", error=f"This worker has no agent {agent!r}.", delay=backoff(attempt - 1, settings))
+
+
 def backoff(failures: int, settings: Settings) -> float:
     """Seconds: exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
     2015)."""

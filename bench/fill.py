@@ -1,4 +1,4 @@
-"""Messages in large numbers: queued ones through treadle.submit_many, finished ones by plain inserts."""
+"""Messages in large numbers: through treadle.submit_many, and a million of them by inserts with the same effect."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,13 +11,31 @@ from bench.sample import BODY
 BATCH = 2_000
 WRITERS = 2
 
-# submit_many is handed what a client would send; made on the server, so that a million takes half a minute.
+# submit_many is handed what a client would send, made on the server.
 SUBMIT = """
     select count(*) from treadle.submit_many((
         select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('message_id', treadle.uuid7(), 'message', $1::text,
             'agent', 'noop', 'thread_id', $2::text || case when $3::integer > 0 then (n % $3)::text end,
             'delay_seconds', $4::float8)))
         from generate_series($5::integer, $6::integer - 1) n))"""
+
+QUEUED = """
+    with numbered as (
+        select treadle.uuid7() as id, treadle.clock() as now, nextval('pgmq.q_default_normal_msg_id_seq') as lane_id
+        from generate_series(1, $1::integer)
+    ), messages as (
+        insert into treadle.messages (message_id, queue, lane, lane_id, agent, priority, rank, state, max_attempts,
+            timeout_seconds, created_at, run_at, body)
+        select id, 'default', 'normal', lane_id, 'noop', 'normal', 1, 'queued', 3, 60, now, now, to_jsonb($2::text)
+        from numbered
+    ), counted as (
+        insert into treadle.counters (queue, slot, queued) values ('default', treadle._slot(treadle.clock()), $1)
+    ), logged as (
+        insert into treadle.events (message_id, seq, type, created_at) select id, 1, 'queued', now from numbered
+    )
+    insert into pgmq.q_default_normal (msg_id, vt, enqueued_at, message) overriding system value
+    select lane_id, now, now, jsonb_build_object('message_id', id, 'thread_id', null, 'agent', 'noop')
+    from numbered order by lane_id"""
 
 FINISHED = """
     with numbered as (
@@ -56,17 +74,26 @@ async def queued(
     )
 
 
+async def queued_at_once(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
+    """Write `count` messages as if they had been submitted."""
+    await _insert(dsn, QUEUED, count, tell)
+
+
 async def finished(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
     """Write `count` messages as if they had been submitted, claimed and finished."""
-    await _share(
-        dsn, count, WRITERS, lambda sql, start, end: sql.execute(FINISHED, end - start, BODY), tell, batch=20_000
-    )
+    await _insert(dsn, FINISHED, count, tell)
 
 
 async def tidy(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
     """What autovacuum would have done by now: fold, vacuum, analyze."""
     await sql.execute("select treadle.fold_counters()")
     await sql.execute("vacuum (analyze)")
+
+
+async def _insert(dsn: str, statement: str, count: int, tell: Callable[[int], None]) -> None:
+    await _share(
+        dsn, count, WRITERS, lambda sql, start, end: sql.execute(statement, end - start, BODY), tell, batch=20_000
+    )
 
 
 async def _share(

@@ -137,14 +137,11 @@ begin
     if v_orphans is not null then
         perform treadle._take_back(v_orphans, 'released', 'The answer to the claim was lost.', 1, v_now);
     end if;
-    -- Push the visibility timeout on once half of it is gone: of the lease and of its lane row. But not of an attempt that
-    -- should long have timed out: its worker beats, yet does nothing else.
+    -- Push the visibility timeout on once half of it is gone: of the lease and of its lane row.
     select array_agg(l.message_id) into v_expiring from (
         select l.message_id from unnest(ids, leases) g (id, lease)
         join treadle.leases l on l.message_id = g.id and l.lease = g.lease
-        join treadle.messages m on m.message_id = l.message_id
         where l.expires_at < v_now + lease_seconds / 2 * interval '1 second'
-            and l.claimed_at + (m.timeout_seconds + lease_seconds * 5) * interval '1 second' > v_now
         order by l.message_id for no key update of l skip locked) l;
     if v_expiring is not null then
         update treadle.leases l set expires_at = v_now + lease_seconds * interval '1 second' where l.message_id = any(v_expiring);

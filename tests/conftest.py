@@ -190,7 +190,10 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
         async def start(**changes: Any) -> Client:
             own = msgspec.structs.replace(settings, **changes)
             server = _Server(Api(own, str(own.database_url)))
-            listening = socket.create_server(("127.0.0.1", 0))
+            # With the protocol named, asyncio sets TCP_NODELAY, as it does where it binds by itself.
+            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
             task = asyncio.create_task(server.serve([listening]))
             await until(lambda: _value(server.started or task.done()))
             client = Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=20)

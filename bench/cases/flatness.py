@@ -64,9 +64,9 @@ async def _round(stage: Stage, base: Base, contents: Mapping[str, int], name: st
     def told(count: int) -> None:
         stage.tell(f"filling: {name} ({count:,})")
 
-    await fill.queued(base.dsn, contents.get("queued", SMALL), tell=told)
+    await fill.queued_at_once(base.dsn, contents.get("queued", SMALL), told)
     if count := contents.get("finished"):
-        await fill.finished(base.dsn, count, tell=told)
+        await fill.finished(base.dsn, count, told)
     if count := contents.get("delayed"):
         await fill.queued(base.dsn, count, delay_seconds=86_400, tell=told)
     if count := contents.get("threads"):

@@ -29,7 +29,7 @@ CASES: dict[str, Case] = {
     "flatness": flatness.run,
     "churn": churn.run,
 }
-WIDTH = 118  # columns that the tables need
+WIDTH = 130  # columns that the tables need
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 

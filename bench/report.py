@@ -123,7 +123,8 @@ def _table(title: str, rows: Sequence[Row], wanted: Callable[[str], Any], *, sho
     units = {name: figure.unit for row in rows for name, figure in row.figures.items()}
     for name in names:
         table.add_column(
-            f"{name.replace('_', ' ')}\n{units[name].partition('/')[0] if short else units[name]}", justify="right"
+            f"{name.replace('_', ' ').replace('(', ' (')}\n{units[name].partition('/')[0] if short else units[name]}",
+            justify="right",
         )
     for row in rows:
         if not any(name in row.figures for name in names):

@@ -143,7 +143,7 @@ end $$;
 -- The first visible rows of a lane, for lists that people look at.
 create or replace function treadle._lane_list(queue text, lane text, quantity integer, at timestamptz)
 returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz)
-language plpgsql stable as $$
+language plpgsql stable rows 100 as $$
 begin
     return query execute format($sql$
         select q.msg_id, treadle._uuid(q.message ->> 'message_id'), q.enqueued_at

@@ -108,7 +108,7 @@ begin
         v_left := v_left - v_got;
     end loop;
     return query select h.message_id from (
-            (select m.message_id from treadle.messages m where m.hold = 'thread' limit greatest(v_left, 0))
+            (select m.message_id from treadle.messages m where m.hold = 'thread' order by m.thread, m.rank, m.ord limit greatest(v_left, 0))
             union all
             (select m.message_id from treadle.messages m where m.hold in ('delay', 'backoff') order by m.run_at limit greatest(v_left, 0))
         ) h order by h.message_id limit greatest(v_left, 0);

@@ -22,7 +22,8 @@ EXCEPTIONS = {
     "an event belongs to a message, and to that message's thread": """
         select e.message_id, e.seq, e.thread, m.thread as thread_of_message
         from treadle.events e left join treadle.messages m using (message_id)
-        where m.message_id is null or e.thread is distinct from m.thread or (e.thread is null) <> (e.thread_pos is null)""",
+        where m.message_id is null or e.thread is distinct from m.thread
+            or (e.thread is null) <> (e.thread_pos is null)""",
     "a thread's log is dense from 1 to its last_pos": """
         select t.id, t.thread_id, l.last_pos, e.positions
         from treadle.threads t left join treadle.thread_log l on l.thread = t.id
@@ -31,7 +32,8 @@ EXCEPTIONS = {
         where l.last_pos is null
             or e.positions is distinct from (select array_agg(s) from generate_series(1, l.last_pos) s)""",
     "a thread's log belongs to a thread": """
-        select l.thread from treadle.thread_log l where not exists (select from treadle.threads t where t.id = l.thread)""",
+        select l.thread from treadle.thread_log l
+        where not exists (select from treadle.threads t where t.id = l.thread)""",
     "in a thread's log, each message's events are in their own order": """
         select o.* from (
             select e.message_id, e.seq, e.thread_pos,
@@ -43,18 +45,20 @@ EXCEPTIONS = {
         from treadle.messages m
         cross join lateral (select array_agg(e.type order by e.seq) as types from treadle.events e
             where e.message_id = m.message_id and e.type in ('queued', 'done', 'error', 'cancelled')) e
-        where array_to_string(e.types, ' ') <> repeat('queued error ', cardinality(array_positions(e.types, 'queued')) - 1)
-            || 'queued' || case m.state when 'completed' then ' done' when 'failed' then ' error'
+        where array_to_string(e.types, ' ') <>
+            repeat('queued error ', cardinality(array_positions(e.types, 'queued')) - 1) || 'queued' || case m.state when 'completed' then ' done' when 'failed' then ' error'
                 when 'cancelled' then ' cancelled' else '' end
-            or m.state in ('completed', 'failed', 'cancelled') and not exists (select from treadle.events e
-                where e.message_id = m.message_id and e.seq = m.last_seq and e.type in ('done', 'error', 'cancelled'))""",
+            or m.state in ('completed', 'failed', 'cancelled') and not exists (
+                select from treadle.events e where e.message_id = m.message_id and e.seq = m.last_seq
+                    and e.type in ('done', 'error', 'cancelled'))""",
     "every attempt has its `started`, and ends with `retry` or with its life": """
         select m.message_id, m.state, m.attempt, e.types
         from treadle.messages m
         cross join lateral (select coalesce(string_agg(e.type, ' ' order by e.seq), '') as types from treadle.events e
             where e.message_id = m.message_id
                 and e.type in ('queued', 'started', 'retry', 'done', 'error', 'cancelled')) e
-        where m.attempt <> (select count(*) from treadle.events e where e.message_id = m.message_id and e.type = 'started')
+        where m.attempt <>
+                (select count(*) from treadle.events e where e.message_id = m.message_id and e.type = 'started')
             or e.types !~ ('^(queued( started retry)* started error )*queued( started retry)*'
                 '( started| started done| started error| started cancelled| cancelled)?$')
             or (e.types ~ ' started$') <> (m.state = 'processing')""",
@@ -79,7 +83,8 @@ EXCEPTIONS = {
         left join treadle.leases l using (message_id)
         where m.state = 'queued' and r.vt > treadle.clock() or m.state = 'processing' and r.vt < l.expires_at""",
     "leases are there for what is processing, and for nothing else": """
-        select m.message_id, m.state, m.worker_id, m.thread, l.* from treadle.messages m full join treadle.leases l using (message_id)
+        select m.message_id, m.state, m.worker_id, m.thread, l.*
+        from treadle.messages m full join treadle.leases l using (message_id)
         where (m.state is not distinct from 'processing') <> (l.message_id is not null)
             or l.message_id is not null and (l.worker_id, l.thread) is distinct from (m.worker_id, m.thread)""",
     "a result is there for what is completed; started_at for what runs or ran": """
@@ -97,14 +102,18 @@ EXCEPTIONS = {
             select m.queue, count(*) filter (where m.state = 'queued') as queued,
                 count(*) filter (where m.state = 'processing') as processing,
                 count(*) filter (where m.state = 'completed') as completed,
-                count(*) filter (where m.state = 'failed') as failed, count(*) filter (where m.state = 'cancelled') as cancelled
+                count(*) filter (where m.state = 'failed') as failed,
+                count(*) filter (where m.state = 'cancelled') as cancelled
             from treadle.messages m group by m.queue) m using (queue)
-        where (coalesce(c.queued, 0), coalesce(c.processing, 0), coalesce(c.completed, 0), coalesce(c.failed, 0), coalesce(c.cancelled, 0))
-            <> (coalesce(m.queued, 0), coalesce(m.processing, 0), coalesce(m.completed, 0), coalesce(m.failed, 0), coalesce(m.cancelled, 0))""",
+        where coalesce(c.queued, 0) <> coalesce(m.queued, 0) or coalesce(c.processing, 0) <> coalesce(m.processing, 0)
+            or coalesce(c.completed, 0) <> coalesce(m.completed, 0) or coalesce(c.failed, 0) <> coalesce(m.failed, 0)
+            or coalesce(c.cancelled, 0) <> coalesce(m.cancelled, 0)""",
     "a thread's counts are those of its messages, and their places are dense": """
         select t.id, t.thread_id, t.last_ord, t.completed, t.failed, t.cancelled, m.* from treadle.threads t
-        cross join lateral (select array_agg(m.ord order by m.ord) as ords, count(*) filter (where m.state = 'completed') as completed_,
-                count(*) filter (where m.state = 'failed') as failed_, count(*) filter (where m.state = 'cancelled') as cancelled_
+        cross join lateral (select array_agg(m.ord order by m.ord) as ords,
+                count(*) filter (where m.state = 'completed') as completed_,
+                count(*) filter (where m.state = 'failed') as failed_,
+                count(*) filter (where m.state = 'cancelled') as cancelled_
             from treadle.messages m where m.thread = t.id) m
         where (t.completed, t.failed, t.cancelled) <> (m.completed_, m.failed_, m.cancelled_)
             or m.ords is distinct from (select array_agg(s) from generate_series(1, t.last_ord) s)""",

@@ -213,7 +213,8 @@ class Loom:
     async def everything(self) -> dict[str, list[str]]:
         """All rows of all tables: what must not change when something is refused."""
         names = await self.sql.fetch(
-            "select oid::regclass::text as name from pg_class where relkind in ('r', 'p') and not relispartition"
+            "select format('%I.%I', relnamespace::regnamespace, relname) as name from pg_class"
+            " where relkind in ('r', 'p') and not relispartition"
             " and relnamespace in ('treadle'::regnamespace, 'pgmq'::regnamespace)"
         )
         return {

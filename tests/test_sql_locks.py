@@ -31,8 +31,8 @@ USERS = {
     "redrive": "select treadle.redrive('{failed}')",
     "delete": "select treadle.delete_thread('a')",
     "pause": "select treadle.pause('default')",
-    "nothing but looking": "table treadle.thread_overview; table treadle.message_overview; table treadle.queue_overview;"
-    " table treadle.worker_overview; table treadle.dead_letters; table treadle.events",
+    "nothing but looking": "table treadle.thread_overview; table treadle.message_overview;"
+    " table treadle.queue_overview; table treadle.worker_overview; table treadle.dead_letters; table treadle.events",
 }
 
 
@@ -76,7 +76,9 @@ async def test_whatever_a_user_holds_in_thread_a_everybody_else_goes_on(loom: Lo
     else:
         assert states == ["busy", "queued", "queued", "queued", "queued"]
     if what != "pause":
-        assert {*followers, rows[2]["message_id"], rows[3]["message_id"]} <= {c.message_id for c in await loom.claim(99)}
+        assert {*followers, rows[2]["message_id"], rows[3]["message_id"]} <= {
+            c.message_id for c in await loom.claim(99)
+        }
         assert await loom.cancel(followers[0]) == "requested"
     await loom.beat("w", *mine, *other, grace=0)
     await loom.beat("janitor")

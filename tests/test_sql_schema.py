@@ -1,7 +1,7 @@
 """The schema: who may do what, migrations, and that what is written down about it is what is there.
 
-`RENEW_SCHEMA=1 make test ARGS=tests/test_sql_schema.py` writes tests/schema.sql anew; read what changed in it: signatures
-of functions are kept for a release, views gain columns only at the end.
+`RENEW_SCHEMA=1 make test ARGS=tests/test_sql_schema.py` writes tests/schema.sql anew; read what changed in it:
+signatures of functions are kept for a release, views gain columns only at the end.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ async def test_the_public_may_execute_nothing_and_see_nothing(sql: Connection, p
     await connection.close()
 
 
-async def test_whoever_was_given_treadle_app_can_submit_cancel_redrive_and_look(loom: Loom, visitor: Connection) -> None:
+async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(loom: Loom, visitor: Connection) -> None:
     message_id = await visitor.fetchval("select treadle.submit('hello', thread_id => 't')")
     rows = await visitor.fetch("select * from treadle.submit_many($1)", json.dumps([{"message": "x"}] * 2))
     assert await visitor.fetchval("select treadle.cancel($1)", rows[0]["message_id"]) == "cancelled"
@@ -132,7 +132,7 @@ async def test_every_door_runs_with_its_owner_s_rights_and_a_pinned_search_path(
     )
     pinned = "search_path=pg_catalog, pg_temp"
     assert [row["name"] for row in rows if row["definer"] and pinned not in (row["config"] or [])] == []
-    doors = ("submit", "submit_many", "submit_once", "cancel", "redrive", "pause", "delete_thread", "claim", "finish", "append")
+    doors = ("submit", "submit_many", "submit_once", "cancel", "redrive", "pause", "delete_thread", "claim", "finish")
     names = {row["name"].removeprefix("treadle.").partition("(")[0]: row["definer"] for row in rows}
     assert [name for name in doors if not names[name]] == []
 
@@ -141,8 +141,8 @@ async def test_every_door_runs_with_its_owner_s_rights_and_a_pinned_search_path(
 
 
 async def dumped(dsn: str) -> str:
-    """The schema treadle as pg_dump writes it: tables, views and signatures; less the inner functions, the grants (tested
-    above), and what changes from day to day."""
+    """The schema treadle as pg_dump writes it: tables, views and signatures; less the inner functions, the grants
+    (tested above), and what changes from day to day."""
     program = embedded.Embedded(Path("unused")).binary("pg_dump")
     process = await asyncio.create_subprocess_exec(
         program,
@@ -244,13 +244,11 @@ async def test_a_queue_or_an_agent_survives_a_migration(loom: Loom, dsn: str) ->
 
 async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
     await sql.execute("update treadle.meta set value = '9.1.0' where name = 'pgmq'")
-    with pytest.raises(SchemaError, match="PGMQ 9.1.0 is not among the versions Treadle knows"):
+    with pytest.raises(SchemaError, match=r"PGMQ 9\.1\.0 is not among the versions Treadle knows"):
         await migrate(dsn)
 
 
-async def test_a_locked_table_is_one_clear_sentence(
-    sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration, "LOCK_TIMEOUT", "50ms")
     before = await bodies(sql)
     other = await connect(dsn, name="test")
@@ -343,7 +341,8 @@ async def test_the_dumped_schema_is_the_one_in_the_file(dsn: str) -> None:
         SCHEMA.write_text(found)
     wanted = SCHEMA.read_text()
     assert found == wanted, (
-        "the schema is not the one in tests/schema.sql. If that is meant: RENEW_SCHEMA=1 make test ARGS=tests/test_sql_schema.py"
+        "the schema is not the one in tests/schema.sql. If that is meant:"
+        " RENEW_SCHEMA=1 make test ARGS=tests/test_sql_schema.py"
     )
 
 
@@ -393,7 +392,8 @@ async def test_a_message_cannot_be_made_nonsense(loom: Loom, change: str) -> Non
         "insert into treadle.threads (thread_id, created_at, last_activity) values ('t', now(), now())",
         "insert into treadle.threads (thread_id, created_at, last_activity) values ('', now(), now())",
         "insert into treadle.events (message_id, seq, type, created_at) values (treadle.uuid7(), 0, 'x', now())",
-        "insert into treadle.events (message_id, seq, type, created_at) select message_id, 1, 'x', now() from treadle.messages",
+        "insert into treadle.events (message_id, seq, type, created_at)"
+        " select message_id, 1, 'x', now() from treadle.messages",
         "insert into treadle.idempotency (key, request_hash, created_at) values ('', '', now())",
         "insert into treadle.leases select message_id, 'default', message_id, 'w', null, 1, false, now(), now()"
         " from treadle.messages, generate_series(1, 2)",

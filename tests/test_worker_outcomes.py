@@ -170,6 +170,19 @@ async def test_a_failed_attempt_is_tried_again_after_a_backoff(sql: Connection, 
         assert timedelta(0) <= delay <= timedelta(seconds=0.05 * 2**attempt)
 
 
+async def test_the_backoff_is_as_long_as_the_settings_say(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("broken")
+    async def broken(context: Context, request: str) -> str:
+        raise ValueError
+
+    await start_worker(broken, retry_base_seconds=1_000_000, retry_max_seconds=1_000_000)
+    message_id = await submit(sql, "x", agent="broken")
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    entry = (await log(sql, message_id))[-1]
+    delay = datetime.fromisoformat(entry.data["retry_at"]) - entry.created_at
+    assert timedelta(seconds=1) < delay < timedelta(seconds=1_000_000)  # less than a second: once in a million
+
+
 def test_the_backoff_doubles_up_to_its_limit_with_full_jitter() -> None:
     settings = Settings(retry_base_seconds=1, retry_max_seconds=10)
     for failures, most in ((0, 1), (1, 2), (3, 8), (4, 10), (5000, 10)):

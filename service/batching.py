@@ -23,7 +23,8 @@ class Batcher(Generic[Item, Result]):
 
     Callers are shielded: one that is cancelled cancels nobody. When `run` raises for a batch (anything but Unavailable,
     which is nobody's fault), the batch is split until only the item at fault fails. An item answered with Busy is run
-    once more on its own (`patient` true), beside the others, so that nobody waits for what holds it up.
+    once more on its own (`patient` true), beside the others, so that nobody waits for what holds it up; and, with
+    `again`, once more so many seconds after each further Busy.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int,
         weigh: Callable[[Item], int] = lambda _: 1,
+        again: float | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._weigh = weigh
+        self._again = again
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._driver: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
@@ -64,8 +67,11 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _settle_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
-        async with self._patience:
-            await self._settle([(item, future)], patient=True)
+        while not future.done():
+            async with self._patience:  # first come, first served: whoever waits longer comes back to the end
+                await self._settle([(item, future)], patient=True)
+            if not future.done():
+                await asyncio.sleep(self._again or 0)
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, patient: bool = False) -> None:
         try:
@@ -86,7 +92,7 @@ class Batcher(Generic[Item, Result]):
                 task = asyncio.create_task(self._settle_alone(item, future))
                 self._alone.add(task)
                 task.add_done_callback(self._alone.discard)
-            elif future.done():
+            elif future.done() or (isinstance(result, Busy) and self._again is not None):
                 pass
             elif isinstance(result, Exception):
                 future.set_exception(result)

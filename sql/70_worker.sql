@@ -223,20 +223,29 @@ declare
     v_ids uuid[];
     v_placed uuid[];   -- delayed ones that took their place in their thread
     v_moved bigint[];
+    v_last record;
 begin
-    select array_agg(d.message_id) into v_ids from (
-        select m.message_id from treadle.messages m where m.hold in ('delay', 'backoff') and m.run_at <= v_now order by m.run_at limit quantity) d;
-    if v_ids is null then
-        return 0;
-    end if;
-    select array_agg(t.id) into v_threads from (
-        select t.id from treadle.threads t where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_ids))
-        order by t.id for no key update skip locked) t;
-    select array_agg(d.message_id) into v_ids from (
-        select m.message_id from treadle.messages m
-        where m.message_id = any(v_ids) and m.hold in ('delay', 'backoff') and m.run_at <= v_now
-            and (m.thread is null or m.thread = any(v_threads))
-        order by m.message_id for update skip locked) d;
+    -- Those whose thread somebody holds locked are passed over, however many they are.
+    select '-infinity'::timestamptz as run_at, treadle.uuid_at('epoch') as message_id into v_last;
+    loop
+        select array_agg(d.message_id order by d.run_at, d.message_id) into v_ids from (
+            select m.message_id, m.run_at from treadle.messages m
+            where m.hold in ('delay', 'backoff') and m.run_at <= v_now and (m.run_at, m.message_id) > (v_last.run_at, v_last.message_id)
+            order by m.run_at, m.message_id limit quantity) d;
+        if v_ids is null then
+            return 0;
+        end if;
+        select m.run_at, m.message_id into v_last from treadle.messages m where m.message_id = v_ids[cardinality(v_ids)];
+        select array_agg(t.id) into v_threads from (
+            select t.id from treadle.threads t where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_ids))
+            order by t.id for no key update skip locked) t;
+        select array_agg(d.message_id) into v_ids from (
+            select m.message_id from treadle.messages m
+            where m.message_id = any(v_ids) and m.hold in ('delay', 'backoff') and m.run_at <= v_now
+                and (m.thread is null or m.thread = any(v_threads))
+            order by m.message_id for update skip locked) d;
+        exit when v_ids is not null;
+    end loop;
     with moved as (
         update treadle.messages m set hold = 'thread'
         where m.message_id = any(v_ids) and m.hold = 'delay' and m.thread is not null and not m.aside
@@ -314,9 +323,9 @@ end $$;
 comment on function treadle.mend_lanes is 'Give runnable messages whose lane row is gone (a purged PGMQ queue) a new one';
 
 -- Purge what is past its time, a little at a time: threads whole, by their last activity; standalone messages by completion;
--- dead letters by a time of their own; idempotency keys after 24 hours. Returns how many messages went.
+-- dead letters by a time of their own; idempotency keys after 24 hours. Returns how many messages and keys went.
 create or replace function treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid default null,
-    quantity integer default 500, out purged integer, out last uuid)
+    quantity integer default 2000, out purged integer, out last uuid)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_now constant timestamptz := treadle.clock();
@@ -325,9 +334,9 @@ declare
     v_ids uuid[];
     v_thread bigint;
 begin
-    purged := 0;
     delete from treadle.idempotency i where (i.tenant, i.key) in (
         select k.tenant, k.key from treadle.idempotency k where k.created_at < v_now - interval '24 hours' limit quantity for update skip locked);
+    get diagnostics purged = row_count;
     -- Ids sort by time of creation: only the old end of the table is looked at, from where the last purge stopped.
     select o.message_id into last from (
         select m.message_id from treadle.messages m
@@ -344,7 +353,7 @@ begin
         where t.tenant in (select a.tenant from treadle.agents a)  -- the index begins with it
             and t.last_activity < v_until and t.last_ord = t.completed + t.failed + t.cancelled
             and (t.failed = 0 or t.last_activity < v_dead_until)
-        order by t.last_activity limit 20
+        order by t.last_activity limit 5
         for update skip locked
     loop
         select array_agg(m.message_id) into v_ids from treadle.messages m where m.thread = v_thread;

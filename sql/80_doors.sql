@@ -1,4 +1,5 @@
 -- Doors for people: cancel, redrive, delete a thread, pause and resume a queue. Each tells listeners what it did when it commits.
+-- None waits longer than two seconds for a lock (lock_not_available, 55P03).
 
 -- Lock a message's thread, if it has one, then look: returns its state, null where there is no such message.
 create or replace function treadle._state_under_lock(id uuid, out state text, out thread bigint)
@@ -14,7 +15,7 @@ end $$;
 -- Cancel: a queued message is cancelled now ('cancelled'); for one that runs its worker is told ('requested'), and whatever
 -- the attempt comes to, the message ends as cancelled. Raises TR404, and TR409 where it is over.
 create or replace function treadle.cancel(message_id uuid) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
     p_id constant uuid := cancel.message_id;
@@ -52,7 +53,7 @@ comment on function treadle.cancel is 'Cancel a message: ''cancelled'' now, or '
 -- Redrive: a failed message gets a new life. Its failures and losses are forgiven, its attempts keep counting; in a thread it
 -- runs next. Raises TR404, and TR409 where it has not failed.
 create or replace function treadle.redrive(message_id uuid) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
     p_id constant uuid := redrive.message_id;
@@ -90,7 +91,7 @@ comment on function treadle.redrive is 'Give a failed message a new life';
 
 -- Delete a thread with its messages, events and dead letters; what runs is cancelled. Raises TR404.
 create or replace function treadle.delete_thread(thread_id text, tenant text default 'default') returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
     v_thread bigint;

@@ -46,7 +46,8 @@ EXCEPTIONS = {
         cross join lateral (select array_agg(e.type order by e.seq) as types from treadle.events e
             where e.message_id = m.message_id and e.type in ('queued', 'done', 'error', 'cancelled')) e
         where array_to_string(e.types, ' ') <>
-            repeat('queued error ', cardinality(array_positions(e.types, 'queued')) - 1) || 'queued' || case m.state when 'completed' then ' done' when 'failed' then ' error'
+            repeat('queued error ', cardinality(array_positions(e.types, 'queued')) - 1) || 'queued'
+            || case m.state when 'completed' then ' done' when 'failed' then ' error'
                 when 'cancelled' then ' cancelled' else '' end
             or m.state in ('completed', 'failed', 'cancelled') and not exists (
                 select from treadle.events e where e.message_id = m.message_id and e.seq = m.last_seq

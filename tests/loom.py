@@ -127,7 +127,7 @@ class Loom:
             [None if failed else json.dumps(result) for _ in claims],
             [(error or "It broke.") if failed else None for _ in claims],
             ["Traceback ..." if failed else None for _ in claims],
-            [delay if delay is not None or outcome != "error" else 10.0 for _ in claims],
+            [delay if delay is not None or outcome not in ("error", "deferred") else 10.0 for _ in claims],
             ['{"tokens": 7}' for _ in claims],
             [claim.last_seq + 1 if first_seq is None else first_seq for claim in claims],
             *_events([chunks for _ in claims]),

@@ -137,6 +137,7 @@ async def test_check_before_and_after_migrate(empty_dsn: str, cli: Cli) -> None:
 
 
 async def test_check_sees_functions_of_another_checkout(sql: Connection, cli: Cli) -> None:
+    await cli("migrate")
     assert (await cli("check")).exit_code == 0
     await sql.execute("update treadle.meta set value = 'other' where name = 'functions'")
     assert sentence(await cli("check")).endswith("run treadle migrate.")

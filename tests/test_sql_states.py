@@ -1,6 +1,7 @@
 """The state machine (DESIGN, section 3): every arrow, and every arrow that must not be."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from loom import Loom, weaving
 from service.db.pool import Connection
 
 PLACES = pytest.mark.parametrize("place", [{}, {"thread_id": "t"}, {"thread_id": "t", "aside": True}], ids=str)
+OUTCOMES = ("completed", "error", "rejected", "deferred", "released")  # of a finish
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ async def test_finish_error_with_failures_left_backs_off_and_keeps_the_turn(loom
     message = await expect(loom, message_id, "queued", types, hold="backoff", attempt=1, failures=1)
     data = (await loom.log(message_id))[-1][1]
     assert (data["attempt"], data["error"]) == (1, "Oh.")
-    assert data["retry_at"] == message["run_at"].isoformat()
+    assert datetime.fromisoformat(data["retry_at"]) == message["run_at"]
     await loom.submit(priority="high", **place)  # must not overtake it in its thread
     await expect(loom, message_id, "queued", types, hold="backoff", attempt=1, failures=1)
     if place == {"thread_id": "t"}:
@@ -203,7 +205,8 @@ async def test_finish_error_without_failures_left_fails_into_the_dead_letters(
     message = await expect(loom, message_id, "failed", types, lane="dlq", attempt=2, failures=2)
     assert (message["error"], message["result"]) == ("Oh.", None)
     data = (await loom.log(message_id))[-1][1]
-    assert data == {"state": "failed", "error": "Oh.", "completed_at": message["completed_at"].isoformat()}
+    assert datetime.fromisoformat(data.pop("completed_at")) == message["completed_at"]
+    assert data == {"state": "failed", "error": "Oh."}
     assert await loom.sql.fetchval("select message from pgmq.q_default_dlq") == {
         "message_id": str(message_id),
         "thread_id": place.get("thread_id"),
@@ -226,6 +229,23 @@ async def test_finish_rejected_fails_at_once(loom: Loom, place: dict[str, Any]) 
     await expect(loom, message_id, "failed", "queued started error", lane="dlq", attempt=1, failures=1)
     if place == {"thread_id": "t"}:
         assert await turn(loom) == follower
+
+
+@PLACES
+async def test_finish_deferred_backs_off_uncharged_and_keeps_the_turn(loom: Loom, place: dict[str, Any]) -> None:
+    message_id = await loom.submit(max_attempts=1, **place)
+    for attempt in (1, 2):
+        claim = await loom.claim_one()
+        assert claim.attempt == attempt
+        assert await loom.finish(claim, outcome="deferred", error="No such agent here.", delay=30) == ["queued"]
+        types = "queued" + " started retry" * attempt
+        message = await expect(loom, message_id, "queued", types, hold="backoff", attempt=attempt)
+        assert message["error"] == "No such agent here."
+        if place == {"thread_id": "t"}:
+            assert await turn(loom) == message_id
+        await loom.shift(31 * attempt)
+        assert await loom.sql.fetchval("select treadle.admit_due()") == 1
+    await expect(loom, message_id, "queued", types, lane="normal", attempt=2)
 
 
 @PLACES
@@ -345,7 +365,7 @@ async def test_cancel_of_a_backed_off_message_passes_the_turn(loom: Loom, place:
 
 
 @PLACES
-@pytest.mark.parametrize("outcome", ["completed", "error", "rejected", "released", "lost"])
+@pytest.mark.parametrize("outcome", [*OUTCOMES, "lost"])
 async def test_whatever_becomes_of_an_attempt_that_was_to_be_cancelled(
     loom: Loom, place: dict[str, Any], outcome: str
 ) -> None:
@@ -526,7 +546,7 @@ async def lost(loom: Loom, claim: Any) -> None:
     before = await loom.everything()
     assert await loom.append((claim, claim.last_seq + 1, ["x"])) == ["lost"]
     assert await loom.append((claim, claim.last_seq + 1, ["x"]), patient=False) == ["lost"]
-    for outcome in ("completed", "error", "rejected", "released"):
+    for outcome in OUTCOMES:
         assert await loom.finish(claim, outcome=outcome, chunks=["x"]) == ["lost"]
         assert await loom.finish(claim, outcome=outcome, patient=False) == ["lost"]
     assert await loom.everything() == before
@@ -550,7 +570,7 @@ async def test_an_unknown_message_is_lost(loom: Loom) -> None:
     await lost(loom, msgspec.structs.replace(await loom.claim_one(), message_id=uuid4()))
 
 
-@pytest.mark.parametrize("outcome", ["completed", "error", "rejected", "released"])
+@pytest.mark.parametrize("outcome", OUTCOMES)
 async def test_after_finish_the_lease_is_worth_nothing(loom: Loom, outcome: str) -> None:
     await loom.submit(thread_id="t")
     claim = await loom.claim_one()

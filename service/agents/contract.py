@@ -29,6 +29,8 @@ MAX_ATTEMPTS = 1000
 class RetryAfter(Exception):
     """The attempt failed; try again after `seconds` (at most 366 days)."""
 
+    seconds = 0.0  # of a subclass that does not say
+
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason or f"Asked to be retried after {seconds:g} seconds.")
         self.seconds = min(max(0.0, seconds), MAX_RETRY_SECONDS)

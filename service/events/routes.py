@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get
@@ -20,7 +21,7 @@ from service.threads.store import ThreadStore
 
 log = logging.getLogger(__name__)
 
-NEVER = 2**31 - 1  # the last event of a message that is not over (EventStore.over)
+LIMIT = 2**31  # of a seq
 After = Annotated[
     str | None, QueryParameter(name="after", description="The id of the last event seen; Last-Event-ID goes before it.")
 ]
@@ -40,18 +41,20 @@ async def stream_message(
     after: After = None,
 ) -> Response[Any]:
     """Server-sent events; ends after the terminal event. 204 where the message is over and its last event was seen."""
-    parsed, cursor = parse_id(message_id), _cursor(request, after, NEVER)
+    parsed, cursor = parse_id(message_id), _cursor(request, after, LIMIT)
     try:
-        over = await events.over(parsed)
+        end = await events.end(parsed)
     except Refused:
         raise
     except Exception as error:
         return _trouble(error)
-    if over is None:
+    if end is None:
         raise NotFound(f"There is no message {parsed}.")
-    if cursor >= over:
+    last, over = end
+    if over and cursor >= last:
         return Response(None, status_code=204)
-    return _stream(streams.message(parsed, cursor))
+    # A cursor beyond the log is of a log that a failover lost: what comes next is new to its reader all the same.
+    return _stream(streams.message(parsed, min(cursor, last)))
 
 
 @get("/threads/{thread_id:str}/stream", summary="A thread's events as they happen", media_type=MEDIA_TYPE)
@@ -78,7 +81,7 @@ async def list_events(
     message_id: MessageId,
     events: NamedDependency[EventStore],
     after: Annotated[
-        int, QueryParameter(ge=0, lt=NEVER, description="the seq of the last event seen: a whole number from 0")
+        int, QueryParameter(ge=0, lt=LIMIT, description="the seq of the last event seen: a whole number from 0")
     ] = 0,
     limit: Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")] = 100,
 ) -> EventPage:
@@ -87,8 +90,13 @@ async def list_events(
     if entries is None:
         raise NotFound(f"There is no message {parsed}.")
     listed = [Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in entries]
-    over = entries[-1].last if entries else after >= (await events.over(parsed) or 0)
+    over = entries[-1].last if entries else await _is_over(events, parsed, after)
     return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
+
+
+async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
+    end = await events.end(message_id)
+    return end is not None and end[1] and after >= end[0]
 
 
 def _cursor(request: Request[Any, Any, Any], after: str | None, limit: int) -> int:

@@ -42,15 +42,14 @@ class EventStore:
         )
         return _by_reader(rows, len(cursors))
 
-    async def over(self, message_id: UUID) -> int | None:
-        """The seq of a message's last event, if it is over; a seq beyond all where it is not; None where there is
-        none."""
-        seq: int | None = await self._database.fetchval(
-            "select case when m.state in ('completed', 'failed', 'cancelled') then m.last_seq else 2147483647 end"
-            " from treadle.messages m where m.message_id = $1",
+    async def end(self, message_id: UUID) -> tuple[int, bool] | None:
+        """The seq of a message's last event so far, and whether the message is over; None where there is none."""
+        row = await self._database.fetchrow(
+            "select coalesce(l.last_seq, m.last_seq) as seq, m.state in ('completed', 'failed', 'cancelled') as over"
+            " from treadle.messages m left join treadle.leases l using (message_id) where m.message_id = $1",
             message_id,
         )
-        return seq
+        return None if row is None else (row["seq"], row["over"])
 
     async def positions(self, ids: Sequence[UUID]) -> list[tuple[str, int | None]]:
         """Where messages stand: state and queue position."""

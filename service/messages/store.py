@@ -91,12 +91,14 @@ class MessageStore:
         return [(row["ord"], msgspec.convert(row, Status)) for row in rows]
 
     async def cancel(self, message_id: UUID) -> str:
-        """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict."""
-        return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
+        """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
+        async with self._direct:
+            return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
 
     async def redrive(self, message_id: UUID) -> None:
-        """Raises NotFound, Conflict."""
-        await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
+        """Raises NotFound, Conflict, Busy."""
+        async with self._direct:
+            await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
 
     async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
         rows = await self._call(batch, patient=patient)

@@ -118,8 +118,9 @@ class LeaseStore:
             )
         )
 
-    async def admit_due(self) -> int:
-        return int(await self._database.fetchval("select treadle.admit_due()"))
+    async def admit_due(self, limit: int) -> int:
+        """Admit up to so many messages whose time has come; returns how many."""
+        return int(await self._database.fetchval("select treadle.admit_due($1)", limit))
 
     async def fold_counters(self) -> None:
         await self._database.fetchval("select treadle.fold_counters()")

@@ -1,5 +1,6 @@
 """Threads in PostgreSQL."""
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadSummary
 
 TENANT = "default"
+DELETIONS = 2  # at once: each holds a connection, and may wait for a lock
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -22,6 +24,7 @@ class Turn(msgspec.Struct, frozen=True):
 class ThreadStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._deletions = asyncio.Semaphore(DELETIONS)
 
     async def newest(
         self, limit: int, before: tuple[datetime, int] | None
@@ -65,10 +68,12 @@ class ThreadStore:
         return row["id"], row["last_ord"]
 
     async def delete(self, thread_id: str) -> int:
-        """Delete it with its messages and events; returns how many messages went. Raises NotFound."""
-        return int(
-            await self._database.fetchval("select treadle.delete_thread($1, $2)", thread_id, TENANT, repeatable=False)
-        )
+        """Delete it with its messages and events; returns how many messages went. Raises NotFound, Busy."""
+        async with self._deletions:
+            gone = await self._database.fetchval(
+                "select treadle.delete_thread($1, $2)", thread_id, TENANT, repeatable=False
+            )
+        return int(gone)
 
     async def turns(self, thread: int, before: int, limit: int) -> list[Turn]:
         """The last `limit` completed messages of a thread before the one with ord `before`, oldest first."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
@@ -15,7 +14,8 @@ from service.queues.leases import Append, Appended, Finish, Finished
 from service.queues.model import Claim
 from service.worker.context import AttemptContext, SyncContext, Turns
 from service.worker.outbox import Outbox
-from service.worker.outcome import CANCELLED, RELEASED, Outcome, completed, encode, failed, unknown
+from service.worker.outcome import CANCELLED, RELEASED, Outcome, broken, completed, encode, failed, unknown
+from service.worker.sync import SyncRunner
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Tools(msgspec.Struct, frozen=True):
     turns: Turns
     appends: Batcher[Append, Appended]
     finishes: Batcher[Finish, Finished]
-    executor: Executor
+    sync: SyncRunner
 
 
 class Attempt:
@@ -49,10 +49,16 @@ class Attempt:
 
     async def run(self) -> str:
         """Returns the message's new state, or 'lost' where the lease was not ours any more."""
-        outcome = await self._execute()
+        try:
+            outcome = await self._execute()
+        except Exception as error:
+            log.exception("an attempt broke", extra={"message_id": str(self.claim.message_id)})
+            outcome = broken(error, self.claim.failures, self._tools.settings)
         first_seq, unsent = await self._outbox.close()
         if outcome is None:
             return "lost"
+        if outcome.kind == "completed" and isinstance(reason := self._reason(), Exception):
+            outcome = self._failed(reason)  # events did not get into the log: an answer without them is none
         finish = Finish(
             self.claim.message_id,
             self.claim.lease,
@@ -82,6 +88,9 @@ class Attempt:
                 )
             )
         return finished.status
+
+    def _reason(self) -> str | Exception | None:
+        return self._stopped.result() if self._stopped.done() else None
 
     async def _execute(self) -> Outcome | None:
         """Run the agent to its end, its timeout, or the first reason to stop it; None where the lease is lost."""
@@ -133,9 +142,8 @@ class Attempt:
             request = agent.decode(_read(self.claim.body))
             if agent.is_async:
                 return completed(await agent(context, request))
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                self._tools.executor, self._call_sync, agent, SyncContext(context, loop), request
+            return await self._tools.sync.run(
+                self._call_sync, agent, SyncContext(context, asyncio.get_running_loop()), request
             )
         except asyncio.CancelledError as error:
             if self._stopped.done():

@@ -18,6 +18,7 @@ from service.queues.leases import LeaseStore
 
 log = logging.getLogger(__name__)
 
+ADMIT_LIMIT = 1000
 MEND_SECONDS = 10.0
 PURGE_SECONDS = 60.0
 PARTITION_SECONDS = 3600.0
@@ -37,9 +38,10 @@ class Janitor:
         self._purged: UUID | None = None
 
     def admit_in(self, seconds: float) -> None:
-        """Look for due messages then, sooner than the next round."""
-        heapq.heappush(self._due, time.monotonic() + seconds)
-        self._wake.set()
+        """Look for due messages then, where that is sooner than the next round."""
+        if seconds < self._settings.poll_interval:
+            heapq.heappush(self._due, time.monotonic() + seconds)
+            self._wake.set()
 
     async def run(self) -> None:
         """Do the chores until cancelled."""
@@ -80,8 +82,10 @@ class Janitor:
             log.exception("a chore failed", extra={"chore": chore.__name__.strip("_")})
 
     async def _admit_due(self) -> None:
-        if await self._store.admit_due():
+        while admitted := await self._store.admit_due(ADMIT_LIMIT):
             self._arrived()
+            if admitted < ADMIT_LIMIT:
+                return
 
     async def _reap(self) -> None:
         settings = self._settings
@@ -102,7 +106,7 @@ class Janitor:
             self._purged, purged = await self._store.purge(
                 self._settings.retention_hours, self._settings.dead_letter_retention_hours, self._purged
             )
-            if self._purged is None or not purged:
+            if self._purged is None and not purged:
                 return
 
     async def _tend_partitions(self) -> None:

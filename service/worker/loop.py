@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -28,6 +27,7 @@ from service.threads.store import ThreadStore, Turn
 from service.worker.attempt import Attempt, Tools
 from service.worker.heartbeat import Pulse
 from service.worker.janitor import Janitor
+from service.worker.sync import SyncRunner
 
 log = logging.getLogger(__name__)
 
@@ -87,14 +87,14 @@ class Worker:
             lambda: self._seen,
         )
         self._janitor = Janitor(self.worker_id, settings, self._store, self._on_arrivals)
-        self._executor = ThreadPoolExecutor(settings.worker_concurrency, thread_name_prefix="agent")
+        self._sync = SyncRunner(settings.worker_concurrency)
         self._tools = Tools(
             settings,
             registry,
             self._turns,
-            Batcher(self._append, limit=APPEND_LIMIT, weigh=_weight),
-            Batcher(self._finish, limit=CLAIM_LIMIT, weigh=_weight),
-            self._executor,
+            Batcher(self._append, limit=APPEND_LIMIT, weigh=_weight, again=BUSY_SECONDS),
+            Batcher(self._finish, limit=CLAIM_LIMIT, weigh=_weight, again=BUSY_SECONDS),
+            self._sync,
         )
 
     @property
@@ -129,7 +129,7 @@ class Worker:
                 await self._store.sign_off(self.worker_id)
             await self._notifier.flush()
             await self._database.close()
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._sync.close()
             log.info("worker stopped", extra={"worker_id": self.worker_id})
 
     async def _register(self) -> bool:
@@ -154,6 +154,9 @@ class Worker:
         """Show the heartbeat's thread that this loop runs."""
         while True:
             self._seen = time.monotonic()
+            if not self._attempts and self._sync.busy >= self._settings.worker_concurrency:
+                log.critical("sync agents that do not end hold every thread: stopping")
+                self.stop()
             await asyncio.sleep(TICK_SECONDS)
 
     # Claiming
@@ -161,7 +164,9 @@ class Worker:
     async def _claim_until_stopped(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            wanted = min(CLAIM_LIMIT, self._settings.worker_concurrency - len(self._attempts))
+            # Sync agents that nobody can end keep their places.
+            free = self._settings.worker_concurrency - max(len(self._attempts), self._sync.busy)
+            wanted = min(CLAIM_LIMIT, free)
             taken = await self._claim(wanted) if wanted > 0 else []
             for claim in taken:
                 self._start(claim)
@@ -260,8 +265,6 @@ class Worker:
         while True:
             try:
                 return await call()
-            except Busy:  # somebody holds the message's thread, however long: not ours to end
-                await asyncio.sleep(BUSY_SECONDS)
             except Unavailable as error:
                 log.warning("trying again", extra={"call": what, "error": str(error)})
                 await asyncio.sleep(delay)

@@ -43,6 +43,11 @@ def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
     return Outcome("error", error=text, traceback=trace, delay=delay)
 
 
+def broken(error: Exception, failures: int, settings: Settings) -> Outcome:
+    """An attempt that our own code could not bring to an end: charged, lest it be tried for ever."""
+    return Outcome("error", error=f"The attempt broke: {type(error).__name__}.", delay=backoff(failures, settings))
+
+
 def unknown(agent: str, attempt: int, settings: Settings) -> Outcome:
     """A message for an agent that only other workers have, e.g. newer ones: put off, without a failure."""
     return Outcome("deferred", error=f"This worker has no agent {agent!r}.", delay=backoff(attempt - 1, settings))

@@ -18,7 +18,7 @@ import uvloop
 
 from service import config, logs, show
 from service.config import Settings
-from service.errors import Invalid, NotFound, SchemaError, TreadleError
+from service.errors import Invalid, SchemaError, TreadleError
 from service.lifeline import follow_supervisor
 
 Answer = TypeVar("Answer")
@@ -409,7 +409,8 @@ def _ask(settings: Settings, question: Callable[[Any], Coroutine[Any, Any, Answe
 
 
 async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
-    """Print events until the message is over; whether it was completed."""
+    """Print a message's answer as it comes; whether it was completed."""
+    from service import follow
     from service.db.listener import Listener
     from service.db.notifier import EVENTS
     from service.events.feed import Feed
@@ -420,37 +421,9 @@ async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
         listener = Listener(settings.listen_database_url or _dsn(settings), {EVENTS: feed.receive}, feed.wake_all)
         listening = asyncio.create_task(listener.run())
         try:
-            seq, streamed = 0, False
-            with feed.subscribe(message_id) as wake:
-                while True:
-                    wake.clear()
-                    entries = await feed.read_message(message_id, seq)
-                    if entries is None:
-                        raise NotFound(f"There is no message {message_id}.")
-                    for entry in entries:
-                        seq, streamed = entry.seq, entry.type == "chunk" or (streamed and entry.type != "retry")
-                        _print_event(entry.type, entry.seq, entry.data, streamed, as_json)
-                        if entry.last:
-                            return entry.type == "done"
-                    if not entries:
-                        with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(wake.wait(), settings.poll_interval)
+            return await follow.show_answer(feed, message_id, settings.poll_interval, as_json)
         finally:
             listening.cancel()
-
-
-def _print_event(kind: str, seq: int, data: str, streamed: bool, as_json: bool) -> None:
-    """`streamed`: this attempt's answer came in chunks, the result need not be shown."""
-    content = json.loads(data)
-    if as_json:
-        show.as_json({"seq": seq, "type": kind, "data": content})
-    elif kind == "chunk":
-        click.echo(content["chunk"], nl=False)
-    elif kind == "done":
-        result = "" if streamed or content["result"] is None else content["result"]
-        click.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
-    elif kind in {"retry", "error", "cancelled"}:
-        click.echo(f"\n[{kind}] {content.get('error', '')}".rstrip(), err=True)
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

@@ -1,15 +1,5 @@
 CREATE SCHEMA treadle;
 COMMENT ON SCHEMA treadle IS 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
-CREATE FUNCTION treadle._admit(ids uuid[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer, p_lease_seconds double precision, p_now timestamp with time zone, OUT taken uuid[], OUT seen integer, OUT last bigint) RETURNS record
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._dead_letters(queue text, quantity integer, before bigint DEFAULT NULL::bigint) RETURNS TABLE(dlq_id bigint, dead_at timestamp with time zone, body jsonb)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS ...;
 CREATE TABLE treadle.messages (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -65,88 +55,6 @@ COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
 COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker died, compared with MAX_LOSSES';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
-CREATE FUNCTION treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS ...;
-CREATE FUNCTION treadle._forget(ids uuid[]) RETURNS integer
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamp with time zone) RETURNS bigint
-    LANGUAGE plpgsql STABLE
-    AS ...;
-CREATE FUNCTION treadle._lane_body(m treadle.messages) RETURNS jsonb
-    LANGUAGE sql STABLE
-    AS ...;
-CREATE FUNCTION treadle._lane_delete(queues text[], lanes text[], lane_ids bigint[]) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_depth(queue text, lane text, at timestamp with time zone) RETURNS bigint
-    LANGUAGE plpgsql STABLE
-    AS ...;
-CREATE FUNCTION treadle._lane_expel(queue text, lane text, ids bigint[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_extend(queue text, lane text, ids bigint[], until timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_hide(queue text, lane text, ids bigint[], at timestamp with time zone, until timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_list(queue text, lane text, quantity integer, at timestamp with time zone) RETURNS TABLE(lane_id bigint, message_id uuid, enqueued_at timestamp with time zone)
-    LANGUAGE plpgsql STABLE
-    AS ...;
-CREATE FUNCTION treadle._lane_missing(queue text, lane text, ids bigint[]) RETURNS SETOF bigint
-    LANGUAGE plpgsql STABLE
-    AS ...;
-CREATE FUNCTION treadle._lane_next(queue text, lane text) RETURNS bigint
-    LANGUAGE sql
-    AS ...;
-CREATE FUNCTION treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamp with time zone, OUT lane_ids bigint[], OUT message_ids uuid[]) RETURNS record
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._lane_table(queue text, lane text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS ...;
-CREATE FUNCTION treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._log_lock(threads bigint[]) RETURNS void
-    LANGUAGE sql
-    AS ...;
-CREATE FUNCTION treadle._next_of(thread bigint) RETURNS uuid
-    LANGUAGE sql STABLE
-    AS ...;
-CREATE FUNCTION treadle._position(m treadle.messages, at timestamp with time zone) RETURNS bigint
-    LANGUAGE plpgsql STABLE
-    AS ...;
-CREATE FUNCTION treadle._promote(threads bigint[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._ready(queue text, OUT ready bigint, OUT oldest timestamp with time zone) RETURNS record
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS ...;
-CREATE FUNCTION treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[], delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[], log_types text[], log_datas jsonb[], max_losses integer, at timestamp with time zone) RETURNS TABLE(message_id uuid, state text)
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._slot(at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS ...;
-CREATE FUNCTION treadle._state_under_lock(id uuid, OUT state text, OUT thread bigint) RETURNS record
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._submission_problem(x jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS ...;
-CREATE FUNCTION treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamp with time zone) RETURNS SETOF uuid
-    LANGUAGE plpgsql
-    AS ...;
-CREATE FUNCTION treadle._uuid(id text) RETURNS uuid
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS ...;
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -161,6 +69,7 @@ COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer
 CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
 CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone)
@@ -181,6 +90,7 @@ COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its
 CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
 CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS integer
@@ -222,7 +132,7 @@ CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
 COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue (or, with paused => false, let them go on); submits go on';
-CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 500, OUT purged integer, OUT last uuid) RETURNS record
+CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
@@ -250,6 +160,7 @@ COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision
 CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
 CREATE FUNCTION treadle.register_agents(agents jsonb, tenant text DEFAULT 'default'::text) RETURNS void
@@ -615,142 +526,3 @@ ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
-GRANT USAGE ON SCHEMA treadle TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._admit(ids uuid[], at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._admit(ids uuid[], at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer, p_lease_seconds double precision, p_now timestamp with time zone, OUT taken uuid[], OUT seen integer, OUT last bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer, p_lease_seconds double precision, p_now timestamp with time zone, OUT taken uuid[], OUT seen integer, OUT last bigint) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._dead_letters(queue text, quantity integer, before bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._dead_letters(queue text, quantity integer, before bigint) TO treadle_app;
-GRANT SELECT ON TABLE treadle.messages TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._forget(ids uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._forget(ids uuid[]) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_body(m treadle.messages) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_body(m treadle.messages) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_delete(queues text[], lanes text[], lane_ids bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_delete(queues text[], lanes text[], lane_ids bigint[]) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_depth(queue text, lane text, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_depth(queue text, lane text, at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_expel(queue text, lane text, ids bigint[], at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_expel(queue text, lane text, ids bigint[], at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_extend(queue text, lane text, ids bigint[], until timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_extend(queue text, lane text, ids bigint[], until timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_hide(queue text, lane text, ids bigint[], at timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_hide(queue text, lane text, ids bigint[], at timestamp with time zone, until timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_list(queue text, lane text, quantity integer, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_list(queue text, lane text, quantity integer, at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_missing(queue text, lane text, ids bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_missing(queue text, lane text, ids bigint[]) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_next(queue text, lane text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_next(queue text, lane text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamp with time zone, OUT lane_ids bigint[], OUT message_ids uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamp with time zone, OUT lane_ids bigint[], OUT message_ids uuid[]) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._lane_table(queue text, lane text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._lane_table(queue text, lane text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._log(ids uuid[], seqs integer[], threads bigint[], types text[], datas jsonb[], at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._log_lock(threads bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._log_lock(threads bigint[]) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._next_of(thread bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._next_of(thread bigint) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._position(m treadle.messages, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._position(m treadle.messages, at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._promote(threads bigint[], at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._promote(threads bigint[], at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._ready(queue text, OUT ready bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._ready(queue text, OUT ready bigint, OUT oldest timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[], delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[], log_types text[], log_datas jsonb[], max_losses integer, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[], delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[], log_types text[], log_datas jsonb[], max_losses integer, at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._slot(at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._slot(at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._state_under_lock(id uuid, OUT state text, OUT thread bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._state_under_lock(id uuid, OUT state text, OUT thread bigint) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._submission_problem(x jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._submission_problem(x jsonb) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle._uuid(id text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle._uuid(id text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.admit_due(quantity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.admit_due(quantity integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.cancel(message_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.cancel(message_id uuid) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.clock() FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.clock() TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.create_queue(name text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.create_queue(name text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.delete_thread(thread_id text, tenant text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.delete_thread(thread_id text, tenant text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.drop_partitions(until timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.drop_partitions(until timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.ensure_partitions(days integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.ensure_partitions(days integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.fold_counters(quantity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.fold_counters(quantity integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.pause(queue text, paused boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.pause(queue text, paused boolean) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.queue_position(message_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.queue_position(message_id uuid) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.redrive(message_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.redrive(message_id uuid) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.register_agents(agents jsonb, tenant text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.register_agents(agents jsonb, tenant text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.sign_off(worker text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.sign_off(worker text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.uuid7() FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.uuid7() TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.uuid_at(at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.uuid_at(at timestamp with time zone) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.waiting(quantity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.waiting(quantity integer) TO treadle_app;
-REVOKE ALL ON FUNCTION treadle.worker_key(worker text) FROM PUBLIC;
-GRANT ALL ON FUNCTION treadle.worker_key(worker text) TO treadle_app;
-GRANT SELECT ON TABLE treadle.agents TO treadle_app;
-GRANT SELECT ON TABLE treadle.alembic_version TO treadle_app;
-GRANT SELECT ON TABLE treadle.counters TO treadle_app;
-GRANT SELECT ON TABLE treadle.queues TO treadle_app;
-GRANT SELECT ON TABLE treadle.dead_letters TO treadle_app;
-GRANT SELECT ON TABLE treadle.events TO treadle_app;
-GRANT SELECT ON TABLE treadle.events_default TO treadle_app;
-GRANT SELECT ON TABLE treadle.idempotency TO treadle_app;
-GRANT SELECT ON TABLE treadle.leases TO treadle_app;
-GRANT SELECT ON TABLE treadle.threads TO treadle_app;
-GRANT SELECT ON TABLE treadle.message_overview TO treadle_app;
-GRANT SELECT ON TABLE treadle.meta TO treadle_app;
-GRANT SELECT ON TABLE treadle.queue_overview TO treadle_app;
-GRANT SELECT ON TABLE treadle.thread_log TO treadle_app;
-GRANT SELECT ON TABLE treadle.thread_overview TO treadle_app;
-GRANT SELECT ON TABLE treadle.workers TO treadle_app;
-GRANT SELECT ON TABLE treadle.worker_overview TO treadle_app;

@@ -36,7 +36,7 @@ DAMAGES = [
     ("every runnable or running", "delete from pgmq.q_default_normal where vt > now()"),
     ("every runnable or running", "delete from pgmq.q_default_dlq"),
     ("every runnable or running", "update pgmq.q_default_normal set message = message - 'agent'"),
-    ("no lane row is astray", "insert into pgmq.q_default_low select * from pgmq.q_default_normal"),
+    ("no lane row is astray", "insert into pgmq.q_default_low (message) select message from pgmq.q_default_normal"),
     ("no lane row is astray", "select pgmq.send('default_high', '{}')"),
     ("no lane row is astray", "select pgmq.send('default_dlq', '{}')"),
     ("what may run is visible", "update pgmq.q_default_normal set vt = now() + interval '1 hour'"),

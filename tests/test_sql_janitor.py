@@ -396,6 +396,18 @@ async def test_admitting_waits_for_nobody(loom: Loom) -> None:
     assert await loom.state(held) == await loom.state(locked) == ("queued", None)
 
 
+async def test_behind_however_many_held_messages_what_is_due_is_found(loom: Loom) -> None:
+    await loom.submit_many(*[{"thread_id": "t", "delay_seconds": 1}] * 10)
+    free = await loom.submit(delay_seconds=2)
+    other = await loom.connect()
+    await loom.shift(3)
+    async with other.sql.transaction():
+        await other.sql.execute("select from treadle.threads for update")
+        assert await number(loom, "select treadle.admit_due(2)") == 1
+        assert await loom.state(free) == ("queued", None)
+        assert await number(loom, "select treadle.admit_due(2)") == 0
+
+
 async def test_several_of_a_thread_come_due_at_once(loom: Loom) -> None:
     rows = await loom.submit_many(
         {"thread_id": "t", "delay_seconds": 3},

@@ -123,6 +123,26 @@ async def test_a_submit_in_an_open_transaction_delays_nobody_s_claim_of_other_th
     await loom.sql.execute("reset statement_timeout")
 
 
+async def test_a_door_is_not_waited_at_for_ever(loom: Loom) -> None:
+    message_id, failed = await loom.submit(thread_id="a"), await loom.submit(thread_id="a", max_attempts=1, aside=True)
+    (claim,) = [claim for claim in await loom.claim(10) if claim.message_id == failed]
+    await loom.finish(claim, outcome="error")
+    await loom.submit(thread_id="b")
+    user = await loom.connect()
+    async with user.sql.transaction():
+        await user.sql.execute("select from treadle.threads for update; select from treadle.leases for update")
+        calls = [
+            (await loom.connect()).sql.execute(call)
+            for call in (
+                f"select treadle.cancel('{message_id}')",
+                f"select treadle.redrive('{failed}')",
+                "select treadle.delete_thread('b')",
+            )
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [asyncpg.LockNotAvailableError] * 3
+
+
 # Nobody waits for each other
 
 

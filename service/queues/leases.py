@@ -182,6 +182,7 @@ async def beat(database: Database, heartbeat: Heartbeat, interval: float, lease:
         interval,
         lease,
         grace,
+        repeatable=False,  # what is held may have changed; the next beat comes soon
     )
     return msgspec.convert(rows, list[Verdict])
 

@@ -68,7 +68,7 @@ def cost(before: Reading, after: Reading, messages: int, each: str = "message") 
     figures = {
         f"cpu_{kind}": Figure(cpu[kind] / messages * 1e6, f"us/{each}")
         for kind in ("postgres", "api", "worker", "load")
-        if cpu.get(kind)
+        if kind in cpu
     }
     ours = sum(cpu.get(kind, 0.0) for kind in ("postgres", "api", "worker"))
     figures["cpu_total"] = Figure(ours / messages * 1e6, f"us/{each}")

@@ -60,8 +60,8 @@ class Round:
 
     async def chores(self) -> None:
         """What a janitor does every second."""
-        await self._leases.fold_counters()
-        await self._leases.admit_due()
+        await self._database.fetchval("select treadle.fold_counters()")
+        await self._database.fetchval("select treadle.admit_due()")
 
     async def _step(self, name: str, call: Awaitable[Any]) -> Any:
         if self._counting:

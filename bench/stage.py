@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 
 from bench import meter
 from bench.meter import Meter, Reading
-from bench.processes import BenchError, Child, Client, Crew
+from bench.processes import START_SECONDS, BenchError, Child, Client, Crew
 from bench.report import Figure, Figures, Report, Row, median
 from bench.server import Server
 
@@ -45,10 +45,10 @@ class Base:
         )
         return child
 
-    async def client(self, module: str, config: Any, *, kind: str = "load") -> Client:
+    async def client(self, module: str, config: Any, *, kind: str = "load", seconds: float = START_SECONDS) -> Client:
         """Start a client and wait until it is ready."""
         client = await self.crew.client(module, config, kind=kind)
-        await client.ready()
+        await client.ready(seconds)
         return client
 
     async def until(
@@ -97,6 +97,10 @@ class Stage:
 
     def skip(self, what: str) -> None:
         self.report.skipped.append(what)
+
+    def fail(self, name: str, error: BenchError) -> None:
+        """One row cannot be had; the case goes on."""
+        self.report.failed.append(f"{self._case}, {name}: {error}")
 
     async def repeat(self, name: str, times: int, once: Callable[[], Awaitable[Figures]]) -> Figures:
         """Measure several times and record the medians."""

@@ -18,7 +18,7 @@ import uvloop
 
 from service import config, logs, show
 from service.config import Settings
-from service.errors import Invalid, SchemaError, TreadleError
+from service.errors import Invalid, SchemaError, TreadleError, Unavailable
 from service.lifeline import follow_supervisor
 
 Answer = TypeVar("Answer")
@@ -35,7 +35,10 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except TreadleError as error:
-            raise click.ClickException(str(error)) from error
+            hint = ""
+            if isinstance(error, Unavailable) and ctx.obj is not None and ctx.obj.database_url is None:
+                hint = f" Does treadle up run in {ctx.obj.treadle_home}?"
+            raise click.ClickException(f"{error}{hint}") from error
         except UnicodeEncodeError as error:
             raise click.ClickException("The arguments must be valid UTF-8.") from error
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 COMMANDS = {name: (sys.executable, "-m", "service.cli", name) for name in ("migrate", "serve", "work")}
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0  # seconds until something that died is started again
 HEALTHY = 30.0  # seconds of life after which a death counts as the first again
+HURRY = 3.0  # seconds that children get after the second signal
 MARGIN = 5.0  # seconds that children get beyond SHUTDOWN_GRACE
 API_CHANCES = 3  # deaths of the API before its first answer, after which we give up
 
@@ -121,6 +122,11 @@ class _Supervisor:
         ends, hurry = asyncio.create_task(_ends(children)), asyncio.create_task(self._hurry.wait())
         patience = self._settings.shutdown_grace + MARGIN
         await asyncio.wait({ends, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done():  # asked twice: so are they, and hand back what they have
+            for child in children:
+                with suppress(ProcessLookupError):
+                    child.terminate()
+            await asyncio.wait({ends}, timeout=HURRY)
         hurry.cancel()
         for child in children:
             if child.returncode is None:

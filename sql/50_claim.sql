@@ -3,6 +3,8 @@
 -- Lane by lane, oldest rows first, the three locks of a taking are tried and never waited for: the lane row, the message, the
 -- thread's log. What cannot be taken stays where it is. Each taken message becomes `processing` under a lease of its own, its
 -- lane row is hidden until the lease expires, its log gets `started`.
+-- Here, as in finish, append and heartbeat, a statement is planned once for a session, perhaps while the tables are empty: hence no
+-- sequential scans, which would be right then and ruinous later.
 -- A hidden row that shows again belongs to a lease that no heartbeat pushed on. Whether its worker lives is the
 -- janitor's to say (treadle.reap); here it is only hidden once more.
 
@@ -84,7 +86,7 @@ create or replace function treadle.claim(worker text, queues text[], quantity in
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text,
     metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision,
     last_seq integer, created_at timestamptz)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

@@ -203,7 +203,7 @@ create or replace function treadle.finish(ids uuid[], leases uuid[], outcomes te
     delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
     patient boolean, max_losses integer default 3)
 returns table (message_id uuid, status text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

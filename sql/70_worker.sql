@@ -30,7 +30,7 @@ comment on function treadle.register_agents is 'Upsert agents and create their q
 create or replace function treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[],
     event_datas text[], patient boolean)
 returns table (message_id uuid, status text, cancel_requested boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
@@ -118,7 +118,7 @@ end $$;
 create or replace function treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
     server_started timestamptz, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision)
 returns table (message_id uuid, lease uuid, verdict text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

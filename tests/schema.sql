@@ -64,6 +64,8 @@ CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], 
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
 CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
@@ -76,6 +78,8 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
@@ -109,6 +113,8 @@ CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], resul
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
@@ -120,6 +126,8 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record

@@ -169,21 +169,18 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("body", FOREIGN, ids=str)
-async def test_a_foreign_row_goes_to_the_dead_letters_and_spoils_nothing(loom: Loom, body: object) -> None:
-    first = await loom.submit()
-    foreign = await loom.sql.fetchval("select pgmq.send('default_normal', $1::jsonb)", json.dumps(body))
-    last = await loom.submit()
-    assert await taken(loom) == [first, last]
-    assert await loom.sql.fetchval("select message from pgmq.q_default_dlq") == {
-        "reason": "foreign",
-        "lane": "normal",
-        "msg_id": foreign,
-        "body": body,
-    }
-    assert await loom.sql.fetchval("select count(*) from pgmq.q_default_normal") == 2
-    row = await loom.sql.fetchrow("select queue, message_id, reason from treadle.dead_letters")
-    assert row["reason"] == "foreign"
+async def test_a_foreign_row_goes_to_the_dead_letters_and_spoils_nothing(loom: Loom) -> None:
+    ours = [await loom.submit()]
+    sent = []
+    for body in FOREIGN:
+        foreign = await loom.sql.fetchval("select pgmq.send('default_normal', $1::jsonb)", json.dumps(body))
+        sent.append({"reason": "foreign", "lane": "normal", "msg_id": foreign, "body": body})
+        ours.append(await loom.submit())
+    assert await taken(loom) == ours
+    dead = [row["message"] for row in await loom.sql.fetch("select message from pgmq.q_default_dlq")]
+    assert sorted(dead, key=lambda letter: letter["msg_id"]) == sent
+    assert await loom.lanes() == [[], ours, []]
+    assert [row[0] for row in await loom.sql.fetch("select reason from treadle.dead_letters")] == ["foreign"] * 6
 
 
 async def test_the_dead_letters_can_be_shown_whatever_lies_among_them(loom: Loom) -> None:

@@ -262,9 +262,9 @@ class Crowd:
                 for row in rows:
                     self.count(f"submitted: {row['state']}")
             case "cancel" if self.known:
-                self.count(f"cancel: {await own.cancel(dice.choice(self.known))}")
+                self.count(f"cancel: {await own.cancel(dice.choice(self.known[-40:]))}")
             case "redrive" if self.known:
-                self.count(f"redrive: {await own.redrive(dice.choice(self.known))}")
+                self.count(f"redrive: {await own.redrive(dice.choice(self.known[-40:]))}")
             case "delete":
                 await own.sql.execute("select treadle.delete_thread($1)", dice.choice(["t1", "t2", "t3", "t4"]))
                 self.count("deleted")

@@ -49,9 +49,6 @@ class Reader:
             b"GET /messages/%s/stream HTTP/1.1\r\nhost: 127.0.0.1\r\nlast-event-id: %d\r\n\r\n"
             % (self._id.encode(), self._seen)
         )
-        if self._reconnect_seconds:
-            wait = self._reconnect_seconds * random.uniform(0.75, 1.25)
-            loop.call_later(wait, self._leave, transport)
 
     def event(self, seq: int, kind: bytes, chunk: bytes | None, now: int) -> None:
         tally = self._tally
@@ -81,8 +78,13 @@ class Reader:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def opened(self) -> None:
+    def opened(self, transport: asyncio.Transport) -> None:
+        """The answer has begun. From here a client that reconnects counts its seconds: one that is not answered yet
+        and leaves would only make it worse for all."""
         self._tally.connected.release()
+        if self._reconnect_seconds:
+            wait = self._reconnect_seconds * random.uniform(0.75, 1.25)
+            asyncio.get_running_loop().call_later(wait, self._leave, transport)
 
     def _leave(self, transport: asyncio.Transport) -> None:
         if not self._over:
@@ -95,11 +97,14 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._opened = False
 
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
     def data_received(self, data: bytes) -> None:
         now = time.time_ns()
         if not self._opened:
             self._opened = True
-            self._reader.opened()
+            self._reader.opened(self._transport)
         data = self._rest + data
         end = data.rfind(b"\n\n")  # what follows is not whole yet
         if end < 0:

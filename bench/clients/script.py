@@ -17,6 +17,8 @@ def play(client: Callable[[Any, Go], Awaitable[Any]]) -> None:
     config = msgspec.json.decode(sys.stdin.buffer.readline())
     answer = uvloop.run(_guarded(client, config))
     sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    sys.stdout.buffer.flush()
+    sys.stdin.buffer.read()  # stay until we are ended: our CPU time is still to be read
 
 
 async def _guarded(client: Callable[[Any, Go], Awaitable[Any]], config: Any) -> Any:

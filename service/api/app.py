@@ -12,6 +12,7 @@ from litestar.di import Provide
 
 from service.api import docs, health, problems
 from service.api.bodies import JsonBody
+from service.api.protocol import LimitedProtocol
 from service.config import Settings
 from service.db.listener import Listener
 from service.db.notifier import EVENTS, Notifier
@@ -123,6 +124,7 @@ class Api:
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
             ws="none",
+            http=LimitedProtocol,
         )
 
 

@@ -227,8 +227,7 @@ async def test_the_sql_runs_as_written(dsn: str, agents: Callable[..., Awaitable
 
 async def test_the_sql_of_the_readme_runs_as_written(dsn: str, agents: Callable[..., Awaitable[None]]) -> None:
     await agents()
-    orders = Block("", "sql", 0, "create table orders (id bigint primary key, note text not null);\n")
-    said = await psql(dsn, README, [orders, *blocks(README, "sql")])
+    said = await psql(dsn, README, blocks(README, "sql"))
     assert '"Thank the buyer of a red bicycle."' in said
 
 

@@ -263,8 +263,9 @@ class Crowd:
                     self.count(f"submitted: {row['state']}")
             case "cancel" if self.known:
                 self.count(f"cancel: {await own.cancel(dice.choice(self.known[-40:]))}")
-            case "redrive" if self.known:
-                self.count(f"redrive: {await own.redrive(dice.choice(self.known[-40:]))}")
+            case "redrive":
+                if dead := [row[0] for row in await own.sql.fetch("select message_id from treadle.dead_letters")]:
+                    self.count(f"redrive: {await own.redrive(dice.choice(dead))}")
             case "delete":
                 await own.sql.execute("select treadle.delete_thread($1)", dice.choice(["t1", "t2", "t3", "t4"]))
                 self.count("deleted")
@@ -300,7 +301,7 @@ class Crowd:
 
     async def janitor(self, own: Loom, dice: random.Random, name: str, _: Any) -> None:
         chore = dice.choice(
-            ["admit_due()", "fold_counters(50)", "mend_lanes(null)", "purge(0, 0)", "ensure_partitions()", "reap"]
+            ["admit_due()", "fold_counters(50)", "mend_lanes(null)", "purge(0, 1)", "ensure_partitions()", "reap"]
         )
         if chore == "reap":
             await own.beat(name)
@@ -317,7 +318,14 @@ async def test_a_crowd_on_a_few_threads_meets_no_deadlock_and_leaves_nothing_stu
     await crowd.run()
     print(crowd.done)
     # It was a crowd: everything happened.
-    for what in ("submitted: queued", "claimed", "appended: ok", "finished: completed", "finished: failed", "deleted"):
+    for what in (
+        "submitted: queued",
+        "claimed",
+        "appended: ok",
+        "finished: completed",
+        "finished: failed",
+        "redrive: queued",
+    ):
         assert crowd.done.get(what), (what, crowd.done)
     await assert_consistent(loom.sql)
     await drain(loom)

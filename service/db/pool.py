@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
-from service.errors import BY_SQLSTATE, Busy, Refused, SchemaError, Unavailable, Unprocessable
+from service.errors import BY_SQLSTATE, Busy, SchemaError, Unavailable, Unprocessable
 
 CONNECT_TIMEOUT = 3.0  # seconds
 COMMAND_TIMEOUT = 10.0  # seconds; without one, a half-open connection would hang for ever
@@ -153,6 +153,3 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
         return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")
     return error
-
-
-__all__ = ["Connection", "Database", "Refused", "connect", "explain"]

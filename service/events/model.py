@@ -8,7 +8,6 @@ from msgspec import Struct
 
 # What the service itself writes; agents choose other names for theirs.
 RESERVED = frozenset({"queued", "waiting", "started", "retry", "done", "error", "cancelled", "gap"})
-TERMINAL = frozenset({"done", "error", "cancelled"})
 
 
 class Event(Struct, frozen=True):

@@ -11,7 +11,6 @@ State = Literal["queued", "processing", "completed", "failed", "cancelled"]
 ThreadId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])")]
 
 MAX_BATCH = 1000
-OVER: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -59,8 +59,9 @@ class Round:
         self.touched.clear()
 
     async def chores(self) -> None:
-        """What a janitor does every second."""
+        """What a janitor does every second or two."""
         await self._database.fetchval("select treadle.fold_counters()")
+        await self._database.fetchval("select treadle.sweep_lanes()")
         await self._database.fetchval("select treadle.admit_due()")
 
     async def _step(self, name: str, call: Awaitable[Any]) -> Any:

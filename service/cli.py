@@ -179,8 +179,8 @@ def check(settings: Settings, as_json: bool) -> None:
             row = await database.fetchrow(
                 "select current_setting('server_version') as postgresql,"
                 " (select count(*) from treadle.workers) as workers,"
-                " (select coalesce(sum(queued), 0)::bigint from treadle.counters) as queued,"
-                " (select coalesce(sum(processing), 0)::bigint from treadle.counters) as processing"
+                " (select coalesce(sum(queued), 0)::bigint from treadle.queue_counts) as queued,"
+                " (select coalesce(sum(processing), 0)::bigint from treadle.queue_counts) as processing"
             )
             assert row is not None
             await schema.require(database)

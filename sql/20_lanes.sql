@@ -1,12 +1,16 @@
 -- Lanes: the one file that touches PGMQ's tables.
 --
 -- A queue is four PGMQ queues. Three lanes (high, normal, low) hold what may run now or is running, nothing else; the
--- fourth (dlq) holds dead letters. A plain PGMQ client sees all of them as ordinary queues. PGMQ gives each queue a
--- table of its own, hence dynamic SQL; and it plans anew at every call, hence arrays wherever it can be.
+-- fourth (dlq) holds dead letters. A plain PGMQ client sees all of them as ordinary queues. A lane row's body is
+-- {"message_id", "thread_id", "agent"}: everything else is in treadle.messages, which knows the row by (lane, lane_id). We
+-- draw lane ids from the lane's own sequence, so that message and row are written with each other's key in one pass.
 --
--- A lane row's body is {"message_id", "thread_id", "agent"}: everything else is in treadle.messages, which knows the row
--- by (lane, lane_id). We draw lane ids from the lane's own sequence, so that message and row are written with
--- each other's key in one pass.
+-- PGMQ gives each queue a table of its own. What everybody does all the time is written out for every lane by
+-- treadle._weave, so that it is planned once a session (a plan costs 0.16 ms, ten times what such a statement takes); what
+-- is rare is put together when it is called.
+--
+-- Rows leave a lane at its head, and while somebody keeps an old snapshot (a report, a dump) their dead versions stay there and
+-- would be read by everybody who looks for the first row. Hence treadle.low_water: below it nothing is visible, so all begin there.
 
 create or replace function treadle._lane_table(queue text, lane text) returns text
 language sql immutable parallel safe as $$
@@ -38,8 +42,67 @@ begin
             'autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1)', treadle._lane_table(name, v_lane));
     end loop;
     insert into treadle.queues (queue, created_at) values (name, treadle.clock()) on conflict do nothing;
+    insert into treadle.low_water (name) select treadle._lane_table(create_queue.name, l) from unnest(array['high', 'normal', 'low']) l;
+    perform treadle._weave_lanes();
 end $$;
 comment on function treadle.create_queue is 'Create the queue and its PGMQ lanes; does nothing where it exists';
+
+-- Write the function `signature`, whose body is `statement` for each lane: {lane} stands for its table, {name} for its name in
+-- treadle.low_water.
+create or replace function treadle._weave(signature text, statement text, settings text default '') returns void
+language plpgsql as $$
+declare
+    v_branches text;
+begin
+    select string_agg(format(E'\n    elsif queue = %L and lane = %L then\n        %s', q.queue, l.lane,
+            replace(replace(statement, '{lane}', format('pgmq.%I', t)), '{name}', quote_literal(t))), '' order by q.created_at, q.queue, l.rank)
+        into v_branches
+        from treadle.queues q, (values ('high', 0), ('normal', 1), ('low', 2), ('dlq', 3)) l (lane, rank), treadle._lane_table(q.queue, l.lane) t;
+    execute format(E'create or replace function treadle.%s language plpgsql %s as $woven$\nbegin\n    if false then null;%s\n'
+        '    else raise exception ''There is no lane %% of %%.'', lane, queue;\n    end if;\nend $woven$', signature, settings, v_branches);
+end $$;
+
+create or replace function treadle._weave_lanes() returns void
+language plpgsql as $$
+declare
+    -- Everybody begins at the low-water mark and goes by the key, whatever is known of the table when that is planned: vt is compared
+    -- so that its index cannot be meant, and nothing but the key's order is left.
+    c_visible constant text := '(q.vt <= at) is true and q.msg_id >= coalesce((select w.low from treadle.low_water w where w.name = {name}), 0)';
+    c_by_key constant text := 'set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off';
+begin
+    -- Lock up to `quantity` visible rows after row `after`, oldest first, passing over those that others hold. PGMQ's read() would hide
+    -- them at once; we hide only those whose message can be taken (treadle.claim).
+    perform treadle._weave('_lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz, out lane_ids bigint[], out message_ids uuid[])',
+        'select array_agg(h.msg_id order by h.msg_id), array_agg(treadle._uuid(h.message ->> ''message_id'') order by h.msg_id) into lane_ids, message_ids '
+        'from (select q.msg_id, q.message from {lane} q where ' || c_visible || ' and q.msg_id > after '
+        'order by q.msg_id limit quantity for update skip locked) h;', c_by_key);
+    -- PGMQ's read, as far as the row goes: hidden until `until`, counted, stamped.
+    perform treadle._weave('_lane_hide(queue text, lane text, ids bigint[], at timestamptz, until timestamptz) returns void',
+        'update {lane} q set vt = until, read_ct = q.read_ct + 1, last_read_at = at where q.msg_id = any(ids);');
+    perform treadle._weave('_lane_put(queue text, lane text, ids bigint[], bodies jsonb[], at timestamptz) returns void',
+        'insert into {lane} (msg_id, vt, enqueued_at, message) overriding system value select u.id, at, at, u.body from unnest(ids, bodies) u (id, body);');
+    perform treadle._weave('_lane_drop(queue text, lane text, ids bigint[]) returns void',
+        'delete from {lane} q where q.msg_id = any(ids);');
+    -- How many rows a lane can give now. Exact to 1,000; beyond that the span of ids, which have few holes.
+    perform treadle._weave('_lane_depth(queue text, lane text, at timestamptz, out depth bigint)',
+        'select count(*) into depth from (select from {lane} q where ' || c_visible || ' order by q.msg_id limit 1001) c; '
+        'if depth > 1000 then select (select max(q.msg_id) from {lane} q) - (select q.msg_id from {lane} q where ' || c_visible
+        || ' order by q.msg_id limit 1) + 1 into depth; end if;', c_by_key);
+    -- How many visible rows lie before this one. Exact to 1,000, then the span of ids.
+    perform treadle._weave('_lane_ahead(queue text, lane text, lane_id bigint, at timestamptz, out ahead bigint)',
+        'select count(*) into ahead from (select from {lane} q where ' || c_visible || ' and q.msg_id < lane_id order by q.msg_id limit 1001) c; '
+        'if ahead > 1000 then select lane_id - (select q.msg_id from {lane} q where ' || c_visible
+        || ' order by q.msg_id limit 1) into ahead; end if;', c_by_key);
+    -- The first visible rows, for lists that people look at.
+    perform treadle._weave('_lane_list(queue text, lane text, quantity integer, at timestamptz) '
+        'returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz) rows 100',
+        'return query select q.msg_id, treadle._uuid(q.message ->> ''message_id''), q.enqueued_at from {lane} q where ' || c_visible
+        || ' order by q.msg_id limit quantity;', c_by_key);
+    -- The first visible row of all, wherever the mark is; the id to come where there is none.
+    perform treadle._weave('_lane_first(queue text, lane text, at timestamptz, out first bigint)',
+        'select q.msg_id into first from {lane} q where (q.vt <= at) is true order by q.msg_id limit 1; '
+        'if first is null then select s.last_value + s.is_called::integer into first from {lane}_msg_id_seq s; end if;', c_by_key);
+end $$;
 
 -- Hand the messages their lane rows. The arrays are parallel; rows of several queues and lanes may be mixed.
 create or replace function treadle._lane_insert(queues text[], lanes text[], lane_ids bigint[], bodies jsonb[], at timestamptz)
@@ -53,9 +116,7 @@ begin
         where u.lane is not null
         group by u.queue, u.lane
     loop
-        execute format('insert into pgmq.%I (msg_id, vt, enqueued_at, message) overriding system value '
-            'select u.id, $1, $1, u.body from unnest($2, $3) u (id, body)', treadle._lane_table(v.queue, v.lane))
-            using at, v.ids, v.bodies;
+        perform treadle._lane_put(v.queue, v.lane, v.ids, v.bodies, at);
     end loop;
 end $$;
 
@@ -70,32 +131,8 @@ begin
         where u.lane is not null
         group by u.queue, u.lane
     loop
-        execute format('delete from pgmq.%I where msg_id = any($1)', treadle._lane_table(v.queue, v.lane)) using v.ids;
+        perform treadle._lane_drop(v.queue, v.lane, v.ids);
     end loop;
-end $$;
-
--- Lock up to `quantity` visible rows of a lane after row `after`, oldest first, passing over those that others hold. PGMQ's read() would
--- hide them at once; we hide only those whose message can be taken (treadle.claim).
-create or replace function treadle._lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz,
-    out lane_ids bigint[], out message_ids uuid[])
-language plpgsql as $$
-begin
-    execute format($sql$
-        select array_agg(h.msg_id order by h.msg_id), array_agg(treadle._uuid(h.message ->> 'message_id') order by h.msg_id)
-        from (
-            select q.msg_id, q.message from pgmq.%I q
-            where q.vt <= $1 and q.msg_id > $3 order by q.msg_id limit $2
-            for update skip locked
-        ) h $sql$, treadle._lane_table(queue, lane))
-        into lane_ids, message_ids using at, quantity, after;
-end $$;
-
--- PGMQ's read, as far as the row goes: hidden until `until`, counted, stamped.
-create or replace function treadle._lane_hide(queue text, lane text, ids bigint[], at timestamptz, until timestamptz)
-returns void language plpgsql as $$
-begin
-    execute format('update pgmq.%I set vt = $1, read_ct = read_ct + 1, last_read_at = $2 where msg_id = any($3)',
-        treadle._lane_table(queue, lane)) using until, at, ids;
 end $$;
 
 -- Rows that name no message of ours (somebody sent them with plain PGMQ) go to the dead letters and fail nobody.
@@ -108,47 +145,6 @@ begin
         select $2, $2, jsonb_build_object('reason', 'foreign', 'lane', $3::text, 'msg_id', gone.msg_id, 'body', gone.message)
         from gone $sql$, treadle._lane_table(queue, lane), treadle._lane_table(queue, 'dlq'))
         using ids, at, lane;
-end $$;
-
--- How many rows a lane can give now. Exact to 1,000; beyond that the span of ids, which have few holes.
-create or replace function treadle._lane_depth(queue text, lane text, at timestamptz) returns bigint
-language plpgsql stable as $$
-declare
-    v_count bigint;
-begin
-    execute format('select count(*) from (select from pgmq.%I where vt <= $1 order by msg_id limit 1001) q',
-        treadle._lane_table(queue, lane)) into v_count using at;
-    if v_count > 1000 then
-        execute format('select (select max(msg_id) from pgmq.%1$I) - (select msg_id from pgmq.%1$I where vt <= $1 order by msg_id limit 1) + 1',
-            treadle._lane_table(queue, lane)) into v_count using at;
-    end if;
-    return v_count;
-end $$;
-
--- How many visible rows lie before this one in its lane. Exact to 1,000, then the span of ids.
-create or replace function treadle._lane_ahead(queue text, lane text, lane_id bigint, at timestamptz) returns bigint
-language plpgsql stable as $$
-declare
-    v_count bigint;
-begin
-    execute format('select count(*) from (select from pgmq.%I where vt <= $1 and msg_id < $2 order by msg_id limit 1001) q',
-        treadle._lane_table(queue, lane)) into v_count using at, lane_id;
-    if v_count > 1000 then
-        execute format('select $2 - (select msg_id from pgmq.%I where vt <= $1 order by msg_id limit 1)',
-            treadle._lane_table(queue, lane)) into v_count using at, lane_id;
-    end if;
-    return v_count;
-end $$;
-
--- The first visible rows of a lane, for lists that people look at.
-create or replace function treadle._lane_list(queue text, lane text, quantity integer, at timestamptz)
-returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz)
-language plpgsql stable rows 100 as $$
-begin
-    return query execute format($sql$
-        select q.msg_id, treadle._uuid(q.message ->> 'message_id'), q.enqueued_at
-        from pgmq.%I q where q.vt <= $1 order by q.msg_id limit $2 $sql$, treadle._lane_table(queue, lane))
-        using at, quantity;
 end $$;
 
 -- Of these (lane, id) pairs of one queue: those whose row is not there. Somebody purged the lane.
@@ -175,3 +171,54 @@ returns void language plpgsql as $$
 begin
     execute format('update pgmq.%I set vt = $1 where msg_id = any($2)', treadle._lane_table(queue, lane)) using until, ids;
 end $$;
+
+-- The low-water marks
+
+-- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds nothing back.
+create or replace function treadle._ended() returns bigint
+language sql volatile as $$
+    select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+$$;
+
+-- A mark may rise to `candidate`, an id below which nothing was seen, once every transaction has ended that might still commit a
+-- row below it: those that were under way when the candidate was found. Until then it is remembered, and `ended` says how far
+-- they had ended before this look. A candidate below the mark came to light late: the mark goes back to it.
+create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
+language plpgsql as $$
+declare
+    c_slack constant integer := 100;  -- ids that are not worth a write
+    v_next constant bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+    w treadle.low_water;
+begin
+    select * into w from treadle.low_water x where x.name = mark;  -- each mark has one writer at a time: see its callers' advisory locks
+    if candidate < w.low then
+        update treadle.low_water x set low = candidate, next_low = null, next_xid = null where x.name = mark;
+    elsif w.next_xid <= ended then
+        update treadle.low_water x set low = least(w.next_low, candidate), next_low = null, next_xid = null where x.name = mark;
+    elsif candidate > w.low + c_slack and coalesce(w.next_xid > v_next, true) then  -- ids of transactions that lie ahead: of another server
+        update treadle.low_water x set next_low = candidate, next_xid = v_next where x.name = mark;
+    end if;
+end $$;
+
+-- Let the marks of all lanes follow their first visible row: forwards past what is gone, and back to what shows again (a row
+-- hidden by hand, one sent with a delay).
+create or replace function treadle.sweep_lanes() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+    v_ended constant bigint := treadle._ended();
+    v record;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('treadle.sweep_lanes')) then
+        return;
+    end if;
+    for v in select q.queue, l.lane from treadle.queues q, (values ('high'), ('normal'), ('low')) l (lane) loop
+        perform treadle._raise_low_water(treadle._lane_table(v.queue, v.lane), treadle._lane_first(v.queue, v.lane, treadle.clock()), v_ended);
+    end loop;
+end $$;
+comment on function treadle.sweep_lanes is 'Let the low-water marks of the lanes follow their first visible rows';
+
+-- Marks and woven functions of queues that were there before this file.
+insert into treadle.low_water (name)
+    select 'counters' union all select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l
+    on conflict do nothing;
+select treadle._weave_lanes();

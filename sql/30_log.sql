@@ -16,23 +16,24 @@ create or replace function treadle._log(ids uuid[], seqs integer[], threads bigi
 returns void language plpgsql as $$
 declare
     v_threads bigint[];
+    v_bases bigint[];  -- last_pos before us, of the threads in key order: nobody has to join two arrays
 begin
     select array_agg(distinct t) into v_threads from unnest(threads) t where t is not null;
     if v_threads is not null then
         if cardinality(v_threads) > 1 then
             perform treadle._log_lock(v_threads);
         end if;
-        with e as (
-            select * from unnest(ids, seqs, threads, types, datas) with ordinality u (id, seq, thread, type, data, n)
-        ), bump as (
+        with bump as (
             update treadle.thread_log l set last_pos = l.last_pos + c.n
-            from (select e.thread, count(*) as n from e where e.thread is not null group by e.thread) c
+            from (select t.thread, count(*) as n from unnest(threads) t (thread) where t.thread is not null group by t.thread) c
             where l.thread = c.thread
             returning l.thread, l.last_pos - c.n as base
         )
+        select array_agg(b.base order by b.thread) into v_bases from bump b;
         insert into treadle.events (message_id, seq, thread, thread_pos, type, data, created_at)
-        select e.id, e.seq, e.thread, b.base + row_number() over (partition by e.thread order by e.n), e.type, e.data, at
-        from e left join bump b on b.thread = e.thread;
+        select e.id, e.seq, e.thread, v_bases[e.k] + row_number() over (partition by e.thread order by e.n), e.type, e.data, at
+        from (select u.*, dense_rank() over (order by u.thread) as k
+            from unnest(ids, seqs, threads, types, datas) with ordinality u (id, seq, thread, type, data, n)) e;
     else
         insert into treadle.events (message_id, seq, type, data, created_at)
         select u.id, u.seq, u.type, u.data, at from unnest(ids, seqs, types, datas) u (id, seq, type, data);
@@ -54,7 +55,11 @@ $$;
 -- `last`: this terminal event is the last of its log (a redriven message's old ones are not).
 create or replace function treadle.read_events(ids uuid[], afters integer[], quantity integer)
 returns table (n integer, message_id uuid, seq integer, type text, data text, created_at timestamptz, last boolean)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
     select c.n::integer, c.id, e.seq, e.type, e.data, e.created_at, e.last
     from unnest(ids, afters) with ordinality c (id, after, n)
     cross join lateral (
@@ -78,13 +83,17 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         select null, null, null, null, null
         where not exists (select from treadle.messages m where m.message_id = c.id)
     ) e
-    order by c.n, e.seq
-$$;
+    order by c.n, e.seq;
+end $$;
 comment on function treadle.read_events is 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
 
 create or replace function treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer)
 returns table (n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
     select c.n::integer, e.message_id, e.seq, e.thread_pos, e.type, e.data, e.created_at
     from unnest(ids, afters) with ordinality c (id, after, n)
     cross join lateral (
@@ -105,8 +114,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         select null, null, null, null, null, null, null
         where not exists (select from treadle.threads t where t.id = c.id)
     ) e
-    order by c.n, e.thread_pos
-$$;
+    order by c.n, e.thread_pos;
+end $$;
 comment on function treadle.read_thread_events is 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
 
 -- One partition a day (UTC), by the time in the message id. What has none goes to events_default.

@@ -12,8 +12,9 @@
 -- present state. With `patient` false, messages of threads that others hold locked (or are just making) come back as 'busy', unwritten; with a
 -- `lock_timeout`, a wait longer than that raises lock_not_available (55P03).
 
+-- Stable, for only then its text is planned into the query that calls it.
 create or replace function treadle._submission_problem(x jsonb) returns text
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select case
         when jsonb_typeof(x -> 'message') is distinct from 'string' and jsonb_typeof(x -> 'message') is distinct from 'object'
             then 'message must be a text or an object.'
@@ -35,7 +36,8 @@ create or replace function treadle.submit_many(
     messages jsonb, tenant text default 'default', notify boolean default false,
     max_queue_size integer default null, patient boolean default true, lock_timeout text default null)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz, thread_id text, thread bigint)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
 #variable_conflict use_column
 declare
     p_tenant constant text := submit_many.tenant;
@@ -47,9 +49,9 @@ declare
     v_known uuid[];          -- already there: a repeated submit
     v_wanted text[];         -- threads
     v_new text[];            -- those that are not there yet
-    v_busy text[] := '{}';   -- threads locked by others
-    v_threads bigint[];      -- surrogate keys, parallel to the next five
-    v_names text[];
+    v_names text[];          -- those that we could lock
+    v_busy text[] := '{}';   -- those that others hold
+    v_threads bigint[];      -- surrogate keys in the order of the threads' names, parallel to the next three
     v_bases bigint[];        -- last_ord before us
     v_open bigint[];         -- open messages before us
     v_turns uuid[];
@@ -58,6 +60,7 @@ declare
     v_lanes text[];
     v_lane_ids bigint[];
     v_bodies jsonb[];
+    v_ranks smallint[];
     v_positions bigint[];
     v_places bigint[];
 begin
@@ -91,7 +94,7 @@ begin
             select a.queue, count(*) as arriving from jsonb_array_elements(messages) x
             join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default) group by a.queue
         loop
-            if v_queue.arriving + (select coalesce(sum(c.queued), 0) from treadle.counters c where c.queue = v_queue.queue) > max_queue_size then
+            if v_queue.arriving + (select coalesce(sum(c.queued), 0) from treadle.queue_counts c where c.queue = v_queue.queue) > max_queue_size then
                 raise exception using errcode = 'TR429', message =
                     format('The queue %L is full: it holds at most %s messages.', v_queue.queue, max_queue_size);
             end if;
@@ -104,57 +107,75 @@ begin
     if exists (select from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null) then
         select array_agg(distinct x ->> 'thread_id') into v_wanted from jsonb_array_elements(messages) x
             where v_known is null or not (x ->> 'message_id')::uuid = any(v_known);
-        -- Lock those that are there by id, as everybody does; what the upsert below adds, nobody else can see yet.
-        if patient then
-            perform from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted) order by t.id for no key update;
-        else
-            select array_agg(w order by w) into v_new from unnest(v_wanted) w
-                where w is not null and not exists (select from treadle.threads t where t.tenant = p_tenant and t.thread_id = w);
-            if v_new is not null then
-                begin  -- somebody may be making one of them in a transaction that goes on: after a moment, all new ones are busy
-                    v_lock_timeout := current_setting('lock_timeout');
-                    perform set_config('lock_timeout', '100ms', true);
-                    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
-                        select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
-                    perform set_config('lock_timeout', v_lock_timeout, true);
-                exception when lock_not_available then null;
-                end;
-            end if;
-            with locked as (
-                select t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
-                order by t.id for no key update skip locked
-            )
-            select coalesce(array_agg(w), '{}') into v_busy from unnest(v_wanted) w where w not in (select l.thread_id from locked l);
-        end if;
+        loop
+            begin
+                -- First make those that are not there, while we hold nothing; then lock all by id, as everybody does.
+                select array_agg(w order by w collate "C") into v_new from unnest(v_wanted) w
+                    where w is not null and not exists (select from treadle.threads t where t.tenant = p_tenant and t.thread_id = w);
+                if v_new is not null then
+                    begin  -- somebody may be making one of them in a transaction that goes on: the impatient give all new ones up soon
+                        v_lock_timeout := current_setting('lock_timeout');
+                        if not patient then
+                            perform set_config('lock_timeout', '100ms', true);
+                        end if;
+                        insert into treadle.threads (tenant, thread_id, created_at, last_activity)
+                            select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
+                        perform set_config('lock_timeout', v_lock_timeout, true);
+                    exception when lock_not_available then
+                        if patient then
+                            raise;
+                        end if;
+                    end;
+                end if;
+                if patient then
+                    with locked as (
+                        select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
+                        order by t.id for no key update
+                    )
+                    select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
+                else
+                    with locked as (
+                        select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
+                        order by t.id for no key update skip locked
+                    )
+                    select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
+                end if;
+                select coalesce(array_agg(b.w), '{}') into v_busy
+                    from (select unnest(v_wanted) as w except select unnest(v_names)) b where b.w is not null;
+                exit when v_busy = '{}' or not patient;
+                raise exception using errcode = 'TR000';  -- one was deleted in between: let go of the others and begin again
+            exception when sqlstate 'TR000' then null;
+            end;
+        end loop;
         with arriving as (
-            select x ->> 'thread_id' as thread_id, count(*) as many,
-                (array_agg((x ->> 'message_id')::uuid
-                    order by array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')), o)
-                    filter (where coalesce((x ->> 'delay_seconds')::double precision, 0) = 0
-                        and not coalesce((x ->> 'aside')::boolean, false)))[1] as first
-            from jsonb_array_elements(messages) with ordinality e (x, o)
-            where x ->> 'thread_id' is not null and not x ->> 'thread_id' = any(v_busy)
-                and (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
-            group by 1 order by 1
+            select i.k, count(*) as many,
+                (array_agg((i.x ->> 'message_id')::uuid
+                    order by array_position(array['high', 'normal', 'low'], coalesce(i.x ->> 'priority', 'normal')), i.o)
+                    filter (where coalesce((i.x ->> 'delay_seconds')::double precision, 0) = 0
+                        and not coalesce((i.x ->> 'aside')::boolean, false)))[1] as first
+            from (
+                select x, o, dense_rank() over (order by x ->> 'thread_id' collate "C") as k
+                from jsonb_array_elements(messages) with ordinality e (x, o)
+                where x ->> 'thread_id' is not null and not x ->> 'thread_id' = any(v_busy)
+                    and (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
+            ) i
+            group by i.k
         ), th as (
-            insert into treadle.threads as t (tenant, thread_id, last_ord, turn, created_at, last_activity)
-            select p_tenant, a.thread_id, a.many, a.first, v_now, v_now from arriving a
-            on conflict (tenant, thread_id) do update set last_ord = t.last_ord + excluded.last_ord,
-                turn = coalesce(t.turn, excluded.turn), last_activity = greatest(t.last_activity, excluded.last_activity)
-            returning t.id, t.thread_id, t.last_ord, t.turn, t.completed + t.failed + t.cancelled as closed
+            update treadle.threads t set last_ord = t.last_ord + a.many, turn = coalesce(t.turn, a.first),
+                last_activity = greatest(t.last_activity, v_now)
+            from arriving a where t.id = v_threads[a.k]
+            returning a.k, t.turn, t.last_ord - a.many as base, t.last_ord - a.many - t.completed - t.failed - t.cancelled as open
         )
-        select array_agg(th.id), array_agg(th.thread_id), array_agg(th.last_ord - a.many),
-                array_agg(th.last_ord - a.many - th.closed), array_agg(th.turn)
-            into v_threads, v_names, v_bases, v_open, v_turns
-            from th join arriving a on a.thread_id = th.thread_id;
+        select array_agg(th.base order by th.k), array_agg(th.open order by th.k), array_agg(th.turn order by th.k)
+            into v_bases, v_open, v_turns from th;
         insert into treadle.thread_log (thread, last_pos)
-            select t, 0 from unnest(v_threads) t order by t on conflict (thread) do nothing;
+            select t, 0 from unnest(v_threads, v_bases) u (t, base) where base = 0 order by t on conflict (thread) do nothing;
     end if;
 
     with input as (
         select o, (x ->> 'message_id')::uuid as message_id, x -> 'message' as body, coalesce(x ->> 'priority', 'normal') as priority,
             array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')) - 1 as rank,
-            x ->> 'thread_id' as thread_id, coalesce((x ->> 'aside')::boolean, false) as aside,
+            x ->> 'thread_id' collate "C" as thread_id, coalesce((x ->> 'aside')::boolean, false) as aside,
             case when jsonb_typeof(x -> 'metadata') = 'object' then x -> 'metadata' else '{}' end as metadata,
             v_now + coalesce((x ->> 'delay_seconds')::double precision, 0) * interval '1 second' as run_at,
             a.agent, a.queue, coalesce((x ->> 'max_attempts')::integer, a.max_attempts) as max_attempts,
@@ -163,18 +184,19 @@ begin
         join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
         where (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
             and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy))
-    ), held as (
-        select i.*, t.thread, t.base + row_number() over (partition by t.thread order by o) as ord,
-            t.open - 2 + row_number() over (partition by t.thread order by o) as behind,
-            case when i.run_at > v_now then 'delay'
-                when t.thread is not null and not i.aside and t.turn is distinct from i.message_id then 'thread' end as hold
+    ), ranked as (  -- k: its thread's place in our arrays; nth: its own among those of its thread
+        select i.*, case when i.thread_id is not null then dense_rank() over (order by i.thread_id) end as k,
+            row_number() over (partition by i.thread_id order by o) as nth
         from input i
-        left join unnest(v_threads, v_names, v_bases, v_open, v_turns) t (thread, thread_id, base, open, turn) on t.thread_id = i.thread_id
-        order by o
+    ), held as (
+        select r.*, v_threads[r.k] as thread, v_bases[r.k] + r.nth as ord, v_open[r.k] - 2 + r.nth as behind,
+            case when r.run_at > v_now then 'delay'
+                when r.k is not null and not r.aside and v_turns[r.k] is distinct from r.message_id then 'thread' end as hold
+        from ranked r
     ), placed as materialized (
         select h.*, case when h.hold is null then h.priority end as lane,
             case when h.hold is null then treadle._lane_next(h.queue, h.priority) end as lane_id,
-            count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank, o) as nth,
+            count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank, o) as ahead,
             count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank) as peers
         from held h
     ), written as (
@@ -187,9 +209,9 @@ begin
     select array_agg(p.message_id order by o), array_agg(p.queue order by o), array_agg(p.lane order by o), array_agg(p.lane_id order by o),
             array_agg(case when p.lane is not null then
                 jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent) end order by o),
-            array_agg(case when p.lane is not null then p.nth - 1 when p.hold = 'thread' then p.peers + p.behind end order by o),
-            array_agg(p.thread order by o)
-        into v_ids, v_queues, v_lanes, v_lane_ids, v_bodies, v_positions, v_places
+            array_agg(case when p.lane is not null then p.ahead - 1 when p.hold = 'thread' then p.peers + p.behind end order by o),
+            array_agg(p.thread order by o), array_agg(p.rank order by o)
+        into v_ids, v_queues, v_lanes, v_lane_ids, v_bodies, v_positions, v_places, v_ranks
         from placed p;
 
     if v_ids is not null then
@@ -214,17 +236,23 @@ begin
                 over (partition by q.queue order by l.rank) as ready
             from (select distinct u as queue from unnest(v_queues) u) q, (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
         )
-        select e.o::integer, m.message_id, coalesce(m.state, 'busy'), m.queue,
-            case when m.state = 'queued' then
-                case when w.position is not null and w.lane is not distinct from m.lane then
-                        greatest(w.position + d.ready, 0)::bigint
-                    else treadle._position(m, v_now) end
-            end,
-            m.created_at, x ->> 'thread_id', m.thread
-        from jsonb_array_elements(messages) with ordinality e (x, o)
-        left join treadle.messages m on m.message_id = (x ->> 'message_id')::uuid
-        left join unnest(v_ids, v_positions, v_lanes) w (message_id, position, lane) on w.message_id = m.message_id
-        left join depth d on d.queue = m.queue and d.rank = m.rank
+        select e.o::integer, coalesce(m.message_id, v_ids[e.k]), coalesce(m.state, case when e.k is null then 'busy' else 'queued' end),
+            coalesce(m.queue, v_queues[e.k]),
+            case when m.message_id is null or (m.state = 'queued' and v_positions[e.k] is not null and v_lanes[e.k] is not distinct from m.lane)
+                    then case when v_positions[e.k] is not null then greatest(v_positions[e.k] + d.ready, 0)::bigint end
+                when m.state = 'queued' then treadle._position(m, v_now) end,
+            coalesce(m.created_at, case when e.k is not null then v_now end), e.x ->> 'thread_id', coalesce(m.thread, v_places[e.k])
+        from (  -- k: its place in our arrays, which hold neither what was known nor what is busy
+            select i.x, i.o, case when i.written then count(*) filter (where i.written) over (order by i.o) end as k
+            from (
+                select x, o, (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
+                    and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy)) as written
+                from jsonb_array_elements(messages) with ordinality e (x, o)
+            ) i
+        ) e
+        -- What was just written is as it was written, but for heads of threads that gave way.
+        left join treadle.messages m on m.message_id = case when e.k is null or v_threads is not null then (e.x ->> 'message_id')::uuid end
+        left join depth d on d.queue = coalesce(m.queue, v_queues[e.k]) and d.rank = coalesce(m.rank, v_ranks[e.k])
         order by e.o;
 end $$;
 comment on function treadle.submit_many is 'Submit an array of messages, all or nothing, in the order given';

@@ -68,7 +68,7 @@ begin
         select h.* from treadle.threads t
         join treadle.messages h on h.message_id = t.turn
         where t.id = any(threads) and h.state = 'queued' and h.hold is null and h.attempt = 0
-            and h.rank > (select n.rank from treadle.messages n where n.message_id = treadle._next_of(t.id))
+            and h.rank > (select n.rank from treadle.messages n where n.thread = t.id and n.hold = 'thread' order by n.rank, n.ord limit 1)
         order by h.message_id
         for update of h skip locked
     )
@@ -89,7 +89,7 @@ begin
     end if;
 end $$;
 
--- The arrays ids .. usages are parallel; log_* are events to be written before the outcome's own.
+-- The arrays ids .. usages are parallel; log_* are events to be written before the outcome's own. Answers in the order of ids.
 create or replace function treadle._settle(ids uuid[], outcomes text[], results jsonb[], errors text[], tracebacks text[],
     delays double precision[], usages jsonb[], seqs integer[], log_ids uuid[], log_seqs integer[], log_threads bigint[],
     log_types text[], log_datas jsonb[], max_losses integer, at timestamptz)
@@ -97,74 +97,86 @@ returns table (message_id uuid, state text)
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    v_ids uuid[]; v_verdicts text[]; v_states text[]; v_seqs integer[]; v_threads bigint[]; v_queues text[]; v_types text[]; v_datas jsonb[];
+    -- One element a message, all of them in the order of ids.
+    v_ids uuid[]; v_threads bigint[]; v_queues text[]; v_was text[]; v_started timestamptz[]; v_seqs integer[];
+    v_outcomes text[]; v_results jsonb[]; v_errors text[]; v_tracebacks text[]; v_delays double precision[]; v_usages jsonb[];
+    v_verdicts text[]; v_states text[]; v_types text[]; v_datas jsonb[];
     v_old_lanes text[]; v_old_ids bigint[]; v_new_lanes text[]; v_new_ids bigint[]; v_bodies jsonb[];
-    v_over uuid[]; v_turns uuid[]; v_next_queues text[]; v_next_lanes text[]; v_next_ids bigint[]; v_next_bodies jsonb[];
+    -- One element a thread that goes on.
+    v_turns uuid[]; v_names text[]; v_next_queues text[]; v_next_lanes text[]; v_next_ids bigint[]; v_next_bodies jsonb[];
 begin
     with judged as (
-        select m, g.o, g.error, g.traceback, g.delay, coalesce(g.seq, l.last_seq, m.last_seq) + 1 as seq,
+        select g.*, m.thread, m.queue, m.state as was, m.started_at, m.lane, m.lane_id, m.attempt,
+            coalesce(g.last, l.last_seq, m.last_seq) + 1 as seq,
             case when g.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                 when g.outcome = 'completed' then 'completed'
                 when g.outcome = 'deferred' or (g.outcome = 'error' and m.failures + 1 < m.max_attempts) then 'backoff'
                 when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < max_losses) then 'again'
                 else 'failed' end as verdict
-        from unnest(ids, outcomes, errors, tracebacks, delays, seqs) with ordinality g (id, outcome, error, traceback, delay, seq, o)
+        from unnest(ids, outcomes, results, errors, tracebacks, delays, usages, seqs) with ordinality
+            g (id, outcome, result, error, traceback, delay, usage, last, o)
         join treadle.messages m on m.message_id = g.id
         left join treadle.leases l on l.message_id = g.id
-    ), placed as (
-        select j.*, case j.verdict when 'again' then 'high' when 'failed' then 'dlq' end as new_lane from judged j
-    ), rowed as materialized (
-        select p.*, case when p.new_lane is not null then treadle._lane_next((p.m).queue, p.new_lane) end as new_id from placed p
+        order by g.o
+    ), placed as materialized (
+        select j.*, case j.verdict when 'again' then 'high' when 'failed' then 'dlq' end as new_lane,
+            case when j.verdict in ('backoff', 'again') then 'queued' else j.verdict end as state
+        from judged j
     )
-    select array_agg((r.m).message_id order by o), array_agg(r.verdict order by o),
-            array_agg(case when r.verdict in ('backoff', 'again') then 'queued' else r.verdict end order by o),
-            array_agg(r.seq order by o), array_agg((r.m).thread order by o), array_agg((r.m).queue order by o),
-            array_agg(case r.verdict when 'completed' then 'done' when 'failed' then 'error' when 'cancelled' then 'cancelled' else 'retry' end order by o),
-            array_agg(case r.verdict
-                when 'failed' then jsonb_build_object('state', 'failed', 'error', r.error, 'completed_at', at)
+    select array_agg(p.id), array_agg(p.thread), array_agg(p.queue), array_agg(p.was), array_agg(p.started_at), array_agg(p.seq),
+            array_agg(p.outcome), array_agg(p.result), array_agg(p.error), array_agg(p.traceback), array_agg(p.delay), array_agg(p.usage),
+            array_agg(p.verdict), array_agg(p.state),
+            array_agg(case p.verdict when 'completed' then 'done' when 'failed' then 'error' when 'cancelled' then 'cancelled' else 'retry' end),
+            array_agg(case p.verdict
+                when 'failed' then jsonb_build_object('state', 'failed', 'error', p.error, 'completed_at', at)
                 when 'cancelled' then jsonb_build_object('state', 'cancelled')
-                when 'backoff' then jsonb_build_object('attempt', (r.m).attempt, 'error', r.error, 'retry_at', at + r.delay * interval '1 second')
-                when 'again' then jsonb_build_object('attempt', (r.m).attempt, 'error', r.error, 'retry_at', at) end order by o),
-            array_agg((r.m).lane order by o), array_agg((r.m).lane_id order by o), array_agg(r.new_lane order by o), array_agg(r.new_id order by o),
-            array_agg(case r.new_lane
-                when 'high' then treadle._lane_body(r.m)
-                when 'dlq' then treadle._lane_body(r.m) || jsonb_build_object('reason', r.error, 'attempts', (r.m).attempt, 'traceback', r.traceback) end order by o),
-            array_agg((r.m).message_id order by o) filter (where r.verdict not in ('backoff', 'again'))
-        into v_ids, v_verdicts, v_states, v_seqs, v_threads, v_queues, v_types, v_datas, v_old_lanes, v_old_ids, v_new_lanes, v_new_ids, v_bodies, v_over
-        from rowed r;
+                when 'backoff' then jsonb_build_object('attempt', p.attempt, 'error', p.error, 'retry_at', at + p.delay * interval '1 second')
+                when 'again' then jsonb_build_object('attempt', p.attempt, 'error', p.error, 'retry_at', at) end),
+            array_agg(p.lane), array_agg(p.lane_id), array_agg(p.new_lane),
+            array_agg(case when p.new_lane is not null then treadle._lane_next(p.queue, p.new_lane) end)
+        into v_ids, v_threads, v_queues, v_was, v_started, v_seqs, v_outcomes, v_results, v_errors, v_tracebacks, v_delays, v_usages,
+            v_verdicts, v_states, v_types, v_datas, v_old_lanes, v_old_ids, v_new_lanes, v_new_ids
+        from placed p;
     if v_ids is null then
         return;
     end if;
+    if exists (select from unnest(v_new_lanes) n where n is not null) then
+        select array_agg(case v.lane
+                when 'high' then treadle._lane_body(m)
+                when 'dlq' then treadle._lane_body(m) || jsonb_build_object('reason', v.error, 'attempts', m.attempt, 'traceback', v.traceback)
+                end order by v.o)
+            into v_bodies
+            from unnest(v_ids, v_new_lanes, v_errors, v_tracebacks) with ordinality v (id, lane, error, traceback, o)
+            join treadle.messages m on m.message_id = v.id;
+    end if;
 
-    -- Counters first: they look at the messages as they were.
     insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled, busy)
-        select m.queue, treadle._slot(at),
-            count(*) filter (where v.state = 'queued') - count(*) filter (where m.state = 'queued'),
-            - count(*) filter (where m.state = 'processing'),
+        select v.queue, treadle._slot(at),
+            count(*) filter (where v.state = 'queued') - count(*) filter (where v.was = 'queued'), - count(*) filter (where v.was = 'processing'),
             count(*) filter (where v.state = 'completed'), count(*) filter (where v.state = 'failed'), count(*) filter (where v.state = 'cancelled'),
-            coalesce(sum(extract(epoch from at - m.started_at)) filter (where v.state in ('completed', 'failed')), 0)
-        from unnest(v_ids, v_states) v (id, state) join treadle.messages m on m.message_id = v.id
-        group by m.queue;
+            coalesce(sum(extract(epoch from at - v.started_at)) filter (where v.state in ('completed', 'failed')), 0)
+        from unnest(v_queues, v_states, v_was, v_started) v (queue, state, was, started_at)
+        group by v.queue;
     update treadle.messages m set
             state = v.state,
             hold = case v.verdict when 'backoff' then 'backoff' end,
             lane = v.lane, lane_id = v.lane_id, last_seq = v.seq,
-            failures = m.failures + (g.outcome in ('error', 'rejected') and v.verdict <> 'cancelled')::integer,
-            losses = m.losses + (g.outcome = 'lost')::integer,
-            run_at = case v.verdict when 'backoff' then at + g.delay * interval '1 second' else m.run_at end,
+            failures = m.failures + (v.outcome in ('error', 'rejected') and v.verdict <> 'cancelled')::integer,
+            losses = m.losses + (v.outcome = 'lost')::integer,
+            run_at = case v.verdict when 'backoff' then at + v.delay * interval '1 second' else m.run_at end,
             started_at = case when v.state = 'queued' then null else m.started_at end,
             completed_at = case when v.state <> 'queued' then at end,
             worker_id = case when v.state = 'queued' then null else m.worker_id end,
-            result = case v.state when 'completed' then g.result end,
-            error = case when v.state in ('failed', 'queued') then g.error end,
-            usage = coalesce(g.usage, m.usage)
-        from unnest(v_ids, v_verdicts, v_states, v_seqs, v_new_lanes, v_new_ids) v (id, verdict, state, seq, lane, lane_id)
-        join unnest(ids, outcomes, results, errors, delays, usages) g (id, outcome, result, error, delay, usage) on g.id = v.id
+            result = case v.state when 'completed' then v.result end,
+            error = case when v.state in ('failed', 'queued') then v.error end,
+            usage = coalesce(v.usage, m.usage)
+        from unnest(v_ids, v_outcomes, v_verdicts, v_states, v_seqs, v_new_lanes, v_new_ids, v_results, v_errors, v_delays, v_usages)
+            v (id, outcome, verdict, state, seq, lane, lane_id, result, error, delay, usage)
         where m.message_id = v.id;
     delete from treadle.leases l where l.message_id = any(v_ids);
 
     -- The threads go on: counts, and the turn to the next.
-    if exists (select from unnest(v_threads) t where t is not null) then
+    if exists (select from unnest(v_threads, v_states) u (thread, state) where u.thread is not null and u.state <> 'queued') then
         with ended as (
             select v.thread, array_agg(v.id) as ids, count(*) filter (where v.state = 'completed') as completed,
                 count(*) filter (where v.state = 'failed') as failed, count(*) filter (where v.state = 'cancelled') as cancelled
@@ -172,25 +184,35 @@ begin
             where v.thread is not null and v.state <> 'queued' group by v.thread
         ), passed as (
             update treadle.threads t set completed = t.completed + e.completed, failed = t.failed + e.failed, cancelled = t.cancelled + e.cancelled,
-                last_activity = at, turn = case when t.turn = any(e.ids) then treadle._next_of(t.id) else t.turn end
+                last_activity = at,
+                turn = case when t.turn = any(e.ids) then (
+                        select n.message_id from treadle.messages n where n.thread = t.id and n.hold = 'thread' order by n.rank, n.ord limit 1)
+                    else t.turn end
             from ended e where t.id = e.thread
-            returning t.turn
+            returning t.turn, t.thread_id
         )
-        select array_agg(p.turn) into v_turns from passed p where p.turn is not null;
+        select array_agg(p.turn), array_agg(p.thread_id) into v_turns, v_names from passed p where p.turn is not null;
         if v_turns is not null then
             with admitted as (
                 update treadle.messages m set hold = null, lane = m.priority, lane_id = treadle._lane_next(m.queue, m.priority)
-                where m.message_id = any(v_turns) and m.hold = 'thread'
-                returning m.*
+                from unnest(v_turns, v_names) n (id, thread_id)
+                where m.message_id = n.id and coalesce(m.hold, '') = 'thread'  -- said so, lest the index of all that wait be read
+                returning m.queue, m.lane, m.lane_id,
+                    jsonb_build_object('message_id', m.message_id, 'thread_id', n.thread_id, 'agent', m.agent) as body
             )
-            select array_agg(a.queue), array_agg(a.lane), array_agg(a.lane_id), array_agg(treadle._lane_body(a))
+            select array_agg(a.queue), array_agg(a.lane), array_agg(a.lane_id), array_agg(a.body)
                 into v_next_queues, v_next_lanes, v_next_ids, v_next_bodies from admitted a;
         end if;
     end if;
 
     perform treadle._log(log_ids || v_ids, log_seqs || v_seqs, log_threads || v_threads, log_types || v_types, log_datas || v_datas, at);
     perform treadle._lane_delete(v_queues, v_old_lanes, v_old_ids);
-    perform treadle._lane_insert(v_queues || v_next_queues, v_new_lanes || v_next_lanes, v_new_ids || v_next_ids, v_bodies || v_next_bodies, at);
+    if v_bodies is not null then
+        perform treadle._lane_insert(v_queues, v_new_lanes, v_new_ids, v_bodies, at);
+    end if;
+    if v_next_queues is not null then
+        perform treadle._lane_insert(v_next_queues, v_next_lanes, v_next_ids, v_next_bodies, at);
+    end if;
     return query select u.id, u.state from unnest(v_ids, v_states) u (id, state);
 end $$;
 
@@ -265,11 +287,15 @@ begin
             cross join lateral treadle._settle(a.ids, a.outcomes, a.results, a.errors, a.tracebacks, a.delays, a.usages, a.seqs,
                 v_log_ids, v_log_seqs, v_log_threads, v_log_types, v_log_datas, max_losses, v_now) s;
     end if;
-    return query
-        select g.id, coalesce(d.state, case when g.id = any(v_gaps) then 'gap' when l.message_id is not null then 'busy' else 'lost' end)
-        from unnest(ids, leases) with ordinality g (id, lease, o)
-        left join unnest(v_done, v_states) d (id, state) on d.id = g.id
-        left join treadle.leases l on l.message_id = g.id and l.lease = g.lease
-        order by g.o;
+    if cardinality(v_done) = cardinality(ids) then
+        return query select u.id, u.state from unnest(v_items, v_done, v_states) u (o, id, state) order by u.o;
+    else
+        return query
+            select g.id, coalesce(d.state, case when g.id = any(v_gaps) then 'gap' when l.message_id is not null then 'busy' else 'lost' end)
+            from unnest(ids, leases) with ordinality g (id, lease, o)
+            left join unnest(v_done, v_states) d (id, state) on d.id = g.id
+            left join treadle.leases l on l.message_id = g.id and l.lease = g.lease
+            order by g.o;
+    end if;
 end $$;
 comment on function treadle.finish is 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';

@@ -260,27 +260,42 @@ begin
 end $$;
 comment on function treadle.admit_due is 'Give delayed and backed-off messages whose time has come their lane row; returns how many';
 
+create or replace function treadle._folded_slot(slot timestamptz, at timestamptz) returns timestamptz
+language sql immutable parallel safe as $$
+    select case when slot < at - interval '5 minutes' then '-infinity' else slot end
+$$;
+
 -- Fold the counters: many deltas become one row for each queue and ten seconds, and one for all that is over five minutes old.
+-- Does nothing where that would change nothing.
 create or replace function treadle.fold_counters(quantity integer default 20000) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_folded integer;
+    v_ended constant bigint := treadle._ended();
+    v_low bigint;
+    v_rows integer;
+    v_worth boolean;
 begin
     if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
         return 0;
     end if;
-    with gone as (
-        delete from treadle.counters c where c.id in (select c.id from treadle.counters c order by c.id limit quantity)
-        returning c.tenant, c.queue, case when c.slot < v_now - interval '5 minutes' then '-infinity' else c.slot end as slot,
-            c.queued, c.processing, c.completed, c.failed, c.cancelled, c.busy
-    ), kept as (
-        insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, busy)
-        select g.tenant, g.queue, g.slot, sum(g.queued), sum(g.processing), sum(g.completed), sum(g.failed), sum(g.cancelled), sum(g.busy)
-        from gone g group by g.tenant, g.queue, g.slot
-    )
-    select count(*) into v_folded from gone;
-    return v_folded;
+    select w.low into v_low from treadle.low_water w where w.name = 'counters';
+    select count(*) > count(distinct (c.tenant, c.queue, c.folded)) or bool_or(c.slot <> c.folded) into v_worth
+        from (select *, treadle._folded_slot(c.slot, v_now) as folded from treadle.counters c where c.id >= v_low order by c.id limit quantity) c;
+    v_rows := 0;
+    if v_worth then
+        with gone as (
+            delete from treadle.counters c where c.id in (select c.id from treadle.counters c where c.id >= v_low order by c.id limit quantity)
+            returning c.tenant, c.queue, treadle._folded_slot(c.slot, v_now) as slot, c.queued, c.processing, c.completed, c.failed, c.cancelled, c.busy
+        ), kept as (
+            insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, busy)
+            select g.tenant, g.queue, g.slot, sum(g.queued), sum(g.processing), sum(g.completed), sum(g.failed), sum(g.cancelled), sum(g.busy)
+            from gone g group by g.tenant, g.queue, g.slot
+        )
+        select count(*) into v_rows from gone;
+    end if;
+    perform treadle._raise_low_water('counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_ended);
+    return v_rows;
 end $$;
 comment on function treadle.fold_counters is 'Fold counter deltas together; sums stay what they were';
 

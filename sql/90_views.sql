@@ -52,6 +52,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     from (select treadle.clock() as now) c, (values ('high'), ('normal'), ('low')) l (lane)
 $$;
 
+create or replace view treadle.queue_counts as
+    select c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing, sum(c.completed)::bigint as completed,
+        sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
+    from treadle.counters c where c.id >= (select w.low from treadle.low_water w where w.name = 'counters')
+    group by c.queue;
+comment on view treadle.queue_counts is 'How many messages of each queue are in which state; exact, and cheap';
+
 create or replace view treadle.queue_overview as
     select q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled,
         r.ready, extract(epoch from treadle.clock() - r.oldest)::double precision as oldest_seconds,
@@ -66,7 +73,7 @@ create or replace view treadle.queue_overview as
             sum(c.busy) filter (where c.slot > n.now - interval '5 minutes')
                 / nullif(sum(greatest(c.completed, 0) + greatest(c.failed, 0)) filter (where c.slot > n.now - interval '5 minutes'), 0) as mean_seconds
         from (select treadle.clock() as now) n
-        left join treadle.counters c on c.queue = q.queue
+        left join treadle.counters c on c.queue = q.queue and c.id >= (select w.low from treadle.low_water w where w.name = 'counters')
     ) n
     cross join lateral treadle._ready(q.queue) r;
 comment on view treadle.queue_overview is 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
@@ -92,7 +99,7 @@ comment on view treadle.worker_overview is 'Workers that have neither signed off
 
 -- The messages that wait, in the order they will be claimed as far as that is known: lanes first, then what is held.
 create or replace function treadle.waiting(quantity integer default 100) returns table (message_id uuid)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable rows 100 security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

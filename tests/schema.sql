@@ -42,8 +42,8 @@ CREATE TABLE treadle.messages (
     CONSTRAINT messages_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'processing'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
     CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
 )
-WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.messages IS 'What clients asked agents to do. No indexed column changes on claim and finish, so both stay HOT updates';
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='50');
+COMMENT ON TABLE treadle.messages IS 'What clients asked agents to do. No indexed column changes on claim and finish, and pages have room: both stay HOT updates';
 COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key: the thread''s row is locked by whoever writes here';
 COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, given under the thread''s row lock';
 COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread, but takes no turn in it';
@@ -120,6 +120,8 @@ COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], r
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay what they were';
 CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
@@ -151,13 +153,17 @@ CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
     AS ...;
 COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null where it does not wait for a worker';
 CREATE FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, type text, data text, created_at timestamp with time zone, last boolean)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) IS 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
 CREATE FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamp with time zone)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) IS 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
 CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text)
@@ -193,6 +199,10 @@ COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, 
 CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) IS 'Submit an array of messages, all or nothing, in the order given';
 CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, OUT answer jsonb, OUT repeated boolean) RETURNS record
@@ -200,6 +210,13 @@ CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+CREATE FUNCTION treadle.sweep_lanes() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.sweep_lanes() IS 'Let the low-water marks of the lanes follow their first visible rows';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -209,8 +226,10 @@ CREATE FUNCTION treadle.uuid_at(at timestamp with time zone) RETURNS uuid
     AS ...;
 COMMENT ON FUNCTION treadle.uuid_at(at timestamp with time zone) IS 'The smallest id that a message of that time can have';
 CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.waiting(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
 CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
@@ -335,6 +354,18 @@ CREATE TABLE treadle.leases (
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
 COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
 COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
+CREATE TABLE treadle.low_water (
+    name text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    low bigint DEFAULT 0 NOT NULL,
+    next_low bigint,
+    next_xid bigint,
+    CONSTRAINT low_water_next CHECK (((next_low IS NULL) = (next_xid IS NULL)))
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.low_water IS 'Below these ids nothing is left to be found: readers of tables that are emptied from their head begin there';
+COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or counters';
+COMMENT ON COLUMN treadle.low_water.next_low IS 'The mark to come, once all transactions below next_xid have ended';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -389,6 +420,19 @@ CREATE TABLE treadle.meta (
     value text NOT NULL
 );
 COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
+CREATE VIEW treadle.queue_counts AS
+ SELECT queue,
+    (sum(queued))::bigint AS queued,
+    (sum(processing))::bigint AS processing,
+    (sum(completed))::bigint AS completed,
+    (sum(failed))::bigint AS failed,
+    (sum(cancelled))::bigint AS cancelled
+   FROM treadle.counters c
+  WHERE (id >= ( SELECT w.low
+           FROM treadle.low_water w
+          WHERE (w.name = 'counters'::text)))
+  GROUP BY queue;
+COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap';
 CREATE VIEW treadle.queue_overview AS
  SELECT q.queue,
     q.paused,
@@ -412,7 +456,9 @@ CREATE VIEW treadle.queue_overview AS
             (COALESCE(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE ((c.slot > (n_1.now - '00:01:10'::interval)) AND (c.slot <= (n_1.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
             (sum(c.busy) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
            FROM (( SELECT treadle.clock() AS now) n_1
-             LEFT JOIN treadle.counters c ON ((c.queue = q.queue)))) n)
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= ( SELECT w.low
+                   FROM treadle.low_water w
+                  WHERE (w.name = 'counters'::text))))))) n)
      CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
 COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
@@ -507,6 +553,8 @@ ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
 ALTER TABLE ONLY treadle.leases
     ADD CONSTRAINT leases_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.low_water
+    ADD CONSTRAINT low_water_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.meta
@@ -525,6 +573,7 @@ CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (tenant) WHERE 
 CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
+CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX leases_worker ON treadle.leases USING btree (worker_id, claimed_at);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);

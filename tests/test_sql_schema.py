@@ -90,7 +90,7 @@ async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(loom
     assert await visitor.fetchval("select count(*) from treadle.waiting()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch("select viewname from pg_views where schemaname = 'treadle'")
-    assert len(views) == 5
+    assert len(views) == 6
     for row in views:
         await visitor.execute(f"select * from treadle.{row['viewname']}")
     for table in metadata.tables.values():

@@ -97,7 +97,7 @@ async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings:
         async def chore(self, *_: Any) -> Any:
             return None, 0
 
-        reap = fold_counters = mend_lanes = purge = tend_partitions = chore
+        reap = fold_counters = sweep_lanes = mend_lanes = purge = tend_partitions = chore
 
     janitor = Janitor("w", settings, Store(), lambda: None)  # type: ignore[arg-type]
     task = asyncio.create_task(janitor.run())

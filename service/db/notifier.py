@@ -48,7 +48,9 @@ class Notifier:
                 pending, self._pending = self._pending, defaultdict(set)
                 payloads = [(channel, payload) for channel, items in pending.items() for payload in _payloads(items)]
                 await self._database.fetchval(
-                    "select count(pg_notify(c, p)) from unnest($1::text[], $2::text[]) u (c, p)",
+                    # A hint has nothing that must survive: nobody waits for the disk.
+                    "select set_config('synchronous_commit', 'off', true), count(pg_notify(c, p))"
+                    " from unnest($1::text[], $2::text[]) u (c, p)",
                     [channel for channel, _ in payloads],
                     [payload for _, payload in payloads],
                 )

@@ -139,6 +139,7 @@ leases = Table(
     must("claimed_at", Time),
     must("expires_at", Time),
     Index("leases_worker", "worker_id", "claimed_at"),
+    Index("leases_thread", "thread", postgresql_where=text("thread is not null")),
 )
 
 events = Table(
@@ -171,6 +172,16 @@ counters = Table(
     must("failed", BigInteger, "0"),
     must("cancelled", BigInteger, "0"),
     must("busy", Double, "0"),
+)
+
+low_water = Table(
+    "low_water",
+    metadata,
+    key("name", Text),
+    tenant(),
+    must("low", BigInteger, "0"),
+    may("next_low", BigInteger),
+    may("next_xid", BigInteger),
 )
 
 workers = Table(

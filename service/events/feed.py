@@ -7,8 +7,8 @@ awake go out as one query. Lost hints cost a poll interval, nothing else.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from service.batching import Batcher
@@ -18,15 +18,14 @@ from service.events.store import EventStore
 
 Key: TypeAlias = UUID | int  # a message_id, or a thread's surrogate key
 Read: TypeAlias = list[Entry] | None
+Cursor = TypeVar("Cursor", tuple[UUID, int], tuple[int, int])
 
 
 class Feed:
     def __init__(self, store: EventStore) -> None:
         self._readers: defaultdict[Key, set[asyncio.Event]] = defaultdict(set)
-        self._messages: Batcher[tuple[UUID, int], Read] = Batcher(
-            lambda items, _: store.read_messages(items), limit=500
-        )
-        self._threads: Batcher[tuple[int, int], Read] = Batcher(lambda items, _: store.read_threads(items), limit=500)
+        self._messages: Batcher[tuple[UUID, int], Read] = Batcher(_once_each(store.read_messages), limit=500)
+        self._threads: Batcher[tuple[int, int], Read] = Batcher(_once_each(store.read_threads), limit=500)
         self._positions: Batcher[UUID, tuple[str, int | None]] = Batcher(lambda ids, _: store.positions(ids), limit=200)
         self.closing = False
 
@@ -78,6 +77,19 @@ class Feed:
     def _wake(self, key: Key) -> None:
         if key in self._readers:
             _set(list(self._readers[key]))
+
+
+def _once_each(
+    read: Callable[[Sequence[Cursor]], Awaitable[list[Read]]],
+) -> Callable[[Sequence[Cursor], bool], Awaitable[list[Read]]]:
+    """Readers at the same place of the same log share one reading."""
+
+    async def read_once(cursors: Sequence[Cursor], _: bool) -> list[Read]:
+        places = list(dict.fromkeys(cursors))
+        found = dict(zip(places, await read(places), strict=True))
+        return [found[cursor] for cursor in cursors]
+
+    return read_once
 
 
 def _set(wakes: Sequence[asyncio.Event]) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from service.errors import TreadleError
 from service.events.feed import Feed
 from service.events.model import Entry
+from service.events.store import is_full
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Streams:
                     waiting.see(entries[-1].type)
                     if entries[-1].last:
                         return
-                    continue
+                    if is_full(entries):
+                        continue
                 await _woken(wake, min(self._poll, self._keepalive, waiting.pause))
                 if told := await waiting.tell():
                     yield told
@@ -117,7 +119,8 @@ class Streams:
                     yield b"".join(_of_thread(entry) for entry in entries)
                     after = entries[-1].position
                     silence.broken()
-                    continue
+                    if is_full(entries):
+                        continue
                 await _woken(wake, min(self._poll, self._keepalive))
                 if silence.too_long():
                     yield KEEPALIVE

@@ -10,6 +10,7 @@ from service.db.pool import Database
 from service.events.model import Entry
 
 PAGE = 200  # events a reader gets at once
+PAGE_CHARS = 256_000  # of data, after which treadle.read_events adds no further event
 
 Gone = None  # the answer for a reader whose message or thread is not there (any more)
 
@@ -60,6 +61,11 @@ class EventStore:
             ids,
         )
         return [(row["state"], row["position"]) for row in rows]
+
+
+def is_full(entries: Sequence[Entry]) -> bool:
+    """Whether the page ended for want of room, so that there may be more at once."""
+    return len(entries) >= PAGE or sum(len(entry.data) for entry in entries) >= PAGE_CHARS
 
 
 def _by_reader(rows: Sequence[Record], readers: int) -> list[list[Entry] | None]:

@@ -125,6 +125,9 @@ class LeaseStore:
     async def fold_counters(self) -> None:
         await self._database.fetchval("select treadle.fold_counters()")
 
+    async def sweep_lanes(self) -> None:
+        await self._database.fetchval("select treadle.sweep_lanes()")
+
     async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int]:
         """Look at the next stretch of messages; returns where to go on (None: from the start) and how many were
         mended."""

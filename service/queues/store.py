@@ -26,7 +26,7 @@ class QueueStore:
         totals = await self._database.fetchrow(
             "select coalesce(sum(queued), 0)::bigint as queued, coalesce(sum(processing), 0)::bigint as processing,"
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
-            " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.counters"
+            " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
         )
         waiting = await self._database.fetch(
             "select m.message_id as id, m.priority, m.created_at, m.body as user_message"

@@ -19,6 +19,8 @@ from service.queues.leases import LeaseStore
 log = logging.getLogger(__name__)
 
 ADMIT_LIMIT = 1000
+FOLD_SECONDS = 1.0
+SWEEP_SECONDS = 2.0
 MEND_SECONDS = 10.0
 PURGE_SECONDS = 60.0
 PARTITION_SECONDS = 3600.0
@@ -48,7 +50,8 @@ class Janitor:
         async with asyncio.TaskGroup() as chores:
             chores.create_task(self._admit())
             chores.create_task(self._every(self._settings.poll_interval, self._reap))
-            chores.create_task(self._every(1.0, self._store.fold_counters))
+            chores.create_task(self._every(FOLD_SECONDS, self._store.fold_counters))
+            chores.create_task(self._every(SWEEP_SECONDS, self._store.sweep_lanes))
             chores.create_task(self._every(MEND_SECONDS, self._mend))
             chores.create_task(self._every(PURGE_SECONDS, self._purge))
             chores.create_task(self._every(PARTITION_SECONDS, self._tend_partitions))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -83,6 +84,12 @@ def up(settings: Settings) -> None:
     sys.exit(supervisor.run(settings, os.environ, click.echo))
 
 
+def _collect_rarely() -> None:
+    """Look for garbage cycles less often: we make hardly any, and looking took an eighth of a busy worker's time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 @main.command()
 @click.pass_obj
 def serve(settings: Settings) -> None:
@@ -99,6 +106,7 @@ def serve(settings: Settings) -> None:
     async def run() -> None:
         await Api(settings, _dsn(settings)).serve()
 
+    _collect_rarely()
     uvloop.run(run())
 
 
@@ -130,6 +138,7 @@ def work(settings: Settings) -> None:
         sys.stderr.flush()
         os._exit(0)
 
+    _collect_rarely()
     uvloop.run(run())
 
 

@@ -225,7 +225,8 @@ begin
         end if;
         if notify then
             perform pg_notify('treadle_work', (select string_agg(distinct q, ',') from unnest(v_queues) q));
-            perform pg_notify('treadle_events', '*');
+            perform pg_notify('treadle_events', case when cardinality(v_ids) <= 100
+                then (select string_agg(u.id || coalesce(':' || u.thread, ''), ',') from unnest(v_ids, v_places) u (id, thread)) else '*' end);
         end if;
     end if;
 
@@ -235,6 +236,7 @@ begin
                 - (select count(*) from unnest(v_queues, v_lanes) u (queue, lane) where u.queue = q.queue and u.lane = l.lane))
                 over (partition by q.queue order by l.rank) as ready
             from (select distinct u as queue from unnest(v_queues) u) q, (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
+            where l.rank <= (select max(r) from unnest(v_ranks) r)
         )
         select e.o::integer, coalesce(m.message_id, v_ids[e.k]), coalesce(m.state, case when e.k is null then 'busy' else 'queued' end),
             coalesce(m.queue, v_queues[e.k]),

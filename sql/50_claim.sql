@@ -8,28 +8,21 @@
 -- A hidden row that shows again belongs to a lease that no heartbeat pushed on. Whether its worker lives is the
 -- janitor's to say (treadle.reap); here it is only hidden once more.
 
-create or replace function treadle._claim_lane(p_worker text, p_queue text, p_lane text, p_after bigint, p_limit integer,
-    p_lease_seconds double precision, p_now timestamptz, out taken uuid[], out seen integer, out last bigint)
+-- Take what can be taken of these lane rows, which we hold locked; p_named are the messages that they name.
+create or replace function treadle._claim_rows(p_worker text, p_queue text, p_lane text, p_lane_ids bigint[], p_named uuid[],
+    p_lease_seconds double precision, p_now timestamptz, out taken uuid[])
 language plpgsql as $$
 declare
     v_until constant timestamptz := p_now + p_lease_seconds * interval '1 second';
-    v_lane_ids bigint[];
-    v_named uuid[];
     v_taken_rows bigint[];
     v_threads bigint[];
     v_attempts integer[];
     v_seqs integer[];
     v_rest bigint[];
 begin
-    select p.lane_ids, p.message_ids into v_lane_ids, v_named from treadle._lane_peek(p_queue, p_lane, p_after, p_limit, p_now) p;
-    seen := coalesce(cardinality(v_lane_ids), 0);
-    last := v_lane_ids[seen];
-    if seen = 0 then
-        return;
-    end if;
     with locked as (
         select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq
-        from unnest(v_lane_ids, v_named) r (lane_id, message_id)
+        from unnest(p_lane_ids, p_named) r (lane_id, message_id)
         join treadle.messages m on m.message_id = r.message_id
         where m.state = 'queued' and m.queue = p_queue and m.lane = p_lane and m.lane_id = r.lane_id
         for update of m skip locked
@@ -56,24 +49,24 @@ begin
             values (p_queue, treadle._slot(p_now), -cardinality(taken), cardinality(taken));
     end if;
 
-    if seen > coalesce(cardinality(taken), 0) then
+    if cardinality(p_lane_ids) > coalesce(cardinality(taken), 0) then
         -- Rows of nobody's message, or of one that is elsewhere by now.
         select array_agg(r.lane_id) into v_rest
-            from unnest(v_lane_ids, v_named) r (lane_id, message_id)
+            from unnest(p_lane_ids, p_named) r (lane_id, message_id)
             left join treadle.messages m on m.message_id = r.message_id
             where m.message_id is null;
         if v_rest is not null then
             perform treadle._lane_expel(p_queue, p_lane, v_rest, p_now);
         end if;
         select array_agg(r.lane_id) into v_rest
-            from unnest(v_lane_ids, v_named) r (lane_id, message_id)
+            from unnest(p_lane_ids, p_named) r (lane_id, message_id)
             join treadle.messages m on m.message_id = r.message_id
             where (m.queue, m.lane, m.lane_id) is distinct from (p_queue, p_lane, r.lane_id);
         if v_rest is not null then
             perform treadle._lane_delete(array_fill(p_queue, array[cardinality(v_rest)]), array_fill(p_lane, array[cardinality(v_rest)]), v_rest);
         end if;
         select array_agg(r.lane_id) into v_rest
-            from unnest(v_lane_ids, v_named) r (lane_id, message_id)
+            from unnest(p_lane_ids, p_named) r (lane_id, message_id)
             join treadle.messages m on m.message_id = r.message_id
             where m.state = 'processing' and (m.queue, m.lane, m.lane_id) = (p_queue, p_lane, r.lane_id) and not r.message_id = any(coalesce(taken, '{}'));
         if v_rest is not null then
@@ -97,7 +90,8 @@ declare
     v_after bigint;
     v_lane text;
     v_queue text;
-    v record;
+    v_rows record;
+    v_now_taken uuid[];
 begin
     foreach v_lane in array v_lanes loop
         for v_queue in
@@ -108,11 +102,13 @@ begin
             loop
                 exit when v_left <= 0;
                 v_wanted := v_left;
-                select * into v from treadle._claim_lane(worker, v_queue, v_lane, v_after, v_wanted, lease_seconds, v_now);
-                v_taken := v_taken || v.taken;
-                v_left := v_left - coalesce(cardinality(v.taken), 0);
-                v_after := v.last;
-                exit when v.seen < v_wanted;
+                v_rows := treadle._lane_peek(v_queue, v_lane, v_after, v_wanted, v_now);
+                exit when v_rows.lane_ids is null;
+                v_now_taken := treadle._claim_rows(worker, v_queue, v_lane, v_rows.lane_ids, v_rows.message_ids, lease_seconds, v_now);
+                v_taken := v_taken || v_now_taken;
+                v_left := v_left - coalesce(cardinality(v_now_taken), 0);
+                exit when cardinality(v_rows.lane_ids) < v_wanted;
+                v_after := v_rows.lane_ids[v_wanted];
             end loop;
         end loop;
     end loop;

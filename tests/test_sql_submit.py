@@ -419,7 +419,9 @@ async def test_a_submit_in_a_transaction_is_seen_when_it_commits(loom: Loom) -> 
         assert await loom.claim(10) == []
         assert heard.empty()
     async with asyncio.timeout(20):
-        assert {await heard.get(), await heard.get()} == {("treadle_work", "default"), ("treadle_events", "*")}
+        thread = await loom.sql.fetchval("select thread from treadle.messages where message_id = $1", message_id)
+        told = f"{message_id}:{thread}" if thread else str(message_id)
+        assert {await heard.get(), await heard.get()} == {("treadle_work", "default"), ("treadle_events", told)}
     await listener.sql.reset()
     assert (await loom.claim_one()).message_id == message_id
 

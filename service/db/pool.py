@@ -96,8 +96,12 @@ class Database:
             tries -= 1
             try:
                 pool = self._pool or await self._open()
-                async with pool.acquire(timeout=COMMAND_TIMEOUT) as connection:
+                # A timeout costs a task each time; where a connection is idle there is nothing to wait for.
+                connection = await pool.acquire(timeout=None if pool.get_idle_size() else COMMAND_TIMEOUT)
+                try:
                     return await call(connection)
+                finally:
+                    await pool.release(connection)
             except _AGAIN as error:
                 if not tries:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error

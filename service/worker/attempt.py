@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -34,18 +35,23 @@ class Tools(msgspec.Struct, frozen=True):
 
 
 class Attempt:
-    def __init__(self, claim: Claim, tools: Tools) -> None:
+    """`ended` is called when the agent's part is over: what follows waits for PostgreSQL only."""
+
+    def __init__(self, claim: Claim, tools: Tools, ended: Callable[[], None]) -> None:
         self.claim = claim
+        self._ended = ended
         self._tools = tools
         # Why the attempt is to end early: 'cancelled', 'lost', 'released', or what went wrong.
-        self._stopped: asyncio.Future[str | Exception] = asyncio.get_running_loop().create_future()
+        self._reason: str | Exception | None = None
+        self._over = asyncio.get_running_loop().create_future()  # done when the agent is, or when there is a reason
         self._outbox = Outbox(claim.message_id, claim.lease, claim.last_seq + 1, tools.appends, self.stop)
         self._usage: dict[str, Any] = {}
 
     def stop(self, reason: str | Exception) -> None:
         """End it early; the first reason counts."""
-        if not self._stopped.done():
-            self._stopped.set_result(reason)
+        if self._reason is None:
+            self._reason = reason
+            self._end()
 
     async def run(self) -> str:
         """Returns the message's new state, or 'lost' where the lease was not ours any more."""
@@ -54,11 +60,13 @@ class Attempt:
         except Exception as error:
             log.exception("an attempt broke", extra={"message_id": str(self.claim.message_id)})
             outcome = broken(error, self.claim.failures, self._tools.settings)
+        finally:
+            self._ended()
         first_seq, unsent = await self._outbox.close()
         if outcome is None:
             return "lost"
-        if outcome.kind == "completed" and isinstance(reason := self._reason(), Exception):
-            outcome = self._failed(reason)  # events did not get into the log: an answer without them is none
+        if outcome.kind == "completed" and isinstance(self._reason, Exception):
+            outcome = self._failed(self._reason)  # events did not get into the log: an answer without them is none
         finish = Finish(
             self.claim.message_id,
             self.claim.lease,
@@ -89,29 +97,29 @@ class Attempt:
             )
         return finished.status
 
-    def _reason(self) -> str | Exception | None:
-        return self._stopped.result() if self._stopped.done() else None
+    def _end(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def _execute(self) -> Outcome | None:
         """Run the agent to its end, its timeout, or the first reason to stop it; None where the lease is lost."""
         agent = self._tools.registry.get(self.claim.agent)
         if agent is None:
             return unknown(self.claim.agent, self.claim.attempt, self._tools.settings)
-        if self._stopped.done():
-            return self._interrupted(self._stopped.result())
+        if self._reason is not None:
+            return self._interrupted(self._reason)
         task = asyncio.create_task(self._call(agent))
-        either: set[asyncio.Future[Any]] = {task, self._stopped}
-        await asyncio.wait(either, timeout=self.claim.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        task.add_done_callback(self._end)
+        seconds = self.claim.timeout_seconds
+        late = TimeoutError(f"the attempt took longer than {seconds:g} seconds")
+        timer = asyncio.get_running_loop().call_later(seconds, self.stop, late)
+        await self._over
+        timer.cancel()
         if task.done() and not task.cancelled():
             return task.result()
-        if task.done() and not self._stopped.done():
+        if task.done() and self._reason is None:
             return self._failed(asyncio.CancelledError())
-        reason: str | Exception = (
-            self._stopped.result()
-            if self._stopped.done()
-            else TimeoutError(f"the attempt took longer than {self.claim.timeout_seconds:g} seconds")
-        )
-        self.stop(reason)
+        assert self._reason is not None
         task.cancel()
         await asyncio.wait({task}, timeout=CANCEL_GRACE)
         if not task.done():
@@ -120,7 +128,7 @@ class Attempt:
                 extra={"message_id": str(self.claim.message_id), "agent": agent.name},
             )
             task.add_done_callback(lambda ignored: ignored.cancelled() or ignored.exception())
-        return self._interrupted(reason)
+        return self._interrupted(self._reason)
 
     def _interrupted(self, reason: str | Exception) -> Outcome | None:
         if isinstance(reason, Exception):
@@ -136,7 +144,7 @@ class Attempt:
                 self._outbox,
                 self._tools.turns,
                 max_event_bytes=self._tools.settings.max_event_bytes,
-                stopped=self._stopped.done,
+                stopped=lambda: self._reason is not None,
                 usage=self._usage,
             )
             request = agent.decode(_read(self.claim.body))
@@ -146,7 +154,7 @@ class Attempt:
                 self._call_sync, agent, SyncContext(context, asyncio.get_running_loop()), request
             )
         except asyncio.CancelledError as error:
-            if self._stopped.done():
+            if self._reason is not None:
                 raise
             return self._failed(error)
         except BaseException as error:

@@ -48,6 +48,10 @@ def _weight(item: Append | Finish) -> int:
     return 1 + (size + len(item.result or "" if isinstance(item, Finish) else "")) // WEIGHT
 
 
+def _event_hint(claim: Claim) -> str:
+    return f"{claim.message_id}:{claim.thread}" if claim.thread else str(claim.message_id)
+
+
 class Worker:
     def __init__(self, settings: Settings, dsn: str, registry: Registry) -> None:
         self._settings = settings
@@ -62,6 +66,8 @@ class Worker:
         self._store = LeaseStore(self._database)
         self._threads = ThreadStore(self._database)
         self._attempts: dict[UUID, Attempt] = {}  # by message
+        self._running = 0  # attempts whose agent runs; the others wait for their finish
+        self._short = False  # of room: there may be more to claim as soon as an attempt ends
         self._held: dict[UUID, UUID] = {}  # message to lease; copied whole by the heartbeat's thread
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -164,15 +170,20 @@ class Worker:
     async def _claim_until_stopped(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            # Sync agents that nobody can end keep their places.
-            free = self._settings.worker_concurrency - max(len(self._attempts), self._sync.busy)
-            wanted = min(CLAIM_LIMIT, free)
+            wanted = min(CLAIM_LIMIT, self._free())
             taken = await self._claim(wanted) if wanted > 0 else []
             for claim in taken:
                 self._start(claim)
-            if len(taken) < wanted or wanted <= 0:
+            self._short = len(taken) >= wanted
+            if not self._short or wanted <= 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self._settings.poll_interval)
+
+    def _free(self) -> int:
+        """How many more to claim. The next are claimed while the last are being finished, but those do not pile up."""
+        concurrency = self._settings.worker_concurrency
+        # Sync agents that nobody can end keep their places.
+        return min(concurrency - max(self._running, self._sync.busy), 2 * concurrency - len(self._attempts))
 
     async def _claim(self, quantity: int) -> list[Claim]:
         self._claims += 1
@@ -197,11 +208,12 @@ class Worker:
     def _start(self, claim: Claim) -> None:
         if earlier := self._attempts.get(claim.message_id):
             earlier.stop("lost")  # it was taken from us, and we are given it again
-        attempt = Attempt(claim, self._tools)
+        attempt = Attempt(claim, self._tools, self._on_ended)
+        self._running += 1
         self._attempts[claim.message_id] = attempt
         if self._handing_back:
             attempt.stop("released")
-        self._hint_event(claim)
+        self._notifier.hint(EVENTS, _event_hint(claim))
         task = asyncio.create_task(self._run(attempt))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -218,13 +230,22 @@ class Worker:
             if self._attempts.get(claim.message_id) is attempt:
                 del self._attempts[claim.message_id]
                 self._held.pop(claim.message_id, None)
-            self._wake.set()
+            self._has_room()
         if state in {"lost", "gap"}:
             log.warning("a lease was lost", extra={"message_id": str(claim.message_id), "attempt": claim.attempt})
             return
-        self._hint_event(claim)
-        if claim.thread is not None or state == "queued":
-            self._notifier.hint(WORK, claim.queue)  # its thread's next, or what we hand back
+        self._notifier.hint(EVENTS, _event_hint(claim))
+        if claim.thread is not None or state == "queued":  # its thread's next, or what we hand back
+            self._notifier.hint(WORK, claim.queue)
+            self._wake.set()
+
+    def _on_ended(self) -> None:
+        self._running -= 1
+        self._has_room()
+
+    def _has_room(self) -> None:
+        if self._short:
+            self._wake.set()
 
     async def _drain(self) -> None:
         if self._tasks:
@@ -242,11 +263,13 @@ class Worker:
     # What the batchers run
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
-        answers = await self._persist("append", lambda: self._store.append(batch, patient))
-        for append, answer in zip(batch, answers, strict=True):
-            attempt = self._attempts.get(append.message_id)
-            if attempt is not None and answer.status == "ok":
-                self._hint_event(attempt.claim)
+        # As with submits: the hint of an append that goes alone travels with its commit.
+        claims = [attempt.claim for append in batch if (attempt := self._attempts.get(append.message_id))]
+        hint = _event_hint(claims[0]) if len(batch) == len(claims) == 1 else None
+        answers = await self._persist("append", lambda: self._store.append(batch, patient, hint))
+        if hint is None:
+            for claim in claims:
+                self._notifier.hint(EVENTS, _event_hint(claim))
         return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
@@ -310,6 +333,3 @@ class Worker:
             self._listener.server_started,
             self._held.copy(),
         )
-
-    def _hint_event(self, claim: Claim) -> None:
-        self._notifier.hint(EVENTS, f"{claim.message_id}:{claim.thread}" if claim.thread else str(claim.message_id))

@@ -76,12 +76,12 @@ async def queued(
 
 async def queued_at_once(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
     """Write `count` messages as if they had been submitted."""
-    await _insert(dsn, QUEUED, count, tell)
+    await _insert(dsn, QUEUED, count, tell, writers=1)  # two would draw the lane's ids in turns, and scatter its rows
 
 
 async def finished(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
     """Write `count` messages as if they had been submitted, claimed and finished."""
-    await _insert(dsn, FINISHED, count, tell)
+    await _insert(dsn, FINISHED, count, tell, writers=WRITERS)
 
 
 async def tidy(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -90,9 +90,9 @@ async def tidy(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
     await sql.execute("vacuum (analyze)")
 
 
-async def _insert(dsn: str, statement: str, count: int, tell: Callable[[int], None]) -> None:
+async def _insert(dsn: str, statement: str, count: int, tell: Callable[[int], None], *, writers: int) -> None:
     await _share(
-        dsn, count, WRITERS, lambda sql, start, end: sql.execute(statement, end - start, BODY), tell, batch=20_000
+        dsn, count, writers, lambda sql, start, end: sql.execute(statement, end - start, BODY), tell, batch=20_000
     )
 
 

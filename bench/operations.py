@@ -61,7 +61,7 @@ class Round:
     async def chores(self) -> None:
         """What a janitor does every second or two."""
         await self._database.fetchval("select treadle.fold_counters()")
-        await self._database.fetchval("select treadle.sweep_lanes()")
+        await self._database.fetchval("select treadle.sweep()")
         await self._database.fetchval("select treadle.admit_due()")
 
     async def _step(self, name: str, call: Awaitable[Any]) -> Any:

@@ -23,8 +23,8 @@ class Batcher(Generic[Item, Result]):
 
     A caller that is cancelled cancels nobody: its item is run with the others. When `run` raises for a batch (anything
     but Unavailable, which is nobody's fault), the batch is split until only the item at fault fails. An item answered
-    with Busy is run once more on its own (`patient` true), beside the others, so that nobody waits for what holds it up;
-    and, with `again`, once more so many seconds after each further Busy.
+    with Busy is run once more on its own (`patient` true), beside the others, so that nobody waits for what holds it
+    up; and, with `again`, once more so many seconds after each further Busy.
     """
 
     def __init__(

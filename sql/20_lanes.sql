@@ -174,6 +174,11 @@ end $$;
 
 -- The low-water marks
 
+create or replace function treadle._mark(mark text) returns bigint
+language sql stable as $$
+    select w.low from treadle.low_water w where w.name = mark
+$$;
+
 -- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds nothing back.
 create or replace function treadle._ended() returns bigint
 language sql volatile as $$
@@ -193,32 +198,39 @@ begin
     select * into w from treadle.low_water x where x.name = mark;  -- each mark has one writer at a time: see its callers' advisory locks
     if candidate < w.low then
         update treadle.low_water x set low = candidate, next_low = null, next_xid = null where x.name = mark;
-    elsif w.next_xid <= ended then
-        update treadle.low_water x set low = least(w.next_low, candidate), next_low = null, next_xid = null where x.name = mark;
+    elsif w.next_xid <= ended then  -- risen; and on to the next
+        update treadle.low_water x set low = least(w.next_low, candidate), next_low = candidate, next_xid = v_next
+            where x.name = mark and (candidate > w.low + c_slack or w.low < w.next_low);
     elsif candidate > w.low + c_slack and coalesce(w.next_xid > v_next, true) then  -- ids of transactions that lie ahead: of another server
         update treadle.low_water x set next_low = candidate, next_xid = v_next where x.name = mark;
     end if;
 end $$;
 
--- Let the marks of all lanes follow their first visible row: forwards past what is gone, and back to what shows again (a row
--- hidden by hand, one sent with a delay).
-create or replace function treadle.sweep_lanes() returns void
+-- Let the marks follow: of the lanes, their first visible row, forwards past what is gone, and back to what shows again (a row
+-- hidden by hand, one sent with a delay); of the leases, the oldest one.
+create or replace function treadle.sweep() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     v_ended constant bigint := treadle._ended();
+    v_first bigint;
     v record;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('treadle.sweep_lanes')) then
+    if not pg_try_advisory_xact_lock(hashtext('treadle.sweep')) then
         return;
     end if;
     for v in select q.queue, l.lane from treadle.queues q, (values ('high'), ('normal'), ('low')) l (lane) loop
         perform treadle._raise_low_water(treadle._lane_table(v.queue, v.lane), treadle._lane_first(v.queue, v.lane, treadle.clock()), v_ended);
     end loop;
+    select l.id into v_first from treadle.leases l where l.id >= treadle._mark('leases') order by l.id limit 1;
+    if v_first is null then
+        select s.last_value + s.is_called::integer into v_first from treadle.leases_id_seq s;
+    end if;
+    perform treadle._raise_low_water('leases', v_first, v_ended);
 end $$;
-comment on function treadle.sweep_lanes is 'Let the low-water marks of the lanes follow their first visible rows';
+comment on function treadle.sweep is 'Let the low-water marks of lanes and leases follow their first rows';
 
 -- Marks and woven functions of queues that were there before this file.
 insert into treadle.low_water (name)
-    select 'counters' union all select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l
+    select 'counters' union all select 'leases' union all select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l
     on conflict do nothing;
 select treadle._weave_lanes();

@@ -132,7 +132,7 @@ begin
             heartbeat_at = v_now, server_started = excluded.server_started,
             beating_since = case when w.heartbeat_at < v_now - interval_seconds * 2 * interval '1 second' then v_now else w.beating_since end;
     select array_agg(l.message_id) into v_orphans from treadle.leases l
-        where l.worker_id = worker and l.claimed_at < v_now - grace_seconds * interval '1 second'
+        where l.id >= treadle._mark('leases') and l.worker_id = worker and l.claimed_at < v_now - grace_seconds * interval '1 second'
             and not exists (select from unnest(ids, leases) g (id, lease) where g.id = l.message_id and g.lease = l.lease);
     if v_orphans is not null then
         perform treadle._take_back(v_orphans, 'released', 'The answer to the claim was lost.', 1, v_now);
@@ -185,6 +185,7 @@ declare
     v_server constant timestamptz := pg_postmaster_start_time();
     v_steady boolean := exists (select from treadle.workers w
         where w.worker_id = janitor and w.beating_since <= v_now - worker_timeout * interval '1 second');
+    v_low constant bigint := treadle._mark('leases');
     v_worker text;
     v_ids uuid[];
 begin
@@ -196,16 +197,16 @@ begin
                 and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))))
         order by w.worker_id
     loop
-        select array_agg(l.message_id) into v_ids from (select l.message_id from treadle.leases l where l.worker_id = v_worker limit quantity) l;
+        select array_agg(l.message_id) into v_ids from (select l.message_id from treadle.leases l where l.id >= v_low and l.worker_id = v_worker limit quantity) l;
         return query select t, v_worker from treadle._take_back(v_ids, 'lost', 'The worker was lost.', max_losses, v_now) t;
-        delete from treadle.workers w where w.worker_id = v_worker and not exists (select from treadle.leases l where l.worker_id = v_worker);
+        delete from treadle.workers w where w.worker_id = v_worker and not exists (select from treadle.leases l where l.id >= v_low and l.worker_id = v_worker);
     end loop;
     if v_steady then
         select array_agg(l.message_id) into v_ids from (
             select l.message_id from treadle.leases l
-            where l.expires_at < v_now
+            where l.id >= v_low and (l.expires_at < v_now
                 or (l.claimed_at < v_now - worker_timeout * interval '1 second'
-                    and not exists (select from treadle.workers w where w.worker_id = l.worker_id))
+                    and not exists (select from treadle.workers w where w.worker_id = l.worker_id)))
             limit quantity) l;
         if v_ids is not null then
             return query select t, null::text from treadle._take_back(v_ids, 'lost', 'The worker was lost.', max_losses, v_now) t;
@@ -272,14 +273,13 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set plan
 declare
     v_now constant timestamptz := treadle.clock();
     v_ended constant bigint := treadle._ended();
-    v_low bigint;
+    v_low constant bigint := treadle._mark('counters');
     v_rows integer;
     v_worth boolean;
 begin
     if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
         return 0;
     end if;
-    select w.low into v_low from treadle.low_water w where w.name = 'counters';
     select count(*) > count(distinct (c.tenant, c.queue, c.folded)) or bool_or(c.slot <> c.folded) into v_worth
         from (select *, treadle._folded_slot(c.slot, v_now) as folded from treadle.counters c where c.id >= v_low order by c.id limit quantity) c;
     v_rows := 0;

@@ -92,7 +92,8 @@ create or replace view treadle.dead_letters as
 comment on view treadle.dead_letters is 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
 
 create or replace view treadle.worker_overview as
-    select w.worker_id, w.host, w.pid, w.queues, w.concurrency, (select count(*) from treadle.leases l where l.worker_id = w.worker_id) as in_flight,
+    select w.worker_id, w.host, w.pid, w.queues, w.concurrency, (select count(*) from treadle.leases l
+            where l.id >= (select k.low from treadle.low_water k where k.name = 'leases') and l.worker_id = w.worker_id) as in_flight,
         w.started_at, w.heartbeat_at, extract(epoch from treadle.clock() - w.heartbeat_at)::double precision as silent_seconds, w.tenant
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';

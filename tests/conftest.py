@@ -8,7 +8,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -25,6 +25,12 @@ from service.db.migrate import migrate
 from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
 from service.worker.loop import Worker
+
+if TYPE_CHECKING:  # they import this module: at run time only fixtures import them
+    from loom import Loom
+    from streams import Script
+
+pytest.register_assert_rewrite("loom", "streams", "workshop")  # what fails there should say what it found, too
 
 _running = contextlib.ExitStack()
 
@@ -106,6 +112,15 @@ async def sql(dsn: str) -> AsyncIterator[Connection]:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def loom(sql: Connection, dsn: str) -> AsyncIterator["Loom"]:
+    """A client and a worker in SQL, on the connection `sql`, with the agent echo registered."""
+    from loom import weaving
+
+    async with weaving(sql, dsn) as loom:
+        yield loom
 
 
 @pytest.fixture
@@ -254,6 +269,21 @@ async def api(start_api: StartApi, agents: Callable[..., Awaitable[None]]) -> Cl
 async def running(start_api: StartApi, start_worker: StartWorker) -> Client:
     """An API and a worker with the agent echo."""
     await start_worker()
+    return await start_api()
+
+
+@pytest.fixture
+def script() -> "Script":
+    """An agent that says what the test tells it to."""
+    from streams import Script
+
+    return Script()
+
+
+@pytest.fixture
+async def scripted(start_api: StartApi, start_worker: StartWorker, script: "Script") -> Client:
+    """An API and a worker with the agents echo and script."""
+    await start_worker(echo, script.agent)
     return await start_api()
 
 

@@ -1,4 +1,5 @@
-"""A client and a worker in SQL: each method is one call of one function, on a connection of the test's choice."""
+"""A client and a worker in SQL: each method is one call of one function, on a connection of the test's choice; and what
+tests of the states and of the log share."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import pytest
 from conftest import until
 from invariants import assert_consistent
 
@@ -23,6 +25,9 @@ ECHO: dict[str, Any] = {
     "max_attempts": 3,
     "is_default": True,
 }
+
+PLACES = pytest.mark.parametrize("place", [{}, {"thread_id": "t"}, {"thread_id": "t", "aside": True}], ids=str)
+OUTCOMES = ("completed", "error", "rejected", "deferred", "released")  # of a finish
 
 
 class Loom:
@@ -240,6 +245,60 @@ async def weaving(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
         await loom.register()
         yield loom
         await assert_consistent(sql)
+
+
+# What tests of the states and of the log share
+
+
+async def expect(
+    loom: Loom,
+    message_id: UUID,
+    state: str,
+    types: str,
+    *,
+    hold: str | None = None,
+    lane: str | None = None,
+    attempt: int = 0,
+    failures: int = 0,
+    losses: int = 0,
+) -> asyncpg.Record:
+    """The message stands like this, `types` are its events, and the whole database agrees."""
+    message = await loom.message(message_id)
+    found = {name: message[name] for name in ("state", "hold", "lane", "attempt", "failures", "losses")}
+    wanted = {
+        "state": state,
+        "hold": hold,
+        "lane": lane,
+        "attempt": attempt,
+        "failures": failures,
+        "losses": losses,
+    }
+    assert found == wanted
+    assert " ".join(await loom.types(message_id)) == types
+    await assert_consistent(loom.sql)
+    return message
+
+
+async def turn(loom: Loom) -> UUID | None:
+    return (await loom.thread("t"))["turn"]
+
+
+async def lose(loom: Loom, claim: Any, *, worker: str = "w") -> None:
+    """Let the worker of a claim be dead beyond doubt: it is unknown, its lease old, and the janitor steady."""
+    clock = await loom.sql.fetchval("select extract(epoch from treadle.clock() - clock_timestamp())::integer")
+    for seconds in range(0, 14, 2):
+        await loom.shift(clock + seconds)
+        await loom.beat("janitor")
+    assert await loom.reap() == {claim.message_id: None}
+
+
+async def running(loom: Loom, quantity: int = 1, **fields: Any) -> list[Claim]:
+    """Running messages, each in a thread of its own unless told otherwise, oldest first."""
+    for n in range(quantity):
+        await loom.submit(**{"thread_id": f"t{n}", **fields})
+    claims = await loom.claim(quantity)
+    assert len(claims) == quantity
+    return claims
 
 
 def _events(lists: Sequence[Sequence[Any]]) -> tuple[list[int], list[str], list[str]]:

@@ -210,13 +210,13 @@ CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
-CREATE FUNCTION treadle.sweep_lanes() RETURNS void
+CREATE FUNCTION treadle.sweep() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.sweep_lanes() IS 'Let the low-water marks of the lanes follow their first visible rows';
+COMMENT ON FUNCTION treadle.sweep() IS 'Let the low-water marks of lanes and leases follow their first rows';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -225,6 +225,11 @@ CREATE FUNCTION treadle.uuid_at(at timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS ...;
 COMMENT ON FUNCTION treadle.uuid_at(at timestamp with time zone) IS 'The smallest id that a message of that time can have';
+CREATE FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) IS 'The table with most dead rows, and how old the oldest snapshot is that keeps such rows';
 CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -349,11 +354,21 @@ CREATE TABLE treadle.leases (
     last_seq integer NOT NULL,
     cancel_requested boolean DEFAULT false NOT NULL,
     claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL
+    expires_at timestamp with time zone NOT NULL,
+    id bigint NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
 COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
 COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
+COMMENT ON COLUMN treadle.leases.id IS 'The order of claims: who looks for leases begins at the low-water mark of these';
+ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.leases_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -364,7 +379,7 @@ CREATE TABLE treadle.low_water (
 )
 WITH (fillfactor='50');
 COMMENT ON TABLE treadle.low_water IS 'Below these ids nothing is left to be found: readers of tables that are emptied from their head begin there';
-COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or counters';
+COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or leases, or counters';
 COMMENT ON COLUMN treadle.low_water.next_low IS 'The mark to come, once all transactions below next_xid have ended';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
@@ -531,7 +546,9 @@ CREATE VIEW treadle.worker_overview AS
     concurrency,
     ( SELECT count(*) AS count
            FROM treadle.leases l
-          WHERE (l.worker_id = w.worker_id)) AS in_flight,
+          WHERE ((l.id >= ( SELECT k.low
+                   FROM treadle.low_water k
+                  WHERE (k.name = 'leases'::text))) AND (l.worker_id = w.worker_id))) AS in_flight,
     started_at,
     heartbeat_at,
     (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds,
@@ -573,8 +590,8 @@ CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (tenant) WHERE 
 CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
+CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
-CREATE INDEX leases_worker ON treadle.leases USING btree (worker_id, claimed_at);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);

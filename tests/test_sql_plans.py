@@ -138,7 +138,7 @@ async def test_what_a_worker_does(loom: Loom, claims: list[Claim]) -> None:
         await loom.beat("w", *claims[:50], grace=1000)
         await loom.beat("v", grace=0)
     assert plans.whole_tables == []
-    assert plans.reading("leases_worker")
+    assert plans.reading("leases_order")
 
 
 async def test_what_a_client_does(loom: Loom, claims: list[Claim]) -> None:

@@ -15,6 +15,7 @@ from service.config import Settings
 from service.db.pool import Connection, Database
 from service.errors import Busy
 from service.queues.leases import LeaseStore
+from service.queues.leases import VacuumHealth
 from service.worker.janitor import Janitor
 
 
@@ -97,7 +98,10 @@ async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings:
         async def chore(self, *_: Any) -> Any:
             return None, 0
 
-        reap = fold_counters = sweep_lanes = mend_lanes = purge = tend_partitions = chore
+        async def vacuum_health(self) -> VacuumHealth:
+            return VacuumHealth(0, "treadle.messages", None, None)
+
+        reap = fold_counters = sweep = mend_lanes = purge = tend_partitions = chore
 
     janitor = Janitor("w", settings, Store(), lambda: None)  # type: ignore[arg-type]
     task = asyncio.create_task(janitor.run())

@@ -1,5 +1,5 @@
-"""What tests of workers share: to submit and to look as a person with psql does, and to run workers where the fixtures
-cannot."""
+"""What tests of workers and of the API share: to submit and to look as a person with psql does, to run workers where
+the fixtures cannot, agents that wait, and how the API's answers must look."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import httpx
 import msgspec
-from conftest import until
+from conftest import Client, until
 
-from service.agents.contract import Agent
+from service.agents.contract import Agent, Context, Rejected, agent
 from service.agents.registry import Registry
 from service.config import Settings
 from service.db.pool import Connection
@@ -92,6 +93,10 @@ async def text(sql: Connection, message_id: UUID) -> str:
     return "".join(chunk["chunk"] for chunk in chunks)
 
 
+async def dead_letter(sql: Connection, message_id: Any) -> Any:
+    return await sql.fetchrow("select * from treadle.dead_letters where message_id = $1", message_id)
+
+
 async def happens(event: asyncio.Event | threading.Event) -> None:
     """Wait for an event that must come."""
 
@@ -154,3 +159,123 @@ def working_apart(settings: Settings, *agents: Agent, **changes: Any) -> Iterato
             loop.call_soon_threadsafe(worker.stop)
         thread.join(20)
         assert not thread.is_alive()
+
+
+# Agents that wait or refuse
+
+
+def gate() -> tuple[Agent, list[str], asyncio.Event]:
+    """An agent that waits: with whom it waits, and the event that lets all of them end."""
+    waiting: list[str] = []
+    release = asyncio.Event()
+
+    @agent("gate")
+    async def wait(context: Context, request: str) -> str:
+        waiting.append(request)
+        await release.wait()
+        return request
+
+    return wait, waiting, release
+
+
+class Hall:
+    """An agent whose messages stay in it until the doors open; `interrupted` counts those that were thrown out."""
+
+    def __init__(self, queue: str = "default") -> None:
+        self.inside: set[str] = set()
+        self.interrupted: set[str] = set()
+        self.doors = asyncio.Event()
+
+        @agent("hall", queue=queue, max_attempts=1)
+        async def hall(context: Context, text: str) -> str:
+            """Holds messages."""
+            self.inside.add(context.message_id)
+            try:
+                await self.doors.wait()
+            except asyncio.CancelledError:
+                self.interrupted.add(context.message_id)
+                raise
+            return text
+
+        self.agent = hall
+
+    async def holds(self, *ids: str) -> None:
+        async def inside() -> set[str]:
+            return self.inside
+
+        await until(inside, lambda found: found >= set(ids))
+
+
+@agent("reject")
+async def reject(_: Context, text: str) -> str:
+    """Rejects everything."""
+    raise Rejected(f"No {text}.")
+
+
+# The API's answers
+
+OVERVIEW = {
+    *("total_queued", "total_processing", "total_completed", "total_failed", "total_cancelled"),
+    *("queued_messages", "current_processing", "processing"),
+}
+QUEUE = {
+    *("name", "paused", "depth", "visible", "in_flight", "completed", "failed", "cancelled", "oldest_age_seconds"),
+    *("throughput_per_minute", "mean_processing_seconds", "created_at"),
+}
+TABLES = ("messages", "threads", "events", "thread_log", "idempotency", "counters")
+NOBODY = "01890000-0000-7000-8000-000000000000"
+
+
+async def get(api: Client, path: str, **params: Any) -> Any:
+    answer = await api.get(path, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def totals(overview: dict[str, Any]) -> list[int]:
+    return [overview[f"total_{state}"] for state in ("queued", "processing", "completed", "failed", "cancelled")]
+
+
+async def positions(api: Client, *ids: str) -> list[int | None]:
+    return [(await api.status(message_id))["queue_position"] for message_id in ids]
+
+
+def moment(text: str) -> datetime:
+    """A time as the API writes it: with its zone."""
+    parsed = datetime.fromisoformat(text)
+    assert parsed.tzinfo is not None
+    return parsed
+
+
+def problem(answer: httpx.Response, status: int, *words: str) -> dict[str, Any]:
+    """Check that this is a problem as RFC 9457 has it, in a sentence for a person that has these words."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found.keys() == {"type", "title", "status", "detail"}
+    assert (found["type"], found["status"]) == ("about:blank", status)
+    assert found["title"]
+    detail = found["detail"]
+    assert detail.endswith(".")
+    assert 10 < len(detail) < 250, detail
+    assert not any(cryptic in detail for cryptic in ("`", "$", "\n", "Traceback", "msgspec", "regex", "got ")), detail
+    for word in words:
+        assert word in detail
+    return dict(found)
+
+
+async def written(sql: Connection) -> dict[str, int]:
+    """Rows in every table that a submit writes to, lanes included."""
+    tables = [f"treadle.{table}" for table in TABLES]
+    tables += [row[0] for row in await sql.fetch("select 'pgmq.q_' || queue_name from pgmq.list_queues() order by 1")]
+    return {table: await sql.fetchval(f"select count(*) from {table}") for table in tables}
+
+
+@contextlib.contextmanager
+def case(name: str) -> Iterator[None]:
+    """Names the case in what fails here."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the case: {name}")
+        raise

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from bench import meter
-from bench.cases.drain import drain
+from bench.cases.drain import TUNED, drain
 from bench.processes import BenchError
 from bench.report import Figure, Figures, median
 from bench.stage import Base, Stage, rate
@@ -27,7 +27,7 @@ async def run(stage: Stage) -> None:
     rounds: dict[str, list[Figures]] = {}
     async with AsyncExitStack() as stack:
         treadle = await stack.enter_async_context(stage.base("peer_treadle"))
-        await treadle.worker()
+        await treadle.worker(**TUNED)
         clients: list[tuple[str, str, Base, dict[str, Any], int]] = []
 
         async def add(name: str, package: str | None, module: str, count: int, config: dict[str, Any]) -> None:

@@ -138,7 +138,8 @@ leases = Table(
     must("cancel_requested", Boolean, "false"),
     must("claimed_at", Time),
     must("expires_at", Time),
-    Index("leases_worker", "worker_id", "claimed_at"),
+    must("id", BigInteger, None, Identity(always=True)),
+    Index("leases_order", "id"),
     Index("leases_thread", "thread", postgresql_where=text("thread is not null")),
 )
 

@@ -60,6 +60,15 @@ class Verdict(msgspec.Struct, frozen=True):
     verdict: str  # lost, cancelled
 
 
+class VacuumHealth(msgspec.Struct, frozen=True):
+    """The table with most dead rows, and the oldest snapshot that keeps rows from being removed."""
+
+    dead_rows: int
+    table_name: str
+    snapshot_seconds: float | None
+    holder: str | None
+
+
 # The columns in the order of the fields: rows become structs by position, which costs a tenth of looking at each value.
 CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
 APPEND = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
@@ -137,8 +146,15 @@ class LeaseStore:
     async def fold_counters(self) -> None:
         await self._database.fetchval("select treadle.fold_counters()")
 
-    async def sweep_lanes(self) -> None:
-        await self._database.fetchval("select treadle.sweep_lanes()")
+    async def sweep(self) -> None:
+        await self._database.fetchval("select treadle.sweep()")
+
+    async def vacuum_health(self) -> VacuumHealth:
+        row = await self._database.fetchrow(
+            f"select {', '.join(VacuumHealth.__struct_fields__)} from treadle.vacuum_health()"
+        )
+        assert row is not None
+        return VacuumHealth(*row)
 
     async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int]:
         """Look at the next stretch of messages; returns where to go on (None: from the start) and how many were

@@ -37,7 +37,8 @@ class QueueStore:
         running = await self._database.fetch(
             "select m.message_id as id, m.priority, m.created_at, m.user_message, m.started_at, m.worker_id,"
             " m.thread_id, m.agent, m.attempt"
-            " from treadle.leases l join treadle.message_overview m using (message_id) order by l.claimed_at limit $1",
+            " from treadle.leases l join treadle.message_overview m using (message_id)"
+            " where l.id >= (select low from treadle.low_water where name = 'leases') order by l.id limit $1",
             SHOWN,
         )
         assert totals is not None

@@ -24,6 +24,10 @@ SWEEP_SECONDS = 2.0
 MEND_SECONDS = 10.0
 PURGE_SECONDS = 60.0
 PARTITION_SECONDS = 3600.0
+WATCH_SECONDS = 300.0
+
+DEAD_ROWS = 200_000  # in one table: vacuum does not keep up
+SNAPSHOT_SECONDS = 600.0  # age from which on a snapshot is worth a warning
 
 
 class Janitor:
@@ -51,10 +55,11 @@ class Janitor:
             chores.create_task(self._admit())
             chores.create_task(self._every(self._settings.poll_interval, self._reap))
             chores.create_task(self._every(FOLD_SECONDS, self._store.fold_counters))
-            chores.create_task(self._every(SWEEP_SECONDS, self._store.sweep_lanes))
+            chores.create_task(self._every(SWEEP_SECONDS, self._store.sweep))
             chores.create_task(self._every(MEND_SECONDS, self._mend))
             chores.create_task(self._every(PURGE_SECONDS, self._purge))
             chores.create_task(self._every(PARTITION_SECONDS, self._tend_partitions))
+            chores.create_task(self._every(WATCH_SECONDS, self._watch))
 
     async def _admit(self) -> None:
         while True:
@@ -116,3 +121,20 @@ class Janitor:
         await self._store.tend_partitions(
             max(self._settings.retention_hours, self._settings.dead_letter_retention_hours)
         )
+
+    async def _watch(self) -> None:
+        health = await self._store.vacuum_health()
+        if health.snapshot_seconds is not None and health.snapshot_seconds > SNAPSHOT_SECONDS:
+            log.warning(
+                "an old snapshot keeps dead rows from being removed: end what holds it",
+                extra={
+                    "holder": health.holder,
+                    "seconds": round(health.snapshot_seconds),
+                    "dead_rows": health.dead_rows,
+                },
+            )
+        elif health.dead_rows > DEAD_ROWS:
+            log.warning(
+                "vacuum does not keep up with a table",
+                extra={"table": health.table_name, "dead_rows": health.dead_rows},
+            )

@@ -1,0 +1,24 @@
+-- Watch: what keeps vacuum from its work.
+--
+-- Rows that are claimed, finished and purged leave dead versions behind. While somebody keeps an old snapshot, none of them
+-- can go: everything works on (see treadle.low_water), but tables grow. This is what a janitor looks at, and warns of.
+
+create or replace function treadle.vacuum_health(out dead_rows bigint, out table_name text, out snapshot_seconds double precision, out holder text)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select t.n_dead_tup, t.relid::regclass::text, s.seconds, s.holder
+    from (select 1) one
+    left join lateral (
+        select * from pg_stat_all_tables t where t.schemaname in ('treadle', 'pgmq') order by t.n_dead_tup desc limit 1
+    ) t on true
+    left join lateral (
+        select extract(epoch from clock_timestamp() - h.since)::double precision as seconds, h.holder
+        from (
+            select a.xact_start as since, format('the transaction of process %s (%s)', a.pid, coalesce(nullif(a.application_name, ''), a.usename)) as holder
+            from pg_stat_activity a where a.backend_xmin is not null and a.datid = (select oid from pg_database where datname = current_database())
+            union all
+            select p.prepared, format('the prepared transaction %L', p.gid) from pg_prepared_xacts p where p.database = current_database()
+        ) h
+        order by h.since limit 1
+    ) s on true
+$$;
+comment on function treadle.vacuum_health is 'The table with most dead rows, and how old the oldest snapshot is that keeps such rows';

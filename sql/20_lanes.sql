@@ -110,6 +110,10 @@ returns void language plpgsql as $$
 declare
     v record;
 begin
+    if queues[1] = all (queues) and lanes[1] = all (lanes) then
+        perform treadle._lane_put(queues[1], lanes[1], lane_ids, bodies, at);
+        return;
+    end if;
     for v in
         select u.queue, u.lane, array_agg(u.lane_id order by u.lane_id) as ids, array_agg(u.body order by u.lane_id) as bodies
         from unnest(queues, lanes, lane_ids, bodies) u (queue, lane, lane_id, body)
@@ -125,6 +129,10 @@ returns void language plpgsql as $$
 declare
     v record;
 begin
+    if queues[1] = all (queues) and lanes[1] = all (lanes) then
+        perform treadle._lane_drop(queues[1], lanes[1], lane_ids);
+        return;
+    end if;
     for v in
         select u.queue, u.lane, array_agg(u.lane_id order by u.lane_id) as ids
         from unnest(queues, lanes, lane_ids) u (queue, lane, lane_id)

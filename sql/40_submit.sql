@@ -51,7 +51,9 @@ declare
     v_new text[];            -- those that are not there yet
     v_names text[];          -- those that we could lock
     v_busy text[] := '{}';   -- those that others hold
-    v_threads bigint[];      -- surrogate keys in the order of the threads' names, parallel to the next three
+    v_ks integer[];          -- for each message its thread's place in the next four, null for those without and the busy ones
+    v_nths integer[];        -- for each message its own place among those of its thread
+    v_threads bigint[];      -- surrogate keys in the order of the threads' names
     v_bases bigint[];        -- last_ord before us
     v_open bigint[];         -- open messages before us
     v_turns uuid[];
@@ -147,19 +149,25 @@ begin
             exception when sqlstate 'TR000' then null;
             end;
         end loop;
-        with arriving as (
-            select i.k, count(*) as many,
-                (array_agg((i.x ->> 'message_id')::uuid
-                    order by array_position(array['high', 'normal', 'low'], coalesce(i.x ->> 'priority', 'normal')), i.o)
-                    filter (where coalesce((i.x ->> 'delay_seconds')::double precision, 0) = 0
-                        and not coalesce((i.x ->> 'aside')::boolean, false)))[1] as first
+        select array_agg(i.k order by i.o), array_agg(i.nth order by i.o) into v_ks, v_nths from (
+            select w.o, case when w.wanted then dense_rank() over (partition by w.wanted order by w.thread_id) end as k,
+                row_number() over (partition by w.wanted, w.thread_id order by w.o) as nth
             from (
-                select x, o, dense_rank() over (order by x ->> 'thread_id' collate "C") as k
+                select o, x ->> 'thread_id' collate "C" as thread_id,
+                    x ->> 'thread_id' is not null and not x ->> 'thread_id' = any(v_busy)
+                        and (v_known is null or not (x ->> 'message_id')::uuid = any(v_known)) as wanted
                 from jsonb_array_elements(messages) with ordinality e (x, o)
-                where x ->> 'thread_id' is not null and not x ->> 'thread_id' = any(v_busy)
-                    and (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
-            ) i
-            group by i.k
+            ) w
+        ) i;
+        with arriving as (
+            select v_ks[o] as k, count(*) as many,
+                (array_agg((x ->> 'message_id')::uuid
+                    order by array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')), o)
+                    filter (where coalesce((x ->> 'delay_seconds')::double precision, 0) = 0
+                        and not coalesce((x ->> 'aside')::boolean, false)))[1] as first
+            from jsonb_array_elements(messages) with ordinality e (x, o)
+            where v_ks[o] is not null
+            group by 1
         ), th as (
             update treadle.threads t set last_ord = t.last_ord + a.many, turn = coalesce(t.turn, a.first),
                 last_activity = greatest(t.last_activity, v_now)
@@ -175,7 +183,7 @@ begin
     with input as (
         select o, (x ->> 'message_id')::uuid as message_id, x -> 'message' as body, coalesce(x ->> 'priority', 'normal') as priority,
             array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')) - 1 as rank,
-            x ->> 'thread_id' collate "C" as thread_id, coalesce((x ->> 'aside')::boolean, false) as aside,
+            x ->> 'thread_id' as thread_id, v_ks[o] as k, coalesce((x ->> 'aside')::boolean, false) as aside,
             case when jsonb_typeof(x -> 'metadata') = 'object' then x -> 'metadata' else '{}' end as metadata,
             v_now + coalesce((x ->> 'delay_seconds')::double precision, 0) * interval '1 second' as run_at,
             a.agent, a.queue, coalesce((x ->> 'max_attempts')::integer, a.max_attempts) as max_attempts,
@@ -184,15 +192,11 @@ begin
         join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
         where (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
             and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy))
-    ), ranked as (  -- k: its thread's place in our arrays; nth: its own among those of its thread
-        select i.*, case when i.thread_id is not null then dense_rank() over (order by i.thread_id) end as k,
-            row_number() over (partition by i.thread_id order by o) as nth
-        from input i
     ), held as (
-        select r.*, v_threads[r.k] as thread, v_bases[r.k] + r.nth as ord, v_open[r.k] - 2 + r.nth as behind,
-            case when r.run_at > v_now then 'delay'
-                when r.k is not null and not r.aside and v_turns[r.k] is distinct from r.message_id then 'thread' end as hold
-        from ranked r
+        select i.*, v_threads[i.k] as thread, v_bases[i.k] + v_nths[o] as ord, v_open[i.k] - 2 + v_nths[o] as behind,
+            case when i.run_at > v_now then 'delay'
+                when i.k is not null and not i.aside and v_turns[i.k] is distinct from i.message_id then 'thread' end as hold
+        from input i
     ), placed as materialized (
         select h.*, case when h.hold is null then h.priority end as lane,
             case when h.hold is null then treadle._lane_next(h.queue, h.priority) end as lane_id,

@@ -122,3 +122,12 @@ begin
         ) h order by h.message_id limit greatest(v_left, 0);
 end $$;
 comment on function treadle.waiting is 'Ids of waiting messages, the next to be claimed first';
+
+create or replace function treadle.processing(quantity integer default 100) returns table (message_id uuid)
+language plpgsql stable rows 100 security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_sort = off as $$
+begin
+    return query select l.message_id from treadle.leases l where l.id >= (select w.low from treadle.low_water w where w.name = 'leases')
+        order by l.id limit quantity;
+end $$;
+comment on function treadle.processing is 'Ids of messages that workers hold, the first claimed first';

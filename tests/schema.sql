@@ -142,6 +142,14 @@ CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
 COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue (or, with paused => false, let them go on); submits go on';
+CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.processing(quantity integer) IS 'Ids of messages that workers hold, the first claimed first';
 CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

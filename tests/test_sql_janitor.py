@@ -2,25 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from invariants import assert_consistent
-from loom import Loom, weaving
+from loom import Loom
 
-from service.db.pool import Connection
 from service.queues.model import Claim
 
 DAY = 86400
-
-
-@pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
-    async with weaving(sql, dsn) as loom:
-        yield loom
 
 
 async def worker(loom: Loom, name: str = "w") -> Any:

@@ -3,24 +3,16 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 from invariants import assert_consistent
-from loom import Loom, weaving
+from loom import Loom
 
-from service.db.pool import Connection
 from service.queues.model import Claim
-
-
-@pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
-    async with weaving(sql, dsn) as loom:
-        yield loom
-
 
 # A person has a transaction open, and went to lunch
 

@@ -20,7 +20,7 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from loom import Loom, weaving
+from loom import Loom
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -35,12 +35,6 @@ from service.db.tables import metadata
 from service.errors import SchemaError
 
 SCHEMA = Path(__file__).with_name("schema.sql")
-
-
-@pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
-    async with weaving(sql, dsn) as loom:
-        yield loom
 
 
 # Who may do what

@@ -2,22 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from invariants import assert_consistent
-from loom import Loom, weaving
-
-from service.db.pool import Connection
-
-
-@pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
-    async with weaving(sql, dsn) as loom:
-        yield loom
+from loom import Loom
 
 
 async def refused(loom: Loom, *messages: Any, state: str = "TR422", **arguments: Any) -> str:

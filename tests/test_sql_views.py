@@ -1,18 +1,8 @@
 """The views: what a person with psql sees, and what the API answers from."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-from loom import Loom, weaving
-
-from service.db.pool import Connection
-
-
-@pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
-    async with weaving(sql, dsn) as loom:
-        yield loom
+from loom import Loom
 
 
 async def rows(loom: Loom, view: str, order: str) -> list[dict[str, Any]]:

@@ -14,8 +14,7 @@ from service.batching import Batcher
 from service.config import Settings
 from service.db.pool import Connection, Database
 from service.errors import Busy
-from service.queues.leases import LeaseStore
-from service.queues.leases import VacuumHealth
+from service.queues.leases import LeaseStore, VacuumHealth
 from service.worker.janitor import Janitor
 
 

@@ -37,8 +37,8 @@ class QueueStore:
         running = await self._database.fetch(
             "select m.message_id as id, m.priority, m.created_at, m.user_message, m.started_at, m.worker_id,"
             " m.thread_id, m.agent, m.attempt"
-            " from treadle.leases l join treadle.message_overview m using (message_id)"
-            " where l.id >= (select low from treadle.low_water where name = 'leases') order by l.id limit $1",
+            " from treadle.processing($1) with ordinality p (message_id, n)"
+            " join treadle.message_overview m using (message_id) order by p.n",
             SHOWN,
         )
         assert totals is not None

@@ -85,14 +85,12 @@ begin
         'delete from {lane} q where q.msg_id = any(ids);');
     -- How many rows a lane can give now. Exact to 1,000; beyond that the span of ids, which have few holes.
     perform treadle._weave('_lane_depth(queue text, lane text, at timestamptz, out depth bigint)',
-        'select count(*) into depth from (select from {lane} q where ' || c_visible || ' order by q.msg_id limit 1001) c; '
-        'if depth > 1000 then select (select max(q.msg_id) from {lane} q) - (select q.msg_id from {lane} q where ' || c_visible
-        || ' order by q.msg_id limit 1) + 1 into depth; end if;', c_by_key);
+        'select case when count(*) > 1000 then (select max(q.msg_id) from {lane} q) - min(c.msg_id) + 1 else count(*) end into depth '
+        'from (select q.msg_id from {lane} q where ' || c_visible || ' order by q.msg_id limit 1001) c;', c_by_key);
     -- How many visible rows lie before this one. Exact to 1,000, then the span of ids.
     perform treadle._weave('_lane_ahead(queue text, lane text, lane_id bigint, at timestamptz, out ahead bigint)',
-        'select count(*) into ahead from (select from {lane} q where ' || c_visible || ' and q.msg_id < lane_id order by q.msg_id limit 1001) c; '
-        'if ahead > 1000 then select lane_id - (select q.msg_id from {lane} q where ' || c_visible
-        || ' order by q.msg_id limit 1) into ahead; end if;', c_by_key);
+        'select case when count(*) > 1000 then lane_id - min(c.msg_id) else count(*) end into ahead '
+        'from (select q.msg_id from {lane} q where ' || c_visible || ' and q.msg_id < lane_id order by q.msg_id limit 1001) c;', c_by_key);
     -- The first visible rows, for lists that people look at.
     perform treadle._weave('_lane_list(queue text, lane text, quantity integer, at timestamptz) '
         'returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz) rows 100',

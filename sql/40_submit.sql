@@ -49,6 +49,7 @@ declare
     v_known uuid[];          -- already there: a repeated submit
     v_wanted text[];         -- threads
     v_new text[];            -- those that are not there yet
+    v_first bigint;          -- the first of those that are
     v_names text[];          -- those that we could lock
     v_busy text[] := '{}';   -- those that others hold
     v_ks integer[];          -- for each message its thread's place in the next four, null for those without and the busy ones
@@ -112,8 +113,9 @@ begin
         loop
             begin
                 -- First make those that are not there, while we hold nothing; then lock all by id, as everybody does.
-                select array_agg(w order by w collate "C") into v_new from unnest(v_wanted) w
-                    where w is not null and not exists (select from treadle.threads t where t.tenant = p_tenant and t.thread_id = w);
+                select array_agg(w order by w collate "C") filter (where t.id is null), min(t.id) into v_new, v_first
+                    from unnest(v_wanted) w left join treadle.threads t on t.tenant = p_tenant and t.thread_id = w
+                    where w is not null;
                 if v_new is not null then
                     begin  -- somebody may be making one of them in a transaction that goes on: the impatient give all new ones up soon
                         v_lock_timeout := current_setting('lock_timeout');
@@ -130,6 +132,8 @@ begin
                     end;
                 end if;
                 if patient then
+                    -- Whoever holds many of them holds the first: wait there, and see the others as they are afterwards.
+                    perform from treadle.threads t where t.id = v_first for no key update;
                     with locked as (
                         select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
                         order by t.id for no key update

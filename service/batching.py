@@ -21,7 +21,7 @@ class Batcher(Generic[Item, Result]):
     """`run` takes a list of items and answers with their results in the same order; an exception among them is its
     item's. A batch has `limit` items, fewer where `weigh` says that one counts for several.
 
-    A caller that is cancelled cancels nobody: its item is run with the others. When `run` raises for a batch (anything
+    A caller that is cancelled cancels nobody: its item is run with its batch. When `run` raises for a batch (anything
     but Unavailable, which is nobody's fault), the batch is split until only the item at fault fails. An item answered
     with Busy is run once more on its own (`patient` true), beside the others, so that nobody waits for what holds it
     up; and, with `again`, once more so many seconds after each further Busy.

@@ -35,6 +35,9 @@ begin
         return;
     end if;
     perform pg_advisory_xact_lock(hashtext('treadle.create_queue'));
+    if exists (select from treadle.queues q where q.queue = name) then  -- by now
+        return;
+    end if;
     foreach v_lane in array array['high', 'normal', 'low', 'dlq'] loop
         perform pgmq.create(name || '_' || v_lane);
         -- Queue tables live by their dead rows being gone soon: vacuum by count, never by share of the table.
@@ -42,7 +45,6 @@ begin
             'autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1)', treadle._lane_table(name, v_lane));
     end loop;
     insert into treadle.queues (queue, created_at) values (name, treadle.clock()) on conflict do nothing;
-    insert into treadle.low_water (name) select treadle._lane_table(create_queue.name, l) from unnest(array['high', 'normal', 'low']) l;
     perform treadle._weave_lanes();
 end $$;
 comment on function treadle.create_queue is 'Create the queue and its PGMQ lanes; does nothing where it exists';
@@ -70,6 +72,11 @@ declare
     c_visible constant text := '(q.vt <= at) is true and q.msg_id >= coalesce((select w.low from treadle.low_water w where w.name = {name}), 0)';
     c_by_key constant text := 'set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off';
 begin
+    perform pg_advisory_xact_lock(hashtext('treadle.create_queue'));  -- so that no queue is left out
+    insert into treadle.low_water (name)
+        select 'counters' union all select 'leases'
+        union all select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l
+        on conflict do nothing;
     -- Lock up to `quantity` visible rows after row `after`, oldest first, passing over those that others hold. PGMQ's read() would hide
     -- them at once; we hide only those whose message can be taken (treadle.claim).
     perform treadle._weave('_lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz, out lane_ids bigint[], out message_ids uuid[])',
@@ -78,11 +85,11 @@ begin
         'order by q.msg_id limit quantity for update skip locked) h;', c_by_key);
     -- PGMQ's read, as far as the row goes: hidden until `until`, counted, stamped.
     perform treadle._weave('_lane_hide(queue text, lane text, ids bigint[], at timestamptz, until timestamptz) returns void',
-        'update {lane} q set vt = until, read_ct = q.read_ct + 1, last_read_at = at where q.msg_id = any(ids);');
+        'update {lane} q set vt = until, read_ct = q.read_ct + 1, last_read_at = at where q.msg_id = any(ids);', c_by_key);
     perform treadle._weave('_lane_put(queue text, lane text, ids bigint[], bodies jsonb[], at timestamptz) returns void',
         'insert into {lane} (msg_id, vt, enqueued_at, message) overriding system value select u.id, at, at, u.body from unnest(ids, bodies) u (id, body);');
     perform treadle._weave('_lane_drop(queue text, lane text, ids bigint[]) returns void',
-        'delete from {lane} q where q.msg_id = any(ids);');
+        'delete from {lane} q where q.msg_id = any(ids);', c_by_key);
     -- How many rows a lane can give now. Exact to 1,000; beyond that the span of ids, which have few holes.
     perform treadle._weave('_lane_depth(queue text, lane text, at timestamptz, out depth bigint)',
         'select case when count(*) > 1000 then (select max(q.msg_id) from {lane} q) - min(c.msg_id) + 1 else count(*) end into depth '
@@ -96,9 +103,9 @@ begin
         'returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz) rows 100',
         'return query select q.msg_id, treadle._uuid(q.message ->> ''message_id''), q.enqueued_at from {lane} q where ' || c_visible
         || ' order by q.msg_id limit quantity;', c_by_key);
-    -- The first visible row of all, wherever the mark is; the id to come where there is none.
-    perform treadle._weave('_lane_first(queue text, lane text, at timestamptz, out first bigint)',
-        'select q.msg_id into first from {lane} q where (q.vt <= at) is true order by q.msg_id limit 1; '
+    -- The first visible row from `start` on; the id to come where there is none.
+    perform treadle._weave('_lane_first(queue text, lane text, at timestamptz, start bigint, out first bigint)',
+        'select q.msg_id into first from {lane} q where (q.vt <= at) is true and q.msg_id >= start order by q.msg_id limit 1; '
         'if first is null then select s.last_value + s.is_called::integer into first from {lane}_msg_id_seq s; end if;', c_by_key);
 end $$;
 
@@ -182,7 +189,7 @@ end $$;
 
 create or replace function treadle._mark(mark text) returns bigint
 language sql stable as $$
-    select w.low from treadle.low_water w where w.name = mark
+    select coalesce((select w.low from treadle.low_water w where w.name = mark), 0)
 $$;
 
 -- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds nothing back.
@@ -192,51 +199,53 @@ language sql volatile as $$
 $$;
 
 -- A mark may rise to `candidate`, an id below which nothing was seen, once every transaction has ended that might still commit a
--- row below it: those that were under way when the candidate was found. Until then it is remembered, and `ended` says how far
--- they had ended before this look. A candidate below the mark came to light late: the mark goes back to it.
+-- row below it. Those are older than we are: an id is drawn by who has a transaction id already (see submit_many), and ours is given
+-- out here, after the look. Until then the candidate is remembered. `ended` says how far transactions had ended before this look.
+-- A candidate below the mark came to light late: the mark goes back to it.
+-- Callers look before they write anything, each mark has one of them at a time (their advisory locks), and they leave marks alone
+-- in a transaction that has an id already.
 create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
 language plpgsql as $$
 declare
-    c_slack constant integer := 100;  -- ids that are not worth a write
-    v_next constant bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+    c_slack constant integer := 1000;  -- ids that are not worth a write
     w treadle.low_water;
 begin
-    select * into w from treadle.low_water x where x.name = mark;  -- each mark has one writer at a time: see its callers' advisory locks
+    select * into w from treadle.low_water x where x.name = mark;
     if candidate < w.low then
         update treadle.low_water x set low = candidate, next_low = null, next_xid = null where x.name = mark;
     elsif w.next_xid <= ended then  -- risen; and on to the next
-        update treadle.low_water x set low = least(w.next_low, candidate), next_low = candidate, next_xid = v_next
+        update treadle.low_water x set low = least(w.next_low, candidate), next_low = candidate, next_xid = pg_current_xact_id()::text::bigint
             where x.name = mark and (candidate > w.low + c_slack or w.low < w.next_low);
-    elsif candidate > w.low + c_slack and coalesce(w.next_xid > v_next, true) then  -- ids of transactions that lie ahead: of another server
-        update treadle.low_water x set next_low = candidate, next_xid = v_next where x.name = mark;
+    elsif candidate > w.low + c_slack
+        and coalesce(w.next_xid > pg_snapshot_xmax(pg_current_snapshot())::text::bigint, true) then  -- not set, or by another server
+        update treadle.low_water x set next_low = candidate, next_xid = pg_current_xact_id()::text::bigint where x.name = mark;
     end if;
 end $$;
 
--- Let the marks follow: of the lanes, their first visible row, forwards past what is gone, and back to what shows again (a row
--- hidden by hand, one sent with a delay); of the leases, the oldest one.
-create or replace function treadle.sweep() returns void
+-- Let the marks follow: of the lanes, their first visible row; of the leases, the oldest one. `whole`: look at lanes from their very
+-- start, and go back to what shows again there (a row hidden by hand, one sent with a delay).
+create or replace function treadle.sweep(whole boolean default false) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     v_ended constant bigint := treadle._ended();
-    v_first bigint;
-    v record;
+    v_now constant timestamptz := treadle.clock();
+    v_names text[];
+    v_firsts bigint[];
+    v_lease bigint;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('treadle.sweep')) then
+    if pg_current_xact_id_if_assigned() is not null or not pg_try_advisory_xact_lock(hashtext('treadle.sweep')) then
         return;
     end if;
-    for v in select q.queue, l.lane from treadle.queues q, (values ('high'), ('normal'), ('low')) l (lane) loop
-        perform treadle._raise_low_water(treadle._lane_table(v.queue, v.lane), treadle._lane_first(v.queue, v.lane, treadle.clock()), v_ended);
-    end loop;
-    select l.id into v_first from treadle.leases l where l.id >= treadle._mark('leases') order by l.id limit 1;
-    if v_first is null then
-        select s.last_value + s.is_called::integer into v_first from treadle.leases_id_seq s;
+    select array_agg(t), array_agg(treadle._lane_first(q.queue, l.lane, v_now, case when whole then 0 else treadle._mark(t) end))
+        into v_names, v_firsts
+        from treadle.queues q, (values ('high'), ('normal'), ('low')) l (lane), treadle._lane_table(q.queue, l.lane) t;
+    select l.id into v_lease from treadle.leases l where l.id >= treadle._mark('leases') order by l.id limit 1;
+    if v_lease is null then
+        select s.last_value + s.is_called::integer into v_lease from treadle.leases_id_seq s;
     end if;
-    perform treadle._raise_low_water('leases', v_first, v_ended);
+    perform treadle._raise_low_water(u.name, u.first, v_ended) from unnest(v_names || 'leases'::text, v_firsts || v_lease) u (name, first);
 end $$;
 comment on function treadle.sweep is 'Let the low-water marks of lanes and leases follow their first rows';
 
 -- Marks and woven functions of queues that were there before this file.
-insert into treadle.low_water (name)
-    select 'counters' union all select 'leases' union all select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l
-    on conflict do nothing;
 select treadle._weave_lanes();

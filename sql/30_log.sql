@@ -30,6 +30,9 @@ begin
             returning l.thread, l.last_pos - c.n as base
         )
         select array_agg(b.base order by b.thread) into v_bases from bump b;
+        if cardinality(v_bases) is distinct from cardinality(v_threads) then
+            raise exception 'A thread has lost its log.';
+        end if;
         insert into treadle.events (message_id, seq, thread, thread_pos, type, data, created_at)
         select e.id, e.seq, e.thread, v_bases[e.k] + row_number() over (partition by e.thread order by e.n), e.type, e.data, at
         from (select u.*, dense_rank() over (order by u.thread) as k

@@ -10,7 +10,8 @@
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
 -- "max_attempts"?, "timeout_seconds"?, "aside"?}, ...]. An id that is already there is not written again: the answer is its
 -- present state. With `patient` false, messages of threads that others hold locked (or are just making) come back as 'busy', unwritten; with a
--- `lock_timeout`, a wait longer than that raises lock_not_available (55P03).
+-- `lock_timeout`, a wait longer than that raises lock_not_available (55P03). Where one of several threads is deleted at the
+-- same moment, a patient call raises serialization_failure (40001): nothing is written, try again.
 
 -- Stable, for only then its text is planned into the query that calls it.
 create or replace function treadle._submission_problem(x jsonb) returns text
@@ -104,6 +105,7 @@ begin
         end loop;
     end if;
 
+    perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
     select array_agg(m.message_id) into v_known from treadle.messages m
         where m.message_id in (select (x ->> 'message_id')::uuid from jsonb_array_elements(messages) x);
 
@@ -111,47 +113,45 @@ begin
         select array_agg(distinct x ->> 'thread_id') into v_wanted from jsonb_array_elements(messages) x
             where v_known is null or not (x ->> 'message_id')::uuid = any(v_known);
         loop
-            begin
-                -- First make those that are not there, while we hold nothing; then lock all by id, as everybody does.
-                select array_agg(w order by w collate "C") filter (where t.id is null), min(t.id) into v_new, v_first
-                    from unnest(v_wanted) w left join treadle.threads t on t.tenant = p_tenant and t.thread_id = w
-                    where w is not null;
-                if v_new is not null then
-                    begin  -- somebody may be making one of them in a transaction that goes on: the impatient give all new ones up soon
-                        v_lock_timeout := current_setting('lock_timeout');
-                        if not patient then
-                            perform set_config('lock_timeout', '100ms', true);
-                        end if;
-                        insert into treadle.threads (tenant, thread_id, created_at, last_activity)
-                            select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
-                        perform set_config('lock_timeout', v_lock_timeout, true);
-                    exception when lock_not_available then
-                        if patient then
-                            raise;
-                        end if;
-                    end;
-                end if;
-                if patient then
-                    -- Whoever holds many of them holds the first: wait there, and see the others as they are afterwards.
-                    perform from treadle.threads t where t.id = v_first for no key update;
-                    with locked as (
-                        select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
-                        order by t.id for no key update
-                    )
-                    select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
-                else
-                    with locked as (
-                        select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
-                        order by t.id for no key update skip locked
-                    )
-                    select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
-                end if;
-                select coalesce(array_agg(b.w), '{}') into v_busy
-                    from (select unnest(v_wanted) as w except select unnest(v_names)) b where b.w is not null;
-                exit when v_busy = '{}' or not patient;
-                raise exception using errcode = 'TR000';  -- one was deleted in between: let go of the others and begin again
-            exception when sqlstate 'TR000' then null;
-            end;
+            -- First make those that are not there, while we hold nothing; then lock all by id, as everybody does.
+            select array_agg(w order by w collate "C") filter (where t.id is null), min(t.id) into v_new, v_first
+                from unnest(v_wanted) w left join treadle.threads t on t.tenant = p_tenant and t.thread_id = w
+                where w is not null;
+            if v_new is not null and patient then
+                insert into treadle.threads (tenant, thread_id, created_at, last_activity)
+                    select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
+            elsif v_new is not null then
+                begin  -- somebody may be making one of them in a transaction that goes on: after a moment, all new ones are busy
+                    v_lock_timeout := current_setting('lock_timeout');
+                    perform set_config('lock_timeout', '100ms', true);
+                    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
+                        select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
+                    perform set_config('lock_timeout', v_lock_timeout, true);
+                exception when lock_not_available then null;
+                end;
+            end if;
+            if patient then
+                -- Whoever holds many of them holds the first: wait there, and see the others as they are afterwards.
+                perform from treadle.threads t where t.id = v_first for no key update;
+                with locked as (
+                    select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
+                    order by t.id for no key update
+                )
+                select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
+            else
+                with locked as (
+                    select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
+                    order by t.id for no key update skip locked
+                )
+                select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
+            end if;
+            select coalesce(array_agg(b.w), '{}') into v_busy
+                from (select unnest(v_wanted) as w except select unnest(v_names)) b where b.w is not null;
+            exit when v_busy = '{}' or not patient;
+            if v_names is not null then  -- we hold others: going back for it could make a circle
+                raise exception using errcode = 'serialization_failure',
+                    message = format('The thread %L was deleted just now; submit again.', v_busy[1]);
+            end if;
         end loop;
         select array_agg(i.k order by i.o), array_agg(i.nth order by i.o) into v_ks, v_nths from (
             select w.o, case when w.wanted then dense_rank() over (partition by w.wanted order by w.thread_id) end as k,

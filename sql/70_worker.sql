@@ -280,6 +280,9 @@ begin
     if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
         return 0;
     end if;
+    if pg_current_xact_id_if_assigned() is null then
+        perform treadle._raise_low_water('counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_ended);
+    end if;
     select count(*) > count(distinct (c.tenant, c.queue, c.folded)) or bool_or(c.slot <> c.folded) into v_worth
         from (select *, treadle._folded_slot(c.slot, v_now) as folded from treadle.counters c where c.id >= v_low order by c.id limit quantity) c;
     v_rows := 0;
@@ -294,7 +297,6 @@ begin
         )
         select count(*) into v_rows from gone;
     end if;
-    perform treadle._raise_low_water('counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_ended);
     return v_rows;
 end $$;
 comment on function treadle.fold_counters is 'Fold counter deltas together; sums stay what they were';

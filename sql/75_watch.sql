@@ -8,13 +8,16 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select t.n_dead_tup, t.relid::regclass::text, s.seconds, s.holder
     from (select 1) one
     left join lateral (
-        select * from pg_stat_all_tables t where t.schemaname in ('treadle', 'pgmq') order by t.n_dead_tup desc limit 1
+        select * from pg_stat_all_tables t where t.schemaname in ('treadle', 'pgmq') and t.n_dead_tup > t.n_live_tup / 10
+        order by t.n_dead_tup desc limit 1
     ) t on true
     left join lateral (
         select extract(epoch from clock_timestamp() - h.since)::double precision as seconds, h.holder
         from (
             select a.xact_start as since, format('the transaction of process %s (%s)', a.pid, coalesce(nullif(a.application_name, ''), a.usename)) as holder
-            from pg_stat_activity a where a.backend_xmin is not null and a.datid = (select oid from pg_database where datname = current_database())
+            from pg_stat_activity a where a.backend_xmin is not null and a.backend_type = 'client backend'
+                and a.datid = (select oid from pg_database where datname = current_database())
+                and not exists (select from pg_stat_progress_vacuum v where v.pid = a.pid)
             union all
             select p.prepared, format('the prepared transaction %L', p.gid) from pg_prepared_xacts p where p.database = current_database()
         ) h

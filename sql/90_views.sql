@@ -55,7 +55,7 @@ $$;
 create or replace view treadle.queue_counts as
     select c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing, sum(c.completed)::bigint as completed,
         sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
-    from treadle.counters c where c.id >= (select w.low from treadle.low_water w where w.name = 'counters')
+    from treadle.counters c where c.id >= treadle._mark('counters')
     group by c.queue;
 comment on view treadle.queue_counts is 'How many messages of each queue are in which state; exact, and cheap';
 
@@ -73,7 +73,7 @@ create or replace view treadle.queue_overview as
             sum(c.busy) filter (where c.slot > n.now - interval '5 minutes')
                 / nullif(sum(greatest(c.completed, 0) + greatest(c.failed, 0)) filter (where c.slot > n.now - interval '5 minutes'), 0) as mean_seconds
         from (select treadle.clock() as now) n
-        left join treadle.counters c on c.queue = q.queue and c.id >= (select w.low from treadle.low_water w where w.name = 'counters')
+        left join treadle.counters c on c.queue = q.queue and c.id >= treadle._mark('counters')
     ) n
     cross join lateral treadle._ready(q.queue) r;
 comment on view treadle.queue_overview is 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
@@ -93,7 +93,7 @@ comment on view treadle.dead_letters is 'The newest 1,000 dead letters of each q
 
 create or replace view treadle.worker_overview as
     select w.worker_id, w.host, w.pid, w.queues, w.concurrency, (select count(*) from treadle.leases l
-            where l.id >= (select k.low from treadle.low_water k where k.name = 'leases') and l.worker_id = w.worker_id) as in_flight,
+            where l.id >= treadle._mark('leases') and l.worker_id = w.worker_id) as in_flight,
         w.started_at, w.heartbeat_at, extract(epoch from treadle.clock() - w.heartbeat_at)::double precision as silent_seconds, w.tenant
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
@@ -127,7 +127,7 @@ create or replace function treadle.processing(quantity integer default 100) retu
 language plpgsql stable rows 100 security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
     set enable_seqscan = off set enable_sort = off as $$
 begin
-    return query select l.message_id from treadle.leases l where l.id >= (select w.low from treadle.low_water w where w.name = 'leases')
+    return query select l.message_id from treadle.leases l where l.id >= treadle._mark('leases')
         order by l.id limit quantity;
 end $$;
 comment on function treadle.processing is 'Ids of messages that workers hold, the first claimed first';

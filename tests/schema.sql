@@ -218,13 +218,13 @@ CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
-CREATE FUNCTION treadle.sweep() RETURNS void
+CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.sweep() IS 'Let the low-water marks of lanes and leases follow their first rows';
+COMMENT ON FUNCTION treadle.sweep(whole boolean) IS 'Let the low-water marks of lanes and leases follow their first rows';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -451,9 +451,7 @@ CREATE VIEW treadle.queue_counts AS
     (sum(failed))::bigint AS failed,
     (sum(cancelled))::bigint AS cancelled
    FROM treadle.counters c
-  WHERE (id >= ( SELECT w.low
-           FROM treadle.low_water w
-          WHERE (w.name = 'counters'::text)))
+  WHERE (id >= treadle._mark('counters'::text))
   GROUP BY queue;
 COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap';
 CREATE VIEW treadle.queue_overview AS
@@ -479,9 +477,7 @@ CREATE VIEW treadle.queue_overview AS
             (COALESCE(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE ((c.slot > (n_1.now - '00:01:10'::interval)) AND (c.slot <= (n_1.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
             (sum(c.busy) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
            FROM (( SELECT treadle.clock() AS now) n_1
-             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= ( SELECT w.low
-                   FROM treadle.low_water w
-                  WHERE (w.name = 'counters'::text))))))) n)
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._mark('counters'::text)))))) n)
      CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
 COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
@@ -554,9 +550,7 @@ CREATE VIEW treadle.worker_overview AS
     concurrency,
     ( SELECT count(*) AS count
            FROM treadle.leases l
-          WHERE ((l.id >= ( SELECT k.low
-                   FROM treadle.low_water k
-                  WHERE (k.name = 'leases'::text))) AND (l.worker_id = w.worker_id))) AS in_flight,
+          WHERE ((l.id >= treadle._mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
     started_at,
     heartbeat_at,
     (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds,

@@ -4,6 +4,7 @@ and never pass by a row that lives."""
 import json
 from typing import Any
 
+import pytest
 from conftest import until
 from loom import Loom
 
@@ -14,7 +15,7 @@ LANE = "q_default_normal"
 
 async def sweep(loom: Loom) -> int:
     """Returns the lane's mark."""
-    await loom.sql.execute("select treadle.sweep()")
+    await loom.sql.execute("select treadle.sweep(true)")
     return await low(loom)
 
 
@@ -84,26 +85,28 @@ async def test_dead_rows_at_the_head_of_a_lane_cost_nothing(loom: Loom) -> None:
     assert len(await loom.claim(10)) == 1
 
 
-async def test_a_mark_does_not_pass_what_is_still_to_be_committed(loom: Loom) -> None:
+@pytest.mark.parametrize("newest", [False, True])
+async def test_a_mark_does_not_pass_what_is_still_to_be_committed(loom: Loom, newest: bool) -> None:
     slow = await loom.connect()
     transaction = slow.sql.transaction()
     await transaction.start()
-    late = await slow.submit()
-    await loom.submit_many(*[{}] * 300)
-    assert len(await loom.claim(300)) == 300
+    late = None if newest else await slow.submit()
+    await loom.submit_many(*[{}] * 1500)
+    assert len(await loom.claim(1500)) == 1500
+    late = late or await slow.submit()  # and where it is the newest, nobody has a newer transaction
     for _ in range(5):
-        assert await sweep(loom) <= 1
+        assert await sweep(loom) <= (1501 if newest else 1)
     await transaction.commit()
     assert [claim.message_id for claim in await loom.claim(10)] == [late]
-    await sweep_past(loom, 300)
+    await sweep_past(loom, 1500)
 
 
 async def test_a_mark_goes_back_to_what_shows_again(loom: Loom) -> None:
-    await loom.submit_many(*[{}] * 300)
+    await loom.submit_many(*[{}] * 1500)
     hidden = await loom.sql.fetchval(f"select min(msg_id) from pgmq.{LANE}")
     await loom.sql.execute("select from pgmq.set_vt('default_normal', $1::bigint, 100)", hidden)
-    await loom.claim(299)
-    await sweep_past(loom, hidden + 200)
+    await loom.claim(1499)
+    await sweep_past(loom, hidden + 1400)
     assert await loom.claim(1) == []
     await loom.shift(200)
     assert await sweep(loom) == hidden
@@ -121,19 +124,20 @@ async def test_counters_stay_exact_past_a_transaction_that_commits_late(loom: Lo
     async def queued() -> int:
         return int(await loom.sql.fetchval("select sum(queued) from treadle.queue_counts"))
 
+    await loom.sql.execute(
+        "insert into treadle.counters (queue, slot) select 'default', now() from generate_series(1, 2000)"
+    )
     slow = await loom.connect()
     transaction = slow.sql.transaction()
     await transaction.start()
-    await slow.submit_many({}, {})
-    for _ in range(250):
-        await loom.submit()
+    await slow.submit_many({}, {})  # and nobody has a newer transaction
     for _ in range(3):
         await loom.sql.fetchval("select treadle.fold_counters()")
-        assert await queued() == 250
+        assert await queued() == 0
     await transaction.commit()
-    assert await queued() == 252
-    await fold_past(loom, 100)
-    assert await queued() == 252
+    assert await queued() == 2
+    await fold_past(loom, 1000)
+    assert await queued() == 2
 
 
 async def test_marks_of_another_server_do_not_stay_for_ever(loom: Loom) -> None:
@@ -141,9 +145,9 @@ async def test_marks_of_another_server_do_not_stay_for_ever(loom: Loom) -> None:
     await loom.sql.execute(
         f"update treadle.low_water set next_low = 7, next_xid = 1::bigint << 40 where name = '{LANE}'"
     )
-    await loom.submit_many(*[{}] * 300)
-    await loom.claim(300)
-    await sweep_past(loom, 200)
+    await loom.submit_many(*[{}] * 1500)
+    await loom.claim(1500)
+    await sweep_past(loom, 1400)
 
 
 async def test_the_watch_names_the_oldest_snapshot(loom: Loom) -> None:
@@ -161,10 +165,8 @@ async def test_the_watch_names_the_oldest_snapshot(loom: Loom) -> None:
 
 
 async def test_leases_that_are_gone_are_not_looked_at(loom: Loom) -> None:
-    for _ in range(3):
-        await loom.submit_many(*[{}] * 100)
-        for claim in await loom.claim(100):
-            await loom.finish(claim)
+    await loom.submit_many(*[{}] * 1500)
+    await loom.finish(*await loom.claim(1500))
     await loom.submit()
     (held,) = await loom.claim(1)
     first = await loom.sql.fetchval("select id from treadle.leases")
@@ -172,6 +174,24 @@ async def test_leases_that_are_gone_are_not_looked_at(loom: Loom) -> None:
     assert await loom.beat("w", grace=0) == {}
     assert (
         await loom.sql.fetchval("select state from treadle.messages where message_id = $1", held.message_id) == "queued"
+    )
+
+
+async def test_no_mark_passes_a_claim_that_is_still_to_be_committed(loom: Loom) -> None:
+    await loom.submit_many(*[{}] * 1501)
+    await loom.finish(*await loom.claim(1500))
+    slow = await loom.connect()
+    transaction = slow.sql.transaction()
+    await transaction.start()
+    (claim,) = await slow.claim(1)  # and nobody has a newer transaction
+    for _ in range(3):
+        await sweep(loom)
+    await transaction.commit()
+    assert await low(loom, "leases") <= await loom.sql.fetchval("select id from treadle.leases")
+    assert await loom.beat("w", grace=0) == {}
+    assert (
+        await loom.sql.fetchval("select state from treadle.messages where message_id = $1", claim.message_id)
+        == "queued"
     )
 
 

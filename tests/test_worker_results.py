@@ -1,16 +1,21 @@
 """What an agent takes and what it answers: its own types, nothing at all, usage, and what is not plain JSON."""
 
+import asyncio
 import enum
+import gc
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from conftest import StartWorker
+from conftest import StartWorker, until
 from workshop import log, run, settled, submit_many, text, types
 
 from service.agents.contract import Context, agent
 from service.db.pool import Connection
+from service.worker.attempt import Attempt
+from service.worker.outbox import Outbox
 from service.worker.outcome import clean, encode
 
 
@@ -226,3 +231,34 @@ def test_cleaning_leaves_all_other_text_alone() -> None:
     assert clean("plain") == "plain"
     assert clean("Grüße 😀 \ufffd\n\t\x7f") == "Grüße 😀 \ufffd\n\t\x7f"
     assert encode({"a": "Grüße 😀", "b": [1.5, None]}) == '{"a":"Grüße 😀","b":[1.5,null]}'
+
+
+@agent("late", timeout=0.2)
+async def late(context: Context, text: str) -> str:
+    await asyncio.sleep(0)
+    time.sleep(0.5)  # noqa: ASYNC251  # the loop is blocked past the deadline
+    return "in time, but for the loop"
+
+
+async def test_a_result_that_is_there_counts_though_the_deadline_is_over(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    await start_worker(late)
+    row = await run(sql, "x", agent="late")
+    assert (row["state"], row["attempt"], row["failures"]) == ("completed", 1, 0)
+
+
+async def test_an_attempt_leaves_no_garbage(sql: Connection, start_worker: StartWorker) -> None:
+    async def left() -> int:
+        return sum(isinstance(thing, Attempt | Outbox) for thing in gc.get_objects())
+
+    await start_worker()
+    gc.collect()
+    before = await left()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await run(sql, "x")
+        await until(left, lambda count: count == before)
+    finally:
+        gc.enable()

@@ -6,7 +6,7 @@ from bench.report import Figure, Figures, median
 from bench.stage import Base, Stage, rate
 
 LIMIT = 180.0  # seconds for one round
-# An agent that does nothing is over before the next claim is back: with twice the places, one half runs while the other comes.
+# An agent that does nothing is over before the next claim is back: with twice the places, half run while half come.
 TUNED = {"WORKER_CONCURRENCY": "200"}
 
 COMPLETED = "select coalesce(sum(completed), 0) >= $1 from treadle.counters"

@@ -11,8 +11,8 @@ from service.db import schema
 from service.db.pool import Database
 from service.errors import TreadleError
 
-CHECK = """
-    select (select value from treadle.meta where name = 'release') as release,
+CHECK = f"""
+    select {schema.RELEASE_FOUND} as release,
         exists (select from treadle.queues) as queue_initialized,
         (select count(*) from treadle.workers
             where heartbeat_at > treadle.clock() - interval '10 seconds') as workers"""

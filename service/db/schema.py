@@ -9,6 +9,9 @@ from service.errors import SchemaError
 SQL = Path(__file__).resolve().parents[2] / "sql"
 RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(1, 2)  # releases that this code works with
+# The release of a database; null, too, where the tables that this code came with are not there yet.
+RELEASE_FOUND = """
+    (select value from treadle.meta where name = 'release' and to_regclass('treadle.low_water') is not null)"""
 
 
 def digest() -> str:
@@ -30,6 +33,6 @@ def problem(release: str | None) -> str | None:
 
 async def require(database: Database) -> None:
     """Raises SchemaError where this code cannot work with the database, Unavailable where nobody can."""
-    release = await database.fetchval("select value from treadle.meta where name = 'release'")
+    release = await database.fetchval(f"select {RELEASE_FOUND}")
     if wrong := problem(release):
         raise SchemaError(wrong)

@@ -61,10 +61,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class VacuumHealth(msgspec.Struct, frozen=True):
-    """The table with most dead rows, and the oldest snapshot that keeps rows from being removed."""
+    """The table with most dead rows (where they are a tenth or more), and the oldest snapshot that keeps them."""
 
-    dead_rows: int
-    table_name: str
+    dead_rows: int | None
+    table_name: str | None
     snapshot_seconds: float | None
     holder: str | None
 
@@ -146,8 +146,9 @@ class LeaseStore:
     async def fold_counters(self) -> None:
         await self._database.fetchval("select treadle.fold_counters()")
 
-    async def sweep(self) -> None:
-        await self._database.fetchval("select treadle.sweep()")
+    async def sweep(self, whole: bool) -> None:
+        """Let the low-water marks follow; `whole`: also back, to rows that show again."""
+        await self._database.fetchval("select treadle.sweep($1)", whole)
 
     async def vacuum_health(self) -> VacuumHealth:
         row = await self._database.fetchrow(

@@ -111,15 +111,17 @@ class Attempt:
         task = asyncio.create_task(self._call(agent))
         task.add_done_callback(self._end)
         seconds = self.claim.timeout_seconds
-        late = TimeoutError(f"the attempt took longer than {seconds:g} seconds")
-        timer = asyncio.get_running_loop().call_later(seconds, self.stop, late)
-        await self._over
-        timer.cancel()
+        timer = asyncio.get_running_loop().call_later(seconds, self._end)
+        try:
+            await self._over
+        finally:
+            timer.cancel()
         if task.done() and not task.cancelled():
             return task.result()
         if task.done() and self._reason is None:
             return self._failed(asyncio.CancelledError())
-        assert self._reason is not None
+        if self._reason is None:
+            self._reason = TimeoutError(f"the attempt took longer than {seconds:g} seconds")
         task.cancel()
         await asyncio.wait({task}, timeout=CANCEL_GRACE)
         if not task.done():

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 ADMIT_LIMIT = 1000
 FOLD_SECONDS = 1.0
 SWEEP_SECONDS = 2.0
+WHOLE_EVERY = 15  # sweeps: then lanes are looked at from their very start
 MEND_SECONDS = 10.0
 PURGE_SECONDS = 60.0
 PARTITION_SECONDS = 3600.0
@@ -42,6 +43,7 @@ class Janitor:
         self._wake = asyncio.Event()
         self._mended: UUID | None = None
         self._purged: UUID | None = None
+        self._sweeps = 0
 
     def admit_in(self, seconds: float) -> None:
         """Look for due messages then, where that is sooner than the next round."""
@@ -55,7 +57,7 @@ class Janitor:
             chores.create_task(self._admit())
             chores.create_task(self._every(self._settings.poll_interval, self._reap))
             chores.create_task(self._every(FOLD_SECONDS, self._store.fold_counters))
-            chores.create_task(self._every(SWEEP_SECONDS, self._store.sweep))
+            chores.create_task(self._every(SWEEP_SECONDS, self._sweep))
             chores.create_task(self._every(MEND_SECONDS, self._mend))
             chores.create_task(self._every(PURGE_SECONDS, self._purge))
             chores.create_task(self._every(PARTITION_SECONDS, self._tend_partitions))
@@ -103,6 +105,10 @@ class Janitor:
             log.warning("took back messages of lost workers", extra={"messages": reaped})
             self._arrived()
 
+    async def _sweep(self) -> None:
+        self._sweeps += 1
+        await self._store.sweep(self._sweeps % WHOLE_EVERY == 0)
+
     async def _mend(self) -> None:
         self._mended, mended = await self._store.mend_lanes(self._mended)
         if mended:
@@ -133,7 +139,7 @@ class Janitor:
                     "dead_rows": health.dead_rows,
                 },
             )
-        elif health.dead_rows > DEAD_ROWS:
+        elif (health.dead_rows or 0) > DEAD_ROWS:
             log.warning(
                 "vacuum does not keep up with a table",
                 extra={"table": health.table_name, "dead_rows": health.dead_rows},

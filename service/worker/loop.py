@@ -231,13 +231,14 @@ class Worker:
                 del self._attempts[claim.message_id]
                 self._held.pop(claim.message_id, None)
             self._has_room()
+        if claim.thread is not None:
+            self._wake.set()  # its next may be there, also where our finish went through and only its answer was lost
         if state in {"lost", "gap"}:
             log.warning("a lease was lost", extra={"message_id": str(claim.message_id), "attempt": claim.attempt})
             return
         self._notifier.hint(EVENTS, _event_hint(claim))
         if claim.thread is not None or state == "queued":  # its thread's next, or what we hand back
             self._notifier.hint(WORK, claim.queue)
-            self._wake.set()
 
     def _on_ended(self) -> None:
         self._running -= 1

@@ -13,6 +13,10 @@ CHUNK_BYTES = 256_000
 CHUNK_EVENTS = 500
 
 
+def _nobody(_: str | Exception) -> None:
+    """Nobody is to be stopped any more."""
+
+
 class Outbox:
     """`stop` is called with 'lost' or 'cancelled' when an append's answer says so, or with what went wrong."""
 
@@ -62,6 +66,7 @@ class Outbox:
         self._room.set()
         if self._sender is not None:
             await asyncio.wait({self._sender})
+        self._stop = _nobody  # the attempt is over; and neither keeps the other alive
         return self._next_seq, list(self._unsent)
 
     async def _send(self) -> None:

@@ -1,0 +1,240 @@
+-- The janitor's chores. Every worker does them; each passes over what another is at.
+--
+-- reap: what dead workers held · admit_due: what is due · fold_counters · mend_lanes: the net under everything · purge: what is past its
+-- time. (sweep is with the lanes, in 20_lanes.sql, vacuum_health in 75_watch.sql.)
+
+-- Reap: take the messages of dead workers back, a loss charged. A worker is dead when
+--   its listener's lock is free, on the very server it was taken on, and its heartbeat is older than 1.5 intervals; or
+--   its heartbeat is older than worker_timeout, and the janitor itself has beaten without a gap for as long: then the silence is
+--   the worker's and not the database's.
+-- The same goes for leases of workers nobody knows, and for leases whose visibility timeout no heartbeat pushed on.
+create or replace function treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer default 1000)
+returns table (message_id uuid, worker text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_server constant timestamptz := pg_postmaster_start_time();
+    v_steady boolean := exists (select from treadle.workers w
+        where w.worker_id = janitor and w.beating_since <= v_now - worker_timeout * interval '1 second');
+    v_low constant bigint := treadle._mark('leases');
+    v_worker text;
+    v_ids uuid[];
+begin
+    for v_worker in
+        select w.worker_id from treadle.workers w
+        where w.worker_id <> janitor and (
+            (v_steady and w.heartbeat_at < v_now - worker_timeout * interval '1 second')
+            or (w.server_started = v_server and w.heartbeat_at < v_now - interval_seconds * 1.5 * interval '1 second'
+                and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))))
+        order by w.worker_id
+    loop
+        select array_agg(l.message_id) into v_ids from (select l.message_id from treadle.leases l where l.id >= v_low and l.worker_id = v_worker limit quantity) l;
+        return query select t, v_worker from treadle._take_back(v_ids, 'lost', 'The worker was lost.', max_losses, v_now) t;
+        delete from treadle.workers w where w.worker_id = v_worker and not exists (select from treadle.leases l where l.id >= v_low and l.worker_id = v_worker);
+    end loop;
+    if v_steady then
+        select array_agg(l.message_id) into v_ids from (
+            select l.message_id from treadle.leases l
+            where l.id >= v_low and (l.expires_at < v_now
+                or (l.claimed_at < v_now - worker_timeout * interval '1 second'
+                    and not exists (select from treadle.workers w where w.worker_id = l.worker_id)))
+            limit quantity) l;
+        if v_ids is not null then
+            return query select t, null::text from treadle._take_back(v_ids, 'lost', 'The worker was lost.', max_losses, v_now) t;
+        end if;
+    end if;
+end $$;
+comment on function treadle.reap is 'Take the messages of dead workers back, a loss charged';
+
+-- Admit what is due: delayed messages (of a thread: to their place in it) and those whose backoff is over.
+create or replace function treadle.admit_due(quantity integer default 1000) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_threads bigint[];
+    v_ids uuid[];
+    v_placed uuid[];   -- delayed ones that took their place in their thread
+    v_moved bigint[];
+    v_last record;
+begin
+    -- Those whose thread somebody holds locked are passed over, however many they are.
+    select '-infinity'::timestamptz as run_at, treadle.uuid_at('epoch') as message_id into v_last;
+    loop
+        select array_agg(d.message_id order by d.run_at, d.message_id) into v_ids from (
+            select m.message_id, m.run_at from treadle.messages m
+            where m.hold in ('delay', 'backoff') and m.run_at <= v_now and (m.run_at, m.message_id) > (v_last.run_at, v_last.message_id)
+            order by m.run_at, m.message_id limit quantity) d;
+        if v_ids is null then
+            return 0;
+        end if;
+        select m.run_at, m.message_id into v_last from treadle.messages m where m.message_id = v_ids[cardinality(v_ids)];
+        select array_agg(t.id) into v_threads from (
+            select t.id from treadle.threads t where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_ids))
+            order by t.id for no key update skip locked) t;
+        select array_agg(d.message_id) into v_ids from (
+            select m.message_id from treadle.messages m
+            where m.message_id = any(v_ids) and m.hold in ('delay', 'backoff') and m.run_at <= v_now
+                and (m.thread is null or m.thread = any(v_threads))
+            order by m.message_id for update skip locked) d;
+        exit when v_ids is not null;
+    end loop;
+    with moved as (
+        update treadle.messages m set hold = 'thread'
+        where m.message_id = any(v_ids) and m.hold = 'delay' and m.thread is not null and not m.aside
+        returning m.message_id, m.thread
+    )
+    select array_agg(distinct m.thread), array_agg(m.message_id) into v_moved, v_placed from moved m;
+    perform treadle._admit((select array_agg(u) from unnest(v_ids) u where v_placed is null or not u = any(v_placed)), v_now);
+    if v_moved is not null then
+        perform treadle._promote(v_moved, v_now);
+    end if;
+    return coalesce(cardinality(v_ids), 0);
+end $$;
+comment on function treadle.admit_due is 'Give delayed and backed-off messages whose time has come their lane row; returns how many';
+
+create or replace function treadle._folded_slot(slot timestamptz, at timestamptz) returns timestamptz
+language sql immutable parallel safe as $$
+    select case when slot < at - interval '5 minutes' then '-infinity' else slot end
+$$;
+
+-- Fold the counters: many deltas become one row for each queue and ten seconds, and one for all that is over five minutes old.
+-- Does nothing where that would change nothing.
+create or replace function treadle.fold_counters(quantity integer default 20000) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_ended constant bigint := treadle._ended();
+    v_low constant bigint := treadle._mark('counters');
+    v_rows integer;
+    v_worth boolean;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
+        return 0;
+    end if;
+    if pg_current_xact_id_if_assigned() is null then
+        perform treadle._raise_low_water('counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_ended);
+    end if;
+    select count(*) > count(distinct (c.tenant, c.queue, c.folded)) or bool_or(c.slot <> c.folded) into v_worth
+        from (select *, treadle._folded_slot(c.slot, v_now) as folded from treadle.counters c where c.id >= v_low order by c.id limit quantity) c;
+    v_rows := 0;
+    if v_worth then
+        with gone as (
+            delete from treadle.counters c where c.id in (select c.id from treadle.counters c where c.id >= v_low order by c.id limit quantity)
+            returning c.tenant, c.queue, treadle._folded_slot(c.slot, v_now) as slot, c.queued, c.processing, c.completed, c.failed, c.cancelled, c.busy
+        ), kept as (
+            insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, busy)
+            select g.tenant, g.queue, g.slot, sum(g.queued), sum(g.processing), sum(g.completed), sum(g.failed), sum(g.cancelled), sum(g.busy)
+            from gone g group by g.tenant, g.queue, g.slot
+        )
+        select count(*) into v_rows from gone;
+    end if;
+    return v_rows;
+end $$;
+comment on function treadle.fold_counters is 'Fold counter deltas together; sums stay what they were';
+
+-- The net under everything: of the `quantity` messages after `after`, those that should be in a lane and are not get a new row.
+-- Returns the last message looked at, null at the end of the table.
+create or replace function treadle.mend_lanes(after uuid, quantity integer default 5000, out last uuid, out mended integer)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v record;
+    v_lost bigint[];
+    v_ids uuid[];
+begin
+    mended := 0;
+    select m.message_id into last from (
+        select m.message_id from treadle.messages m where after is null or m.message_id > after order by m.message_id limit quantity) m
+        order by m.message_id desc limit 1;
+    for v in
+        select m.queue, m.lane, array_agg(m.lane_id) as lane_ids from treadle.messages m
+        where (after is null or m.message_id > after) and m.message_id <= last and m.state = 'queued' and m.hold is null
+        group by m.queue, m.lane
+    loop
+        select array_agg(l) into v_lost from treadle._lane_missing(v.queue, v.lane, v.lane_ids) l;
+        continue when v_lost is null;
+        with again as (
+            update treadle.messages m set lane_id = treadle._lane_next(m.queue, m.lane)
+            where m.message_id in (
+                select m.message_id from treadle.messages m
+                where (after is null or m.message_id > after) and m.message_id <= last and m.state = 'queued' and m.hold is null
+                    and m.queue = v.queue and m.lane = v.lane and m.lane_id = any(v_lost)
+                order by m.message_id for update skip locked)
+            returning m.*
+        ), sent as (
+            select treadle._lane_insert(array_agg(a.queue), array_agg(a.lane), array_agg(a.lane_id), array_agg(treadle._lane_body(a)), v_now), count(*) as n
+            from again a having count(*) > 0
+        )
+        select mended + coalesce(sum(s.n), 0) into mended from sent s;
+    end loop;
+end $$;
+comment on function treadle.mend_lanes is 'Give runnable messages whose lane row is gone (a purged PGMQ queue) a new one';
+
+-- Purge what is past its time, a little at a time: threads whole, by their last activity; standalone messages by completion;
+-- dead letters by a time of their own; idempotency keys after 24 hours. Returns how many messages and keys went.
+create or replace function treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid default null,
+    quantity integer default 2000, out purged integer, out last uuid)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_until constant timestamptz := v_now - retention_hours * interval '1 hour';
+    v_dead_until constant timestamptz := v_now - dead_letter_hours * interval '1 hour';
+    v_ids uuid[];
+    v_thread bigint;
+begin
+    delete from treadle.idempotency i where (i.tenant, i.key) in (
+        select k.tenant, k.key from treadle.idempotency k where k.created_at < v_now - interval '24 hours' limit quantity for update skip locked);
+    get diagnostics purged = row_count;
+    -- Ids sort by time of creation: only the old end of the table is looked at, from where the last purge stopped.
+    select o.message_id into last from (
+        select m.message_id from treadle.messages m
+        where m.message_id < treadle.uuid_at(greatest(v_until, v_dead_until)) and (after is null or m.message_id > after)
+        order by m.message_id limit quantity) o order by o.message_id desc limit 1;
+    select array_agg(d.message_id) into v_ids from (
+        select m.message_id from treadle.messages m
+        where (after is null or m.message_id > after) and m.message_id <= last and m.thread is null
+            and m.completed_at < case when m.state = 'failed' then v_dead_until else v_until end
+        order by m.message_id for update skip locked) d;
+    purged := purged + treadle._forget(v_ids);
+    for v_thread in
+        select t.id from treadle.threads t
+        where t.tenant in (select a.tenant from treadle.agents a)  -- the index begins with it
+            and t.last_activity < v_until and t.last_ord = t.completed + t.failed + t.cancelled
+            and (t.failed = 0 or t.last_activity < v_dead_until)
+        order by t.last_activity limit 5
+        for update skip locked
+    loop
+        select array_agg(m.message_id) into v_ids from treadle.messages m where m.thread = v_thread;
+        purged := purged + treadle._forget(v_ids);
+        delete from treadle.thread_log l where l.thread = v_thread;
+        delete from treadle.threads t where t.id = v_thread;
+    end loop;
+end $$;
+comment on function treadle.purge is 'Delete a chunk of what is past its time; call again with the `last` it returned';
+
+-- Delete messages with their events, leases and lane rows. The caller holds their threads.
+create or replace function treadle._forget(ids uuid[]) returns integer
+language plpgsql as $$
+declare
+    v_queues text[]; v_lanes text[]; v_lane_ids bigint[];
+    v_count integer;
+begin
+    if ids is null then
+        return 0;
+    end if;
+    perform from treadle.leases l where l.message_id = any(ids) order by l.message_id for update;
+    with gone as (
+        delete from treadle.messages m where m.message_id = any(ids) returning m.queue, m.lane, m.lane_id, m.state
+    ), counted as (
+        insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled)
+        select g.queue, '-infinity', -count(*) filter (where g.state = 'queued'), -count(*) filter (where g.state = 'processing'),
+            -count(*) filter (where g.state = 'completed'), -count(*) filter (where g.state = 'failed'), -count(*) filter (where g.state = 'cancelled')
+        from gone g group by g.queue
+    )
+    select array_agg(g.queue), array_agg(g.lane), array_agg(g.lane_id), count(*) into v_queues, v_lanes, v_lane_ids, v_count from gone g;
+    delete from treadle.leases l where l.message_id = any(ids);
+    delete from treadle.events e where e.message_id = any(ids);
+    perform treadle._lane_delete(v_queues, v_lanes, v_lane_ids);
+    return v_count;
+end $$;

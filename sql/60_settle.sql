@@ -21,7 +21,8 @@ language sql immutable parallel safe as $$
     select date_bin('10 seconds', at, timestamptz '2020-01-01 00:00:00+00')
 $$;
 
--- Who is next in a thread: redriven first, then by priority, then by ord.
+-- Who is next in a thread: redriven first, then by priority, then by ord. (For many threads at once the same is written into the
+-- query, below: a function is called anew for each of them, which takes three times as long.)
 create or replace function treadle._next_of(thread bigint) returns uuid
 language sql stable as $$
     select m.message_id from treadle.messages m where m.thread = _next_of.thread and m.hold = 'thread' order by m.rank, m.ord limit 1
@@ -287,7 +288,7 @@ begin
             cross join lateral treadle._settle(a.ids, a.outcomes, a.results, a.errors, a.tracebacks, a.delays, a.usages, a.seqs,
                 v_log_ids, v_log_seqs, v_log_threads, v_log_types, v_log_datas, max_losses, v_now) s;
     end if;
-    if cardinality(v_done) = cardinality(ids) then
+    if cardinality(v_done) = cardinality(ids) then  -- nearly always, and without joining arrays
         return query select u.id, u.state from unnest(v_items, v_done, v_states) u (o, id, state) order by u.o;
     else
         return query

@@ -210,7 +210,7 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
             listening.bind(("127.0.0.1", 0))
             listening.listen()
             task = asyncio.create_task(server.serve([listening]))
-            await until(lambda: _value(server.started or task.done()))
+            await until(lambda: value(server.started or task.done()))
             client = Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=20)
 
             async def stop() -> None:
@@ -242,7 +242,7 @@ async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
                 await task
 
             stack.push_async_callback(stop)
-            await until(lambda: _value(worker.ready or task.done()))
+            await until(lambda: value(worker.ready or task.done()))
             return worker
 
         yield start
@@ -287,5 +287,5 @@ async def scripted(start_api: StartApi, start_worker: StartWorker, script: "Scri
     return await start_api()
 
 
-async def _value(value: Any) -> Any:
-    return value
+async def value(found: Any) -> Any:
+    return found

@@ -1,10 +1,10 @@
 """What a stream tells of its message: its place, its retries, and each way it can end."""
 
 import pytest
-from conftest import Client
+from conftest import Client, StartApi, StartWorker
 from streams import Script, log, of, reading, types
 
-from service.agents.contract import Rejected
+from service.agents.contract import Context, Rejected, agent
 
 
 async def test_a_waiting_message_tells_its_place(api: Client) -> None:
@@ -80,3 +80,22 @@ async def test_a_redriven_messages_stream_goes_past_its_old_end(scripted: Client
         assert events[3].data["redriven"] is True
         assert (events[3].data["message"], events[4].data) == ("x", {"attempt": 2})
         assert await rest.rest() == events[3:]
+
+
+@pytest.mark.parametrize(("events", "size"), [(450, 1), (5, 100_000)], ids=["many", "large"])
+async def test_a_log_of_several_pages_is_sent_without_waiting_for_a_poll(
+    start_api: StartApi, start_worker: StartWorker, events: int, size: int
+) -> None:
+    """A page ends by its number of events or by its size; the reader knows of both, and reads on at once."""
+
+    @agent("long")
+    async def long(context: Context, text: str) -> str:
+        for _ in range(events):
+            await context.event("part", "x" * size)
+        return "ok"
+
+    await start_worker(long, max_event_bytes=200_000)
+    api = await start_api(poll_interval=300.0, keepalive_interval=300.0)
+    message_id = await api.submit("x", agent="long")
+    await api.settled(message_id)
+    assert len(await api.events(message_id)) == events + 3

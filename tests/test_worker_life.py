@@ -8,7 +8,7 @@ import threading
 import asyncpg
 import msgspec
 import pytest
-from conftest import StartWorker, until
+from conftest import StartWorker, until, value
 from workshop import (
     closed_port,
     gate,
@@ -40,7 +40,7 @@ async def test_a_stopping_worker_lets_its_messages_end_and_takes_no_more(sql: Co
     wait, waiting, release = gate()
     async with working(sql, settings, wait, worker_concurrency=5) as worker:
         ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(3)])
-        await until(lambda: asyncio.sleep(0, len(waiting) == 3))
+        await until(lambda: value(len(waiting) == 3))
         worker.stop()
         late = await submit(sql, "late", agent="gate")
         release.set()
@@ -113,7 +113,7 @@ async def test_a_message_cancelled_while_its_worker_stops_is_cancelled(sql: Conn
     wait, waiting, _ = gate()
     async with working(sql, settings, wait) as worker:
         message_id = await submit(sql, "x", agent="gate")
-        await until(lambda: asyncio.sleep(0, waiting))
+        await until(lambda: value(waiting))
         worker.stop()
         await sql.fetchval("select treadle.cancel($1)", message_id)
         assert (await settled(sql, message_id))["state"] == "cancelled"
@@ -138,7 +138,7 @@ async def test_a_worker_beats_and_says_goodbye(sql: Connection, settings: Settin
         assert (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
         assert (first["queues"], first["concurrency"], first["in_flight"]) == (["default", "spare"], 7, 0)
         await submit_many(sql, [{"message": "x", "agent": "gate"}] * 2)
-        await until(lambda: asyncio.sleep(0, len(waiting) == 2))
+        await until(lambda: value(len(waiting) == 2))
         later = await until(
             lambda: sql.fetchrow(row, worker.worker_id), lambda found: found["heartbeat_at"] > first["heartbeat_at"]
         )
@@ -164,8 +164,7 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
     async def neighbour(context: Context, request: str) -> str:
         beside.set()
         await context.emit("before")
-        while not thaw.is_set():
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(thaw.wait, 30)
         await context.emit(" and after")
         return request
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from pytest_postgresql import factories
 
-from service import embedded
+from service import embedded, logs
 from service.agents.contract import Agent
 from service.agents.echo import echo
 from service.agents.registry import Registry
@@ -28,9 +28,10 @@ from service.worker.loop import Worker
 
 if TYPE_CHECKING:  # they import this module: at run time only fixtures import them
     from loom import Loom
+    from shell import Cli
     from streams import Script
 
-pytest.register_assert_rewrite("loom", "streams", "workshop")  # what fails there should say what it found, too
+pytest.register_assert_rewrite("loom", "shell", "streams", "workshop")  # what fails there should say what it found, too
 
 _running = contextlib.ExitStack()
 
@@ -285,6 +286,21 @@ async def scripted(start_api: StartApi, start_worker: StartWorker, script: "Scri
     """An API and a worker with the agents echo and script."""
     await start_worker(echo, script.agent)
     return await start_api()
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> "Cli":
+    """Run a command of `treadle` beside the test's loop; settings by name are its environment."""
+    from shell import call
+
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # pytest has its own
+    return call
+
+
+@pytest.fixture
+def cli(bare: "Cli", dsn: str) -> "Cli":
+    """The same, on the test's database."""
+    return lambda *arguments, **settings: bare(*arguments, **{"DATABASE_URL": dsn, **settings})
 
 
 async def value(found: Any) -> Any:

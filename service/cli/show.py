@@ -6,9 +6,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 PREVIEW = 60  # characters of a text in a table
 
@@ -24,6 +21,10 @@ def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
     if not rows:
         click.echo(empty)
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for header, field in columns.items():
         values = [getattr(row, field) for row in rows]

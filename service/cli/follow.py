@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from service import show
+from service.cli import show
 from service.errors import NotFound
 from service.events.feed import Feed
 from service.events.model import Entry

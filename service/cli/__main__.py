@@ -1,0 +1,5 @@
+"""`python -m service.cli` is `treadle`."""
+
+from service.cli import main
+
+main()

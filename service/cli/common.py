@@ -1,0 +1,45 @@
+"""What the commands share: the way to the database, and the option --json."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from service.config import Settings
+
+Answer = TypeVar("Answer")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def dsn(settings: Settings) -> str:
+    """The connection string: DATABASE_URL, or where the private PostgreSQL is."""
+    if settings.database_url is not None:
+        return settings.database_url
+    from service.embedded import Embedded
+
+    return Embedded(settings.treadle_home).dsn
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Any]:
+    """The database, closed at the end."""
+    from service.db.pool import Database
+
+    opened = Database(dsn(settings), name="cli", size=4, pooler=settings.database_pooler == "transaction")
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def ask(settings: Settings, question: Callable[[Any], Coroutine[Any, Any, Answer]]) -> Answer:
+    """What the database answers to one question, asked in a loop of its own."""
+
+    async def run() -> Answer:
+        async with database(settings) as opened:
+            return await question(opened)
+
+    return uvloop.run(run())

@@ -1,0 +1,172 @@
+"""Look after a running Treadle: its database, its queues and threads, and what failed for good."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import uvloop
+
+from service.cli import common, show
+from service.config import Settings
+from service.errors import SchemaError
+
+
+@click.command()
+@common.as_json
+@click.pass_obj
+def check(settings: Settings, as_json: bool) -> None:
+    """Say whether the database is in order, and who works on it. Exit code 1 where it is not.
+
+    \b
+    Examples:
+      treadle check
+      treadle check --json
+    """
+    from service.db import schema
+
+    async def run() -> dict[str, Any]:
+        async with common.database(settings) as database:
+            facts = {row["name"]: row["value"] for row in await database.fetch("select name, value from treadle.meta")}
+            row = await database.fetchrow(
+                "select current_setting('server_version') as postgresql,"
+                " (select count(*) from treadle.workers) as workers,"
+                " (select coalesce(sum(queued), 0)::bigint from treadle.queue_counts) as queued,"
+                " (select coalesce(sum(processing), 0)::bigint from treadle.queue_counts) as processing"
+            )
+            assert row is not None
+            await schema.require(database)
+            if facts.get("functions") != schema.digest():
+                raise SchemaError("The database's functions are not those of this checkout: run treadle migrate.")
+            return {"postgresql": row["postgresql"], "pgmq": facts["pgmq"], "release": facts["release"]} | {
+                name: row[name] for name in ("workers", "queued", "processing")
+            }
+
+    found = uvloop.run(run())
+    show.as_json(found) if as_json else show.facts(found)
+
+
+@click.command()
+@click.pass_obj
+def dsn(settings: Settings) -> None:
+    """Print the connection string.
+
+    \b
+    Example:
+      pg_dump "$(treadle dsn)" > backup.sql
+    """
+    click.echo(common.dsn(settings))
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
+    """Open psql on the database; takes psql's own arguments.
+
+    \b
+    Examples:
+      treadle psql
+      treadle psql -c "table treadle.queue_overview"
+    """
+    program: str | Path | None = shutil.which("psql") if settings.database_url is not None else None
+    if program is None:
+        from service.embedded import Embedded
+
+        program = Embedded(settings.treadle_home).binary("psql")
+    sys.exit(subprocess.call([program, common.dsn(settings), *arguments]))
+
+
+@click.command()
+@common.as_json
+@click.pass_obj
+def queues(settings: Settings, as_json: bool) -> None:
+    """List the queues with their figures.
+
+    queued: all that waits; ready: what a worker could claim now; running: what workers are at.
+
+    \b
+    Examples:
+      treadle queues
+      treadle queues --json
+    """
+    from service.queues.store import QueueStore
+
+    rows = common.ask(settings, lambda database: QueueStore(database).all())
+    columns = {
+        "queue": "name",
+        "queued": "depth",
+        "ready": "visible",
+        "running": "in_flight",
+        "completed": "completed",
+        "failed": "failed",
+        "per minute": "throughput_per_minute",
+        "paused": "paused",
+    }
+    show.as_json(rows) if as_json else show.table(rows, columns, "There are no queues yet.")
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@common.as_json
+@click.pass_obj
+def threads(settings: Settings, limit: int, as_json: bool) -> None:
+    """List the threads, the last active first.
+
+    \b
+    Example:
+      treadle threads --limit 5
+    """
+    from service.threads.store import ThreadStore
+
+    rows, _ = common.ask(settings, lambda database: ThreadStore(database).newest(limit, None))
+    columns = {
+        "thread": "thread_id",
+        "messages": "message_count",
+        "last active": "last_activity",
+        "last message": "last_message_preview",
+    }
+    show.as_json(rows) if as_json else show.table(rows, columns, "There are no threads yet.")
+
+
+@click.group("dead-letters", invoke_without_command=True)
+@click.option("--queue", help="Of this queue only.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@common.as_json
+@click.pass_context
+def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: bool) -> None:
+    """List what failed for good, the newest first.
+
+    \b
+    Examples:
+      treadle dead-letters
+      treadle dead-letters --queue default --limit 5 --json
+      treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
+    """
+    from service.queues.store import QueueStore
+
+    if ctx.invoked_subcommand is None:
+        rows = common.ask(ctx.obj, lambda database: QueueStore(database).dead_letters(queue, limit))
+        columns = {"message": "message_id", "agent": "agent", "attempts": "attempts", "reason": "reason"}
+        show.as_json(rows) if as_json else show.table(rows, columns, "There are no dead letters.")
+
+
+@dead_letters.command()
+@click.argument("message_id", type=click.UUID)
+@common.as_json
+@click.pass_obj
+def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
+    """Give a failed message a new life: its failures are forgiven, its attempts keep counting.
+
+    \b
+    Example:
+      treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
+    """
+    call = "select treadle.redrive($1)"
+    state = common.ask(settings, lambda database: database.fetchval(call, message_id, repeatable=False))
+    show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
+        f"{message_id} is {state} again."
+    )

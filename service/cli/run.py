@@ -1,0 +1,118 @@
+"""Run the processes: all of them, the API, a worker, and the job that migrates."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+
+import click
+import uvloop
+
+from service.cli import common
+from service.config import Settings
+from service.lifeline import follow_supervisor
+
+HARD_STOP_MARGIN = 10.0  # seconds beyond SHUTDOWN_GRACE
+
+
+@click.command()
+@click.pass_obj
+def up(settings: Settings) -> None:
+    """Run PostgreSQL, the API and the workers until Ctrl-C.
+
+    One supervisor restarts whatever of them dies. With DATABASE_URL set, that server is used.
+
+    \b
+    Examples:
+      treadle up
+      PORT=9000 WORKERS=4 treadle up
+    """
+    from service import supervisor
+
+    sys.exit(supervisor.run(settings, os.environ, click.echo))
+
+
+@click.command()
+@click.pass_obj
+def serve(settings: Settings) -> None:
+    """Run the API on HOST and PORT.
+
+    \b
+    Example:
+      DATABASE_URL=postgresql://me@db/treadle HOST=0.0.0.0 treadle serve
+    """
+    from service.api.app import Api
+
+    follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
+
+    async def run() -> None:
+        await Api(settings, common.dsn(settings)).serve()
+
+    _collect_rarely()
+    uvloop.run(run())
+
+
+@click.command()
+@click.pass_obj
+def work(settings: Settings) -> None:
+    """Run one worker; SIGTERM drains it.
+
+    It claims messages from QUEUES and runs up to WORKER_CONCURRENCY of them at once, with the agents of the modules
+    that AGENTS names. On SIGTERM or Ctrl-C it takes no more and lets them end; after SHUTDOWN_GRACE seconds, or on the
+    second signal, it hands them back.
+
+    \b
+    Examples:
+      treadle work
+      AGENTS=examples.summarise QUEUES=default,slow treadle work
+    """
+    from service.agents import registry
+    from service.worker.loop import Worker
+
+    follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
+
+    async def run() -> None:
+        worker = Worker(settings, common.dsn(settings), registry.load(settings))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        await worker.run()
+        # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
+        sys.stderr.flush()
+        os._exit(0)
+
+    _collect_rarely()
+    uvloop.run(run())
+
+
+@click.command()
+@click.pass_obj
+def migrate(settings: Settings) -> None:
+    """Bring the database to this release and register the agents.
+
+    Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm.
+
+    \b
+    Example:
+      DATABASE_URL=postgresql://owner@db/treadle treadle migrate
+    """
+    from service.agents import registry
+    from service.db.migrate import migrate as run_migration
+    from service.queues.store import QueueStore
+
+    agents = registry.load(settings).rows()
+    dsn = common.dsn(settings)
+
+    async def run() -> None:
+        await run_migration(dsn)
+        async with common.database(settings) as database:
+            await QueueStore(database).register(agents)
+
+    uvloop.run(run())
+    click.echo("The database is ready.")
+
+
+def _collect_rarely() -> None:
+    """Look for garbage cycles less often: we make hardly any, and looking took an eighth of a busy worker's time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

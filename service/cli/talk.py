@@ -1,0 +1,111 @@
+"""Talk to the agents: send a message, and read its answer as it comes."""
+
+import asyncio
+import json
+import sys
+from typing import Any
+from uuid import UUID
+
+import click
+import uvloop
+
+from service.cli import common, show
+from service.config import Settings
+from service.errors import Invalid
+
+
+@click.command()
+@click.argument("text")
+@click.option("--thread", help="The conversation it belongs to.")
+@click.option("--agent", help="Who is to answer it; the default agent if not given.")
+@click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
+@click.option("--metadata", help="A JSON object, e.g. '{\"delay_ms\": 200}'.")
+@click.option("--follow", is_flag=True, help="Print the answer as it comes; exit code 1 where it fails.")
+@common.as_json
+@click.pass_obj
+def send(
+    settings: Settings,
+    text: str,
+    thread: str | None,
+    agent: str | None,
+    priority: Any,
+    metadata: str | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Submit a message; prints its id, or with --follow its answer.
+
+    \b
+    Examples:
+      treadle send "Hello" --follow
+      treadle send "And then?" --thread trip --priority high
+      treadle send "one two three" --agent echo --metadata '{"delay_ms": 200}'
+    """
+    from service.db.notifier import Notifier
+    from service.messages.model import NewMessage
+    from service.messages.store import MessageStore
+
+    if not text or len(text) > settings.max_message_chars or "\x00" in text:
+        raise Invalid(f"The text must have 1 to {settings.max_message_chars} characters.")
+    message = NewMessage(text, priority, thread, agent, _object(metadata))
+
+    async def run() -> bool:
+        async with common.database(settings) as database:
+            notifier = Notifier(database)
+            store = MessageStore(database, notifier, max_queue_size=settings.max_queue_size)
+            accepted = await store.submit(message)
+            await notifier.flush()
+        if not follow:
+            show.as_json(accepted) if as_json else click.echo(accepted.message_id)
+            return True
+        click.echo(f"message {accepted.message_id}", err=True)
+        return await _follow(settings, accepted.message_id, as_json)
+
+    sys.exit(0 if uvloop.run(run()) else 1)
+
+
+@click.command()
+@click.argument("message_id", type=click.UUID)
+@common.as_json
+@click.pass_obj
+def tail(settings: Settings, message_id: UUID, as_json: bool) -> None:
+    """Print a message's answer from its start, as it comes; exit code 1 where it fails.
+
+    With --json each event is a line.
+
+    \b
+    Examples:
+      treadle tail 01890a5d-ac96-774b-bcce-b302099a8057
+      treadle tail "$(treadle send "Hello")" --json
+    """
+    sys.exit(0 if uvloop.run(_follow(settings, message_id, as_json)) else 1)
+
+
+async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
+    """Print a message's answer as it comes; whether it was completed."""
+    from service.cli import follow
+    from service.db.listener import Listener
+    from service.db.notifier import EVENTS
+    from service.events.feed import Feed
+    from service.events.store import EventStore
+
+    async with common.database(settings) as database:
+        feed = Feed(EventStore(database))
+        listener = Listener(settings.listen_database_url or common.dsn(settings), {EVENTS: feed.receive}, feed.wake_all)
+        listening = asyncio.create_task(listener.run())
+        try:
+            return await follow.show_answer(feed, message_id, settings.poll_interval, as_json)
+        finally:
+            listening.cancel()
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise click.BadParameter("a JSON object is expected", param_hint="--metadata")
+    return value

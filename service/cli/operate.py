@@ -1,5 +1,6 @@
 """Look after a running Treadle: its database, its queues and threads, and what failed for good."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,39 +15,55 @@ from service.cli import common, show
 from service.config import Settings
 from service.errors import SchemaError
 
+VIOLATIONS_SECONDS = 3600.0  # that looking at everything may take
+
 
 @click.command()
+@click.option("--invariants", is_flag=True, help="Also look at every row for what must never be; takes its time.")
 @common.as_json
 @click.pass_obj
-def check(settings: Settings, as_json: bool) -> None:
+def check(settings: Settings, invariants: bool, as_json: bool) -> None:
     """Say whether the database is in order, and who works on it. Exit code 1 where it is not.
+
+    With --invariants it reads everything there is (the view treadle.violations), from one snapshot and without a lock:
+    some seconds for each hundred thousand messages.
 
     \b
     Examples:
       treadle check
       treadle check --json
+      treadle check --invariants
     """
     from service.db import schema
 
-    async def run() -> dict[str, Any]:
-        async with common.database(settings) as database:
-            facts = {row["name"]: row["value"] for row in await database.fetch("select name, value from treadle.meta")}
-            row = await database.fetchrow(
-                "select current_setting('server_version') as postgresql,"
-                " (select count(*) from treadle.workers) as workers,"
-                " (select coalesce(sum(queued), 0)::bigint from treadle.queue_counts) as queued,"
-                " (select coalesce(sum(processing), 0)::bigint from treadle.queue_counts) as processing"
-            )
-            assert row is not None
-            await schema.require(database)
-            if facts.get("functions") != schema.digest():
-                raise SchemaError("The database's functions are not those of this checkout: run treadle migrate.")
-            return {"postgresql": row["postgresql"], "pgmq": facts["pgmq"], "release": facts["release"]} | {
-                name: row[name] for name in ("workers", "queued", "processing")
-            }
+    async def facts(database: Any) -> dict[str, Any]:
+        facts = {row["name"]: row["value"] for row in await database.fetch("select name, value from treadle.meta")}
+        row = await database.fetchrow(
+            "select current_setting('server_version') as postgresql,"
+            " (select count(*) from treadle.workers) as workers,"
+            " (select coalesce(sum(queued), 0)::bigint from treadle.queue_counts) as queued,"
+            " (select coalesce(sum(processing), 0)::bigint from treadle.queue_counts) as processing"
+        )
+        assert row is not None
+        await schema.require(database)
+        if facts.get("functions") != schema.digest():
+            raise SchemaError("The database's functions are not those of this checkout: run treadle migrate.")
+        return {"postgresql": row["postgresql"], "pgmq": facts["pgmq"], "release": facts["release"]} | {
+            name: row[name] for name in ("workers", "queued", "processing")
+        }
 
-    found = uvloop.run(run())
-    show.as_json(found) if as_json else show.facts(found)
+    found = common.ask(settings, facts)
+    if not invariants:
+        show.as_json(found) if as_json else show.facts(found)
+        return
+    violations = uvloop.run(_violations(settings))
+    if as_json:
+        show.as_json(found | {"violations": violations})
+    else:
+        show.facts(found | {"violations": len(violations)})
+        for violation in violations:
+            click.echo(f"{violation['subject']}: {violation['rule']}")
+    sys.exit(1 if violations else 0)
 
 
 @click.command()
@@ -170,3 +187,18 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
+
+
+async def _violations(settings: Settings) -> list[dict[str, Any]]:
+    """The first thousand exceptions to what must hold."""
+    from service.db.pool import connect
+
+    pooler = settings.database_pooler == "transaction"
+    connection = await connect(common.dsn(settings), name="check", pooler=pooler)
+    try:
+        rows = await connection.fetch(
+            "select rule, subject, detail from treadle.violations limit 1000", timeout=VIOLATIONS_SECONDS
+        )
+    finally:
+        await connection.close()
+    return [{"rule": row["rule"], "subject": row["subject"], "detail": json.loads(row["detail"])} for row in rows]

@@ -1,0 +1,118 @@
+"""The agents of a fault run: one that behaves, and several that do not.
+
+Each execution is noted in the file that FAULTS_JOURNAL names, a line at its beginning and one at its end: what really
+ran, whatever the database says.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Context, agent
+
+JOURNAL = os.environ.get("FAULTS_JOURNAL")
+FLOOD_BYTES = 50_000_000
+FLOOD_EVENT = 500_000
+
+
+class Note(msgspec.Struct):
+    """`what` is begin or end; `at` is in seconds since the epoch."""
+
+    what: str
+    message_id: str
+    attempt: int
+    pid: int
+    at: float
+
+
+def note(what: str, context: Any) -> None:
+    if JOURNAL:
+        line = msgspec.json.encode(Note(what, context.message_id, context.attempt, os.getpid(), time.time())) + b"\n"
+        file = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(file, line)  # one write: lines of many processes do not mix
+        finally:
+            os.close(file)
+
+
+def answer(key: str, chunks: int) -> str:
+    """What a scribe answers, whichever attempt it is."""
+    return f"{key} in {chunks} chunks"
+
+
+@agent("scribe")
+async def scribe(context: Context, request: str) -> str:
+    """Writes as many chunks as metadata asks, each naming its attempt and place."""
+    note("begin", context)
+    chunks, pause = context.metadata["chunks"], context.metadata["pause"]
+    for index in range(chunks):
+        await context.emit(f"{request}:{context.attempt}:{index} ")
+        await asyncio.sleep(pause)
+    note("end", context)
+    return answer(request, chunks)
+
+
+@agent("exits")
+async def exits(context: Context, request: str) -> str:
+    """Ends its process."""
+    await context.emit("about to")
+    os._exit(3)
+
+
+@agent("leaks")
+async def leaks(context: Context, request: str) -> str:
+    """Takes memory until the kernel kills its process."""
+    hoard = [bytearray(1_000_000) for _ in range(100)]
+    await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return str(len(hoard))
+
+
+@agent("blocks")
+async def blocks(context: Context, request: str) -> str:
+    """Holds the loop for some seconds, as sync code in an async agent does."""
+    note("begin", context)
+    time.sleep(4)  # noqa: ASYNC251  # that is what it is for
+    return answer(request, 0)
+
+
+@agent("deaf", timeout=2, max_attempts=1)
+async def deaf(context: Context, request: str) -> str:
+    """Ignores its cancellation, and goes on emitting."""
+    note("begin", context)
+    for _ in range(100):
+        try:
+            await asyncio.sleep(0.1)
+            await context.emit("still here ")
+        except asyncio.CancelledError:
+            continue
+    return "never heard"
+
+
+@agent("floods")
+async def floods(context: Context, request: str) -> str:
+    """Emits fifty megabytes."""
+    note("begin", context)
+    for index in range(FLOOD_BYTES // FLOOD_EVENT):
+        await context.event("part", {"index": index, "filler": "x" * FLOOD_EVENT})
+    return answer(request, 0)
+
+
+class Unpicklable(Exception):
+    def __init__(self) -> None:
+        super().__init__("cannot be carried anywhere")
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> str:
+        raise TypeError("cannot be pickled")
+
+
+@agent("raises", max_attempts=2)
+async def raises(context: Context, request: str) -> str:
+    """Raises what no process can hand to another."""
+    raise Unpicklable

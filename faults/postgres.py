@@ -1,0 +1,129 @@
+"""The PostgreSQL servers of a run: a primary, and a synchronous standby that takes its place when it is destroyed."""
+
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+
+from service.embedded import Embedded
+
+OPTIONS = {"max_connections": "100", "wal_keep_size": "256MB"}
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+STOP_SECONDS = 30.0
+
+
+class Server:
+    """One server in a folder of its own, on a port that stays the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._embedded = Embedded(folder, port=0, options=OPTIONS | DURABLE)
+
+    @property
+    def port(self) -> int:
+        return self._embedded.port
+
+    @property
+    def alive(self) -> bool:
+        return self._embedded.alive()
+
+    async def start(self) -> None:
+        """Start it, and wait until it has recovered and accepts connections."""
+        await asyncio.to_thread(self._embedded.start)
+
+    async def stop(self, number: signal.Signals) -> None:
+        """SIGINT: fast shutdown; SIGQUIT: at once, so that it has to recover."""
+        if self._embedded.pid is not None and self._embedded.alive():
+            with suppress(ProcessLookupError):
+                os.kill(self._embedded.pid, number)
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._embedded.alive():
+                    await asyncio.sleep(0.02)
+
+    async def destroy(self) -> None:
+        """Stop it and delete its data: it will not come back."""
+        await self.stop(signal.SIGQUIT)
+        await asyncio.to_thread(shutil.rmtree, self._embedded.data, ignore_errors=True)
+
+    async def copy(self, primary: "Server") -> None:
+        """Become the primary's standby: copy it (pg_basebackup) and follow it."""
+        place = self._embedded.place
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place.prepare()
+        source = f"host=127.0.0.1 port={primary.port} user=treadle application_name=standby"
+        how = ("-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-d", source)
+        made = await asyncio.to_thread(
+            lambda: place.run(place.program("pg_basebackup"), "-D", place.data, *how, lowered=True)
+        )
+        if made.returncode:
+            raise RuntimeError(f"pg_basebackup failed: {made.stderr.strip()}")
+        await self.start()
+
+    async def connect(self, seconds: float = 5.0) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(
+            f"postgresql://treadle@127.0.0.1:{self.port}/treadle?sslmode=disable", timeout=seconds, command_timeout=600
+        )
+
+    async def execute(self, *statements: str) -> None:
+        connection = await self.connect()
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def remove(self) -> None:
+        """End it and leave nothing of it."""
+        self._embedded.stop()
+        shutil.rmtree(self._embedded.place.folder, ignore_errors=True)
+
+
+class Cluster:
+    """`primary` takes the writes. With a standby, every commit waits for it; without, for the primary's disk only."""
+
+    def __init__(self, folder: Path, *, standby: bool) -> None:
+        self.servers = [Server(folder / "a"), *([Server(folder / "b")] if standby else [])]
+        self.primary = self.servers[0]
+
+    async def start(self) -> None:
+        await self.primary.start()
+
+    async def follow(self) -> None:
+        """Give the primary its synchronous standby."""
+        for standby in self.servers:
+            if standby is not self.primary:
+                await standby.copy(self.primary)
+                await self.primary.execute(
+                    "alter system set synchronous_standby_names = 'standby'", "select pg_reload_conf()"
+                )
+                await self._caught_up()
+
+    async def fail_over(self) -> None:
+        """Destroy the primary and promote its standby."""
+        old, new = self.primary, next(server for server in self.servers if server is not self.primary)
+        await old.destroy()
+        await new.execute(
+            "select pg_promote()",
+            "alter system reset synchronous_standby_names",
+            "select pg_reload_conf()",
+        )
+        self.primary = new
+
+    async def _caught_up(self) -> None:
+        connection = await self.primary.connect()
+        try:
+            async with asyncio.timeout(60):
+                while not await connection.fetchval(
+                    "select exists (select from pg_stat_replication where sync_state = 'sync')"
+                ):
+                    await asyncio.sleep(0.1)
+        finally:
+            await connection.close()
+
+    def remove(self) -> None:
+        for server in self.servers:
+            server.remove()

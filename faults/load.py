@@ -16,7 +16,7 @@ import msgspec
 
 from faults.history import History, Reading, Seen, Sent
 
-PAUSE = 0.3  # seconds until a call is repeated
+PAUSE, LONGEST_PAUSE = 0.3, 3.0  # seconds until a call is repeated, twice as long each time
 TIMEOUT = httpx.Timeout(6.0, connect=2.0)
 SILENCE = httpx.Timeout(6.0, connect=2.0)  # three times KEEPALIVE_INTERVAL: after that the stream is dead
 BUSY = {408, 409, 425, 429, 502, 503, 504}  # asks to come back
@@ -119,18 +119,17 @@ class Clients:
 
     async def _repeat(self, call: Callable[[str], Coroutine[Any, Any, httpx.Response]]) -> Any:
         """Make the call on one replica after the other until it is accepted."""
-        first = True
+        pause = PAUSE
         while True:
-            if not first:
-                self._history.retries += 1
-                await asyncio.sleep(PAUSE)
-            first = False
             with contextlib.suppress(httpx.TransportError):
                 answer = await call(self._dice.choice(self._urls))
                 if answer.status_code == 202:
                     return answer.json()
                 if answer.status_code not in BUSY:
                     self._history.complain(f"a submit was answered {answer.status_code}: {answer.text[:200]}")
+            self._history.retries += 1
+            await asyncio.sleep(pause * self._dice.uniform(0.7, 1.3))
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _cancel(self, sent: Sent) -> None:
         """Cancel once: what the answer was is written down; a lost answer may mean either."""
@@ -175,7 +174,7 @@ class Clients:
                         await answer.aread()
                         self._history.complain(f"a stream was answered {answer.status_code}: {answer.text[:200]}")
             if not reading.over:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(1 if reading.thread_id else PAUSE)
 
     async def _follow(self, answer: httpx.Response, reading: Reading) -> None:
         leave_after = self._dice.randint(1, 8) if self._dice.random() < 0.3 else None

@@ -63,7 +63,7 @@ class Server:
             raise RuntimeError(f"pg_basebackup failed: {made.stderr.strip()}")
         await self.start()
 
-    async def connect(self, seconds: float = 5.0) -> "asyncpg.Connection[asyncpg.Record]":
+    async def connect(self, seconds: float = 15.0) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
             f"postgresql://treadle@127.0.0.1:{self.port}/treadle?sslmode=disable", timeout=seconds, command_timeout=600
         )

@@ -91,8 +91,8 @@ class Proxy:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-        except OSError:
-            pass  # nobody is there: the client is told by a reset
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody is there: the client is told by a reset; or we are closing
         finally:
             for end in (writer, there):
                 if end is not None:

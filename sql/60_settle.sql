@@ -8,6 +8,8 @@
 --               does not have)
 --   released    finish (shutdown), heartbeat   queued, in the high lane: started work goes on first
 --   lost        reap                           the same while losses are left; else failed
+--   lost        finish (the agent's own        queued, hold = backoff, while losses are left; else failed
+--               process died, not its worker)
 --   cancelled   cancel                         cancelled
 -- and whatever the outcome, a message whose cancellation was requested becomes cancelled.
 --
@@ -112,6 +114,7 @@ begin
             case when g.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                 when g.outcome = 'completed' then 'completed'
                 when g.outcome = 'deferred' or (g.outcome = 'error' and m.failures + 1 < m.max_attempts) then 'backoff'
+                when g.outcome = 'lost' and m.losses + 1 < max_losses and g.delay is not null then 'backoff'
                 when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < max_losses) then 'again'
                 else 'failed' end as verdict
         from unnest(ids, outcomes, results, errors, tracebacks, delays, usages, seqs) with ordinality

@@ -53,7 +53,7 @@ COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread: -1 redriven
 COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message is not in its lane: behind its thread, not due, failed and waiting, for children, for input';
 COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
-COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker died, compared with MAX_LOSSES';
+COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; compared with MAX_LOSSES';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -526,6 +526,303 @@ ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE VIEW treadle.violations AS
+ WITH lanes AS MATERIALIZED (
+         SELECT _lane_rows.queue,
+            _lane_rows.lane,
+            _lane_rows.msg_id,
+            _lane_rows.vt,
+            _lane_rows.message
+           FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, vt, message)
+        ), broken(rule, subject, detail) AS (
+         SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS "?column?",
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    e.seqs,
+                    COALESCE(l.last_seq, m.last_seq) AS last_seq
+                   FROM ((treadle.messages m
+                     LEFT JOIN treadle.leases l USING (message_id))
+                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.seq ORDER BY e_1.seq) AS seqs
+                           FROM treadle.events e_1
+                          WHERE (e_1.message_id = m.message_id)) e)
+                  WHERE (e.seqs IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                           FROM generate_series(1, COALESCE(l.last_seq, m.last_seq)) s(s)))) x
+        UNION ALL
+         SELECT 'An event belongs to a message, and to that message''s thread.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT e.message_id,
+                    e.seq,
+                    e.thread,
+                    e.thread_pos,
+                    m.thread AS thread_of_message
+                   FROM (treadle.events e
+                     LEFT JOIN treadle.messages m USING (message_id))
+                  WHERE ((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL)))) x
+        UNION ALL
+         SELECT 'A thread''s log is dense from 1 to its last_pos.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    l.last_pos,
+                    e.positions
+                   FROM ((treadle.threads t
+                     LEFT JOIN treadle.thread_log l ON ((l.thread = t.id)))
+                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.thread_pos ORDER BY e_1.thread_pos) AS positions
+                           FROM treadle.events e_1
+                          WHERE (e_1.thread = t.id)) e)
+                  WHERE ((l.last_pos IS NULL) OR (e.positions IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                           FROM generate_series((1)::bigint, l.last_pos) s(s))))) x
+        UNION ALL
+         SELECT 'A thread''s log belongs to a thread.'::text,
+            (l.thread)::text AS thread,
+            to_jsonb(l.*) AS to_jsonb
+           FROM treadle.thread_log l
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM treadle.threads t
+                  WHERE (t.id = l.thread))))
+        UNION ALL
+         SELECT 'In a thread''s log each message''s events are in their own order.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT o.message_id,
+                    o.seq,
+                    o.thread_pos,
+                    o.before
+                   FROM ( SELECT e.message_id,
+                            e.seq,
+                            e.thread_pos,
+                            lag(e.thread_pos) OVER (PARTITION BY e.message_id ORDER BY e.seq) AS before
+                           FROM treadle.events e
+                          WHERE (e.thread IS NOT NULL)) o
+                  WHERE (o.before >= o.thread_pos)) x
+        UNION ALL
+         SELECT 'Each life has one terminal event, of its message''s state, and a message that is over ends with it.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    e.types
+                   FROM (treadle.messages m
+                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.type ORDER BY e_1.seq) AS types
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+                  WHERE ((array_to_string(e.types, ' '::text) <> ((repeat('queued error '::text, (cardinality(array_positions(e.types, 'queued'::text)) - 1)) || 'queued'::text) ||
+                        CASE m.state
+                            WHEN 'completed'::text THEN ' done'::text
+                            WHEN 'failed'::text THEN ' error'::text
+                            WHEN 'cancelled'::text THEN ' cancelled'::text
+                            ELSE ''::text
+                        END)) OR ((m.state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.seq = m.last_seq) AND (e_1.type = ANY (ARRAY['done'::text, 'error'::text, 'cancelled'::text]))))))))) x
+        UNION ALL
+         SELECT 'Every attempt has its `started`, and ends with `retry` or with its life.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.attempt,
+                    e.types
+                   FROM (treadle.messages m
+                     CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(e_1.type, ' '::text ORDER BY e_1.seq), ''::text) AS types
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+                  WHERE ((m.attempt <> ( SELECT count(*) AS count
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = 'started'::text)))) OR (e.types !~ '^(queued( started retry)* started error )*queued( started retry)*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))) x
+        UNION ALL
+         SELECT 'What may run or runs is in its lane, what is dead in the dead letters, once.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.queue,
+                    m.lane,
+                    m.lane_id,
+                    r.bodies
+                   FROM ((treadle.messages m
+                     LEFT JOIN treadle.threads t ON ((t.id = m.thread)))
+                     LEFT JOIN ( SELECT r_1.queue,
+                            r_1.lane,
+                            r_1.msg_id,
+                            jsonb_agg(r_1.message) AS bodies
+                           FROM lanes r_1
+                          GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+                  WHERE (((m.lane IS NOT NULL) AND ((r.bodies IS NULL) OR (jsonb_array_length(r.bodies) <> 1) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))) OR ((m.lane IS NOT NULL) <> ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)) OR (m.state = 'failed'::text))))) x
+        UNION ALL
+         SELECT 'No lane row is astray (dead letters that name no message apart).'::text,
+            ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
+            to_jsonb(r.*) AS to_jsonb
+           FROM (lanes r
+             LEFT JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.queue = r.queue) AND (m.lane = r.lane) AND (m.lane_id = r.msg_id))))
+          WHERE ((m.message_id IS NULL) AND (NOT ((r.lane = 'dlq'::text) AND (NOT ((r.message ->> 'reason'::text) IS DISTINCT FROM 'foreign'::text)))))
+        UNION ALL
+         SELECT 'What may run is visible, what runs is hidden until its lease expires.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    r.vt,
+                    l.expires_at
+                   FROM ((treadle.messages m
+                     JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+                     LEFT JOIN treadle.leases l USING (message_id))
+                  WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))) x
+        UNION ALL
+         SELECT 'Leases are there for what is processing, and for nothing else.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT COALESCE(m.message_id, l.message_id) AS message_id,
+                    m.state,
+                    m.worker_id,
+                    m.thread,
+                    l.worker_id AS lease_worker,
+                    l.thread AS lease_thread
+                   FROM (treadle.messages m
+                     FULL JOIN treadle.leases l ON ((l.message_id = m.message_id)))
+                  WHERE (((NOT (m.state IS DISTINCT FROM 'processing'::text)) <> (l.message_id IS NOT NULL)) OR ((l.message_id IS NOT NULL) AND ((l.worker_id IS DISTINCT FROM m.worker_id) OR (l.thread IS DISTINCT FROM m.thread))))) x
+        UNION ALL
+         SELECT 'A result is there for what is completed, started_at for what runs or ran.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.result,
+                    m.error,
+                    m.started_at,
+                    m.worker_id
+                   FROM treadle.messages m
+                  WHERE (((m.result IS NOT NULL) AND (m.state <> 'completed'::text)) OR ((m.state = 'failed'::text) AND (m.error IS NULL)) OR ((m.state = 'processing'::text) AND ((m.started_at IS NULL) OR (m.worker_id IS NULL))) OR ((m.state = 'completed'::text) AND (m.started_at IS NULL)) OR ((m.state = 'queued'::text) AND ((m.started_at IS NOT NULL) OR (m.worker_id IS NOT NULL))))) x
+        UNION ALL
+         SELECT 'Counters add up to the messages there are.'::text,
+            x.queue,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT queue,
+                    to_jsonb(c.*) AS counted,
+                    to_jsonb(m.*) AS there
+                   FROM (( SELECT c_1.queue,
+                            sum(c_1.queued) AS queued,
+                            sum(c_1.processing) AS processing,
+                            sum(c_1.completed) AS completed,
+                            sum(c_1.failed) AS failed,
+                            sum(c_1.cancelled) AS cancelled
+                           FROM treadle.counters c_1
+                          GROUP BY c_1.queue) c
+                     FULL JOIN ( SELECT m_1.queue,
+                            count(*) FILTER (WHERE (m_1.state = 'queued'::text)) AS queued,
+                            count(*) FILTER (WHERE (m_1.state = 'processing'::text)) AS processing,
+                            count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed,
+                            count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed,
+                            count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled
+                           FROM treadle.messages m_1
+                          GROUP BY m_1.queue) m USING (queue))
+                  WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))) x
+        UNION ALL
+         SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    t.last_ord,
+                    t.completed,
+                    t.failed,
+                    t.cancelled,
+                    m.ords,
+                    m.completed_,
+                    m.failed_,
+                    m.cancelled_
+                   FROM (treadle.threads t
+                     CROSS JOIN LATERAL ( SELECT array_agg(m_1.ord ORDER BY m_1.ord) AS ords,
+                            count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed_,
+                            count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed_,
+                            count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled_
+                           FROM treadle.messages m_1
+                          WHERE (m_1.thread = t.id)) m)
+                  WHERE (((t.completed <> m.completed_) OR (t.failed <> m.failed_) OR (t.cancelled <> m.cancelled_)) OR (m.ords IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                           FROM generate_series((1)::bigint, t.last_ord) s(s))))) x
+        UNION ALL
+         SELECT 'A message''s thread is there.'::text,
+            (m.message_id)::text AS message_id,
+            jsonb_build_object('message_id', m.message_id, 'thread', m.thread) AS jsonb_build_object
+           FROM treadle.messages m
+          WHERE ((m.thread IS NOT NULL) AND (NOT (EXISTS ( SELECT
+                   FROM treadle.threads t
+                  WHERE (t.id = m.thread)))))
+        UNION ALL
+         SELECT 'A turn is held by an open message of the thread that may take one.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    t.turn,
+                    m.thread,
+                    m.state,
+                    m.hold,
+                    m.aside
+                   FROM (treadle.threads t
+                     LEFT JOIN treadle.messages m ON ((m.message_id = t.turn)))
+                  WHERE ((t.turn IS NOT NULL) AND ((m.thread IS DISTINCT FROM t.id) OR m.aside OR (m.state <> ALL (ARRAY['queued'::text, 'processing'::text])) OR (m.hold = ANY (ARRAY['thread'::text, 'delay'::text]))))) x
+        UNION ALL
+         SELECT 'In a thread only the message with the turn is under way, and nobody waits where there is none.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    t.turn,
+                    m.message_id,
+                    m.state,
+                    m.hold
+                   FROM (treadle.threads t
+                     JOIN treadle.messages m ON (((m.thread = t.id) AND (NOT m.aside) AND (m.message_id IS DISTINCT FROM t.turn))))
+                  WHERE ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS DISTINCT FROM 'delay'::text) AND ((m.hold IS DISTINCT FROM 'thread'::text) OR (t.turn IS NULL))))) x
+        UNION ALL
+         SELECT 'Only messages of a thread that take turns wait for one.'::text,
+            (m.message_id)::text AS message_id,
+            jsonb_build_object('message_id', m.message_id, 'thread', m.thread, 'aside', m.aside) AS jsonb_build_object
+           FROM treadle.messages m
+          WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
+        UNION ALL
+         SELECT 'Failures and losses stay within what a life allows.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.attempt,
+                    m.failures,
+                    m.losses,
+                    m.max_attempts
+                   FROM treadle.messages m
+                  WHERE ((m.failures > m.max_attempts) OR ((m.failures + m.losses) > m.attempt) OR ((m.failures = m.max_attempts) AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text]))))) x
+        UNION ALL
+         SELECT 'Nothing visible lies below its low-water mark.'::text,
+            ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
+            to_jsonb(r.*) AS to_jsonb
+           FROM ((lanes r
+             JOIN treadle.low_water w ON ((w.name = treadle._lane_table(r.queue, r.lane))))
+             JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.state = 'queued'::text))))
+          WHERE ((r.msg_id < w.low) AND (r.vt <= treadle.clock()))
+        UNION ALL
+         SELECT 'No lease lies below its low-water mark.'::text,
+            (l.message_id)::text AS message_id,
+            to_jsonb(l.*) AS to_jsonb
+           FROM treadle.leases l
+          WHERE (l.id < treadle._mark('leases'::text))
+        UNION ALL
+         SELECT 'No counter lies below its low-water mark.'::text,
+            c.queue,
+            to_jsonb(c.*) AS to_jsonb
+           FROM treadle.counters c
+          WHERE (c.id < treadle._mark('counters'::text))
+        )
+ SELECT rule,
+    subject,
+    detail
+   FROM broken b;
+COMMENT ON VIEW treadle.violations IS 'What must never be: empty in a healthy database; looks at everything, so it takes its time';
 CREATE TABLE treadle.workers (
     worker_id text NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,

@@ -248,6 +248,36 @@ async def test_reap_without_losses_left_fails(loom: Loom, place: dict[str, Any])
         assert await turn(loom) is None
 
 
+# An agent's own process died: its worker lives, and says so
+
+
+@PLACES
+async def test_finish_lost_with_losses_left(loom: Loom, place: dict[str, Any]) -> None:
+    message_id = await loom.submit(priority="low", max_attempts=1, **place)
+    await loom.finish(await loom.claim_one(), outcome="lost", error="It died.", delay=0, chunks=["a"])
+    types = "queued started chunk retry"
+    message = await expect(loom, message_id, "queued", types, hold="backoff", attempt=1, losses=1)
+    data = (await loom.log(message_id))[-1][1]
+    assert (data["attempt"], data["error"], message["error"]) == (1, "It died.", "It died.")
+    if place == {"thread_id": "t"}:
+        await loom.submit(priority="high", **place)
+        assert await turn(loom) == message_id
+    await loom.sql.fetchval("select treadle.admit_due()")
+    assert (await loom.claim(1))[0].message_id == message_id
+
+
+@PLACES
+async def test_finish_lost_without_losses_left_fails(loom: Loom, place: dict[str, Any]) -> None:
+    message_id = await loom.submit(**place)
+    await lose(loom, await loom.claim_one())
+    await loom.finish(await loom.claim_one(), outcome="lost", error="It died.", delay=10, max_losses=2)
+    types = "queued started retry started error"
+    message = await expect(loom, message_id, "failed", types, lane="dlq", attempt=2, losses=2)
+    assert message["error"] == "It died."
+    if place:
+        assert await turn(loom) is None
+
+
 async def test_losses_and_failures_are_counted_apart(loom: Loom) -> None:
     message_id = await loom.submit(max_attempts=2)
     await lose(loom, await loom.claim_one())

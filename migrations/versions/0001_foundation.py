@@ -113,7 +113,7 @@ comment on column treadle.messages.rank is 'Order within the thread: -1 redriven
 comment on column treadle.messages.hold is 'Why a queued message is not in its lane: behind its thread, not due, failed and waiting, for children, for input';
 comment on column treadle.messages.attempt is 'Executions begun; only grows';
 comment on column treadle.messages.failures is 'Attempts that failed, compared with max_attempts; forgiven by redrive';
-comment on column treadle.messages.losses is 'Attempts whose worker died, compared with MAX_LOSSES';
+comment on column treadle.messages.losses is 'Attempts whose worker, or whose own process, died; compared with MAX_LOSSES';
 comment on column treadle.messages.last_seq is 'Last event of the log at the last change of state; while processing, leases.last_seq';
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';

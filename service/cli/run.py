@@ -68,12 +68,13 @@ def work(settings: Settings) -> None:
       AGENTS=examples.summarise QUEUES=default,slow treadle work
     """
     from service.agents import registry
+    from service.worker.isolation import Isolation
     from service.worker.loop import Worker
 
     follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
 
     async def run() -> None:
-        worker = Worker(settings, common.dsn(settings), registry.load(settings))
+        worker = Worker(settings, common.dsn(settings), registry.load(settings), Isolation(settings))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 PING_SECONDS = 5.0
 PING_TIMEOUT = 3.0
 
+LOCK = "select case when pg_try_advisory_lock(treadle.worker_key($1)) then pg_postmaster_start_time() end"
+
 
 class Listener:
     """Hands each payload to its channel's handler; after every (re)connect calls `wake_all`, for hints were missed.
@@ -61,17 +63,23 @@ class Listener:
         connection.add_termination_listener(lambda _: gone.set())
         for channel in self._handlers:
             await connection.add_listener(channel, self._receive)
-        if self._worker is not None:
-            await connection.fetchval("select pg_advisory_lock(treadle.worker_key($1))", self._worker)
-            self.server_started = await connection.fetchval("select pg_postmaster_start_time()")
+        await self._ping(connection)
         self.connected.set()
         self._wake_all()
         while not gone.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), PING_SECONDS)
             if not gone.is_set():
-                await connection.fetchval("select 1", timeout=PING_TIMEOUT)
+                await self._ping(connection)
         raise Unavailable("PostgreSQL closed the connection.")
+
+    async def _ping(self, connection: Connection) -> None:
+        """Hear from the server; and take the worker's lock, unless a session of ours that the server still believes in
+        has it: then at one of the next pings."""
+        if self._worker is None or self.server_started is not None:
+            await connection.fetchval("select 1", timeout=PING_TIMEOUT)
+        else:
+            self.server_started = await connection.fetchval(LOCK, self._worker, timeout=PING_TIMEOUT)
 
     def _receive(self, _connection: Any, _pid: int, channel: str, payload: Any) -> None:
         self._handlers[channel](payload)

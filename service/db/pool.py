@@ -1,6 +1,8 @@
 """The connection pool: one call, one statement, one transaction; errors arrive as the classes of `errors`."""
 
 import asyncio
+import functools
+from asyncio.staggered import staggered_race
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -8,10 +10,16 @@ import asyncpg
 import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
+from service.db.hosts import hosts
 from service.errors import BY_SQLSTATE, Busy, SchemaError, Unavailable, Unprocessable
 
 CONNECT_TIMEOUT = 3.0  # seconds
 COMMAND_TIMEOUT = 10.0  # seconds; without one, a half-open connection would hang for ever
+CANCEL_TIMEOUT = 2.0  # seconds that a command out of time gets to be cancelled; then its connection is dropped
+NEXT_HOST = 0.3  # seconds without an answer after which the next host of an address is asked, too
+
+# How soon the server notices that we are gone: a session that nobody ends keeps its locks.
+KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 
 _GONE = (
     OSError,
@@ -34,21 +42,40 @@ Result = TypeVar("Result")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-async def connect(dsn: str, *, name: str, pooler: bool = False) -> Connection:
-    """Open one connection to the server that takes writes; raises Unavailable."""
-    # A pooler has chosen the server already.
-    role = SessionAttribute.any if pooler else SessionAttribute.read_write
+async def connect(dsn: str, *, name: str, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT) -> Connection:
+    """Open one connection to the server that takes writes; raises Unavailable.
+
+    Where the address names several hosts, none of them can hold up the others, whatever its silence or its refusal.
+    """
+    candidates = hosts(dsn)
     try:
-        return await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_TIMEOUT,
-            command_timeout=COMMAND_TIMEOUT,
-            statement_cache_size=0 if pooler else 1024,
-            target_session_attrs=role,
-            server_settings={} if pooler else {"application_name": f"treadle {name}"},
-        )
+        if len(candidates) == 1:
+            return await _connect(dsn, name, pooler, command_timeout)
+        connects = [
+            functools.partial(_connect, dsn, name, pooler, command_timeout, host=host, port=port)
+            for host, port in candidates
+        ]
+        winner, _, errors = await staggered_race(connects, NEXT_HOST)
+        if winner is not None:
+            connection: Connection = winner
+            return connection
+        raise next(error for error in errors if error is not None)
     except (*_GONE, asyncpg.PostgresError) as error:
         raise Unavailable(explain(error)) from error
+
+
+async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **place: Any) -> Connection:
+    connection: Connection = await asyncpg.connect(
+        dsn,
+        timeout=CONNECT_TIMEOUT,
+        command_timeout=command_timeout,
+        statement_cache_size=0 if pooler else 1024,
+        # A pooler has chosen the server already.
+        target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
+        server_settings={} if pooler else KEEPALIVE | {"application_name": f"treadle {name}"},
+        **place,
+    )
+    return connection
 
 
 def explain(error: BaseException) -> str:
@@ -65,11 +92,14 @@ class Database:
     more on a fresh one.
     """
 
-    def __init__(self, dsn: str, *, name: str, size: int, pooler: bool = False) -> None:
+    def __init__(
+        self, dsn: str, *, name: str, size: int, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT
+    ) -> None:
         self._dsn = dsn
         self._name = name
         self._size = size
         self._pooler = pooler
+        self._command_timeout = command_timeout  # seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -101,7 +131,7 @@ class Database:
                 try:
                     return await call(connection)
                 finally:
-                    await pool.release(connection)
+                    await pool.release(connection, timeout=CANCEL_TIMEOUT)
             except _AGAIN as error:
                 if not tries:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
@@ -122,7 +152,9 @@ class Database:
                     self._dsn,
                     min_size=0,
                     max_size=self._size,
-                    connect=lambda *_args, **_kwargs: connect(self._dsn, name=self._name, pooler=self._pooler),
+                    connect=lambda *_args, **_kwargs: connect(
+                        self._dsn, name=self._name, pooler=self._pooler, command_timeout=self._command_timeout
+                    ),
                     init=_prepare,
                     reset=_leave_as_is,
                     max_inactive_connection_lifetime=300,

@@ -39,7 +39,7 @@ class Finish(msgspec.Struct, frozen=True):
 
     message_id: UUID
     lease: UUID
-    outcome: str  # completed, error, rejected, deferred, released
+    outcome: str  # completed, error, rejected, deferred, released, lost
     result: str | None
     error: str | None
     traceback: str | None

@@ -1,4 +1,4 @@
-"""One attempt at one message, as a pipeline: decode, run the agent, close the log, finish."""
+"""One attempt at one message, as a pipeline: run the agent, here or in a process of its own, close the log, finish."""
 
 import asyncio
 import logging
@@ -7,15 +7,17 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Agent, Rejected
+from service.agents.contract import Agent
 from service.agents.registry import Registry
 from service.batching import Batcher
 from service.config import Settings
 from service.queues.leases import Append, Appended, Finish, Finished
 from service.queues.model import Claim
-from service.worker.context import AttemptContext, SyncContext, Turns
+from service.worker.call import call
+from service.worker.context import Backing, Turns
+from service.worker.isolation import Isolation, NoProcess
 from service.worker.outbox import Outbox
-from service.worker.outcome import CANCELLED, RELEASED, Outcome, broken, completed, encode, failed, unknown
+from service.worker.outcome import CANCELLED, RELEASED, Outcome, broken, deferred, encode, failed, unknown
 from service.worker.sync import SyncRunner
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Tools(msgspec.Struct, frozen=True):
     appends: Batcher[Append, Appended]
     finishes: Batcher[Finish, Finished]
     sync: SyncRunner
+    isolation: Isolation | None
 
 
 class Attempt:
@@ -46,6 +49,9 @@ class Attempt:
         self._over = asyncio.get_running_loop().create_future()  # done when the agent is, or when there is a reason
         self._outbox = Outbox(claim.message_id, claim.lease, claim.last_seq + 1, tools.appends, self.stop)
         self._usage: dict[str, Any] = {}
+        # After its first loss a message runs in a process of its own, so that only the guilty one is charged again.
+        self._isolation = tools.isolation if claim.losses else None
+        self._timer: asyncio.TimerHandle | None = None
 
     def stop(self, reason: str | Exception) -> None:
         """End it early; the first reason counts."""
@@ -110,18 +116,17 @@ class Attempt:
             return self._interrupted(self._reason)
         task = asyncio.create_task(self._call(agent))
         task.add_done_callback(self._end)
-        seconds = self.claim.timeout_seconds
-        timer = asyncio.get_running_loop().call_later(seconds, self._end)
         try:
             await self._over
         finally:
-            timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
         if task.done() and not task.cancelled():
             return task.result()
         if task.done() and self._reason is None:
             return self._failed(asyncio.CancelledError())
         if self._reason is None:
-            self._reason = TimeoutError(f"the attempt took longer than {seconds:g} seconds")
+            self._reason = TimeoutError(f"the attempt took longer than {self.claim.timeout_seconds:g} seconds")
         task.cancel()
         await asyncio.wait({task}, timeout=CANCEL_GRACE)
         if not task.done():
@@ -130,6 +135,9 @@ class Attempt:
                 extra={"message_id": str(self.claim.message_id), "agent": agent.name},
             )
             task.add_done_callback(lambda ignored: ignored.cancelled() or ignored.exception())
+            if self._isolation is not None:
+                task.cancel()  # once more: its process is killed
+                await asyncio.wait({task})
         return self._interrupted(self._reason)
 
     def _interrupted(self, reason: str | Exception) -> Outcome | None:
@@ -138,44 +146,30 @@ class Attempt:
         return {"cancelled": CANCELLED, "released": RELEASED}.get(reason)
 
     async def _call(self, agent: Agent) -> Outcome:
-        """The agent's outcome; nothing it raises, SystemExit included, gets further than this."""
+        backing = Backing(self._outbox.put, self._tools.turns, self._count, lambda: self._reason is not None)
+        if self._isolation is None:
+            self._begin()
+            return await call(agent, self.claim, backing, self._tools.settings, self._tools.sync)
         try:
-            context = AttemptContext(
-                self.claim,
-                _read(self.claim.metadata),
-                self._outbox,
-                self._tools.turns,
-                max_event_bytes=self._tools.settings.max_event_bytes,
-                stopped=lambda: self._reason is not None,
-                usage=self._usage,
+            async with self._isolation.child() as child:
+                self._begin()
+                outcome = await child.run(self.claim, backing)
+        except NoProcess as error:
+            log.exception("an agent got no process", extra={"message_id": str(self.claim.message_id)})
+            return deferred(str(error), self.claim.attempt, self._tools.settings)
+        if outcome.kind == "lost":
+            log.warning(
+                "an agent's process died",
+                extra={"message_id": str(self.claim.message_id), "agent": agent.name, "error": outcome.error},
             )
-            request = agent.decode(_read(self.claim.body))
-            if agent.is_async:
-                return completed(await agent(context, request))
-            return await self._tools.sync.run(
-                self._call_sync, agent, SyncContext(context, asyncio.get_running_loop()), request
-            )
-        except asyncio.CancelledError as error:
-            if self._reason is not None:
-                raise
-            return self._failed(error)
-        except BaseException as error:
-            return self._failed(error)
+        return outcome
 
-    def _call_sync(self, agent: Agent, context: SyncContext, request: Any) -> Outcome:
-        """In a thread. What the agent raises stays here: no future can carry StopIteration."""
-        try:
-            return completed(agent(context, request))
-        except BaseException as error:
-            return self._failed(error)
+    def _begin(self) -> None:
+        """The agent's time begins, now that there is a process for it."""
+        self._timer = asyncio.get_running_loop().call_later(self.claim.timeout_seconds, self._end)
+
+    def _count(self, counts: str) -> None:
+        self._usage |= msgspec.json.decode(counts)
 
     def _failed(self, error: BaseException) -> Outcome:
         return failed(error, self.claim.failures, self._tools.settings)
-
-
-def _read(text: str) -> Any:
-    """JSON of a message; raises Rejected where it came from SQL and is more than Python takes (1e999, deep nests)."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Rejected(f"The message cannot be read: {error}.") from None

@@ -1,4 +1,4 @@
-"""What an agent is given, backed by an attempt's outbox and the thread's store."""
+"""What an agent is given, backed by an attempt's outbox and the thread's store, in this process or another."""
 
 import asyncio
 import logging
@@ -13,7 +13,6 @@ from service.events.model import RESERVED
 from service.queues.leases import EventToAppend
 from service.queues.model import Claim
 from service.threads.store import Turn as StoredTurn
-from service.worker.outbox import Outbox
 from service.worker.outcome import clean, encode
 
 log = logging.getLogger("service.agent")
@@ -24,21 +23,23 @@ Answer = TypeVar("Answer")
 Turns: TypeAlias = Callable[[int, int, int], Awaitable[Sequence[StoredTurn]]]
 
 
-class AttemptContext:
-    """Implements service.agents.contract.Context. `turns` reads a thread's history, `usage` takes what the agent
-    counts."""
+class Backing(msgspec.Struct, frozen=True):
+    """What a context hands on to its attempt, which may be in another process.
 
-    def __init__(
-        self,
-        claim: Claim,
-        metadata: dict[str, Any],
-        outbox: Outbox,
-        turns: Turns,
-        *,
-        max_event_bytes: int,
-        stopped: Callable[[], bool],
-        usage: dict[str, Any],
-    ) -> None:
+    `put` takes an event (see Outbox.put), `turns` reads a thread's history, `count` takes what the agent counts as a
+    JSON object, `stopped` says whether the attempt is to end.
+    """
+
+    put: Callable[[EventToAppend], Awaitable[None]]
+    turns: Turns
+    count: Callable[[str], None]
+    stopped: Callable[[], bool]
+
+
+class AttemptContext:
+    """Implements service.agents.contract.Context."""
+
+    def __init__(self, claim: Claim, metadata: dict[str, Any], backing: Backing, *, max_event_bytes: int) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
         self.attempt = claim.attempt
@@ -46,16 +47,13 @@ class AttemptContext:
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
         self._claim = claim
-        self._outbox = outbox
-        self._turns = turns
-        self._usage = usage
+        self._backing = backing
         self._max_event_bytes = max_event_bytes
-        self._stopped = stopped
         self._index = 0
 
     @property
     def cancelled(self) -> bool:
-        return self._stopped()
+        return self._backing.stopped()
 
     async def emit(self, chunk: str) -> None:
         if not isinstance(chunk, str):
@@ -64,7 +62,7 @@ class AttemptContext:
         for start in range(0, len(chunk), size):
             data = encode({"type": "content", "chunk": clean(chunk[start : start + size]), "index": self._index})
             self._index += 1
-            await self._outbox.put(EventToAppend("chunk", data))
+            await self._backing.put(EventToAppend("chunk", data))
 
     async def event(self, type: str, data: Any) -> None:
         if type in TAKEN or not type or len(type) > 100 or not type.isprintable():
@@ -74,16 +72,16 @@ class AttemptContext:
             raise ValueError(
                 f"an event has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {size}"
             )
-        await self._outbox.put(EventToAppend(type, text))
+        await self._backing.put(EventToAppend(type, text))
 
     async def history(self, limit: int = 50) -> Sequence[Turn]:
         if self._claim.thread is None or self._claim.ord is None:
             return []
-        turns = await self._turns(self._claim.thread, self._claim.ord, limit)
+        turns = await self._backing.turns(self._claim.thread, self._claim.ord, limit)
         return [Turn(turn.message, turn.result) for turn in turns]
 
     def usage(self, **counts: Any) -> None:
-        self._usage |= msgspec.json.decode(encode(counts))
+        self._backing.count(encode(counts))
 
 
 class SyncContext:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.config import Settings
-from service.db.pool import Database
+from service.db.pool import COMMAND_TIMEOUT, Database
 from service.errors import TreadleError
 from service.queues.leases import Heartbeat, Verdict, beat
 
@@ -75,7 +75,9 @@ class Pulse:
         # A cancellation whose hint was lost is learned here, hence no less often than the poll.
         pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
         pooler = self._settings.database_pooler == "transaction"
-        database = Database(self._dsn, name="heartbeat", size=1, pooler=pooler)
+        # A dead connection must be noticed while there is still time to beat on another.
+        patience = max(1.0, min(COMMAND_TIMEOUT, self._settings.worker_timeout / 3))
+        database = Database(self._dsn, name="heartbeat", size=1, pooler=pooler, command_timeout=patience)
         stalled = 0
         while not self._stopping:
             self._wake.clear()

@@ -26,6 +26,7 @@ from service.queues.store import QueueStore
 from service.threads.store import ThreadStore, Turn
 from service.worker.attempt import Attempt, Tools
 from service.worker.heartbeat import Pulse
+from service.worker.isolation import Isolation
 from service.worker.janitor import Janitor
 from service.worker.sync import SyncRunner
 
@@ -53,7 +54,9 @@ def _event_hint(claim: Claim) -> str:
 
 
 class Worker:
-    def __init__(self, settings: Settings, dsn: str, registry: Registry) -> None:
+    """Without `isolation` every agent runs in this process, also after a loss."""
+
+    def __init__(self, settings: Settings, dsn: str, registry: Registry, isolation: Isolation | None = None) -> None:
         self._settings = settings
         self._registry = registry
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -101,6 +104,7 @@ class Worker:
             Batcher(self._append, limit=APPEND_LIMIT, weigh=_weight, again=BUSY_SECONDS),
             Batcher(self._finish, limit=CLAIM_LIMIT, weigh=_weight, again=BUSY_SECONDS),
             self._sync,
+            isolation,
         )
 
     @property
@@ -136,6 +140,8 @@ class Worker:
             await self._notifier.flush()
             await self._database.close()
             self._sync.close()
+            if self._tools.isolation is not None:
+                await self._tools.isolation.close()
             log.info("worker stopped", extra={"worker_id": self.worker_id})
 
     async def _register(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import traceback
 from typing import Any
 
@@ -15,7 +16,7 @@ MAX_TRACEBACK_CHARS = 20_000
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, for errors."""
+    """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, where it is to be tried again."""
 
     kind: str
     result: str | None = None
@@ -48,9 +49,24 @@ def broken(error: Exception, failures: int, settings: Settings) -> Outcome:
     return Outcome("error", error=f"The attempt broke: {type(error).__name__}.", delay=backoff(failures, settings))
 
 
+def lost(exit_code: int | None, losses: int, settings: Settings) -> Outcome:
+    """The agent's own process ended before the agent did: with this exit code, the negative number of a signal, or None
+    where nobody knows. `losses` counts those before."""
+    end = "was lost" if exit_code is None else f"ended with exit code {exit_code}"
+    if exit_code is not None and exit_code < 0:
+        name = f" ({signal.Signals(-exit_code).name})" if -exit_code in set(signal.Signals) else ""
+        end = f"was killed by signal {-exit_code}{name}"
+    return Outcome("lost", error=f"The agent's process {end}.", delay=backoff(losses, settings))
+
+
 def unknown(agent: str, attempt: int, settings: Settings) -> Outcome:
-    """A message for an agent that only other workers have, e.g. newer ones: put off, without a failure."""
-    return Outcome("deferred", error=f"This worker has no agent {agent!r}.", delay=backoff(attempt - 1, settings))
+    """A message for an agent that only other workers have, e.g. newer ones."""
+    return deferred(f"This worker has no agent {agent!r}.", attempt, settings)
+
+
+def deferred(reason: str, attempt: int, settings: Settings) -> Outcome:
+    """What this worker cannot do now, by no fault of the message: put off, without a failure."""
+    return Outcome("deferred", error=clean(reason)[:MAX_ERROR_CHARS], delay=backoff(attempt - 1, settings))
 
 
 def backoff(failures: int, settings: Settings) -> float:

@@ -1,0 +1,48 @@
+"""The agent's part of an attempt: decode, run, and make an outcome of how it ended. The same in the worker and in a
+child."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Agent, Rejected
+from service.config import Settings
+from service.queues.model import Claim
+from service.worker.context import AttemptContext, Backing, SyncContext
+from service.worker.outcome import Outcome, completed, failed
+from service.worker.sync import SyncRunner
+
+
+async def call(agent: Agent, claim: Claim, backing: Backing, settings: Settings, sync: SyncRunner) -> Outcome:
+    """Run the agent to its end. Nothing it raises, SystemExit included, gets further than this; a CancelledError does
+    where the attempt was stopped."""
+    try:
+        context = AttemptContext(claim, _read(claim.metadata), backing, max_event_bytes=settings.max_event_bytes)
+        request = agent.decode(_read(claim.body))
+        if agent.is_async:
+            return completed(await agent(context, request))
+        in_thread = SyncContext(context, asyncio.get_running_loop())
+        return await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
+    except asyncio.CancelledError as error:
+        if backing.stopped():
+            raise
+        return failed(error, claim.failures, settings)
+    except BaseException as error:
+        return failed(error, claim.failures, settings)
+
+
+def _call_sync(agent: Agent, context: SyncContext, request: Any, failures: int, settings: Settings) -> Outcome:
+    """In a thread. What the agent raises stays here: no future can carry StopIteration."""
+    try:
+        return completed(agent(context, request))
+    except BaseException as error:
+        return failed(error, failures, settings)
+
+
+def _read(text: str) -> Any:
+    """JSON of a message; raises Rejected where it came from SQL and is more than Python takes (1e999, deep nests)."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Rejected(f"The message cannot be read: {error}.") from None

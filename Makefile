@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test bench lint format lock clean
+.PHONY: help up test bench faults lint format lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,10 @@ test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
 
 bench: $(VENV)/.bench ## Measure it, and its peers beside it: a few minutes; ARGS=--quick for one
 	@$(BIN)/python -m bench $(ARGS)
+
+MINUTES ?= 2
+faults: $(VENV)/.dev ## Break everything under load, and prove that nothing is lost; MINUTES=30, ARGS=--list
+	@$(BIN)/python -m faults --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

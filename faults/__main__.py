@@ -41,7 +41,7 @@ def main(
     console = Console()
     if listing:
         for kind in FAULTS.values():
-            console.print(f"[bold]{kind.name:28}[/bold]{kind.about}", highlight=False)
+            click.echo(f"{kind.name:28}{kind.about}")
         return
     names = [name.strip() for name in only.split(",")] if only else list(FAULTS)
     if unknown := [name for name in names if name not in FAULTS]:
@@ -70,6 +70,8 @@ async def _run(plan: Plan, console: Console) -> Verdict:
         began = asyncio.get_running_loop().time()
 
         def tell(what: str) -> None:
+            if not console.is_terminal:
+                console.print(f"{asyncio.get_running_loop().time() - began:6.1f} s  {what}", highlight=False)
             progress.update(bar, description=what, completed=asyncio.get_running_loop().time() - began)
 
         return await run(plan, tell)

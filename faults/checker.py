@@ -25,10 +25,10 @@ MESSAGES = """
         m.attempt, m.failures, m.losses, t.thread_id, m.ord
     from treadle.messages m left join treadle.threads t on t.id = m.thread"""
 EVENTS = """
-    select e.message_id::text, e.seq, e.thread_pos, e.type, e.data, e.created_at from treadle.events e
+    select e.message_id::text, e.seq, e.thread_pos, e.type, e.data::text from treadle.events e
     where e.message_id = any($1::uuid[]) order by e.message_id, e.seq"""
 THREAD_EVENTS = """
-    select e.message_id::text, e.seq, e.thread_pos, e.type, e.data from treadle.events e
+    select e.message_id::text, e.seq, e.thread_pos, e.type, e.data::text from treadle.events e
     join treadle.threads t on t.id = e.thread where t.thread_id = $1 order by e.thread_pos"""
 STEPS = """
     select t.thread_id, m.message_id::text, m.ord,

@@ -22,6 +22,10 @@ SILENCE = httpx.Timeout(6.0, connect=2.0)  # three times KEEPALIVE_INTERVAL: aft
 BUSY = {408, 409, 425, 429, 502, 503, 504}  # asks to come back
 THREADS = 60
 BATCH = 10
+CALLS = 64  # under way at once
+MADE_UP = 15  # seconds of load at most, after an outage
+UNANSWERED = 400  # submits, above which no new ones are made: a load, not an avalanche
+READERS = 200
 
 
 class Clients:
@@ -32,10 +36,13 @@ class Clients:
         self._history = history
         self._dice = dice
         self._rate = rate
-        self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None, max_keepalive_connections=40))
+        # Two pools: looking for a free connection takes the longer the more streams are open in the same one.
+        self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=CALLS, max_keepalive_connections=CALLS))
+        self._streams = httpx.AsyncClient(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        self._calls = asyncio.Semaphore(CALLS)
+        self._unanswered = 0
+        self._following = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._count = 0
-        self.stopping = asyncio.Event()  # no more load
         self.leaving = asyncio.Event()  # readers give up
 
     def start(self, what: Coroutine[Any, Any, None]) -> None:
@@ -47,12 +54,14 @@ class Clients:
         """Submit at the rate for so long, from many clients at once, and have a part of it read and cancelled."""
         for n in range(5):
             self.start(self._read_thread(f"thread-{n}"))
-        began = time.monotonic()
-        while (passed := time.monotonic() - began) < seconds:
-            while self._count < passed * self._rate:
-                self._submit_some()
+        began = last = time.monotonic()
+        owed = 0.0
+        while (now := time.monotonic()) - began < seconds:
+            # What an outage held up is made up for, in part.
+            owed, last = min(owed + (now - last) * self._rate, self._rate * MADE_UP), now
+            while owed > 0 and self._unanswered < UNANSWERED:
+                owed -= self._submit_some()
             await asyncio.sleep(0.02)
-        self.stopping.set()
 
     async def settle(self, seconds: float) -> None:
         """Wait until every submit is answered and every reader has read to the end; then stop the others."""
@@ -66,18 +75,20 @@ class Clients:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
+        await self._streams.aclose()
 
     def send(self, agent: str, *, follow: bool = False) -> None:
         """Submit one message to an agent, outside the rate."""
         self.start(self._submit([self._new(agent, None)], follow=follow))
 
-    def _submit_some(self) -> None:
+    def _submit_some(self) -> int:
         roll = self._dice.random()
-        size = BATCH if roll < 0.02 else 1
+        size = BATCH if roll < 0.05 else 1
         thread = f"thread-{self._dice.randrange(THREADS)}"
         sent = [self._new("scribe", thread if self._dice.random() < 0.7 else None) for _ in range(size)]
-        self._count += size
-        self.start(self._submit(sent, follow=self._dice.random() < 0.1, cancel=self._dice.random() < 0.03))
+        follow = self._dice.random() < 0.1 and self._following < READERS
+        self.start(self._submit(sent, follow=follow, cancel=self._dice.random() < 0.03))
+        return size
 
     def _new(self, agent: str, thread_id: str | None) -> Sent:
         key = f"{agent}-{len(self._history.sent)}"
@@ -96,6 +107,7 @@ class Clients:
             for one in sent
         ]
         headers = {"Idempotency-Key": sent[0].key}
+        self._unanswered += len(sent)
         if len(sent) == 1:
             answer = await self._repeat(
                 lambda url: self._client.post(f"{url}/messages", json=bodies[0], headers=headers, timeout=TIMEOUT)
@@ -109,6 +121,7 @@ class Clients:
             accepted = answer["messages"]
         for one, got in zip(sent, accepted, strict=True):
             one.acknowledged, one.message_id = time.time(), got["message_id"]
+        self._unanswered -= len(sent)
         one = sent[0]
         assert one.message_id is not None
         if follow:
@@ -122,7 +135,8 @@ class Clients:
         pause = PAUSE
         while True:
             with contextlib.suppress(httpx.TransportError):
-                answer = await call(self._dice.choice(self._urls))
+                async with self._calls:
+                    answer = await call(self._dice.choice(self._urls))
                 if answer.status_code == 202:
                     return answer.json()
                 if answer.status_code not in BUSY:
@@ -145,7 +159,9 @@ class Clients:
     async def _read_message(self, message_id: str) -> None:
         reading = Reading(message_id, None)
         self._history.readings.append(reading)
+        self._following += 1
         await self._read(f"/messages/{message_id}/stream", reading)
+        self._following -= 1
 
     async def _read_thread(self, thread_id: str) -> None:
         task = asyncio.current_task()
@@ -161,7 +177,7 @@ class Clients:
         while not reading.over and not self.leaving.is_set():
             headers = {"Last-Event-ID": str(reading.events[-1].position)} if reading.events else {}
             with contextlib.suppress(httpx.TransportError, TimeoutError):
-                async with self._client.stream(
+                async with self._streams.stream(
                     "GET", self._dice.choice(self._urls) + path, headers=headers, timeout=SILENCE
                 ) as answer:
                     reading.connections += 1

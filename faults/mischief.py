@@ -19,6 +19,7 @@ from faults.postgres import Cluster
 
 LONGER = WORKER_TIMEOUT + 2  # seconds: a silence for which the living must not be taken for dead
 PICKUP_SECONDS = 30.0
+FAULT_SECONDS = 120.0  # after which a fault is given up
 
 
 class World(msgspec.Struct):
@@ -70,7 +71,10 @@ async def inflict(world: World, name: str) -> None:
     noted = Fault(name, time.time(), lethal=kind.lethal)
     world.history.faults.append(noted)
     try:
-        await kind.run(world)
+        async with asyncio.timeout(FAULT_SECONDS):
+            await kind.run(world)
+    except Exception as error:  # two at once may be in each other's way
+        noted.detail = f"{type(error).__name__}: {error}"
     finally:
         noted.ended = time.time()
 

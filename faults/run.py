@@ -76,8 +76,9 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
         load = asyncio.create_task(clients.run(plan.seconds))
         try:
             await _break_things(world, plan, load, tell)
+            await load
         finally:
-            await asyncio.gather(load, return_exceptions=True)
+            load.cancel()
         tell("mending, and waiting until everything has come to its end")
         await _mend(world)
         memory["at the end"] = max(node.api_kilobytes() for node in nodes)
@@ -114,19 +115,12 @@ async def _break_things(world: World, plan: Plan, load: "asyncio.Task[None]", te
         name = deck.pop() if deck else world.dice.choices(plan.faults, weights)[0]
         tell(name)
         if world.dice.random() < 0.2:  # the next one begins while this one lasts
-            beside.add(asyncio.create_task(_inflict(world, name)))
+            beside.add(asyncio.create_task(inflict(world, name)))
         else:
-            await _inflict(world, name)
+            await inflict(world, name)
         await asyncio.wait({load}, timeout=world.dice.uniform(0, plan.pause))
     if beside:
         await asyncio.wait(beside)
-
-
-async def _inflict(world: World, name: str) -> None:
-    try:
-        await inflict(world, name)
-    except Exception as error:  # two faults at once may be in each other's way
-        world.history.faults[-1].detail = f"{type(error).__name__}: {error}"
 
 
 async def _mend(world: World) -> None:

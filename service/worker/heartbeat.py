@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 STALL_SECONDS = 300.0  # for which the worker's loop may be blocked; then the process ends, for nobody else can mend it
 STALLED = 70  # its exit code
+AGAIN_SECONDS = 0.25  # after a beat that failed
 CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be unknown to the heartbeat
 
 
@@ -81,6 +82,7 @@ class Pulse:
         stalled = 0
         while not self._stopping:
             self._wake.clear()
+            wait = pause
             # Twice in a row: after a SIGSTOP the loop may not have had its turn yet.
             stalled = stalled + 1 if time.monotonic() - self._seen() > STALL_SECONDS else 0
             if stalled == 2:
@@ -95,8 +97,9 @@ class Pulse:
                 self._judge(verdicts)
             except TreadleError as error:
                 log.warning("heartbeat failed", extra={"error": str(error)})
+                wait = min(pause, AGAIN_SECONDS)  # who is cut off for a moment must not be taken for dead
             except Exception:  # a worker that stops beating is taken for dead
                 log.exception("heartbeat failed")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.wait_for(self._wake.wait(), wait)
         await database.close()

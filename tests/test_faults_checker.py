@@ -1,0 +1,135 @@
+"""The checker of the fault suite: it finds what it is there to find."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from loom import Loom
+
+from faults.agents import Note, answer
+from faults.checker import check
+from faults.history import Fault, History, Reading, Seen, Sent
+from service.db.pool import Connection
+
+
+class Kept:
+    """A small run in which every promise was kept: two messages of a thread, each read to its end."""
+
+    def __init__(self, loom: Loom, journal: Path) -> None:
+        self.loom, self.journal = loom, journal
+        self.history = History()
+        self.notes: list[Note] = []
+
+    async def play(self) -> None:
+        for n, key in enumerate(("scribe-0", "scribe-1")):
+            message_id = await self.loom.submit(key, thread_id="t", agent="scribe", metadata={"key": key})
+            (claim,) = await self.loom.claim()
+            await self.loom.append((claim, claim.last_seq + 1, [f"{key}:1:0 "]))
+            await self.loom.finish(claim, result=answer(key, 1), first_seq=claim.last_seq + 2)
+            self.history.sent[key] = Sent(key, "scribe", "t", 1, n, n + 0.5, str(message_id))
+            self.notes += [Note(what, str(message_id), 1, 1, n) for what in ("begin", "end")]
+            data: list[Any] = [
+                {"message": key, "agent": "scribe", "priority": "normal", "thread_id": "t"},
+                {"attempt": 1},
+                {"type": "content", "chunk": f"{key}:1:0 ", "index": 0},
+                {"state": "completed", "result": answer(key, 1), "completed_at": "now"},
+            ]
+            await self.loom.sql.execute(
+                "update treadle.events set data = $2::jsonb where message_id = $1 and type = 'chunk'",
+                message_id,
+                msgspec.json.encode(data[2]).decode(),
+            )
+            types = ("queued", "started", "chunk", "done")
+            seen = [Seen(seq, type, data[seq - 1]) for seq, type in enumerate(types, 1)]
+            self.history.readings.append(Reading(str(message_id), None, seen, 1, True))
+
+    async def wrong(self) -> dict[str, list[str]]:
+        self.journal.write_bytes(b"".join(msgspec.json.encode(note) + b"\n" for note in self.notes))
+        return await check(self.history, self.loom.sql, self.journal)
+
+    @property
+    def first(self) -> Sent:
+        return self.history.sent["scribe-0"]
+
+
+@pytest.fixture
+async def kept(sql: Connection, dsn: str, tmp_path: Path) -> AsyncIterator[Kept]:
+    async with contextlib.AsyncExitStack() as stack:
+        loom = Loom(sql, dsn, stack)
+        await loom.register({"agent": "scribe"})
+        kept = Kept(loom, tmp_path / "journal")
+        await kept.play()
+        yield kept
+
+
+async def test_where_every_promise_was_kept_it_finds_nothing(kept: Kept) -> None:
+    assert await kept.wrong() == {}
+
+
+# In what the clients and agents wrote down
+
+TALES: list[tuple[str, Callable[[Kept], object]]] = [
+    ("no client gets", lambda kept: kept.history.complain("a stream was answered 500")),
+    ("an acknowledged submit", lambda kept: setattr(kept.first, "message_id", "00000000-0000-7000-8000-000000000000")),
+    ("an acknowledged submit", lambda kept: setattr(kept.first, "acknowledged", None)),
+    ("an acknowledged submit", lambda kept: setattr(kept.first, "message_id", kept.history.readings[1].message_id)),
+    ("each message ends", lambda kept: setattr(kept.first, "cancelled", 202)),
+    ("each message ends", lambda kept: setattr(kept.first, "chunks", 2)),
+    ("each message ends", lambda kept: setattr(kept.first, "agent", "exits")),
+    ("one terminal event, and the text", lambda kept: setattr(kept.first, "chunks", 2)),
+    ("a thread goes", lambda kept: setattr(kept.first, "began", 5)),
+    ("a stream is its log", lambda kept: kept.history.readings[0].events.pop(1)),
+    ("a stream is its log", lambda kept: kept.history.readings[0].events.pop()),
+    ("a stream is its log", lambda kept: kept.history.readings[0].events.append(Seen(4, "done", {}))),
+    ("a stream is its log", lambda kept: kept.history.readings[0].events[2].data.update(chunk="other")),
+    ("a stream is its log", lambda kept: kept.history.readings[0].events[3].data.update(result="other")),
+    ("a stream is its log", lambda kept: kept.history.readings.append(Reading(None, "t", [Seen(2, "started", {})]))),
+    ("an attempt runs once", lambda kept: kept.notes.append(kept.notes[0])),
+    ("an attempt runs once", lambda kept: kept.notes.pop()),
+    ("an attempt runs once", lambda kept: kept.notes.append(msgspec.structs.replace(kept.notes[0], attempt=2))),
+]
+
+
+@pytest.mark.parametrize(("promise", "tell"), TALES)
+async def test_it_finds_what_clients_saw_wrong(kept: Kept, promise: str, tell: Callable[[Kept], object]) -> None:
+    tell(kept)
+    assert any(known.startswith(promise) for known in await kept.wrong())
+
+
+# In the database
+
+DAMAGES = [
+    ("an acknowledged submit", "select treadle.delete_thread('t')"),
+    ("a submit that is repeated", "update treadle.messages set metadata = jsonb_build_object('key', 'scribe-0')"),
+    ("everything comes", "select treadle.submit('x', agent => 'scribe')"),
+    (
+        "each message ends",
+        "alter table treadle.messages drop constraint messages_lane; update treadle.messages set state = 'failed', error = 'x' where ord = 1",
+    ),
+    ("each message ends", "update treadle.messages set result = '\"other\"' where ord = 1"),
+    ("each message ends", "update treadle.messages set failures = 1 where ord = 1"),
+    ("one terminal event", "update treadle.events set type = 'done' where type = 'chunk'"),
+    (
+        "one terminal event",
+        "update treadle.events set data = jsonb_set(data, '{chunk}', '\"scribe-0:1:1 \"') where type = 'chunk'",
+    ),
+    ("a thread goes", "update treadle.messages set ord = 11 where ord = 1"),
+    ("a thread goes", "update treadle.events set thread_pos = 9 where thread_pos = 4"),
+    ("nobody who lives", "update treadle.messages set losses = 1 where ord = 1"),
+    ("nothing is violated", "delete from treadle.counters"),
+]
+
+
+@pytest.mark.parametrize(("promise", "damage"), DAMAGES)
+async def test_it_finds_what_is_wrong_in_the_database(kept: Kept, promise: str, damage: str) -> None:
+    await kept.loom.sql.execute(damage)
+    assert any(known.startswith(promise) for known in await kept.wrong())
+
+
+async def test_losses_are_no_wonder_where_workers_were_killed(kept: Kept) -> None:
+    await kept.loom.sql.execute("update treadle.messages set losses = 1, attempt = 2 where ord = 1")
+    kept.history.faults.append(Fault("kill_worker", 0, lethal=True))
+    assert "nobody who lives is reaped" not in await kept.wrong()

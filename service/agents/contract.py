@@ -74,6 +74,18 @@ class Context(Protocol):
         Raises ValueError for a type that the service itself writes and for data of more than MAX_EVENT_BYTES.
         """
 
+    async def step(self, name: str, function: Callable[[], Any]) -> Any:
+        """Run `function` once for this message, however often it is attempted, and return its result.
+
+        The result is in the log (an event `step` with `name` and `result`, which readers see) before this returns: a
+        later attempt, or a redriven life, is given it without running the function again. It must be JSON; it comes
+        back as the type that the function's annotation says, else as plain JSON. `name` (1 to 200 characters) is unique
+        in the message. Steps may run side by side (asyncio.gather). A function that is no coroutine function runs in a
+        thread. What it raises is raised here, and nothing is stored.
+
+        Raises ValueError for a name that is taken and a result of more than MAX_EVENT_BYTES.
+        """
+
     async def history(self, limit: int = 50) -> Sequence[Turn]:
         """The last completed messages of the thread before this one, oldest first; empty without a thread."""
 

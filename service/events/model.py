@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 # What the service itself writes; agents choose other names for theirs.
-RESERVED = frozenset({"queued", "waiting", "started", "retry", "done", "error", "cancelled", "gap"})
+RESERVED = frozenset({"queued", "waiting", "started", "retry", "done", "error", "cancelled", "gap", "step"})
 
 
 class Event(Struct, frozen=True):

@@ -128,6 +128,15 @@ class LeaseStore:
         )
         return [Finished(*row) for row in rows]
 
+    async def steps(self, message_id: UUID) -> dict[str, str]:
+        """The results, as JSON text, of the steps that earlier attempts finished, by name."""
+        rows = await self._database.fetch(
+            "select e.data ->> 'name' as name, (e.data -> 'result')::text as result from treadle.events e"
+            " where e.message_id = $1 and e.type = 'step'",
+            message_id,
+        )
+        return {row["name"]: row["result"] for row in rows}
+
     async def sign_off(self, worker: str) -> None:
         await self._database.fetchval("select treadle.sign_off($1)", worker)
 

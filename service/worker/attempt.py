@@ -14,7 +14,7 @@ from service.config import Settings
 from service.queues.leases import Append, Appended, Finish, Finished
 from service.queues.model import Claim
 from service.worker.call import call
-from service.worker.context import Backing, Turns
+from service.worker.context import Backing, Steps, Turns
 from service.worker.isolation import Isolation, NoProcess
 from service.worker.outbox import Outbox
 from service.worker.outcome import CANCELLED, RELEASED, Outcome, broken, deferred, encode, failed, unknown
@@ -30,11 +30,13 @@ class Tools(msgspec.Struct, frozen=True):
 
     settings: Settings
     registry: Registry
+    steps: Steps
     turns: Turns
     appends: Batcher[Append, Appended]
     finishes: Batcher[Finish, Finished]
     sync: SyncRunner
     isolation: Isolation | None
+    unknown: set[str]  # agents that messages asked for and this worker does not have: each is told of once
 
 
 class Attempt:
@@ -111,6 +113,7 @@ class Attempt:
         """Run the agent to its end, its timeout, or the first reason to stop it; None where the lease is lost."""
         agent = self._tools.registry.get(self.claim.agent)
         if agent is None:
+            self._tell_unknown()
             return unknown(self.claim.agent, self.claim.attempt, self._tools.settings)
         if self._reason is not None:
             return self._interrupted(self._reason)
@@ -140,13 +143,24 @@ class Attempt:
                 await asyncio.wait({task})
         return self._interrupted(self._reason)
 
+    def _tell_unknown(self) -> None:
+        if self.claim.agent not in self._tools.unknown:
+            self._tools.unknown.add(self.claim.agent)
+            log.warning(
+                "this worker has no agent of this name: its messages are put off",
+                extra={"agent": self.claim.agent, "queue": self.claim.queue},
+            )
+
     def _interrupted(self, reason: str | Exception) -> Outcome | None:
         if isinstance(reason, Exception):
             return self._failed(reason)
         return {"cancelled": CANCELLED, "released": RELEASED}.get(reason)
 
     async def _call(self, agent: Agent) -> Outcome:
-        backing = Backing(self._outbox.put, self._tools.turns, self._count, lambda: self._reason is not None)
+        outbox, tools = self._outbox, self._tools
+        backing = Backing(
+            outbox.put, outbox.save, tools.steps, tools.turns, self._count, lambda: self._reason is not None
+        )
         if self._isolation is None:
             self._begin()
             return await call(agent, self.claim, backing, self._tools.settings, self._tools.sync)

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import uvloop
 
@@ -60,7 +61,7 @@ async def _serve(
     if agent is None:  # the modules have changed since the worker read them
         frames.write(writer, frames.Ended(unknown(claim.agent, claim.attempt, settings)))
     else:
-        backing = Backing(link.put, link.turns, link.count, lambda: link.stopped)
+        backing = Backing(link.put, link.save, link.steps, link.turns, link.count, lambda: link.stopped)
         task = asyncio.create_task(call(agent, claim, backing, settings, SyncRunner(1)))
         task.add_done_callback(link.ended)
     while (said := await frames.read(reader, frames.FROM_WORKER)) is not None:
@@ -84,6 +85,12 @@ class _Link:
     async def put(self, event: EventToAppend) -> None:
         await self._ask(frames.Put(event.type, event.data))
 
+    async def save(self, event: EventToAppend) -> None:
+        await self._ask(frames.Put(event.type, event.data, save=True))
+
+    async def steps(self, message_id: UUID) -> dict[str, str]:
+        return (await self._ask(frames.Steps(message_id))).steps
+
     async def turns(self, thread: int, before: int, limit: int) -> Sequence[Turn]:
         return (await self._ask(frames.Turns(thread, before, limit))).turns
 
@@ -106,7 +113,7 @@ class _Link:
         else:
             question.set_exception(RuntimeError(answer.refused))
 
-    async def _ask(self, question: frames.Put | frames.Turns) -> frames.Answer:
+    async def _ask(self, question: frames.Put | frames.Steps | frames.Turns) -> frames.Answer:
         frames.write(self._writer, question)  # first: it may be refused as no JSON
         asked: asyncio.Future[frames.Answer] = self._loop.create_future()
         self._asked.append(asked)

@@ -1,13 +1,14 @@
 """What a worker and an agent's process tell each other: JSON, four bytes before it that say how long it is.
 
-The worker begins with the Claim. The child asks (Put, Turns), and each question is answered with an Answer, in order;
-Count and Ended are told and not answered. The worker may say Stop at any time. After Ended the child waits to be ended.
-What the nursery says of a child is no frame: READY, and at its end an EXIT_CODE.
+The worker begins with the Claim. The child asks (Put, Steps, Turns), and each question is answered with an Answer, in
+order; Count and Ended are told and not answered. The worker may say Stop at any time. After Ended the child waits to be
+ended. What the nursery says of a child is no frame: READY, and at its end an EXIT_CODE.
 """
 
 import asyncio
 import struct
 from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -26,10 +27,17 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, tag_field="frame"):
 
 
 class Put(_Frame, frozen=True):
-    """An event for the log; answered when there is room for more."""
+    """An event for the log; answered when there is room for more, or, to be saved, when it is there."""
 
     type: str
     data: str
+    save: bool = False
+
+
+class Steps(_Frame, frozen=True):
+    """Asks for the steps that a message's earlier attempts finished."""
+
+    message_id: UUID
 
 
 class Turns(_Frame, frozen=True):
@@ -56,6 +64,7 @@ class Answer(_Frame, frozen=True):
     """`refused`: why the question could not be answered."""
 
     turns: list[Turn] = []
+    steps: dict[str, str] = {}
     refused: str | None = None
 
 
@@ -63,7 +72,7 @@ class Stop(_Frame, frozen=True):
     """The attempt is to end."""
 
 
-FromChild: TypeAlias = Put | Turns | Count | Ended
+FromChild: TypeAlias = Put | Steps | Turns | Count | Ended
 FromWorker: TypeAlias = Answer | Stop
 Frame = TypeVar("Frame")
 

@@ -148,10 +148,10 @@ class Child:
         """Do what the child asks until its agent has ended; None where it says nothing more."""
         while (said := await frames.read(self._reader, frames.FROM_CHILD)) is not None:
             match said:
-                case frames.Put(type, data):
-                    await backing.put(EventToAppend(type, data))
+                case frames.Put(type, data, save):
+                    await (backing.save if save else backing.put)(EventToAppend(type, data))
                     frames.write(self._writer, frames.Answer())
-                case frames.Turns():
+                case frames.Steps() | frames.Turns():
                     frames.write(self._writer, await _look_up(said, backing))
                 case frames.Count(counts):
                     backing.count(counts)
@@ -165,8 +165,10 @@ class Child:
         return EXIT_CODE.unpack(code)[0] if code else None
 
 
-async def _look_up(asked: frames.Turns, backing: Backing) -> frames.Answer:
+async def _look_up(asked: frames.Steps | frames.Turns, backing: Backing) -> frames.Answer:
     try:
+        if isinstance(asked, frames.Steps):
+            return frames.Answer(steps=await backing.steps(asked.message_id))
         return frames.Answer(list(await backing.turns(asked.thread, asked.before, asked.limit)))
     except Exception as error:  # of the question: it is the agent's to deal with
         return frames.Answer(refused=f"{type(error).__name__}: {error}")

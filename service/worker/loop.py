@@ -100,11 +100,13 @@ class Worker:
         self._tools = Tools(
             settings,
             registry,
+            self._steps,
             self._turns,
             Batcher(self._append, limit=APPEND_LIMIT, weigh=_weight, again=BUSY_SECONDS),
             Batcher(self._finish, limit=CLAIM_LIMIT, weigh=_weight, again=BUSY_SECONDS),
             self._sync,
             isolation,
+            set(),
         )
 
     @property
@@ -285,6 +287,9 @@ class Worker:
             if answer.status == "queued" and finish.delay is not None:
                 self._janitor.admit_in(finish.delay)
         return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    async def _steps(self, message_id: UUID) -> dict[str, str]:
+        return await self._persist("steps", lambda: self._store.steps(message_id))
 
     async def _turns(self, thread: int, before: int, limit: int) -> list[Turn]:
         return await self._persist("history", lambda: self._threads.turns(thread, before, limit))

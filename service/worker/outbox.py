@@ -38,6 +38,7 @@ class Outbox:
         self._room = asyncio.Event()
         self._room.set()
         self._sender: asyncio.Task[None] | None = None
+        self._awaited: deque[tuple[int, asyncio.Future[None]]] = deque()  # seqs whose append somebody waits for
         self._closed = False
         self._abandoned = False
 
@@ -60,10 +61,21 @@ class Outbox:
             self._room.clear()
             await self._room.wait()
 
+    async def save(self, event: EventToAppend) -> None:
+        """Put an event, and wait until it is in the log. Raises CancelledError once nothing can be written any more."""
+        if self._closed or self._abandoned:
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
+        saved = asyncio.get_running_loop().create_future()
+        self._awaited.append((self._next_seq + len(self._unsent), saved))
+        await self.put(event)
+        await saved
+
     async def close(self) -> tuple[int, list[EventToAppend]]:
         """Take no more; wait for the append in flight; returns what is unsent and the seq of its first."""
         self._closed = True
         self._room.set()
+        self._give_up()
         if self._sender is not None:
             await asyncio.wait({self._sender})
         self._stop = _nobody  # the attempt is over; and neither keeps the other alive
@@ -81,6 +93,10 @@ class Outbox:
                     self._unsent.popleft()
                     self._bytes -= len(event.data)
                 self._next_seq += len(chunk)
+                while self._awaited and self._awaited[0][0] < self._next_seq:
+                    _, saved = self._awaited.popleft()
+                    if not saved.done():
+                        saved.set_result(None)
                 if self._bytes <= HIGH_WATER:
                     self._room.set()
                 if answer.cancel_requested:
@@ -94,7 +110,13 @@ class Outbox:
         self._abandoned = True
         self._unsent.clear()
         self._room.set()
+        self._give_up()
         self._stop(reason)
+
+    def _give_up(self) -> None:
+        """Nobody need wait for an append any more."""
+        while self._awaited:
+            self._awaited.popleft()[1].cancel()
 
     def _chunk(self) -> list[EventToAppend]:
         chunk: list[EventToAppend] = []

@@ -165,3 +165,20 @@ def stays_sync(context: Any, how: str) -> str:
         time.sleep(0.01)
     context.emit(" goodbye")
     return how
+
+
+@agent("steps")
+async def steps(context: Context, file: str) -> list[str]:
+    """Takes five steps and notes each in a file; after the third it waits for a second file."""
+
+    async def step() -> str:
+        with open(file, "a") as notes:  # noqa: ASYNC230
+            notes.write(f"{number} {os.getpid()}\n")
+        return str(number)
+
+    found = []
+    for number in range(5):
+        while number == 3 and not os.path.exists(f"{file}.go"):  # noqa: ASYNC240
+            await asyncio.sleep(0.01)
+        found.append(await context.step(f"step {number}", step))
+    return found

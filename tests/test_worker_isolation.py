@@ -5,18 +5,17 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
 import pytest
 from conftest import until, value
-from workshop import dead_letter, log, look, settled, submit, submit_many, text, types, workers
+from processes import emitted, gone, lose, process_of
+from workshop import dead_letter, log, look, settled, submit, text, types
 
 from service.agents import registry
 from service.config import Settings
@@ -28,7 +27,6 @@ from service.worker.outbox import HIGH_WATER, Outbox
 
 Start = Callable[..., Awaitable[Worker]]
 
-TAKE_AWAY = "select treadle._take_back(array[$1::uuid], 'lost', 'The worker was lost.', 3, treadle.clock())"
 LOST_ONCE = ["queued", "started", "retry", "started"]
 
 
@@ -54,46 +52,8 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
         yield start
 
 
-async def lose(sql: Connection, message: Any, losses: int = 1, **fields: Any) -> UUID:
-    """Submit a message that has been lost before. (The one claimed is this one, for no other waits.)"""
-    waiting = "select count(*) from treadle.messages where state = 'queued' and hold is null"
-    await until(lambda: sql.fetchval(waiting), lambda count: count == 0)
-    async with sql.transaction():
-        [message_id] = await submit_many(sql, [{"message": message, "priority": "high", **fields}])
-        for _ in range(losses):
-            await sql.execute("select treadle.claim('gone', array['default'], 1, 60)")
-            assert await sql.fetchval(TAKE_AWAY, message_id)
-    return message_id
-
-
 async def run(sql: Connection, message: Any, **fields: Any) -> dict[str, Any]:
     return await settled(sql, await lose(sql, message, **fields))
-
-
-async def emitted(sql: Connection, message_id: UUID) -> str:
-    """What its last attempt has emitted, once there is something."""
-    return str(await until(lambda: text(sql, message_id)))
-
-
-async def process_of(sql: Connection, message_id: UUID) -> int:
-    return int((await emitted(sql, message_id)).split()[0])
-
-
-async def gone(*pids: int) -> None:
-    async def alive() -> list[int]:
-        return [pid for pid in pids if _is_alive(pid)]
-
-    await until(alive, lambda found: not found)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # Dead, but not buried by an init that does not care.
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 # The same for the agent
@@ -304,121 +264,3 @@ async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start:
     assert (await settled(sql, message_id))["state"] == "cancelled"
     assert (await text(sql, message_id)).endswith(" goodbye")
     await gone(child)
-
-
-# With the worker as a process
-
-
-class Processes:
-    """Workers as people start them."""
-
-    def __init__(self, settings: Settings, log: Path) -> None:
-        self._log = log.open("ab")
-        self._running: list[subprocess.Popen[bytes]] = []
-        self._environ = {
-            **os.environ,
-            **{
-                name.upper(): f"{getattr(settings, name):g}"
-                for name in ("poll_interval", "heartbeat_interval", "worker_timeout", "retry_base_seconds")
-            },
-            "DATABASE_URL": str(settings.database_url),
-            "AGENTS": "apart",
-            "PYTHONPATH": str(Path(__file__).parent),
-        }
-
-    async def start(self, sql: Connection, **environ: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
-            [sys.executable, "-m", "service.cli", "work"],
-            env={**self._environ, **environ},
-            stdin=subprocess.DEVNULL,
-            stderr=self._log,
-        )
-        self._running.append(process)
-        await until(lambda: workers(sql), lambda ids: any(f":{process.pid}:" in worker for worker in ids))
-        return process
-
-    def end(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
-        self._log.close()
-
-
-@pytest.fixture
-def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
-    processes = Processes(settings, tmp_path / "log")
-    yield processes
-    processes.end()
-
-
-async def ended(process: subprocess.Popen[bytes]) -> int:
-    async def code() -> int | None:
-        return process.poll()
-
-    return int(await until(code, lambda found: found is not None))
-
-
-async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
-    sql: Connection, processes: Processes, tmp_path: Path
-) -> None:
-    first = await processes.start(sql)
-    door = tmp_path / "door"
-    neighbours = await submit_many(sql, [{"message": str(door), "agent": "stays"}] * 5)
-    for neighbour in neighbours:
-        await emitted(sql, neighbour)
-    [poison] = await submit_many(sql, [{"message": "exit", "agent": "dies"}])
-    assert await ended(first) == 3
-    second = await processes.start(sql)
-    message = await settled(sql, poison)
-    assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
-    assert (await dead_letter(sql, poison))["reason"] == "The agent's process ended with exit code 3."
-    door.touch()
-    for neighbour in neighbours:
-        message = await settled(sql, neighbour)
-        assert (message["state"], message["failures"], message["losses"]) == ("completed", 0, 1)
-        assert message["attempt"] == 2
-    assert second.poll() is None
-
-
-async def test_a_killed_worker_takes_its_children_with_it(sql: Connection, processes: Processes) -> None:
-    worker = await processes.start(sql)
-    pids = set()
-    for how in ("listens", "blocks", "computes"):
-        pids |= set(map(int, (await emitted(sql, await lose(sql, how, agent="stays"))).split()))
-    assert len(pids) == 4  # three children of one nursery
-    worker.kill()
-    await gone(*pids)
-
-
-async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, processes: Processes) -> None:
-    worker = await processes.start(sql, SHUTDOWN_GRACE="0.1")
-    ids = [await lose(sql, how, agent="stays", max_attempts=1) for how in ("listens", "blocks")]
-    children = [await process_of(sql, message_id) for message_id in ids]
-    worker.terminate()
-    assert await ended(worker) == 0
-    await gone(*children)
-    for message_id in ids:
-        message = await look(sql, message_id)
-        assert (message["state"], message["attempt"]) == ("queued", 2)
-        assert (message["failures"], message["losses"]) == (0, 1)
-        assert (await log(sql, message_id))[-1].data["error"] == "The worker was stopped."
-        assert (await types(sql, message_id)).count("chunk") == (2 if message_id == ids[0] else 1)
-
-
-async def test_children_let_their_worker_say_when_to_stop(
-    sql: Connection, processes: Processes, tmp_path: Path
-) -> None:
-    """Ctrl-C and a service manager signal every process of a group."""
-    worker = await processes.start(sql, SHUTDOWN_GRACE="1000")
-    door = tmp_path / "door"
-    message_id = await lose(sql, str(door), agent="stays")
-    child, nursery = map(int, (await emitted(sql, message_id)).split())
-    for pid in (child, nursery):
-        os.kill(pid, signal.SIGINT)
-        os.kill(pid, signal.SIGTERM)
-    worker.terminate()
-    door.touch()
-    message = await settled(sql, message_id)
-    assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
-    assert await ended(worker) == 0
-    await gone(child, nursery)

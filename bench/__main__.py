@@ -86,7 +86,7 @@ async def _measure(names: list[str], console: Console, *, quick: bool, profile: 
                 try:
                     await CASES[name](stage)
                 except Exception as error:  # the other cases are worth having all the same
-                    found.failed.append(f"{name}: {error or type(error).__name__}")
+                    found.failed.append(f"{name}: {str(error) or type(error).__name__}")
                 found.took[name] = round(time.monotonic() - began, 1)
                 stage.end()
     found.machine["load_average_after"] = list(os.getloadavg())

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,21 @@ class Child:
         self.kind = kind
         self.process = process
         self._log = log
+        self._told = False  # whether its end is no news: it was stopped
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     def check(self) -> None:
-        """Raises BenchError when it has ended."""
-        if self.process.returncode is not None:
-            words = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise BenchError(f"{self.kind} ended with {self.process.returncode}: {' | '.join(words)}")
+        """Raises BenchError when it has ended by itself."""
+        if self.process.returncode is not None and not self._told:
+            words = " | ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
+            end = f"The {self.kind} process (pid {self.pid}) ended with {_described(self.process.returncode)}"
+            raise BenchError(f"{end}: {words}" if words else f"{end}.")
 
     async def stop(self) -> None:
+        self._told = True
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.terminate()
@@ -56,7 +60,14 @@ class Child:
 
 
 class Client(Child):
-    """A load generator or a peer: prepares, says `ready`, waits for `go`, works, answers with JSON (clients.script)."""
+    """A load generator or a peer: prepares, says `ready`, waits for `go`, works, answers with JSON (clients.script).
+
+    While it is waited for, the `services` it may need must live, too.
+    """
+
+    def __init__(self, kind: str, process: Process, log: Path, services: Sequence[Child]) -> None:
+        super().__init__(kind, process, log)
+        self._services = services
 
     async def ready(self, seconds: float = START_SECONDS) -> None:
         await self._line(seconds)
@@ -69,10 +80,22 @@ class Client(Child):
 
     async def _line(self, seconds: float) -> bytes:
         assert self.process.stdout is not None
+        for child in self._services:
+            child.check()
+        reading = asyncio.create_task(self.process.stdout.readline())
+        ends = [
+            asyncio.create_task(child.process.wait()) for child in self._services if child.process.returncode is None
+        ]
         try:
-            line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
-        except TimeoutError:
-            raise BenchError(f"{self.kind} did not answer within {seconds:g} seconds.") from None
+            await asyncio.wait({reading, *ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                for child in self._services:
+                    child.check()
+                raise BenchError(f"The {self.kind} process did not answer within {seconds:g} seconds.")
+            line = reading.result()
+        finally:
+            for task in (reading, *ends):
+                task.cancel()
         if not line:
             await asyncio.wait_for(self.process.wait(), 5)
             self.check()
@@ -88,6 +111,7 @@ class Crew:
         self._name = dsn.rpartition("/")[2]
         self._lifeline, self._held = os.pipe()
         self._children: list[Child] = []
+        self._services: list[Child] = []  # those of them that must live as long as something is measured
 
     @property
     def pids(self) -> dict[str, list[int]]:
@@ -98,14 +122,22 @@ class Crew:
                 found.setdefault(child.kind, []).append(child.pid)
         return found
 
+    def check(self) -> None:
+        """Raises BenchError when an API or a worker has ended by itself."""
+        for child in self._services:
+            child.check()
+
     async def api(self) -> tuple[Child, int]:
         """Start an API; returns it and its port."""
         port = _free_port()
         child = await self._service("api", "serve", {"PORT": str(port)})
-        async with asyncio.timeout(START_SECONDS):
-            while not await asyncio.to_thread(address.answers, "127.0.0.1", port):
-                child.check()
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not await asyncio.to_thread(address.answers, "127.0.0.1", port):
+                    child.check()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise BenchError(f"The api process did not answer within {START_SECONDS:g} seconds.") from None
         return child, port
 
     async def worker(self, settings: Mapping[str, str]) -> Child:
@@ -115,7 +147,7 @@ class Crew:
     async def client(self, module: str, config: Any, *, kind: str = "load") -> Client:
         """Start `python -m module` and hand it its configuration."""
         process, log = await self._spawn(kind, ("-m", module), {}, stdin=PIPE, stdout=PIPE)
-        client = Client(kind, process, log)
+        client = Client(kind, process, log, self._services)
         self._children.append(client)
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(config) + b"\n")
@@ -140,6 +172,7 @@ class Crew:
         process, log = await self._spawn(kind, ("-m", "service.cli", command), environment | dict(settings))
         child = Child(kind, process, log)
         self._children.append(child)
+        self._services.append(child)
         return child
 
     async def _spawn(
@@ -165,6 +198,10 @@ class Crew:
                 limit=LINE_LIMIT,
             )
         return process, log
+
+
+def _described(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _free_port() -> int:

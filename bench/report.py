@@ -32,6 +32,7 @@ PACKAGES = (
 
 
 COST = re.compile("cpu_|wal|commits|round_trips|others")
+QUICK = " (a quick run is too small to tell)"
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ def show(report: Report, console: Console) -> None:
         console.print(_profile(title, statements))
     judged = [verdict for verdict in report.targets if verdict.value is not None]
     if judged:
-        console.print(_verdicts(judged))
+        console.print(_verdicts(judged, quick=report.quick))
     for skipped in report.skipped:
         console.print(f"[yellow]skipped[/]: {skipped}")
     for failed in report.failed:
@@ -133,8 +134,15 @@ def _table(title: str, rows: Sequence[Row], wanted: Callable[[str], Any], *, sho
     return table
 
 
-def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    table = Table("target", "", title="\nReach", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+def _verdicts(verdicts: Sequence[Verdict], *, quick: bool) -> Table:
+    table = Table(
+        "target",
+        "",
+        title=f"\nReach{QUICK if quick else ''}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("measured", justify="right")
     table.add_column("wanted", justify="right")
     for verdict in verdicts:

@@ -41,7 +41,6 @@ class Base:
             seconds=30,
             what="the worker's start",
             pause=0.1,
-            watch=child,
         )
         return child
 
@@ -51,16 +50,13 @@ class Base:
         await client.ready(seconds)
         return client
 
-    async def until(
-        self, question: str, *args: Any, seconds: float, what: str, pause: float = 0.05, watch: Child | None = None
-    ) -> None:
-        """Ask until the answer is true; raises BenchError after `seconds`, or when `watch` has ended."""
+    async def until(self, question: str, *args: Any, seconds: float, what: str, pause: float = 0.05) -> None:
+        """Ask until the answer is true; raises BenchError after `seconds`, or when an API or a worker has ended."""
         deadline = time.monotonic() + seconds
         while not await self.sql.fetchval(question, *args):
+            self.crew.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"Waiting for {what} took longer than {seconds:g} seconds.")
-            if watch is not None:
-                watch.check()
             await asyncio.sleep(pause)
 
 
@@ -125,6 +121,9 @@ class Stage:
             yield Base(name, sql, self.server.dsn(name), crew, self.server)
             if self._profile:
                 self.report.profiles[name] = await meter.profile(sql)
+        except Exception:
+            crew.check()  # a process that died explains whatever else went wrong
+            raise
         finally:
             await crew.close()
             await sql.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def main(
         raise click.BadParameter(f"there is no fault {unknown[0]!r}; --list shows all.", param_hint="--only")
     chosen = random.randrange(2**32) if seed is None else seed
     console.print(f"seed {chosen}", highlight=False)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # hundreds of connections, each twice through a proxy
     plan = Plan(chosen, minutes * 60, rate, names, pause, keep=keep)
     try:
         verdict = uvloop.run(_run(plan, console))

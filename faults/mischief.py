@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import httpx
 import msgspec
 
 from faults.history import Fault, History, Recovery
@@ -106,8 +107,10 @@ async def stop_worker(world: World) -> None:
 @fault()
 async def kill_api(world: World) -> None:
     """kill -9 of an API; its readers go on at another."""
-    if (pid := world.child("serve")) is not None:
+    node = world.node()
+    for pid in node.children("serve"):
         signal_to(pid, signal.SIGKILL)
+    await _resumed(world, node)
 
 
 @fault(weight=2, lethal=True)
@@ -269,18 +272,17 @@ async def bad_readers(world: World) -> None:
         return
     port = node.door.port
     idle = []
-    with contextlib.suppress(OSError):
-        for n in range(500):
+    for n in range(500):
+        with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             path = f"/messages/{done[n % len(done)]}/stream" if n % 2 else "/threads/thread-0/stream"
             writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
             if n < 20:
                 idle.append(writer)
             else:
+                await writer.drain()
                 writer.transport.abort()
-            if n % 50 == 0:
-                await asyncio.sleep(0)
-        await asyncio.sleep(2)
+    await asyncio.sleep(2)
     for writer in idle:
         writer.transport.abort()
 
@@ -324,6 +326,29 @@ async def _frozen(world: World, seconds: float) -> None:
     finally:
         for proxy in node.databases:
             proxy.thaw()
+
+
+async def _resumed(world: World, away: Node) -> None:
+    """Note how long until another API goes on with a stream."""
+    seen = [reading for reading in world.history.readings if reading.message_id and len(reading.events) > 1]
+    others = [node for node in world.nodes if node is not away]
+    if seen and others:
+        reading = seen[-1]
+        since = time.time()
+        with contextlib.suppress(httpx.TransportError):
+            async with (
+                httpx.AsyncClient(timeout=5) as client,
+                client.stream(
+                    "GET",
+                    f"{world.dice.choice(others).url}/messages/{reading.message_id}/stream",
+                    headers={"Last-Event-ID": "1"},
+                ) as answer,
+            ):
+                async for _ in answer.aiter_lines():
+                    world.history.recoveries.append(
+                        Recovery("API killed to a stream going on elsewhere", time.time() - since)
+                    )
+                    return
 
 
 async def _comes_back(world: World, what: str, since: float) -> None:

@@ -3,6 +3,7 @@
 They are read once, in `cli`, into one frozen Struct that is handed down. Names are the environment's in lower case.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -16,6 +17,22 @@ from service.errors import ConfigError
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
+
+# What msgspec says of a value that does not fit, for people: patterns and what to say instead.
+WORDS = (
+    (r"`str` matching regex .*", "names of up to 40 letters a to z, digits and _, a letter first"),
+    (r"`array` of length >= 1", "at least one name"),
+    (r"`int`", "a whole number"),
+    (r"`float`", "a number"),
+    (r"`str`", "a text"),
+    (r"`bool`", "yes or no"),
+    (r"`array`", "a list"),
+    (r"`object`", "a mapping"),
+    (r"`null`", "nothing"),
+    (r" >= (\d+)(\.0)?$", r", at least \1"),
+    (r" <= (\d+)(\.0)?$", r", at most \1"),
+    (r" > (\d+)(\.0)?$", r" above \1"),
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +95,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         name = path.rstrip("`").partition("[")[0]
         if choices := get_args(get_type_hints(Settings)[name]):
             reason = reason.replace("Invalid enum value", f"Expected one of {', '.join(map(str, choices))}, got")
+        for pattern, words in WORDS:
+            reason = re.sub(pattern, words, reason)
         raise ConfigError(f"{name.upper()}: {reason}.") from None
     if settings.worker_timeout < 2 * settings.heartbeat_interval:
         raise ConfigError("WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, else the living look dead.")

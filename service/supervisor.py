@@ -41,8 +41,8 @@ def run(
     environ: Mapping[str, str],
     announce: Callable[[str], None],
     commands: Mapping[str, Sequence[str]] = COMMANDS,
-) -> int:
-    """Run everything until Ctrl-C or SIGTERM (a second one does not wait); returns the exit code.
+) -> None:
+    """Run everything until Ctrl-C or SIGTERM (a second one does not wait); raises TreadleError where it cannot.
 
     `announce` gets what people should read, `commands` says how to start each kind of child: migrate, serve, work.
     """
@@ -52,13 +52,8 @@ def run(
         with _opened(home / "supervisor.lock") as own, _opened(home / "children.lock") as shared:
             _claim(own, home)
             asyncio.run(_Supervisor(settings, environ, announce, commands, shared).run())
-    except TreadleError as error:
-        announce(str(error))
-        return 1
     except OSError as error:
-        announce(f"Treadle cannot run: {error}")
-        return 1
-    return 0
+        raise TreadleError(f"Treadle cannot run: {error}.") from error
 
 
 class _Supervisor:

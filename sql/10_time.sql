@@ -13,7 +13,8 @@ comment on function treadle.clock is 'Now, by the database''s clock, moved by th
 
 create or replace function treadle.uuid_at(at timestamptz) returns uuid
 language sql immutable parallel safe as $$
-    select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+    -- 48 bits: from 1970 to 10889; what lies before or after is taken for these.
+    select (lpad(to_hex(least(greatest(extract(epoch from at) * 1000, 0), 281474976710655)::bigint), 12, '0') || '00000000000000000000')::uuid
 $$;
 comment on function treadle.uuid_at is 'The smallest id that a message of that time can have';
 

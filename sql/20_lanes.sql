@@ -22,6 +22,16 @@ language sql volatile as $$
     select nextval(('pgmq.q_' || queue || '_' || lane || '_msg_id_seq')::regclass)
 $$;
 
+-- One creates queues and weaves at a time, and none by an old snapshot, in which the queues of others are missing: by writing a row that
+-- all of them write, a transaction that began before another's end is refused (40001, try again).
+create or replace function treadle._weave_alone() returns void
+language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(hashtext('treadle.create_queue'));
+    insert into treadle.meta (name, value) values ('woven', 'yes')
+        on conflict (name) do update set value = excluded.value;
+end $$;
+
 create or replace function treadle.create_queue(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -34,7 +44,7 @@ begin
     if exists (select from treadle.queues q where q.queue = name) then
         return;
     end if;
-    perform pg_advisory_xact_lock(hashtext('treadle.create_queue'));
+    perform treadle._weave_alone();
     if exists (select from treadle.queues q where q.queue = name) then  -- by now
         return;
     end if;
@@ -72,7 +82,7 @@ declare
     c_visible constant text := '(q.vt <= at) is true and q.msg_id >= coalesce((select w.low from treadle.low_water w where w.name = {name}), 0)';
     c_by_key constant text := 'set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off';
 begin
-    perform pg_advisory_xact_lock(hashtext('treadle.create_queue'));  -- so that no queue is left out
+    perform treadle._weave_alone();  -- so that no queue is left out
     insert into treadle.low_water (name)
         select 'counters' union all select 'leases'
         union all select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l

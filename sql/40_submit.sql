@@ -9,9 +9,9 @@
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
 -- "max_attempts"?, "timeout_seconds"?, "aside"?}, ...]. An id that is already there is not written again: the answer is its
--- present state. With `patient` false, messages of threads that others hold locked (or are just making) come back as 'busy', unwritten; with a
--- `lock_timeout`, a wait longer than that raises lock_not_available (55P03). Where one of several threads is deleted at the
--- same moment, a patient call raises serialization_failure (40001): nothing is written, try again.
+-- present state, however full the queue is by now. With `patient` false, messages of threads that others hold locked (or are just
+-- making) come back as 'busy', unwritten; with a `lock_timeout`, a wait longer than that raises lock_not_available (55P03). Where one
+-- of several threads is deleted at the same moment, a patient call raises serialization_failure (40001): nothing is written, try again.
 
 -- Stable, for only then its text is planned into the query that calls it.
 create or replace function treadle._submission_problem(x jsonb) returns text
@@ -43,10 +43,15 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set plan
 declare
     p_tenant constant text := submit_many.tenant;
     v_now constant timestamptz := treadle.clock();
+    v_latest constant uuid := treadle.uuid_at(greatest(v_now, clock_timestamp()) + interval '1 day');
+    v_patience constant text := current_setting('lock_timeout');  -- the caller's own
     v_default text;
     v_problem text;
-    v_queue record;
-    v_lock_timeout text;
+    v_queued jsonb;          -- how many by queue
+    v_full text;
+    v_lock_timeout text;     -- ours
+    v_given uuid[];
+    v_odd uuid;
     v_known uuid[];          -- already there: a repeated submit
     v_wanted text[];         -- threads
     v_new text[];            -- those that are not there yet
@@ -68,6 +73,7 @@ declare
     v_positions bigint[];
     v_places bigint[];
 begin
+    patient := coalesce(patient, true);
     if lock_timeout is not null then
         perform set_config('lock_timeout', submit_many.lock_timeout, true);
     end if;
@@ -93,22 +99,30 @@ begin
     if v_problem is not null then
         raise exception using errcode = 'TR422', message = v_problem;
     end if;
+    -- What is of another kind, or of a time far ahead, would lie in no partition and never be purged.
+    v_given := array(select (x ->> 'message_id')::uuid from jsonb_array_elements(messages) x);
+    select u into v_odd from unnest(v_given) u where get_byte(uuid_send(u), 6) not between 112 and 127 or u >= v_latest limit 1;
+    if v_odd is not null then
+        raise exception using errcode = 'TR422', message = format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', v_odd);
+    end if;
     if max_queue_size is not null then
-        for v_queue in
-            select a.queue, count(*) as arriving from jsonb_array_elements(messages) x
-            join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default) group by a.queue
-        loop
-            if v_queue.arriving + (select coalesce(sum(c.queued), 0) from treadle.queue_counts c where c.queue = v_queue.queue) > max_queue_size then
-                raise exception using errcode = 'TR429', message =
-                    format('The queue %L is full: it holds at most %s messages.', v_queue.queue, max_queue_size);
-            end if;
-        end loop;
+        -- Counted before we look at what is known, so that nothing is counted that we then take for new. And in the table: whoever
+        -- replaces the view of it keeps it locked for a while.
+        select coalesce(jsonb_object_agg(c.queue, c.queued), '{}') into v_queued
+            from (select c.queue, sum(c.queued) as queued from treadle.counters c where c.id >= treadle._mark('counters') group by c.queue) c;
+    end if;
+    select array_agg(m.message_id) into v_known from treadle.messages m where m.message_id = any(v_given);
+    if max_queue_size is not null then
+        select a.queue into v_full from jsonb_array_elements(messages) x
+            join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
+            where v_known is null or not (x ->> 'message_id')::uuid = any(v_known)
+            group by a.queue having count(*) + coalesce((v_queued ->> a.queue)::bigint, 0) > max_queue_size limit 1;
+        if v_full is not null then
+            raise exception using errcode = 'TR429', message = format('The queue %L is full: it holds at most %s messages.', v_full, max_queue_size);
+        end if;
     end if;
 
     perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
-    select array_agg(m.message_id) into v_known from treadle.messages m
-        where m.message_id in (select (x ->> 'message_id')::uuid from jsonb_array_elements(messages) x);
-
     if exists (select from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null) then
         select array_agg(distinct x ->> 'thread_id') into v_wanted from jsonb_array_elements(messages) x
             where v_known is null or not (x ->> 'message_id')::uuid = any(v_known);
@@ -120,6 +134,8 @@ begin
             if v_new is not null and patient then
                 insert into treadle.threads (tenant, thread_id, created_at, last_activity)
                     select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
+                select min(t.id) into v_first  -- again, for who made one of them meanwhile may have made it long ago
+                    from unnest(v_wanted) w join treadle.threads t on t.tenant = p_tenant and t.thread_id = w;
             elsif v_new is not null then
                 begin  -- somebody may be making one of them in a transaction that goes on: after a moment, all new ones are busy
                     v_lock_timeout := current_setting('lock_timeout');
@@ -264,6 +280,9 @@ begin
         left join treadle.messages m on m.message_id = case when e.k is null or v_threads is not null then (e.x ->> 'message_id')::uuid end
         left join depth d on d.queue = coalesce(m.queue, v_queues[e.k]) and d.rank = coalesce(m.rank, v_ranks[e.k])
         order by e.o;
+    if lock_timeout is not null then
+        perform set_config('lock_timeout', v_patience, true);
+    end if;
 end $$;
 comment on function treadle.submit_many is 'Submit an array of messages, all or nothing, in the order given';
 
@@ -295,7 +314,7 @@ comment on function treadle.submit(text, text, text, text, jsonb, double precisi
 -- A call that finds the first one still under way waits two seconds for it, then fails with lock_not_available (55P03).
 create or replace function treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text default 'default',
     max_queue_size integer default null, out answer jsonb, out repeated boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
     p_key constant text := submit_once.key;
@@ -304,7 +323,6 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_hash bytea;
 begin
-    perform set_config('lock_timeout', '2s', true);
     insert into treadle.idempotency as i (tenant, key, request_hash, created_at) values (p_tenant, p_key, p_hash, v_now)
         on conflict (tenant, key) do update set request_hash = excluded.request_hash, answer = null, created_at = v_now
             where i.created_at < v_now - interval '24 hours';
@@ -316,7 +334,7 @@ begin
         end if;
         return;
     end if;
-    select jsonb_agg(to_jsonb(s) order by s.n) into answer
+    select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]') into answer
         from treadle.submit_many(messages, p_tenant, max_queue_size => max_queue_size) s;
     update treadle.idempotency i set answer = submit_once.answer where i.tenant = p_tenant and i.key = p_key;
 end $$;

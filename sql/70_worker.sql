@@ -93,19 +93,21 @@ end $$;
 comment on function treadle.append is 'Append events to messages under lease, numbered by the holder; repeatable';
 
 -- Settle messages that are not finished by their holder: lost with their worker, or released because nobody holds them in truth.
-create or replace function treadle._take_back(ids uuid[], outcome text, reason text, max_losses integer, at timestamptz)
+-- What was chosen may be finished, another's or pushed on by the time it is locked: only leases that stand as they did are taken.
+create or replace function treadle._take_back(chosen treadle.leases[], outcome text, reason text, max_losses integer, at timestamptz)
 returns setof uuid language plpgsql as $$
 declare
     v_threads bigint[];
     v_ids uuid[];
 begin
     select array_agg(t.id) into v_threads from (
-        select t.id from treadle.threads t where t.id in (select l.thread from treadle.leases l where l.message_id = any(ids))
+        select t.id from treadle.threads t where t.id in (select c.thread from unnest(chosen) c)
         order by t.id for no key update skip locked) t;
     select array_agg(l.message_id) into v_ids from (
-        select l.message_id from treadle.leases l
-        where l.message_id = any(ids) and (l.thread is null or l.thread = any(v_threads))
-        order by l.message_id for update skip locked) l;
+        select l.message_id from unnest(chosen) c
+        join treadle.leases l on l.message_id = c.message_id and l.lease = c.lease and l.expires_at = c.expires_at
+        where l.thread is null or l.thread = any(v_threads)
+        order by l.message_id for update of l skip locked) l;
     if v_ids is not null then
         return query select s.message_id from treadle._settle(v_ids, array_fill(outcome, array[cardinality(v_ids)]), null,
             array_fill(reason, array[cardinality(v_ids)]), null, null, null, null, null, null, null, null, null, max_losses, at) s;
@@ -122,16 +124,16 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set plan
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
-    v_orphans uuid[];
+    v_orphans treadle.leases[];
     v_expiring uuid[];
     v record;
 begin
     insert into treadle.workers as w (worker_id, host, pid, queues, concurrency, in_flight, started_at, heartbeat_at, beating_since, server_started)
         values (worker, host, pid, queues, concurrency, cardinality(ids), heartbeat.started_at, v_now, v_now, heartbeat.server_started)
         on conflict (worker_id) do update set queues = excluded.queues, concurrency = excluded.concurrency, in_flight = excluded.in_flight,
-            heartbeat_at = v_now, server_started = excluded.server_started,
+            heartbeat_at = v_now, server_started = excluded.server_started, suspected_at = null,
             beating_since = case when w.heartbeat_at < v_now - interval_seconds * 2 * interval '1 second' then v_now else w.beating_since end;
-    select array_agg(l.message_id) into v_orphans from treadle.leases l
+    select array_agg(l) into v_orphans from treadle.leases l
         where l.id >= treadle._mark('leases') and l.worker_id = worker and l.claimed_at < v_now - grace_seconds * interval '1 second'
             and not exists (select from unnest(ids, leases) g (id, lease) where g.id = l.message_id and g.lease = l.lease);
     if v_orphans is not null then

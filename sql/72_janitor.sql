@@ -4,9 +4,10 @@
 -- time. (sweep is with the lanes, in 20_lanes.sql, vacuum_health in 75_watch.sql.)
 
 -- Reap: take the messages of dead workers back, a loss charged. A worker is dead when
---   its listener's lock is free, on the very server it was taken on, and its heartbeat is older than 1.5 intervals; or
---   its heartbeat is older than worker_timeout, and the janitor itself has beaten without a gap for as long: then the silence is
---   the worker's and not the database's.
+--   its listener's lock was found free, on the very server it was taken on, and is free still 1.25 intervals later without a beat in
+--   between: a connection that is cut is no death yet; or
+--   its heartbeat is older than worker_timeout, and the janitor itself has beaten without a gap for as long, up to now: then the silence
+--   is the worker's and not the database's.
 -- The same goes for leases of workers nobody knows, and for leases whose visibility timeout no heartbeat pushed on.
 create or replace function treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer default 1000)
 returns table (message_id uuid, worker text)
@@ -16,33 +17,38 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_server constant timestamptz := pg_postmaster_start_time();
     v_steady boolean := exists (select from treadle.workers w
-        where w.worker_id = janitor and w.beating_since <= v_now - worker_timeout * interval '1 second');
+        where w.worker_id = janitor and w.beating_since <= v_now - worker_timeout * interval '1 second'
+            and w.heartbeat_at >= v_now - interval_seconds * 2 * interval '1 second');
     v_low constant bigint := treadle._mark('leases');
     v_worker text;
-    v_ids uuid[];
+    v_chosen treadle.leases[];
 begin
+    update treadle.workers w set suspected_at = v_now where w.worker_id in (
+        select w.worker_id from treadle.workers w
+        where w.worker_id <> janitor and w.suspected_at is null and w.server_started = v_server
+            and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))
+        order by w.worker_id for update of w skip locked);
+    -- Its row is held meanwhile: a worker that beats just now is left alone, and one that comes back waits for the verdict.
     for v_worker in
         select w.worker_id from treadle.workers w
         where w.worker_id <> janitor and (
             (v_steady and w.heartbeat_at < v_now - worker_timeout * interval '1 second')
-            or (w.server_started = v_server and w.heartbeat_at < v_now - interval_seconds * 1.5 * interval '1 second'
+            or (w.server_started = v_server and w.suspected_at <= v_now - interval_seconds * 1.25 * interval '1 second'
                 and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))))
-        order by w.worker_id
+        order by w.worker_id for update of w skip locked
     loop
-        select array_agg(l.message_id) into v_ids from (select l.message_id from treadle.leases l where l.id >= v_low and l.worker_id = v_worker limit quantity) l;
-        return query select t, v_worker from treadle._take_back(v_ids, 'lost', 'The worker was lost.', max_losses, v_now) t;
+        v_chosen := array(select l from treadle.leases l where l.id >= v_low and l.worker_id = v_worker limit quantity);
+        return query select t, v_worker from treadle._take_back(v_chosen, 'lost', 'The worker was lost.', max_losses, v_now) t;
         delete from treadle.workers w where w.worker_id = v_worker and not exists (select from treadle.leases l where l.id >= v_low and l.worker_id = v_worker);
     end loop;
     if v_steady then
-        select array_agg(l.message_id) into v_ids from (
-            select l.message_id from treadle.leases l
+        v_chosen := array(
+            select l from treadle.leases l
             where l.id >= v_low and (l.expires_at < v_now
                 or (l.claimed_at < v_now - worker_timeout * interval '1 second'
                     and not exists (select from treadle.workers w where w.worker_id = l.worker_id)))
-            limit quantity) l;
-        if v_ids is not null then
-            return query select t, null::text from treadle._take_back(v_ids, 'lost', 'The worker was lost.', max_losses, v_now) t;
-        end if;
+            limit quantity);
+        return query select t, null::text from treadle._take_back(v_chosen, 'lost', 'The worker was lost.', max_losses, v_now) t;
     end if;
 end $$;
 comment on function treadle.reap is 'Take the messages of dead workers back, a loss charged';
@@ -178,8 +184,9 @@ create or replace function treadle.purge(retention_hours double precision, dead_
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_until constant timestamptz := v_now - retention_hours * interval '1 hour';
-    v_dead_until constant timestamptz := v_now - dead_letter_hours * interval '1 hour';
+    c_ever constant double precision := 8766000;  -- a thousand years; timestamps end
+    v_until constant timestamptz := v_now - least(retention_hours, c_ever) * interval '1 hour';
+    v_dead_until constant timestamptz := v_now - least(dead_letter_hours, c_ever) * interval '1 hour';
     v_ids uuid[];
     v_thread bigint;
 begin

@@ -100,7 +100,9 @@ comment on view treadle.worker_overview is 'Workers that have neither signed off
 
 -- The messages that wait, in the order they will be claimed as far as that is known: lanes first, then what is held.
 create or replace function treadle.waiting(quantity integer default 100) returns table (message_id uuid)
-language plpgsql stable rows 100 security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+language plpgsql stable rows 100 security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+    -- A plan made while the table was small is kept: never one that reads all of it.
+    set enable_hashjoin = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

@@ -1,4 +1,4 @@
--- Who may do what. Nothing is open to PUBLIC. The role treadle_app may walk through every door (the functions, which run with
+-- Who may do what. Nothing of ours is open to PUBLIC. The role treadle_app may walk through every door (the functions, which run with
 -- their owner's rights) and look at everything; it can write no table. Give it to whoever submits or looks: grant treadle_app to alice.
 
 do $$
@@ -13,7 +13,13 @@ exception
             'The role treadle_app does not exist and this user may not create roles: ask an administrator for "create role treadle_app nologin".';
 end $$;
 
-revoke execute on all functions in schema treadle from public;
 grant usage on schema treadle, pgmq to treadle_app;
 grant select on all tables in schema treadle to treadle_app;
-grant execute on all functions in schema treadle to treadle_app;
+
+do $$
+declare
+    v_ours constant text := (select string_agg(f, ', ') from treadle.meta m, unnest(m.value::text[]) f where m.name = 'manifest');
+begin
+    execute format('revoke execute on function %s from public', v_ours);
+    execute format('grant execute on function %s to treadle_app', v_ours);
+end $$;

@@ -55,6 +55,22 @@ COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
 COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; compared with MAX_LOSSES';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
+CREATE TABLE treadle.leases (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    lease uuid NOT NULL,
+    worker_id text NOT NULL,
+    thread bigint,
+    last_seq integer NOT NULL,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    id bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
+COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
+COMMENT ON COLUMN treadle.leases.id IS 'The order of claims: who looks for leases begins at the low-water mark of these';
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -216,6 +232,7 @@ COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify bool
 CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, OUT answer jsonb, OUT repeated boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
 CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
@@ -353,22 +370,6 @@ CREATE TABLE treadle.idempotency (
     CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON TABLE treadle.idempotency IS 'First answers by Idempotency-Key, kept 24 hours';
-CREATE TABLE treadle.leases (
-    message_id uuid NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
-    lease uuid NOT NULL,
-    worker_id text NOT NULL,
-    thread bigint,
-    last_seq integer NOT NULL,
-    cancel_requested boolean DEFAULT false NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    id bigint NOT NULL
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
-COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
-COMMENT ON COLUMN treadle.leases.id IS 'The order of claims: who looks for leases begins at the low-water mark of these';
 ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.leases_id_seq
     START WITH 1

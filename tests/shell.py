@@ -26,9 +26,9 @@ async def call(*arguments: str, **settings: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), env=environ)
 
 
-def treadle(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def treadle(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: what its children print is seen only there."""
-    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn}
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, **settings}
     command = [sys.executable, "-m", "service.cli", *arguments]
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
 

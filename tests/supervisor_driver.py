@@ -7,9 +7,13 @@ import sys
 
 from service import supervisor
 from service.config import load
+from service.errors import TreadleError
 
 logging.basicConfig(stream=sys.stdout, level="INFO", format="%(message)s")
 supervisor.MARGIN = float(os.environ.get("MARGIN", "60"))
 print(f"supervisor is {os.getpid()}", flush=True)
 announce = lambda text: print(text, flush=True)  # noqa: E731
-sys.exit(supervisor.run(load(os.environ), os.environ, announce, json.loads(os.environ["STUBS"])))
+try:
+    supervisor.run(load(os.environ), os.environ, announce, json.loads(os.environ["STUBS"]))
+except TreadleError as error:
+    sys.exit(announce(str(error)) or 1)

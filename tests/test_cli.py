@@ -65,4 +65,4 @@ async def test_a_database_that_is_not_there_is_one_sentence(arguments: list[str]
 
 
 async def test_a_wrong_setting_is_one_sentence(bare: Cli) -> None:
-    assert sentence(await bare("check", PORT="http")) == "PORT: Expected `int`, got `str`."
+    assert sentence(await bare("check", PORT="http")) == "PORT: Expected a whole number, got a text."

@@ -63,6 +63,16 @@ def test_psql_takes_psqls_own_arguments_and_gives_its_exit_code(dsn: str) -> Non
     assert treadle(dsn, "psql", "-v", "ON_ERROR_STOP=1", "-c", "select nonsense").returncode == 1
 
 
+def test_what_is_created_in_psql_goes_to_public(dsn: str) -> None:
+    """The role treadle has our schema in its path."""
+    asked = ("-A", "-t", "-c", "create table mine (); select schemaname from pg_tables where tablename = 'mine'")
+    assert treadle(dsn, "psql", "-q", *asked).stdout == "public\n"
+    kept = treadle(dsn, "psql", "-A", "-t", "-c", "show search_path", "-c", "show jit", PGOPTIONS="-c jit=on")
+    assert kept.stdout == "public\non\n"
+    theirs = treadle(dsn, "psql", "-A", "-t", "-c", "show search_path", PGOPTIONS="-c search_path=mine")
+    assert theirs.stdout == "mine\n"
+
+
 # Lists
 
 
@@ -118,7 +128,9 @@ async def test_dead_letters_are_listed_and_redriven(sql: Connection, cli: Cli, s
     (letter,) = json.loads((await cli("dead-letters", "--json")).stdout)
     assert (letter["message_id"], letter["reason"]) == (message_id, message["error"])
     assert "Rejected" in letter["traceback"]
-    assert json.loads((await cli("dead-letters", "--queue", "elsewhere", "--json")).stdout) == []
+    assert len(json.loads((await cli("dead-letters", "--queue", "default", "--json")).stdout)) == 1
+    for more in ([], ["--json"]):
+        assert sentence(await cli("dead-letters", "--queue", "nope", *more)) == "There is no queue 'nope'."
     failing = False
     redriven = await cli("dead-letters", "redrive", message_id)
     assert (redriven.exit_code, redriven.stdout) == (0, f"{message_id} is queued again.\n")

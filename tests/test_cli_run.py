@@ -1,14 +1,16 @@
 """`treadle work` as a process of its own: how it starts, and how it ends."""
 
 import asyncio
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from conftest import until
-from shell import ROOT, treadle
+from shell import ROOT, Cli, sentence, treadle
 from workshop import look, submit_many, workers
 
 from service.db.pool import Connection
@@ -84,3 +86,20 @@ def test_work_says_in_one_sentence_what_is_wrong_with_the_agents(dsn: str) -> No
     assert done.stderr == (
         "Error: AGENTS: the module no_such_module cannot be imported: No module named 'no_such_module'.\n"
     )
+
+
+def test_serve_says_in_one_sentence_that_its_port_is_taken(dsn: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = treadle(dsn, "serve", PORT=str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: PORT: {port} on 127.0.0.1 is in use by another program.\n"
+
+
+async def test_up_says_on_stderr_that_it_runs_already(bare: Cli, tmp_path: Path) -> None:
+    with (tmp_path / "supervisor.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("17\n")
+        lock.flush()
+        said = sentence(await bare("up", TREADLE_HOME=str(tmp_path)))
+    assert said == f"Treadle already runs in {tmp_path}, by process 17."

@@ -10,7 +10,7 @@ from conftest import StartWorker, until
 from shell import NOWHERE, Cli, sentence
 from workshop import look, submit
 
-from service.agents.contract import Context, agent
+from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
 
 
@@ -64,10 +64,10 @@ async def test_follow_tells_of_retries_and_of_the_end(cli: Cli, start_worker: St
     await start_worker()
     result = await cli("send", "x", "--follow", "--metadata", '{"fail_times": 1}')
     assert (result.exit_code, result.stdout) == (0, "x\n")
-    assert "[retry] Failing attempt 1, as metadata.fail_times asks." in result.stderr
+    assert result.stderr.splitlines()[1:] == ["[retry] Failing attempt 1, as metadata.fail_times asks."]
     result = await cli("send", "x", "--follow", "--metadata", '{"fail_times": "no"}')
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "[error] metadata.fail_times must be a number, 0 or more." in result.stderr
+    assert result.stderr.splitlines()[1:] == ["[error] metadata.fail_times must be a number, 0 or more."]
     result = await cli("send", "x", "--follow", "--json", "--metadata", '{"fail_times": "no"}')
     assert result.exit_code == 1
     assert [json.loads(line)["type"] for line in result.stdout.splitlines()] == ["queued", "started", "error"]
@@ -86,7 +86,41 @@ async def test_follow_shows_a_result_that_was_not_streamed(cli: Cli, start_worke
         request: (await cli("send", request, "--agent", "silent", "--follow")).stdout
         for request in ("text", "object", "nothing")
     }
-    assert outputs == {"text": "dropped" + "the text\n", "object": 'dropped{"ü": [1]}\n', "nothing": "dropped\n"}
+    assert outputs == {"text": "dropped\nthe text\n", "object": 'dropped\n{"ü": [1]}\n', "nothing": "dropped\n"}
+
+
+async def test_follow_shows_a_result_that_says_something_else_than_the_chunks(
+    cli: Cli, start_worker: StartWorker
+) -> None:
+    @agent("count")
+    async def count(context: Context, request: str) -> Any:
+        for number in ("1 ", "2 ", "", "3 "):
+            await context.emit(number)
+        if request == "failing":
+            raise Rejected("I lost count.")
+        return {"other": "I counted to 3.", "same": "1 2 3", "object": {"to": 3}, "nothing": None}[request]
+
+    await start_worker(count)
+    outputs = {
+        request: (await cli("send", request, "--agent", "count", "--follow")).stdout
+        for request in ("other", "same", "object", "nothing")
+    }
+    shown = "1 2 3 \n"
+    assert outputs == {"other": f"{shown}I counted to 3.\n", "same": shown, "object": shown, "nothing": shown}
+    failing = await cli("send", "failing", "--agent", "count", "--follow")
+    assert (failing.exit_code, failing.stdout) == (1, shown)
+    assert failing.stderr.splitlines()[1:] == ["[error] I lost count."]  # after the line with the message's id
+
+
+async def test_follow_ends_no_line_that_has_its_end(cli: Cli, start_worker: StartWorker) -> None:
+    @agent("lines")
+    async def lines(context: Context, request: str) -> str:
+        await context.emit("one\n")
+        await context.emit("two\n")
+        return "one\ntwo\n"
+
+    await start_worker(lines)
+    assert (await cli("send", "x", "--agent", "lines", "--follow")).stdout == "one\ntwo\n"
 
 
 async def test_tail_follows_a_message_that_is_still_running(
@@ -119,5 +153,5 @@ async def test_tail_of_a_cancelled_message_fails(sql: Connection, cli: Cli, agen
     await sql.fetchval("select treadle.cancel($1)", message_id)
     result = await cli("tail", str(message_id))
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "\n[cancelled]\n"
+    assert result.stderr == "[cancelled]\n"
     assert sentence(await cli("tail", NOWHERE)) == f"There is no message {NOWHERE}."

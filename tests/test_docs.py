@@ -26,12 +26,14 @@ from service.agents import registry
 from service.api.app import ROUTES
 from service.cli import main
 from service.config import Settings
+from service.db.pool import Connection
 from service.embedded import Embedded
 from service.events.model import RESERVED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 HTTP = ROOT / "docs" / "http.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 HEADING = re.compile(r"^(#+) (.+)$")
@@ -143,9 +145,25 @@ def test_examples_have_the_fields_of_the_answers(block: Block) -> None:
     if typing.get_origin(answer) is Response:
         [answer] = typing.get_args(answer)
     example, written = msgspec.json.decode(block.text, type=answer), msgspec.json.decode(block.text)
-    if isinstance(example, list):
-        [example], [written] = example, written
-    assert set(written) == set(example.__struct_fields__)
+    if not isinstance(example, list):
+        example, written = [example], [written]
+    assert example
+    for item, fields in zip(example, written, strict=True):
+        assert set(fields) == set(item.__struct_fields__)
+
+
+async def test_every_view_is_in_the_tour(sql: Connection) -> None:
+    [listed] = re.findall(r"^Seven views:.*?\n\n", (ROOT / "docs" / "sql.md").read_text(encoding="utf-8"), re.M | re.S)
+    views = await sql.fetch("select viewname from pg_views where schemaname = 'treadle'")
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(row["viewname"] for row in views)
+
+
+def test_the_warnings_worth_an_alert_are_what_is_logged() -> None:
+    [listed] = re.findall(r"^.*?Warnings worth an alert:(.*?)\n\n", OPERATIONS.read_text(encoding="utf-8"), re.M | re.S)
+    code = " ".join(page.read_text(encoding="utf-8") for page in ROOT.glob("service/**/*.py"))
+    warnings = [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", listed)]
+    assert [words for words in warnings if words not in code] == []
+    assert len(warnings) > 5
 
 
 def test_every_event_of_the_service_is_documented() -> None:
@@ -241,6 +259,7 @@ ASKED: dict[str, tuple[Any, str, Any]] = {
     "patient": ("wait", "completed", "wait"),
     "fussy": ("now", "failed", "Say please."),
     "count": ("3", "completed", "I counted to 3."),
+    "report": ("rain", "completed", "2 things about rain"),
 }
 
 
@@ -372,11 +391,10 @@ def test_the_commands_of_the_readme_run_as_written(environment: dict[str, str], 
     final = answer.rpartition("event: retry")[2]
     assert "".join(re.findall(r'"chunk": "([^"]*)"', final)) == "A worker may die but the answer does not"
 
-    # The examples of docs/http.md, with the id that the quick start leaves in the shell.
-    examples = "\n".join(script(block) for block in blocks(HTTP, "sh"))
-    answer = run(f"{script(quick)}\n{examples}", environment)
+    # The examples of docs/http.md, in one shell.
+    answer = run("\n".join(script(block) for block in blocks(HTTP, "sh")), environment)
     assert answer.count('"message_id":') == 3
-    assert events(answer) == ["queued", "started", "chunk", "chunk", "chunk", "done"] * 2 + ["chunk", "chunk", "done"]
+    assert events(answer) == ["queued", "started", "chunk", "chunk", "chunk", "done", "chunk", "chunk", "done"]
 
     sent = run(".venv/bin/treadle send hello --follow", environment)
     assert sent == "hello\n"

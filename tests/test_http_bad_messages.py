@@ -148,6 +148,16 @@ BAD_BATCHES: dict[str, tuple[Any, int, str]] = {
         "messages[1].max_attempts must be a whole number",
     ),
     "one without a message": ({"messages": [{"message": "x"}, {}]}, 422, "message of messages[1] is missing"),
+    "one too long": (
+        {"messages": [{"message": "x"}, {"message": "x" * 1001}]},
+        422,
+        "messages[1]: message has 1001 characters",
+    ),
+    "one with a NUL": (
+        {"messages": [{"message": "x"}, {"message": "x", "metadata": {"a": "\0"}}]},
+        422,
+        "messages[1]: metadata must not contain the NUL",
+    ),
 }
 
 

@@ -70,7 +70,8 @@ async def test_what_is_not_there_is_404(api: Client, sql: Connection) -> None:
         ("POST", "/queues/nobody/pause"),
         ("POST", "/queues/nobody/resume"),
     ):
-        problem(await api.request(method, path), 404, NOBODY if NOBODY in path else "nobody")
+        found = problem(await api.request(method, path), 404, NOBODY if NOBODY in path else "nobody")
+        assert found["title"] == "Not found"
     assert await written(sql) == before
 
 
@@ -86,7 +87,7 @@ async def test_an_unknown_route_is_404(api: Client) -> None:
         ("GET", "/nope%00"),
     ):
         with case(f"{method} {path}"):
-            problem(await api.request(method, path), 404, "nothing at")
+            assert problem(await api.request(method, path), 404, "nothing at")["title"] == "Not found"
 
 
 async def test_a_wrong_method_is_405(api: Client) -> None:

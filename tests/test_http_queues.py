@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from conftest import Client, StartApi, StartWorker, until
-from workshop import OVERVIEW, QUEUE, Hall, get, reject, totals
+from workshop import OVERVIEW, QUEUE, Hall, get, reject, submit_many, totals
 
 from service.agents.contract import Context, agent
 from service.agents.echo import echo
 from service.db.pool import Connection
+from service.queues import store
 
 
 async def test_an_idle_service(api: Client) -> None:
@@ -22,6 +24,19 @@ async def test_an_idle_service(api: Client) -> None:
     assert (queue["name"], queue["paused"], queue["depth"], queue["visible"]) == ("default", False, 0, 0)
     assert (queue["oldest_age_seconds"], queue["mean_processing_seconds"]) == (None, None)
     assert await get(api, "/workers") == []
+
+
+@pytest.mark.parametrize("statement", [store.WAITING, store.RUNNING], ids=["waiting", "running"])
+async def test_an_overview_that_was_planned_while_there_was_little_does_not_read_everything(
+    statement: str, sql: Connection, agents: Any
+) -> None:
+    """A session keeps its plan while the table grows, until autoanalyze has noticed."""
+    await agents()
+    await submit_many(sql, [{"message": "x"}] * 1000)
+    await sql.execute("analyze treadle.messages")
+    plan = "\n".join(row[0] for row in await sql.fetch(f"explain (costs off) {statement}", store.SHOWN))
+    assert "Index Scan using messages_pkey" in plan
+    assert "Seq Scan on messages" not in plan, plan
 
 
 async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: StartWorker) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from conftest import until
 from invariants import assert_consistent
 from loom import Loom
 
@@ -31,10 +32,17 @@ async def steady(loom: Loom, until: float, *others: tuple[str, Any], janitor: st
     await loom.shift(until)
 
 
+async def suspected(loom: Loom) -> None:
+    """The lock of a worker's listener was found free, and time has passed."""
+    await loom.shift(4)
+    assert await loom.reap() == {}
+    await loom.shift(7)
+
+
 # Reaping
 
 
-async def test_a_worker_whose_listener_is_gone_is_reaped_after_one_and_a_half_intervals(loom: Loom) -> None:
+async def test_a_worker_whose_listener_is_gone_is_reaped_after_one_and_a_quarter_intervals(loom: Loom) -> None:
     """By anybody, however fresh; and only it."""
     message_id = await loom.submit(thread_id="t")
     await loom.claim()
@@ -44,14 +52,32 @@ async def test_a_worker_whose_listener_is_gone_is_reaped_after_one_and_a_half_in
     await loom.shift(4)
     assert await loom.reap() == {}  # silent, but its listener is there
     await listener.sql.close()
-    await loom.shift(2.9)
-    assert await loom.reap() == {}  # gone, but it beat just now
-    await loom.shift(3.1)
+    await until(lambda: loom.sql.fetchval("select pg_try_advisory_xact_lock(treadle.worker_key('w'))"))
+    await loom.shift(5)
+    assert await loom.reap() == {}  # gone: a suspect
+    await loom.shift(7.4)
+    assert await loom.reap() == {}
+    await loom.shift(7.6)
     assert await loom.reap() == {message_id: "w"}
     message = await loom.message(message_id)
     assert (message["state"], message["lane"], message["losses"]) == ("queued", "high", 1)
     assert await worker(loom) is None
     assert await loom.reap() == {}
+
+
+async def test_a_suspect_that_beats_is_none_any_more(loom: Loom) -> None:
+    """Its connections were cut, and it is back on others; its listener not yet."""
+    await loom.submit()
+    (claim,) = await loom.claim()
+    for seconds in (0, 2, 4, 6, 8):
+        await loom.shift(seconds)
+        await loom.beat("w", claim, server_started=await started(loom))
+        await loom.shift(seconds + 0.1)
+        assert await loom.reap() == {}
+        assert (await worker(loom))["suspected_at"] is not None
+        await loom.shift(seconds + 1.9)
+        assert await loom.reap() == {}
+    assert await loom.finish(claim) == ["completed"]
 
 
 @pytest.mark.parametrize("server", ["another", "none"])
@@ -91,6 +117,7 @@ async def test_a_janitor_that_has_not_beaten_steadily_reaps_nobody_for_silence(l
     await steady(loom, 12, ("w", [claim]))
     # The database was away for an hour; the janitor is back first.
     await loom.shift(3600)
+    assert await loom.reap() == {}  # before it has beaten again itself
     await loom.beat("janitor")
     assert await loom.reap() == {}
     await loom.shift(3601)
@@ -167,7 +194,7 @@ async def test_reaping_waits_for_nobody(loom: Loom) -> None:
         await other.sql.execute("select from treadle.threads where thread_id = 't' for update")
         await other.sql.execute("select from treadle.leases where message_id = $1 for update", locked)
         await loom.sql.execute("set lock_timeout = '1ms'")
-        await loom.shift(4)
+        await suspected(loom)
         assert await loom.reap() == {free: "w"}
         assert await worker(loom) is not None  # not done with it yet
         await assert_consistent(loom.sql)
@@ -182,7 +209,7 @@ async def test_two_janitors_charge_a_loss_once(loom: Loom) -> None:
     await loom.beat("w", server_started=await started(loom), grace=1000)
     janitors = [await loom.connect() for _ in range(3)]
     for janitor in janitors:
-        await janitor.shift(4)
+        await suspected(janitor)
     got: list[UUID] = []
     while len(got) < len(taken):
         for reaped in await asyncio.gather(*(janitor.reap() for janitor in janitors)):
@@ -190,7 +217,7 @@ async def test_two_janitors_charge_a_loss_once(loom: Loom) -> None:
     assert sorted(got) == sorted(claim.message_id for claim in taken)
     losses = [row["losses"] for row in await loom.sql.fetch("select losses from treadle.messages where attempt = 1")]
     assert losses == [1] * len(taken)
-    await loom.shift(4)
+    await loom.shift(8)
 
 
 async def test_a_worker_with_more_than_fits_is_reaped_in_parts(loom: Loom) -> None:
@@ -198,7 +225,40 @@ async def test_a_worker_with_more_than_fits_is_reaped_in_parts(loom: Loom) -> No
         await loom.submit()
     await loom.claim(5)
     await loom.beat("w", server_started=await started(loom), grace=1000)
-    await loom.shift(4)
+    await suspected(loom)
     parts = [len(await loom.sql.fetch("select treadle.reap('janitor', 2, 10, 3, quantity => 2)")) for _ in range(4)]
     assert parts == [2, 2, 1, 0]
     assert await worker(loom) is None
+
+
+async def test_a_lease_that_is_pushed_on_just_now_is_left_alone(loom: Loom) -> None:
+    """A janitor chose it as expired, and has yet to lock it: what it waits for here stands for any delay."""
+    await loom.shift(-20)
+    await loom.submit()
+    claim = await loom.claim_one(lease_seconds=18)
+    janitor, gate = await loom.connect(), await loom.connect()
+    await steady(janitor, 0)
+    await janitor.sql.execute("update treadle.workers set beating_since = '-infinity'")
+    await loom.shift(0)
+    async with gate.sql.transaction():
+        await gate.sql.execute("lock table treadle.threads in access exclusive mode")
+        reaping = asyncio.create_task(janitor.reap())
+        await loom.until_blocked(janitor)
+        assert await loom.beat("w", claim, lease_seconds=60) == {}
+    assert await reaping == {}
+    message = await loom.message(claim.message_id)
+    assert (message["state"], message["losses"]) == ("processing", 0)
+
+
+async def test_a_worker_that_beats_just_now_is_left_alone(loom: Loom) -> None:
+    await loom.submit()
+    claim = await loom.claim_one()
+    await loom.beat("w", claim, server_started=await started(loom))
+    late = await loom.connect()
+    await late.shift(7)
+    await suspected(loom)
+    await loom.sql.execute("set lock_timeout = '1ms'")
+    async with late.sql.transaction():
+        assert await late.beat("w", claim, server_started=await started(loom)) == {}
+        assert await loom.reap() == {}
+    assert await loom.finish(claim) == ["completed"]

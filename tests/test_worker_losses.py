@@ -14,7 +14,10 @@ from service.agents.echo import echo
 from service.config import Settings
 from service.db.pool import Connection
 
-TAKE_AWAY = "select treadle._take_back(array[$1::uuid], 'lost', 'Taken away.', 3, treadle.clock())"
+TAKE_AWAY = (
+    "select treadle._take_back(array(select l from treadle.leases l where l.message_id = $1),"
+    " 'lost', 'Taken away.', 3, treadle.clock())"
+)
 
 
 async def test_a_claim_whose_answer_was_lost_is_given_back(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import StartWorker, until
-from workshop import dead_letter, log, run, settled, submit, types
+from workshop import dead_letter, log, look, run, settled, submit, submit_many, types
 
 from service.agents.contract import Context, RetryAfter, agent
 from service.config import Settings
@@ -164,17 +164,23 @@ async def test_a_timeout_of_the_agents_own_is_an_error_like_any(sql: Connection,
 
 
 async def test_a_message_for_an_agent_unknown_to_this_worker_is_put_off_without_a_failure(
-    sql: Connection, start_worker: StartWorker, agents: Any
+    sql: Connection, start_worker: StartWorker, agents: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     @agent("elsewhere")
     async def elsewhere(context: Context, request: str) -> str:
         return "found"
 
     await agents(elsewhere)
+    caplog.set_level("WARNING", "service.worker.attempt")
     ignorant = await start_worker()
-    message_id = await submit(sql, "x", agent="elsewhere", max_attempts=1)
-    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    message_id, other_id = await submit_many(sql, [{"message": "x", "agent": "elsewhere", "max_attempts": 1}] * 2)
+    await until(lambda: types(sql, message_id), lambda found: found.count("retry") >= 2)
     assert (await log(sql, message_id))[2].data["error"] == "This worker has no agent 'elsewhere'."
+    assert (await look(sql, message_id))["failures"] == 0
+    warned = [vars(record)["agent"] for record in caplog.records if "has no agent" in record.message]
+    assert warned == ["elsewhere"]  # once, however often it is asked
+    assert await sql.fetchval("select treadle.cancel($1)", other_id) in {"cancelled", "requested"}
+    assert (await settled(sql, other_id))["state"] == "cancelled"
     await start_worker(elsewhere)
     ignorant.stop()
     assert (await settled(sql, message_id))["result"] == "found"

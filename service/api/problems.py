@@ -68,7 +68,7 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Pro
         detail = f"{request.method} is not allowed here, but {headers.get('allow')}"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request failed", extra={"method": request.method, "path": path, "error": detail})
-    return _answer(status, status.phrase, _sentence(detail), headers)
+    return _answer(status, status.phrase.capitalize(), _sentence(detail), headers)
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

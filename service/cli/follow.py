@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import click
@@ -35,23 +36,46 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
 
 async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_json: bool) -> bool:
     """Print the answer as it comes; whether the message was completed."""
-    streamed = False  # this attempt's answer came in chunks: the result need not be shown
-    last = ""
+    last, page = "", _Page()
     async for entry in entries(feed, message_id, poll_interval):
-        last = entry.type
-        streamed = last == "chunk" or (streamed and last != "retry")
+        last, data = entry.type, json.loads(entry.data)
         if as_json:
-            show.as_json({"seq": entry.seq, "type": last, "data": json.loads(entry.data)})
+            show.as_json({"seq": entry.seq, "type": last, "data": data})
         else:
-            _print(last, json.loads(entry.data), streamed)
+            page.add(last, data)
     return last == "done"
 
 
-def _print(kind: str, data: dict[str, object], streamed: bool) -> None:
-    if kind == "chunk":
-        click.echo(data["chunk"], nl=False)
-    elif kind == "done":
-        result = "" if streamed or data["result"] is None else data["result"]
-        click.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
-    elif kind in {"retry", "error", "cancelled"}:
-        click.echo(f"\n[{kind}] {data.get('error', '')}".rstrip(), err=True)
+class _Page:
+    """The answer for a person: its chunks as they come, and the result where they do not say it already."""
+
+    def __init__(self) -> None:
+        self._chunks: list[str] = []  # of this attempt
+        self._open = False  # whether there is something on the last line of stdout
+
+    def add(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "chunk":
+            click.echo(data["chunk"], nl=False)
+            self._chunks.append(data["chunk"])
+            if data["chunk"]:
+                self._open = not data["chunk"].endswith("\n")
+        elif kind == "done":
+            self._end_line()
+            self._result(data["result"])
+        elif kind in {"retry", "error", "cancelled"}:
+            self._end_line()
+            self._chunks.clear()
+            click.echo(f"[{kind}] {data.get('error', '')}".rstrip(), err=True)
+
+    def _end_line(self) -> None:
+        if self._open:
+            click.echo()
+            self._open = False
+
+    def _result(self, result: Any) -> None:
+        streamed = "".join(self._chunks)
+        if isinstance(result, str):
+            if result.strip() != streamed.strip():
+                click.echo(result)
+        elif result is not None and not streamed:
+            click.echo(json.dumps(result, ensure_ascii=False))

@@ -1,6 +1,7 @@
 """Look after a running Treadle: its database, its queues and threads, and what failed for good."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,11 +70,14 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
 @click.command()
 @click.pass_obj
 def dsn(settings: Settings) -> None:
-    """Print the connection string.
+    """Print the connection string, for programs that connect by themselves.
+
+    pg_dump must be of the server's major version or newer; docs/operations.md says where one for the private PostgreSQL
+    is. For psql there is `treadle psql`.
 
     \b
     Example:
-      pg_dump "$(treadle dsn)" > backup.sql
+      DATABASE_URL="$(treadle dsn)" python my_report.py
     """
     click.echo(common.dsn(settings))
 
@@ -83,6 +87,8 @@ def dsn(settings: Settings) -> None:
 @click.pass_obj
 def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
     """Open psql on the database; takes psql's own arguments.
+
+    What you create there goes to the schema public, unless you say otherwise.
 
     \b
     Examples:
@@ -94,7 +100,11 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
         from service.embedded import Embedded
 
         program = Embedded(settings.treadle_home).binary("psql")
-    sys.exit(subprocess.call([program, common.dsn(settings), *arguments]))
+    # A role named treadle would make what it creates in our schema. A pooler takes no such option.
+    environ = dict(os.environ)
+    if settings.database_pooler == "none":
+        environ["PGOPTIONS"] = f"-c search_path=public {environ.get('PGOPTIONS', '')}"
+    sys.exit(subprocess.call([program, common.dsn(settings), *arguments], env=environ))
 
 
 @click.command()
@@ -166,7 +176,14 @@ def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: boo
     from service.queues.store import QueueStore
 
     if ctx.invoked_subcommand is None:
-        rows = common.ask(ctx.obj, lambda database: QueueStore(database).dead_letters(queue, limit))
+
+        async def letters(database: Any) -> list[Any]:
+            store = QueueStore(database)
+            if queue is not None:
+                await store.get(queue)  # raises NotFound
+            return await store.dead_letters(queue, limit)
+
+        rows = common.ask(ctx.obj, letters)
         columns = {"message": "message_id", "agent": "agent", "attempts": "attempts", "reason": "reason"}
         show.as_json(rows) if as_json else show.table(rows, columns, "There are no dead letters.")
 

@@ -30,7 +30,7 @@ def up(settings: Settings) -> None:
     """
     from service import supervisor
 
-    sys.exit(supervisor.run(settings, os.environ, click.echo))
+    supervisor.run(settings, os.environ, click.echo)
 
 
 @click.command()
@@ -42,8 +42,10 @@ def serve(settings: Settings) -> None:
     Example:
       DATABASE_URL=postgresql://me@db/treadle HOST=0.0.0.0 treadle serve
     """
+    from service import address
     from service.api.app import Api
 
+    address.check_free(settings.host, settings.port)
     follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
 
     async def run() -> None:

@@ -5,6 +5,8 @@ on meanwhile: tables only grow, and functions are replaced under their names.
 """
 
 import asyncio
+import re
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -12,14 +14,20 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 
-from service.db.pool import Connection, connect
+from service.db.pool import Connection, connect, explain
 from service.db.schema import RELEASE, SQL, digest
-from service.errors import SchemaError
+from service.errors import SchemaError, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tried; an unknown one may have moved the tables we share with it
 LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
 LOCK_TIMEOUT = "5s"
+# A view is replaced only while nobody has it open, and who waits for it holds up all that come to look. So we wait for
+# a moment, let go of everything, and try again.
+MOMENT = "300ms"
+PAUSE = 0.7  # seconds
+PATIENCE = 30.0  # seconds
+_AGAIN = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 async def migrate(dsn: str) -> None:
@@ -32,10 +40,16 @@ async def migrate(dsn: str) -> None:
         await _install_pgmq(connection)
         await asyncio.to_thread(_upgrade_tables, dsn)
         await _apply_functions(connection)
-    except asyncpg.LockNotAvailableError:
-        raise SchemaError("A table is locked by somebody else; nothing was changed in this step. Try again.") from None
+    except _AGAIN:
+        raise SchemaError(
+            "A table or a view is locked by somebody else's transaction; nothing was changed in this step. Try again."
+        ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(f"This database user may not migrate: {error}") from None
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError) as error:
+        raise Unavailable(explain(error)) from error
+    except asyncpg.PostgresError as error:
+        raise SchemaError(f"The migration failed, and nothing was changed in this step: {_told(error)}") from error
     finally:
         await connection.close()
 
@@ -82,6 +96,12 @@ def _packaged_version() -> str:
     return (resources.files("pgmq.sql") / "VERSION").read_text(encoding="utf-8").strip()
 
 
+def _told(error: asyncpg.PostgresError) -> str:
+    """What PostgreSQL says of it, and whose doing it is where that is known."""
+    parts = [str(error), getattr(error, "detail", None)]
+    return " ".join(f"{part.rstrip('.')}." for part in parts if part)
+
+
 def _upgrade_tables(dsn: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
@@ -94,10 +114,26 @@ def _upgrade_tables(dsn: str) -> None:
 
 
 async def _apply_functions(connection: Connection) -> None:
-    async with connection.transaction():
-        await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-        for path in sorted(SQL.glob("*.sql")):
-            await connection.execute(path.read_text(encoding="utf-8"))
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await _try_functions(connection)
+            return
+        except _AGAIN:
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(PAUSE)
+
+
+async def _try_functions(connection: Connection) -> None:
+    # Not in a mode of the database's own: what is woven must see what others have just committed. And with nobody's
+    # functions in the path but PostgreSQL's.
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(f"set local lock_timeout = '{MOMENT}'; set local search_path = pg_catalog")
+        files = [path.read_text(encoding="utf-8") for path in sorted(SQL.glob("*.sql"))]
+        await _lock_views(connection, re.findall("(?m)^create or replace view ([a-z_.]+)", "".join(files)))
+        for file in files:
+            await connection.execute(file)
         await connection.execute("select treadle.ensure_partitions(), treadle.create_queue('default')")
         await connection.execute(
             "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2),"
@@ -106,3 +142,9 @@ async def _apply_functions(connection: Connection) -> None:
             str(RELEASE),
             digest(),
         )
+
+
+async def _lock_views(connection: Connection, views: list[str]) -> None:
+    """Those that will be replaced, all before anything else; `lock table` would lock the tables under them as well."""
+    for row in await connection.fetch("select v from unnest($1::text[]) v where to_regclass(v) is not null", views):
+        await connection.execute(f"alter view {row['v']} reset (security_barrier)")

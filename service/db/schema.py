@@ -9,9 +9,11 @@ from service.errors import SchemaError
 SQL = Path(__file__).resolve().parents[2] / "sql"
 RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(1, 2)  # releases that this code works with
+TABLES = "0003"  # the newest of migrations/versions; their names count up
 # The release of a database; null, too, where the tables that this code came with are not there yet.
-RELEASE_FOUND = """
-    (select value from treadle.meta where name = 'release' and to_regclass('treadle.low_water') is not null)"""
+RELEASE_FOUND = f"""
+    (select value from treadle.meta where name = 'release'
+        and exists (select from treadle.alembic_version where version_num collate "C" >= '{TABLES}'))"""
 
 
 def digest() -> str:

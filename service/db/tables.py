@@ -199,6 +199,7 @@ workers = Table(
     must("heartbeat_at", Time),
     must("beating_since", Time),
     may("server_started", Time),
+    may("suspected_at", Time),
 )
 
 idempotency = Table(

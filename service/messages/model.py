@@ -16,7 +16,7 @@ MAX_BATCH = 1000
 class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a client asks an agent to do."""
 
-    # The descriptions end the sentence "<field> must be ..." (api.bodies).
+    # The descriptions end the sentence "<field> must be ..." (decoding).
     message: Annotated[
         Annotated[str, Meta(min_length=1)] | dict[str, Any],
         Meta(description="a text that is not empty, or an object where the agent takes one"),

@@ -1,7 +1,6 @@
 """/messages: submit, status, cancel, redrive."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,6 +13,7 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter
 
 from service.config import Settings
 from service.errors import Invalid, Unprocessable
+from service.messages.checks import check
 from service.messages.model import Accepted, AcceptedBatch, Cancelled, NewBatch, NewMessage, Redriven, Status
 from service.messages.store import MessageStore
 
@@ -25,8 +25,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 MessageId = Annotated[str, PathParameter(description="A message's id (UUID).")]
-
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def parse_id(text: str) -> UUID:
@@ -46,7 +44,7 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Accepted]:
     """The answer comes after the commit: an accepted message cannot be lost."""
-    _check([data], settings)
+    check([data], settings, batch=False)
     if idempotency_key is None:
         accepted = await messages.submit(data)
     else:
@@ -62,7 +60,7 @@ async def submit_batch(
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> AcceptedBatch:
-    _check(data.messages, settings)
+    check(data.messages, settings, batch=True)
     if idempotency_key is None:
         return AcceptedBatch(await messages.submit_batch(data.messages))
     return AcceptedBatch(
@@ -96,18 +94,6 @@ async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]
     parsed = parse_id(message_id)
     await messages.redrive(parsed)
     return Redriven(parsed, "queued")
-
-
-def _check(messages: Sequence[NewMessage], settings: Settings) -> None:
-    """Raises Unprocessable for what no type can say."""
-    for message in messages:
-        size = len(message.message) if isinstance(message.message, str) else len(msgspec.json.encode(message.message))
-        if size > settings.max_message_chars:
-            raise Unprocessable(f"message has {size} characters; at most {settings.max_message_chars} are allowed.")
-    if _NUL.search(msgspec.json.encode(messages)):
-        fields = [(name, getattr(message, name)) for message in messages for name in message.__struct_fields__]
-        name = next(name for name, value in fields if _NUL.search(msgspec.json.encode(value)))
-        raise Unprocessable(f"{name} must not contain the NUL character (U+0000).")
 
 
 def _key(text: str) -> str:

@@ -11,6 +11,23 @@ from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue,
 
 SHOWN = 100  # messages in the lists of an overview
 
+# Each message is looked up by its key, and `limit` keeps it so: a join that is planned while there are few messages
+# would read all of them, also when there are many.
+WAITING = """
+    select m.* from treadle.waiting($1) with ordinality w (message_id, n)
+    cross join lateral (
+        select v.message_id as id, v.priority, v.created_at, v.body as user_message
+        from treadle.messages v where v.message_id = w.message_id limit 1) m
+    order by w.n"""
+RUNNING = """
+    select m.*, t.thread_id from treadle.processing($1) with ordinality p (message_id, n)
+    cross join lateral (
+        select v.message_id as id, v.priority, v.created_at, v.body as user_message, v.started_at, v.worker_id,
+            v.agent, v.attempt, v.thread
+        from treadle.messages v where v.message_id = p.message_id limit 1) m
+    left join treadle.threads t on t.id = m.thread
+    order by p.n"""
+
 QUEUE = """
     select queue as name, paused, queued as depth, ready as visible, processing as in_flight,
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
@@ -28,19 +45,8 @@ class QueueStore:
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
             " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
         )
-        waiting = await self._database.fetch(
-            "select m.message_id as id, m.priority, m.created_at, m.body as user_message"
-            " from treadle.waiting($1) with ordinality w (message_id, n)"
-            " join treadle.messages m using (message_id) order by w.n",
-            SHOWN,
-        )
-        running = await self._database.fetch(
-            "select m.message_id as id, m.priority, m.created_at, m.user_message, m.started_at, m.worker_id,"
-            " m.thread_id, m.agent, m.attempt"
-            " from treadle.processing($1) with ordinality p (message_id, n)"
-            " join treadle.message_overview m using (message_id) order by p.n",
-            SHOWN,
-        )
+        waiting = await self._database.fetch(WAITING, SHOWN)
+        running = await self._database.fetch(RUNNING, SHOWN)
         assert totals is not None
         processing = msgspec.convert(running, list[Processing])
         return Overview(

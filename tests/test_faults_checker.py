@@ -107,7 +107,8 @@ DAMAGES = [
     ("everything comes", "select treadle.submit('x', agent => 'scribe')"),
     (
         "each message ends",
-        "alter table treadle.messages drop constraint messages_lane; update treadle.messages set state = 'failed', error = 'x' where ord = 1",
+        "alter table treadle.messages drop constraint messages_lane;"
+        " update treadle.messages set state = 'failed', error = 'x' where ord = 1",
     ),
     ("each message ends", "update treadle.messages set result = '\"other\"' where ord = 1"),
     ("each message ends", "update treadle.messages set failures = 1 where ord = 1"),

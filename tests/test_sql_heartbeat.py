@@ -1,5 +1,6 @@
 """Heartbeats: who is alive, what it holds, and what is given back."""
 
+import asyncio
 from typing import Any
 
 from loom import Loom
@@ -120,6 +121,22 @@ async def test_a_heartbeat_waits_for_no_thread_and_no_lease(loom: Loom) -> None:
         assert [(await loom.state(id))[0] for id in (held, locked, free)] == ["processing", "processing", "queued"]
     await loom.beat("w")
     assert [(await loom.state(id))[0] for id in (held, locked, free)] == ["queued"] * 3
+
+
+async def test_what_another_worker_claims_just_now_is_not_given_back(loom: Loom) -> None:
+    """A heartbeat found an orphan, and has yet to lock it: what it waits for here stands for any delay."""
+    message_id = await loom.submit()
+    orphan = await loom.claim_one(worker="w")
+    other, gate = await loom.connect(), await loom.connect()
+    async with gate.sql.transaction():
+        await gate.sql.execute("lock table treadle.threads in access exclusive mode")
+        beating = asyncio.create_task(other.beat("w", grace=0))
+        await loom.until_blocked(other)
+        assert await gate.finish(orphan, outcome="released") == ["queued"]
+        await gate.claim_one(worker="v")
+    assert await beating == {}
+    message = await loom.message(message_id)
+    assert (message["state"], message["worker_id"]) == ("processing", "v")
 
 
 async def test_a_heartbeat_pushes_leases_on_once_half_of_them_is_gone(loom: Loom) -> None:

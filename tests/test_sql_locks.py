@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from conftest import until
 from invariants import assert_consistent
 from loom import Loom
 
@@ -183,6 +184,68 @@ async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(loom: Lo
                 await own.finish(*claims, patient=True)
 
     await asyncio.gather(*(submit(own, n) for n, own in enumerate(looms[:3])), work(looms[3]))
+
+
+async def test_a_thread_that_was_just_made_may_be_older_than_those_that_are_there(loom: Loom) -> None:
+    """Who waited for it begins with it, as everybody else does."""
+    making, waiting, holding, late = [await loom.connect() for _ in range(4)]
+    both = [{"thread_id": "p"}, {"thread_id": "q"}]
+
+    async def blocked(by: Loom) -> bool:
+        blocking = "select $1 = any(pg_blocking_pids($2))"
+        return bool(await loom.sql.fetchval(blocking, by.sql.get_server_pid(), waiting.sql.get_server_pid()))
+
+    one, two = making.sql.transaction(), holding.sql.transaction()
+    await one.start()
+    await making.submit(thread_id="p")
+    await loom.submit(thread_id="q")
+    first = asyncio.create_task(waiting.submit_many(*both))
+    await until(lambda: blocked(making))
+    await two.start()
+    await holding.submit(thread_id="q")
+    await one.commit()
+    await until(lambda: blocked(holding))
+    second = asyncio.create_task(late.submit_many(*both))
+    await loom.until_blocked(late)
+    await two.commit()
+    rows = [row for rows in await asyncio.gather(first, second) for row in rows]
+    assert [row["state"] for row in rows] == ["queued"] * 4
+
+
+# By an old snapshot
+
+
+async def test_a_queue_made_by_an_old_snapshot_takes_no_other_away(loom: Loom) -> None:
+    user = await loom.connect()
+    transaction = user.sql.transaction(isolation="repeatable_read")
+    await transaction.start()
+    await user.sql.fetch("select")  # its snapshot is of now
+    await loom.register({"agent": "other", "queue": "side"})
+    await loom.submit(agent="other")
+    with pytest.raises(asyncpg.SerializationError):
+        await user.sql.execute("select treadle.create_queue('mine')")
+    await transaction.rollback()
+    await user.sql.execute("select treadle.create_queue('mine')")
+    assert len(await loom.claim(10, queues=("side", "mine"))) == 1
+
+
+async def test_where_old_snapshots_are_the_rule_two_workers_start_at_once(loom: Loom) -> None:
+    name = await loom.sql.fetchval("select current_database()")
+    await loom.sql.execute(f"alter database {name} set default_transaction_isolation = 'repeatable read'")
+    one, two = await loom.connect(), await loom.connect()
+    async with one.sql.transaction():
+        await one.register({"agent": "first", "queue": "one"})
+        registering = asyncio.create_task(two.register({"agent": "second", "queue": "two"}))
+        await loom.until_blocked(two)
+    with pytest.raises(asyncpg.SerializationError):  # the pool tries again on this
+        await registering
+    await two.register({"agent": "second", "queue": "two"})
+    for agent in ("first", "second"):
+        await loom.submit(agent=agent)
+    assert len(await loom.claim(10, queues=("one", "two"))) == 2
+
+
+# At random
 
 
 async def strangers(loom: Loom, quantity: int) -> list[Loom]:

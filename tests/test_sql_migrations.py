@@ -9,13 +9,17 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from conftest import until
 from loom import Loom
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
@@ -26,7 +30,7 @@ from service import embedded
 from service.db import migrate as migration
 from service.db import schema
 from service.db.migrate import migrate
-from service.db.pool import Connection, connect
+from service.db.pool import Connection, Database, connect
 from service.db.tables import metadata
 from service.errors import SchemaError
 
@@ -74,11 +78,10 @@ async def test_migrations_at_once_on_an_empty_database(empty_dsn: str, dsn: str)
     await asyncio.gather(*(migrate(empty_dsn) for _ in range(3)))
     assert await dumped(empty_dsn) == await dumped(dsn)
     connection = await connect(empty_dsn, name="test")
-    assert await connection.fetch("select name, value from treadle.meta order by name") == [
-        ("functions", schema.digest()),
-        ("pgmq", "1.13.0"),
-        ("release", str(schema.RELEASE)),
-    ]
+    facts = dict(await connection.fetch("select name, value from treadle.meta"))
+    assert set(facts) == {"functions", "manifest", "pgmq", "release", "woven"}
+    assert (facts["functions"], facts["release"]) == (schema.digest(), str(schema.RELEASE))
+    assert facts["pgmq"] == "1.13.0"
     await connection.close()
 
 
@@ -102,28 +105,89 @@ async def test_a_migration_that_was_interrupted_is_mended_by_the_next(
     assert await dumped(empty_dsn) == await dumped(dsn)
 
 
-async def test_functions_come_all_or_none(
-    sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A release whose last file is broken leaves the old functions in their places."""
-    folder = tmp_path / "sql"
-    shutil.copytree(schema.SQL, folder)
-    (folder / "10_time.sql").write_text((folder / "10_time.sql").read_text().replace("a test (or a person", "anybody"))
-    (folder / "96_broken.sql").write_text("create function treadle.broken() returns nonsense language sql as ''")
+Release = Callable[..., None]
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Release:
+    """Let the next migration be to a release with one file more; without one, to ours."""
+
+    def next_is(more: str = "") -> None:
+        shutil.rmtree(tmp_path / "sql", ignore_errors=True)
+        shutil.copytree(schema.SQL, tmp_path / "sql")
+        (tmp_path / "sql" / "94_more.sql").write_text(more or "select")
+        monkeypatch.setattr(migration, "SQL", tmp_path / "sql")
+
+    return next_is
+
+
+async def test_functions_come_all_or_none(sql: Connection, dsn: str, release: Release) -> None:
+    """A release with a broken file leaves the old functions in their places, and one sentence."""
     before = await bodies(sql), await sql.fetch("table treadle.meta")
-    with monkeypatch.context() as patch:
-        patch.setattr(migration, "SQL", folder)
-        with pytest.raises(asyncpg.UndefinedObjectError):
-            await migrate(dsn)
+    release("drop function treadle.uuid7(); create function treadle.broken() returns nonsense language sql as ''")
+    with pytest.raises(SchemaError, match=r'nothing was changed in this step: type "nonsense" does not exist\.$'):
+        await migrate(dsn)
     assert (await bodies(sql), await sql.fetch("table treadle.meta")) == before
 
 
-async def test_what_is_not_of_this_release_goes_and_what_was_changed_is_put_back(sql: Connection, dsn: str) -> None:
-    before = await bodies(sql)
-    await sql.execute("create function treadle.old(x integer) returns integer language sql as 'select x'")
+OLD = "create function treadle.old(m treadle.messages, x text default '') returns text language sql as 'select $2'"
+
+
+async def test_what_a_former_release_had_goes_and_what_was_changed_is_put_back(
+    sql: Connection, dsn: str, release: Release
+) -> None:
+    before = await bodies(sql), await sql.fetch("select * from treadle.meta order by name")
+    release(OLD)
+    await migrate(dsn)
+    assert len(await bodies(sql)) == len(before[0]) + 1
     await sql.execute(
         "create or replace function treadle.uuid7() returns uuid language sql volatile as 'select gen_random_uuid()'"
     )
+    release()
+    await migrate(dsn)
+    assert (await bodies(sql), await sql.fetch("select * from treadle.meta order by name")) == before
+
+
+async def test_a_former_function_that_somebody_needs_stays_until_nobody_does(
+    sql: Connection, dsn: str, release: Release
+) -> None:
+    before = await bodies(sql)
+    release(OLD)
+    await migrate(dsn)
+    await sql.execute("create view public.mine as select treadle.old(m) from treadle.messages m")
+    release()
+    for _ in range(2):
+        await migrate(dsn)
+        assert await sql.fetch("table public.mine") == []
+    await sql.execute("drop view public.mine")
+    await migrate(dsn)
+    assert await bodies(sql) == before
+
+
+async def test_what_somebody_has_in_our_schema_stays_as_it_is(sql: Connection, dsn: str) -> None:
+    """For a role named treadle it is the first in its path."""
+    await sql.execute("""
+        create function treadle.mine() returns trigger language plpgsql as 'begin return new; end';
+        create table public.orders (x integer);
+        create trigger mine before insert on public.orders for each row execute function treadle.mine();
+        create function treadle.format(text, text) returns text language sql as $$ select 'not yours' $$;
+        create function treadle.spare() returns integer language sql as 'select 7';
+        create view treadle.report with (security_barrier) as table treadle.messages""")
+    theirs = (
+        "select oid, xmin, * from pg_proc where proname = any('{mine,format,spare}') order by 1",
+        "select reloptions from pg_class where oid = 'treadle.report'::regclass",
+    )
+    before = await bodies(sql), [await sql.fetch(query) for query in theirs]
+    await migrate(dsn)
+    assert (await bodies(sql), [await sql.fetch(query) for query in theirs]) == before
+
+
+async def test_without_a_manifest_nothing_goes(sql: Connection, dsn: str, release: Release) -> None:
+    release(OLD)
+    await migrate(dsn)
+    before = await bodies(sql)
+    await sql.execute("delete from treadle.meta where name = 'manifest'")
+    release()
     await migrate(dsn)
     assert await bodies(sql) == before
 
@@ -145,15 +209,65 @@ async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
 
 
 async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migration, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migration, "PATIENCE", 0)
     before = await bodies(sql)
     other = await connect(dsn, name="test")
-    async with other.transaction():
-        await other.execute("lock table treadle.messages in access exclusive mode")
-        with pytest.raises(SchemaError, match="A table is locked by somebody else"):
-            await migrate(dsn)
+    for held in ("lock table treadle.messages in access exclusive mode", "table treadle.queue_overview"):
+        async with other.transaction():
+            await other.execute(held)
+            with pytest.raises(SchemaError, match="A table or a view is locked by somebody else's transaction"):
+                await migrate(dsn)
+        assert await bodies(sql) == before
     await other.close()
-    assert await bodies(sql) == before
+
+
+async def test_submits_go_on_while_a_migration_waits_for_a_report(
+    loom: Loom, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "MOMENT", "60s")
+    report = await loom.connect()
+    async with report.sql.transaction():
+        await report.sql.execute("table treadle.worker_overview")
+        migrating = asyncio.create_task(migrate(dsn))
+        await until(lambda: blocks(loom, report))
+        await loom.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="1ms")
+    await migrating
+
+
+async def test_a_report_reads_on_beside_a_migration_that_waits_for_it(
+    loom: Loom, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wants a view that the migration has, which wants its view: the migration lets go, and comes again."""
+    monkeypatch.setattr(migration, "PAUSE", 0.05)
+    report = await loom.connect()
+    async with report.sql.transaction():
+        await report.sql.execute("table treadle.worker_overview")
+        migrating = asyncio.create_task(migrate(dsn))
+        await until(lambda: blocks(loom, report))
+        await report.sql.execute("table treadle.message_overview; table treadle.queue_overview")
+        await until(lambda: blocks(loom, report))
+    await migrating
+
+
+async def blocks(loom: Loom, other: Loom) -> bool:
+    """Whether somebody waits for the other connection."""
+    waiting = "select exists (select from pg_stat_activity where $1 = any(pg_blocking_pids(pid)))"
+    return bool(await loom.sql.fetchval(waiting, other.sql.get_server_pid()))
+
+
+async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migration.ROOT / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.TABLES
+    for version, fine in ((schema.TABLES, True), ("0001", False), ("9999", True), (None, False)):
+        await sql.execute("delete from treadle.alembic_version")
+        if version:
+            await sql.execute("insert into treadle.alembic_version values ($1)", version)
+        if fine:
+            await schema.require(database)
+        else:
+            with pytest.raises(SchemaError, match="run treadle migrate"):
+                await schema.require(database)
 
 
 # What is written down
@@ -204,7 +318,7 @@ DRIFTS = [
     ("alter table treadle.workers add column colour text", "remove_column"),
     ("alter table treadle.leases drop column tenant", "add_column"),
     ("alter table treadle.workers alter column host drop not null", "modify_nullable"),
-    ("alter table treadle.leases alter column last_seq type bigint", "modify_type"),
+    ("alter table treadle.workers alter column in_flight type bigint", "modify_type"),
     ("alter table treadle.workers alter column in_flight set default 1", "modify_default"),
     ("drop index treadle.messages_due", "add_index"),
     ("create index mine on treadle.messages (agent)", "remove_index"),

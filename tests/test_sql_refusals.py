@@ -1,6 +1,7 @@
 """What submit refuses, in one sentence, and what it just accepts."""
 
 import json
+import time
 from typing import Any
 
 import asyncpg
@@ -51,6 +52,21 @@ NONSENSE = [
 async def test_nonsense_is_refused_in_one_sentence(loom: Loom) -> None:
     for message, sentence in NONSENSE:
         assert await refused(loom, {}, {"thread_id": "t", **message}) == sentence, message
+
+
+def id_of(seconds: float, version: int = 7) -> str:
+    """A message id of a time that far from now."""
+    digits = f"{int((time.time() + seconds) * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}-{version}000-8000-000000000000"
+
+
+async def test_an_id_that_would_never_be_purged_is_refused(loom: Loom) -> None:
+    """Ids sort by their time, and what is past its time is looked for by that."""
+    for odd in (id_of(0, version=4), id_of(90_000), "ffffffff-ffff-7fff-bfff-ffffffffffff"):
+        sentence = f"A message_id must be a UUIDv7 of a time at most a day ahead; {odd} is not."
+        assert await refused(loom, {}, {"thread_id": "t", "message_id": odd}) == sentence
+    fine = [id_of(80_000), id_of(-1e9), id_of(0).upper().replace("-", "")]
+    await loom.submit_many(*[{"message_id": message_id} for message_id in fine])
 
 
 async def test_what_is_just_acceptable(loom: Loom) -> None:

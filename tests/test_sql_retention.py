@@ -203,3 +203,12 @@ async def test_a_thread_is_deleted_under_a_submit(loom: Loom) -> None:
         submitting = asyncio.create_task(loom.submit(thread_id="t"))
         await (await loom.connect()).until_blocked(loom)
     assert (await loom.message(await submitting))["ord"] == 1
+
+
+@pytest.mark.parametrize("hours", [500_000, 1e9, 1e300, float("inf")])
+async def test_what_is_to_be_kept_for_ever_is(loom: Loom, hours: float) -> None:
+    """Longer than there are ids or times: nothing is even looked at."""
+    await loom.submit()
+    await loom.run()
+    assert await purge(loom, hours, hours) == [0]
+    assert sum(await purge(loom, hours, 0)) == 0

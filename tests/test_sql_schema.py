@@ -63,7 +63,7 @@ async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(loom
     assert await visitor.fetchval("select count(*) from treadle.waiting()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch("select viewname from pg_views where schemaname = 'treadle'")
-    assert len(views) == 6
+    assert len(views) == 7
     for row in views:
         await visitor.execute(f"select * from treadle.{row['viewname']}")
     for table in metadata.tables.values():
@@ -194,6 +194,13 @@ async def test_ids_are_uuid7_in_the_order_of_time(sql: Connection) -> None:
     assert row["low"] < row["id"] < row["high"]
     assert (row["id"].version, row["id"].variant) == (7, "specified in RFC 4122")
     assert await sql.fetchval("select count(distinct treadle.uuid7()) from generate_series(1, 1000)") == 1000
+
+
+async def test_every_time_has_an_id(sql: Connection) -> None:
+    """Those before the first id have the first, those after the last one the last."""
+    times = ["-infinity", "1969-12-31", "1970-01-01Z", "1970-01-02Z", "10889-08-02Z", "10890-01-01Z", "infinity"]
+    ids = [await sql.fetchval(f"select treadle.uuid_at('{time}')") for time in times]
+    assert [id.int >> 80 for id in ids] == [0, 0, 0, 86_400_000, 281474956800000, 2**48 - 1, 2**48 - 1]
 
 
 async def test_the_clock_can_be_moved(sql: Connection) -> None:

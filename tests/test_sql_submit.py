@@ -2,12 +2,13 @@
 
 import asyncio
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
 from invariants import assert_consistent
 from loom import Loom
+from uuid_utils.compat import uuid7
 
 
 async def refused(loom: Loom, *messages: Any, state: str = "TR422", **arguments: Any) -> str:
@@ -231,7 +232,7 @@ async def test_an_impatient_batch_of_busy_messages_alone_writes_nothing(loom: Lo
 
 async def test_a_repeat_in_a_busy_thread_is_known_all_the_same(loom: Loom) -> None:
     other = await loom.connect()
-    message = {"message_id": str(uuid4()), "thread_id": "t"}
+    message = {"message_id": str(uuid7()), "thread_id": "t"}
     await loom.submit_many(message)
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads for no key update")
@@ -260,6 +261,17 @@ async def test_a_patient_submit_waits_for_the_thread(loom: Loom) -> None:
         await (await loom.connect()).until_blocked(loom)
     second = await waiting
     assert [(await loom.message(id))["ord"] for id in (first, second)] == [2, 3]
+
+
+async def test_a_submit_that_does_not_say_is_patient(loom: Loom) -> None:
+    other = await loom.connect()
+    await loom.submit(thread_id="t")
+    async with other.sql.transaction():
+        await other.submit(thread_id="t")
+        await loom.sql.execute("set statement_timeout = '5s'; set lock_timeout = '50ms'")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await loom.submit_many({"thread_id": "t"}, patient=None)
+        await loom.sql.execute("reset statement_timeout")
 
 
 # In a user's own transaction
@@ -294,6 +306,22 @@ async def test_a_submit_in_a_transaction_is_seen_when_it_commits(loom: Loom) -> 
         assert {await heard.get(), await heard.get()} == {("treadle_work", "default"), ("treadle_events", told)}
     await listener.sql.reset()
     assert (await loom.claim_one()).message_id == message_id
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "treadle.submit_many('[{\"message\": \"x\"}]', lock_timeout => '5s')",
+        'treadle.submit_many(\'[{"message": "x", "thread_id": "new"}]\', lock_timeout => \'5s\', patient => false)',
+        "treadle.submit_once('k', '1', '[{\"message\": \"x\"}]')",
+    ],
+    ids=["submit_many", "impatient", "submit_once"],
+)
+async def test_the_user_s_own_patience_is_what_it_was(loom: Loom, call: str) -> None:
+    async with loom.sql.transaction():
+        await loom.sql.execute("set local lock_timeout = '77s'")
+        await loom.sql.execute(f"select {call}")
+        assert await loom.sql.fetchval("show lock_timeout") == "77s"
 
 
 async def test_submit_has_all_the_fields(loom: Loom) -> None:

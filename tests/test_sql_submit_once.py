@@ -3,17 +3,17 @@
 import asyncio
 import json
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
 from loom import Loom
+from uuid_utils.compat import uuid7
 
 # Repetition
 
 
 async def test_a_repeated_submit_writes_nothing_and_answers_with_the_present_state(loom: Loom) -> None:
-    ids = [str(uuid4()) for _ in range(3)]
+    ids = [str(uuid7()) for _ in range(3)]
     threads = ("t", "t", None)
     messages = [{"message_id": id, "thread_id": thread} for id, thread in zip(ids, threads, strict=True)]
     rows = await loom.submit_many(*messages)
@@ -36,7 +36,7 @@ async def test_a_batch_half_of_which_is_there(loom: Loom) -> None:
 
 
 async def test_ids_are_made_where_there_are_none(loom: Loom) -> None:
-    given = str(uuid4())
+    given = str(uuid7())
     rows = await loom.submit_many({"message_id": given}, {}, {"message_id": None})
     ids = [row["message_id"] for row in rows]
     assert str(ids[0]) == given
@@ -46,7 +46,7 @@ async def test_ids_are_made_where_there_are_none(loom: Loom) -> None:
 
 async def test_the_same_submit_at_once_from_two_is_written_once(loom: Loom) -> None:
     one, two = await loom.connect(), await loom.connect()
-    message = {"message_id": str(uuid4()), "thread_id": "t"}
+    message = {"message_id": str(uuid7()), "thread_id": "t"}
     async with one.sql.transaction():
         await one.submit_many(message)
         second = asyncio.create_task(two.submit_many(message))
@@ -55,6 +55,24 @@ async def test_the_same_submit_at_once_from_two_is_written_once(loom: Loom) -> N
         await second
     assert (await two.submit_many(message))[0]["state"] == "queued"
     assert (await loom.thread("t"))["last_ord"] == 1
+
+
+async def test_a_repeat_is_known_however_full_the_queue_is(loom: Loom) -> None:
+    message = {"message_id": str(uuid7())}
+    await loom.submit_many(message, max_queue_size=1)
+    assert [row["state"] for row in await loom.submit_many(message, max_queue_size=1)] == ["queued"]
+
+
+async def test_of_a_batch_half_of_which_is_there_the_other_half_must_fit(loom: Loom) -> None:
+    known, new = [{"message_id": str(uuid7())} for _ in range(2)]
+    await loom.submit_many(known)
+    before = await loom.everything()
+    with pytest.raises(asyncpg.PostgresError, match="The queue 'default' is full"):
+        await loom.submit_many(known, new, max_queue_size=1)
+    assert await loom.everything() == before
+    rows = await loom.submit_many(known, new, max_queue_size=2)
+    assert [str(row["message_id"]) for row in rows] == [known["message_id"], new["message_id"]]
+    assert len(await loom.claim(10)) == 2
 
 
 # Under an Idempotency-Key
@@ -128,3 +146,8 @@ async def test_a_concurrent_repeat_does_not_wait_for_ever(loom: Loom) -> None:
         await once(one)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await once(two)
+
+
+async def test_a_key_with_nothing_under_it_has_an_answer(loom: Loom) -> None:
+    call = "select answer, repeated from treadle.submit_once('k', '1', '[]')"
+    assert [tuple(await loom.sql.fetchrow(call)) for _ in range(2)] == [([], False), ([], True)]

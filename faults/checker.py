@@ -22,7 +22,7 @@ MAX_LOSSES = 3
 
 MESSAGES = """
     select m.message_id::text, m.metadata ->> 'key' as key, m.agent, m.state, m.result #>> '{}' as result, m.error,
-        m.attempt, m.failures, m.losses, t.thread_id, m.ord
+        m.attempt, m.failures, m.losses, t.thread_id, m.ord, extract(epoch from m.completed_at)::float8 as ended
     from treadle.messages m left join treadle.threads t on t.id = m.thread"""
 EVENTS = """
     select e.message_id::text, e.seq, e.thread_pos, e.type, e.data::text from treadle.events e
@@ -61,7 +61,7 @@ async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path)
         "everything comes to its end": [
             f"{row['key']} is {row['state']}" for row in messages.values() if row["state"] in ("queued", "processing")
         ],
-        "each message ends as it must": outcomes(history.sent.values(), messages),
+        "each message ends as it must": outcomes(history, messages),
         "one terminal event, and the text of the last attempt is whole": await texts(sql, history, messages),
         "a thread goes one turn at a time, in the order of its submits": order(
             await sql.fetch(STEPS), history.sent.values()
@@ -94,32 +94,49 @@ def once(messages: Iterable[Message]) -> list[str]:
     return [f"{key} is there {count} times" for key, count in counts.items() if count > 1]
 
 
-def outcomes(sent: Iterable[Sent], messages: dict[str, Message]) -> list[str]:
+def outcomes(history: History, messages: dict[str, Message]) -> list[str]:
     wrong = []
-    for one in sent:
+    for one in history.sent.values():
         row = messages.get(one.message_id or "")
-        if row is None:
-            continue
-        state, about = row["state"], f"{one.key} ({one.message_id})"
-        if one.cancelled in (200, 202):
-            if state != "cancelled":
-                wrong.append(f"{about} was cancelled, and is {state}")
-        elif state == "cancelled" and one.cancelled is None:
-            wrong.append(f"{about} is cancelled, and nobody asked for it")
-        elif state == "cancelled":
-            continue
-        elif one.agent in BEHAVED:
-            if state != "completed":
-                wrong.append(f"{about} is {state}: {row['error']}")
-            elif row["result"] != answer(one.key, one.chunks if one.agent == "scribe" else 0):
-                wrong.append(f"{about} is answered {row['result']!r}")
-            if row["failures"]:
-                wrong.append(f"{about} is charged {row['failures']} failures")
-        elif state != "failed":
-            wrong.append(f"{about} is {state}, and should have failed")
-        elif one.agent in LOST and (row["losses"] != MAX_LOSSES or row["failures"]):
-            wrong.append(f"{about} has {row['losses']} losses and {row['failures']} failures")
+        if row is not None and (fate := _fate(one, row, history)):
+            wrong.append(f"{one.key} ({one.message_id}) {fate}")
     return wrong
+
+
+def _fate(one: Sent, row: Message, history: History) -> str | None:
+    """What is wrong with a message's end."""
+    state = row["state"]
+    if one.cancelled in (200, 202):
+        return None if state == "cancelled" else f"was cancelled, and is {state}"
+    if state == "cancelled":
+        return None if one.cancelled == 0 else "is cancelled, and nobody asked for it"
+    return _kept(one, row, history) if one.agent in BEHAVED else _deserved(one, row)
+
+
+def _kept(one: Sent, row: Message, history: History) -> str | None:
+    """The same of a message whose agent behaved."""
+    state = row["state"]
+    if row["failures"]:
+        return f"is charged {row['failures']} failures"
+    if state == "failed" and row["losses"] == MAX_LOSSES:
+        # One that takes long may meet so many deaths of workers: that is its end. But they must have happened.
+        met = [one.began < fault.ended and fault.began < row["ended"] for fault in history.faults if fault.lethal]
+        return (
+            None if sum(met) >= MAX_LOSSES else f"is charged {MAX_LOSSES} losses, and met {sum(met)} deaths of workers"
+        )
+    if state != "completed":
+        return f"is {state}: {row['error']}"
+    expected = answer(one.key, one.chunks if one.agent == "scribe" else 0)
+    return None if row["result"] == expected else f"is answered {row['result']!r}"
+
+
+def _deserved(one: Sent, row: Message) -> str | None:
+    """The same of a message that is poison."""
+    if row["state"] != "failed":
+        return f"is {row['state']}, and should have failed"
+    if one.agent in LOST and (row["losses"] != MAX_LOSSES or row["failures"]):
+        return f"has {row['losses']} losses and {row['failures']} failures"
+    return None
 
 
 async def texts(sql: "asyncpg.Connection[Any]", history: History, messages: dict[str, Message]) -> list[str]:

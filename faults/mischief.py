@@ -364,11 +364,11 @@ async def _picked_up(world: World, held: list[Any], since: float) -> None:
     """Note how long until all that a killed worker held was begun again (or over)."""
     if held:
         question = (
-            "select max(e.at) from treadle.messages m left join lateral (select min(e.created_at) as at"
+            "select coalesce(max(e.at), $1) from treadle.messages m left join lateral (select min(e.created_at) as at"
             " from treadle.events e where e.message_id = m.message_id and e.created_at > $1"
             " and e.type in ('started', 'done', 'error', 'cancelled')) e on true"
             " where m.message_id = any($2) and (m.completed_at is null or m.completed_at > $1)"
-            " having bool_and(e.at is not null)"
+            " having coalesce(bool_and(e.at is not null), true)"  # also where all had ended before
         )
         at = datetime.fromtimestamp(since, UTC)
         await _note(world, "worker killed to its messages running again", question, at, since, held)
@@ -381,7 +381,8 @@ async def _note(world: World, what: str, question: str, at: datetime, since: flo
             connection = await world.cluster.primary.connect(2)
             try:
                 if found := await connection.fetchval(question, at, *args):
-                    world.history.recoveries.append(Recovery(what, found.timestamp() - since))
+                    if found > at:
+                        world.history.recoveries.append(Recovery(what, found.timestamp() - since))
                     return
             finally:
                 await connection.close()

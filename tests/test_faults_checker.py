@@ -110,6 +110,11 @@ DAMAGES = [
         "alter table treadle.messages drop constraint messages_lane;"
         " update treadle.messages set state = 'failed', error = 'x' where ord = 1",
     ),
+    (
+        "each message ends",
+        "alter table treadle.messages drop constraint messages_lane;"
+        " update treadle.messages set state = 'failed', error = 'x', losses = 3, attempt = 3 where ord = 1",
+    ),
     ("each message ends", "update treadle.messages set result = '\"other\"' where ord = 1"),
     ("each message ends", "update treadle.messages set failures = 1 where ord = 1"),
     ("one terminal event", "update treadle.events set type = 'done' where type = 'chunk'"),

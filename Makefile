@@ -15,7 +15,7 @@ up: $(VENV)/.up ## Run everything: a private PostgreSQL, the API, the workers
 test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
-bench: $(VENV)/.bench ## Measure it, and its peers beside it: a few minutes; ARGS=--quick for one
+bench: $(VENV)/.bench ## Measure it, and its peers beside it: ten to fifteen minutes; ARGS=--quick for one
 	@$(BIN)/python -m bench $(ARGS)
 
 MINUTES ?= 2
@@ -39,7 +39,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: $(VENV)/.dev ## Renew requirements.lock, requirements-dev.lock and requirements-bench.lock
 	@$(PIP) install uv
 	@$(COMPILE) --upgrade --output-file requirements.lock
-	@$(COMPILE) --constraint requirements.lock --group lint --group test --output-file requirements-dev.lock
+	@$(COMPILE) --constraint requirements.lock --extra langgraph --extra autogen --group lint --group test \
+		--output-file requirements-dev.lock
 	@$(COMPILE) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
 
 clean: ## Remove the virtual environment and caches (not the data in .treadle)

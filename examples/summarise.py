@@ -1,6 +1,6 @@
 """An agent of one's own. Start a worker with it from this repository's folder:
 
-    AGENTS=examples.summarise treadle up
+    AGENTS=examples.summarise make up
 
 and ask it for a summary; the input is an object, checked against `Summarise` before the agent sees it:
 

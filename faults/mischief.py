@@ -267,7 +267,7 @@ async def half_open_clients(world: World) -> None:
 async def bad_readers(world: World) -> None:
     """Readers that never read, and 500 that connect and leave at once."""
     node = world.node()
-    done = [one.message_id for one in list(world.history.sent.values())[-200:] if one.message_id]
+    done = [one.message_id for one in world.history.sent.values() if one.message_id][-200:]
     if not done:
         return
     port = node.door.port

@@ -31,7 +31,8 @@ if TYPE_CHECKING:  # they import this module: at run time only fixtures import t
     from shell import Cli
     from streams import Script
 
-pytest.register_assert_rewrite("loom", "shell", "streams", "workshop")  # what fails there should say what it found, too
+# What fails there should say what it found, too.
+pytest.register_assert_rewrite("loom", "shell", "sockets", "streams", "workshop")
 
 _running = contextlib.ExitStack()
 

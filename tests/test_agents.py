@@ -58,8 +58,8 @@ async def test_echo_streams_word_by_word(sql: Connection, start_worker: StartWor
 
 async def test_echo_waits_before_each_word(sql: Connection, start_worker: StartWorker) -> None:
     await start_worker()
-    message = await run(sql, "one two three", metadata={"delay_ms": 30})
-    assert message["completed_at"] - message["started_at"] >= timedelta(seconds=0.09)
+    message = await run(sql, "one two three", metadata={"delay_ms": 150})
+    assert message["completed_at"] - message["started_at"] >= timedelta(seconds=0.45)
     at = [entry.created_at for entry in await log(sql, message["message_id"]) if entry.type == "chunk"]
     assert len(set(at)) == 3  # they were sent as they came
 

@@ -4,12 +4,10 @@ metadata.system sets the system prompt, metadata.max_tokens the longest answer. 
 retries, and a Retry-After of the API is obeyed.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-from service.agents.contract import Agent, Context, Rejected, RetryAfter
+from service.agents.contract import Agent, Context, Rejected
+from service.agents.verdict import verdict
 
 NAME = "claude"
 MAX_TOKENS = 4096
@@ -64,24 +62,9 @@ def _verdict(error: Any) -> Exception:
     said = (error.api_message or error.message).rstrip(".")
     if error.status_code < 400:  # an error event in the middle of a stream
         return ConnectionError(f"The Anthropic API broke off its answer: {said}.")
-    reason = f"The Anthropic API answered {error.status_code}: {said}."
-    if error.status_code < 500 and error.status_code not in {408, 409, 429}:
-        return Rejected(reason)
-    delay = _retry_after(error.response.headers)
-    return ConnectionError(reason) if delay is None else RetryAfter(delay, reason)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, of either form that RFC 9110 allows; None where there is no such header, or none that makes sense."""
-    value = headers.get("retry-after", "")
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a time zone
-        return None
+    return verdict(
+        error.status_code, error.response.headers, f"The Anthropic API answered {error.status_code}: {said}."
+    )
 
 
 def _max_tokens(context: Context) -> int:

@@ -12,7 +12,10 @@ from litestar.di import Provide
 
 from service.api import docs, health, problems
 from service.api.bodies import JsonBody
-from service.api.protocol import LimitedProtocol
+from service.api.protocol import LimitedProtocol, SocketProtocol
+from service.chat import page
+from service.chat import routes as chat_routes
+from service.chat.session import Chats
 from service.config import Settings
 from service.db.listener import Listener
 from service.db.notifier import EVENTS, Notifier
@@ -57,7 +60,10 @@ ROUTES = [
     health.health,
     health.live,
     health.ready,
+    page.page,
+    page.file,
 ]
+SOCKETS = [chat_routes.chat, chat_routes.chat_in]
 
 
 class Api:
@@ -73,17 +79,20 @@ class Api:
         streams = Streams(
             self.feed, poll_interval=settings.poll_interval, keepalive_interval=settings.keepalive_interval
         )
+        messages = MessageStore(self._database, self._notifier, max_queue_size=settings.max_queue_size)
+        threads = ThreadStore(self._database)
         given = {
             "settings": settings,
             "database": self._database,
-            "messages": MessageStore(self._database, self._notifier, max_queue_size=settings.max_queue_size),
-            "threads": ThreadStore(self._database),
+            "messages": messages,
+            "threads": threads,
+            "chats": Chats(settings, self.feed, messages, threads),
             "queues": QueueStore(self._database),
             "events": events,
             "streams": streams,
         }
         self.app = Litestar(
-            ROUTES,
+            [*ROUTES, *SOCKETS],
             dependencies={name: _provide(value) for name, value in given.items()},
             dto=JsonBody,
             return_dto=None,
@@ -123,8 +132,12 @@ class Api:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
-            ws="none",
             http=LimitedProtocol,
+            ws=SocketProtocol,
+            ws_max_size=self._settings.max_body_bytes,
+            ws_ping_interval=self._settings.keepalive_interval,
+            ws_ping_timeout=self._settings.keepalive_interval,
+            ws_per_message_deflate=False,  # it would cost each socket memory, and each token time
         )
 
 

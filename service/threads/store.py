@@ -1,6 +1,7 @@
 """Threads in PostgreSQL."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +67,17 @@ class ThreadStore:
         if row is None:
             raise _unknown(thread_id)
         return row["id"], row["last_ord"]
+
+    async def logs(self, thread_ids: Sequence[str]) -> list[tuple[int, int] | None]:
+        """For each thread its surrogate key and the last thread_pos of its log; None where there is no such thread."""
+        rows = await self._database.fetch(
+            "select t.id, coalesce(l.last_pos, 0) as last from unnest($1::text[]) with ordinality u (thread_id, n)"
+            " left join treadle.threads t on t.tenant = $2 and t.thread_id = u.thread_id"
+            " left join treadle.thread_log l on l.thread = t.id order by u.n",
+            thread_ids,
+            TENANT,
+        )
+        return [None if row["id"] is None else (row["id"], row["last"]) for row in rows]
 
     async def delete(self, thread_id: str) -> int:
         """Delete it with its messages and events; returns how many messages went. Raises NotFound, Busy."""

@@ -1,0 +1,48 @@
+"""An AutoGen team as an agent. Install AutoGen, and start a worker with it from this repository's folder:
+
+    .venv/bin/pip install -e '.[autogen]'
+    AGENTS=examples.team make up
+    .venv/bin/treadle send "A slogan for a bicycle shop" --agent slogan --follow
+
+Its model replays what it is told to say, so that it runs anywhere: put a client of autogen_ext.models in its place.
+"""
+
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core.model_context import UnboundedChatCompletionContext
+from autogen_core.models import ChatCompletionClient
+from autogen_ext.models.replay import ReplayChatCompletionClient
+
+from service.agents.autogen import Kit, autogen_agent
+
+
+def model() -> ChatCompletionClient:
+    return ReplayChatCompletionClient(["Two wheels are enough.", "Shorter.", "Two wheels. Enough.", "APPROVE"])
+
+
+async def writers(kit: Kit) -> RoundRobinGroupChat:
+    client = kit.model(model())  # its answers are stored: a retry does not ask again
+    earlier = await kit.history()  # what was said in the thread
+    writer, critic = (
+        AssistantAgent(
+            name,
+            client,
+            system_message=task,
+            model_context=UnboundedChatCompletionContext(initial_messages=list(earlier)),
+            model_client_stream=True,
+        )
+        for name, task in (("writer", "Write a slogan."), ("critic", "Criticise it, or say APPROVE."))
+    )
+    over = TextMentionTermination("APPROVE", sources=["critic"]) | MaxMessageTermination(12)
+    return RoundRobinGroupChat([writer, critic], termination_condition=over)
+
+
+slogan = autogen_agent(
+    "slogan",
+    writers,
+    output=lambda result: result.messages[-2].content,  # what the critic approved
+    speakers={"writer"},
+    timeout=120,
+    description="A writer and a critic look for a slogan.",
+)

@@ -1,0 +1,153 @@
+"""A model of AutoGen each of whose answers is a step of the message. Imported where a team is made with one."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal
+
+from autogen_core import CancellationToken
+from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage, ModelInfo, RequestUsage
+from autogen_core.tools import Tool, ToolSchema
+from pydantic import BaseModel
+
+
+class StepClient(ChatCompletionClient):
+    """`step` stores what a call came to, by what was asked; `failed` is told what a call raised."""
+
+    def __init__(
+        self,
+        client: ChatCompletionClient,
+        step: Callable[[Any, Callable[[], Awaitable[Any]]], Coroutine[Any, Any, Any]],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._client = client
+        self._store = step
+        self._failed = failed
+
+    async def create(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> CreateResult:
+        async def ask() -> Any:
+            answer = await self._client.create(
+                messages,
+                tools=tools,
+                tool_choice=tool_choice,
+                json_output=json_output,
+                extra_create_args=extra_create_args,
+                cancellation_token=cancellation_token,
+            )
+            return answer.model_dump(mode="json")
+
+        asked = _asked(messages, tools, tool_choice, json_output, extra_create_args)
+        task = self._step(asked, ask, cancellation_token)
+        return CreateResult.model_validate(await task)
+
+    async def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        async def ask() -> Any:
+            answer: CreateResult | None = None
+            async for item in self._client.create_stream(
+                messages,
+                tools=tools,
+                tool_choice=tool_choice,
+                json_output=json_output,
+                extra_create_args=extra_create_args,
+                cancellation_token=cancellation_token,
+            ):
+                if isinstance(item, str):
+                    pieces.put_nowait(item)
+                else:
+                    answer = item
+            if answer is None:
+                raise ConnectionError("The model's stream ended before its answer did.")
+            return answer.model_dump(mode="json")
+
+        asked = _asked(messages, tools, tool_choice, json_output, extra_create_args)
+        task = self._step(asked, ask, cancellation_token)
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        streamed = False
+        try:
+            while (piece := await pieces.get()) is not None:
+                streamed = True
+                yield piece
+            answer = CreateResult.model_validate(await task)
+        finally:
+            task.cancel()
+        if not streamed and isinstance(answer.content, str) and answer.content:
+            yield answer.content  # from the log: readers of this attempt have not seen it
+        yield answer
+
+    def _step(
+        self, asked: Any, ask: Callable[[], Awaitable[Any]], token: CancellationToken | None
+    ) -> asyncio.Future[Any]:
+        async def call() -> Any:
+            try:
+                return await ask()
+            except Exception as error:
+                self._failed(error)
+                raise
+
+        task = asyncio.ensure_future(self._store(asked, call))
+        if token is not None:
+            token.link_future(task)
+        return task
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def actual_usage(self) -> RequestUsage:
+        return self._client.actual_usage()
+
+    def total_usage(self) -> RequestUsage:
+        return self._client.total_usage()
+
+    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
+        return self._client.count_tokens(messages, tools=tools)
+
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
+        return self._client.remaining_tokens(messages, tools=tools)
+
+    @property
+    def capabilities(self) -> Any:  # AutoGen still asks for it, and warns of it
+        return self._client.model_info
+
+    @property
+    def model_info(self) -> ModelInfo:
+        return self._client.model_info
+
+
+def _asked(
+    messages: Sequence[LLMMessage],
+    tools: Sequence[Tool | ToolSchema],
+    tool_choice: Tool | str,
+    json_output: bool | type[BaseModel] | None,
+    extra: Mapping[str, Any],
+) -> list[Any]:
+    """What makes a call the same as another: what the model is given, never when or by whom."""
+    return [
+        messages,
+        [_schema(tool) for tool in tools],
+        _schema(tool_choice),
+        json_output.model_json_schema() if isinstance(json_output, type) else json_output,
+        extra,
+    ]
+
+
+def _schema(tool: Any) -> Any:
+    return tool.schema if isinstance(tool, Tool) else tool

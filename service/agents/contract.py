@@ -10,6 +10,9 @@ comes next:
     any exception         the attempt failed; retried with backoff while attempts are left
     RetryAfter(seconds)   the same, after that delay
     Rejected              failed for good: trying again would not help
+
+An agent that waits, for others (`gather`) or for a person (`input`), is parked: its attempt ends there, and a new one
+begins when there is an answer. What it has done in steps is not done again.
 """
 
 import functools
@@ -24,6 +27,8 @@ import msgspec
 MAX_RETRY_SECONDS = 31_622_400  # 366 days
 MAX_TIMEOUT_SECONDS = 604_800  # 7 days
 MAX_ATTEMPTS = 1000
+MAX_CONCURRENCY = 100_000
+IDLE_TIMEOUT = 7200.0  # seconds
 
 
 class RetryAfter(Exception):
@@ -40,11 +45,34 @@ class Rejected(Exception):
     """The message cannot be answered, now or later; no further attempt is made."""
 
 
+class ChildFailed(Rejected):
+    """A message that was waited for failed, was cancelled or is gone. Nothing would be different at another attempt."""
+
+    def __init__(self, message_id: str, state: str, error: str | None) -> None:
+        super().__init__(f"The message {message_id} is {state}{f': {error}' if error else '.'}")
+        self.message_id = message_id
+        self.state = state
+        self.error = error
+
+
 class Turn(msgspec.Struct, frozen=True):
-    """An earlier message of the thread: what was asked, what was answered (text, or the decoded JSON)."""
+    """An earlier message of the thread: what was asked, what was answered (text, or the decoded JSON), and the data of
+    its `tool` events."""
 
     message: Any
     result: Any
+    tools: Sequence[Any] = ()
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    """The message of the thread whose turn it is: what was asked, the results of its finished steps by name, and the
+    data of its last `progress` events, oldest first."""
+
+    message_id: str
+    agent: str
+    message: Any
+    steps: Mapping[str, Any]
+    progress: Sequence[Any]
 
 
 class Context(Protocol):
@@ -56,6 +84,9 @@ class Context(Protocol):
     metadata: Mapping[str, Any]
     deadline: datetime  # when this attempt times out
     log: logging.LoggerAdapter[logging.Logger]
+    # A small JSON document of the thread: changes are saved with the message's completion, in one transaction. Always
+    # empty without a thread; an aside sees it, and saves nothing.
+    state: dict[str, Any]
 
     @property
     def cancelled(self) -> bool:
@@ -86,8 +117,59 @@ class Context(Protocol):
         Raises ValueError for a name that is taken and a result of more than MAX_EVENT_BYTES.
         """
 
-    async def history(self, limit: int = 50) -> Sequence[Turn]:
-        """The last completed messages of the thread before this one, oldest first; empty without a thread."""
+    async def send(
+        self,
+        message: Any,
+        *,
+        agent: str | None = None,
+        thread_id: str | None = None,
+        priority: str = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        delay: float = 0.0,
+        aside: bool = False,
+        name: str | None = None,
+    ) -> str:
+        """Submit another message, and return its id.
+
+        It is committed with the next step, `gather` or `input`, or with this message's completion; an attempt that ends
+        otherwise has sent nothing since. A message is sent once, however often this one is attempted: the n-th send of
+        an attempt is the same in the next one. Where their order may differ, give each a `name`.
+        """
+
+    async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        """The results of messages that this one has sent, in this order.
+
+        While one of them is not over, this message is parked, without a place in a worker. Cancelling it then cancels
+        them, too. Raises ChildFailed for the first that is not completed, or, with `return_exceptions`, has that in
+        the place of its result. Raises ValueError for a message that this one did not send, and for one in this
+        message's own thread, whose turn would never come.
+        """
+
+    async def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        """What a person answers (`POST /messages/{id}/input`); this message is parked until then.
+
+        `question` is anything JSON: readers see it in the event `parked`. As with sends, the n-th question of an
+        attempt is the same in the next one, unless it has a `name`.
+        """
+
+    async def instance(self, make: Callable[[], Any]) -> Any:
+        """What `make`, a function or coroutine function, made for an earlier message of this agent and thread in this
+        worker; made now where there is none.
+
+        It is dropped when it was not used for the agent's `idle_timeout`, with `DELETE /instances/{agent}/{thread_id}`,
+        and with the worker; its `aclose()` or `close()`, if it has one, is called then. A cache and no more: the next
+        message may go to another worker. Without a thread it is made for this message only.
+        """
+
+    async def under_way(self) -> UnderWay | None:
+        """What the thread is at, for asides: None where it is nobody's turn."""
+
+    async def history(self, limit: int = 50, *, max_tokens: int | None = None, system: str = "") -> Sequence[Turn]:
+        """The last completed messages of the thread before this one, oldest first; empty without a thread.
+
+        With `max_tokens`, only as many whole turns, the latest, as fit in it together with the system prompt. Tokens
+        are estimated: a token for every four bytes of text or JSON.
+        """
 
     def usage(self, **counts: Any) -> None:
         """Store what the answer cost with the message, e.g. tokens; anything JSON."""
@@ -108,6 +190,10 @@ class Agent:
         timeout: float | None = None,
         max_attempts: int | None = None,
         description: str | None = None,
+        run_in: str = "worker",
+        concurrency: int | None = None,
+        idle_timeout: float = IDLE_TIMEOUT,
+        meanwhile: str | None = None,
     ) -> None:
         if not name or len(name) > 100:
             raise ValueError("an agent's name has 1 to 100 characters")
@@ -115,6 +201,12 @@ class Agent:
             raise ValueError(f"the agent's timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
         if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS:
             raise ValueError(f"the agent's max_attempts must be between 1 and {MAX_ATTEMPTS}")
+        if run_in not in {"worker", "process"}:
+            raise ValueError(f"the agent's run_in is worker or process, not {run_in!r}")
+        if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
+            raise ValueError(f"the agent's concurrency must be between 1 and {MAX_CONCURRENCY}")
+        if not 0 <= idle_timeout <= MAX_TIMEOUT_SECONDS:
+            raise ValueError(f"the agent's idle_timeout must be between 0 and {MAX_TIMEOUT_SECONDS} seconds")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"the agent {name!r} is a generator: emit what it yields, and return the result")
         self.name = name
@@ -122,6 +214,10 @@ class Agent:
         self.queue = queue
         self.timeout = timeout
         self.max_attempts = max_attempts
+        self.run_in = run_in
+        self.concurrency = concurrency
+        self.idle_timeout = idle_timeout
+        self.meanwhile = meanwhile
         self.description = description or (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
         self.is_async = inspect.iscoroutinefunction(function)
         self.input_type = _input_type(function)
@@ -146,12 +242,35 @@ def agent(
     timeout: float | None = None,
     max_attempts: int | None = None,
     description: str | None = None,
+    run_in: str = "worker",
+    concurrency: int | None = None,
+    idle_timeout: float = IDLE_TIMEOUT,
+    meanwhile: str | None = None,
 ) -> Callable[[Callable[..., Any]], Agent]:
-    """Make a function an agent. `timeout` in seconds for one attempt; the description is the docstring's first
-    paragraph."""
+    """Make a function an agent.
+
+    timeout       seconds for one attempt
+    description   if none, the docstring's first paragraph
+    run_in        `process`: each message in a process of its own, which is killed where it does not heed its end
+    concurrency   how many messages of its queue run at once, in all workers together; such an agent has a queue of its
+                  own
+    idle_timeout  seconds after which an instance that was not used is dropped (Context.instance)
+    meanwhile     the agent that answers what is said in a chat while this one is at work in the thread
+    """
 
     def decorate(function: Callable[..., Any]) -> Agent:
-        return Agent(name, function, queue=queue, timeout=timeout, max_attempts=max_attempts, description=description)
+        return Agent(
+            name,
+            function,
+            queue=queue,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            description=description,
+            run_in=run_in,
+            concurrency=concurrency,
+            idle_timeout=idle_timeout,
+            meanwhile=meanwhile,
+        )
 
     return decorate
 

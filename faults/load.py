@@ -22,9 +22,9 @@ SILENCE = httpx.Timeout(6.0, connect=2.0)  # three times KEEPALIVE_INTERVAL: aft
 BUSY = {408, 409, 425, 429, 502, 503, 504}  # asks to come back
 THREADS = 60
 BATCH = 10
-CALLS = 64  # under way at once
-MADE_UP = 15  # seconds of load at most, after an outage
-UNANSWERED = 400  # submits, above which no new ones are made: a load, not an avalanche
+CALLS = 200  # under way at once
+MADE_UP = 30  # seconds of load at most, after an outage
+UNANSWERED = 2_000  # submits, above which no new ones are made: a load, not an avalanche
 READERS = 200
 
 
@@ -83,7 +83,7 @@ class Clients:
 
     def _submit_some(self) -> int:
         roll = self._dice.random()
-        size = BATCH if roll < 0.05 else 1
+        size = BATCH if roll < 0.15 else 1
         thread = f"thread-{self._dice.randrange(THREADS)}"
         sent = [self._new("scribe", thread if self._dice.random() < 0.7 else None) for _ in range(size)]
         follow = self._dice.random() < 0.1 and self._following < READERS

@@ -8,7 +8,7 @@
 -- message of an idle thread takes the turn in the same write.
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
--- "max_attempts"?, "timeout_seconds"?, "aside"?}, ...]. An id that is already there is not written again: the answer is its
+-- "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?}, ...]. An id that is already there is not written again: the answer is its
 -- present state, however full the queue is by now. With `patient` false, messages of threads that others hold locked (or are just
 -- making) come back as 'busy', unwritten; with a `lock_timeout`, a wait longer than that raises lock_not_available (55P03). Where one
 -- of several threads is deleted at the same moment, a patient call raises serialization_failure (40001): nothing is written, try again.
@@ -207,7 +207,7 @@ begin
             case when jsonb_typeof(x -> 'metadata') = 'object' then x -> 'metadata' else '{}' end as metadata,
             v_now + coalesce((x ->> 'delay_seconds')::double precision, 0) * interval '1 second' as run_at,
             a.agent, a.queue, coalesce((x ->> 'max_attempts')::integer, a.max_attempts) as max_attempts,
-            coalesce((x ->> 'timeout_seconds')::double precision, a.timeout_seconds) as timeout_seconds
+            coalesce((x ->> 'timeout_seconds')::double precision, a.timeout_seconds) as timeout_seconds, (x ->> 'parent')::uuid as parent
         from jsonb_array_elements(messages) with ordinality e (x, o)
         join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
         where (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
@@ -225,9 +225,9 @@ begin
         from held h
     ), written as (
         insert into treadle.messages (message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
-            max_attempts, timeout_seconds, created_at, run_at, body, metadata)
+            max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
         select p.message_id, p_tenant, p.thread, case when p.thread is not null then p.ord end, p.aside, p.queue, p.lane, p.lane_id, p.agent,
-            p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, v_now, p.run_at, p.body, p.metadata
+            p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, v_now, p.run_at, p.body, p.metadata, p.parent
         from placed p
     )
     select array_agg(p.message_id order by o), array_agg(p.queue order by o), array_agg(p.lane order by o), array_agg(p.lane_id order by o),

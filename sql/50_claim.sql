@@ -78,7 +78,7 @@ end $$;
 create or replace function treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text,
     metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision,
-    last_seq integer, created_at timestamptz)
+    last_seq integer, created_at timestamptz, aside boolean, parent uuid, state text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
@@ -90,22 +90,31 @@ declare
     v_after bigint;
     v_lane text;
     v_queue text;
+    v_most integer;      -- of this queue's messages may run at once, in all workers together
+    v_room integer;      -- of it we may take so many
     v_rows record;
     v_now_taken uuid[];
 begin
     foreach v_lane in array v_lanes loop
-        for v_queue in
-            select u.q from unnest(queues) with ordinality u (q, o) join treadle.queues q on q.queue = u.q and not q.paused order by u.o
+        for v_queue, v_most in
+            select u.q, q.concurrency from unnest(queues) with ordinality u (q, o) join treadle.queues q on q.queue = u.q and not q.paused order by u.o
         loop
             -- Rows whose message or thread somebody holds locked are passed over, however many they are.
             v_after := 0;
+            v_room := v_left;
+            if v_most is not null then  -- one claims from such a queue at a time, and counts what runs
+                continue when not pg_try_advisory_xact_lock(hashtext('treadle.concurrency'), hashtext(v_queue));
+                v_room := least(v_left, v_most - (select coalesce(sum(c.processing), 0) from treadle.counters c
+                    where c.queue = v_queue and c.id >= treadle._mark('counters')));
+            end if;
             loop
-                exit when v_left <= 0;
-                v_wanted := v_left;
+                exit when v_room <= 0;
+                v_wanted := v_room;
                 v_rows := treadle._lane_peek(v_queue, v_lane, v_after, v_wanted, v_now);
                 exit when v_rows.lane_ids is null;
                 v_now_taken := treadle._claim_rows(worker, v_queue, v_lane, v_rows.lane_ids, v_rows.message_ids, lease_seconds, v_now);
                 v_taken := v_taken || v_now_taken;
+                v_room := v_room - coalesce(cardinality(v_now_taken), 0);
                 v_left := v_left - coalesce(cardinality(v_now_taken), 0);
                 exit when cardinality(v_rows.lane_ids) < v_wanted;
                 v_after := v_rows.lane_ids[v_wanted];
@@ -114,7 +123,8 @@ begin
     end loop;
     return query
         select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text, m.metadata::text,
-            m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq, m.created_at
+            m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq, m.created_at,
+            m.aside, m.parent, t.state::text
         from unnest(v_taken) with ordinality u (id, o)
         join treadle.messages m on m.message_id = u.id
         join treadle.leases l on l.message_id = u.id

@@ -10,6 +10,8 @@
 --   lost        reap                           the same while losses are left; else failed
 --   lost        finish (the agent's own        queued, hold = backoff, while losses are left; else failed
 --               process died, not its worker)
+--   children    conclude (it waits for         queued, hold = children or input, without a lane row, until
+--   or input    others, or for a person)       treadle.tend_parents or treadle.input admits it
 --   cancelled   cancel                         cancelled
 -- and whatever the outcome, a message whose cancellation was requested becomes cancelled.
 --
@@ -35,8 +37,8 @@ language sql stable as $$
     select jsonb_build_object('message_id', m.message_id, 'thread_id', (select t.thread_id from treadle.threads t where t.id = m.thread), 'agent', m.agent)
 $$;
 
--- Give queued messages their lane rows, whatever held them.
-create or replace function treadle._admit(ids uuid[], at timestamptz) returns void
+-- Give queued messages their lane rows, whatever held them: of their own priority, or in this lane.
+create or replace function treadle._admit(ids uuid[], at timestamptz, lane text default null) returns void
 language plpgsql as $$
 declare
     v_queues text[];
@@ -45,7 +47,8 @@ declare
     v_bodies jsonb[];
 begin
     with admitted as (
-        update treadle.messages m set hold = null, lane = m.priority, lane_id = treadle._lane_next(m.queue, m.priority)
+        update treadle.messages m set hold = null, lane = coalesce(_admit.lane, m.priority),
+            lane_id = treadle._lane_next(m.queue, coalesce(_admit.lane, m.priority))
         where m.message_id = any(ids) and m.state = 'queued' and m.hold is not null
         returning m.*
     )
@@ -112,7 +115,7 @@ begin
         select g.*, m.thread, m.queue, m.state as was, m.started_at, m.lane, m.lane_id, m.attempt,
             coalesce(g.last, l.last_seq, m.last_seq) + 1 as seq,
             case when g.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
-                when g.outcome = 'completed' then 'completed'
+                when g.outcome in ('completed', 'children', 'input') then g.outcome
                 when g.outcome = 'deferred' or (g.outcome = 'error' and m.failures + 1 < m.max_attempts) then 'backoff'
                 when g.outcome = 'lost' and m.losses + 1 < max_losses and g.delay is not null then 'backoff'
                 when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < max_losses) then 'again'
@@ -124,18 +127,21 @@ begin
         order by g.o
     ), placed as materialized (
         select j.*, case j.verdict when 'again' then 'high' when 'failed' then 'dlq' end as new_lane,
-            case when j.verdict in ('backoff', 'again') then 'queued' else j.verdict end as state
+            case when j.verdict in ('backoff', 'again', 'children', 'input') then 'queued' else j.verdict end as state
         from judged j
     )
     select array_agg(p.id), array_agg(p.thread), array_agg(p.queue), array_agg(p.was), array_agg(p.started_at), array_agg(p.seq),
             array_agg(p.outcome), array_agg(p.result), array_agg(p.error), array_agg(p.traceback), array_agg(p.delay), array_agg(p.usage),
             array_agg(p.verdict), array_agg(p.state),
-            array_agg(case p.verdict when 'completed' then 'done' when 'failed' then 'error' when 'cancelled' then 'cancelled' else 'retry' end),
+            array_agg(case p.verdict when 'completed' then 'done' when 'failed' then 'error' when 'cancelled' then 'cancelled'
+                when 'children' then 'parked' when 'input' then 'parked' else 'retry' end),
             array_agg(case p.verdict
                 when 'failed' then jsonb_build_object('state', 'failed', 'error', p.error, 'completed_at', at)
                 when 'cancelled' then jsonb_build_object('state', 'cancelled')
                 when 'backoff' then jsonb_build_object('attempt', p.attempt, 'error', p.error, 'retry_at', at + p.delay * interval '1 second')
-                when 'again' then jsonb_build_object('attempt', p.attempt, 'error', p.error, 'retry_at', at) end),
+                when 'again' then jsonb_build_object('attempt', p.attempt, 'error', p.error, 'retry_at', at)
+                when 'completed' then null
+                else jsonb_build_object('attempt', p.attempt, 'hold', p.verdict) || p.result end),
             array_agg(p.lane), array_agg(p.lane_id), array_agg(p.new_lane),
             array_agg(case when p.new_lane is not null then treadle._lane_next(p.queue, p.new_lane) end)
         into v_ids, v_threads, v_queues, v_was, v_started, v_seqs, v_outcomes, v_results, v_errors, v_tracebacks, v_delays, v_usages,
@@ -163,7 +169,7 @@ begin
         group by v.queue;
     update treadle.messages m set
             state = v.state,
-            hold = case v.verdict when 'backoff' then 'backoff' end,
+            hold = case when v.verdict in ('backoff', 'children', 'input') then v.verdict end,
             lane = v.lane, lane_id = v.lane_id, last_seq = v.seq,
             failures = m.failures + (v.outcome in ('error', 'rejected') and v.verdict <> 'cancelled')::integer,
             losses = m.losses + (v.outcome = 'lost')::integer,

@@ -1,6 +1,7 @@
 -- The life of a worker: it says which agents it has, appends what they emit, beats, and says goodbye.
 
--- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "is_default", "input", "description"}, ...]
+-- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "is_default", "input", "description", "settings"}, ...]
+-- A queue's concurrency is what its agents say.
 create or replace function treadle.register_agents(agents jsonb, tenant text default 'default') returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -13,13 +14,18 @@ begin
         update treadle.agents a set is_default = false where a.tenant = p_tenant and a.is_default
             and a.agent not in (select x ->> 'agent' from jsonb_array_elements(agents) x where (x ->> 'is_default')::boolean);
     end if;
-    insert into treadle.agents as a (tenant, agent, queue, timeout_seconds, max_attempts, is_default, input, description, registered_at)
+    insert into treadle.agents as a (tenant, agent, queue, timeout_seconds, max_attempts, is_default, input, description, registered_at, settings)
         select p_tenant, x ->> 'agent', x ->> 'queue', (x ->> 'timeout_seconds')::double precision, (x ->> 'max_attempts')::integer,
-            coalesce((x ->> 'is_default')::boolean, false), nullif(x -> 'input', 'null'), coalesce(x ->> 'description', ''), treadle.clock()
+            coalesce((x ->> 'is_default')::boolean, false), nullif(x -> 'input', 'null'), coalesce(x ->> 'description', ''), treadle.clock(),
+            jsonb_strip_nulls(coalesce(nullif(x -> 'settings', 'null'), '{}'))
         from jsonb_array_elements(agents) x
         on conflict (tenant, agent) do update set queue = excluded.queue, timeout_seconds = excluded.timeout_seconds,
             max_attempts = excluded.max_attempts, is_default = excluded.is_default, input = excluded.input,
-            description = excluded.description, registered_at = excluded.registered_at;
+            description = excluded.description, registered_at = excluded.registered_at, settings = excluded.settings;
+    update treadle.queues q set concurrency = u.concurrency
+        from (select x ->> 'queue' as queue, min((x #>> '{settings,concurrency}')::integer) as concurrency
+            from jsonb_array_elements(agents) x group by 1) u
+        where q.queue = u.queue and q.concurrency is distinct from u.concurrency;
 end $$;
 comment on function treadle.register_agents is 'Upsert agents and create their queues';
 

@@ -43,12 +43,54 @@ begin
     end if;
     perform treadle._settle(array[p_id], array['cancelled'], null, null, null, null, null, null, null, null, null, null, null, 1, v_now);
     perform pg_notify('treadle_events', p_id::text || coalesce(':' || v.thread, ''));
-    if v.thread is not null then
-        perform pg_notify('treadle_work', '*');
-    end if;
+    -- What it waited for is cancelled, too; and who waited for it may go on.
+    perform treadle.tend_parents(array(select u from treadle.messages m, unnest(array[m.message_id, m.parent]) u
+        where m.message_id = p_id and u is not null));
+    perform pg_notify('treadle_work', '*');
     return 'cancelled';
 end $$;
 comment on function treadle.cancel is 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+
+-- Input: answer the question that a message waits with (hold = input), and let it go on. `name`: of the question that is meant; another
+-- one than it asks now is refused. Raises TR404, and TR409 where it does not wait for input.
+create or replace function treadle.input(message_id uuid, input jsonb, name text default null) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    p_id constant uuid := input.message_id;
+    v_now constant timestamptz := treadle.clock();
+    v record;
+    m treadle.messages;
+    v_asked text;
+begin
+    if input.input is null then
+        raise exception using errcode = 'TR422', message = 'input must be given.';
+    end if;
+    select * into v from treadle._state_under_lock(p_id);
+    if v.state is null then
+        raise exception using errcode = 'TR404', message = format('There is no message %s.', p_id);
+    end if;
+    select * into m from treadle.messages x where x.message_id = p_id;
+    if m.hold is distinct from 'input' then
+        raise exception using errcode = 'TR409', message = format('The message does not wait for input: it is %s.',
+            m.state || coalesce(' (hold = ' || m.hold || ')', ''));
+    end if;
+    select e.data ->> 'name' into v_asked from treadle.events e where e.message_id = p_id and e.seq = m.last_seq;
+    if v_asked <> input.name then
+        raise exception using errcode = 'TR409', message = format('The message asks %L now, not %L.', v_asked, input.name);
+    end if;
+    update treadle.messages x set last_seq = x.last_seq + 1 where x.message_id = p_id;
+    perform treadle._log(array[p_id], array[m.last_seq + 1], array[m.thread], array['input'],
+        array[jsonb_build_object('name', v_asked, 'input', input.input)], v_now);
+    if m.thread is not null then
+        update treadle.threads t set last_activity = v_now where t.id = m.thread;
+    end if;
+    perform treadle._admit(array[p_id], v_now, 'high');
+    perform pg_notify('treadle_work', m.queue);
+    perform pg_notify('treadle_events', p_id::text || coalesce(':' || m.thread, ''));
+    return 'queued';
+end $$;
+comment on function treadle.input is 'Answer the question that a message waits with';
 
 -- Redrive: a failed message gets a new life. Its failures and losses are forgiven, its attempts keep counting; in a thread it
 -- runs next. Raises TR404, and TR409 where it has not failed.
@@ -113,6 +155,17 @@ begin
     return v_count;
 end $$;
 comment on function treadle.delete_thread is 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
+
+-- Drop what workers keep warm for an agent and a thread. Raises TR404 where there is no such agent.
+create or replace function treadle.drop_instance(agent text, thread_id text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from treadle.agents a where a.agent = drop_instance.agent) then
+        raise exception using errcode = 'TR404', message = format('There is no agent %L.', agent);
+    end if;
+    perform pg_notify('treadle_instances', jsonb_build_array(agent, thread_id)::text);
+end $$;
+comment on function treadle.drop_instance is 'Drop what workers keep warm for an agent and a thread';
 
 create or replace function treadle.pause(queue text, paused boolean default true) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

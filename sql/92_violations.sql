@@ -62,14 +62,14 @@ with lanes as materialized (
             or m.state in ('completed', 'failed', 'cancelled') and not exists (select from treadle.events e
                 where e.message_id = m.message_id and e.seq = m.last_seq and e.type in ('done', 'error', 'cancelled'))) x
     union all
-    select 'Every attempt has its `started`, and ends with `retry` or with its life.', x.message_id::text, to_jsonb(x)
+    select 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.', x.message_id::text, to_jsonb(x)
     from (
         select m.message_id, m.state, m.attempt, e.types
         from treadle.messages m
         cross join lateral (select coalesce(string_agg(e.type, ' ' order by e.seq), '') as types from treadle.events e
-            where e.message_id = m.message_id and e.type in ('queued', 'started', 'retry', 'done', 'error', 'cancelled')) e
+            where e.message_id = m.message_id and e.type in ('queued', 'started', 'retry', 'parked', 'done', 'error', 'cancelled')) e
         where m.attempt <> (select count(*) from treadle.events e where e.message_id = m.message_id and e.type = 'started')
-            or e.types !~ ('^(queued( started retry)* started error )*queued( started retry)*'
+            or e.types !~ ('^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*'
                 '( started| started done| started error| started cancelled| cancelled)?$')
             or (e.types ~ ' started$') <> (m.state = 'processing')) x
     union all
@@ -157,6 +157,14 @@ with lanes as materialized (
     union all
     select 'Only messages of a thread that take turns wait for one.', m.message_id::text, jsonb_build_object('message_id', m.message_id, 'thread', m.thread, 'aside', m.aside)
     from treadle.messages m where m.hold = 'thread' and (m.thread is null or m.aside)
+    union all
+    select 'Who waits for other messages names them, who waits for a person has asked, and nobody else does.', x.message_id::text, to_jsonb(x)
+    from (
+        select m.message_id, m.state, m.hold, m.children, e.type, e.data from treadle.messages m
+        left join treadle.events e on m.hold in ('children', 'input') and e.message_id = m.message_id and e.seq = m.last_seq
+        where (m.children is not null and m.hold is distinct from 'children' and m.state <> 'cancelled')
+            or (m.hold = 'children' and m.children is null)
+            or (m.hold in ('children', 'input') and (e.type is distinct from 'parked' or e.data ->> 'hold' is distinct from m.hold))) x
     union all
     select 'Failures and losses stay within what a life allows.', x.message_id::text, to_jsonb(x)
     from (

@@ -182,3 +182,38 @@ async def steps(context: Context, file: str) -> list[str]:
             await asyncio.sleep(0.01)
         found.append(await context.step(f"step {number}", step))
     return found
+
+
+@agent("parent", timeout=30)
+async def parent(context: Context, text: str) -> Any:
+    """Waits for others and for a person, and keeps something."""
+    await context.step("one", lambda: None)
+    doubled = await context.gather(*[await context.send(word, agent="child") for word in text.split()])
+    answer = await context.input({"is it": doubled})
+    context.state["answer"] = answer
+    return {**told(context), "doubled": doubled, "instance": await context.instance(lambda: 7)}
+
+
+@agent("parent sync", timeout=30)
+def parent_sync(context: Any, text: str) -> Any:
+    """The same in a thread."""
+    context.step("one", lambda: None)
+    doubled = context.gather(*[context.send(word, agent="child") for word in text.split()])
+    answer = context.input({"is it": doubled})
+    context.state = {"answer": answer}
+    return {**told(context), "doubled": doubled, "instance": context.instance(lambda: 7)}
+
+
+@agent("child")
+async def child(context: Context, text: str) -> str:
+    """Says it twice."""
+    return text * 2
+
+
+@agent("crunches", run_in="process", timeout=30, max_attempts=1)
+def crunches(context: Any, text: str) -> Any:
+    """Computes, in a process that can be ended."""
+    context.event("begun", os.getpid())
+    while text == "endless":
+        pass
+    return told(context)

@@ -30,6 +30,8 @@ CREATE TABLE treadle.messages (
     result jsonb,
     error text,
     usage jsonb,
+    parent uuid,
+    children uuid[],
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text]))),
     CONSTRAINT messages_lane CHECK ((((lane IS NULL) = (lane_id IS NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
@@ -55,6 +57,8 @@ COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
 COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; compared with MAX_LOSSES';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
+COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
+COMMENT ON COLUMN treadle.messages.children IS 'What it waits for (hold = children); of a cancelled one, what is to be cancelled, too';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -84,13 +88,21 @@ CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], 
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
+CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '1s'
+    AS ...;
+COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
 CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, state text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -102,6 +114,14 @@ CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
 COMMENT ON FUNCTION treadle.clock() IS 'Now, by the database''s clock, moved by the setting treadle.clock_shift';
+CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, state text, children uuid[]) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '1s'
+    AS ...;
+COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, state text, children uuid[]) IS 'Finish one attempt, and with it submit what it sends, save the state of its thread, or park it';
 CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -113,6 +133,11 @@ CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'defau
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
+CREATE FUNCTION treadle.drop_instance(agent text, thread_id text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.drop_instance(agent text, thread_id text) IS 'Drop what workers keep warm for an agent and a thread';
 CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -148,6 +173,12 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
+CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text) IS 'Answer the question that a message waits with';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -242,6 +273,13 @@ CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sweep(whole boolean) IS 'Let the low-water marks of lanes and leases follow their first rows';
+CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer) IS 'Let messages go on whose children are over, and cancel the children of cancelled ones';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -277,12 +315,14 @@ CREATE TABLE treadle.agents (
     input jsonb,
     description text DEFAULT ''::text NOT NULL,
     registered_at timestamp with time zone NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
     CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
     CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
 );
 COMMENT ON TABLE treadle.agents IS 'Who can answer; upserted by workers when they start, and what a submit is checked against';
 COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type the agent declares; null: the agent takes text';
+COMMENT ON COLUMN treadle.agents.settings IS 'What else the agent declares: run_in, concurrency, idle_timeout (seconds), meanwhile';
 CREATE TABLE treadle.alembic_version (
     version_num character varying(32) NOT NULL
 );
@@ -315,10 +355,13 @@ CREATE TABLE treadle.queues (
     tenant text DEFAULT 'default'::text NOT NULL,
     paused boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    concurrency integer,
+    CONSTRAINT queues_concurrency_check CHECK ((concurrency >= 1)),
     CONSTRAINT queues_queue_check CHECK ((queue ~ '^[a-z][a-z0-9_]{0,39}$'::text))
 );
 COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
 COMMENT ON COLUMN treadle.queues.paused IS 'No claims while true; submits go on';
+COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages run at once, in all workers together; null: as many as they take';
 CREATE VIEW treadle.dead_letters AS
  SELECT q.queue,
     treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
@@ -404,12 +447,14 @@ CREATE TABLE treadle.threads (
     created_at timestamp with time zone NOT NULL,
     last_activity timestamp with time zone NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state jsonb,
     CONSTRAINT threads_thread_id_check CHECK ((((length(thread_id) >= 1) AND (length(thread_id) <= 255)) AND (thread_id !~ '[[:cntrl:]/]'::text)))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.threads IS 'Conversations; this row''s lock is what gives messages their order';
 COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: those still open';
 COMMENT ON COLUMN treadle.threads.turn IS 'The one message that may run: in its lane, running, waiting to retry, or parked';
+COMMENT ON COLUMN treadle.threads.state IS 'What its agents keep from message to message; written with the completion of one';
 CREATE VIEW treadle.message_overview AS
  SELECT m.message_id,
     m.state,
@@ -436,7 +481,9 @@ CREATE VIEW treadle.message_overview AS
     m.ord,
     m.aside,
     m.thread,
-    m.tenant
+    m.tenant,
+    m.parent,
+    m.children
    FROM (treadle.messages m
      LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
 COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; where it stands is state and hold';
@@ -623,7 +670,7 @@ CREATE VIEW treadle.violations AS
                            FROM treadle.events e_1
                           WHERE ((e_1.message_id = m.message_id) AND (e_1.seq = m.last_seq) AND (e_1.type = ANY (ARRAY['done'::text, 'error'::text, 'cancelled'::text]))))))))) x
         UNION ALL
-         SELECT 'Every attempt has its `started`, and ends with `retry` or with its life.'::text,
+         SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text,
             (x.message_id)::text AS message_id,
             to_jsonb(x.*) AS to_jsonb
            FROM ( SELECT m.message_id,
@@ -633,10 +680,10 @@ CREATE VIEW treadle.violations AS
                    FROM (treadle.messages m
                      CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(e_1.type, ' '::text ORDER BY e_1.seq), ''::text) AS types
                            FROM treadle.events e_1
-                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
                   WHERE ((m.attempt <> ( SELECT count(*) AS count
                            FROM treadle.events e_1
-                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = 'started'::text)))) OR (e.types !~ '^(queued( started retry)* started error )*queued( started retry)*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))) x
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = 'started'::text)))) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))) x
         UNION ALL
          SELECT 'What may run or runs is in its lane, what is dead in the dead letters, once.'::text,
             (x.message_id)::text AS message_id,
@@ -789,6 +836,19 @@ CREATE VIEW treadle.violations AS
            FROM treadle.messages m
           WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
         UNION ALL
+         SELECT 'Who waits for other messages names them, who waits for a person has asked, and nobody else does.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.hold,
+                    m.children,
+                    e.type,
+                    e.data
+                   FROM (treadle.messages m
+                     LEFT JOIN treadle.events e ON (((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND (e.message_id = m.message_id) AND (e.seq = m.last_seq))))
+                  WHERE (((m.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> 'cancelled'::text)) OR ((m.hold = 'children'::text) AND (m.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))) x
+        UNION ALL
          SELECT 'Failures and losses stay within what a life allows.'::text,
             (x.message_id)::text AS message_id,
             to_jsonb(x.*) AS to_jsonb
@@ -898,6 +958,7 @@ CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
+CREATE INDEX messages_parked ON treadle.messages USING btree (message_id) WHERE (children IS NOT NULL);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;

@@ -86,6 +86,9 @@ async def test_claim(loom: Loom, place: dict[str, Any]) -> None:
         "timeout_seconds": 7,
         "last_seq": 2,
         "created_at": message["created_at"],
+        "aside": place.get("aside", False),
+        "parent": None,
+        "state": None,
     }
     assert (lease["worker_id"], lease["last_seq"], lease["cancel_requested"]) == ("w1", 2, False)
     assert (lease["expires_at"] - lease["claimed_at"]).total_seconds() == 90

@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 import pytest
 from conftest import until, value
+from invariants import assert_consistent
 from processes import emitted, gone, lose, process_of
 from workshop import dead_letter, log, look, settled, submit, text, types
 
@@ -264,3 +265,40 @@ async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start:
     assert (await settled(sql, message_id))["state"] == "cancelled"
     assert (await text(sql, message_id)).endswith(" goodbye")
     await gone(child)
+
+
+# Waiting, and run_in="process"
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+@pytest.mark.parametrize("name", ["parent", "parent sync"])
+async def test_an_agent_waits_apart_as_in_the_worker(name: str, losses: int, sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await lose(sql, "a b", losses=losses, agent=name, thread_id="t")
+    parked = await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    assert parked["losses"] == losses
+    await sql.fetchval("select treadle.input($1, '42')", message_id)
+    row = await settled(sql, message_id)
+    assert (row["state"], row["losses"]) == ("completed", losses)
+    assert (row["result"]["doubled"], row["result"]["instance"]) == (["aa", "bb"], 7)
+    assert (row["result"]["process"] == os.getpid()) == (losses == 0)
+    assert await sql.fetchval("select state from treadle.threads") == {"answer": 42}
+    assert await sql.fetchval("select count(*) from treadle.messages") == 3
+    await assert_consistent(sql)
+
+
+async def test_who_wants_a_process_has_one(sql: Connection, start: Start) -> None:
+    await start()
+    row = await settled(sql, await submit(sql, "x", agent="crunches"))
+    assert row["state"] == "completed"
+    assert row["result"]["process"] not in {os.getpid(), row["result"]["worker"]}
+
+
+async def test_what_computes_without_end_is_ended_with_its_process(sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await submit(sql, "endless", agent="crunches")
+    await until(lambda: types(sql, message_id), lambda found: "begun" in found)
+    process = (await log(sql, message_id))[2].data
+    assert await sql.fetchval("select treadle.cancel($1)", message_id) == "requested"
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await until(lambda: value(Path(f"/proc/{process}").exists()), lambda there: not there)

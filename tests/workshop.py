@@ -85,7 +85,7 @@ async def text(sql: Connection, message_id: UUID) -> str:
     """What the last attempt streamed; its chunks must be numbered from 0."""
     chunks: list[Any] = []
     for entry in await log(sql, message_id):
-        if entry.type == "retry":
+        if entry.type == "started":
             chunks = []
         elif entry.type == "chunk":
             chunks.append(entry.data)

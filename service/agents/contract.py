@@ -56,8 +56,8 @@ class ChildFailed(Rejected):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """An earlier message of the thread: what was asked, what was answered (text, or the decoded JSON), and the data of
-    its `tool` events."""
+    """An earlier message of the thread: what was asked, what was answered (text, or the decoded JSON), and, where that
+    was asked for, the data of its `tool` events."""
 
     message: Any
     result: Any
@@ -164,8 +164,12 @@ class Context(Protocol):
     async def under_way(self) -> UnderWay | None:
         """What the thread is at, for asides: None where it is nobody's turn."""
 
-    async def history(self, limit: int = 50, *, max_tokens: int | None = None, system: str = "") -> Sequence[Turn]:
+    async def history(
+        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+    ) -> Sequence[Turn]:
         """The last completed messages of the thread before this one, oldest first; empty without a thread.
+
+        `tools`: with the data of their `tool` events.
 
         With `max_tokens`, only as many whole turns, the latest, as fit in it together with the system prompt. Tokens
         are estimated: a token for every four bytes of text or JSON.
@@ -205,6 +209,8 @@ class Agent:
             raise ValueError(f"the agent's run_in is worker or process, not {run_in!r}")
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise ValueError(f"the agent's concurrency must be between 1 and {MAX_CONCURRENCY}")
+        if concurrency is not None and queue == "default":
+            raise ValueError("an agent with a concurrency needs a queue of its own")
         if not 0 <= idle_timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"the agent's idle_timeout must be between 0 and {MAX_TIMEOUT_SECONDS} seconds")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -53,6 +53,6 @@ for command in (
     *(run.up, run.serve, run.work, run.migrate),
     *(operate.check, operate.dsn, operate.psql),
     *(talk.send, talk.tail),
-    *(operate.queues, operate.threads, operate.dead_letters),
+    *(operate.queues, operate.threads, operate.dead_letters, operate.input),
 ):
     main.add_command(command)

@@ -206,6 +206,27 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
     )
 
 
+@click.command()
+@click.argument("message_id", type=click.UUID)
+@click.argument("answer")
+@click.option("--name", help="Of the question that is meant; if none, the one that the message asks now.")
+@common.as_json
+@click.pass_obj
+def input(settings: Settings, message_id: UUID, answer: str, name: str | None, as_json: bool) -> None:
+    """Answer the question that a message waits with. ANSWER is a text.
+
+    \b
+    Example:
+      treadle input 01890a5d-ac96-774b-bcce-b302099a8057 "Yes, go on."
+    """
+    text = json.dumps(answer)
+    call = "select treadle.input($1, $2::jsonb, $3)"
+    state = common.ask(settings, lambda database: database.fetchval(call, message_id, text, name, repeatable=False))
+    show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
+        f"{message_id} is {state} again."
+    )
+
+
 async def _violations(settings: Settings) -> list[dict[str, Any]]:
     """The first thousand exceptions to what must hold."""
     from service.db.pool import connect

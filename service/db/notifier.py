@@ -5,6 +5,7 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_work     names of queues that have messages to claim
     treadle_events   `message_id` or `message_id:thread` (threads.id) of messages with new events
     treadle_cancel   ids of messages whose cancellation was requested
+    treadle_instances  a JSON array of agent and thread_id whose warm instance is to be dropped
 """
 
 import asyncio
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 WORK = "treadle_work"
 EVENTS = "treadle_events"
 CANCEL = "treadle_cancel"
+INSTANCES = "treadle_instances"
 EVERYTHING = "*"
 
 MAX_ITEMS = 120  # a payload has at most 8,000 bytes

@@ -53,7 +53,13 @@ def tenant(primary_key: bool = False) -> Column[Any]:
 meta = Table("meta", metadata, key("name", Text), tenant(), must("value", Text))
 
 queues = Table(
-    "queues", metadata, key("queue", Text), tenant(), must("paused", Boolean, "false"), must("created_at", Time)
+    "queues",
+    metadata,
+    key("queue", Text),
+    tenant(),
+    must("paused", Boolean, "false"),
+    must("created_at", Time),
+    may("concurrency", Integer),
 )
 
 agents = Table(
@@ -68,6 +74,7 @@ agents = Table(
     may("input", JSONB),
     must("description", Text, "''"),
     must("registered_at", Time),
+    must("settings", JSONB, "'{}'"),
     Index("agents_default", "tenant", unique=True, postgresql_where=text("is_default")),
 )
 
@@ -85,6 +92,7 @@ threads = Table(
     must("created_at", Time),
     must("last_activity", Time),
     must("metadata", JSONB, "'{}'"),
+    may("state", JSONB),
     UniqueConstraint("tenant", "thread_id", name="threads_tenant_thread_id_key"),
     Index("threads_recent", "tenant", text("last_activity DESC"), text("id DESC")),
 )
@@ -121,9 +129,12 @@ messages = Table(
     may("result", JSONB),
     may("error", Text),
     may("usage", JSONB),
+    may("parent", UUID),
+    may("children", ARRAY(UUID)),
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
+    Index("messages_parked", "message_id", postgresql_where=text("children is not null")),
 )
 
 leases = Table(

@@ -7,7 +7,9 @@ from uuid import UUID
 from msgspec import Struct
 
 # What the service itself writes; agents choose other names for theirs.
-RESERVED = frozenset({"queued", "waiting", "started", "retry", "done", "error", "cancelled", "gap", "step"})
+RESERVED = frozenset(
+    {"queued", "waiting", "started", "retry", "parked", "input", "done", "error", "cancelled", "gap", "step"}
+)
 
 
 class Event(Struct, frozen=True):

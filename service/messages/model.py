@@ -38,6 +38,7 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         Annotated[float, Meta(gt=0, le=604_800)] | None,
         Meta(description="a number above 0, at most 604800 (7 days)"),
     ] = None
+    aside: Annotated[bool, Meta(description="true or false; true takes no turn in the thread")] = False
 
 
 class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +59,13 @@ class Accepted(Struct, frozen=True):
 
 class AcceptedBatch(Struct, frozen=True):
     messages: list[Accepted]
+
+
+class Question(Struct, frozen=True):
+    """What a message waits with for a person (hold = input)."""
+
+    name: str
+    question: Any
 
 
 class Status(Struct, frozen=True):
@@ -83,6 +91,23 @@ class Status(Struct, frozen=True):
     queue: str
     hold: str | None
     usage: dict[str, Any] | None
+    aside: bool
+    parent: UUID | None
+    asks: Question | None
+
+
+class NewInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer to the question that a message waits with."""
+
+    input: Annotated[Any, Meta(description="any JSON")]
+    name: Annotated[str | None, Meta(description="a text, the name of the question; left out: the one it asks now")] = (
+        None
+    )
+
+
+class Answered(Struct, frozen=True):
+    message_id: UUID
+    state: State
 
 
 class Cancelled(Struct, frozen=True):
@@ -107,3 +132,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     delay_seconds: float | None = None
     max_attempts: int | None = None
     timeout_seconds: float | None = None
+    aside: bool = False

@@ -1,4 +1,4 @@
-"""/messages: submit, status, cancel, redrive."""
+"""/messages: submit, status, cancel, input, redrive."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,8 +13,18 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter
 
 from service.config import Settings
 from service.errors import Invalid, Unprocessable
-from service.messages.checks import check
-from service.messages.model import Accepted, AcceptedBatch, Cancelled, NewBatch, NewMessage, Redriven, Status
+from service.messages.checks import check, check_input
+from service.messages.model import (
+    Accepted,
+    AcceptedBatch,
+    Answered,
+    Cancelled,
+    NewBatch,
+    NewInput,
+    NewMessage,
+    Redriven,
+    Status,
+)
 from service.messages.store import MessageStore
 
 IdempotencyKey = Annotated[
@@ -87,6 +97,19 @@ async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore])
     return Response(
         Cancelled("The cancellation is requested of the worker that runs the message.", parsed), status_code=202
     )
+
+
+@post("/messages/{message_id:str}/input", status_code=202, summary="Answer the question that a message waits with")
+async def give_input(
+    message_id: MessageId,
+    data: JSONBody[NewInput],
+    messages: NamedDependency[MessageStore],
+    settings: NamedDependency[Settings],
+) -> Answered:
+    """409 where it does not wait for input, or asks another question than the one named."""
+    check_input(data, settings)
+    parsed = parse_id(message_id)
+    return Answered(parsed, await messages.input(parsed, data))
 
 
 @post("/messages/{message_id:str}/redrive", status_code=202, summary="Give a failed message a new life")

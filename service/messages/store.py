@@ -1,4 +1,4 @@
-"""Messages in PostgreSQL: submit, look up, cancel, redrive."""
+"""Messages in PostgreSQL: submit, look up, cancel, answer, redrive."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.errors import Busy, NotFound
-from service.messages.model import Accepted, NewMessage, Status, Submission
+from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
 
 TENANT = "default"
 DIRECT = 4  # requests with a transaction of their own at once: each holds a connection, and may wait for a lock
@@ -20,7 +20,10 @@ DIRECT = 4  # requests with a transaction of their own at once: each holds a con
 TOGETHER_PATIENCE, ALONE_PATIENCE = "200ms", "5s"
 
 STATUS = """
-    select v.*, case when v.state = 'queued' then treadle.queue_position(v.message_id) end as queue_position
+    select v.*, case when v.state = 'queued' then treadle.queue_position(v.message_id) end as queue_position,
+        case when v.hold = 'input' then (select e.data from treadle.messages m
+            join treadle.events e on e.message_id = m.message_id and e.seq = m.last_seq
+            where m.message_id = v.message_id) end as asks
     from treadle.message_overview v"""
 
 
@@ -94,6 +97,14 @@ class MessageStore:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
         async with self._direct:
             return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
+
+    async def input(self, message_id: UUID, given: NewInput) -> State:
+        """The message's new state; raises NotFound, Conflict, Busy."""
+        text = msgspec.json.encode(given.input).decode()
+        call = "select treadle.input($1, $2::jsonb, $3)"
+        async with self._direct:
+            state: State = await self._database.fetchval(call, message_id, text, given.name, repeatable=False)
+        return state
 
     async def redrive(self, message_id: UUID) -> None:
         """Raises NotFound, Conflict, Busy."""

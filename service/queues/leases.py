@@ -13,19 +13,26 @@ from service.queues.model import Claim
 
 
 class EventToAppend(msgspec.Struct, frozen=True):
-    """An event of an attempt; `data` is JSON text."""
+    """An event of an attempt; `data` is JSON text. `sends`: messages to be submitted with it, a JSON array as
+    treadle.submit_many reads it."""
 
     type: str
     data: str
+    sends: str | None = None
 
 
 class Append(msgspec.Struct, frozen=True):
-    """Events of one attempt; the first has seq `first_seq`."""
+    """Events of one attempt; the first has seq `first_seq`. One that has messages to be submitted with it is the
+    only one."""
 
     message_id: UUID
     lease: UUID
     first_seq: int
     events: Sequence[EventToAppend]
+
+    @property
+    def sends(self) -> str | None:
+        return self.events[0].sends if self.events else None
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -35,11 +42,15 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """The end of an attempt, with the events not yet sent. `result` and `usage` are JSON text; `delay` in seconds."""
+    """The end of an attempt, with the events not yet sent. `result` and `usage` are JSON text; `delay` in seconds.
+
+    The last three make it one that goes alone (treadle.conclude): messages to be submitted with it, the new state of
+    its thread, and the messages that it waits for.
+    """
 
     message_id: UUID
     lease: UUID
-    outcome: str  # completed, error, rejected, deferred, released, lost
+    outcome: str  # completed, error, rejected, deferred, released, lost, children, input
     result: str | None
     error: str | None
     traceback: str | None
@@ -47,11 +58,36 @@ class Finish(msgspec.Struct, frozen=True):
     usage: str | None
     first_seq: int
     events: Sequence[EventToAppend]
+    sends: str | None = None
+    state: str | None = None
+    children: Sequence[UUID] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether treadle.finish can end it, among others."""
+        return self.outcome not in {"children", "input"} and self.sends is None and self.state is None
 
 
 class Finished(msgspec.Struct, frozen=True):
     message_id: UUID
     status: str  # the new state, or lost, gap, busy
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A message that another one waits for; `result` is JSON text."""
+
+    message_id: UUID
+    state: str  # `gone` where there is no such message any more
+    result: str | None = None
+    error: str | None = None
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What a message's earlier attempts left in its log: results of steps and answers to questions, by name, as JSON
+    text."""
+
+    steps: dict[str, str] = {}
+    inputs: dict[str, str] = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -72,6 +108,9 @@ class VacuumHealth(msgspec.Struct, frozen=True):
 # The columns in the order of the fields: rows become structs by position, which costs a tenth of looking at each value.
 CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
 APPEND = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
+APPEND_AND_SEND = f"""
+    select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send($1, $2, $3, $4, $5, $6)"""
+CONCLUDE = "select treadle.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 FINISH = f"""
     select {", ".join(Finished.__struct_fields__)}
     from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"""
@@ -128,14 +167,66 @@ class LeaseStore:
         )
         return [Finished(*row) for row in rows]
 
-    async def steps(self, message_id: UUID) -> dict[str, str]:
-        """The results, as JSON text, of the steps that earlier attempts finished, by name."""
+    async def append_and_send(self, append: Append) -> Appended:
+        row = await self._database.fetchrow(
+            APPEND_AND_SEND,
+            append.message_id,
+            append.lease,
+            append.first_seq,
+            [event.type for event in append.events],
+            [event.data for event in append.events],
+            append.sends,
+        )
+        assert row is not None
+        return Appended(*row)
+
+    async def conclude(self, finish: Finish, max_losses: int) -> Finished:
+        """For what is not plain."""
+        status = await self._database.fetchval(
+            CONCLUDE,
+            finish.message_id,
+            finish.lease,
+            finish.outcome,
+            finish.result,
+            finish.error,
+            finish.traceback,
+            finish.delay,
+            finish.usage,
+            finish.first_seq,
+            [event.type for event in finish.events],
+            [event.data for event in finish.events],
+            max_losses,
+            finish.sends,
+            finish.state,
+            finish.children,
+        )
+        return Finished(finish.message_id, status)
+
+    async def recorded(self, message_id: UUID) -> Recorded:
         rows = await self._database.fetch(
-            "select e.data ->> 'name' as name, (e.data -> 'result')::text as result from treadle.events e"
-            " where e.message_id = $1 and e.type = 'step'",
+            "select e.type, e.data ->> 'name' as name,"
+            " (e.data -> case e.type when 'step' then 'result' else 'input' end)::text as data"
+            " from treadle.events e where e.message_id = $1 and e.type in ('step', 'input')",
             message_id,
         )
-        return {row["name"]: row["result"] for row in rows}
+        return Recorded(
+            {row["name"]: row["data"] for row in rows if row["type"] == "step"},
+            {row["name"]: row["data"] for row in rows if row["type"] == "input"},
+        )
+
+    async def children(self, message_ids: Sequence[UUID]) -> list[Child]:
+        """How these messages stand, in this order."""
+        rows = await self._database.fetch(
+            "select u.id, coalesce(m.state, 'gone'), m.result::text, m.error"
+            " from unnest($1::uuid[]) with ordinality u (id, n)"
+            " left join treadle.messages m on m.message_id = u.id order by u.n",
+            message_ids,
+        )
+        return [Child(*row) for row in rows]
+
+    async def tend_parents(self, message_ids: Sequence[UUID] | None = None) -> int:
+        """Let those of these messages (None: of all) go on whose children are over; returns how many."""
+        return int(await self._database.fetchval("select treadle.tend_parents($1)", message_ids))
 
     async def sign_off(self, worker: str) -> None:
         await self._database.fetchval("select treadle.sign_off($1)", worker)

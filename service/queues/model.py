@@ -84,6 +84,7 @@ class Agent(Struct, frozen=True):
     input: dict[str, Any] | None
     description: str
     registered_at: datetime
+    settings: dict[str, Any]
 
 
 class Worker(Struct, frozen=True):
@@ -98,7 +99,7 @@ class Worker(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True):
-    """A message under lease: all that an attempt needs. `body` and `metadata` are JSON text."""
+    """A message under lease: all that an attempt needs. `body`, `metadata` and `state` (its thread's) are JSON text."""
 
     message_id: UUID
     lease: UUID
@@ -117,3 +118,6 @@ class Claim(Struct, frozen=True):
     timeout_seconds: float
     last_seq: int
     created_at: datetime
+    aside: bool = False
+    parent: UUID | None = None  # the message that sent it
+    state: str | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar import get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -46,6 +46,12 @@ async def dead_letters(name: FromPath[str], queues: NamedDependency[QueueStore],
 @get("/agents", summary="The registered agents")
 async def list_agents(queues: NamedDependency[QueueStore]) -> list[Agent]:
     return await queues.agents()
+
+
+@delete("/instances/{agent:str}/{thread_id:str}", status_code=202, summary="Drop what an agent keeps warm for a thread")
+async def drop_instance(agent: FromPath[str], thread_id: FromPath[str], queues: NamedDependency[QueueStore]) -> None:
+    """Every worker is told; the next message of the thread begins with a new instance."""
+    await queues.drop_instance(agent, thread_id)
 
 
 @get("/workers", summary="The workers that are alive")

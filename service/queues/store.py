@@ -92,6 +92,10 @@ class QueueStore:
         rows = await self._database.fetch("select * from treadle.worker_overview order by started_at, worker_id")
         return msgspec.convert(rows, list[Worker])
 
+    async def drop_instance(self, agent: str, thread_id: str) -> None:
+        """Tell every worker; raises NotFound where there is no such agent."""
+        await self._database.fetchval("select treadle.drop_instance($1, $2)", agent, thread_id)
+
     async def register(self, agents: Sequence[dict[str, Any]]) -> None:
         """Upsert agents and create their queues."""
         await self._database.fetchval("select treadle.register_agents($1::jsonb)", msgspec.json.encode(agents).decode())

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -12,14 +13,31 @@ from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadSummary
 
 TENANT = "default"
+PROGRESS = 50  # of a message's last progress events are looked at
+EMPTY = "'[]'::jsonb"
+TOOLS = (
+    "(select coalesce(jsonb_agg(e.data order by e.seq), '[]') from treadle.events e"
+    " where e.message_id = m.message_id and e.type = 'tool')"
+)
 DELETIONS = 2  # at once: each holds a connection, and may wait for a lock
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """A finished message of a thread: what was asked and what was answered."""
+    """A finished message of a thread: what was asked, what was answered, and the data of its `tool` events."""
 
     message: Any
     result: Any
+    tools: list[Any] = []
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    """The message whose turn it is in a thread, with what it has put into its log so far."""
+
+    message_id: UUID
+    agent: str
+    message: Any
+    steps: dict[str, Any]
+    progress: list[Any]
 
 
 class ThreadStore:
@@ -79,6 +97,21 @@ class ThreadStore:
         )
         return [None if row["id"] is None else (row["id"], row["last"]) for row in rows]
 
+    async def meanwhile(self, thread_id: str, agent: str | None) -> str | None:
+        """The agent that answers at once what is said to `agent` (None: to nobody in particular): the one at work in
+        the thread names it. None where none does, and where somebody else is meant."""
+        found = await self._database.fetchval(
+            "select other.agent from treadle.threads t"
+            " join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)"
+            " join treadle.agents a on a.tenant = t.tenant and a.agent = m.agent"
+            " join treadle.agents other on other.tenant = t.tenant and other.agent = a.settings ->> 'meanwhile'"
+            " where t.tenant = $1 and t.thread_id = $2 and ($3::text is null or $3 in (a.agent, other.agent))",
+            TENANT,
+            thread_id,
+            agent,
+        )
+        return None if found is None else str(found)
+
     async def delete(self, thread_id: str) -> int:
         """Delete it with its messages and events; returns how many messages went. Raises NotFound, Busy."""
         async with self._deletions:
@@ -87,16 +120,30 @@ class ThreadStore:
             )
         return int(gone)
 
-    async def turns(self, thread: int, before: int, limit: int) -> list[Turn]:
+    async def turns(self, thread: int, before: int, limit: int, tools: bool) -> list[Turn]:
         """The last `limit` completed messages of a thread before the one with ord `before`, oldest first."""
         rows = await self._database.fetch(
-            "select m.body as message, m.result from treadle.messages m"
+            f"select m.body as message, m.result, {TOOLS if tools else EMPTY} as tools from treadle.messages m"
             " where m.thread = $1 and m.ord < $2 and m.state = 'completed' order by m.ord desc limit $3",
             thread,
             before,
             limit,
         )
         return msgspec.convert(rows[::-1], list[Turn])
+
+    async def under_way(self, thread: int) -> UnderWay | None:
+        """None where it is nobody's turn."""
+        row = await self._database.fetchrow(
+            "select m.message_id, m.agent, m.body as message, "
+            " (select coalesce(jsonb_object_agg(e.data ->> 'name', e.data -> 'result'), '{}') from treadle.events e"
+            "   where e.message_id = m.message_id and e.type = 'step') as steps,"
+            " (select coalesce(jsonb_agg(p.data order by p.seq), '[]') from (select e.seq, e.data from treadle.events e"
+            "   where e.message_id = m.message_id and e.type = 'progress' order by e.seq desc limit $2) p) as progress"
+            " from treadle.threads t join treadle.messages m on m.message_id = t.turn where t.id = $1",
+            thread,
+            PROGRESS,
+        )
+        return None if row is None else msgspec.convert(row, UnderWay)
 
 
 def _unknown(thread_id: str) -> NotFound:

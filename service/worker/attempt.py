@@ -14,7 +14,8 @@ from service.config import Settings
 from service.queues.leases import Append, Appended, Finish, Finished
 from service.queues.model import Claim
 from service.worker.call import call
-from service.worker.context import Backing, Steps, Turns
+from service.worker.context import Backing, Lookups
+from service.worker.instances import Instances
 from service.worker.isolation import Isolation, NoProcess
 from service.worker.outbox import Outbox
 from service.worker.outcome import CANCELLED, RELEASED, Outcome, broken, deferred, encode, failed, unknown
@@ -30,8 +31,8 @@ class Tools(msgspec.Struct, frozen=True):
 
     settings: Settings
     registry: Registry
-    steps: Steps
-    turns: Turns
+    lookups: Lookups
+    instances: Instances
     appends: Batcher[Append, Appended]
     finishes: Batcher[Finish, Finished]
     sync: SyncRunner
@@ -46,13 +47,15 @@ class Attempt:
         self.claim = claim
         self._ended = ended
         self._tools = tools
-        # Why the attempt is to end early: 'cancelled', 'lost', 'released', or what went wrong.
+        # Why the attempt is to end early: 'cancelled', 'lost', 'released', 'parked', or what went wrong.
         self._reason: str | Exception | None = None
+        self._parked: Outcome | None = None
         self._over = asyncio.get_running_loop().create_future()  # done when the agent is, or when there is a reason
         self._outbox = Outbox(claim.message_id, claim.lease, claim.last_seq + 1, tools.appends, self.stop)
         self._usage: dict[str, Any] = {}
         # After its first loss a message runs in a process of its own, so that only the guilty one is charged again.
-        self._isolation = tools.isolation if claim.losses else None
+        agent = tools.registry.get(claim.agent)
+        self._isolation = tools.isolation if claim.losses or (agent and agent.run_in == "process") else None
         self._timer: asyncio.TimerHandle | None = None
 
     def stop(self, reason: str | Exception) -> None:
@@ -86,6 +89,9 @@ class Attempt:
             encode(self._usage) if self._usage else None,
             first_seq,
             unsent,
+            outcome.sends,
+            outcome.state,
+            outcome.children,
         )
         try:
             finished = await self._tools.finishes.submit(finish)
@@ -101,6 +107,9 @@ class Attempt:
                     delay=refused.delay,
                     usage=None,
                     events=[],
+                    sends=None,
+                    state=None,
+                    children=None,
                 )
             )
         return finished.status
@@ -124,7 +133,7 @@ class Attempt:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-        if task.done() and not task.cancelled():
+        if task.done() and not task.cancelled() and self._parked is None:
             return task.result()
         if task.done() and self._reason is None:
             return self._failed(asyncio.CancelledError())
@@ -154,12 +163,18 @@ class Attempt:
     def _interrupted(self, reason: str | Exception) -> Outcome | None:
         if isinstance(reason, Exception):
             return self._failed(reason)
-        return {"cancelled": CANCELLED, "released": RELEASED}.get(reason)
+        return {"cancelled": CANCELLED, "released": RELEASED, "parked": self._parked}.get(reason)
 
     async def _call(self, agent: Agent) -> Outcome:
         outbox, tools = self._outbox, self._tools
         backing = Backing(
-            outbox.put, outbox.save, tools.steps, tools.turns, self._count, lambda: self._reason is not None
+            outbox.put,
+            outbox.save,
+            tools.lookups,
+            self._park,
+            self._count,
+            lambda: self._reason is not None,
+            lambda make: tools.instances.get(agent, self.claim.thread_id, make),
         )
         if self._isolation is None:
             self._begin()
@@ -181,6 +196,11 @@ class Attempt:
     def _begin(self) -> None:
         """The agent's time begins, now that there is a process for it."""
         self._timer = asyncio.get_running_loop().call_later(self.claim.timeout_seconds, self._end)
+
+    def _park(self, outcome: Outcome) -> None:
+        if self._reason is None:
+            self._parked = outcome
+            self.stop("parked")
 
     def _count(self, counts: str) -> None:
         self._usage |= msgspec.json.decode(counts)

@@ -9,21 +9,28 @@ import msgspec
 from service.agents.contract import Agent, Rejected
 from service.config import Settings
 from service.queues.model import Claim
-from service.worker.context import AttemptContext, Backing, SyncContext
+from service.worker.context import AttemptContext, Backing
 from service.worker.outcome import Outcome, completed, failed
-from service.worker.sync import SyncRunner
+from service.worker.sync import SyncContext, SyncRunner
 
 
 async def call(agent: Agent, claim: Claim, backing: Backing, settings: Settings, sync: SyncRunner) -> Outcome:
     """Run the agent to its end. Nothing it raises, SystemExit included, gets further than this; a CancelledError does
     where the attempt was stopped."""
     try:
-        context = AttemptContext(claim, _read(claim.metadata), backing, max_event_bytes=settings.max_event_bytes)
+        context = AttemptContext(
+            claim,
+            _read(claim.metadata),
+            backing,
+            max_event_bytes=settings.max_event_bytes,
+            in_thread=not agent.is_async,
+        )
         request = agent.decode(_read(claim.body))
         if agent.is_async:
-            return completed(await agent(context, request))
+            return context.concluded(completed(await agent(context, request)))
         in_thread = SyncContext(context, asyncio.get_running_loop())
-        return await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
+        outcome = await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
+        return context.concluded(outcome) if outcome.kind == "completed" else outcome
     except asyncio.CancelledError as error:
         if backing.stopped():
             raise

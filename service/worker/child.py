@@ -17,12 +17,12 @@ import uvloop
 
 from service.agents.registry import Registry
 from service.config import Settings
-from service.queues.leases import EventToAppend
+from service.queues.leases import Child, EventToAppend, Recorded
 from service.queues.model import Claim
-from service.threads.store import Turn
+from service.threads.store import Turn, UnderWay
 from service.worker import frames
 from service.worker.call import call
-from service.worker.context import Backing
+from service.worker.context import Backing, call_step
 from service.worker.outcome import Outcome, unknown
 from service.worker.sync import SyncRunner
 
@@ -61,7 +61,7 @@ async def _serve(
     if agent is None:  # the modules have changed since the worker read them
         frames.write(writer, frames.Ended(unknown(claim.agent, claim.attempt, settings)))
     else:
-        backing = Backing(link.put, link.save, link.steps, link.turns, link.count, lambda: link.stopped)
+        backing = Backing(link.put, link.save, link, link.park, link.count, lambda: link.stopped, call_step)
         task = asyncio.create_task(call(agent, claim, backing, settings, SyncRunner(1)))
         task.add_done_callback(link.ended)
     while (said := await frames.read(reader, frames.FROM_WORKER)) is not None:
@@ -86,13 +86,22 @@ class _Link:
         await self._ask(frames.Put(event.type, event.data))
 
     async def save(self, event: EventToAppend) -> None:
-        await self._ask(frames.Put(event.type, event.data, save=True))
+        await self._ask(frames.Put(event.type, event.data, save=True, sends=event.sends))
 
-    async def steps(self, message_id: UUID) -> dict[str, str]:
-        return (await self._ask(frames.Steps(message_id))).steps
+    def park(self, outcome: Outcome) -> None:
+        frames.write(self._writer, frames.Park(outcome))
 
-    async def turns(self, thread: int, before: int, limit: int) -> Sequence[Turn]:
-        return (await self._ask(frames.Turns(thread, before, limit))).turns
+    async def recorded(self, message_id: UUID) -> Recorded:
+        return (await self._ask(frames.LookUpRecorded(message_id))).recorded
+
+    async def turns(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Turn]:
+        return (await self._ask(frames.LookUpTurns(thread, before, limit, tools))).turns
+
+    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]:
+        return (await self._ask(frames.LookUpChildren(list(message_ids)))).children
+
+    async def under_way(self, thread: int) -> UnderWay | None:
+        return (await self._ask(frames.LookUpUnderWay(thread))).under_way
 
     def count(self, counts: str) -> None:
         """From any thread; said before whatever is said later."""
@@ -113,7 +122,7 @@ class _Link:
         else:
             question.set_exception(RuntimeError(answer.refused))
 
-    async def _ask(self, question: frames.Put | frames.Steps | frames.Turns) -> frames.Answer:
+    async def _ask(self, question: frames.Question) -> frames.Answer:
         frames.write(self._writer, question)  # first: it may be refused as no JSON
         asked: asyncio.Future[frames.Answer] = self._loop.create_future()
         self._asked.append(asked)

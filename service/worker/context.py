@@ -1,65 +1,86 @@
-"""What an agent is given, backed by an attempt's outbox and the thread's store, in this process or another."""
+"""What an agent is given, backed by an attempt's outbox and the database, in this process or another."""
 
 import asyncio
 import functools
+import hashlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias, TypeVar, get_type_hints
+from typing import Any, NoReturn, Protocol, get_type_hints
 from uuid import UUID
 
 import msgspec
 
-from service.agents.contract import Turn
+from service.agents.contract import ChildFailed, Turn, UnderWay
 from service.events.model import RESERVED
-from service.queues.leases import EventToAppend
+from service.queues.leases import Child, EventToAppend, Recorded
 from service.queues.model import Claim
 from service.threads.store import Turn as StoredTurn
-from service.worker.outcome import clean, encode
+from service.threads.store import UnderWay as StoredUnderWay
+from service.worker.outcome import Outcome, clean, encode
 
 log = logging.getLogger("service.agent")
 
 TAKEN = RESERVED | {"chunk"}
-MAX_STEP_NAME = 200  # characters
+MAX_NAME = 200  # characters, of a step, a message sent or a question
+MAX_SENDS = 1000  # messages that one attempt sends
+BYTES_PER_TOKEN = 4  # roughly, of a text in English
+OPEN = {"queued", "processing"}
 
-Answer = TypeVar("Answer")
-Turns: TypeAlias = Callable[[int, int, int], Awaitable[Sequence[StoredTurn]]]
-Steps: TypeAlias = Callable[[UUID], Awaitable[dict[str, str]]]
+
+class Lookups(Protocol):
+    """What a context asks of the database."""
+
+    async def recorded(self, message_id: UUID) -> Recorded: ...
+
+    async def turns(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[StoredTurn]: ...
+
+    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]: ...
+
+    async def under_way(self, thread: int) -> StoredUnderWay | None: ...
 
 
 class Backing(msgspec.Struct, frozen=True):
     """What a context hands on to its attempt, which may be in another process.
 
-    `put` and `save` take an event (see Outbox), `steps` reads the results of a message's finished steps, `turns` a
-    thread's history, `count` takes what the agent counts as a JSON object, `stopped` says whether the attempt is to
-    end.
+    `put` and `save` take an event (see Outbox), `park` says with which outcome the attempt is to be ended at once,
+    `count` takes what the agent counts as a JSON object, `stopped` says whether the attempt is to end, `instance` finds
+    or makes the agent's instance for the thread.
     """
 
     put: Callable[[EventToAppend], Awaitable[None]]
     save: Callable[[EventToAppend], Awaitable[None]]
-    steps: Steps
-    turns: Turns
+    lookups: Lookups
+    park: Callable[[Outcome], None]
     count: Callable[[str], None]
     stopped: Callable[[], bool]
+    instance: Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class AttemptContext:
     """Implements service.agents.contract.Context."""
 
-    def __init__(self, claim: Claim, metadata: dict[str, Any], backing: Backing, *, max_event_bytes: int) -> None:
+    def __init__(
+        self, claim: Claim, metadata: dict[str, Any], backing: Backing, *, max_event_bytes: int, in_thread: bool
+    ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
         self.attempt = claim.attempt
         self.metadata = metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
+        self.state: dict[str, Any] = msgspec.json.decode(claim.state or "{}")
         self._claim = claim
         self._backing = backing
         self._max_event_bytes = max_event_bytes
+        self._in_thread = in_thread  # the agent runs in a thread
         self._index = 0
-        self._begun: set[str] = set()  # steps of this attempt
-        self._finished: asyncio.Task[dict[str, str]] | None = None  # those of earlier ones, read once
+        self._begun: set[str] = set()  # names of this attempt
+        self._unnamed = {"send": 0, "input": 0}
+        self._before: asyncio.Task[Recorded] | None = None  # what earlier attempts left, read once
+        self._sent: dict[str, str | None] = {}  # id to the thread whose turn it takes
+        self._unsent: dict[str, dict[str, Any]] = {}  # by id: to be committed with the next step, or the end
 
     @property
     def cancelled(self) -> bool:
@@ -80,26 +101,152 @@ class AttemptContext:
         await self._backing.put(EventToAppend(type, self._fitting(data, "an event")))
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
-        if not name or len(name) > MAX_STEP_NAME:
-            raise ValueError(f"a step's name has 1 to {MAX_STEP_NAME} characters")
-        if (name := clean(name)) in self._begun:
-            raise ValueError(f"the step {name!r} was begun before in this attempt: give each a name of its own")
-        self._begun.add(name)
-        result = (await self._earlier()).get(name)
+        name = self._begin("step", name)
+        result = (await self._earlier()).steps.get(name)
         if result is None:
-            answer = await _call(function)
+            answer = await call_step(function)
             result = encode(answer)
-            await self._backing.save(
-                EventToAppend("step", self._fitting({"name": name, "result": msgspec.Raw(result.encode())}, "a step"))
-            )
+            data = self._fitting({"name": name, "result": msgspec.Raw(result.encode())}, "a step")
+            await self._backing.save(EventToAppend("step", data, self._take_unsent()))
         return msgspec.json.decode(result, type=_returned(function))
 
-    async def _earlier(self) -> dict[str, str]:
+    async def send(
+        self,
+        message: Any,
+        *,
+        agent: str | None = None,
+        thread_id: str | None = None,
+        priority: str = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        delay: float = 0.0,
+        aside: bool = False,
+        name: str | None = None,
+    ) -> str:
+        if len(self._sent) == MAX_SENDS:
+            raise ValueError(f"a message sends at most {MAX_SENDS} others")
+        child = _child_id(self._claim.message_id, self._begin("send", name))
+        submission = {
+            "message_id": child,
+            "parent": self.message_id,
+            "message": message,
+            "agent": agent,
+            "thread_id": thread_id,
+            "priority": priority,
+            "metadata": metadata,
+            "delay_seconds": delay,
+            "aside": aside,
+        }
+        given = {key: value for key, value in submission.items() if value is not None}
+        text = self._fitting(given, "a message")
+        self._sent[child] = None if aside else thread_id
+        self._unsent[child] = msgspec.json.decode(text)
+        return child
+
+    async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        for message_id in messages:
+            if message_id not in self._sent:
+                raise ValueError(f"gather takes what send returned, not {message_id!r}")
+            if self.thread_id is not None and self._sent[message_id] == self.thread_id and not self._claim.aside:
+                raise ValueError(f"the message {message_id} waits for this one's turn in the thread {self.thread_id!r}")
+        children = await self._children([UUID(message_id) for message_id in messages])
+        if waiting := [child.message_id for child in children if child.state in OPEN]:
+            await self._park("children", {"children": waiting}, waiting)
+        results = [_result(child) for child in children]
+        if not return_exceptions:
+            for result in results:
+                if isinstance(result, ChildFailed):
+                    raise result
+        return results
+
+    async def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        name = self._begin("input", name)
+        answer = (await self._earlier()).inputs.get(name)
+        if answer is None:
+            await self._park("input", {"name": name, "question": question})
+        return msgspec.json.decode(answer)
+
+    async def instance(self, make: Callable[[], Any]) -> Any:
+        return await self._backing.instance(make)
+
+    async def under_way(self) -> UnderWay | None:
+        if self._claim.thread is None:
+            return None
+        found = await self._backing.lookups.under_way(self._claim.thread)
+        if found is None or found.message_id == self._claim.message_id:
+            return None
+        return UnderWay(str(found.message_id), found.agent, found.message, found.steps, found.progress)
+
+    async def history(
+        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+    ) -> Sequence[Turn]:
+        if self._claim.thread is None or self._claim.ord is None:
+            return []
+        found = await self._backing.lookups.turns(self._claim.thread, self._claim.ord, limit, tools)
+        turns = [Turn(turn.message, turn.result, turn.tools) for turn in found]
+        return turns if max_tokens is None else _within(turns, max_tokens - tokens(system))
+
+    def usage(self, **counts: Any) -> None:
+        self._backing.count(encode(counts))
+
+    def concluded(self, outcome: Outcome) -> Outcome:
+        """The outcome with what is committed with it: what was not sent yet, and the state where it has changed.
+
+        Raises ValueError where the state is too large.
+        """
+        state = None
+        if self._claim.thread is not None and not self._claim.aside:
+            text = self._fitting(self.state, "a thread's state")
+            if msgspec.json.decode(text) != msgspec.json.decode(self._claim.state or "{}"):
+                state = text
+        return msgspec.structs.replace(outcome, sends=self._take_unsent(), state=state)
+
+    # Parts
+
+    def _begin(self, kind: str, name: str | None) -> str:
+        """The name of a step, a message sent or a question; each is used once in an attempt."""
+        if name is None:
+            self._unnamed[kind] += 1
+            name = f"{kind} {self._unnamed[kind]}"
+        elif not name or len(name) > MAX_NAME:
+            raise ValueError(f"the name of a {kind} has 1 to {MAX_NAME} characters")
+        name = clean(name)
+        if (key := f"{kind}/{name}") in self._begun:
+            raise ValueError(f"the {kind} {name!r} was begun before in this attempt: give each a name of its own")
+        self._begun.add(key)
+        return name
+
+    async def _earlier(self) -> Recorded:
         if self._claim.attempt == 1:
-            return {}
-        if self._finished is None:
-            self._finished = asyncio.ensure_future(self._backing.steps(self._claim.message_id))
-        return await asyncio.shield(self._finished)
+            return Recorded()
+        if self._before is None:
+            self._before = asyncio.ensure_future(self._backing.lookups.recorded(self._claim.message_id))
+        return await asyncio.shield(self._before)
+
+    async def _children(self, message_ids: Sequence[UUID]) -> list[Child]:
+        """How they stand; those that are not there yet, but will be, are `queued`."""
+        fresh = all(str(message_id) in self._unsent for message_id in message_ids)
+        if not message_ids or (fresh and self._claim.attempt == 1):
+            return [Child(message_id, "queued") for message_id in message_ids]
+        found = await self._backing.lookups.children(message_ids)
+        children = []
+        for child in found:
+            if child.state != "gone":
+                self._unsent.pop(str(child.message_id), None)  # an earlier attempt did
+            to_come = child.state == "gone" and str(child.message_id) in self._unsent
+            children.append(Child(child.message_id, "queued") if to_come else child)
+        return children
+
+    async def _park(self, hold: str, says: dict[str, Any], children: list[UUID] | None = None) -> NoReturn:
+        data = self._fitting(says, "a question")
+        self._backing.park(Outcome(hold, result=data, sends=self._take_unsent(), children=children))
+        if not self._in_thread:
+            # Its cancellation ends the agent: a framework would make something else of an exception.
+            await asyncio.get_running_loop().create_future()
+        raise asyncio.CancelledError
+
+    def _take_unsent(self) -> str | None:
+        unsent, self._unsent = self._unsent, {}
+        return encode(list(unsent.values())) if unsent else None
 
     def _fitting(self, data: Any, what: str) -> str:
         """JSON text that is not too large for the log."""
@@ -108,52 +255,39 @@ class AttemptContext:
             raise ValueError(f"{what} has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {size}")
         return text
 
-    async def history(self, limit: int = 50) -> Sequence[Turn]:
-        if self._claim.thread is None or self._claim.ord is None:
-            return []
-        turns = await self._backing.turns(self._claim.thread, self._claim.ord, limit)
-        return [Turn(turn.message, turn.result) for turn in turns]
 
-    def usage(self, **counts: Any) -> None:
-        self._backing.count(encode(counts))
+def tokens(value: Any) -> int:
+    """About how many tokens a model takes it for."""
+    size = len(value.encode()) if isinstance(value, str) else len(encode(value))
+    return -(-size // BYTES_PER_TOKEN)
 
 
-class SyncContext:
-    """The same for a sync agent, which runs in a thread: methods wait instead of being awaited."""
-
-    def __init__(self, context: AttemptContext, loop: asyncio.AbstractEventLoop) -> None:
-        self._context = context
-        self._loop = loop
-        self.message_id = context.message_id
-        self.thread_id = context.thread_id
-        self.attempt = context.attempt
-        self.metadata = context.metadata
-        self.deadline = context.deadline
-        self.log = context.log
-        self.usage = context.usage
-
-    @property
-    def cancelled(self) -> bool:
-        return self._context.cancelled
-
-    def emit(self, chunk: str) -> None:
-        self._wait(self._context.emit(chunk))
-
-    def event(self, type: str, data: Any) -> None:
-        self._wait(self._context.event(type, data))
-
-    def step(self, name: str, function: Callable[[], Any]) -> Any:
-        return self._wait(self._context.step(name, function))
-
-    def history(self, limit: int = 50) -> Sequence[Turn]:
-        return self._wait(self._context.history(limit))
-
-    def _wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+def _within(turns: list[Turn], budget: int) -> list[Turn]:
+    """The latest whole turns that fit."""
+    kept = len(turns)
+    for turn in reversed(turns):
+        budget -= tokens(turn.message) + tokens(turn.result) + sum(tokens(tool) for tool in turn.tools)
+        if budget < 0:
+            break
+        kept -= 1
+    return turns[kept:]
 
 
-async def _call(function: Callable[[], Any]) -> Any:
-    """Run a step: a coroutine function here, any other in a thread, for it may block."""
+def _child_id(parent: UUID, name: str) -> str:
+    """A UUIDv7 of the parent's time, the same whenever it is asked for (RFC 9562, 5.7: all but the time is free)."""
+    digest = hashlib.sha256(parent.bytes + name.encode()).digest()
+    value = int.from_bytes(parent.bytes[:6] + digest[:10], "big")
+    return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
+
+
+def _result(child: Child) -> Any:
+    if child.state == "completed":
+        return msgspec.json.decode(child.result or "null")
+    return ChildFailed(str(child.message_id), child.state, child.error)
+
+
+async def call_step(function: Callable[[], Any]) -> Any:
+    """A coroutine function here, any other in a thread, for it may block."""
     if inspect.iscoroutinefunction(function):
         return await function()
     answer = await asyncio.to_thread(function)

@@ -1,8 +1,8 @@
 """What a worker and an agent's process tell each other: JSON, four bytes before it that say how long it is.
 
-The worker begins with the Claim. The child asks (Put, Steps, Turns), and each question is answered with an Answer, in
-order; Count and Ended are told and not answered. The worker may say Stop at any time. After Ended the child waits to be
-ended. What the nursery says of a child is no frame: READY, and at its end an EXIT_CODE.
+The worker begins with the Claim. The child asks (Put and the lookups), and each question is answered with an Answer, in
+order; Count, Park and Ended are told and not answered. The worker may say Stop at any time. After Ended the child waits
+to be ended. What the nursery says of a child is no frame: READY, and at its end an EXIT_CODE.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ from uuid import UUID
 
 import msgspec
 
+from service.queues.leases import Child, Recorded
 from service.queues.model import Claim
-from service.threads.store import Turn
+from service.threads.store import Turn, UnderWay
 from service.worker.outcome import Outcome
 
 READY = b"+"
@@ -32,26 +33,38 @@ class Put(_Frame, frozen=True):
     type: str
     data: str
     save: bool = False
+    sends: str | None = None
 
 
-class Steps(_Frame, frozen=True):
-    """Asks for the steps that a message's earlier attempts finished."""
-
+class LookUpRecorded(_Frame, frozen=True):
     message_id: UUID
 
 
-class Turns(_Frame, frozen=True):
-    """Asks for a thread's history."""
-
+class LookUpTurns(_Frame, frozen=True):
     thread: int
     before: int
     limit: int
+    tools: bool
+
+
+class LookUpChildren(_Frame, frozen=True):
+    message_ids: list[UUID]
+
+
+class LookUpUnderWay(_Frame, frozen=True):
+    thread: int
 
 
 class Count(_Frame, frozen=True):
     """Usage: a JSON object."""
 
     counts: str
+
+
+class Park(_Frame, frozen=True):
+    """The attempt is to end like this: the agent waits for others."""
+
+    outcome: Outcome
 
 
 class Ended(_Frame, frozen=True):
@@ -63,8 +76,10 @@ class Ended(_Frame, frozen=True):
 class Answer(_Frame, frozen=True):
     """`refused`: why the question could not be answered."""
 
+    recorded: Recorded = Recorded()
     turns: list[Turn] = []
-    steps: dict[str, str] = {}
+    children: list[Child] = []
+    under_way: UnderWay | None = None
     refused: str | None = None
 
 
@@ -72,7 +87,9 @@ class Stop(_Frame, frozen=True):
     """The attempt is to end."""
 
 
-FromChild: TypeAlias = Put | Steps | Turns | Count | Ended
+LookUp: TypeAlias = LookUpRecorded | LookUpTurns | LookUpChildren | LookUpUnderWay
+Question: TypeAlias = Put | LookUp
+FromChild: TypeAlias = Question | Count | Park | Ended
 FromWorker: TypeAlias = Answer | Stop
 Frame = TypeVar("Frame")
 

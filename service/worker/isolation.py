@@ -17,7 +17,7 @@ from service.config import Settings
 from service.queues.leases import EventToAppend
 from service.queues.model import Claim
 from service.worker import frames
-from service.worker.context import Backing
+from service.worker.context import Backing, Lookups
 from service.worker.frames import EXIT_CODE, READY
 from service.worker.outcome import CANCELLED, Outcome, lost
 
@@ -148,15 +148,17 @@ class Child:
         """Do what the child asks until its agent has ended; None where it says nothing more."""
         while (said := await frames.read(self._reader, frames.FROM_CHILD)) is not None:
             match said:
-                case frames.Put(type, data, save):
-                    await (backing.save if save else backing.put)(EventToAppend(type, data))
+                case frames.Put(type, data, save, sends):
+                    await (backing.save if save else backing.put)(EventToAppend(type, data, sends))
                     frames.write(self._writer, frames.Answer())
-                case frames.Steps() | frames.Turns():
-                    frames.write(self._writer, await _look_up(said, backing))
                 case frames.Count(counts):
                     backing.count(counts)
+                case frames.Park(outcome):
+                    backing.park(outcome)
                 case frames.Ended():
                     return said
+                case _:
+                    frames.write(self._writer, await _look_up(said, backing.lookups))
         return None
 
     async def _death(self) -> int | None:
@@ -165,11 +167,17 @@ class Child:
         return EXIT_CODE.unpack(code)[0] if code else None
 
 
-async def _look_up(asked: frames.Steps | frames.Turns, backing: Backing) -> frames.Answer:
+async def _look_up(asked: frames.LookUp, lookups: Lookups) -> frames.Answer:
     try:
-        if isinstance(asked, frames.Steps):
-            return frames.Answer(steps=await backing.steps(asked.message_id))
-        return frames.Answer(list(await backing.turns(asked.thread, asked.before, asked.limit)))
+        match asked:
+            case frames.LookUpRecorded(message_id):
+                return frames.Answer(recorded=await lookups.recorded(message_id))
+            case frames.LookUpTurns(thread, before, limit, tools):
+                return frames.Answer(turns=list(await lookups.turns(thread, before, limit, tools)))
+            case frames.LookUpChildren(message_ids):
+                return frames.Answer(children=list(await lookups.children(message_ids)))
+            case frames.LookUpUnderWay(thread):
+                return frames.Answer(under_way=await lookups.under_way(thread))
     except Exception as error:  # of the question: it is the agent's to deal with
         return frames.Answer(refused=f"{type(error).__name__}: {error}")
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 ADMIT_LIMIT = 1000
 FOLD_SECONDS = 1.0
+TEND_SECONDS = 2.0
 SWEEP_SECONDS = 2.0
 WHOLE_EVERY = 15  # sweeps: then lanes are looked at from their very start
 MEND_SECONDS = 10.0
@@ -40,7 +41,9 @@ class Janitor:
         self._store = store
         self._arrived = arrived
         self._due: list[float] = []  # loop times at which a backoff of ours ends
+        self._parents: set[UUID] = set()  # parked messages whose children may be over
         self._wake = asyncio.Event()
+        self._tending = asyncio.Event()
         self._mended: UUID | None = None
         self._purged: UUID | None = None
         self._sweeps = 0
@@ -51,10 +54,17 @@ class Janitor:
             heapq.heappush(self._due, time.monotonic() + seconds)
             self._wake.set()
 
+    def tend(self, parent: UUID) -> None:
+        """Look soon whether all that this message waits for is over."""
+        self._parents.add(parent)
+        self._tending.set()
+
     async def run(self) -> None:
         """Do the chores until cancelled."""
         async with asyncio.TaskGroup() as chores:
             chores.create_task(self._admit())
+            chores.create_task(self._tend())
+            chores.create_task(self._every(TEND_SECONDS, self._tend_all))
             chores.create_task(self._every(self._settings.poll_interval, self._reap))
             chores.create_task(self._every(FOLD_SECONDS, self._store.fold_counters))
             chores.create_task(self._every(SWEEP_SECONDS, self._sweep))
@@ -76,6 +86,12 @@ class Janitor:
                 heapq.heappop(self._due)
             await self._guarded(self._admit_due)
 
+    async def _tend(self) -> None:
+        while True:
+            await self._tending.wait()
+            self._tending.clear()
+            await self._guarded(self._tend_parents)
+
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._guarded(chore)
@@ -96,6 +112,15 @@ class Janitor:
             self._arrived()
             if admitted < ADMIT_LIMIT:
                 return
+
+    async def _tend_parents(self) -> None:
+        parents, self._parents = self._parents, set()
+        if await self._store.tend_parents(list(parents)):
+            self._arrived()
+
+    async def _tend_all(self) -> None:
+        if await self._store.tend_parents():
+            self._arrived()
 
     async def _reap(self) -> None:
         settings = self._settings

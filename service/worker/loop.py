@@ -12,22 +12,26 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import msgspec
+
 from service.agents.registry import Registry
 from service.batching import Batcher
 from service.config import Settings
 from service.db import schema
 from service.db.listener import Listener
-from service.db.notifier import CANCEL, EVENTS, EVERYTHING, WORK, Notifier
+from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier
 from service.db.pool import Database
 from service.errors import Busy, TreadleError, Unavailable
 from service.queues.leases import Append, Appended, Finish, Finished, Heartbeat, LeaseStore, Verdict
 from service.queues.model import Claim
 from service.queues.store import QueueStore
-from service.threads.store import ThreadStore, Turn
+from service.threads.store import ThreadStore
 from service.worker.attempt import Attempt, Tools
 from service.worker.heartbeat import Pulse
+from service.worker.instances import Instances
 from service.worker.isolation import Isolation
 from service.worker.janitor import Janitor
+from service.worker.lookups import StoredLookups
 from service.worker.sync import SyncRunner
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ CONNECTIONS = 6
 TICK_SECONDS = 1.0
 BUSY_SECONDS = 0.2  # between two looks at a thread that somebody holds
 
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
@@ -67,7 +72,6 @@ class Worker:
         )
         self._notifier = Notifier(self._database)
         self._store = LeaseStore(self._database)
-        self._threads = ThreadStore(self._database)
         self._attempts: dict[UUID, Attempt] = {}  # by message
         self._running = 0  # attempts whose agent runs; the others wait for their finish
         self._short = False  # of room: there may be more to claim as soon as an attempt ends
@@ -81,7 +85,7 @@ class Worker:
         self._claims = 0
         self._listener = Listener(
             settings.listen_database_url or dsn,
-            {WORK: self._on_work, CANCEL: self._on_cancel},
+            {WORK: self._on_work, CANCEL: self._on_cancel, INSTANCES: self._on_instances},
             self._wake.set,
             worker=self.worker_id,
         )
@@ -97,11 +101,12 @@ class Worker:
         )
         self._janitor = Janitor(self.worker_id, settings, self._store, self._on_arrivals)
         self._sync = SyncRunner(settings.worker_concurrency)
+        self._instances = Instances()
         self._tools = Tools(
             settings,
             registry,
-            self._steps,
-            self._turns,
+            StoredLookups(self._store, ThreadStore(self._database), self._persist),
+            self._instances,
             Batcher(self._append, limit=APPEND_LIMIT, weigh=_weight, again=BUSY_SECONDS),
             Batcher(self._finish, limit=CLAIM_LIMIT, weigh=_weight, again=BUSY_SECONDS),
             self._sync,
@@ -142,6 +147,7 @@ class Worker:
             await self._notifier.flush()
             await self._database.close()
             self._sync.close()
+            await self._instances.close()
             if self._tools.isolation is not None:
                 await self._tools.isolation.close()
             log.info("worker stopped", extra={"worker_id": self.worker_id})
@@ -168,6 +174,7 @@ class Worker:
         """Show the heartbeat's thread that this loop runs."""
         while True:
             self._seen = time.monotonic()
+            self._instances.drop_idle()
             if not self._attempts and self._sync.busy >= self._settings.worker_concurrency:
                 log.critical("sync agents that do not end hold every thread: stopping")
                 self.stop()
@@ -245,8 +252,13 @@ class Worker:
             log.warning("a lease was lost", extra={"message_id": str(claim.message_id), "attempt": claim.attempt})
             return
         self._notifier.hint(EVENTS, _event_hint(claim))
-        if claim.thread is not None or state == "queued":  # its thread's next, or what we hand back
+        limited = (agent := self._registry.get(claim.agent)) is not None and agent.concurrency is not None
+        if limited:
+            self._wake.set()  # there is room in its queue
+        if claim.thread is not None or state == "queued" or limited:  # its thread's next, or what we hand back
             self._notifier.hint(WORK, claim.queue)
+        if claim.parent is not None and state != "queued":
+            self._janitor.tend(claim.parent)
 
     def _on_ended(self) -> None:
         self._running -= 1
@@ -272,6 +284,10 @@ class Worker:
     # What the batchers run
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
+        if patient and batch[0].sends:
+            return [await self._persist("append", lambda: self._store.append_and_send(batch[0]))]
+        if any(append.sends for append in batch):
+            return await self._apart(batch, [append.sends is None for append in batch], self._append)
         # As with submits: the hint of an append that goes alone travels with its commit.
         claims = [attempt.claim for append in batch if (attempt := self._attempts.get(append.message_id))]
         hint = _event_hint(claims[0]) if len(batch) == len(claims) == 1 else None
@@ -282,17 +298,30 @@ class Worker:
         return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
-        answers = await self._persist("finish", lambda: self._store.finish(batch, patient, self._settings.max_losses))
+        losses = self._settings.max_losses
+        if patient and not batch[0].plain:
+            answers = [await self._persist("conclude", lambda: self._store.conclude(batch[0], losses))]
+        elif not all(finish.plain for finish in batch):
+            return await self._apart(batch, [finish.plain for finish in batch], self._finish)
+        else:
+            answers = await self._persist("finish", lambda: self._store.finish(batch, patient, losses))
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued" and finish.delay is not None:
                 self._janitor.admit_in(finish.delay)
+            elif answer.status == "queued" and finish.children:
+                self._janitor.tend(finish.message_id)  # they may be over by now
         return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
 
-    async def _steps(self, message_id: UUID) -> dict[str, str]:
-        return await self._persist("steps", lambda: self._store.steps(message_id))
-
-    async def _turns(self, thread: int, before: int, limit: int) -> list[Turn]:
-        return await self._persist("history", lambda: self._threads.turns(thread, before, limit))
+    async def _apart(
+        self,
+        batch: Sequence[Item],
+        plain: Sequence[bool],
+        run: Callable[[Sequence[Item], bool], Coroutine[Any, Any, list[Answer | Exception]]],
+    ) -> list[Answer | Exception]:
+        """Run the plain ones together; the others are Busy, so that each is run on its own, beside the others."""
+        together = [item for item, fits in zip(batch, plain, strict=True) if fits]
+        answers = iter(await run(together, False) if together else [])
+        return [next(answers) if fits else Busy("It goes alone.") for fits in plain]
 
     async def _persist(self, what: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Repeat the call until PostgreSQL has answered: each can be repeated with the same outcome."""
@@ -314,6 +343,10 @@ class Worker:
     def _on_cancel(self, payload: str) -> None:
         if payload == EVERYTHING or any(str(message_id) in payload for message_id in self._attempts):
             self._pulse.now()
+
+    def _on_instances(self, payload: str) -> None:
+        if payload != EVERYTHING:
+            self._instances.drop(*msgspec.json.decode(payload, type=tuple[str, str]))
 
     def _on_arrivals(self) -> None:
         self._wake.set()

@@ -122,6 +122,8 @@ class Outbox:
         chunk: list[EventToAppend] = []
         size = 0
         for event in self._unsent:
+            if chunk and (event.sends or chunk[0].sends):
+                break  # what is sent goes with its event, and nothing else
             if chunk and (len(chunk) == CHUNK_EVENTS or size + len(event.data) > CHUNK_BYTES):
                 break
             chunk.append(event)

@@ -5,6 +5,7 @@ import random
 import signal
 import traceback
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -16,13 +17,18 @@ MAX_TRACEBACK_CHARS = 20_000
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, where it is to be tried again."""
+    """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, where it is to be tried again.
+
+    `sends`, `state` and `children` as Finish has them."""
 
     kind: str
     result: str | None = None
     error: str | None = None
     traceback: str | None = None
     delay: float | None = None
+    sends: str | None = None
+    state: str | None = None
+    children: list[UUID] | None = None
 
 
 RELEASED = Outcome("released", error="The worker was stopped.")

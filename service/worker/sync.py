@@ -1,9 +1,14 @@
-"""Where sync agents run: threads, counted for as long as they really run, for nobody can end one."""
+"""Where sync agents run, and what they are given: threads, counted for as long as they really run, for nobody can end
+one."""
 
 import asyncio
-from collections.abc import Callable
+import concurrent.futures
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from service.agents.contract import Turn, UnderWay
+from service.worker.context import AttemptContext
 
 Answer = TypeVar("Answer")
 
@@ -33,3 +38,63 @@ class SyncRunner:
 
     def _count_down(self) -> None:
         self.busy -= 1
+
+
+class SyncContext:
+    """A context whose methods wait instead of being awaited."""
+
+    def __init__(self, context: AttemptContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self.message_id = context.message_id
+        self.thread_id = context.thread_id
+        self.attempt = context.attempt
+        self.metadata = context.metadata
+        self.deadline = context.deadline
+        self.log = context.log
+        self.usage = context.usage
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._context.state
+
+    @state.setter
+    def state(self, value: dict[str, Any]) -> None:
+        self._context.state = value
+
+    @property
+    def cancelled(self) -> bool:
+        return self._context.cancelled
+
+    def emit(self, chunk: str) -> None:
+        self._wait(self._context.emit(chunk))
+
+    def event(self, type: str, data: Any) -> None:
+        self._wait(self._context.event(type, data))
+
+    def step(self, name: str, function: Callable[[], Any]) -> Any:
+        return self._wait(self._context.step(name, function))
+
+    def send(self, message: Any, **options: Any) -> str:
+        return self._wait(self._context.send(message, **options))
+
+    def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        return self._wait(self._context.gather(*messages, return_exceptions=return_exceptions))
+
+    def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        return self._wait(self._context.input(question, name=name))
+
+    def instance(self, make: Callable[[], Any]) -> Any:
+        return self._wait(self._context.instance(make))
+
+    def under_way(self) -> UnderWay | None:
+        return self._wait(self._context.under_way())
+
+    def history(self, limit: int = 50, **options: Any) -> Sequence[Turn]:
+        return self._wait(self._context.history(limit, **options))
+
+    def _wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None  # which an agent's `except Exception` lets pass

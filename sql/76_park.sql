@@ -1,0 +1,145 @@
+-- Messages that send messages, and wait: for those, or for a person.
+--
+-- What a message sends is committed with a step of it (append_and_send) or with its end (conclude), and only under its lease. The ids
+-- of what it sends are its own choice, the same in every attempt: what is there already is not sent again (treadle.submit_many).
+-- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, keeps its thread's turn, and
+-- its next attempt does again what no step remembers.
+
+-- Take the locks of a message that sends, in their order: the threads, its own and its targets', then its lease. Raises TR001 where
+-- the lease is lost, or a cancellation requested: then nothing is to be sent.
+create or replace function treadle._lock_to_send(p_id uuid, p_lease uuid, p_messages jsonb) returns void
+language plpgsql as $$
+declare
+    v_targets constant text[] := array(select distinct x ->> 'thread_id' from jsonb_array_elements(p_messages) x
+        where x ->> 'thread_id' is not null);
+    v_now constant timestamptz := treadle.clock();
+    v_threads bigint[];
+    v_cancelled boolean;
+begin
+    insert into treadle.threads (thread_id, created_at, last_activity)
+        select u, v_now, v_now from unnest(v_targets) u order by u collate "C" on conflict do nothing;
+    v_threads := array(select t.id from treadle.threads t where t.tenant = 'default' and t.thread_id = any(v_targets))
+        || array(select l.thread from treadle.leases l where l.message_id = p_id and l.thread is not null);
+    perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
+    select l.cancel_requested into v_cancelled from treadle.leases l where l.message_id = p_id and l.lease = p_lease for no key update;
+    if v_cancelled is distinct from false then
+        raise exception using errcode = 'TR001';
+    end if;
+end $$;
+
+-- Append the events of one message, and submit what it sends. Answers as treadle.append does; where the lease is lost or a
+-- cancellation requested nothing is sent.
+create or replace function treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text)
+returns table (message_id uuid, status text, cancel_requested boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+    set lock_timeout = '1s' as $$
+#variable_conflict use_column
+declare
+    v_sends boolean := true;
+begin
+    begin
+        perform treadle._lock_to_send(append_and_send.id, append_and_send.lease, messages::jsonb);
+    exception when sqlstate 'TR001' then
+        v_sends := false;
+    end;
+    return query select * from treadle.append(array[append_and_send.id], array[append_and_send.lease], array[first_seq],
+        array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true) a;
+    if v_sends then
+        perform from treadle.submit_many(messages::jsonb, notify => true);
+    end if;
+end $$;
+comment on function treadle.append_and_send is 'Append events to a message under lease, and submit what it sends, in one transaction';
+
+-- Finish one attempt with more than a result: submit what it sends, save its thread's state, or park the message (outcome children
+-- or input; `result` is then what the event `parked` says). Returns a status as treadle.finish does.
+create or replace function treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision,
+    usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, state text, children uuid[])
+returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+    set lock_timeout = '1s' as $$
+declare
+    v_status text;
+    v_sends boolean := messages is not null;
+begin
+    if v_sends then
+        begin
+            perform treadle._lock_to_send(id, lease, messages::jsonb);
+        exception when sqlstate 'TR001' then
+            v_sends := false;
+        end;
+    end if;
+    select f.status into v_status from treadle.finish(array[id], array[lease], array[outcome], array[result], array[error], array[traceback],
+        array[delay], array[usage], array[first_seq], array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true, max_losses) f;
+    if v_status = 'queued' and outcome = 'children' then
+        update treadle.messages m set children = conclude.children where m.message_id = conclude.id;
+    elsif v_status = 'completed' and state is not null then
+        update treadle.threads t set state = conclude.state::jsonb from treadle.messages m
+            where m.message_id = conclude.id and not m.aside and t.id = m.thread;
+    end if;
+    if v_sends then
+        perform from treadle.submit_many(messages::jsonb, notify => true);
+    end if;
+    return v_status;
+end $$;
+comment on function treadle.conclude is 'Finish one attempt, and with it submit what it sends, save the state of its thread, or park it';
+
+-- Admit messages whose children are over; cancel what cancelled ones waited for. `ids`: of these, else of all. Passes over what others
+-- hold. Returns how many were admitted.
+create or replace function treadle.tend_parents(ids uuid[] default null, quantity integer default 1000) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_ids uuid[];
+    v_threads bigint[];
+    v_cancelled uuid[];
+    v_child uuid[];
+begin
+    ids := coalesce(ids, array(select m.message_id from treadle.messages m where m.children is not null order by m.message_id limit quantity));
+    v_ids := array(select m.message_id from treadle.messages m where m.message_id = any(ids) and m.hold = 'children'
+        and not exists (select from treadle.messages c where c.message_id = any(m.children) and c.state in ('queued', 'processing')));
+    v_cancelled := array(select m.message_id from treadle.messages m where m.message_id = any(ids) and m.children is not null and m.state = 'cancelled');
+    v_child := array(select c.message_id from treadle.messages m join treadle.messages c on c.message_id = any(m.children)
+        where m.message_id = any(v_cancelled) and c.state in ('queued', 'processing'));
+    if v_ids = '{}' and v_cancelled = '{}' then
+        return 0;
+    end if;
+    v_threads := array(select t.id from treadle.threads t
+        where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_ids || v_child))
+        order by t.id for no key update skip locked);
+    perform treadle._cancel_children(v_cancelled, v_child, v_threads, v_now);
+    v_ids := array(select m.message_id from treadle.messages m
+        where m.message_id = any(v_ids) and m.hold = 'children' and (m.thread is null or m.thread = any(v_threads))
+        order by m.message_id for update skip locked);
+    update treadle.messages m set children = null where m.message_id = any(v_ids);
+    perform treadle._admit(v_ids, v_now, 'high');
+    return cardinality(v_ids);
+end $$;
+comment on function treadle.tend_parents is 'Let messages go on whose children are over, and cancel the children of cancelled ones';
+
+-- Of the children of cancelled messages: those that run are told, those that wait are cancelled now.
+create or replace function treadle._cancel_children(p_parents uuid[], p_children uuid[], p_held bigint[], p_at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_ids uuid[];
+begin
+    with told as (
+        update treadle.leases l set cancel_requested = true
+        where l.message_id in (select x.message_id from treadle.leases x where x.message_id = any(p_children) order by x.message_id for no key update skip locked)
+        returning l.message_id
+    )
+    select array_agg(t.message_id) into v_ids from told t;
+    perform pg_notify('treadle_cancel', u::text) from unnest(v_ids) u;
+    v_ids := array(select m.message_id from treadle.messages m
+        where m.message_id = any(p_children) and m.state = 'queued' and (m.thread is null or m.thread = any(p_held))
+        order by m.message_id for update skip locked);
+    perform treadle._settle(v_ids, array_fill('cancelled'::text, array[cardinality(v_ids)]), null, null, null, null, null, null, null, null, null,
+        null, null, 1, p_at);
+    perform pg_notify('treadle_events', '*') from unnest(v_ids) limit 1;
+    update treadle.messages m set children = null
+        where m.message_id in (
+            select p.message_id from treadle.messages p
+            where p.message_id = any(p_parents) and p.state = 'cancelled' and not exists (
+                select from treadle.messages c left join treadle.leases l on l.message_id = c.message_id
+                where c.message_id = any(p.children) and c.state in ('queued', 'processing') and l.cancel_requested is not true)
+            order by p.message_id for update skip locked);
+end $$;

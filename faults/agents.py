@@ -16,6 +16,7 @@ import msgspec
 from service.agents.contract import Context, agent
 
 JOURNAL = os.environ.get("FAULTS_JOURNAL")
+MEMBERS = 3
 FLOOD_BYTES = 50_000_000
 FLOOD_EVENT = 500_000
 
@@ -45,6 +46,10 @@ def answer(key: str, chunks: int) -> str:
     return f"{key} in {chunks} chunks"
 
 
+def answer_of_team(key: str, chunks: int) -> str:
+    return " and ".join(answer(f"{key}/{n}", chunks) for n in range(MEMBERS))
+
+
 @agent("scribe")
 async def scribe(context: Context, request: str) -> str:
     """Writes as many chunks as metadata asks, each naming its attempt and place."""
@@ -55,6 +60,19 @@ async def scribe(context: Context, request: str) -> str:
         await asyncio.sleep(pause)
     note("end", context)
     return answer(request, chunks)
+
+
+@agent("team")
+async def team(context: Context, request: str) -> str:
+    """Has its members write, and waits for them."""
+    note("begin", context)
+    sent = [
+        await context.send(f"{request}/{n}", agent="scribe", metadata={**context.metadata, "key": f"{request}/{n}"})
+        for n in range(MEMBERS)
+    ]
+    answers = await context.gather(*sent)
+    note("end", context)
+    return " and ".join(answers)
 
 
 @agent("exits")

@@ -13,16 +13,17 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from faults.agents import Note, answer
+from faults.agents import MEMBERS, Note, answer, answer_of_team
 from faults.history import History, Reading, Seen, Sent
 
-BEHAVED = ("scribe", "blocks", "floods")  # whatever happens around them, they are answered
+BEHAVED = ("scribe", "team", "blocks", "floods")  # whatever happens around them, they are answered
 LOST = ("exits", "leaks")  # they kill their process each time
 MAX_LOSSES = 3
 
 MESSAGES = """
     select m.message_id::text, m.metadata ->> 'key' as key, m.agent, m.state, m.result #>> '{}' as result, m.error,
-        m.attempt, m.failures, m.losses, t.thread_id, m.ord, extract(epoch from m.completed_at)::float8 as ended
+        m.attempt, m.failures, m.losses, t.thread_id, m.ord, extract(epoch from m.completed_at)::float8 as ended,
+        m.parent::text
     from treadle.messages m left join treadle.threads t on t.id = m.thread"""
 EVENTS = """
     select e.message_id::text, e.seq, e.thread_pos, e.type, e.data::text from treadle.events e
@@ -62,6 +63,7 @@ async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path)
             f"{row['key']} is {row['state']}" for row in messages.values() if row["state"] in ("queued", "processing")
         ],
         "each message ends as it must": outcomes(history, messages),
+        "what a message sends is sent once, and it waits for that": families(messages),
         "one terminal event, and the text of the last attempt is whole": await texts(sql, history, messages),
         "a thread goes one turn at a time, in the order of its submits": order(
             await sql.fetch(STEPS), history.sent.values()
@@ -126,7 +128,8 @@ def _kept(one: Sent, row: Message, history: History) -> str | None:
         )
     if state != "completed":
         return f"is {state}: {row['error']}"
-    expected = answer(one.key, one.chunks if one.agent == "scribe" else 0)
+    answers = answer_of_team if one.agent == "team" else answer
+    expected = answers(one.key, one.chunks if one.agent in ("scribe", "team") else 0)
     return None if row["result"] == expected else f"is answered {row['result']!r}"
 
 
@@ -137,6 +140,25 @@ def _deserved(one: Sent, row: Message) -> str | None:
     if one.agent in LOST and (row["losses"] != MAX_LOSSES or row["failures"]):
         return f"has {row['losses']} losses and {row['failures']} failures"
     return None
+
+
+def families(messages: dict[str, Message]) -> list[str]:
+    """A completed team has all its members, each completed before it; who is cancelled has cancelled its members."""
+    wrong = []
+    members = defaultdict(list)
+    for row in messages.values():
+        if row["parent"]:
+            members[row["parent"]].append(row)
+            if messages[row["parent"]]["agent"] != "team":
+                wrong.append(f"{row['key']} is the child of {row['parent']}, which sends nothing")
+    for row in messages.values():
+        if row["agent"] == "team" and row["state"] == "completed":
+            ours = members[row["message_id"]]
+            if sorted(one["key"] for one in ours) != [f"{row['key']}/{n}" for n in range(MEMBERS)]:
+                wrong.append(f"{row['key']} has the members {sorted(one['key'] for one in ours)}")
+            wrong += [f"{one['key']} is {one['state']}" for one in ours if one["state"] != "completed"]
+            wrong += [f"{row['key']} ended before {one['key']}" for one in ours if one["ended"] > row["ended"]]
+    return wrong
 
 
 async def texts(sql: "asyncpg.Connection[Any]", history: History, messages: dict[str, Message]) -> list[str]:

@@ -21,6 +21,7 @@ TIMEOUT = httpx.Timeout(6.0, connect=2.0)
 SILENCE = httpx.Timeout(6.0, connect=2.0)  # three times KEEPALIVE_INTERVAL: after that the stream is dead
 BUSY = {408, 409, 425, 429, 502, 503, 504}  # asks to come back
 THREADS = 60
+TEAMS = 0.05  # of the submits are for a team, which sends messages itself
 BATCH = 10
 CALLS = 200  # under way at once
 MADE_UP = 30  # seconds of load at most, after an outage
@@ -85,7 +86,8 @@ class Clients:
         roll = self._dice.random()
         size = BATCH if roll < 0.15 else 1
         thread = f"thread-{self._dice.randrange(THREADS)}"
-        sent = [self._new("scribe", thread if self._dice.random() < 0.7 else None) for _ in range(size)]
+        agent = "team" if size == 1 and roll > 1 - TEAMS else "scribe"
+        sent = [self._new(agent, thread if self._dice.random() < 0.7 else None) for _ in range(size)]
         follow = self._dice.random() < 0.1 and self._following < READERS
         self.start(self._submit(sent, follow=follow, cancel=self._dice.random() < 0.03))
         return size

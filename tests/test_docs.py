@@ -260,6 +260,9 @@ ASKED: dict[str, tuple[Any, str, Any]] = {
     "fussy": ("now", "failed", "Say please."),
     "count": ("3", "completed", "I counted to 3."),
     "report": ("rain", "completed", "2 things about rain"),
+    "survey": ("one two", "completed", "ONE TWO"),
+    "tally": ("one two", "completed", 2),
+    "warm": ("one", "completed", 1),
 }
 
 
@@ -277,7 +280,7 @@ async def test_the_agents_shown_answer(
     monkeypatch.chdir(tmp_path)
     found = registry.load(msgspec.structs.replace(settings, agents=("shown_in_docs", "shown_in_readme")))
     modules = [importlib.import_module(name) for name in ("shown_in_docs", "shown_in_readme")]
-    names = {row["agent"] for row in found.rows()} - {"echo", "claude"}
+    names = {row["agent"] for row in found.rows()} - {"echo", "claude", "resolver", "clarifier"}
     assert names == set(ASKED)
 
     await start_worker(*(agent for name in names if (agent := found.get(name))))

@@ -117,6 +117,12 @@ DAMAGES = [
     ),
     ("each message ends", "update treadle.messages set result = '\"other\"' where ord = 1"),
     ("each message ends", "update treadle.messages set failures = 1 where ord = 1"),
+    ("what a message sends", "update treadle.messages set agent = 'team' where ord = 1"),
+    (
+        "what a message sends",
+        "update treadle.messages m set parent = (select n.message_id from treadle.messages n where n.ord = 1)"
+        " where ord = 2",
+    ),
     ("one terminal event", "update treadle.events set type = 'done' where type = 'chunk'"),
     (
         "one terminal event",

@@ -15,7 +15,7 @@ STATUS = (
     *("message_id", "state", "user_message", "priority", "created_at", "started_at", "completed_at", "result", "error"),
     *("queue_position", "thread_id", "agent", "attempt", "max_attempts", "run_at", "worker_id", "metadata"),
 )
-EXTRAS = ("queue", "hold", "usage")
+EXTRAS = ("queue", "hold", "usage", "aside", "parent", "asks")
 
 
 class Gate:
@@ -68,6 +68,9 @@ async def test_status_has_every_field_and_null_where_nothing_is_so_yet(api: Clie
         "queue": "default",
         "hold": None,
         "usage": None,
+        "aside": False,
+        "parent": None,
+        "asks": None,
     }
 
 

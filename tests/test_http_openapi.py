@@ -14,6 +14,7 @@ TABLE = {
     ("get", "/messages/{message_id}/stream"): None,
     ("get", "/messages/{message_id}/events"): "EventPage",
     ("delete", "/messages/{message_id}"): "Cancelled",
+    ("post", "/messages/{message_id}/input"): "Answered",
     ("post", "/messages/{message_id}/redrive"): "Redriven",
     ("get", "/queue"): "Overview",
     ("get", "/queues"): ["Queue"],
@@ -23,10 +24,12 @@ TABLE = {
     ("get", "/queues/{name}/dead-letters"): "DeadLetters",
     ("get", "/threads"): ["ThreadSummary"],
     ("get", "/threads/{thread_id}"): "Thread",
+    ("get", "/threads/{thread_id}/usage"): "Usage",
     ("get", "/threads/{thread_id}/messages"): "ThreadMessages",
     ("get", "/threads/{thread_id}/stream"): None,
     ("delete", "/threads/{thread_id}"): None,
     ("get", "/agents"): ["Agent"],
+    ("delete", "/instances/{agent}/{thread_id}"): None,
     ("get", "/workers"): ["Worker"],
     ("get", "/health"): "Health",
     ("get", "/health/live"): None,
@@ -82,7 +85,8 @@ async def test_openapi_has_the_fields_of_the_table(api: Client) -> None:
     message = schemas["NewMessage"]
     assert message["required"] == ["message"]
     assert message["properties"].keys() == {
-        *("message", "priority", "thread_id", "agent", "metadata", "delay_seconds", "max_attempts", "timeout_seconds")
+        *("message", "priority", "thread_id", "agent", "metadata", "delay_seconds", "max_attempts", "timeout_seconds"),
+        "aside",
     }
     assert all(field.get("description") for field in message["properties"].values())
     assert message["properties"]["priority"]["enum"] == ["high", "normal", "low"]

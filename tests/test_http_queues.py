@@ -206,6 +206,7 @@ async def test_agents(start_api: StartApi, agents: Any) -> None:
         "input": None,
         "description": "Streams its input back word by word.",
         "registered_at": "",
+        "settings": {"run_in": "worker", "idle_timeout": 7200.0},
     }
     asked = found["asker"]
     assert (asked["queue"], asked["timeout_seconds"], asked["max_attempts"]) == ("questions", 12.5, 7)

@@ -60,7 +60,7 @@ async def test_a_thread_and_its_states(start_api: StartApi, start_worker: StartW
     await api.submit("7", thread_id="t", delay_seconds=600)
     await api.delete(f"/messages/{cancelled}")
     thread = await get(api, "/threads/t")
-    assert thread.keys() == {"thread_id", "message_count", "created_at", "last_activity", "states", "metadata"}
+    assert thread.keys() == {"thread_id", "message_count", "created_at", "last_activity", "states", "metadata", "state"}
     assert (thread["thread_id"], thread["message_count"], thread["metadata"]) == ("t", 7, {})
     assert thread["states"] == {"queued": 2, "processing": 1, "completed": 2, "failed": 1, "cancelled": 1}
     hall.doors.set()

@@ -47,6 +47,7 @@ ROUTES = [
     event_routes.list_events,
     thread_routes.list_threads,
     thread_routes.get_thread,
+    thread_routes.get_usage,
     thread_routes.list_messages,
     thread_routes.delete_thread,
     event_routes.stream_thread,

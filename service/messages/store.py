@@ -154,6 +154,7 @@ def _submission(message: NewMessage) -> Submission:
         message.delay_seconds,
         message.max_attempts,
         message.timeout_seconds,
+        message.aside,
     )
 
 

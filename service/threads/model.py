@@ -33,6 +33,15 @@ class Thread(Struct, frozen=True):
     last_activity: datetime
     states: States
     metadata: dict[str, Any]
+    state: dict[str, Any] | None  # what its agents keep
+
+
+class Usage(Struct, frozen=True):
+    """The sum of each number that messages of a thread have reported, and how many of them have."""
+
+    thread_id: str
+    messages: int
+    usage: dict[str, float | int]
 
 
 class ThreadMessages(Struct, frozen=True):

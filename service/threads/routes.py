@@ -12,7 +12,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.errors import Invalid
 from service.messages.store import MessageStore
-from service.threads.model import Thread, ThreadMessages, ThreadSummary
+from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")]
@@ -34,6 +34,11 @@ async def list_threads(
 @get("/threads/{thread_id:str}", summary="A thread and how many of its messages are in which state")
 async def get_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Thread:
     return await threads.get(thread_id)
+
+
+@get("/threads/{thread_id:str}/usage", summary="What a thread's messages cost in all")
+async def get_usage(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Usage:
+    return await threads.usage(thread_id)
 
 
 @get("/threads/{thread_id:str}/messages", summary="A thread's messages in its order")

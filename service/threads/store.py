@@ -10,7 +10,7 @@ import msgspec
 
 from service.db.pool import Database
 from service.errors import NotFound
-from service.threads.model import States, Thread, ThreadSummary
+from service.threads.model import States, Thread, ThreadSummary, Usage
 
 TENANT = "default"
 PROGRESS = 50  # of a message's last progress events are looked at
@@ -75,7 +75,22 @@ class ThreadStore:
             row["last_activity"],
             msgspec.convert(row, States),
             row["metadata"],
+            row["state"],
         )
+
+    async def usage(self, thread_id: str) -> Usage:
+        """Raises NotFound."""
+        thread, _ = await self.key(thread_id)
+        row = await self._database.fetchrow(
+            "select count(distinct m.message_id) as messages,"
+            " (select coalesce(jsonb_object_agg(s.key, s.total), '{}') from ("
+            "   select u.key, sum(u.value::numeric) as total from treadle.messages n, jsonb_each(n.usage) u"
+            "   where n.thread = $1 and jsonb_typeof(u.value) = 'number' group by u.key) s) as usage"
+            " from treadle.messages m where m.thread = $1 and m.usage is not null",
+            thread,
+        )
+        assert row is not None
+        return Usage(thread_id, row["messages"], row["usage"])
 
     async def key(self, thread_id: str) -> tuple[int, int]:
         """The thread's surrogate key and its number of messages; raises NotFound."""

@@ -1,12 +1,12 @@
-"""A LangGraph graph as an agent. Install LangGraph, and start a worker with it from this repository's folder:
+"""LangGraph graphs as agents. Install LangGraph, and start a worker with them from this repository's folder:
 
     .venv/bin/pip install -e '.[langgraph]'
     AGENTS=examples.graph make up
     .venv/bin/treadle send "bicycles" --agent haiku --follow
 
-Its nodes call no model, so that it runs anywhere; one that does streams its tokens. With CHECKPOINTS, the address of a
-PostgreSQL where LangGraph's tables are (AsyncPostgresSaver.setup() makes them), a retry goes on after the last node
-that ended.
+Their nodes call no model, so that they run anywhere; one that does streams its tokens. With CHECKPOINTS, the address of
+a PostgreSQL where LangGraph's tables are (AsyncPostgresSaver.setup() makes them), a retry goes on after the last node
+that ended, and the agent `poem` can ask for a title: answer it in the chat, or with POST /messages/{id}/input.
 """
 
 import os
@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
 
 from service.agents.langgraph import langgraph_agent
 
@@ -41,11 +42,26 @@ graph.add_node("write", write)
 graph.add_edge(START, "choose")
 graph.add_edge("choose", "write")
 
-address = os.environ.get("CHECKPOINTS")
+address = os.environ.get("CHECKPOINTS", "")
+checkpoints = (lambda: AsyncPostgresSaver.from_conn_string(address)) if address else None
 haiku = langgraph_agent(
     "haiku",
     graph,
-    checkpointer=(lambda: AsyncPostgresSaver.from_conn_string(address)) if address else None,
+    checkpointer=checkpoints,
     timeout=120,
     description="Writes three lines about anything.",
 )
+
+
+async def entitle(state: State) -> dict[str, Any]:
+    title = interrupt("What is its title?")  # the message is parked until somebody answers
+    return {"messages": [AIMessage(f"{title}\n\n{state['messages'][-1].content}")]}
+
+
+titled = StateGraph(State)
+titled.add_node("haiku", graph.compile())
+titled.add_node("entitle", entitle)
+titled.add_edge(START, "haiku")
+titled.add_edge("haiku", "entitle")
+
+poem = langgraph_agent("poem", titled, checkpointer=checkpoints, description="The same with a title that it asks for.")

@@ -1,10 +1,11 @@
-"""An AutoGen team as an agent. Install AutoGen, and start a worker with it from this repository's folder:
+"""AutoGen teams as agents. Install AutoGen, and start a worker with them from this repository's folder:
 
     .venv/bin/pip install -e '.[autogen]'
     AGENTS=examples.team make up
     .venv/bin/treadle send "A slogan for a bicycle shop" --agent slogan --follow
 
-Its model replays what it is told to say, so that it runs anywhere: put a client of autogen_ext.models in its place.
+Their model replays what it is told to say, so that they run anywhere: put a client of autogen_ext.models in its place.
+The agent `reviewed` asks a person: answer APPROVE in the chat, or with POST /messages/{id}/input.
 """
 
 from autogen_agentchat.agents import AssistantAgent
@@ -45,4 +46,21 @@ slogan = autogen_agent(
     speakers={"writer"},
     timeout=120,
     description="A writer and a critic look for a slogan.",
+)
+
+
+def reviewers(kit: Kit) -> RoundRobinGroupChat:
+    writer = AssistantAgent("writer", kit.model(model()), system_message="Write a slogan.")
+    reader = kit.user("reader")  # the message is parked until somebody answers
+    over = TextMentionTermination("APPROVE", sources=["reader"])
+    return RoundRobinGroupChat([writer, reader], termination_condition=over)
+
+
+reviewed = autogen_agent(
+    "reviewed",
+    reviewers,
+    output=lambda result: next(item.content for item in reversed(result.messages) if item.source == "writer"),
+    keep_state=True,  # the next message of the thread is for the same team
+    timeout=120,
+    description="A writer looks for a slogan that you approve.",
 )

@@ -85,11 +85,16 @@ def show(verdict: Verdict, console: Console) -> None:
     for name, count in verdict.counts.items():
         counts.add_row(name.replace("_", " "), f"{count:,}")
     console.print(counts)
-    faults = Table("fault", "times", "seconds at most", title="what was broken")
+    faults = Table("fault", "times", "seconds at most", "in vain", title="what was broken")
     for name in dict.fromkeys(fault.name for fault in verdict.faults):
         ours = [fault for fault in verdict.faults if fault.name == name]
-        faults.add_row(name, str(len(ours)), f"{max(fault.ended - fault.began for fault in ours):.1f}")
+        vain = sum(bool(fault.detail) for fault in ours)
+        seconds = max(fault.ended - fault.began for fault in ours)
+        faults.add_row(name, str(len(ours)), f"{seconds:.1f}", str(vain) if vain else "")
     console.print(faults)
+    for fault in verdict.faults:
+        if fault.detail:
+            console.print(f"in vain: {fault.name}: {fault.detail}", highlight=False, markup=False)
     if verdict.recoveries:
         times = Table("from ... to", "times", "median s", "worst s", title="how soon it was well again")
         for what, row in verdict.recoveries.items():

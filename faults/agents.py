@@ -5,10 +5,12 @@ ran, whatever the database says.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -17,12 +19,14 @@ from service.agents.contract import Context, agent
 
 JOURNAL = os.environ.get("FAULTS_JOURNAL")
 MEMBERS = 3
+BLOCK_SECONDS = 7.0  # longer than WORKER_TIMEOUT
 FLOOD_BYTES = 50_000_000
 FLOOD_EVENT = 500_000
 
 
 class Note(msgspec.Struct):
-    """`what` is begin or end; `at` is in seconds since the epoch."""
+    """`what` is begin, and then end or (where the agent was stopped, or raised) left; `at` is in seconds since the
+    epoch. Who is killed says nothing more."""
 
     what: str
     message_id: str
@@ -41,6 +45,17 @@ def note(what: str, context: Any) -> None:
             os.close(file)
 
 
+@contextlib.contextmanager
+def noted(context: Any) -> Iterator[None]:
+    note("begin", context)
+    what = "left"
+    try:
+        yield
+        what = "end"
+    finally:
+        note(what, context)
+
+
 def answer(key: str, chunks: int) -> str:
     """What a scribe answers, whichever attempt it is."""
     return f"{key} in {chunks} chunks"
@@ -53,31 +68,30 @@ def answer_of_team(key: str, chunks: int) -> str:
 @agent("scribe")
 async def scribe(context: Context, request: str) -> str:
     """Writes as many chunks as metadata asks, each naming its attempt and place."""
-    note("begin", context)
-    chunks, pause = context.metadata["chunks"], context.metadata["pause"]
-    for index in range(chunks):
-        await context.emit(f"{request}:{context.attempt}:{index} ")
-        await asyncio.sleep(pause)
-    note("end", context)
+    with noted(context):
+        chunks, pause = context.metadata["chunks"], context.metadata["pause"]
+        for index in range(chunks):
+            await context.emit(f"{request}:{context.attempt}:{index} ")
+            await asyncio.sleep(pause)
     return answer(request, chunks)
 
 
 @agent("team")
 async def team(context: Context, request: str) -> str:
     """Has its members write, and waits for them."""
-    note("begin", context)
-    sent = [
-        await context.send(f"{request}/{n}", agent="scribe", metadata={**context.metadata, "key": f"{request}/{n}"})
-        for n in range(MEMBERS)
-    ]
-    answers = await context.gather(*sent)
-    note("end", context)
+    with noted(context):
+        sent = [
+            await context.send(f"{request}/{n}", agent="scribe", metadata={**context.metadata, "key": f"{request}/{n}"})
+            for n in range(MEMBERS)
+        ]
+        answers = await context.gather(*sent)
     return " and ".join(answers)
 
 
 @agent("exits")
 async def exits(context: Context, request: str) -> str:
     """Ends its process."""
+    note("begin", context)
     await context.emit("about to")
     os._exit(3)
 
@@ -85,6 +99,7 @@ async def exits(context: Context, request: str) -> str:
 @agent("leaks")
 async def leaks(context: Context, request: str) -> str:
     """Takes memory until the kernel kills its process."""
+    note("begin", context)
     hoard = [bytearray(1_000_000) for _ in range(100)]
     await asyncio.sleep(0.05)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -93,9 +108,9 @@ async def leaks(context: Context, request: str) -> str:
 
 @agent("blocks")
 async def blocks(context: Context, request: str) -> str:
-    """Holds the loop for some seconds, as sync code in an async agent does."""
-    note("begin", context)
-    time.sleep(4)  # noqa: ASYNC251  # that is what it is for
+    """Holds the loop for longer than WORKER_TIMEOUT, as sync code in an async agent does."""
+    with noted(context):
+        time.sleep(BLOCK_SECONDS)  # noqa: ASYNC251  # that is what it is for
     return answer(request, 0)
 
 
@@ -114,10 +129,10 @@ async def deaf(context: Context, request: str) -> str:
 
 @agent("floods")
 async def floods(context: Context, request: str) -> str:
-    """Emits fifty megabytes."""
-    note("begin", context)
-    for index in range(FLOOD_BYTES // FLOOD_EVENT):
-        await context.event("part", {"index": index, "filler": "x" * FLOOD_EVENT})
+    """Emits fifty megabytes, or as much as metadata asks."""
+    with noted(context):
+        for index in range(context.metadata.get("bytes", FLOOD_BYTES) // FLOOD_EVENT):
+            await context.event("part", {"index": index, "filler": "x" * FLOOD_EVENT})
     return answer(request, 0)
 
 
@@ -133,4 +148,5 @@ class Unpicklable(Exception):
 @agent("raises", max_attempts=2)
 async def raises(context: Context, request: str) -> str:
     """Raises what no process can hand to another."""
-    raise Unpicklable
+    with noted(context):
+        raise Unpicklable

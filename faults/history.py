@@ -29,23 +29,34 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct):
-    """One reader's whole life, over all its connections. `over`: the stream came to its own end."""
+    """One reader's whole life, over all its connections. `over`: the stream came to its own end; `port`: of the API it
+    is connected with, None while it is with none."""
 
     message_id: str | None
     thread_id: str | None
     events: list[Seen] = msgspec.field(default_factory=list)
     connections: int = 0
     over: bool = False
+    port: int | None = None
 
 
 class Fault(msgspec.Struct):
-    """Something that was broken; `lethal` where workers may be taken for dead by it. `ended` is 0 until it has."""
+    """Something that was broken, when (seconds since the epoch; `ended` is 0 until it has), and what it can do:
+    `lethal` where workers may be taken for dead by it, `zombies` where they may live on nevertheless, `cuts_off` where
+    some cannot reach PostgreSQL, though not for long enough to be taken for dead.
+
+    `keys` are of the messages that do the damage: it lasts as long as they do. `detail` says why it did not do what its
+    name says, and is empty where it did; `noticed` is the seconds until a death was noticed."""
 
     name: str
     began: float
     ended: float = 0.0
     lethal: bool = False
+    zombies: bool = False
+    cuts_off: bool = False
+    keys: list[str] = msgspec.field(default_factory=list)
     detail: str = ""
+    noticed: float | None = None
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -62,6 +73,7 @@ class History:
         self.faults: list[Fault] = []
         self.recoveries: list[Recovery] = []
         self.complaints: list[str] = []  # answers that no client should ever get
+        self.unwell: list[str] = []  # what was broken, mended, and did not come back
         self.retries = 0  # calls that a client had to repeat
 
     def complain(self, what: str) -> None:

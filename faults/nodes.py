@@ -1,12 +1,14 @@
 """The nodes of a run: each a `treadle up` on the common database, with an API and workers, behind its own proxies."""
 
 import asyncio
+import fcntl
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,30 +35,26 @@ SETTINGS = {
     "PROCESSING_TIMEOUT": "60",
 }
 WORKER_TIMEOUT = float(SETTINGS["WORKER_TIMEOUT"])
+HEARTBEAT_INTERVAL = float(SETTINGS["HEARTBEAT_INTERVAL"])
+
+
+class NodeFailed(Exception):
+    """A node did not start, or not stop, as it must."""
 
 
 class Node:
-    """`databases` are its ways to the servers, `door` is the clients' way to its API."""
+    """`databases` are its ways to the servers, `door` is the clients' way to its API, which itself is at `port`."""
 
     def __init__(self, name: str, folder: Path, workers: int, journal: Path) -> None:
         self.name = name
         self._folder = folder / name
         self._workers = workers
         self._journal = journal
-        self._port = _free_port()
+        self.port = _free_port()
         self.log = folder / f"{name}.log"
         self.databases: list[Proxy] = []
-        self.door = Proxy(self._port)
+        self.door = Proxy(self.port)
         self._process: Process | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.door.port}"
-
-    @property
-    def direct_url(self) -> str:
-        """Past the proxy."""
-        return f"http://127.0.0.1:{self._port}"
 
     @property
     def alive(self) -> bool:
@@ -74,7 +72,7 @@ class Node:
             await proxy.start()
 
     async def start(self) -> None:
-        """Start the supervisor, and wait until its API answers."""
+        """Start the supervisor, and wait until its API answers; raises NodeFailed."""
         hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.databases)
         environment = {
             **os.environ,
@@ -82,7 +80,7 @@ class Node:
             "DATABASE_URL": f"postgresql://treadle@{hosts}/treadle?sslmode=disable",
             "TREADLE_HOME": str(self._folder),
             "HOST": "127.0.0.1",
-            "PORT": str(self._port),
+            "PORT": str(self.port),
             "WORKERS": str(self._workers),
             "FAULTS_JOURNAL": str(self._journal),
             "PYTHONPATH": str(ROOT),
@@ -97,18 +95,29 @@ class Node:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        async with asyncio.timeout(START_SECONDS):
-            while not await asyncio.to_thread(address.answers, "127.0.0.1", self._port):
-                if self._process.returncode is not None:
-                    raise RuntimeError(f"{self.name} ended with {self._process.returncode}: see {self.log}")
-                await asyncio.sleep(0.1)
+        deadline = time.monotonic() + START_SECONDS
+        while not await asyncio.to_thread(self._serves):
+            if self._process.returncode is not None:
+                raise NodeFailed(f"{self.name} ended with {self._process.returncode}: see {self.log.name}")
+            if time.monotonic() > deadline:
+                raise NodeFailed(f"{self.name} did not serve within {START_SECONDS:g} seconds: see {self.log.name}")
+            await asyncio.sleep(0.1)
+
+    def _serves(self) -> bool:
+        """Whether this supervisor's API answers. It is started when the port is free: before, who answers there is a
+        killed supervisor's API that still drains."""
+        return bool(self.children("serve")) and address.answers("127.0.0.1", self.port)
 
     async def stop(self) -> None:
-        """SIGTERM, as a deployment does it."""
+        """SIGTERM, as a deployment does it; raises NodeFailed."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._process.wait()
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                raise NodeFailed(
+                    f"{self.name} did not stop within {STOP_SECONDS:g} seconds: see {self.log.name}"
+                ) from None
 
     async def kill(self) -> None:
         """kill -9 of the supervisor; its children notice and end by themselves."""
@@ -119,7 +128,7 @@ class Node:
     async def close(self) -> None:
         try:
             await self.stop()
-        except TimeoutError:
+        except NodeFailed:
             for pid in (*self.children("work"), *self.children("serve")):
                 signal_to(pid, signal.SIGKILL)
             await self.kill()
@@ -138,9 +147,21 @@ class Node:
         return sum(kilobytes for pid, _, kilobytes, _ in _processes() if pid in serving)
 
 
-def signal_to(pid: int, number: signal.Signals) -> None:
+def signal_to(pid: int, number: signal.Signals) -> bool:
+    """Returns whether there was such a process."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+        return True
+    return False
+
+
+def end_leftover(home: Path) -> None:
+    """End the supervisor of this TREADLE_HOME, if its run was killed and left it; its children end by themselves."""
+    with suppress(OSError, ValueError), open(home / "supervisor.lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # it lives
+            signal_to(int(lock.read()), signal.SIGTERM)
 
 
 def _processes() -> list[tuple[int, int, int, str]]:

@@ -44,9 +44,8 @@ class Server:
                 while self._embedded.alive():
                     await asyncio.sleep(0.02)
 
-    async def destroy(self) -> None:
-        """Stop it and delete its data: it will not come back."""
-        await self.stop(signal.SIGQUIT)
+    async def delete(self) -> None:
+        """Delete its data: it will not come back."""
         await asyncio.to_thread(shutil.rmtree, self._embedded.data, ignore_errors=True)
 
     async def copy(self, primary: "Server") -> None:
@@ -102,16 +101,20 @@ class Cluster:
                 )
                 await self._caught_up()
 
-    async def fail_over(self) -> None:
-        """Destroy the primary and promote its standby."""
-        old, new = self.primary, next(server for server in self.servers if server is not self.primary)
-        await old.destroy()
+    @property
+    def standby(self) -> Server | None:
+        return next((server for server in self.servers if server is not self.primary), None)
+
+    async def fail_over(self, new: Server) -> None:
+        """Promote the standby of a primary that is gone."""
+        old = self.primary
         await new.execute(
             "select pg_promote()",
             "alter system reset synchronous_standby_names",
             "select pg_reload_conf()",
         )
         self.primary = new
+        await old.delete()
 
     async def _caught_up(self) -> None:
         connection = await self.primary.connect()

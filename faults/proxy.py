@@ -1,19 +1,24 @@
-"""A TCP proxy on loopback that can be a bad network: it cuts, half-opens, delays, throttles and loses answers."""
+"""A TCP proxy on loopback that can be a bad network: it cuts, refuses, half-opens, delays, throttles and loses answers.
+
+Each trouble is ended by its own opposite, and nothing else: several may be made at once.
+"""
 
 import asyncio
 import contextlib
+import socket
 import struct
-from collections.abc import Callable
+from collections import deque
+from typing import Any
 
 CHUNK = 65_536
-Filter = Callable[[bytes], bytes]
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a socket that is closed is reset
 
 
 class Proxy:
     """Passes bytes between whoever connects to `port` and 127.0.0.1:`target`.
 
-    `delay` is in seconds for each chunk, `rate` in bytes a second for each connection and direction; `frozen` swallows
-    what is sent and answers nobody, as a host does whose cable was pulled; `deaf` drops PostgreSQL's notifications.
+    `delay` is in seconds for each chunk, `rate` in bytes a second for each connection and direction; `deaf` drops
+    PostgreSQL's notifications; `cuts` counts connections that were reset.
     """
 
     def __init__(self, target: int, *, postgres: bool = False) -> None:
@@ -21,112 +26,219 @@ class Proxy:
         self.port = 0
         self.delay = 0.0
         self.rate: float | None = None
-        self.frozen = False
         self.deaf = False
         self.cuts = 0
-        self._postgres = postgres
-        self._answers_to_lose = 0
-        self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.postgres = postgres
+        self.answers_to_lose = 0
+        self._freezers = self._refusers = 0
+        self._links: set[Link] = set()
+        self._place: socket.socket | None = None
         self._server: asyncio.Server | None = None
 
+    @property
+    def frozen(self) -> bool:
+        return self._freezers > 0
+
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=CHUNK)
-        self.port = self._server.sockets[0].getsockname()[1]
+        # Bound and never listening: while we refuse, nobody else gets the port.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._place.bind(("127.0.0.1", self.port))
+        self.port = self._place.getsockname()[1]
+        await self._listen()
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._deny()
+        if self._place is not None:
+            self._place.close()
+        await asyncio.gather(*(link.ended for link in list(self._links)), return_exceptions=True)
 
     def cut(self) -> None:
         """Reset every connection there is."""
-        for writer in list(self._open):
-            self._abort(writer)
+        for link in list(self._links):
+            link.cut()
 
     def freeze(self) -> None:
-        """From now on nothing comes through, and nobody is told."""
-        self.frozen = True
+        """From now on what is sent is swallowed and nobody is answered, as with a host whose cable was pulled."""
+        self._freezers += 1
 
     def thaw(self) -> None:
         """The host is back, and knows nothing of the connections it had."""
-        self.frozen = False
-        self.cut()
+        self._freezers -= 1
+        if not self._freezers:
+            self.cut()
+
+    def refuse(self) -> None:
+        """Reset every connection there is, and refuse new ones, as a host does on which nothing listens any more."""
+        self._refusers += 1
+        self._deny()
+
+    async def admit(self) -> None:
+        self._refusers -= 1
+        if not self._refusers:
+            await self._listen()
 
     def lose_answers(self, count: int) -> None:
         """The next so many answers never arrive: what was asked is done, but the connection is reset instead."""
-        self._answers_to_lose = count
+        self.answers_to_lose = count
 
-    def heal(self) -> None:
-        self.delay, self.rate, self.deaf, self._answers_to_lose = 0.0, None, False, 0
-        if self.frozen:
-            self.thaw()
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._link, "127.0.0.1", self.port, reuse_port=True)
 
-    def _abort(self, writer: asyncio.StreamWriter) -> None:
-        self.cuts += 1
-        self._open.discard(writer)
-        with contextlib.suppress(Exception):
-            writer.transport.abort()
+    def _deny(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._open.add(writer)
-        there: asyncio.StreamWriter | None = None
+    def _link(self) -> asyncio.Protocol:
+        link = Link(self)
+        self._links.add(link)
+        link.ended.add_done_callback(lambda _: self._links.discard(link))
+        return link.client
+
+
+class Link:
+    """One client's connection, and ours to the target."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.ended = asyncio.get_running_loop().create_future()
+        self.client = Side(self, answers=False)
+        self.server = Side(self, answers=True)
+        self.client.other, self.server.other = self.server, self.client
+        self._connecting: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._connecting = asyncio.create_task(self._connect())
+
+    def cut(self) -> None:
+        self.proxy.cuts += 1
+        self._end(self.client, self.server)
+
+    def lose_answer(self) -> None:
+        self.proxy.cuts += 1
+        self._end(self.client)  # the server, which has done what it was asked, sees an ordinary end
+
+    def lost(self, _: object = None) -> None:
+        """One of the two is gone; the other hears of it, unless the cable is pulled."""
+        if not self.proxy.frozen:
+            self._end()
+
+    async def _connect(self) -> None:
         try:
-            back, there = await asyncio.open_connection("127.0.0.1", self.target, limit=CHUNK)
-            self._open.add(there)
-            keep = Deafener(self) if self._postgres else None
-            pumps = {
-                asyncio.create_task(self._pump(reader, there, None, answers=False)),
-                asyncio.create_task(self._pump(back, writer, keep, answers=True)),
-            }
-            try:
-                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
-        except (OSError, asyncio.CancelledError):
-            pass  # nobody is there: the client is told by a reset; or we are closing
-        finally:
-            for end in (writer, there):
-                if end is not None:
-                    self._open.discard(end)
-                    with contextlib.suppress(Exception):
-                        end.close()
-            self._tasks.discard(task)
+            await asyncio.get_running_loop().create_connection(lambda: self.server, "127.0.0.1", self.proxy.target)
+        except OSError:
+            self._end(self.client)  # nobody is there
+        else:
+            if self.ended.done():
+                self.server.close(reset=True)
+            self.client.catch_up()
 
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, keep: Filter | None, *, answers: bool
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(CHUNK):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
-                if self.rate:
-                    await asyncio.sleep(len(data) / self.rate)
-                if self.frozen:
-                    continue  # lost in the cable
-                if answers and self._answers_to_lose:
-                    self._answers_to_lose -= 1
-                    self._abort(sink)
-                    return
-                sink.write(keep(data) if keep else data)
-                await sink.drain()
-            if self.frozen:
-                await asyncio.Event().wait()  # the end of it is not heard of either, until the thaw resets it
+    def _end(self, *reset: "Side") -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+            if self._connecting is not None and not self._connecting.done():
+                self._connecting.cancel()
+            for side in (self.client, self.server):
+                side.close(reset=side in reset)
+
+
+class Side(asyncio.Protocol):
+    """One of the two ends. What it says goes to the `other` at once, or through a queue while the way is slow."""
+
+    def __init__(self, link: Link, *, answers: bool) -> None:
+        self.other: Side
+        self.deafener: Deafener | None = None
+        self._link, self._proxy, self._answers = link, link.proxy, answers
+        self._transport: Any = None
+        self._queue: deque[bytes] = deque()
+        self._slow: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        if not self._answers:
+            self._link.begin()
+
+    def data_received(self, data: bytes) -> None:
+        proxy = self._proxy
+        if self.other._transport is None:
+            self._queue.append(data)  # until there is somebody to hear it
+        elif self._slow is not None or proxy.delay or proxy.rate:
+            self._queue.append(data)
+            self._transport.pause_reading()
+            if self._slow is None:
+                self._slow = asyncio.create_task(self._pass_slowly())
+        else:
+            self._pass(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._slow is not None:
+            self._slow.add_done_callback(self._link.lost)  # what it said last is still on its way
+        else:
+            self._link.lost()
+
+    def pause_writing(self) -> None:
+        if self.other._transport is not None:
+            self.other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.other.resume_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def catch_up(self) -> None:
+        early, self._queue = self._queue, deque()
+        for data in early:
+            self.data_received(data)
+
+    def close(self, *, reset: bool) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+        if self._transport is None or self._transport.is_closing():
+            return
+        if reset:
+            with contextlib.suppress(OSError):
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def _pass(self, data: bytes) -> None:
+        proxy, other = self._proxy, self.other
+        if proxy.frozen:
+            return  # lost in the cable
+        if self._answers:
+            if proxy.answers_to_lose:
+                proxy.answers_to_lose -= 1
+                self._link.lose_answer()
+                return
+            if self.deafener is not None:
+                data = self.deafener(data)
+        elif proxy.postgres and other.deafener is None and b"LISTEN" in data:
+            other.deafener = Deafener(proxy)  # who asks has heard all that was said before: a message begins next
+        other._transport.write(data)
+
+    async def _pass_slowly(self) -> None:
+        while self._queue:
+            data = self._queue.popleft()
+            for start in range(0, len(data), CHUNK):
+                part = data[start : start + CHUNK]
+                await asyncio.sleep(self._proxy.delay + (len(part) / self._proxy.rate if self._proxy.rate else 0))
+                self._pass(part)
+            if not self._queue:
+                self.resume_reading()
+        self._slow = None
 
 
 class Deafener:
     """Cuts NotificationResponse messages ('A') out of what a PostgreSQL server sends, while the proxy is deaf.
 
     The format is a type byte and a length (PostgreSQL documentation, "Message Formats"); without TLS it holds from the
-    first byte on.
+    first message after the connection's start on.
     """
 
     HEAD = struct.Struct("!cI")

@@ -1,11 +1,14 @@
 """One run: the stage is set, the load begins, faults come one after the other, everything is mended, and checked."""
 
 import asyncio
+import os
 import random
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,15 @@ from faults.checker import check
 from faults.history import Fault, History, Recovery
 from faults.load import Clients
 from faults.mischief import FAULTS, World, inflict
-from faults.nodes import Node
+from faults.nodes import Node, NodeFailed, end_leftover
 from faults.postgres import Cluster
 
 SETTLE_SECONDS = 120.0  # in which everything must have come to its end after the last fault
+READ_SECONDS = 30.0  # in which readers must have read the rest then
 CALM = 5.0  # seconds without faults at the beginning
+FIRST = "kill_worker"  # alone: what is promised of a death is measured there
+CHANCES = 3  # that a fault gets to find something to break
+RUNNING, KEPT = "treadle-faults-of-{}-", "treadle-faults-kept-"
 
 Tell = Callable[[str], None]
 
@@ -51,7 +58,8 @@ class Verdict(msgspec.Struct):
 
 
 async def run(plan: Plan, tell: Tell) -> Verdict:
-    folder = Path(tempfile.mkdtemp(prefix="treadle-faults-"))
+    _clear_away()
+    folder = Path(tempfile.mkdtemp(prefix=RUNNING.format(os.getpid())))
     folder.chmod(0o755)
     history = History()
     dice = random.Random(plan.seed)
@@ -70,7 +78,7 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
             await node.prepare(cluster.servers)
         await nodes[0].start()  # the first migrates
         await asyncio.gather(*(node.start() for node in nodes[1:]))
-        clients = Clients([node.url for node in nodes], history, random.Random(dice.random()), plan.rate)
+        clients = Clients([node.door.port for node in nodes], history, random.Random(dice.random()), plan.rate)
         world = World(cluster, nodes, clients, history, dice)
         memory = {"at first": max(node.api_kilobytes() for node in nodes)}
         load = asyncio.create_task(clients.run(plan.seconds))
@@ -83,7 +91,7 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
         await _mend(world)
         memory["at the end"] = max(node.api_kilobytes() for node in nodes)
         await _settle(world)
-        await clients.settle(30)
+        await clients.settle(READ_SECONDS, await _thread_ends(cluster))
         tell("checking")
         wrong, counts = await _check(cluster, history, journal)
         verdict = Verdict(
@@ -93,7 +101,7 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
             history.faults,
             _summary(history.recoveries),
             memory,
-            str(folder) if wrong else None,
+            None,
         )
         return verdict
     finally:
@@ -101,38 +109,78 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
         cluster.remove()
         if verdict is not None and not verdict.wrong and not plan.keep:
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            kept = tempfile.mkdtemp(prefix=KEPT)
+            folder.rename(kept)
+            if verdict is not None:
+                verdict.folder = kept
+
+
+def _clear_away() -> None:
+    """Remove what killed runs left: their folders, servers and supervisors."""
+    pattern = RUNNING.format("*")
+    for folder in Path(tempfile.gettempdir()).glob(f"{pattern}*"):
+        found = re.match(RUNNING.format(r"(\d+)"), folder.name)
+        if found and not _lives(int(found[1])):
+            for home in folder.glob("node-*/"):
+                end_leftover(home)
+            Cluster(folder, standby=True).remove()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, 0)
+        return True
+    return False
 
 
 async def _break_things(world: World, plan: Plan, load: "asyncio.Task[None]", tell: Tell) -> None:
     """One fault after the other, now and then two at once, while the load goes on."""
     await asyncio.wait({load}, timeout=min(CALM, plan.seconds / 5))
     weights = [FAULTS[name].weight for name in plan.faults]
-    deck = list(plan.faults)  # each once, in any order, before any comes twice
+    deck = sorted(plan.faults)  # each once, in any order, before any comes twice
     world.dice.shuffle(deck)
-    end = time.monotonic() + plan.seconds
+    deck.sort(key=lambda name: name == FIRST)
     beside: set[asyncio.Task[None]] = set()
-    while not load.done() and time.monotonic() < end:
-        name = deck.pop() if deck else world.dice.choices(plan.faults, weights)[0]
+    while not load.done():
+        again = deck[-1:] or failed(world.history.faults)
+        name = again[0] if again else world.dice.choices(plan.faults, weights)[0]
+        deck = deck[:-1]
         tell(name)
-        if world.dice.random() < 0.2:  # the next one begins while this one lasts
+        if name != FIRST and world.dice.random() < 0.2:  # the next one begins while this one lasts
             beside.add(asyncio.create_task(inflict(world, name)))
         else:
             await inflict(world, name)
         await asyncio.wait({load}, timeout=world.dice.uniform(0, plan.pause))
     if beside:
         await asyncio.wait(beside)
+    for name in [name for name in failed(world.history.faults) for _ in range(CHANCES)]:
+        if name in failed(world.history.faults):
+            tell(f"{name}, once more")
+            await inflict(world, name)
+
+
+def failed(faults: Iterable[Fault]) -> list[str]:
+    """The kinds that were tried, are over, and never did what they say; until they have had their chances."""
+    tried: dict[str, list[Fault]] = {}
+    for fault in faults:
+        tried.setdefault(fault.name, []).append(fault)
+    return [
+        name
+        for name, ours in tried.items()
+        if len(ours) < CHANCES and all(fault.ended and fault.detail for fault in ours)
+    ]
 
 
 async def _mend(world: World) -> None:
-    """Everything runs again, and nothing is in the way."""
-    for node in world.nodes:
-        for proxy in (*node.databases, node.door):
-            proxy.heal()
+    """Everything runs again: what a fault was kept from mending, too."""
     if not world.cluster.primary.alive:
         await world.cluster.primary.start()
     for node in world.nodes:
         if not node.alive:
-            await node.start()
+            with suppress(NodeFailed):
+                await node.start()
 
 
 async def _settle(world: World) -> None:
@@ -148,6 +196,19 @@ async def _settle(world: World) -> None:
             ):
                 return
             await asyncio.sleep(0.3)
+    finally:
+        await sql.close()
+
+
+async def _thread_ends(cluster: Cluster) -> dict[str, int]:
+    """The last place of each thread's log."""
+    sql = await cluster.primary.connect()
+    try:
+        rows = await sql.fetch(
+            "select t.thread_id, max(e.thread_pos) as last from treadle.events e"
+            " join treadle.threads t on t.id = e.thread group by t.thread_id"
+        )
+        return {row["thread_id"]: row["last"] for row in rows}
     finally:
         await sql.close()
 

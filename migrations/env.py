@@ -1,4 +1,5 @@
-"""Alembic's environment: `service.db.migrate` hands the address in; developers may pass it with -x dsn=..."""
+"""Alembic's environment: `service.db.migrate` hands the address in, and the seconds that a statement may take;
+developers may pass the address with -x dsn=..."""
 
 import asyncio
 
@@ -24,9 +25,12 @@ def run(connection: Connection) -> None:
 
 async def main() -> None:
     dsn = context.config.attributes.get("dsn") or context.get_x_argument(as_dictionary=True)["dsn"]
+    timeout = context.config.attributes.get("timeout", 3600.0)
     # SQLAlchemy reads addresses its own way (no sslmode, no list of hosts): connect as the service does.
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect(dsn, name="migrate"), poolclass=NullPool
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(dsn, name="migrate", command_timeout=timeout),
+        poolclass=NullPool,
     )
     async with engine.connect() as connection:
         await connection.run_sync(run)

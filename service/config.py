@@ -56,12 +56,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_chars: AtLeastOne = 100_000
     max_body_bytes: AtLeastOne = 10_000_000
     max_event_bytes: AtLeastOne = 1_000_000
+    max_result_bytes: AtLeastOne = 10_000_000
     keepalive_interval: Positive = 15.0  # seconds between comments on a silent stream
 
     queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # what a worker claims from
     workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
     agents: tuple[str, ...] = ()  # modules with @agent functions
+    agent_templates: Path | None = None  # a YAML file of agents
 
     processing_timeout: Positive = 60.0  # seconds for one attempt
     max_attempts: AtLeastOne = 3  # failures until a message is dead-lettered

@@ -4,6 +4,7 @@
     ├── ConfigError                          a setting is missing or wrong
     ├── SchemaError                          the database is not migrated, or by another release
     ├── Unavailable                  503     PostgreSQL cannot be reached, or did not answer in time
+    │   └── Away                             ... because there is no connection to it
     └── Refused                              what was asked cannot be done; nothing was written
         ├── Invalid                  400     TR400   the request makes no sense
         ├── NotFound                 404     TR404   no such message, thread, queue, agent
@@ -15,11 +16,14 @@
 The SQL functions raise the SQLSTATEs; `db.pool` turns each into its class, `api.problems` into a problem+json answer.
 """
 
+import logging
 from typing import ClassVar
 
 
 class TreadleError(Exception):
-    """The root: `str(error)` is one sentence for a person."""
+    """The root: `str(error)` is one sentence for a person, `log_level` that at which who lives with it says so."""
+
+    log_level: ClassVar[int] = logging.WARNING
 
 
 class ConfigError(TreadleError):
@@ -36,6 +40,16 @@ class Unavailable(TreadleError):
     status: ClassVar[int] = 503
     title: ClassVar[str] = "Database unavailable"
     retry_after: ClassVar[int | None] = 1
+
+
+class Away(Unavailable):
+    """There is no connection to PostgreSQL; `db.outage` says so once for all whom it holds up."""
+
+    log_level = logging.DEBUG
+
+
+class TooSlow(Unavailable):
+    """PostgreSQL was reached, and did not answer in the time that a call of this size is given."""
 
 
 class Refused(TreadleError):

@@ -32,7 +32,9 @@ COMMANDS = {name: (sys.executable, "-m", "service.cli", name) for name in ("migr
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0  # seconds until something that died is started again
 HEALTHY = 30.0  # seconds of life after which a death counts as the first again
 HURRY = 3.0  # seconds that children get after the second signal
-MARGIN = 5.0  # seconds that children get beyond SHUTDOWN_GRACE
+# Seconds that children get beyond SHUTDOWN_GRACE. A worker takes 5 to hand back what does not end, up to 5 more for a
+# heartbeat under way, and some to sign off: killed before, it is a loss to be charged.
+MARGIN = 15.0
 API_CHANCES = 3  # deaths of the API before its first answer, after which we give up
 
 
@@ -97,11 +99,10 @@ class _Supervisor:
         await self._start_postgres()
         await self._wait_for_address()
         self._task(self._take_children_lock())
+        keepers = [self._task(self._keep_postgres(self._postgres))] if self._postgres else []
         await self._migrate()
-        keepers = [self._task(self._keep("api", "serve"))]
+        keepers.append(self._task(self._keep("api", "serve")))
         keepers += [self._task(self._keep(f"worker-{n + 1}", "work")) for n in range(self._settings.workers)]
-        if self._postgres:
-            keepers.append(self._task(self._keep_postgres(self._postgres)))
         await self._wait_for_api()
         self._announce(_greeting(self._settings))
         await asyncio.gather(*keepers)
@@ -163,8 +164,21 @@ class _Supervisor:
             await asyncio.sleep(0.5)
 
     async def _migrate(self) -> None:
-        process = await self._spawn("migrate", "migrate")
-        if status := await process.wait():
+        """Wait for a database that is away, as API and workers do; whatever else is wrong with it ends us."""
+        delays = _Delays()
+        delays.begin()
+        status = await (await self._spawn("migrate", "migrate")).wait()
+        if status == os.EX_TEMPFAIL:
+            log.warning("the database is away: the migration waits for it")
+        while status == os.EX_TEMPFAIL:
+            await asyncio.sleep(delays.next())
+            await self._database_up.wait()
+            delays.begin()
+            again = await self._spawn("migrate", "migrate", stderr=asyncio.subprocess.PIPE)
+            _, said = await again.communicate()
+            if (status := again.returncode or 0) != os.EX_TEMPFAIL:  # the same words each time would be noise
+                sys.stderr.write(said.decode(errors="replace"))
+        if status:
             raise ConfigError(f"The migration ended with {_described(status)}; nothing was started.")
 
     async def _keep(self, name: str, command: str) -> None:
@@ -201,7 +215,7 @@ class _Supervisor:
             except ConfigError as error:
                 log.error("postgres: %s", error)
 
-    async def _spawn(self, name: str, command: str) -> Process:
+    async def _spawn(self, name: str, command: str, *, stderr: int | None = None) -> Process:
         """Start a child in a session of its own: the terminal's Ctrl-C is for us alone."""
         database_url = self._postgres.dsn if self._postgres else str(self._settings.database_url)
         child = await asyncio.create_subprocess_exec(
@@ -209,6 +223,7 @@ class _Supervisor:
             env={**self._environ, "DATABASE_URL": database_url, "TREADLE_SLOT": name},
             pass_fds=(self._lifeline, self._children_lock),
             stdin=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         )
         self._children[name] = child

@@ -54,7 +54,8 @@ language sql immutable parallel safe as $$
 $$;
 
 -- New events for many readers at once. Reader n has seen `afters[n]` of message `ids[n]`. Each gets at most `quantity`
--- events and about 256 kB (one event at the least). A reader of a message that is gone gets one row of type null.
+-- events and about 256 kB (one event at the least). A reader of a message that is gone gets a row of type null
+-- at the end.
 -- `last`: this terminal event is the last of its log (a redriven message's old ones are not).
 create or replace function treadle.read_events(ids uuid[], afters integer[], quantity integer)
 returns table (n integer, message_id uuid, seq integer, type text, data text, created_at timestamptz, last boolean)

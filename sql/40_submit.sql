@@ -105,6 +105,10 @@ begin
     if v_odd is not null then
         raise exception using errcode = 'TR422', message = format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', v_odd);
     end if;
+    select t.message_id into v_odd from treadle.trash t where t.message_id = any(v_given) limit 1;
+    if v_odd is not null then  -- a log has one owner
+        raise exception using errcode = 'TR409', message = format('There was a message %s, and it was deleted.', v_odd);
+    end if;
     if max_queue_size is not null then
         -- Counted before we look at what is known, so that nothing is counted that we then take for new. And in the table: whoever
         -- replaces the view of it keeps it locked for a while.

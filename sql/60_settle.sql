@@ -245,6 +245,7 @@ declare
     v_log_ids uuid[]; v_log_seqs integer[]; v_log_threads bigint[]; v_log_types text[]; v_log_datas jsonb[];
     v_done uuid[]; v_states text[];
     v_gaps uuid[];
+    v_patience constant text := current_setting('lock_timeout');  -- the caller's own
 begin
     select array_agg(distinct l.thread) into v_threads from unnest(ids, leases) g (id, lease)
         join treadle.leases l on l.message_id = g.id and l.lease = g.lease where l.thread is not null;
@@ -296,6 +297,9 @@ begin
                 from unnest(v_items, v_seqs) k (item, seq)) a
             cross join lateral treadle._settle(a.ids, a.outcomes, a.results, a.errors, a.tracebacks, a.delays, a.usages, a.seqs,
                 v_log_ids, v_log_seqs, v_log_threads, v_log_types, v_log_datas, max_losses, v_now) s;
+    end if;
+    if patient then
+        perform set_config('lock_timeout', v_patience, true);
     end if;
     if cardinality(v_done) = cardinality(ids) then  -- nearly always, and without joining arrays
         return query select u.id, u.state from unnest(v_items, v_done, v_states) u (o, id, state) order by u.o;

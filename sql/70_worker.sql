@@ -45,6 +45,7 @@ declare
     v_items integer[]; v_lasts integer[]; v_places bigint[]; v_cancels boolean[]; v_states text[];
     v_seqs integer[];
     v_log_ids uuid[]; v_log_seqs integer[]; v_log_threads bigint[]; v_log_types text[]; v_log_datas jsonb[];
+    v_patience constant text := current_setting('lock_timeout');  -- the caller's own
 begin
     if patient then
         perform set_config('lock_timeout', '1s', true);
@@ -88,6 +89,9 @@ begin
                 where l.message_id = s.id;
             perform treadle._log(v_log_ids, v_log_seqs, v_log_threads, v_log_types, v_log_datas, v_now);
         end if;
+    end if;
+    if patient then
+        perform set_config('lock_timeout', v_patience, true);
     end if;
     return query
         select g.id, coalesce(k.state, case when l.message_id is not null then 'busy' else 'lost' end), coalesce(k.cancel_requested, false)
@@ -173,8 +177,13 @@ language sql immutable parallel safe as $$
     select hashtextextended('treadle.worker.' || worker, 0)
 $$;
 
--- A worker says goodbye: nothing of it is left to reap.
+-- A worker says goodbye: what it still has is given back, without a loss. What somebody holds locked just then is left to the janitors.
 create or replace function treadle.sign_off(worker text) returns void
-language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    delete from treadle.workers w where w.worker_id = worker
-$$;
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_left treadle.leases[];
+begin
+    v_left := array(select l from treadle.leases l where l.id >= treadle._mark('leases') and l.worker_id = worker);
+    perform treadle._take_back(v_left, 'released', 'The worker was stopped.', 1, treadle.clock());
+    delete from treadle.workers w where w.worker_id = worker;
+end $$;

@@ -5,7 +5,8 @@
 
 -- Reap: take the messages of dead workers back, a loss charged. A worker is dead when
 --   its listener's lock was found free, on the very server it was taken on, and is free still 1.25 intervals later without a beat in
---   between: a connection that is cut is no death yet; or
+--   between, while the janitor has beaten all the time: a connection that is cut is no death yet, and a server that lets nobody in is
+--   no death at all; or
 --   its heartbeat is older than worker_timeout, and the janitor itself has beaten without a gap for as long, up to now: then the silence
 --   is the worker's and not the database's.
 -- The same goes for leases of workers nobody knows, and for leases whose visibility timeout no heartbeat pushed on.
@@ -16,16 +17,18 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_server constant timestamptz := pg_postmaster_start_time();
-    v_steady boolean := exists (select from treadle.workers w
-        where w.worker_id = janitor and w.beating_since <= v_now - worker_timeout * interval '1 second'
-            and w.heartbeat_at >= v_now - interval_seconds * 2 * interval '1 second');
+    -- Since when the janitor has beaten without a gap, up to now; null: it has not.
+    v_since constant timestamptz := (select w.beating_since from treadle.workers w
+        where w.worker_id = janitor and w.heartbeat_at >= v_now - interval_seconds * 2 * interval '1 second');
+    v_steady constant boolean := coalesce(v_since <= v_now - worker_timeout * interval '1 second', false);
     v_low constant bigint := treadle._mark('leases');
     v_worker text;
     v_chosen treadle.leases[];
 begin
     update treadle.workers w set suspected_at = v_now where w.worker_id in (
         select w.worker_id from treadle.workers w
-        where w.worker_id <> janitor and w.suspected_at is null and w.server_started = v_server
+        where w.worker_id <> janitor and (w.suspected_at is null or w.suspected_at < v_since) and w.server_started = v_server
+            and v_since is not null
             and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))
         order by w.worker_id for update of w skip locked);
     -- Its row is held meanwhile: a worker that beats just now is left alone, and one that comes back waits for the verdict.
@@ -33,7 +36,7 @@ begin
         select w.worker_id from treadle.workers w
         where w.worker_id <> janitor and (
             (v_steady and w.heartbeat_at < v_now - worker_timeout * interval '1 second')
-            or (w.server_started = v_server and w.suspected_at <= v_now - interval_seconds * 1.25 * interval '1 second'
+            or (w.server_started = v_server and w.suspected_at >= v_since and w.suspected_at <= v_now - interval_seconds * 1.25 * interval '1 second'
                 and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))))
         order by w.worker_id for update of w skip locked
     loop
@@ -177,8 +180,11 @@ begin
 end $$;
 comment on function treadle.mend_lanes is 'Give runnable messages whose lane row is gone (a purged PGMQ queue) a new one';
 
--- Purge what is past its time, a little at a time: threads whole, by their last activity; standalone messages by completion;
--- dead letters by a time of their own; idempotency keys after 24 hours. Returns how many messages and keys went.
+-- Purge what is past its time, a little at a time, in the order of time: threads whole, by their last activity; standalone messages by
+-- completion; dead letters by a time of their own; idempotency keys after 24 hours; and what lies in the trash. One janitor purges at a
+-- time, the others are told that there is nothing. A call looks at `quantity` messages and as many threads, or a few more of one
+-- millisecond, from `after` on; `last` is how far it came, null where there was nothing more to look at. What was kept is not looked at
+-- again until somebody begins anew, without `after`. Returns how many messages, keys and events from the trash went.
 create or replace function treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid default null,
     quantity integer default 2000, out purged integer, out last uuid)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -187,61 +193,133 @@ declare
     c_ever constant double precision := 8766000;  -- a thousand years; timestamps end
     v_until constant timestamptz := v_now - least(retention_hours, c_ever) * interval '1 hour';
     v_dead_until constant timestamptz := v_now - least(dead_letter_hours, c_ever) * interval '1 hour';
-    v_ids uuid[];
-    v_thread bigint;
+    v_from constant timestamptz := coalesce(treadle._time_of(after), '-infinity');
+    v_to timestamptz;     -- threads that were last active before it are looked at
+    v_threads bigint[] := '{}';
+    v_ids uuid[] := '{}';
+    v record;
 begin
+    purged := 0;
+    if not pg_try_advisory_xact_lock(hashtext('treadle.purge')) then
+        return;
+    end if;
     delete from treadle.idempotency i where (i.tenant, i.key) in (
         select k.tenant, k.key from treadle.idempotency k where k.created_at < v_now - interval '24 hours' limit quantity for update skip locked);
     get diagnostics purged = row_count;
-    -- Ids sort by time of creation: only the old end of the table is looked at, from where the last purge stopped.
+    purged := purged + treadle._empty_trash(quantity * 25);
+    -- Ids sort by time of creation: only the old end of the table is looked at.
     select o.message_id into last from (
         select m.message_id from treadle.messages m
         where m.message_id < treadle.uuid_at(greatest(v_until, v_dead_until)) and (after is null or m.message_id > after)
         order by m.message_id limit quantity) o order by o.message_id desc limit 1;
-    select array_agg(d.message_id) into v_ids from (
+    select date_trunc('milliseconds', t.last_activity) + interval '1 millisecond' into v_to
+        from (select distinct a.tenant from treadle.agents a) a  -- the index begins with it
+        cross join lateral (
+            select t.last_activity from treadle.threads t where t.tenant = a.tenant and t.last_activity >= v_from and t.last_activity < v_until
+            order by t.last_activity limit quantity) t
+        order by t.last_activity offset quantity - 1 limit 1;
+    if v_to is not null then
+        last := least(last, treadle.uuid_at(v_to));
+    end if;
+    for v in
+        select t.id, t.last_activity from treadle.threads t
+        where t.tenant in (select a.tenant from treadle.agents a) and t.last_activity >= v_from and t.last_activity < least(v_to, v_until)
+            and t.last_ord = t.completed + t.failed + t.cancelled
+            and (t.failed = 0 or t.last_activity < v_dead_until)
+        order by t.last_activity
+        for update skip locked
+    loop
+        v_threads := v_threads || v.id;
+        v_ids := v_ids || array(select m.message_id from treadle.messages m where m.thread = v.id);
+        if cardinality(v_ids) >= quantity then
+            last := least(last, treadle.uuid_at(date_trunc('milliseconds', v.last_activity)));  -- the rest is for the next call
+            exit;
+        end if;
+    end loop;
+    delete from treadle.thread_log l where l.thread = any(v_threads);
+    delete from treadle.threads t where t.id = any(v_threads);
+    purged := purged + treadle._forget(v_ids || array(
         select m.message_id from treadle.messages m
         where (after is null or m.message_id > after) and m.message_id <= last and m.thread is null
             and m.completed_at < case when m.state = 'failed' then v_dead_until else v_until end
-        order by m.message_id for update skip locked) d;
-    purged := purged + treadle._forget(v_ids);
-    for v_thread in
-        select t.id from treadle.threads t
-        where t.tenant in (select a.tenant from treadle.agents a)  -- the index begins with it
-            and t.last_activity < v_until and t.last_ord = t.completed + t.failed + t.cancelled
-            and (t.failed = 0 or t.last_activity < v_dead_until)
-        order by t.last_activity limit 5
-        for update skip locked
-    loop
-        select array_agg(m.message_id) into v_ids from treadle.messages m where m.thread = v_thread;
-        purged := purged + treadle._forget(v_ids);
-        delete from treadle.thread_log l where l.thread = v_thread;
-        delete from treadle.threads t where t.id = v_thread;
-    end loop;
+        order by m.message_id for update skip locked), quantity * 25);
 end $$;
 comment on function treadle.purge is 'Delete a chunk of what is past its time; call again with the `last` it returned';
 
--- Delete messages with their events, leases and lane rows. The caller holds their threads.
-create or replace function treadle._forget(ids uuid[]) returns integer
+-- The time that is in an id.
+create or replace function treadle._time_of(id uuid) returns timestamptz
+language sql immutable parallel safe as $$
+    select timestamptz 'epoch' + ('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint * interval '1 millisecond'
+$$;
+
+-- Delete messages with their leases and lane rows, and up to `quantity` of their events, the shorter logs first. The rest is for the
+-- trash: however long a log is, its message is gone at once. The caller holds their threads.
+create or replace function treadle._forget(ids uuid[], quantity integer) returns integer
 language plpgsql as $$
 declare
+    v_ids uuid[]; v_seqs integer[];
     v_queues text[]; v_lanes text[]; v_lane_ids bigint[];
-    v_count integer;
+    v_short uuid[];
 begin
-    if ids is null then
-        return 0;
-    end if;
     perform from treadle.leases l where l.message_id = any(ids) order by l.message_id for update;
     with gone as (
-        delete from treadle.messages m where m.message_id = any(ids) returning m.queue, m.lane, m.lane_id, m.state
+        delete from treadle.messages m where m.message_id = any(ids) returning m.message_id, m.last_seq, m.queue, m.lane, m.lane_id, m.state
     ), counted as (
         insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled)
         select g.queue, '-infinity', -count(*) filter (where g.state = 'queued'), -count(*) filter (where g.state = 'processing'),
             -count(*) filter (where g.state = 'completed'), -count(*) filter (where g.state = 'failed'), -count(*) filter (where g.state = 'cancelled')
         from gone g group by g.queue
     )
-    select array_agg(g.queue), array_agg(g.lane), array_agg(g.lane_id), count(*) into v_queues, v_lanes, v_lane_ids, v_count from gone g;
-    delete from treadle.leases l where l.message_id = any(ids);
-    delete from treadle.events e where e.message_id = any(ids);
+    select array_agg(g.message_id), array_agg(g.last_seq), array_agg(g.queue), array_agg(g.lane), array_agg(g.lane_id)
+        into v_ids, v_seqs, v_queues, v_lanes, v_lane_ids from gone g;
+    if v_ids is null then
+        return 0;
+    end if;
+    -- Without its lease nobody appends to a log any more: now its end is known.
+    with freed as (
+        delete from treadle.leases l where l.message_id = any(v_ids) returning l.message_id, l.last_seq
+    ), logs as (
+        select g.id, g.last_seq, sum(g.last_seq) over (order by g.last_seq, g.id) as total
+        from (select u.id, coalesce(f.last_seq, u.last_seq) as last_seq
+            from unnest(v_ids, v_seqs) u (id, last_seq) left join freed f on f.message_id = u.id) g
+    ), long as (
+        insert into treadle.trash (message_id, last_seq) select l.id, l.last_seq from logs l where l.total > quantity
+    )
+    select array_agg(l.id) into v_short from logs l where l.total <= quantity;
+    delete from treadle.events e where e.message_id = any(v_short);
     perform treadle._lane_delete(v_queues, v_lanes, v_lane_ids);
+    return cardinality(v_ids);
+end $$;
+
+-- Delete up to `quantity` events of what lies in the trash: of many short logs, else of one long one from where the last call stopped,
+-- so that nobody walks over what is deleted already. Returns how many.
+create or replace function treadle._empty_trash(quantity integer) returns integer
+language plpgsql as $$
+declare
+    v_short uuid[];
+    v treadle.trash;
+    v_count integer;
+begin
+    select array_agg(t.message_id) into v_short from (
+        select t.message_id, sum(t.last_seq) over (order by t.message_id) as total from (
+            select * from treadle.trash t where t.last_seq <= quantity order by t.message_id limit quantity for update skip locked) t) t
+        where t.total <= quantity;
+    if v_short is not null then
+        delete from treadle.events e where e.message_id = any(v_short);
+        get diagnostics v_count = row_count;
+        delete from treadle.trash t where t.message_id = any(v_short);
+        return v_count;
+    end if;
+    select * into v from treadle.trash t order by t.message_id limit 1 for update skip locked;
+    if not found then
+        return 0;
+    end if;
+    delete from treadle.events e where e.message_id = v.message_id and e.seq > v.gone and e.seq <= v.gone + quantity;
+    get diagnostics v_count = row_count;
+    if v.gone + quantity < v.last_seq then
+        update treadle.trash t set gone = v.gone + quantity where t.message_id = v.message_id;
+    else
+        delete from treadle.trash t where t.message_id = v.message_id;
+    end if;
     return v_count;
 end $$;

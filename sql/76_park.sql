@@ -34,21 +34,28 @@ returns table (message_id uuid, status text, cancel_requested boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
     set lock_timeout = '1s' as $$
 #variable_conflict use_column
-declare
-    v_sends boolean := true;
 begin
     begin
         perform treadle._lock_to_send(append_and_send.id, append_and_send.lease, messages::jsonb);
-    exception when sqlstate 'TR001' then
-        v_sends := false;
-    end;
-    return query select * from treadle.append(array[append_and_send.id], array[append_and_send.lease], array[first_seq],
-        array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true) a;
-    if v_sends then
+        return query select * from treadle.append(array[append_and_send.id], array[append_and_send.lease], array[first_seq],
+            array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true) a where a.status = 'ok';
+        if not found then
+            raise exception using errcode = 'TR001';
+        end if;
         perform from treadle.submit_many(messages::jsonb, notify => true);
-    end if;
+    exception when sqlstate 'TR001' then
+        return query select * from treadle.append(array[append_and_send.id], array[append_and_send.lease], array[first_seq],
+            array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true) a;
+    end;
 end $$;
 comment on function treadle.append_and_send is 'Append events to a message under lease, and submit what it sends, in one transaction';
+
+create or replace function treadle._finish_one(id uuid, lease uuid, outcome text, result text, error text, traceback text,
+    delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer)
+returns text language sql volatile as $$
+    select f.status from treadle.finish(array[id], array[lease], array[outcome], array[result], array[error], array[traceback],
+        array[delay], array[usage], array[first_seq], array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true, max_losses) f
+$$;
 
 -- Finish one attempt with more than a result: submit what it sends, save its thread's state, or park the message (outcome children
 -- or input; `result` is then what the event `parked` says). Returns a status as treadle.finish does.
@@ -59,26 +66,28 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set plan
     set lock_timeout = '1s' as $$
 declare
     v_status text;
-    v_sends boolean := messages is not null;
 begin
-    if v_sends then
-        begin
-            perform treadle._lock_to_send(id, lease, messages::jsonb);
-        exception when sqlstate 'TR001' then
-            v_sends := false;
-        end;
-    end if;
-    select f.status into v_status from treadle.finish(array[id], array[lease], array[outcome], array[result], array[error], array[traceback],
-        array[delay], array[usage], array[first_seq], array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true, max_losses) f;
-    if v_status = 'queued' and outcome = 'children' then
-        update treadle.messages m set children = conclude.children where m.message_id = conclude.id;
-    elsif v_status = 'completed' and state is not null then
-        update treadle.threads t set state = conclude.state::jsonb from treadle.messages m
-            where m.message_id = conclude.id and not m.aside and t.id = m.thread;
-    end if;
-    if v_sends then
-        perform from treadle.submit_many(messages::jsonb, notify => true);
-    end if;
+    begin
+        if messages is not null then
+            perform treadle._lock_to_send(conclude.id, conclude.lease, messages::jsonb);
+        end if;
+        select f.status into v_status from treadle._finish_one(conclude.id, conclude.lease, outcome, result, error, traceback, delay, usage,
+            first_seq, event_types, event_datas, max_losses) f (status);
+        if v_status = 'queued' and outcome = 'children' then
+            update treadle.messages m set children = conclude.children where m.message_id = conclude.id;
+        elsif v_status = 'completed' and conclude.state is not null then
+            update treadle.threads t set state = conclude.state::jsonb from treadle.messages m
+                where m.message_id = conclude.id and not m.aside and t.id = m.thread;
+        elsif v_status not in ('completed', 'queued') then
+            raise exception using errcode = 'TR001';
+        end if;
+        if messages is not null then
+            perform from treadle.submit_many(messages::jsonb, notify => true);
+        end if;
+    exception when sqlstate 'TR001' then
+        v_status := treadle._finish_one(conclude.id, conclude.lease, outcome, result, error, traceback, delay, usage, first_seq, event_types,
+            event_datas, max_losses);
+    end;
     return v_status;
 end $$;
 comment on function treadle.conclude is 'Finish one attempt, and with it submit what it sends, save the state of its thread, or park it';
@@ -94,7 +103,15 @@ declare
     v_cancelled uuid[];
     v_child uuid[];
 begin
-    ids := coalesce(ids, array(select m.message_id from treadle.messages m where m.children is not null order by m.message_id limit quantity));
+    if ids is null then
+        if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then  -- one looks at all of them at a time
+            return 0;
+        end if;
+        ids := array(select m.message_id from treadle.messages m
+            where m.children is not null and (m.state = 'cancelled' or not exists (
+                select from treadle.messages c where c.message_id = any(m.children) and c.state in ('queued', 'processing')))
+            order by m.message_id limit quantity);
+    end if;
     v_ids := array(select m.message_id from treadle.messages m where m.message_id = any(ids) and m.hold = 'children'
         and not exists (select from treadle.messages c where c.message_id = any(m.children) and c.state in ('queued', 'processing')));
     v_cancelled := array(select m.message_id from treadle.messages m where m.message_id = any(ids) and m.children is not null and m.state = 'cancelled');

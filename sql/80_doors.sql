@@ -92,8 +92,8 @@ begin
 end $$;
 comment on function treadle.input is 'Answer the question that a message waits with';
 
--- Redrive: a failed message gets a new life. Its failures and losses are forgiven, its attempts keep counting; in a thread it
--- runs next. Raises TR404, and TR409 where it has not failed.
+-- Redrive: a failed message gets a new life. Its failures are forgiven, and its losses but for one, so that what may have killed its
+-- workers runs in a process of its own; its attempts keep counting. In a thread it runs next. Raises TR404, and TR409 where it has not failed.
 create or replace function treadle.redrive(message_id uuid) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -112,7 +112,8 @@ begin
     select * into m from treadle.messages x where x.message_id = p_id;
     perform treadle._lane_delete(array[m.queue], array[m.lane], array[m.lane_id]);
     -- 'thread' stands for "held until admitted" here; a message without a turn to wait for is admitted below.
-    update treadle.messages x set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0, losses = 0,
+    update treadle.messages x set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0,
+            losses = least(x.losses, 1),
             last_seq = x.last_seq + 1, run_at = v_now, started_at = null, completed_at = null, worker_id = null, error = null
         where x.message_id = p_id;
     perform treadle._log(array[p_id], array[m.last_seq + 1], array[m.thread], array['queued'], array['{"redriven": true}'::jsonb], v_now);
@@ -131,7 +132,8 @@ begin
 end $$;
 comment on function treadle.redrive is 'Give a failed message a new life';
 
--- Delete a thread with its messages, events and dead letters; what runs is cancelled. Raises TR404.
+-- Delete a thread with its messages, events and dead letters; what runs is cancelled. Raises TR404. Nobody sees any of it from then on;
+-- of the longest logs a rest is in the trash, for purge.
 create or replace function treadle.delete_thread(thread_id text, tenant text default 'default') returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -147,7 +149,7 @@ begin
     end if;
     select array_agg(l.message_id) into v_running from treadle.leases l where l.thread = v_thread;
     select array_agg(m.message_id) into v_ids from treadle.messages m where m.thread = v_thread;
-    v_count := treadle._forget(v_ids);
+    v_count := treadle._forget(v_ids, 50000);
     delete from treadle.thread_log l where l.thread = v_thread;
     delete from treadle.threads t where t.id = v_thread;
     perform pg_notify('treadle_cancel', r::text) from unnest(v_running) r;

@@ -31,7 +31,13 @@ with lanes as materialized (
     from (
         select e.message_id, e.seq, e.thread, e.thread_pos, m.thread as thread_of_message
         from treadle.events e left join treadle.messages m using (message_id)
-        where m.message_id is null or e.thread is distinct from m.thread or (e.thread is null) <> (e.thread_pos is null)) x
+        where (m.message_id is null or e.thread is distinct from m.thread or (e.thread is null) <> (e.thread_pos is null))
+            and not exists (select from treadle.trash t where t.message_id = e.message_id and e.seq > t.gone and e.seq <= t.last_seq)) x
+    union all
+    select 'What is in the trash is no message any more, and all of its events are there that are not deleted yet.', t.message_id::text, to_jsonb(t)
+    from treadle.trash t
+    where exists (select from treadle.messages m where m.message_id = t.message_id)
+        or t.last_seq - t.gone <> (select count(*) from treadle.events e where e.message_id = t.message_id)
     union all
     select 'A thread''s log is dense from 1 to its last_pos.', x.thread_id, to_jsonb(x)
     from (
@@ -73,13 +79,13 @@ with lanes as materialized (
                 '( started| started done| started error| started cancelled| cancelled)?$')
             or (e.types ~ ' started$') <> (m.state = 'processing')) x
     union all
-    select 'What may run or runs is in its lane, what is dead in the dead letters, once.', x.message_id::text, to_jsonb(x)
+    select 'What may run or runs is in its lane, what is dead at most in the dead letters, once.', x.message_id::text, to_jsonb(x)
     from (
         select m.message_id, m.state, m.queue, m.lane, m.lane_id, r.bodies
         from treadle.messages m left join treadle.threads t on t.id = m.thread
         left join (select r.queue, r.lane, r.msg_id, jsonb_agg(r.message) as bodies from lanes r group by 1, 2, 3) r
             on r.queue = m.queue and r.lane = m.lane and r.msg_id = m.lane_id
-        where m.lane is not null and (r.bodies is null or jsonb_array_length(r.bodies) <> 1
+        where m.lane is not null and (m.lane <> 'dlq' and r.bodies is null or jsonb_array_length(r.bodies) <> 1
                 or m.lane <> 'dlq' and r.bodies -> 0 <> jsonb_build_object(
                     'message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent)
                 or m.lane = 'dlq' and not r.bodies -> 0 @> jsonb_build_object('message_id', m.message_id,

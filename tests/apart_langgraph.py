@@ -1,4 +1,4 @@
-"""A graph that a worker's own process imports: its last node ends that process at first, as a crash in a library
+"""Graphs that a worker's own process imports: their last node ends that process at first, as a crash in a library
 would."""
 
 import os
@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 
 from service.agents.langgraph import langgraph_agent
 
@@ -49,6 +50,33 @@ graph.add_edge("two", "three")
 crashes = langgraph_agent(
     "crashes",
     graph,
+    output="done",
+    checkpointer=lambda: AsyncPostgresSaver.from_conn_string(os.environ["TEST_CHECKPOINTS"]),
+)
+
+
+async def ask(state: State) -> dict[str, Any]:
+    note(state, "ask")
+    return {"done": [interrupt("Sure?")]}
+
+
+async def dies(state: State) -> dict[str, Any]:
+    if note(state, "two").count("two") == 1:
+        os._exit(3)
+    return {"done": ["two"]}
+
+
+asking = StateGraph(State)
+asking.add_node("one", one)
+asking.add_node("ask", ask)
+asking.add_node("two", dies)
+asking.add_edge(START, "one")
+asking.add_edge("one", "ask")
+asking.add_edge("ask", "two")
+
+asks_and_crashes = langgraph_agent(
+    "asks_and_crashes",
+    asking,
     output="done",
     checkpointer=lambda: AsyncPostgresSaver.from_conn_string(os.environ["TEST_CHECKPOINTS"]),
 )

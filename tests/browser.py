@@ -84,7 +84,7 @@ class Browser:
             tab = Tab(connection, f"/json/close/{made['id']}", self._client)
             await tab.call("Runtime.enable")
             yield tab
-            assert tab.trouble == []
+            assert tab.trouble == [], tab.trouble
 
 
 @contextlib.asynccontextmanager

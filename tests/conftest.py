@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # they import this module: at run time only fixtures import t
     from loom import Loom
     from shell import Cli
     from streams import Script
+    from team import Journal
 
 # What fails there should say what it found, too.
 pytest.register_assert_rewrite("loom", "shell", "sockets", "streams", "workshop")
@@ -286,6 +287,21 @@ def script() -> "Script":
 async def scripted(start_api: StartApi, start_worker: StartWorker, script: "Script") -> Client:
     """An API and a worker with the agents echo and script."""
     await start_worker(echo, script.agent)
+    return await start_api()
+
+
+@pytest.fixture
+def journal() -> "Journal":
+    """A scripted model for the resolver, which notes what it is asked."""
+    from team import Journal
+
+    return Journal()
+
+
+@pytest.fixture
+async def resolving(start_api: StartApi, start_worker: StartWorker, journal: "Journal") -> Client:
+    """An API and a worker with the agents echo, resolver and clarifier, whose model is the journal."""
+    await start_worker(echo, *journal.agents)
     return await start_api()
 
 

@@ -12,13 +12,23 @@ import msgspec
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A stream of these pieces. It ends as `ends` says: 'whole'; 'early', cleanly but without the last events; 'cut',
-    in the middle of the body; 'error', with an error event; 'never', when the client goes away."""
+    """A stream of these pieces of text, and of whole content blocks after them. It ends as `ends` says: 'whole';
+    'early', cleanly but without the last events; 'cut', in the middle of the body; 'error', with an error event;
+    'never', when the client goes away. `usage` adds to what is counted at its start."""
 
     pieces: tuple[str, ...] = ("Hello", ", ", "world")
     ends: str = "whole"
     error: str = "overloaded_error"
     stop_reason: str = "end_turn"
+    blocks: tuple[dict[str, Any], ...] = ()
+    usage: dict[str, Any] = {}
+    stop_details: dict[str, Any] | None = None
+
+
+def asks(*calls: tuple[str, str, Any], pieces: tuple[str, ...] = (), **fields: Any) -> Answer:
+    """An answer that asks for tools: the id, name and input of each call."""
+    blocks = tuple({"type": "tool_use", "id": id, "name": name, "input": input} for id, name, input in calls)
+    return Answer(pieces, **{"stop_reason": "tool_use", "blocks": blocks, **fields})
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -100,30 +110,55 @@ def _events(reply: Answer) -> list[dict[str, Any]]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {"input_tokens": 11, "output_tokens": 1},
+        "usage": {"input_tokens": 11, "output_tokens": 1, **reply.usage},
     }
-    events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "ping"},
-        *(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
-            for piece in reply.pieces
-        ),
-    ]
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": message}, {"type": "ping"}]
+    number = -1
+    if reply.pieces or not reply.blocks:
+        number = 0
+        events += _begun(number, {"type": "text"}, reply.pieces)
     if reply.ends == "error":
         events.append({"type": "error", "error": {"type": reply.error, "message": "Told in the stream"}})
-    if reply.ends == "whole":
-        events += [
-            {"type": "content_block_stop", "index": 0},
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": reply.stop_reason, "stop_sequence": None},
-                "usage": {"output_tokens": 22},
-            },
-            {"type": "message_stop"},
-        ]
-    return events
+    if reply.ends != "whole":
+        return events
+    if number == 0:
+        events.append({"type": "content_block_stop", "index": 0})
+    for block in reply.blocks:
+        number += 1
+        events += [*_begun(number, block), {"type": "content_block_stop", "index": number}]
+    delta = {"stop_reason": reply.stop_reason, "stop_sequence": None, "stop_details": reply.stop_details}
+    return [
+        *events,
+        {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 22}},
+        {"type": "message_stop"},
+    ]
+
+
+def _begun(number: int, block: dict[str, Any], pieces: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+    """A block's start and what follows until its end."""
+    start, deltas = block, []
+    match block["type"]:
+        case "text":
+            start = {**block, "text": ""}
+            deltas = [
+                {"type": "text_delta", "text": piece} for piece in (pieces if pieces is not None else [block["text"]])
+            ]
+        case "thinking":
+            start = {**block, "thinking": "", "signature": ""}
+            deltas = [{"type": "thinking_delta", "thinking": half} for half in _halves(block["thinking"])]
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        case "tool_use":
+            start = {**block, "input": {}}
+            halves = _halves(json.dumps(block["input"]))
+            deltas = [{"type": "input_json_delta", "partial_json": half} for half in halves]
+    return [
+        {"type": "content_block_start", "index": number, "content_block": start},
+        *({"type": "content_block_delta", "index": number, "delta": delta} for delta in deltas),
+    ]
+
+
+def _halves(text: str) -> tuple[str, str]:
+    return text[: len(text) // 2], text[len(text) // 2 :]
 
 
 def _chunk(event: dict[str, Any]) -> bytes:

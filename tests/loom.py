@@ -167,7 +167,18 @@ class Loom:
     async def reap(
         self, janitor: str = "janitor", *, interval: float = 2, worker_timeout: float = 10, max_losses: int = 3
     ) -> dict[UUID, str | None]:
-        """Returns the messages taken back, with their workers."""
+        """Returns the messages taken back, with their workers.
+
+        A janitor that has not beaten by itself has been awake for nine seconds: enough to believe in a free lock, not in
+        a silence.
+        """
+        await self.sql.execute(
+            "insert into treadle.workers as w (worker_id, host, pid, queues, concurrency, started_at, heartbeat_at,"
+            " beating_since) values ($1, 'host', 0, '{}', 0, treadle.clock(), treadle.clock(),"
+            " treadle.clock() - interval '9 seconds') on conflict (worker_id) do update"
+            " set heartbeat_at = excluded.heartbeat_at, beating_since = excluded.beating_since where w.pid = 0",
+            janitor,
+        )
         rows = await self.sql.fetch(
             "select * from treadle.reap($1, $2, $3, $4)", janitor, interval, worker_timeout, max_losses
         )

@@ -372,7 +372,7 @@ class Model:
         if message.state != "failed":
             return "TR409"
         message.state, message.completed_at, message.run_at = "queued", None, at
-        message.lane, message.rank, message.failures, message.losses = None, -1, 0, 0
+        message.lane, message.rank, message.failures, message.losses = None, -1, 0, min(message.losses, 1)
         message.log.append("queued")
         if message.thread:
             thread = self.threads[message.thread]

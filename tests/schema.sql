@@ -238,7 +238,7 @@ CREATE FUNCTION treadle.register_agents(agents jsonb, tenant text DEFAULT 'defau
     AS ...;
 COMMENT ON FUNCTION treadle.register_agents(agents jsonb, tenant text) IS 'Upsert agents and create their queues';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
 CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
@@ -562,7 +562,8 @@ CREATE VIEW treadle.thread_overview AS
           ORDER BY m.ord DESC
          LIMIT 1) AS last_message_preview,
     t.id AS thread,
-    t.tenant
+    t.tenant,
+    t.state
    FROM (treadle.threads t
      CROSS JOIN LATERAL ( SELECT count(*) AS processing
            FROM treadle.leases l
@@ -576,6 +577,17 @@ ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE treadle.trash (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    last_seq integer NOT NULL,
+    gone integer DEFAULT 0 NOT NULL,
+    CONSTRAINT trash_rest CHECK (((gone >= 0) AND (gone < last_seq)))
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.trash IS 'Messages that are deleted, and whose events are not yet: purge deletes them bit by bit, and nobody is shown them';
+COMMENT ON COLUMN treadle.trash.last_seq IS 'The last event of its log';
+COMMENT ON COLUMN treadle.trash.gone IS 'Up to this seq they are deleted';
 CREATE VIEW treadle.violations AS
  WITH lanes AS MATERIALIZED (
          SELECT _lane_rows.queue,
@@ -610,7 +622,19 @@ CREATE VIEW treadle.violations AS
                     m.thread AS thread_of_message
                    FROM (treadle.events e
                      LEFT JOIN treadle.messages m USING (message_id))
-                  WHERE ((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL)))) x
+                  WHERE (((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL))) AND (NOT (EXISTS ( SELECT
+                           FROM treadle.trash t
+                          WHERE ((t.message_id = e.message_id) AND (e.seq > t.gone) AND (e.seq <= t.last_seq))))))) x
+        UNION ALL
+         SELECT 'What is in the trash is no message any more, and all of its events are there that are not deleted yet.'::text,
+            (t.message_id)::text AS message_id,
+            to_jsonb(t.*) AS to_jsonb
+           FROM treadle.trash t
+          WHERE ((EXISTS ( SELECT
+                   FROM treadle.messages m
+                  WHERE (m.message_id = t.message_id))) OR ((t.last_seq - t.gone) <> ( SELECT count(*) AS count
+                   FROM treadle.events e
+                  WHERE (e.message_id = t.message_id))))
         UNION ALL
          SELECT 'A thread''s log is dense from 1 to its last_pos.'::text,
             x.thread_id,
@@ -685,7 +709,7 @@ CREATE VIEW treadle.violations AS
                            FROM treadle.events e_1
                           WHERE ((e_1.message_id = m.message_id) AND (e_1.type = 'started'::text)))) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))) x
         UNION ALL
-         SELECT 'What may run or runs is in its lane, what is dead in the dead letters, once.'::text,
+         SELECT 'What may run or runs is in its lane, what is dead at most in the dead letters, once.'::text,
             (x.message_id)::text AS message_id,
             to_jsonb(x.*) AS to_jsonb
            FROM ( SELECT m.message_id,
@@ -702,7 +726,7 @@ CREATE VIEW treadle.violations AS
                             jsonb_agg(r_1.message) AS bodies
                            FROM lanes r_1
                           GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-                  WHERE (((m.lane IS NOT NULL) AND ((r.bodies IS NULL) OR (jsonb_array_length(r.bodies) <> 1) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))) OR ((m.lane IS NOT NULL) <> ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)) OR (m.state = 'failed'::text))))) x
+                  WHERE (((m.lane IS NOT NULL) AND (((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR (jsonb_array_length(r.bodies) <> 1) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))) OR ((m.lane IS NOT NULL) <> ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)) OR (m.state = 'failed'::text))))) x
         UNION ALL
          SELECT 'No lane row is astray (dead letters that name no message apart).'::text,
             ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
@@ -948,6 +972,8 @@ ALTER TABLE ONLY treadle.threads
     ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.threads
     ADD CONSTRAINT threads_tenant_thread_id_key UNIQUE (tenant, thread_id);
+ALTER TABLE ONLY treadle.trash
+    ADD CONSTRAINT trash_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
 CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (tenant) WHERE is_default;

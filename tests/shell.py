@@ -33,9 +33,9 @@ def treadle(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedP
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
 
 
-def sentence(result: Result) -> str:
-    """What a failed command said: one sentence on stderr, nothing else, and exit code 1."""
-    assert (result.exit_code, result.stdout) == (1, ""), result.output
+def sentence(result: Result, exit_code: int = 1) -> str:
+    """What a failed command said: one sentence on stderr and nothing else, with that exit code."""
+    assert (result.exit_code, result.stdout) == (exit_code, ""), result.output
     said = result.stderr.removeprefix("Error: ").removesuffix("\n")
     assert "\n" not in said
     assert said.endswith(".")

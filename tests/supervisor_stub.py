@@ -39,6 +39,9 @@ class Health(http.server.BaseHTTPRequestHandler):
 signal.signal(signal.SIGTERM, drain)
 follow_supervisor(os.environ, float(os.environ.get("PATIENCE", "60")))
 say(f"started as {os.getpid()} with {os.environ['DATABASE_URL']}")
+if "waits" in sys.argv and not os.path.exists(sys.argv[-1]):
+    sys.stderr.write("the database is not there\n")
+    sys.exit(os.EX_TEMPFAIL)
 if "fails" in sys.argv:
     say("has a reason to fail")
     sys.exit(3)

@@ -189,7 +189,7 @@ async def answer(context: Context, request: str) -> str:
 def test_modules_of_agents_are_found_from_the_working_folder(modules: Callable[..., Settings]) -> None:
     found = registry.load(modules(one_of_mine=AGENT.format(name="one"), two_of_mine=AGENT.format(name="two")))
     rows = {row["agent"]: row for row in found.rows()}
-    assert set(rows) == {"echo", "claude", "one", "two"}
+    assert set(rows) == {"echo", "claude", "resolver", "clarifier", "one", "two"}
     assert rows["one"] == {
         "agent": "one",
         "queue": "own",
@@ -198,6 +198,7 @@ def test_modules_of_agents_are_found_from_the_working_folder(modules: Callable[.
         "is_default": False,
         "input": None,
         "description": "Answers.",
+        "settings": {"run_in": "worker", "concurrency": None, "idle_timeout": 7200.0, "meanwhile": None},
     }
     assert found.get("two") is not None
     assert found.get("three") is None

@@ -329,7 +329,9 @@ async def test_the_error_of_an_agent_is_told_in_a_line(sql: Connection, start_wo
 
 
 @pytest.mark.parametrize("heeds", [True, False], ids=["heeds", "ignores"])
-async def test_a_team_that_asks_a_person_is_rejected(sql: Connection, start_worker: StartWorker, heeds: bool) -> None:
+async def test_a_team_that_asks_a_person_by_itself_is_rejected(
+    sql: Connection, start_worker: StartWorker, heeds: bool
+) -> None:
     asked = asyncio.Event()
 
     async def ask(prompt: str, token: CancellationToken | None) -> str:
@@ -344,7 +346,7 @@ async def test_a_team_that_asks_a_person_is_rejected(sql: Connection, start_work
 
     await start_worker(autogen_agent("asks", make))
     row = await run(sql, "Hi", agent="asks")
-    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, ASKED)
+    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, ASKED.format("person"))
     asked.set()
     await asyncio.sleep(0.1)  # nothing waits for what an agent does that ignores its end
 

@@ -10,18 +10,28 @@ from conftest import StartWorker, until
 from fake_anthropic import Answer, FakeAnthropic, Status
 from workshop import closed_port, happens, log, run, settled, submit, text, types
 
-from service.agents import claude
+from service.agents.claude import ClaudeAgent, claude_agent
+from service.agents.claude_api import Api
 from service.agents.echo import echo
 from service.db.pool import Connection
 
 
+def connected(url: str, **options: Any) -> ClaudeAgent:
+    return claude_agent("claude", **options).connect(Api("sk-test", url, "claude-test"))
+
+
 @pytest.fixture
-async def anthropic(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
-    """A fake API and a worker whose agent claude asks it."""
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with FakeAnthropic().running() as fake:
-        await start_worker(claude.make("sk-test", fake.url, "claude-test"), echo)
         yield fake
+
+
+@pytest.fixture
+async def anthropic(fake: FakeAnthropic, start_worker: StartWorker) -> FakeAnthropic:
+    """A fake API and a worker whose agent claude asks it."""
+    await start_worker(connected(fake.url), echo)
+    return fake
 
 
 async def ask(sql: Connection, message: str = "Hi", **fields: Any) -> dict[str, Any]:
@@ -80,6 +90,70 @@ async def test_metadata_that_makes_no_sense_is_rejected(sql: Connection, anthrop
         message = await ask(sql, metadata=metadata)
         assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, said)
     assert anthropic.requests == []
+
+
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+BLOCKS = [
+    {"type": "text", "text": "What is this?"},
+    PICTURE,
+    {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}},
+    {
+        "type": "document",
+        "source": {"type": "file", "file_id": "file_1"},
+        "title": None,
+        "citations": {"enabled": True},
+        "cache_control": {"type": "ephemeral"},
+    },
+]
+
+
+async def test_a_message_may_be_content_blocks(sql: Connection, anthropic: FakeAnthropic) -> None:
+    """They are passed on as they are, now and as a part of the conversation."""
+    assert (await ask(sql, {"content": BLOCKS}, thread_id="t"))["state"] == "completed"
+    await ask(sql, {"content": "And that?"}, thread_id="t")
+    await ask(sql, "Why?", thread_id="t")
+    assert anthropic.requests[0].body["messages"] == [{"role": "user", "content": BLOCKS}]
+    assert [turn["content"] for turn in anthropic.requests[2].body["messages"]] == [
+        *(BLOCKS, "Hello, world", "And that?", "Hello, world", "Why?"),
+    ]
+
+
+async def test_what_is_no_message_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+    wrong: list[tuple[Any, str]] = [
+        ({"content": []}, "Expected `array` of length >= 1 - at `$.content`."),
+        ({"content": ["x"]}, "Expected `object`, got `str` - at `$.content[0]`."),
+        ({"text": "x"}, "Object contains unknown field `text`."),
+        ({}, "Object missing required field `content`."),
+        ({"content": "x", "role": "user"}, "Object contains unknown field `role`."),
+    ]
+    for message, said in wrong:
+        row = await ask(sql, message)
+        assert (row["state"], row["attempt"]) == ("failed", 1)
+        assert row["error"] == f"The message does not fit the agent's input: {said}"
+    row = await ask(sql, {"content": [PICTURE, {"text": "x"}]})
+    assert (row["state"], row["attempt"]) == ("failed", 1)
+    assert row["error"] == "The message's content[1] is no content block: it has no type."
+    assert anthropic.requests == []
+
+
+async def test_a_prompt_of_its_own_stays(sql: Connection, fake: FakeAnthropic, start_worker: StartWorker) -> None:
+    await start_worker(connected(fake.url, system="You are Ada.", history=1, max_tokens=3000, thinking=2000))
+    for text_in in ("one", "two", "three"):
+        await ask(sql, text_in, thread_id="t")
+    await ask(sql, "four", metadata={"system": "Be brief.", "max_tokens": 2001})
+    assert [len(request.body["messages"]) for request in fake.requests] == [1, 3, 3, 1]
+    assert [request.body["system"] for request in fake.requests[2:]] == ["You are Ada.", "You are Ada.\n\nBe brief."]
+    row = await ask(sql, "five", metadata={"max_tokens": 2000})
+    assert row["error"] == "metadata.max_tokens must be above the 2000 tokens that the model may think."
+
+
+async def test_the_conversation_may_be_bounded_by_its_tokens(
+    sql: Connection, fake: FakeAnthropic, start_worker: StartWorker
+) -> None:
+    await start_worker(connected(fake.url, history_tokens=100))
+    for text_in in ("x" * 300, "y" * 300, "z"):
+        await ask(sql, text_in, thread_id="t")
+    assert [turn["content"][:1] for turn in fake.requests[-1].body["messages"]] == ["y", "H", "z"]
 
 
 async def test_retry_after_of_a_429_is_obeyed(sql: Connection, anthropic: FakeAnthropic) -> None:
@@ -175,14 +249,14 @@ async def test_an_api_that_is_not_there_is_retried(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     nowhere = closed_port(dsn).partition("@")[2].partition("/")[0]
-    await start_worker(claude.make("sk-test", f"http://{nowhere}", "claude-test"))
+    await start_worker(connected(f"http://{nowhere}"))
     message = await ask(sql, max_attempts=2)
     assert (message["state"], message["attempt"]) == ("failed", 2)
     assert message["error"].startswith("ConnectionError: The Anthropic API cannot be reached: ")
 
 
 async def test_without_a_key_claude_rejects(sql: Connection, start_worker: StartWorker) -> None:
-    await start_worker(claude.make(None, None, "claude-test"))
+    await start_worker(claude_agent("claude"))
     message = await ask(sql)
     assert (message["state"], message["attempt"]) == ("failed", 1)
     assert message["error"] == "The agent claude needs ANTHROPIC_API_KEY, which this worker does not have."

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from asking import answer, asks
 from conftest import StartWorker, until
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from test_docs import ROOT, blocks
-from workshop import log, run, text
+from workshop import log, run, settled, submit, text
 
 from service.agents import registry
 from service.agents.contract import Agent
@@ -39,7 +40,7 @@ def test_what_is_shown_is_what_runs(block: Any) -> None:
 
 
 def test_every_adapter_is_shown() -> None:
-    assert [block.heading for block in SHOWN] == ["LangGraph", "AutoGen", "HTTP"]
+    assert [block.heading for block in SHOWN] == ["Claude", "LangGraph", "LangGraph", "AutoGen", "AutoGen", "HTTP"]
 
 
 @pytest.mark.parametrize("durable", [False, True], ids=["without", "with checkpoints"])
@@ -73,6 +74,30 @@ async def test_the_team(
         assert await text(sql, row["message_id"]) == "Two wheels are enough.Two wheels. Enough."
         said = [entry.data["source"] for entry in await log(sql, row["message_id"]) if entry.type == "message"]
         assert said == ["user", "writer", "critic", "writer", "critic"]
+
+
+async def test_the_graph_that_asks(
+    sql: Connection, settings: Settings, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+        await saver.setup()
+    monkeypatch.setenv("CHECKPOINTS", dsn)
+    await start_worker(load("examples.graph", "poem", settings, monkeypatch))
+    message_id = await submit(sql, "bicycles", agent="poem")
+    assert (await asks(sql, message_id))["question"] == "What is its title?"
+    await answer(sql, message_id, "Patience")
+    assert (await settled(sql, message_id))["result"].startswith("Patience\n\nbicycles in the rain\n")
+
+
+async def test_the_team_that_asks(
+    sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start_worker(load("examples.team", "reviewed", settings, monkeypatch))
+    for _ in range(2):  # the second knows of the first
+        message_id = await submit(sql, "A slogan for a bicycle shop", agent="reviewed", thread_id="t")
+        assert (await asks(sql, message_id))["question"] == "Two wheels are enough."
+        await answer(sql, message_id, "APPROVE")
+        assert (await settled(sql, message_id))["result"] == "Two wheels are enough."
 
 
 @pytest.fixture

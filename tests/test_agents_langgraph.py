@@ -3,25 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import msgspec
 import pytest
 from conftest import StartWorker, until, value
+from graphs import Numbers, chain
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import MemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.config import get_stream_writer
-from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import interrupt
+from langgraph.graph import MessagesState
 from processes import TAKE_AWAY, lose
 from workshop import happens, log, run, settled, submit, text, types
 
 from service.agents import registry
 from service.agents.contract import Agent, Context
 from service.agents.echo import echo
-from service.agents.langgraph import INTERRUPTED, langgraph_agent
+from service.agents.langgraph import langgraph_agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation import Isolation
@@ -38,21 +38,6 @@ def speaker(model: GenericFakeChatModel) -> Callable[[Any], Awaitable[dict[str, 
         return {"messages": [await model.ainvoke(state["messages"])]}
 
     return speak
-
-
-def chain(state: Any, **nodes: Any) -> StateGraph[Any, Any, Any, Any]:
-    """A graph of these nodes, one after the other."""
-    graph: StateGraph[Any, Any, Any, Any] = StateGraph(state)
-    before = START
-    for name, node in nodes.items():
-        graph.add_node(name, node)
-        graph.add_edge(before, name)
-        before = name
-    return graph
-
-
-class Numbers(TypedDict):
-    numbers: Annotated[list[int], lambda old, new: old + new]
 
 
 async def test_tokens_and_nodes_stream_and_the_last_message_is_the_result(
@@ -283,16 +268,6 @@ async def test_without_a_checkpointer_a_retry_starts_over(sql: Connection, start
     await start_worker(three(calls, die, None))
     row = await run(sql, {"numbers": [0]}, agent="three")
     assert (row["result"], calls) == ([0, 1, 2, 3], ["one", "two", "three"] * 2)
-
-
-@pytest.mark.parametrize("saver", [None, MemorySaver()], ids=["without", "with"])
-async def test_a_graph_that_asks_is_rejected(sql: Connection, start_worker: StartWorker, saver: Any) -> None:
-    async def ask(state: Any) -> dict[str, Any]:
-        return {"numbers": [interrupt("How many?")]}
-
-    await start_worker(langgraph_agent("asks", chain(Numbers, ask=ask), checkpointer=saver))
-    row = await run(sql, {"numbers": []}, agent="asks")
-    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, INTERRUPTED)
 
 
 async def test_cancelling_and_timeouts_end_the_node(sql: Connection, start_worker: StartWorker) -> None:

@@ -61,7 +61,10 @@ async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], bare:
     "arguments", [["check"], ["migrate"], ["send", "x"], ["queues"], ["tail", NOWHERE]], ids=lambda value: value[0]
 )
 async def test_a_database_that_is_not_there_is_one_sentence(arguments: list[str], cli: Cli, dsn: str) -> None:
-    assert sentence(await cli(*arguments, DATABASE_URL=closed_port(dsn))).startswith("PostgreSQL cannot be reached: ")
+    """And an exit code of its own where it is a job that is to be run again later."""
+    done = await cli(*arguments, DATABASE_URL=closed_port(dsn))
+    exit_code = 75 if arguments == ["migrate"] else 1
+    assert sentence(done, exit_code).startswith("PostgreSQL cannot be reached: ")
 
 
 async def test_a_wrong_setting_is_one_sentence(bare: Cli) -> None:

@@ -19,6 +19,11 @@ DAMAGES = [
         "An event belongs",
         "insert into treadle.events (message_id, seq, type, created_at) select treadle.uuid7(), 1, 'x', now()",
     ),
+    (
+        "What is in the trash",
+        "insert into treadle.trash (message_id, last_seq) select message_id, last_seq from treadle.messages limit 1",
+    ),
+    ("What is in the trash", "insert into treadle.trash (message_id, last_seq) values (treadle.uuid7(), 1)"),
     ("An event belongs", "update treadle.events set thread = null, thread_pos = null where thread_pos = 1"),
     ("A thread's log is dense", "update treadle.events set thread_pos = thread_pos + 100 where thread_pos = 3"),
     ("A thread's log is dense", "update treadle.thread_log set last_pos = last_pos + 1"),

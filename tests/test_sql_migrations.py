@@ -32,7 +32,7 @@ from service.db import schema
 from service.db.migrate import migrate
 from service.db.pool import Connection, Database, connect
 from service.db.tables import metadata
-from service.errors import SchemaError
+from service.errors import SchemaError, Unavailable
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -219,6 +219,25 @@ async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, m
                 await migrate(dsn)
         assert await bodies(sql) == before
     await other.close()
+
+
+async def test_a_statement_may_take_its_time_in_tables_and_in_functions(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: Release
+) -> None:
+    """Longer than any other call of ours may."""
+    monkeypatch.setattr(connect, "__kwdefaults__", {**(connect.__kwdefaults__ or {}), "command_timeout": 0.1})
+    shutil.copytree(migration.ROOT / "migrations", tmp_path / "migrations")
+    (tmp_path / "migrations" / "versions" / "9999_slow.py").write_text(
+        f"""from alembic import op
+revision, down_revision = "9999", "{schema.TABLES}"
+upgrade = lambda: op.execute("select pg_sleep(0.3)")"""
+    )
+    monkeypatch.setattr(migration, "ROOT", tmp_path)
+    release("select pg_sleep(0.3)")
+    await migrate(empty_dsn)
+    monkeypatch.setattr(migration, "STATEMENT_TIMEOUT", 0.1)
+    with pytest.raises(Unavailable, match="TimeoutError"):
+        await migrate(empty_dsn)
 
 
 async def test_submits_go_on_while_a_migration_waits_for_a_report(

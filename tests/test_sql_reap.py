@@ -80,6 +80,27 @@ async def test_a_suspect_that_beats_is_none_any_more(loom: Loom) -> None:
     assert await loom.finish(claim) == ["completed"]
 
 
+async def test_a_janitor_that_was_cut_off_itself_begins_to_suspect_anew(loom: Loom) -> None:
+    """The server let nobody in for a while: that everybody was silent then says nothing."""
+    message_id = await loom.submit()
+    (claim,) = await loom.claim()
+    await loom.beat("w", claim, server_started=await started(loom))
+    await loom.beat("janitor")
+    await loom.shift(1)
+    assert await loom.reap() == {}
+    first = (await worker(loom))["suspected_at"]
+    await loom.shift(6)  # nobody has beaten meanwhile
+    assert await loom.reap() == {}
+    await loom.beat("janitor")
+    assert await loom.reap() == {}
+    assert (await worker(loom))["suspected_at"] > first
+    await loom.shift(8)
+    await loom.beat("janitor")
+    assert await loom.reap() == {}
+    await loom.shift(8.6)
+    assert await loom.reap() == {message_id: "w"}
+
+
 @pytest.mark.parametrize("server", ["another", "none"])
 async def test_a_free_lock_on_another_incarnation_of_the_server_says_nothing(loom: Loom, server: str) -> None:
     """After a restart of PostgreSQL nobody holds a lock, and everybody lives."""

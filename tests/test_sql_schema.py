@@ -90,7 +90,7 @@ async def test_whoever_was_given_treadle_app_can_write_no_table(loom: Loom, visi
         "create table treadle.mine (x text)",
         "create or replace function treadle.mine() returns text language sql as 'select 1::text'",
         "drop function treadle.clock",
-        "select treadle._forget(array(select message_id from treadle.messages))",
+        "select treadle._forget(array(select message_id from treadle.messages), 1)",
         "select treadle._lane_delete('{default}', '{normal}', '{1}')",
         "select treadle._settle(array(select message_id from treadle.messages), '{cancelled}', null, null, null, null,"
         " null, null, null, null, null, null, null, 1, now())",

@@ -16,7 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from service import supervisor
+from service.cli.run import HARD_STOP_MARGIN
+from service.config import Settings
 from service.embedded import Embedded
 
 HERE = Path(__file__).parent
@@ -223,6 +227,27 @@ def test_a_failing_migration_ends_it(start: Start, postgres: Embedded) -> None:
     assert not (postgres.data / "postmaster.pid").exists()
 
 
+def test_a_database_that_is_away_is_waited_for(start: Start, folder: Path) -> None:
+    there = folder / "there"
+    up = start(migrate=f"waits {there}")
+    for _ in range(3):
+        up.until("migrate started")
+    assert "api started" not in up.said
+    there.touch()
+    up.until_all_runs()
+    up.signal(signal.SIGTERM)
+    assert up.end() == 0
+    assert up.said.count("the database is away: the migration waits for it\n") == 1
+
+
+def test_waiting_for_a_database_ends_when_asked_to(start: Start, folder: Path) -> None:
+    up = start(migrate=f"waits {folder / 'never'}", SHUTDOWN_GRACE="1000")
+    up.until("the database is away")
+    up.signal(signal.SIGINT)
+    assert up.end() == 0
+    assert "api started" not in up.said
+
+
 def test_an_api_that_never_answers_ends_it(start: Start) -> None:
     up = start(serve="fails")
     assert up.end() == 1
@@ -261,6 +286,13 @@ def test_a_child_that_does_not_stop_in_time_is_killed(start: Start) -> None:
     up.signal(signal.SIGTERM)
     assert up.end() == 0
     assert re.search(r"killing process \d+, which did not stop", up.said)
+
+
+def test_a_worker_may_take_as_long_as_it_does_to_hand_back() -> None:
+    """Five seconds for what does not end, five for a heartbeat under way, and some to sign off; nobody kills before."""
+    compose = yaml.safe_load((HERE.parent / "docker-compose.yml").read_text())
+    patience = int(compose["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+    assert supervisor.MARGIN == HARD_STOP_MARGIN == patience - Settings().shutdown_grace == 15
 
 
 def test_a_wrong_place_is_one_sentence(start: Start, folder: Path) -> None:

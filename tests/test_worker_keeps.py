@@ -50,12 +50,13 @@ async def test_a_state_that_is_replaced_or_not_changed(sql: Connection, start_wo
 
 
 async def test_a_state_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
-    @agent("large", max_attempts=1)
+    @agent("large", max_attempts=5)
     async def large(context: Context, text: str) -> None:
         context.state["x"] = "x" * 2_000
 
     await start_worker(large, max_event_bytes=1_000)
     row = await run(sql, "x", agent="large", thread_id="t")
+    assert (row["state"], row["attempt"]) == ("failed", 1)
     assert "a thread's state has at most 1000 bytes" in row["error"]
     assert await state(sql, "t") is None
 

@@ -278,3 +278,33 @@ async def test_an_agent_that_swallows_its_end_is_parked_all_the_same(
     await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
     await sql.fetchval("select treadle.input($1, '\"yes\"')", message_id)
     assert (await settled(sql, message_id))["result"] == "yes"
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_what_a_step_asks_does_not_shift_what_comes_after(
+    sync: bool, sql: Connection, start_worker: StartWorker
+) -> None:
+    """In the second attempt the step is not run, and its question is not asked; the next one is still the next."""
+    asked: list[Any] = []
+
+    @agent("asks in a step")
+    async def asks(context: Context, text: str) -> list[Any]:
+        first = await context.step("first", lambda: context.input("within"))
+        return [first, await context.input("after")]
+
+    @agent("asks in a sync step")
+    def asks_sync(context: Any, text: str) -> list[Any]:
+        first = context.step("first", lambda: context.input("within"))
+        return [first, context.input("after")]
+
+    await start_worker(asks, asks_sync)
+    message_id = await submit(sql, "x", agent="asks in a sync step" if sync else "asks in a step")
+    for answer in (1, 2):
+        row = await until(
+            lambda: look(sql, message_id), lambda row, n=answer: row["hold"] == "input" and row["attempt"] == n
+        )
+        asked.append((await log(sql, message_id))[-1].data["name"])
+        await sql.fetchval("select treadle.input($1, $2::jsonb)", message_id, str(answer))
+        del row
+    assert (await settled(sql, message_id))["result"] == [1, 2]
+    assert asked == ["first: input 1", "input 1"]

@@ -141,7 +141,9 @@ async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
         await picture(tab, "5-telephone")
 
 
-@pytest.mark.parametrize("name", ["page.js", "chat.js", "turn.js", "chat.css"])
+@pytest.mark.parametrize(
+    "name", ["page.js", "chat.js", "turn.js", "plan.js", "question.js", "markdown.js", "make.js", "chat.css"]
+)
 async def test_the_files_of_the_page_are_served(api: Client, name: str) -> None:
     page = await api.get("/chat")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")

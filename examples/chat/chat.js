@@ -1,7 +1,8 @@
 // A chat with agents over one WebSocket. The protocol is in docs/http.md; this is an example of a client that loses
 // nothing: it keeps the id of the last event, and every input until it is acknowledged.
 
-import { make, shown, Turn } from "./turn.js";
+import { make, shown } from "./make.js";
+import { Turn } from "./turn.js";
 
 const BACKOFF = [0.25, 15]; // seconds until the first try to reconnect, and the most it grows to
 const SILENCE = [15, 10]; // seconds without a frame until we ask, and then until we give the socket up
@@ -46,6 +47,7 @@ export class Chat {
     this.turns = new Map(); // by message_id
     this.sending = new Map(); // turns by their input's key
     this.dirty = new Set();
+    this.current = null; // the turn that is at work, or was last
     this.view.turns.replaceChildren();
     this.view.empty.hidden = true;
   }
@@ -131,7 +133,7 @@ export class Chat {
   }
 
   add(key, input) {
-    const turn = new Turn(input.message, () => {});
+    const turn = new Turn(input.message);
     this.sending.set(key, turn);
     if (this.socket?.readyState !== WebSocket.OPEN) turn.become("sending", "Will be sent when connected");
     this.view.turns.append(turn.element);
@@ -178,6 +180,7 @@ export class Chat {
         if (turn && this.turns.has(message_id)) turn.element.remove(); // its events were faster
         else if (turn) this.turns.set(message_id, this.cancellable(message_id, turn));
         const waiting = this.turns.get(message_id);
+        if (frame.agent && waiting && this.working && waiting !== this.current) this.current.takeAside(waiting);
         if (waiting && ["sending", "waiting"].includes(waiting.element.dataset.state)) {
           const before = frame.queue_position;
           waiting.become("waiting", before > 0 ? `Waiting, ${before} before it` : "Waiting");
@@ -213,21 +216,35 @@ export class Chat {
     this.last = id;
     let turn = this.turns.get(message_id);
     if (!turn) {
-      turn = this.cancellable(message_id, new Turn(data?.message ?? "", () => {}));
+      turn = this.cancellable(message_id, new Turn(data?.message ?? ""));
       this.turns.set(message_id, turn);
       this.view.empty.hidden = true;
     }
-    if (turn.element.dataset.placed === undefined) {
+    if (turn.element.dataset.placed === undefined && !turn.isAside) {
       // In the order of the log; what is not in it yet stays at the end.
       turn.element.dataset.placed = "";
-      this.view.turns.insertBefore(turn.element, this.view.turns.querySelector(".turn:not([data-placed])"));
+      this.view.turns.insertBefore(turn.element, this.view.turns.querySelector(":scope > .turn:not([data-placed])"));
     }
     turn.see(event, data);
+    if (event === "started") this.begun(turn);
     this.dirty.add(turn);
     if (id > this.live && turn.over) {
       const said = event === "done" ? shown(data.result) : turn.state.textContent;
       this.view.announce.textContent = said.length > 500 ? `${said.slice(0, 500)} ...` : said;
     }
+  }
+
+  /** The turn at work, or null. */
+  get working() {
+    return this.current && !this.current.over ? this.current : null;
+  }
+
+  /** One turn at a time: what begins while another is at work is an aside of that one. (Unless the one at work is itself
+   * of an agent for asides, which was asked while nothing else was under way.) */
+  begun(turn) {
+    if (turn.isAside || turn === this.current) return;
+    if (this.working && !this.view.answersMeanwhile(this.current.agent.textContent)) this.current.takeAside(turn);
+    else this.current = turn;
   }
 
   cancellable(message_id, turn) {

@@ -15,6 +15,7 @@ function paintSoon(of) {
     painting = false;
     for (const turn of of.dirty) turn.paint();
     of.dirty.clear();
+    explain();
     scroll();
   });
 }
@@ -41,7 +42,7 @@ function open(thread) {
   page.thread.value = thread;
   document.title = `${thread} - Treadle chat`;
   stored.set("thread", thread);
-  chat = new Chat(thread, { ...page, tell, notice, paintSoon, toEnd: () => scroll(true) });
+  chat = new Chat(thread, { ...page, tell, notice, paintSoon, answersMeanwhile, toEnd: () => scroll(true) });
   page.text.focus();
 }
 
@@ -54,6 +55,9 @@ function named() {
 }
 
 const agents = new Map();
+
+/** Whether this agent is there to answer while another one is at work. */
+const answersMeanwhile = (name) => [...agents.values()].some(({ settings }) => settings?.meanwhile === name);
 
 async function fill() {
   try {
@@ -73,6 +77,7 @@ async function fill() {
       page.agent.append(option);
     }
     if (agents.has(chosen)) page.agent.value = chosen;
+    page.offer.hidden = !agents.has("resolver");
     explain();
     page.threads.replaceChildren(...threads.map(({ thread_id }) => new Option("", thread_id)));
   } catch {
@@ -82,8 +87,18 @@ async function fill() {
 
 function explain() {
   const agent = agents.get(page.agent.value);
-  page.hint.textContent = agent?.input ? "This agent takes an object: write JSON." : "Enter sends, Shift and Enter begins a line.";
-  page.text.placeholder = agent?.input ? '{"...": "..."}' : "Say something";
+  const busy = chat?.working?.agent.textContent;
+  const other = agents.get(busy)?.settings?.meanwhile;
+  const asks = other && [busy, other].includes(page.agent.value); // who is asked now is not who is chosen
+  const hints = [
+    [agent?.input, "This agent takes an object: write JSON."],
+    [asks && !page.later.checked, `${other} answers while ${busy} is at work.`],
+    [asks, `Waits until ${busy} is done.`],
+    [true, "Enter sends, Shift and Enter begins a line."],
+  ];
+  page.turn.hidden = !asks;
+  page.hint.textContent = hints.find(([applies]) => applies)[1];
+  page.text.placeholder = agent?.input ? '{"...": "..."}' : asks && !page.later.checked ? "Ask how it is going" : "Say something";
 }
 
 /** The text as the agent takes it; throws where it is to be JSON and is none. */
@@ -113,7 +128,8 @@ page.compose.addEventListener("submit", (submit) => {
   if (!text.trim()) return page.text.focus();
   try {
     const agent = page.agent.value;
-    chat.say({ message: written(text), ...(agent && { agent }) });
+    chat.say({ message: written(text), ...(agent && { agent }), ...(page.later.checked && !page.turn.hidden && { aside: false }) });
+    page.later.checked = false;
     page.text.value = "";
     grow();
     notice("");
@@ -133,6 +149,15 @@ page.agent.addEventListener("change", () => {
   stored.set("agent", page.agent.value);
   explain();
 });
+page.later.addEventListener("change", explain);
+page.offer.addEventListener("click", () => {
+  page.agent.value = "resolver";
+  stored.set("agent", "resolver");
+  page.text.value = page.offer.dataset.query;
+  explain();
+  grow();
+  page.text.focus();
+});
 page.scroll.addEventListener("scroll", () => {
   atEnd = page.scroll.scrollHeight - page.scroll.scrollTop - page.scroll.clientHeight < 80;
 });
@@ -142,5 +167,5 @@ document.addEventListener("visibilitychange", () => document.hidden || chat?.hur
 
 const thread = named() || stored.get("thread") || `chat-${Math.random().toString(36).slice(2, 8)}`;
 history.replaceState(null, "", `#${encodeURIComponent(thread)}`);
-open(thread);
-fill();
+// The agents first, for they tell asides from turns; but not for ever.
+Promise.race([fill(), new Promise((done) => setTimeout(done, 2000))]).then(() => open(thread));

@@ -1,61 +1,77 @@
 // One message of a chat: what was asked, and what its events say of it.
 
-export const make = (tag, className = "", text = "") => {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-};
-export const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+import { brief, make, shown } from "./make.js";
+import { render } from "./markdown.js";
+import { Plan } from "./plan.js";
+import { Question } from "./question.js";
 
+const ENDS = ["done", "failed", "cancelled"];
 
 export class Turn {
-  constructor(asked, onCancel) {
+  constructor(asked) {
     this.text = ""; // of the attempt that runs
     this.element = make("li", "turn");
     this.asked = make("p", "asked", shown(asked));
     this.agent = make("p", "agent");
+    this.plan = new Plan();
     this.steps = make("ol", "steps");
     this.progress = null;
-    this.answer = make("div", "answer");
-    this.result = make("div", "answer result");
+    this.answer = make("div", "answer text");
+    this.result = make("div", "answer result text");
+    this.question = new Question();
     const state = make("div", "state");
     this.state = make("p");
     this.cancel = make("button", "", "Cancel");
     this.cancel.type = "button";
-    this.cancel.addEventListener("click", onCancel);
     state.append(this.state, this.cancel);
-    this.element.append(make("p", "unseen", "You said"), this.asked, this.agent, this.steps, this.answer, this.result, state);
+    this.asides = make("ol", "asides");
+    const said = make("div", "said");
+    said.append(this.agent, this.plan.element, this.steps, this.answer, this.result, this.question.element, state);
+    this.element.append(make("p", "unseen", "You said"), this.asked, said, this.asides);
     this.become("sending", "Sending");
   }
 
   become(state, text = "") {
     this.element.dataset.state = state;
     this.state.textContent = text;
-    this.cancel.hidden = !["waiting", "working", "retry"].includes(state);
+    this.cancel.hidden = !["waiting", "working", "retry", "parked"].includes(state);
     this.cancel.disabled = false;
   }
 
   get over() {
-    return ["done", "failed", "cancelled"].includes(this.element.dataset.state);
+    return ENDS.includes(this.element.dataset.state);
   }
 
-  /** The attempt is over and comes to nothing: what it said does not count. */
+  /** What was said while this one is at work stands beside it. */
+  takeAside(turn) {
+    turn.element.classList.add("aside");
+    this.asides.append(turn.element);
+  }
+
+  get isAside() {
+    return this.element.classList.contains("aside");
+  }
+
+  /** The attempt is over or a new one begins: what it said does not count. */
   drop() {
     this.text = "";
     this.progress = null;
     this.steps.replaceChildren();
-    this.result.textContent = "";
+    this.result.replaceChildren();
+    this.question.close();
   }
 
   see(event, data) {
     const named = data !== null && typeof data === "object" ? data : {};
+    if (this.plan.see(event, data)) return undefined;
     switch (event) {
       case "queued":
         this.drop();
         this.agent.textContent = named.agent ?? "";
         return this.become("waiting", "Waiting");
       case "started":
+        this.drop();
+        this.plan.again();
         return this.become("working", named.attempt > 1 ? `Working, attempt ${named.attempt}` : "Working");
       case "chunk":
         this.text += named.chunk ?? "";
@@ -63,20 +79,33 @@ export class Turn {
       case "retry":
         this.drop();
         return this.become("retry", `Attempt ${named.attempt} failed: ${named.error} It will be tried again.`);
+      case "parked":
+        if (named.hold === "input") this.question.ask(this.element.dataset.message, named);
+        return this.become("parked", named.hold === "input" ? "Waiting for your answer" : "Waiting for other messages");
+      case "input":
+        this.question.close();
+        return this.steps.append(step("answered", named.input));
       case "done":
-        if (shown(named.result) !== this.text.trim() && shown(named.result) !== this.text) {
-          this.result.textContent = shown(named.result);
-        }
+        this.plan.end(true);
+        if (shown(named.result) !== this.text.trim() && shown(named.result) !== this.text) this.put(named.result);
         return this.become("done");
       case "error":
+        this.plan.end(false);
         return this.become("failed", `Failed: ${named.error}`);
       case "cancelled":
+        this.plan.end(false);
+        this.question.close();
         return this.become("cancelled", "Cancelled");
       case "progress":
         return this.advance(data);
       default:
         return this.steps.append(step(event, data));
     }
+  }
+
+  put(result) {
+    if (typeof result === "string") render(this.result, result);
+    else this.result.replaceChildren(make("pre", "", shown(result)));
   }
 
   /** All progress on one line: a bar where there is a number for it, and words. */
@@ -99,10 +128,7 @@ export class Turn {
   }
 
   paint() {
-    // Only what is new is added, so that a selection in the text before it stays.
-    const drawn = this.answer.firstChild?.data ?? "";
-    if (this.text.startsWith(drawn) && drawn) this.answer.firstChild.appendData(this.text.slice(drawn.length));
-    else this.answer.textContent = this.text;
+    render(this.answer, this.text);
   }
 }
 
@@ -111,14 +137,6 @@ function step(event, data) {
   const name = data?.name ?? data?.tool;
   item.append(make("b", "", event === "tool" && name ? name : event), ` ${event === "tool" && name ? brief({ ...data, name: undefined, tool: undefined }) : brief(data)}`);
   return item;
-}
-
-/** An event's data on one line: `name: value, ...` */
-function brief(data) {
-  if (data === null || typeof data !== "object" || Array.isArray(data)) return shown(data ?? "");
-  const parts = Object.entries(data).filter(([, value]) => value !== undefined);
-  const text = parts.map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ");
-  return text.length > 300 ? `${text.slice(0, 300)} ...` : text;
 }
 
 /** How much of it is done, from 0 to 1; null where the data does not say. */

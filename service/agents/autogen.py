@@ -13,12 +13,17 @@ The function makes a fresh team for each attempt. AutoGen warns that the state o
 so it is not saved on the way. Instead each model call through `kit.model` and each tool call through `kit.tool` is a
 step of the message: a later attempt is given their results and goes the same way again, at no cost, to where the last
 one ended. So the team's own rules (who speaks next, when it is over) hold as if nothing had happened.
+
+It is the same where the team asks a person (`kit.user`): the message is parked until there is an answer, and then the
+team goes its way again to where it has asked. Between the messages of a thread its state is kept, if so wished
+(`keep_state`).
 """
 
 import asyncio
 import functools
 import hashlib
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -30,11 +35,12 @@ from service.agents.shapes import ToolCall, ToolResult, plain, tell
 from service.agents.verdict import patient
 
 if TYPE_CHECKING:
+    from autogen_agentchat.agents import UserProxyAgent
     from autogen_core.models import ChatCompletionClient, LLMMessage
 
 HISTORY = 50  # messages of the thread
 CANCEL_SECONDS = 0.3  # for a team to heed its cancellation token
-ASKED = "An agent of the team asks a person, whose answer Treadle cannot give it yet."
+ASKED = "The team's agent {!r} asks a person by itself: make it with kit.user(), which can wait for the answer."
 
 
 class UserInput(msgspec.Struct, frozen=True):
@@ -44,21 +50,31 @@ class UserInput(msgspec.Struct, frozen=True):
     source: str = "user"
 
 
-class AgentOutput(msgspec.Struct, frozen=True):
+class AgentOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     """Data of a `message` event: what an agent of the team, or who asked it, said. `type` is AutoGen's, e.g.
-    TextMessage."""
+    TextMessage. As a result (`output=AgentOutput.of`) it is the last message, and says why the team has stopped."""
 
     source: str
     type: str
     content: Any
+    stop_reason: str | None = None
+
+    @classmethod
+    def of(cls, result: Any) -> "AgentOutput":
+        """Of AutoGen's TaskResult; raises ValueError where nobody has said anything."""
+        if (item := _last_item(result)) is None:
+            raise ValueError("The team has said nothing.")
+        return cls(item.source, item.type, _content(item), result.stop_reason)
 
 
 class Kit:
-    """What a team is made with: the message's context, models and tools whose results are stored, and the thread."""
+    """What a team is made with: the message's context, models and tools whose results are stored, people who are asked,
+    and the thread."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.trouble: Exception | None = None  # what a model call raised last
+        self.users: Counter[str] = Counter()  # how often each was asked in this attempt
         self._models = 0
         self._calls: Counter[str] = Counter()
 
@@ -84,6 +100,20 @@ class Kit:
 
         return call
 
+    def user(self, name: str, description: str = "A person who is asked.") -> "UserProxyAgent":
+        """An agent of the team that says what a person answers; the message is parked until then. The question is what
+        the one before has said."""
+        from service.agents.autogen_user import Person
+
+        async def ask(heard: Any) -> str:
+            self.users[name] += 1
+            question = None if heard is None else _content(heard)
+            answer = await self.context.input(question, name=f"user {name[:150]} {self.users[name]}")
+            return answer if isinstance(answer, str) else msgspec.json.encode(answer).decode()
+
+        self.users[name] = 0
+        return Person(name, description, ask)
+
     async def history(self, limit: int = HISTORY) -> "list[LLMMessage]":
         """The thread as an agent's `model_context` takes it, e.g.
         UnboundedChatCompletionContext(initial_messages=await kit.history())."""
@@ -91,10 +121,12 @@ class Kit:
 
         messages: list[LLMMessage] = []
         for turn in await self.context.history(limit):
-            asked = turn.message.get("content") if isinstance(turn.message, dict) else turn.message
-            if isinstance(asked, str) and isinstance(turn.result, str):
+            asked, answer = (
+                said.get("content") if isinstance(said, dict) else said for said in (turn.message, turn.result)
+            )
+            if isinstance(asked, str) and isinstance(answer, str):
                 messages.append(UserMessage(content=asked, source="user"))
-                messages.append(AssistantMessage(content=turn.result, source="assistant"))
+                messages.append(AssistantMessage(content=answer, source="assistant"))
         return messages
 
     def _note(self, error: Exception) -> None:
@@ -115,6 +147,7 @@ def autogen_agent(
     input: Callable[[Context, Any], Any] | None = None,
     output: Callable[[Any], Any] | None = None,
     speakers: Collection[str] | None = None,
+    keep_state: bool = False,
     queue: str = "default",
     timeout: float | None = None,
     max_attempts: int | None = None,
@@ -122,18 +155,20 @@ def autogen_agent(
 ) -> Agent:
     """Make a team an agent.
 
-    make      a function, sync or async, from a Kit to a fresh team or agent; called for each attempt
-    input     a function, sync or async, from context and message to the team's task; its annotation is the message's
-              type. If none, the task is the text, or that of a UserInput
-    output    a function from AutoGen's TaskResult to the result. If none: the last message, its text or, where it is
-              structured, its content
-    speakers  the agents whose tokens (model_client_stream=True) are the answer; if none, all
+    make        a function, sync or async, from a Kit to a fresh team or agent; called for each attempt
+    input       a function, sync or async, from context and message to the team's task; its annotation is the message's
+                type. If none, the task is the text, or that of a UserInput
+    output      a function from AutoGen's TaskResult to the result, e.g. AgentOutput.of. If none: the last message, its
+                text or, where it is structured, its content
+    speakers    the agents whose tokens (model_client_stream=True) are the answer; if none, all
+    keep_state  begin each message of a thread with the team as the last one left it: its state is saved with the
+                message's completion, in the thread's state under the agent's name
     """
     input = input or _task
 
     async def answer(context: Context, message: Any) -> Any:
         task = input(context, message)
-        runner = _Runner(Kit(context), output or _last, speakers)
+        runner = _Runner(Kit(context), output or _last, speakers, name if keep_state else None)
         return await runner.run(make, await task if inspect.isawaitable(task) else task)
 
     answer.__annotations__["message"] = Agent(name, input).input_type
@@ -150,23 +185,33 @@ def autogen_agent(
 class _Runner:
     """One attempt of a team."""
 
-    def __init__(self, kit: Kit, output: Callable[[Any], Any], speakers: Collection[str] | None) -> None:
+    def __init__(
+        self, kit: Kit, output: Callable[[Any], Any], speakers: Collection[str] | None, keep_as: str | None
+    ) -> None:
         self._kit = kit
         self._context = kit.context
         self._output = output
         self._speakers = speakers
+        self._keep_as = keep_as
 
     async def run(self, make: Callable[[Kit], Any], task: Any) -> Any:
         from autogen_core import CancellationToken
 
-        # What a team remembers of its thread is what its maker takes from kit.history().
+        # What a team remembers of its thread is its kept state, or what its maker takes from kit.history().
         made = make(self._kit)
         team = await made if inspect.isawaitable(made) else made
+        kept = self._context.state.get(self._keep_as) if self._keep_as is not None else None
+        if kept is not None:
+            await team.load_state(kept)
         token = CancellationToken()
+        logging.getLogger("autogen_core").addFilter(_is_trouble)
         running = asyncio.ensure_future(self._follow(team, task, token))
         running.add_done_callback(_forget)
         try:
-            return plain(self._output(await asyncio.shield(running)))
+            result = plain(self._output(await asyncio.shield(running)))
+            if self._keep_as is not None:
+                self._context.state[self._keep_as] = plain(await team.save_state())
+            return result
         except asyncio.CancelledError:
             token.cancel()  # the team's agents end by it, and its stream waits for them
             await asyncio.wait({running}, timeout=CANCEL_SECONDS)
@@ -221,7 +266,8 @@ class _Runner:
             case "ThoughtEvent":
                 await tell(context, "thinking", source=source, content=item.content)
             case "UserInputRequestedEvent":
-                raise Rejected(ASKED)
+                if source not in self._kit.users:
+                    raise Rejected(ASKED.format(source))
             case _:
                 await tell(context, "message", **_fields(AgentOutput(source, item.type, _content(item))))
 
@@ -232,6 +278,11 @@ class _Runner:
         if trouble is not None and text == f"{type(trouble).__name__}: {trouble}":
             return patient(trouble)
         return RuntimeError(text) if type(error) is RuntimeError else patient(error)
+
+
+def _is_trouble(record: logging.LogRecord) -> bool:
+    """AutoGen logs it as an error, at length, that an agent was cancelled."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
@@ -249,8 +300,13 @@ def _task(context: Context, message: str | UserInput) -> Any:
 
 
 def _last(result: Any) -> Any:
-    """The last message of a team's run."""
-    return next((_content(item) for item in reversed(result.messages) if hasattr(item, "to_model_text")), None)
+    """What the last message of a team's run says."""
+    item = _last_item(result)
+    return None if item is None else _content(item)
+
+
+def _last_item(result: Any) -> Any:
+    return next((item for item in reversed(result.messages) if hasattr(item, "to_model_text")), None)
 
 
 def _content(item: Any) -> Any:

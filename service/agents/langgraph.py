@@ -7,19 +7,29 @@ go on where the last one ended.
 
 The graph's thread is the Treadle message: its checkpoints say how far this message has come. The conversation is
 Treadle's: by default the thread's history comes before the message in the graph's `messages`.
+
+A graph that asks a person (`interrupt()`, `interrupt_before`, `interrupt_after`) parks the message until there is an
+answer, and goes on with it.
 """
 
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.agents.contract import Agent, Context, Rejected
 from service.agents.shapes import ToolCall, ToolResult, plain, tell
 from service.agents.verdict import patient
 
+if TYPE_CHECKING:
+    from service.agents.langgraph_pauses import Stop
+
 HISTORY = 50  # messages of the thread
-INTERRUPTED = "The graph waits for an answer (interrupt), which Treadle cannot give it yet."
+INTERRUPT = "__interrupt__"  # LangGraph's, in its updates
+FORGETFUL = (
+    "The graph asks a person (interrupt), whose answer may take longer than this worker lives: give it a checkpointer "
+    "that lasts, for example AsyncPostgresSaver."
+)
 
 
 def langgraph_agent(
@@ -81,20 +91,37 @@ class _Runner:
 
     async def run(self, context: Context, message: Any) -> Any:
         async with self._prepared() as graph:
-            config = {"configurable": {"thread_id": context.message_id}}
-            durable = bool(graph.checkpointer)
-            kept = await graph.aget_state(config) if durable and context.attempt > 1 else None
+            state = await self._go(context, message, graph)
+        return plain(self._result(state))
+
+    async def _go(self, context: Context, message: Any, graph: Any) -> Any:
+        """Run the graph, from where the last attempt ended, to its end; returns its state."""
+        from langgraph.types import Command
+
+        from service.agents.langgraph_pauses import Pauses
+
+        config = {"configurable": {"thread_id": context.message_id}}
+        durable, lasts = _lasting(graph)
+        pauses = Pauses(context, graph, context.message_id)
+        stop: Stop | None = None
+        while True:
+            kept = None
+            if durable and (context.attempt > 1 or stop is not None):
+                kept = await graph.aget_state(config, subgraphs=True)
             if kept is None or kept.created_at is None:
                 start = self._input(context, message)
-                state = await self._stream(
-                    context, graph, await start if inspect.isawaitable(start) else start, config, durable
-                )
-            elif kept.next:
-                context.log.info("the graph goes on before %s", ", ".join(kept.next))
-                state = await self._stream(context, graph, None, config, durable)
-            else:  # it had ended, and only its result was not stored
-                state = kept.values
-        return plain(self._result(state))
+                start = await start if inspect.isawaitable(start) else start
+            elif not kept.tasks:  # it had ended, and only its result was not stored
+                return kept.values
+            else:
+                answers = await pauses.answers(kept, stop) if lasts else {}
+                context.log.info("the graph goes on at %s", ", ".join(task.name for task in kept.tasks))
+                start = Command(resume=answers) if answers else None
+            state, stop = await self._stream(context, graph, start, config, durable)
+            if stop is None:
+                return state
+            if not lasts:
+                raise Rejected(FORGETFUL)
 
     @contextlib.asynccontextmanager
     async def _prepared(self) -> AsyncIterator[Any]:
@@ -110,12 +137,15 @@ class _Runner:
         else:
             yield self._graph.copy({"checkpointer": self._checkpointer})
 
-    async def _stream(self, context: Context, graph: Any, start: Any, config: Any, durable: bool) -> Any:
-        """Run the graph to its end; returns its state."""
+    async def _stream(
+        self, context: Context, graph: Any, start: Any, config: Any, durable: bool
+    ) -> "tuple[Any, Stop | None]":
+        """Run the graph until it ends or waits for a person; returns its state, and what it stopped with."""
         # A super-step is in the database before the next one begins.
         options = {"durability": "sync"} if durable else {}
         state: Any = None
         told: set[str] = set()  # tool calls and results
+        stopped, asked = False, {}
         stream = graph.astream(
             start, config, stream_mode=["messages", "custom", "updates", "values"], subgraphs=True, **options
         )
@@ -128,13 +158,17 @@ class _Runner:
                         await self._speak(context, *data)
                     elif mode == "custom":
                         await _custom(context, data)
+                    elif INTERRUPT in data:
+                        stopped = stopped or not space
+                        # First told by the graph whose node asks, then by those around it.
+                        asked.update({one.id: (one, "|".join(space)) for one in data[INTERRUPT] if one.id not in asked})
                     else:
                         await _updates(context, space, data, told)
         except Exception as error:
             if (verdict := patient(error)) is error:
                 raise
             raise verdict from error
-        return state
+        return state, asked if stopped else None
 
     async def _speak(self, context: Context, message: Any, metadata: Any) -> None:
         chosen = self._nodes is None or metadata.get("langgraph_node") in self._nodes
@@ -152,6 +186,13 @@ class _Runner:
                 if _is_model(message):
                     return _text(message)
         return state
+
+
+def _lasting(graph: Any) -> tuple[bool, bool]:
+    """Whether the graph has checkpoints, and whether they outlast the process."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    return bool(graph.checkpointer), bool(graph.checkpointer) and not isinstance(graph.checkpointer, InMemorySaver)
 
 
 async def _messages(context: Context, message: str | dict[str, Any]) -> Any:
@@ -178,8 +219,6 @@ async def _custom(context: Context, data: Any) -> None:
 
 async def _updates(context: Context, space: Sequence[str], updates: dict[str, Any], told: set[str]) -> None:
     """One event for each node that ended, one for each tool call and each tool's answer."""
-    if "__interrupt__" in updates:
-        raise Rejected(INTERRUPTED)
     for node, update in updates.items():
         if node.startswith("__"):
             continue

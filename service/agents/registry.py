@@ -1,4 +1,5 @@
-"""Which agents there are: the two that ship, and those in the modules that AGENTS names."""
+"""Which agents there are: those that ship, those in the modules that AGENTS names, and those that AGENT_TEMPLATES
+describes."""
 
 import importlib
 import sys
@@ -6,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from service.agents import claude
+from service.agents import claude, templates
+from service.agents.claude_api import Api
 from service.agents.contract import Agent
 from service.agents.echo import echo
+from service.agents.resolver import team as resolver
 from service.config import Settings
 from service.errors import ConfigError
 
@@ -33,32 +36,52 @@ class Registry:
                 "is_default": agent.name == self._default,
                 "input": agent.input_schema,
                 "description": agent.description,
+                "settings": {
+                    "run_in": agent.run_in,
+                    "concurrency": agent.concurrency,
+                    "idle_timeout": agent.idle_timeout,
+                    "meanwhile": agent.meanwhile,
+                },
             }
             for agent in self._agents.values()
         ]
 
 
 def load(settings: Settings) -> Registry:
-    """Import the modules of AGENTS (found from the working folder, too) and collect their agents.
+    """Collect the agents of the modules of AGENTS (found from the working folder, too) and of AGENT_TEMPLATES, and
+    connect those that ask Claude.
 
-    Raises ConfigError naming the module that cannot be imported, holds no agent, or takes another one's name.
+    Raises ConfigError naming the module that cannot be imported, holds no agent, or takes another one's name; the same
+    of templates.
     """
-    agents: dict[str, Agent] = {}
-    for agent in (echo, claude.make(settings.anthropic_api_key, settings.anthropic_base_url, settings.model_name)):
-        agents[agent.name] = agent
-    if settings.agents and str(Path.cwd()) not in sys.path:
+    shipped = (echo, claude.claude_agent(claude.NAME), *resolver.make(settings))
+    agents: dict[str, Agent] = {agent.name: agent for agent in shipped}
+    if (settings.agents or settings.agent_templates) and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in settings.agents:
-        try:
-            module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise ConfigError(f"AGENTS: the module {name} cannot be imported: {reason}.") from error
-        found = [value for value in vars(module).values() if isinstance(value, Agent)]
-        if not found:
-            raise ConfigError(f"AGENTS: the module {name} has no @agent function.")
-        for agent in found:
+        for agent in _of_module(name):
             if agents.get(agent.name, agent) is not agent:
                 raise ConfigError(f"AGENTS: the module {name} has an agent {agent.name!r}, and so has another.")
             agents[agent.name] = agent
+    for agent in templates.load(settings.agent_templates) if settings.agent_templates else ():
+        if agent.name in agents:
+            raise ConfigError(f"AGENT_TEMPLATES: there is another agent {agent.name!r}.")
+        agents[agent.name] = agent
+    key = settings.anthropic_api_key
+    api = Api(key, settings.anthropic_base_url, settings.model_name) if key else None
+    for agent in agents.values():
+        if isinstance(agent, claude.ClaudeAgent):
+            agent.connect(api)
     return Registry(settings, agents.values())
+
+
+def _of_module(name: str) -> list[Agent]:
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ConfigError(f"AGENTS: the module {name} cannot be imported: {reason}.") from error
+    found = [value for value in vars(module).values() if isinstance(value, Agent)]
+    if not found:
+        raise ConfigError(f"AGENTS: the module {name} has no @agent function.")
+    return found

@@ -19,6 +19,7 @@ from service.chat.session import Chats
 from service.config import Settings
 from service.db.listener import Listener
 from service.db.notifier import EVENTS, Notifier
+from service.db.outage import Outage
 from service.db.pool import Database
 from service.events import routes as event_routes
 from service.events.feed import Feed
@@ -74,11 +75,15 @@ class Api:
 
     def __init__(self, settings: Settings, dsn: str) -> None:
         self._settings = settings
-        self._database = Database(dsn, name="api", size=CONNECTIONS, pooler=settings.database_pooler == "transaction")
+        outage = Outage()
+        pooler = settings.database_pooler == "transaction"
+        self._database = Database(dsn, name="api", size=CONNECTIONS, pooler=pooler, outage=outage)
         self._notifier = Notifier(self._database)
         events = EventStore(self._database)
         self.feed = Feed(events)
-        self._listener = Listener(settings.listen_database_url or dsn, {EVENTS: self.feed.receive}, self.feed.wake_all)
+        self._listener = Listener(
+            settings.listen_database_url or dsn, {EVENTS: self.feed.receive}, self.feed.wake_all, outage=outage
+        )
         streams = Streams(
             self.feed, poll_interval=settings.poll_interval, keepalive_interval=settings.keepalive_interval
         )

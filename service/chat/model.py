@@ -37,6 +37,9 @@ class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=Tru
     key: Annotated[
         Annotated[str, Meta(min_length=1, max_length=255)] | None, Meta(description="a text of 1 to 255 characters")
     ] = None
+    aside: Annotated[
+        bool | None, Meta(description="true, false, or left out: then an agent at work decides who answers")
+    ] = None
 
     def of_thread(self, thread_id: str) -> NewMessage:
         """The message as POST /messages would take it; raises Unprocessable."""
@@ -49,6 +52,7 @@ class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=Tru
             thread_id=thread_id,
             agent=self.agent,
             metadata=self.metadata,
+            aside=bool(self.aside),
         )
 
 
@@ -101,8 +105,9 @@ class Happened(Event, tag="status", frozen=True):
 
 class Status(Struct, tag="status", frozen=True, omit_defaults=True):
     """open: events follow from after `after`, `last` is the last so far, `log` names the log (left out as long as there
-    is no thread). accepted: the input under `key` is the message `message_id`. cancelling: the message is about to be
-    cancelled. deleted: the thread is; the next input begins another log. gap: the events before `next` were deleted."""
+    is no thread). accepted: the input under `key` is the message `message_id`; `agent` answers it, for another is at
+    work. cancelling: the message is about to be cancelled. deleted: the thread is; the next input begins another log.
+    gap: the events before `next` were deleted."""
 
     status: Literal["open", "accepted", "cancelling", "deleted", "gap"]
     thread_id: str | None = None
@@ -113,6 +118,7 @@ class Status(Struct, tag="status", frozen=True, omit_defaults=True):
     message_id: UUID | None = None
     key: str | None = None
     queue_position: int | None = None
+    agent: str | None = None
 
 
 class Error(Struct, tag="error", frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""The page to chat with: examples/chat, three files that need no other."""
+"""The page to chat with: examples/chat, a few files that need no other."""
 
 from pathlib import Path
 from typing import Any

@@ -23,6 +23,7 @@ from service.messages.checks import check
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
 from service.threads.store import ThreadStore
+from service.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Chats:
         self.settings = settings
         self.feed = feed
         self.messages = messages
+        self.threads = threads
         self._logs: Batcher[str, Log | None] = Batcher(lambda ids, _: threads.logs(ids), limit=500)
 
     async def log(self, thread_id: str) -> Log | None:
@@ -100,7 +102,7 @@ class Session:
             if isinstance(error, Closing):
                 await self._close(RESTART)
             elif isinstance(error, Unavailable | SchemaError):
-                log.warning("chat interrupted", extra={"error": str(error)})
+                log.log(error.log_level, "chat interrupted", extra={"error": str(error)})
                 await self._send(Error(str(error), retry_after=Unavailable.retry_after))
                 await self._close(TRY_LATER)
             elif not isinstance(error, Gone | Slow):
@@ -130,16 +132,35 @@ class Session:
         try:
             message = asked.of_thread(self._thread_id)
             check([message], self._chats.settings, batch=False)
+            agent = await self._meanwhile(asked, message)
+            sent = msgspec.structs.replace(message, agent=agent, aside=True) if agent else message
             if asked.key is None:
-                accepted = await messages.submit(message)
+                accepted = await messages.submit(sent)
             else:
-                [accepted] = await messages.submit_once(*self._once(asked.key, message), [message])
+                [accepted] = await messages.submit_once(*self._once(asked.key, message), [sent])
+                if agent:  # what was sent before under this key may have gone elsewhere
+                    went_to = (await messages.status(accepted.message_id)).agent
+                    agent = agent if went_to == agent else None
         except Refused as error:
             await self._answer(Error(str(error), key=asked.key, retry_after=error.retry_after))
             return
         self._begun.set()
-        position = accepted.queue_position
-        await self._answer(Status("accepted", message_id=accepted.message_id, key=asked.key, queue_position=position))
+        await self._answer(
+            Status(
+                "accepted",
+                message_id=accepted.message_id,
+                key=asked.key,
+                queue_position=accepted.queue_position,
+                agent=agent,
+            )
+        )
+
+    async def _meanwhile(self, asked: UserInput, message: NewMessage) -> str | None:
+        """Who answers this at once, where an agent is at work in the thread and the client does not say otherwise. An
+        object is made for the agent that it names."""
+        if asked.aside is not None or not isinstance(message.message, str):
+            return None
+        return await self._chats.threads.meanwhile(self._thread_id, asked.agent)
 
     def _once(self, key: str, message: NewMessage) -> tuple[str, bytes]:
         """The Idempotency-Key of an input and the hash of what it asks: keys are a thread's own, and none of HTTP's."""
@@ -199,8 +220,7 @@ class Session:
     async def _pause(self, wake: asyncio.Event) -> None:
         """Until there may be something new; raises Closing."""
         if not self._feed.closing:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), self._chats.settings.poll_interval)
+            await happens(wake, self._chats.settings.poll_interval)
         if self._feed.closing:
             raise Closing
 

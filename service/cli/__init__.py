@@ -10,8 +10,13 @@ from service.cli import operate, run, talk
 from service.errors import TreadleError, Unavailable
 
 
+class _TryLater(click.ClickException):
+    exit_code = os.EX_TEMPFAIL
+
+
 class _Commands(click.Group):
-    """Errors of ours are one sentence on stderr and exit code 1; commands are listed as they were added."""
+    """Errors of ours are one sentence on stderr and exit code 1 (75 where a migration is to be tried again later);
+    commands are listed as they were added."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -20,7 +25,8 @@ class _Commands(click.Group):
             hint = ""
             if isinstance(error, Unavailable) and ctx.obj is not None and ctx.obj.database_url is None:
                 hint = f" Does treadle up run in {ctx.obj.treadle_home}?"
-            raise click.ClickException(f"{error}{hint}") from error
+            later = isinstance(error, Unavailable) and ctx.invoked_subcommand == "migrate"
+            raise (_TryLater if later else click.ClickException)(f"{error}{hint}") from error
         except UnicodeEncodeError as error:
             raise click.ClickException("The arguments must be valid UTF-8.") from error
 

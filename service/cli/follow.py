@@ -1,7 +1,5 @@
 """Read a message's log as it grows, and print it for a person or a machine: `treadle tail` and `send --follow`."""
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +11,7 @@ from service.cli import show
 from service.errors import NotFound
 from service.events.feed import Feed
 from service.events.model import Entry
+from service.waiting import happens
 
 
 async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIterator[Entry]:
@@ -30,8 +29,7 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
                 if entry.last:
                     return
             if not read:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), poll_interval)
+                await happens(wake, poll_interval)
 
 
 async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_json: bool) -> bool:

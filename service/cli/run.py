@@ -13,7 +13,7 @@ from service.cli import common
 from service.config import Settings
 from service.lifeline import follow_supervisor
 
-HARD_STOP_MARGIN = 10.0  # seconds beyond SHUTDOWN_GRACE
+HARD_STOP_MARGIN = 15.0  # seconds beyond SHUTDOWN_GRACE, as the supervisor's
 
 
 @click.command()
@@ -93,7 +93,8 @@ def work(settings: Settings) -> None:
 def migrate(settings: Settings) -> None:
     """Bring the database to this release and register the agents.
 
-    Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm.
+    Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm. Where
+    PostgreSQL is away the exit code is 75: try again later.
 
     \b
     Example:

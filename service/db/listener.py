@@ -1,14 +1,15 @@
 """One LISTEN connection a process. NOTIFY is a hint: what it brings is looked up, what it loses is found by polling."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from service.db.pool import Connection, connect
-from service.errors import Unavailable
+from service.db.outage import Outage
+from service.db.pool import GONE, Connection, connect
+from service.errors import Away, Unavailable
+from service.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,13 @@ class Listener:
         wake_all: Callable[[], None],
         *,
         worker: str | None = None,
+        outage: Outage | None = None,
     ) -> None:
         self._dsn = dsn
         self._handlers = handlers
         self._wake_all = wake_all
         self._worker = worker
+        self._outage = outage or Outage()
         self.server_started: datetime | None = None
         self.connected = asyncio.Event()
 
@@ -46,15 +49,23 @@ class Listener:
         while True:
             try:
                 connection = await connect(self._dsn, name="listener")
-                delay = 0.1
                 try:
                     await self._listen(connection)
                 finally:
+                    if self.connected.is_set():
+                        delay = 0.1
                     self.connected.clear()
                     self.server_started = None
                     connection.terminate()
             except Exception as error:  # whatever it is: without us there are only polls, and the worker looks dead
-                log.warning("listener lost its connection, trying again", extra={"error": str(error), "seconds": delay})
+                level = logging.WARNING
+                if isinstance(error, Away):
+                    self._outage.gone(error)
+                    level = error.log_level
+                elif isinstance(error, (*GONE, Unavailable)):
+                    level = logging.INFO
+                extra = {"error": str(error), "seconds": delay}
+                log.log(level, "listener lost its connection, trying again", extra=extra)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
 
@@ -67,9 +78,7 @@ class Listener:
         self.connected.set()
         self._wake_all()
         while not gone.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(gone.wait(), PING_SECONDS)
-            if not gone.is_set():
+            if not await happens(gone, PING_SECONDS):
                 await self._ping(connection)
         raise Unavailable("PostgreSQL closed the connection.")
 
@@ -80,6 +89,7 @@ class Listener:
             await connection.fetchval("select 1", timeout=PING_TIMEOUT)
         else:
             self.server_started = await connection.fetchval(LOCK, self._worker, timeout=PING_TIMEOUT)
+        self._outage.back()
 
     def _receive(self, _connection: Any, _pid: int, channel: str, payload: Any) -> None:
         self._handlers[channel](payload)

@@ -27,12 +27,21 @@ LOCK_TIMEOUT = "5s"
 MOMENT = "300ms"
 PAUSE = 0.7  # seconds
 PATIENCE = 30.0  # seconds
+STATEMENT_TIMEOUT = 3600.0  # seconds; what waits for a lock ends sooner, what works through a large table must not
 _AGAIN = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+_GONE = (
+    ConnectionError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 
 
 async def migrate(dsn: str) -> None:
     """Bring the database to this release; raises SchemaError or Unavailable with one sentence."""
-    connection = await connect(dsn, name="migrate")
+    connection = await connect(dsn, name="migrate", command_timeout=STATEMENT_TIMEOUT)
     try:
         await connection.execute(f"select pg_advisory_lock(({LOCK_KEY}))", timeout=600)
         await _require_version(connection)
@@ -46,7 +55,7 @@ async def migrate(dsn: str) -> None:
         ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(f"This database user may not migrate: {error}") from None
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError) as error:
+    except _GONE as error:
         raise Unavailable(explain(error)) from error
     except asyncpg.PostgresError as error:
         raise SchemaError(f"The migration failed, and nothing was changed in this step: {_told(error)}") from error
@@ -106,6 +115,7 @@ def _upgrade_tables(dsn: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["dsn"] = dsn
+    config.attributes["timeout"] = STATEMENT_TIMEOUT
     try:
         command.upgrade(config, "head")
     except Exception as error:  # SQLAlchemy wraps what asyncpg raised twice over

@@ -11,17 +11,19 @@ import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
 from service.db.hosts import hosts
-from service.errors import BY_SQLSTATE, Busy, SchemaError, Unavailable, Unprocessable
+from service.db.outage import Outage
+from service.errors import BY_SQLSTATE, Away, Busy, SchemaError, TooSlow, Unavailable, Unprocessable
 
 CONNECT_TIMEOUT = 3.0  # seconds
 COMMAND_TIMEOUT = 10.0  # seconds; without one, a half-open connection would hang for ever
+DELETION_TIMEOUT = 60.0  # of a thread: its messages go in one transaction, a million in ten seconds
 CANCEL_TIMEOUT = 2.0  # seconds that a command out of time gets to be cancelled; then its connection is dropped
 NEXT_HOST = 0.3  # seconds without an answer after which the next host of an address is asked, too
 
 # How soon the server notices that we are gone: a session that nobody ends keeps its locks.
 KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 
-_GONE = (
+GONE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -36,6 +38,8 @@ _GONE = (
     asyncpg.QueryCanceledError,
     asyncpg.TargetServerAttributeNotMatched,
 )
+# The connection stands, the server has other troubles.
+_TROUBLED = (TimeoutError, asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.QueryCanceledError)
 _AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError)
 
 Result = TypeVar("Result")
@@ -60,8 +64,8 @@ async def connect(dsn: str, *, name: str, pooler: bool = False, command_timeout:
             connection: Connection = winner
             return connection
         raise next(error for error in errors if error is not None)
-    except (*_GONE, asyncpg.PostgresError) as error:
-        raise Unavailable(explain(error)) from error
+    except (*GONE, asyncpg.PostgresError) as error:
+        raise Away(explain(error)) from error
 
 
 async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **place: Any) -> Connection:
@@ -87,13 +91,20 @@ def explain(error: BaseException) -> str:
 class Database:
     """A pool that opens connections when they are needed, so that a service may start before its database.
 
-    `fetch` and its kin raise Refused (what a function of ours refuses), Busy (a lock was not to be had in time) and
-    Unavailable (no connection, or no answer). Where `repeatable`, a statement that met a dead connection is tried once
-    more on a fresh one.
+    `fetch` and its kin raise Refused (what a function of ours refuses), Busy (a lock was not to be had in time),
+    Unavailable (no connection, or it broke) and TooSlow (no answer in time: in `timeout` seconds, where that is given).
+    Where `repeatable`, a statement that met a dead connection is tried once more on a fresh one.
     """
 
     def __init__(
-        self, dsn: str, *, name: str, size: int, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT
+        self,
+        dsn: str,
+        *,
+        name: str,
+        size: int,
+        pooler: bool = False,
+        command_timeout: float = COMMAND_TIMEOUT,
+        outage: Outage | None = None,
     ) -> None:
         self._dsn = dsn
         self._name = name
@@ -101,16 +112,21 @@ class Database:
         self._pooler = pooler
         self._command_timeout = command_timeout  # seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._outage = outage
         self._opening = asyncio.Lock()
 
-    async def fetch(self, query: str, *args: Any, repeatable: bool = True) -> list[asyncpg.Record]:
-        return await self._call(lambda connection: connection.fetch(query, *args), repeatable)
+    async def fetch(
+        self, query: str, *args: Any, repeatable: bool = True, timeout: float | None = None
+    ) -> list[asyncpg.Record]:
+        return await self._ask(lambda connection: connection.fetch(query, *args, timeout=timeout), repeatable)
 
-    async def fetchrow(self, query: str, *args: Any, repeatable: bool = True) -> asyncpg.Record | None:
-        return await self._call(lambda connection: connection.fetchrow(query, *args), repeatable)
+    async def fetchrow(
+        self, query: str, *args: Any, repeatable: bool = True, timeout: float | None = None
+    ) -> asyncpg.Record | None:
+        return await self._ask(lambda connection: connection.fetchrow(query, *args, timeout=timeout), repeatable)
 
-    async def fetchval(self, query: str, *args: Any, repeatable: bool = True) -> Any:
-        return await self._call(lambda connection: connection.fetchval(query, *args), repeatable)
+    async def fetchval(self, query: str, *args: Any, repeatable: bool = True, timeout: float | None = None) -> Any:
+        return await self._ask(lambda connection: connection.fetchval(query, *args, timeout=timeout), repeatable)
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -119,6 +135,18 @@ class Database:
                 await asyncio.wait_for(pool.close(), 2)
             except TimeoutError:
                 pool.terminate()
+
+    async def _ask(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
+        """Make the call, and say where PostgreSQL is away and when it is back."""
+        if self._outage is None:
+            return await self._call(call, repeatable)
+        try:
+            answer = await self._call(call, repeatable)
+        except Away as error:
+            self._outage.gone(error)
+            raise
+        self._outage.back()
+        return answer
 
     async def _call(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
         tries = 3 if repeatable else 1
@@ -130,6 +158,8 @@ class Database:
                 connection = await pool.acquire(timeout=None if pool.get_idle_size() else COMMAND_TIMEOUT)
                 try:
                     return await call(connection)
+                except TimeoutError as error:
+                    raise TooSlow(explain(error)) from error
                 finally:
                     await pool.release(connection, timeout=CANCEL_TIMEOUT)
             except _AGAIN as error:
@@ -137,11 +167,11 @@ class Database:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
             except (asyncpg.ConnectionDoesNotExistError, ConnectionError) as error:
                 if not tries:
-                    raise Unavailable(explain(error)) from error
-            except _GONE as error:
+                    raise Away(explain(error)) from error
+            except GONE as error:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self._drop()  # this server is a standby now
-                raise Unavailable(explain(error)) from error
+                raise (Unavailable if isinstance(error, _TROUBLED) else Away)(explain(error)) from error
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error
 

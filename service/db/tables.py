@@ -169,6 +169,10 @@ events = Table(
     postgresql_partition_by="range (message_id)",
 )
 
+trash = Table(
+    "trash", metadata, key("message_id", UUID), tenant(), must("last_seq", Integer), must("gone", Integer, "0")
+)
+
 thread_log = Table("thread_log", metadata, key("thread", BigInteger), tenant(), must("last_pos", BigInteger))
 
 counters = Table(

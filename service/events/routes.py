@@ -12,7 +12,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from service.errors import Invalid, NotFound, Refused
+from service.errors import Invalid, NotFound, Refused, TreadleError
 from service.events.model import Event, EventPage
 from service.events.sse import COME_BACK, HEADERS, MEDIA_TYPE, Streams
 from service.events.store import EventStore
@@ -112,7 +112,8 @@ def _stream(parts: AsyncIterator[bytes]) -> Stream:
 
 def _trouble(error: Exception) -> Stream:
     """Clients of EventSource give a stream up for ever when it answers anything but 200."""
-    log.warning("stream cannot be opened", extra={"error": str(error)})
+    level = error.log_level if isinstance(error, TreadleError) else logging.WARNING
+    log.log(level, "stream cannot be opened", extra={"error": str(error)})
 
     async def come_back() -> AsyncIterator[bytes]:
         yield COME_BACK

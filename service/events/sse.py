@@ -4,8 +4,6 @@ A stream route never answers 5xx: in trouble a stream says when to come back, an
 state.
 """
 
-import asyncio
-import contextlib
 import logging
 import math
 import re
@@ -20,6 +18,7 @@ from service.errors import TreadleError
 from service.events.feed import Feed
 from service.events.model import Entry
 from service.events.store import is_full
+from service.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Streams:
             async for part in stream:
                 yield part
         except TreadleError as error:
-            log.warning("stream interrupted", extra={"error": str(error)})
+            log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
             yield COME_BACK
         except Exception:
             log.exception("stream broke")
@@ -95,7 +94,7 @@ class Streams:
                         return
                     if is_full(entries):
                         continue
-                await _woken(wake, min(self._poll, self._keepalive, waiting.pause))
+                await happens(wake, min(self._poll, self._keepalive, waiting.pause))
                 if told := await waiting.tell():
                     yield told
                     silence.broken()
@@ -121,7 +120,7 @@ class Streams:
                     silence.broken()
                     if is_full(entries):
                         continue
-                await _woken(wake, min(self._poll, self._keepalive))
+                await happens(wake, min(self._poll, self._keepalive))
                 if silence.too_long():
                     yield KEEPALIVE
         yield COME_BACK
@@ -195,11 +194,6 @@ def _of_thread(entry: Entry) -> bytes:
     data = entry.data[1:-1] if entry.data.startswith("{") else f'"data": {entry.data}'
     place = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
     return encode(entry.type, f"{{{data}, {place}}}" if data else f"{{{place}}}", entry.position)
-
-
-async def _woken(wake: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(wake.wait(), seconds)
 
 
 def _json(value: Any) -> str:

@@ -8,8 +8,10 @@ from uuid import UUID
 import msgspec
 
 from service.db.notifier import EVENTS
-from service.db.pool import Database
+from service.db.pool import COMMAND_TIMEOUT, DELETION_TIMEOUT, Database
 from service.queues.model import Claim
+
+SLOWEST = 200_000  # characters a second, of a line that still serves
 
 
 class EventToAppend(msgspec.Struct, frozen=True):
@@ -146,6 +148,7 @@ class LeaseStore:
             *_flatten([append.events for append in appends]),
             patient,
             *([] if hint is None else [hint]),
+            timeout=_time_for(appends),
         )
         return [Appended(*row) for row in rows]
 
@@ -164,6 +167,7 @@ class LeaseStore:
             *_flatten([finish.events for finish in finishes]),
             patient,
             max_losses,
+            timeout=_time_for(finishes),
         )
         return [Finished(*row) for row in rows]
 
@@ -176,6 +180,7 @@ class LeaseStore:
             [event.type for event in append.events],
             [event.data for event in append.events],
             append.sends,
+            timeout=_time_for([append]),
         )
         assert row is not None
         return Appended(*row)
@@ -199,6 +204,7 @@ class LeaseStore:
             finish.sends,
             finish.state,
             finish.children,
+            timeout=_time_for([finish]),
         )
         return Finished(finish.message_id, status)
 
@@ -267,9 +273,14 @@ class LeaseStore:
     async def purge(
         self, retention_hours: float, dead_letter_hours: float, after: UUID | None
     ) -> tuple[UUID | None, int]:
-        """Delete a chunk of what is past its time; returns where to go on and how many messages went."""
+        """Delete a chunk of what is past its time; returns where to go on (None: there was nothing more to look at) and
+        how much went."""
         row = await self._database.fetchrow(
-            "select last, purged from treadle.purge($1, $2, $3)", retention_hours, dead_letter_hours, after
+            "select last, purged from treadle.purge($1, $2, $3)",
+            retention_hours,
+            dead_letter_hours,
+            after,
+            timeout=DELETION_TIMEOUT,
         )
         assert row is not None
         return row["last"], row["purged"]
@@ -323,6 +334,17 @@ def _column(values: Iterable[Any]) -> list[Any] | None:
     """An array for PostgreSQL; null where it would hold nothing but nulls."""
     column = list(values)
     return None if column.count(None) == len(column) else column
+
+
+def weight(item: Append | Finish) -> int:
+    """Characters that it carries."""
+    size = sum(len(event.data) + len(event.sends or "") for event in item.events)
+    return size + len(item.result or "") if isinstance(item, Finish) else size
+
+
+def _time_for(items: Sequence[Append | Finish]) -> float:
+    """Seconds that a call may take, so that a slow line is not asked for the same again and again."""
+    return COMMAND_TIMEOUT + sum(map(weight, items)) / SLOWEST
 
 
 def _flatten(lists: Sequence[Sequence[EventToAppend]]) -> tuple[list[int], list[str], list[str]]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from service.db.pool import Database
+from service.db.pool import DELETION_TIMEOUT, Database
 from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadSummary, Usage
 
@@ -17,7 +17,8 @@ PROGRESS = 50  # of a message's last progress events are looked at
 EMPTY = "'[]'::jsonb"
 TOOLS = (
     "(select coalesce(jsonb_agg(e.data order by e.seq), '[]') from treadle.events e"
-    " where e.message_id = m.message_id and e.type = 'tool')"
+    " where e.message_id = m.message_id and e.type = 'tool' and e.seq > (select max(s.seq) from treadle.events s"
+    "   where s.message_id = m.message_id and s.type = 'started'))"
 )
 DELETIONS = 2  # at once: each holds a connection, and may wait for a lock
 
@@ -131,7 +132,11 @@ class ThreadStore:
         """Delete it with its messages and events; returns how many messages went. Raises NotFound, Busy."""
         async with self._deletions:
             gone = await self._database.fetchval(
-                "select treadle.delete_thread($1, $2)", thread_id, TENANT, repeatable=False
+                "select treadle.delete_thread($1, $2)",
+                thread_id,
+                TENANT,
+                repeatable=False,
+                timeout=DELETION_TIMEOUT,
             )
         return int(gone)
 

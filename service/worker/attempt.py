@@ -50,6 +50,7 @@ class Attempt:
         # Why the attempt is to end early: 'cancelled', 'lost', 'released', 'parked', or what went wrong.
         self._reason: str | Exception | None = None
         self._parked: Outcome | None = None
+        self._refused: Exception | None = None  # what PostgreSQL said of an event that is not in the log
         self._over = asyncio.get_running_loop().create_future()  # done when the agent is, or when there is a reason
         self._outbox = Outbox(claim.message_id, claim.lease, claim.last_seq + 1, tools.appends, self.stop)
         self._usage: dict[str, Any] = {}
@@ -60,6 +61,8 @@ class Attempt:
 
     def stop(self, reason: str | Exception) -> None:
         """End it early; the first reason counts."""
+        if isinstance(reason, Exception) and self._refused is None:
+            self._refused = reason
         if self._reason is None:
             self._reason = reason
             self._end()
@@ -76,8 +79,8 @@ class Attempt:
         first_seq, unsent = await self._outbox.close()
         if outcome is None:
             return "lost"
-        if outcome.kind == "completed" and isinstance(self._reason, Exception):
-            outcome = self._failed(self._reason)  # events did not get into the log: an answer without them is none
+        if outcome.kind == "completed" and self._refused is not None:
+            outcome = self._failed(self._refused)  # events did not get into the log: an answer without them is none
         finish = Finish(
             self.claim.message_id,
             self.claim.lease,

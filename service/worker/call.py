@@ -27,7 +27,7 @@ async def call(agent: Agent, claim: Claim, backing: Backing, settings: Settings,
         )
         request = agent.decode(_read(claim.body))
         if agent.is_async:
-            return context.concluded(completed(await agent(context, request)))
+            return context.concluded(completed(await agent(context, request), settings))
         in_thread = SyncContext(context, asyncio.get_running_loop())
         outcome = await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
         return context.concluded(outcome) if outcome.kind == "completed" else outcome
@@ -42,7 +42,7 @@ async def call(agent: Agent, claim: Claim, backing: Backing, settings: Settings,
 def _call_sync(agent: Agent, context: SyncContext, request: Any, failures: int, settings: Settings) -> Outcome:
     """In a thread. What the agent raises stays here: no future can carry StopIteration."""
     try:
-        return completed(agent(context, request))
+        return completed(agent(context, request), settings)
     except BaseException as error:
         return failed(error, failures, settings)
 

@@ -1,10 +1,12 @@
 """What an agent is given, backed by an attempt's outbox and the database, in this process or another."""
 
 import asyncio
+import contextvars
 import functools
 import hashlib
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol, get_type_hints
@@ -12,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from service.agents.contract import ChildFailed, Turn, UnderWay
+from service.agents.contract import ChildFailed, Rejected, Turn, UnderWay
 from service.events.model import RESERVED
 from service.queues.leases import Child, EventToAppend, Recorded
 from service.queues.model import Claim
@@ -27,6 +29,10 @@ MAX_NAME = 200  # characters, of a step, a message sent or a question
 MAX_SENDS = 1000  # messages that one attempt sends
 BYTES_PER_TOKEN = 4  # roughly, of a text in English
 OPEN = {"queued", "processing"}
+
+# The step that runs here. What has no name of its own is numbered within it: when the step is not run again, the numbers
+# of what comes after stay what they were.
+_step: contextvars.ContextVar[str] = contextvars.ContextVar("step", default="")
 
 
 class Lookups(Protocol):
@@ -77,7 +83,7 @@ class AttemptContext:
         self._in_thread = in_thread  # the agent runs in a thread
         self._index = 0
         self._begun: set[str] = set()  # names of this attempt
-        self._unnamed = {"send": 0, "input": 0}
+        self._unnamed: Counter[str] = Counter()
         self._before: asyncio.Task[Recorded] | None = None  # what earlier attempts left, read once
         self._sent: dict[str, str | None] = {}  # id to the thread whose turn it takes
         self._unsent: dict[str, dict[str, Any]] = {}  # by id: to be committed with the next step, or the end
@@ -104,7 +110,11 @@ class AttemptContext:
         name = self._begin("step", name)
         result = (await self._earlier()).steps.get(name)
         if result is None:
-            answer = await call_step(function)
+            token = _step.set(f"{_step.get()}{name}: ")
+            try:
+                answer = await call_step(function)
+            finally:
+                _step.reset(token)
             result = encode(answer)
             data = self._fitting({"name": name, "result": msgspec.Raw(result.encode())}, "a step")
             await self._backing.save(EventToAppend("step", data, self._take_unsent()))
@@ -191,11 +201,14 @@ class AttemptContext:
     def concluded(self, outcome: Outcome) -> Outcome:
         """The outcome with what is committed with it: what was not sent yet, and the state where it has changed.
 
-        Raises ValueError where the state is too large.
+        Raises Rejected where the state is too large.
         """
         state = None
         if self._claim.thread is not None and not self._claim.aside:
-            text = self._fitting(self.state, "a thread's state")
+            try:
+                text = self._fitting(self.state, "a thread's state")
+            except ValueError as error:
+                raise Rejected(f"{error}.") from None
             if msgspec.json.decode(text) != msgspec.json.decode(self._claim.state or "{}"):
                 state = text
         return msgspec.structs.replace(outcome, sends=self._take_unsent(), state=state)
@@ -205,8 +218,9 @@ class AttemptContext:
     def _begin(self, kind: str, name: str | None) -> str:
         """The name of a step, a message sent or a question; each is used once in an attempt."""
         if name is None:
-            self._unnamed[kind] += 1
-            name = f"{kind} {self._unnamed[kind]}"
+            name = f"{_step.get()}{kind}"
+            self._unnamed[name] += 1
+            name = f"{name} {self._unnamed[name]}"
         elif not name or len(name) > MAX_NAME:
             raise ValueError(f"the name of a {kind} has 1 to {MAX_NAME} characters")
         name = clean(name)

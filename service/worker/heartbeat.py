@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.config import Settings
+from service.db.outage import Outage
 from service.db.pool import COMMAND_TIMEOUT, Database
 from service.errors import TreadleError
 from service.queues.leases import Heartbeat, Verdict, beat
+from service.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Pulse:
         claiming_since: Callable[[], float | None],
         judge: Callable[[Sequence[Verdict]], None],
         seen: Callable[[], float],
+        outage: Outage,
     ) -> None:
         self._settings = settings
         self._dsn = dsn
@@ -44,6 +47,7 @@ class Pulse:
         self._claiming_since = claiming_since
         self._judge = judge
         self._seen = seen
+        self._outage = outage
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -78,7 +82,9 @@ class Pulse:
         pooler = self._settings.database_pooler == "transaction"
         # A dead connection must be noticed while there is still time to beat on another.
         patience = max(1.0, min(COMMAND_TIMEOUT, self._settings.worker_timeout / 3))
-        database = Database(self._dsn, name="heartbeat", size=1, pooler=pooler, command_timeout=patience)
+        database = Database(
+            self._dsn, name="heartbeat", size=1, pooler=pooler, command_timeout=patience, outage=self._outage
+        )
         stalled = 0
         while not self._stopping:
             self._wake.clear()
@@ -96,10 +102,9 @@ class Pulse:
                 )
                 self._judge(verdicts)
             except TreadleError as error:
-                log.warning("heartbeat failed", extra={"error": str(error)})
+                log.log(error.log_level, "heartbeat failed", extra={"error": str(error)})
                 wait = min(pause, AGAIN_SECONDS)  # who is cut off for a moment must not be taken for dead
             except Exception:  # a worker that stops beating is taken for dead
                 log.exception("heartbeat failed")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+            await happens(self._wake, wait)
         await database.close()

@@ -4,7 +4,6 @@ Each chore is one SQL function that passes over what another janitor is at, so a
 """
 
 import asyncio
-import contextlib
 import heapq
 import logging
 import random
@@ -15,6 +14,7 @@ from uuid import UUID
 from service.config import Settings
 from service.errors import TreadleError
 from service.queues.leases import LeaseStore
+from service.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ SWEEP_SECONDS = 2.0
 WHOLE_EVERY = 15  # sweeps: then lanes are looked at from their very start
 MEND_SECONDS = 10.0
 PURGE_SECONDS = 60.0
+PURGE_WHOLE_SECONDS = 3600.0  # between two looks at what was kept before
 PARTITION_SECONDS = 3600.0
 WATCH_SECONDS = 300.0
 
@@ -46,6 +47,7 @@ class Janitor:
         self._tending = asyncio.Event()
         self._mended: UUID | None = None
         self._purged: UUID | None = None
+        self._purge_whole_at = 0.0  # by time.monotonic()
         self._sweeps = 0
 
     def admit_in(self, seconds: float) -> None:
@@ -79,8 +81,7 @@ class Janitor:
             pause = self._settings.poll_interval
             if self._due:
                 pause = min(pause, max(0.0, self._due[0] - time.monotonic()))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+            if await happens(self._wake, pause):
                 continue  # a new time: wait for the earliest
             while self._due and self._due[0] <= time.monotonic():
                 heapq.heappop(self._due)
@@ -101,9 +102,8 @@ class Janitor:
         try:
             await chore()
         except TreadleError as error:
-            log.warning(
-                "a chore failed, trying again later", extra={"chore": chore.__name__.strip("_"), "error": str(error)}
-            )
+            extra = {"chore": chore.__name__.strip("_"), "error": str(error)}
+            log.log(error.log_level, "a chore failed, trying again later", extra=extra)
         except Exception:
             log.exception("a chore failed", extra={"chore": chore.__name__.strip("_")})
 
@@ -141,11 +141,15 @@ class Janitor:
             self._arrived()
 
     async def _purge(self) -> None:
+        if time.monotonic() >= self._purge_whole_at:
+            self._purged = None
+            self._purge_whole_at = time.monotonic() + PURGE_WHOLE_SECONDS
         while True:
-            self._purged, purged = await self._store.purge(
+            last, purged = await self._store.purge(
                 self._settings.retention_hours, self._settings.dead_letter_retention_hours, self._purged
             )
-            if self._purged is None and not purged:
+            self._purged = last or self._purged
+            if last is None and not purged:
                 return
 
     async def _tend_partitions(self) -> None:

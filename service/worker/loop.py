@@ -20,12 +20,14 @@ from service.config import Settings
 from service.db import schema
 from service.db.listener import Listener
 from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier
+from service.db.outage import Outage
 from service.db.pool import Database
-from service.errors import Busy, TreadleError, Unavailable
-from service.queues.leases import Append, Appended, Finish, Finished, Heartbeat, LeaseStore, Verdict
+from service.errors import Busy, TooSlow, TreadleError, Unavailable
+from service.queues.leases import Append, Appended, Finish, Finished, Heartbeat, LeaseStore, Verdict, weight
 from service.queues.model import Claim
 from service.queues.store import QueueStore
 from service.threads.store import ThreadStore
+from service.waiting import happens
 from service.worker.attempt import Attempt, Tools
 from service.worker.heartbeat import Pulse
 from service.worker.instances import Instances
@@ -50,8 +52,7 @@ Answer = TypeVar("Answer")
 
 def _weight(item: Append | Finish) -> int:
     """For how many items it counts in a batch."""
-    size = sum(len(event.data) for event in item.events)
-    return 1 + (size + len(item.result or "" if isinstance(item, Finish) else "")) // WEIGHT
+    return 1 + weight(item) // WEIGHT
 
 
 def _event_hint(claim: Claim) -> str:
@@ -67,9 +68,9 @@ class Worker:
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._lease_seconds = max(60.0, settings.worker_timeout * 6)
         self._started_at = datetime.now(UTC)
-        self._database = Database(
-            dsn, name="worker", size=CONNECTIONS, pooler=settings.database_pooler == "transaction"
-        )
+        outage = Outage()
+        pooler = settings.database_pooler == "transaction"
+        self._database = Database(dsn, name="worker", size=CONNECTIONS, pooler=pooler, outage=outage)
         self._notifier = Notifier(self._database)
         self._store = LeaseStore(self._database)
         self._attempts: dict[UUID, Attempt] = {}  # by message
@@ -88,6 +89,7 @@ class Worker:
             {WORK: self._on_work, CANCEL: self._on_cancel, INSTANCES: self._on_instances},
             self._wake.set,
             worker=self.worker_id,
+            outage=outage,
         )
         self._loop = asyncio.get_running_loop()
         self._pulse = Pulse(
@@ -98,6 +100,7 @@ class Worker:
             lambda: self._claiming_since,
             self._on_verdicts,
             lambda: self._seen,
+            outage,
         )
         self._janitor = Janitor(self.worker_id, settings, self._store, self._on_arrivals)
         self._sync = SyncRunner(settings.worker_concurrency)
@@ -191,8 +194,7 @@ class Worker:
                 self._start(claim)
             self._short = len(taken) >= wanted
             if not self._short or wanted <= 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._settings.poll_interval)
+                await happens(self._wake, self._settings.poll_interval)
 
     def _free(self) -> int:
         """How many more to claim. The next are claimed while the last are being finished, but those do not pile up."""
@@ -210,7 +212,7 @@ class Worker:
             self._held |= {claim.message_id: claim.lease for claim in taken}
             return taken
         except TreadleError as error:
-            log.warning("claim failed", extra={"error": str(error)})
+            log.log(error.log_level, "claim failed", extra={"error": str(error)})
             self._wake.clear()  # wait for the poll, not for what woke us
             return []
         except Exception:
@@ -291,7 +293,7 @@ class Worker:
         # As with submits: the hint of an append that goes alone travels with its commit.
         claims = [attempt.claim for append in batch if (attempt := self._attempts.get(append.message_id))]
         hint = _event_hint(claims[0]) if len(batch) == len(claims) == 1 else None
-        answers = await self._persist("append", lambda: self._store.append(batch, patient, hint))
+        answers = await self._persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
         if hint is None:
             for claim in claims:
                 self._notifier.hint(EVENTS, _event_hint(claim))
@@ -304,7 +306,7 @@ class Worker:
         elif not all(finish.plain for finish in batch):
             return await self._apart(batch, [finish.plain for finish in batch], self._finish)
         else:
-            answers = await self._persist("finish", lambda: self._store.finish(batch, patient, losses))
+            answers = await self._persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued" and finish.delay is not None:
                 self._janitor.admit_in(finish.delay)
@@ -323,14 +325,17 @@ class Worker:
         answers = iter(await run(together, False) if together else [])
         return [next(answers) if fits else Busy("It goes alone.") for fits in plain]
 
-    async def _persist(self, what: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-        """Repeat the call until PostgreSQL has answered: each can be repeated with the same outcome."""
+    async def _persist(self, what: str, call: Callable[[], Coroutine[Any, Any, Answer]], items: int = 1) -> Answer:
+        """Repeat the call until PostgreSQL has answered: each can be repeated with the same outcome. One of several
+        items that takes too long is not: its batch is to be divided."""
         delay = 0.1
         while True:
             try:
                 return await call()
             except Unavailable as error:
-                log.warning("trying again", extra={"call": what, "error": str(error)})
+                if isinstance(error, TooSlow) and items > 1:
+                    raise TimeoutError(str(error)) from error
+                log.log(error.log_level, "trying again", extra={"call": what, "error": str(error)})
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
 

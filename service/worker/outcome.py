@@ -35,9 +35,13 @@ RELEASED = Outcome("released", error="The worker was stopped.")
 CANCELLED = Outcome("error", error="Cancelled.")  # the database makes it `cancelled`, for so it was requested
 
 
-def completed(result: Any) -> Outcome:
-    """Raises TypeError where the result is not JSON."""
-    return Outcome("completed", result=encode(result))
+def completed(result: Any, settings: Settings) -> Outcome:
+    """Raises TypeError where the result is not JSON, Rejected where it is too large."""
+    text = encode(result)
+    if (size := len(text.encode())) > settings.max_result_bytes:
+        most = settings.max_result_bytes
+        raise Rejected(f"A result has at most {most} bytes (MAX_RESULT_BYTES); this one has {size}.")
+    return Outcome("completed", result=text)
 
 
 def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:

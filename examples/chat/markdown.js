@@ -1,0 +1,160 @@
+// Markdown as a page's elements: what agents write, and no more of the language. Text never becomes markup: elements are
+// made, and strings go into them as text.
+
+const FENCE = /^\s*(```|~~~)/;
+const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
+const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
+const QUOTE = /^\s*>\s?/;
+const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
+const TABLE = /^\s*\|.*\|\s*$/;
+const DIVIDER = /^\s*\|(\s*:?-+:?\s*\|)+\s*$/;
+const INLINE = /(`+)(.+?)\1|\*\*(?=\S)(.+?)\*\*|(?<![\w*])\*(?=\S)([^*\n]+?)\*(?![\w*])|(?<!\w)_(?=\S)([^_\n]+?)_(?!\w)|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/gs;
+
+const node = (tag, ...children) => {
+  const element = document.createElement(tag);
+  element.append(...children);
+  return element;
+};
+
+/** Shows the text in the element. Blocks that are as before stay, and with them what is selected there. */
+export function render(element, text) {
+  const wanted = blocks(text);
+  const old = element.blocks ?? [];
+  let same = 0;
+  while (same < wanted.length && same < old.length && wanted[same] === old[same]) same += 1;
+  const last = wanted[same];
+  if (same === old.length - 1 && same === wanted.length - 1 && grows(element.lastChild, old[same], last)) {
+    element.lastChild.firstChild.appendData(last.slice(old[same].length));
+  } else {
+    while (element.childNodes.length > same) element.lastChild.remove();
+    element.append(...wanted.slice(same).map(block));
+  }
+  element.blocks = wanted;
+}
+
+/** Whether a block is a paragraph of mere text, now with more of it. */
+function grows(drawn, before, now) {
+  const plain = kind(now) === "text" && /^[^`*_[\]\n]*$/.test(now);
+  return plain && now.startsWith(before) && drawn.nodeName === "P" && drawn.childNodes.length === 1;
+}
+
+function kind(line) {
+  if (!line.trim()) return "empty";
+  if (FENCE.test(line)) return "fence";
+  if (HEADING.test(line)) return "heading";
+  if (RULE.test(line)) return "rule";
+  if (ITEM.test(line)) return /\d/.test(line.match(ITEM)[2]) ? "numbers" : "bullets";
+  if (QUOTE.test(line)) return "quote";
+  return TABLE.test(line) ? "table" : "text";
+}
+
+/** The text in pieces that are rendered each on its own. */
+function blocks(text) {
+  const found = [];
+  let lines = [];
+  let open = null; // the kind of the block that the lines are of
+  const close = () => {
+    const source = lines.join("\n").trimEnd();
+    if (source) found.push(source);
+    lines = [];
+    open = null;
+  };
+  for (const line of text.split("\n")) {
+    const now = kind(line);
+    const list = open === "bullets" || open === "numbers";
+    const goesOn = list
+      ? now === open || now === "empty" || /^\s{2}/.test(line) || (now === "text" && lines.at(-1).trim())
+      : open === "fence" || (now === open && now !== "empty");
+    if (!goesOn) close();
+    if (now === "empty" && open === null) continue;
+    open ??= now;
+    lines.push(line);
+    const ends = open === "fence" && lines.length > 1 && line.match(FENCE)?.[1] === lines[0].match(FENCE)[1];
+    if (ends || open === "heading" || open === "rule") close();
+  }
+  close();
+  return found;
+}
+
+function block(source) {
+  const lines = source.split("\n");
+  switch (kind(lines[0])) {
+    case "heading": {
+      const [, marks, text] = source.match(HEADING);
+      return node(`h${Math.min(marks.length + 2, 6)}`, ...inline(text));
+    }
+    case "fence": {
+      const ends = lines.length > 1 && FENCE.test(lines.at(-1));
+      return node("pre", node("code", lines.slice(1, ends ? -1 : undefined).join("\n")));
+    }
+    case "rule":
+      return node("hr");
+    case "bullets":
+    case "numbers":
+      return list(lines);
+    case "quote": {
+      const quote = node("blockquote");
+      render(quote, lines.map((line) => line.replace(QUOTE, "")).join("\n"));
+      return quote;
+    }
+    case "table":
+      return DIVIDER.test(lines[1] ?? "") ? table(lines) : node("p", ...inline(source));
+    default:
+      return node("p", ...inline(source));
+  }
+}
+
+function list(lines) {
+  const items = [];
+  const indent = lines[0].match(ITEM)[1].length;
+  for (const line of lines) {
+    const item = line.match(ITEM);
+    if (item && item[1].length <= indent) items.push([item[3]]);
+    else items.at(-1).push(line.slice(Math.min(indent + 2, line.search(/\S|$/))));
+  }
+  const ordered = /\d/.test(lines[0].match(ITEM)[2]);
+  const element = node(ordered ? "ol" : "ul");
+  if (ordered) element.start = Number.parseInt(lines[0].match(ITEM)[2], 10);
+  for (const [first, ...more] of items) {
+    const item = node("li", ...inline(first));
+    const rest = more.join("\n").trim();
+    if (rest) {
+      const below = node("div");
+      render(below, rest);
+      item.append(below);
+    }
+    element.append(item);
+  }
+  return element;
+}
+
+function table(lines) {
+  const cells = (line, tag) =>
+    node("tr", ...line.trim().slice(1, -1).split("|").map((cell) => node(tag, ...inline(cell.trim()))));
+  const rows = lines.slice(2).filter((line) => line.trim());
+  const element = node("table", node("thead", cells(lines[0], "th")), node("tbody", ...rows.map((row) => cells(row, "td"))));
+  const scroll = node("div", element);
+  scroll.className = "scroll";
+  return scroll;
+}
+
+function inline(text) {
+  const parts = [];
+  let end = 0;
+  for (const match of text.matchAll(INLINE)) {
+    const [whole, , code, strong, em, other, label, address] = match;
+    if (match.index > end) parts.push(text.slice(end, match.index));
+    if (code !== undefined) parts.push(node("code", code));
+    else if (strong !== undefined) parts.push(node("strong", ...inline(strong)));
+    else if (label !== undefined) {
+      const link = node("a", label);
+      link.href = address;
+      link.target = "_blank";
+      link.rel = "noopener noreferrer";
+      parts.push(link);
+    } else parts.push(node("em", ...inline(em ?? other)));
+    end = match.index + whole.length;
+  }
+  if (end < text.length || !parts.length) parts.push(text.slice(end));
+  return parts;
+}

@@ -1,0 +1,48 @@
+"""Claude with tools of one's own. With ANTHROPIC_API_KEY set, start a worker with it from this repository's folder:
+
+    AGENTS=examples.desk make up
+    .venv/bin/treadle send "Where is my order 17? If it is late, I want 5 dollars back." --agent desk --follow
+
+Two more agents, which are a few lines of YAML:
+
+    AGENT_TEMPLATES=examples/agents.yaml make up
+    .venv/bin/treadle send "Where is my order 17?" --agent porter --follow
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from service.agents.claude import claude_agent
+from service.agents.contract import Context
+
+
+class Order(Struct):
+    number: int
+    goods: str
+    days_late: int
+
+
+ORDERS = {17: Order(17, "a red bicycle", 3), 18: Order(18, "a bell", 0)}
+
+
+def find_order(number: Annotated[int, Meta(ge=1, description="As printed on the bill.")]) -> Order:
+    """Finds an order by its number."""
+    if number not in ORDERS:
+        raise LookupError(f"There is no order {number}.")  # the model reads this
+    return ORDERS[number]
+
+
+async def refund(context: Context, number: int, cents: Annotated[int, Meta(ge=1, le=1000)]) -> str:
+    """Gives a customer money back for an order that is late."""
+    key = f"{context.message_id}/{number}"  # for the bank: a call that was cut off is made again
+    context.log.info("refund %s: %d cents", key, cents)
+    return f"{cents} cents are on their way."
+
+
+desk = claude_agent(
+    "desk",
+    system="You answer the customers of a bicycle shop. Look orders up before you speak of them.",
+    tools=[find_order, refund],
+    timeout=300,
+)

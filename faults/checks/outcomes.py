@@ -1,0 +1,110 @@
+"""Whether everything that was submitted is there, and ended as it must."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from faults.agents import MEMBERS, answer, answer_of_team
+from faults.checks.blame import Blame
+from faults.history import Sent
+
+BEHAVED = ("scribe", "team", "blocks", "floods")  # whatever happens around them, they are answered
+DOOMED = ("exits", "leaks")  # they kill their process each time
+MAX_LOSSES = 3
+
+
+def acknowledged(sent: Iterable[Sent], messages: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    for one in sent:
+        if one.acknowledged is None:
+            wrong.append(f"{one.key} was never acknowledged")
+        elif (row := messages.get(one.message_id or "")) is None:
+            wrong.append(f"{one.key} was acknowledged as {one.message_id}, and is gone")
+        elif row["key"] != one.key:
+            wrong.append(f"{one.key} was given the id of {row['key']}")
+    return wrong
+
+
+def once(messages: Iterable[Any]) -> list[str]:
+    counts = Counter(row["key"] for row in messages)
+    return [f"{key} is there {count} times" for key, count in counts.items() if count > 1]
+
+
+def open_ends(messages: Iterable[Any]) -> list[str]:
+    return [f"{row['key']} is {row['state']}" for row in messages if row["state"] in ("queued", "processing")]
+
+
+def outcomes(sent: Iterable[Sent], messages: Mapping[str, Any], blame: Blame) -> list[str]:
+    wrong = []
+    for one in sent:
+        row = messages.get(one.message_id or "")
+        if row is not None and (fate := _fate(one, row, blame)):
+            wrong.append(f"{one.key} ({one.message_id}) {fate}")
+    return wrong
+
+
+def _fate(one: Sent, row: Any, blame: Blame) -> str | None:
+    """What is wrong with a message's end."""
+    state = row["state"]
+    if one.cancelled in (200, 202):
+        return None if state == "cancelled" else f"was cancelled, and is {state}"
+    if state == "cancelled":
+        return None if one.cancelled == 0 else "is cancelled, and nobody asked for it"
+    return _kept(one, row, blame) if one.agent in BEHAVED else _deserved(one, row)
+
+
+def _kept(one: Sent, row: Any, blame: Blame) -> str | None:
+    """The same of a message whose agent behaved."""
+    state = row["state"]
+    if row["failures"]:
+        return f"is charged {row['failures']} failures"
+    if state == "failed" and row["losses"] == MAX_LOSSES:
+        # One that takes long may meet so many deaths of workers: that is its end. But they must have happened.
+        met = blame.deaths(row["submitted"], row["ended"])
+        return None if met >= MAX_LOSSES else f"is charged {MAX_LOSSES} losses, and met {met} deaths of workers"
+    if state != "completed":
+        return f"is {state}: {row['error']}"
+    answers = answer_of_team if one.agent == "team" else answer
+    expected = answers(one.key, one.chunks if one.agent in ("scribe", "team") else 0)
+    return None if row["result"] == expected else f"is answered {row['result']!r}"
+
+
+def _deserved(one: Sent, row: Any) -> str | None:
+    """The same of a message that is poison."""
+    if row["state"] != "failed":
+        return f"is {row['state']}, and should have failed"
+    if one.agent in DOOMED and (row["losses"] != MAX_LOSSES or row["failures"]):
+        return f"has {row['losses']} losses and {row['failures']} failures"
+    return None
+
+
+def families(messages: Mapping[str, Any]) -> list[str]:
+    """A completed team has all its members, each completed before it; who is cancelled has cancelled its members."""
+    wrong = []
+    members = defaultdict(list)
+    for row in messages.values():
+        if row["parent"]:
+            members[row["parent"]].append(row)
+            if messages[row["parent"]]["agent"] != "team":
+                wrong.append(f"{row['key']} is the child of {row['parent']}, which sends nothing")
+    for row in messages.values():
+        if row["agent"] == "team" and row["state"] == "completed":
+            ours = members[row["message_id"]]
+            if sorted(one["key"] for one in ours) != [f"{row['key']}/{n}" for n in range(MEMBERS)]:
+                wrong.append(f"{row['key']} has the members {sorted(one['key'] for one in ours)}")
+            wrong += [f"{one['key']} is {one['state']}" for one in ours if one["state"] != "completed"]
+            wrong += [f"{row['key']} ended before {one['key']}" for one in ours if one["ended"] > row["ended"]]
+    return wrong
+
+
+def texts(ends: Sequence[Any], chunks: Sequence[Any], sent: Iterable[Sent], messages: Mapping[str, Any]) -> list[str]:
+    """`ends`: messages with more than one terminal event; `chunks`: of each message, those of its last attempt."""
+    wrong = [f"{row['message_id']} has {row['ends']} terminal events" for row in ends]
+    scribes = {one.message_id: one for one in sent if one.agent == "scribe"}
+    for row in chunks:
+        one, message = scribes.get(row["message_id"]), messages.get(row["message_id"])
+        if one is not None and message is not None and message["state"] == "completed":
+            expected = [f"{one.key}:{message['attempt']}:{index} " for index in range(one.chunks)]
+            if (row["chunks"] or []) != expected:
+                wrong.append(f"{one.key} says {row['chunks']}, not {expected}")
+    return wrong

@@ -1,0 +1,66 @@
+"""A planner, its executors and an aggregator as one agent, and a clarifier that answers while they work.
+
+A message of a thread that has an answer already is an instruction to refine it: only what it touches is done anew.
+"""
+
+from collections import Counter
+
+from service.agents.contract import Agent, Context
+from service.agents.resolver.ask import Clarify, Model
+from service.agents.resolver.claude import Claude
+from service.agents.resolver.memory import recall
+from service.agents.resolver.picture import Picture, of_memory, of_work
+from service.agents.resolver.scripted import Scripted
+from service.agents.resolver.work import Work, said_before, said_by
+from service.config import Settings
+
+NAME = "resolver"
+CLARIFIER = "clarifier"
+TIMEOUT = 1800.0  # seconds for an attempt of the team: twelve tasks, some after others
+CLARIFIER_TIMEOUT = 120.0
+
+
+def make(settings: Settings) -> tuple[Agent, Agent]:
+    """The agents `resolver` and `clarifier`: with Claude, or without a key with the scripted model."""
+    key = settings.anthropic_api_key
+    return team(Claude(key, settings.anthropic_base_url, settings.model_name) if key else Scripted())
+
+
+def team(model: Model, name: str = NAME, clarifier: str = CLARIFIER) -> tuple[Agent, Agent]:
+    """Such a team under other names, with a model of its own."""
+
+    async def resolve(context: Context, text: str) -> str:
+        return await Work(context, model).run(text)
+
+    async def clarify(context: Context, text: str) -> str:
+        picture = await _picture(context)
+        earlier = () if picture else await said_before(context)
+        usage: Counter[str] = Counter()
+        ask = Clarify(question=text, picture=picture, earlier=earlier, metadata=context.metadata)
+        answer = await said_by(model, ask, usage, context.emit)
+        context.usage(model=model.name, **usage)
+        return answer
+
+    return (
+        Agent(
+            name,
+            resolve,
+            timeout=TIMEOUT,
+            meanwhile=clarifier,
+            description="Plans a query, works on its parts side by side and writes one answer; refines it when asked.",
+        ),
+        Agent(
+            clarifier,
+            clarify,
+            timeout=CLARIFIER_TIMEOUT,
+            description="Says where a query stands while another agent is at work on it.",
+        ),
+    )
+
+
+async def _picture(context: Context) -> Picture | None:
+    memory = recall(context.state)
+    under = await context.under_way()
+    if under is not None:
+        return of_work(under, memory)
+    return of_memory(memory) if memory else None

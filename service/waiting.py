@@ -1,0 +1,16 @@
+"""Waiting for an event, but not for ever."""
+
+import asyncio
+
+
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event comes within so many seconds.
+
+    Unlike asyncio.wait_for before Python 3.12, it loses no cancellation that comes at the same moment.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -43,7 +43,8 @@ class Reading(msgspec.Struct):
 class Fault(msgspec.Struct):
     """Something that was broken, when (seconds since the epoch; `ended` is 0 until it has), and what it can do:
     `lethal` where workers may be taken for dead by it, `zombies` where they may live on nevertheless, `cuts_off` where
-    some cannot reach PostgreSQL, though not for long enough to be taken for dead.
+    some cannot reach PostgreSQL, though not for long enough to be taken for dead. `where` is the node that is cut off,
+    "" where all may be.
 
     `keys` are of the messages that do the damage: it lasts as long as they do. `detail` says why it did not do what its
     name says, and is empty where it did; `noticed` is the seconds until a death was noticed."""
@@ -54,6 +55,7 @@ class Fault(msgspec.Struct):
     lethal: bool = False
     zombies: bool = False
     cuts_off: bool = False
+    where: str = ""
     keys: list[str] = msgspec.field(default_factory=list)
     detail: str = ""
     noticed: float | None = None

@@ -105,6 +105,7 @@ class _Answered(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        self.gone |= not self._parser.should_keep_alive()
         if not self._over.done():
             self._over.set_result(Answer(self._parser.get_status_code(), b"".join(self._body)))
 
@@ -118,9 +119,7 @@ class _Call(_Answered):
     async def ask(self, request: bytes) -> Answer:
         self._begin()
         self.transport.write(request)
-        answer = await self._over
-        self.gone |= not self._parser.should_keep_alive()
-        return answer
+        return await self._over
 
 
 class _Stream(_Answered):

@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     anthropic_api_key: str | None = None
     anthropic_base_url: str | None = None
-    model_name: str = "claude-sonnet-4-5"
+    model_name: str = "claude-sonnet-5"
 
     max_queue_size: AtLeastOne = 100_000  # messages queued in one queue; soft
     max_message_chars: AtLeastOne = 100_000

@@ -48,7 +48,7 @@ create or replace function treadle._event_data(type text, data jsonb, m treadle.
 language sql immutable parallel safe as $$
     select case type
         when 'queued' then jsonb_build_object('message', m.body, 'agent', m.agent, 'priority', m.priority, 'thread_id', thread_id)
-            || coalesce(data, '{}')
+            || case when m.aside then '{"aside": true}' else '{}'::jsonb end || coalesce(data, '{}')
         when 'done' then jsonb_build_object('state', 'completed', 'result', m.result, 'completed_at', m.completed_at)
         else data end::text
 $$;

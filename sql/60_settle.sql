@@ -244,7 +244,7 @@ declare
     v_items integer[]; v_seqs integer[]; v_lasts integer[];
     v_log_ids uuid[]; v_log_seqs integer[]; v_log_threads bigint[]; v_log_types text[]; v_log_datas jsonb[];
     v_done uuid[]; v_states text[];
-    v_gaps uuid[];
+    v_gaps bigint[];
     v_patience constant text := current_setting('lock_timeout');  -- the caller's own
 begin
     select array_agg(distinct l.thread) into v_threads from unnest(ids, leases) g (id, lease)
@@ -276,7 +276,7 @@ begin
     select array_agg(c.o) filter (where c.first <= c.last_seq + 1),
             array_agg(greatest(c.last_seq, c.first + c.many - 1)) filter (where c.first <= c.last_seq + 1),
             array_agg(c.last_seq) filter (where c.first <= c.last_seq + 1),
-            array_agg(c.message_id) filter (where c.first > c.last_seq + 1)
+            array_agg(c.o) filter (where c.first > c.last_seq + 1)
         into v_items, v_seqs, v_lasts, v_gaps from counted c;
     if v_items is not null then
         if cardinality(event_items) > 0 then
@@ -305,9 +305,9 @@ begin
         return query select u.id, u.state from unnest(v_items, v_done, v_states) u (o, id, state) order by u.o;
     else
         return query
-            select g.id, coalesce(d.state, case when g.id = any(v_gaps) then 'gap' when l.message_id is not null then 'busy' else 'lost' end)
+            select g.id, coalesce(d.state, case when g.o = any(v_gaps) then 'gap' when l.message_id is not null then 'busy' else 'lost' end)
             from unnest(ids, leases) with ordinality g (id, lease, o)
-            left join unnest(v_done, v_states) d (id, state) on d.id = g.id
+            left join unnest(v_items, v_done, v_states) d (o, id, state) on d.o = g.o
             left join treadle.leases l on l.message_id = g.id and l.lease = g.lease
             order by g.o;
     end if;

@@ -165,13 +165,27 @@ class Loom:
         return {row["message_id"]: row["verdict"] for row in rows}
 
     async def reap(
-        self, janitor: str = "janitor", *, interval: float = 2, worker_timeout: float = 10, max_losses: int = 3
+        self,
+        janitor: str = "janitor",
+        *,
+        interval: float = 2,
+        worker_timeout: float = 10,
+        max_losses: int = 3,
+        awake: bool = True,
     ) -> dict[UUID, str | None]:
         """Returns the messages taken back, with their workers.
 
-        A janitor that has not beaten by itself has been awake for nine seconds: enough to believe in a free lock, not in
-        a silence.
+        `awake`: a janitor that has not beaten by itself has done so for nine seconds, enough to believe in a free lock,
+        not in a silence.
         """
+        if awake:
+            await self._wake(janitor)
+        rows = await self.sql.fetch(
+            "select * from treadle.reap($1, $2, $3, $4)", janitor, interval, worker_timeout, max_losses
+        )
+        return {row["message_id"]: row["worker"] for row in rows}
+
+    async def _wake(self, janitor: str) -> None:
         await self.sql.execute(
             "insert into treadle.workers as w (worker_id, host, pid, queues, concurrency, started_at, heartbeat_at,"
             " beating_since) values ($1, 'host', 0, '{}', 0, treadle.clock(), treadle.clock(),"
@@ -179,10 +193,6 @@ class Loom:
             " set heartbeat_at = excluded.heartbeat_at, beating_since = excluded.beating_since where w.pid = 0",
             janitor,
         )
-        rows = await self.sql.fetch(
-            "select * from treadle.reap($1, $2, $3, $4)", janitor, interval, worker_timeout, max_losses
-        )
-        return {row["message_id"]: row["worker"] for row in rows}
 
     async def run(self, quantity: int = 100, **finish: Any) -> list[Claim]:
         """Claim what there is and finish it."""

@@ -307,17 +307,29 @@ class Model:
                 verdicts[holder.sent.id] = "cancelled"
         return verdicts
 
+    def sign_off(self, worker: str, at: int) -> None:
+        left = [m for m in self.messages.values() if m.lease and m.lease.worker == worker]
+        self.take_back(left, "released", at)
+        self.workers.pop(worker, None)
+
     def reap(self, janitor: str, silent: set[str], at: int) -> dict[UUID, str | None]:
         """`silent`: workers whose listener's lock is free. Returns the messages taken back, with their workers."""
         me = self.workers.get(janitor)
-        steady = me is not None and me.beating_since + TIMEOUT <= at < me.heartbeat_at + 2 * INTERVAL
+        awake = me is not None and at < me.heartbeat_at + 2 * INTERVAL  # up to now
+        since = me.beating_since if me is not None and awake else None
+        steady = since is not None and since + TIMEOUT <= at
         taken: dict[UUID, str | None] = {}
         for name, row in sorted(self.workers.items()):
             if name == janitor:
                 continue
-            if name in silent and row.suspected_at is None:
+            if since is not None and name in silent and (row.suspected_at is None or row.suspected_at < since):
                 row.suspected_at = at
-            doubted = name in silent and row.suspected_at is not None and row.suspected_at + 2 * INTERVAL <= at
+            doubted = (
+                since is not None
+                and name in silent
+                and row.suspected_at is not None
+                and since <= row.suspected_at <= at - 2 * INTERVAL
+            )
             if doubted or (steady and row.heartbeat_at + TIMEOUT <= at):
                 held = [m for m in self.messages.values() if m.lease and m.lease.worker == name]
                 lost = self.take_back(held, "lost", at)

@@ -124,7 +124,7 @@ def checked(frame: dict[str, Any]) -> dict[str, Any]:
         assert frame.keys() == {"type", "id", "message_id", "seq", "event", "data", "created_at"}, frame
         assert frame["type"] == ("agent_output" if frame["event"] in OUTPUT else "status"), frame
     elif frame["type"] == "status":
-        assert frame["status"] in {"open", "accepted", "cancelling", "deleted", "gap"}, frame
+        assert frame["status"] in {"open", "accepted", "cancelling", "answered", "deleted", "gap"}, frame
         assert "event" not in frame
     elif frame["type"] == "error":
         assert frame.keys() <= {"type", "detail", "key", "message_id", "retry_after"}, frame

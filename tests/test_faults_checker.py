@@ -220,3 +220,11 @@ async def test_a_fault_in_vain_is_no_matter_where_another_of_its_kind_worked(kep
 async def test_a_death_may_be_noticed_late_in_the_aftermath_of_another_fault(kept: Kept) -> None:
     kept.history.faults += [Fault("kill_worker", 4, 13, noticed=8.0), Fault("crash_postgres", 0, 3)]
     assert await kept.wrong() == {}
+
+
+async def test_two_nodes_that_are_cut_off_for_a_moment_excuse_nothing(kept: Kept) -> None:
+    kept.history.faults += [
+        Fault("cut_database", 0, FOR_EVER, cuts_off=True, where="node-1"),
+        Fault("half_open_database", 0, FOR_EVER, cuts_off=True, where="node-2"),
+    ]
+    assert await lose(kept, 1)

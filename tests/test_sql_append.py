@@ -176,3 +176,11 @@ async def test_an_event_without_data_and_one_of_any_type(loom: Loom) -> None:
         ['{"a": [1, null, "ü\\u2028"]}', "null"],
     )
     assert (await loom.log(claim.message_id))[2:] == [("thought", {"a": [1, None, "ü\u2028"]}), ("tool", None)]
+
+
+async def test_a_zombie_in_the_same_batch_as_its_successor_is_told_that_it_lost(loom: Loom) -> None:
+    await loom.submit()
+    zombie = await loom.claim_one()
+    await loom.finish(zombie, outcome="released")
+    holder = await loom.claim_one()
+    assert await loom.finish(zombie, holder, first_seq=holder.last_seq + 1) == ["lost", "completed"]

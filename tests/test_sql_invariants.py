@@ -41,7 +41,6 @@ DAMAGES = [
     ("Every attempt has its", "update treadle.events set type = 'retry' where type = 'chunk'"),
     ("What may run or runs", "delete from pgmq.q_default_normal where vt <= now()"),
     ("What may run or runs", "delete from pgmq.q_default_normal where vt > now()"),
-    ("What may run or runs", "delete from pgmq.q_default_dlq"),
     ("What may run or runs", "update pgmq.q_default_normal set message = message - 'agent'"),
     ("No lane row is astray", "select pgmq.send('default_low', message) from pgmq.q_default_normal"),
     ("No lane row is astray", "select pgmq.send('default_high', '{}')"),

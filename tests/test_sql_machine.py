@@ -421,7 +421,7 @@ class Machine(RuleBasedStateMachine):
     def sign_on_or_off(self, worker: str, off: bool) -> None:
         if off:
             self.run(self.on.workers[worker].sql.execute("select treadle.sign_off($1)", worker))
-            self.model.workers.pop(worker, None)
+            self.model.sign_off(worker, self.now)
         else:
             self.hang_up_or_listen(worker)
 
@@ -452,7 +452,11 @@ class Machine(RuleBasedStateMachine):
     def reap(self) -> None:
         self.ask(
             self.on.janitor.reap(
-                "janitor", interval=INTERVAL * HOUR, worker_timeout=TIMEOUT * HOUR, max_losses=MAX_LOSSES
+                "janitor",
+                interval=INTERVAL * HOUR,
+                worker_timeout=TIMEOUT * HOUR,
+                max_losses=MAX_LOSSES,
+                awake=False,
             ),
             lambda: self.model.reap("janitor", self.silent, self.now),
         )

@@ -283,3 +283,21 @@ async def test_a_worker_that_beats_just_now_is_left_alone(loom: Loom) -> None:
         assert await late.beat("w", claim, server_started=await started(loom)) == {}
         assert await loom.reap() == {}
     assert await loom.finish(claim) == ["completed"]
+
+
+async def test_who_signs_off_gives_back_what_it_still_has(loom: Loom) -> None:
+    """Without a loss; what somebody holds just then is left to the janitors, which know the worker no more."""
+    free, held = await loom.submit(thread_id="a"), await loom.submit(thread_id="b")
+    claims = await loom.claim(2)
+    await loom.beat("w", *claims)
+    other = await loom.connect()
+    async with other.sql.transaction():
+        await other.sql.execute("select from treadle.threads where thread_id = 'b' for update")
+        await loom.sql.execute("select treadle.sign_off('w')")
+    assert await worker(loom) is None
+    message = await loom.message(free)
+    assert (message["state"], message["losses"], message["lane"]) == ("queued", 0, "high")
+    assert await loom.state(held) == ("processing", None)
+    await steady(loom, 12)
+    assert await loom.reap() == {held: None}
+    await assert_consistent(loom.sql)

@@ -215,3 +215,28 @@ async def test_a_long_log_is_replayed_in_pages(start_api: StartApi, start_worker
     assert len(whole) > 1000
     async with chatting(address(running, "t")) as chat:
         assert events(await chat.until(event="done")) == whole
+
+
+async def test_a_question_is_answered_over_the_socket(start_api: StartApi, start_worker: StartWorker) -> None:
+    @agent("asks")
+    async def asks(context: Context, text: str) -> Any:
+        return await context.input("sure?", name="sure")
+
+    await start_worker(asks)
+    api = await start_api()
+    async with chatting(address(api, "t")) as chat:
+        await chat.send("user_input", text="x", agent="asks")
+        parked = await chat.find(event="parked")
+        message_id = parked["message_id"]
+        assert parked["data"] == {"attempt": 1, "hold": "input", "name": "sure", "question": "sure?"}
+        await chat.send("input", message_id=message_id, input={"yes": 1}, name="other")
+        refused = await chat.find(type="error")
+        assert (refused["message_id"], "asks 'sure' now" in refused["detail"]) == (message_id, True)
+        await chat.send("input", message_id=message_id, input="\x00")
+        assert "NUL" in (await chat.find(type="error"))["detail"]
+        await chat.send("input", message_id=message_id, input={"yes": 1}, name="sure")
+        frames = [await chat.frame()]
+        while frames[-1].get("event") != "done":
+            frames.append(await chat.frame())
+        assert any(frame.get("status") == "answered" and frame["message_id"] == message_id for frame in frames)
+        assert frames[-1]["data"]["result"] == {"yes": 1}

@@ -1,7 +1,7 @@
 """Which faults something met: what they explain, and what nothing explains.
 
 A worker may be taken for dead where a fault kills, stops or silences one; or where two faults meet each of which cuts
-some off for a moment. Whoever was taken for dead and lives goes on until its next heartbeat: a zombie.
+the same ones off for a moment. Whoever was taken for dead and lives goes on until its next heartbeat: a zombie.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from faults.history import Fault
 
-MEET_SECONDS = 1.0  # between the end of one and the beginning of the other
+MEET_SECONDS = 0.5  # between the end of one and the beginning of the other, too few to send a heartbeat
 ZOMBIE_SECONDS = 10.0  # until one has heard of it, on busy cores
 AFTERMATH_SECONDS = 3.0  # of a fault, in which nothing is measured against a limit
 # A death is noticed within 5 seconds, says promise 5; a run shares its cores with all that it starts, hence two more.
@@ -28,6 +28,10 @@ class Window(NamedTuple):
     def meets(self, other: "Window", within: float) -> bool:
         return self.began < other.ended + within and other.began < self.ended + within
 
+    def same_place(self, other: "Window") -> bool:
+        here, there = self.fault.where, other.fault.where
+        return not here or not there or here == there
+
 
 class Blame:
     """`messages` are rows by message_id."""
@@ -42,7 +46,7 @@ class Blame:
         together = [
             (max(one.began, other.began), max(one.ended, other.ended))
             for one, other in combinations(cut_off, 2)
-            if one.meets(other, MEET_SECONDS)
+            if one.meets(other, MEET_SECONDS) and one.same_place(other)
         ]
         self._deaths = [window[:2] for window in self.windows if window.fault.lethal] + together
         self._zombies = [window[:2] for window in self.windows if window.fault.zombies] + together

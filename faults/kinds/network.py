@@ -15,9 +15,9 @@ OF_SOME_SIZE = 3_000_000  # bytes of events
 
 
 @fault(weight=6, cuts_off=True)
-async def cut_database(world: World, _: Fault) -> None:
+async def cut_database(world: World, noted: Fault) -> None:
     """Every connection between one node and PostgreSQL is reset, several times."""
-    node = world.node()
+    node = _one(world, noted)
     for _n in range(world.dice.randint(1, 10)):
         for proxy in node.databases:
             proxy.cut()
@@ -39,9 +39,9 @@ async def lose_answers(world: World, _: Fault) -> None:
 
 
 @fault(cuts_off=True)
-async def half_open_database(world: World, _: Fault) -> None:
+async def half_open_database(world: World, noted: Fault) -> None:
     """A node's connections to PostgreSQL go dead without a word, for less than WORKER_TIMEOUT."""
-    with _frozen(world.node()):
+    with _frozen(_one(world, noted)):
         await asyncio.sleep(SILENCE)
 
 
@@ -53,9 +53,9 @@ async def partition_database(world: World, _: Fault) -> None:
 
 
 @fault(cuts_off=True)
-async def refuse_database(world: World, _: Fault) -> None:
+async def refuse_database(world: World, noted: Fault) -> None:
     """A node's connections to PostgreSQL are reset and refused, for less than 1.25 heartbeat intervals."""
-    await _refused(world.node(), REFUSAL)
+    await _refused(_one(world, noted), REFUSAL)
 
 
 @fault(weight=2, lethal=True, zombies=True)
@@ -65,11 +65,11 @@ async def refuse_database_for_long(world: World, _: Fault) -> None:
 
 
 @fault(cuts_off=True)
-async def slow_database(world: World, _: Fault) -> None:
+async def slow_database(world: World, noted: Fault) -> None:
     """The way to PostgreSQL is slow, 50 ms and 500 kB a second, also for messages of some size and for long."""
     for _n in range(3):
         world.clients.send("floods", bytes=OF_SOME_SIZE)
-    node = world.node()
+    node = _one(world, noted)
     try:
         for proxy in node.databases:
             proxy.delay, proxy.rate = 0.05, 500_000
@@ -114,6 +114,13 @@ async def half_open_clients(world: World, _: Fault) -> None:
         await asyncio.sleep(3)
     finally:
         door.thaw()
+
+
+def _one(world: World, noted: Fault) -> Node:
+    """A node, noted as the one that is cut off."""
+    node = world.node()
+    noted.where = node.name
+    return node
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from msgspec import Meta, Raw, Struct
 from service.decoding import decode
 from service.errors import Unprocessable
 from service.events.model import Entry
-from service.messages.model import NewMessage, Priority
+from service.messages.model import NewInput, NewMessage, Priority
 
 OUTPUT = frozenset({"chunk", "done"})  # the events that carry what the agent says
 
@@ -60,11 +60,17 @@ class Cancel(Struct, tag="cancel", frozen=True, forbid_unknown_fields=True):
     message_id: Annotated[UUID, Meta(description="a message's id (a UUID)")]
 
 
+class Input(NewInput, tag="input", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The answer to the question that a message waits with."""
+
+    message_id: Annotated[UUID, Meta(description="a message's id (a UUID)")]
+
+
 class Ping(Struct, tag="ping", frozen=True, forbid_unknown_fields=True):
     """Answered with pong: for clients that cannot send a WebSocket's own pings, such as pages."""
 
 
-Question: TypeAlias = UserInput | Cancel | Ping
+Question: TypeAlias = UserInput | Cancel | Input | Ping
 
 
 def read(frame: str | bytes) -> Question:
@@ -106,10 +112,11 @@ class Happened(Event, tag="status", frozen=True):
 class Status(Struct, tag="status", frozen=True, omit_defaults=True):
     """open: events follow from after `after`, `last` is the last so far, `log` names the log (left out as long as there
     is no thread). accepted: the input under `key` is the message `message_id`; `agent` answers it, for another is at
-    work. cancelling: the message is about to be cancelled. deleted: the thread is; the next input begins another log.
+    work. cancelling: the message is about to be cancelled. answered: its question is. deleted: the thread is; the next
+    input begins another log.
     gap: the events before `next` were deleted."""
 
-    status: Literal["open", "accepted", "cancelling", "deleted", "gap"]
+    status: Literal["open", "accepted", "cancelling", "answered", "deleted", "gap"]
     thread_id: str | None = None
     log: int | None = None
     after: int | None = None

@@ -14,12 +14,12 @@ from typing import NoReturn, Protocol, TypeAlias
 import msgspec
 
 from service.batching import Batcher
-from service.chat.model import Answer, Cancel, Error, Ping, Pong, Status, UserInput, key_of, of_log, read, write
+from service.chat.model import Answer, Cancel, Error, Input, Ping, Pong, Status, UserInput, key_of, of_log, read, write
 from service.config import Settings
 from service.errors import Refused, SchemaError, Unavailable
 from service.events.feed import Feed
 from service.events.store import is_full
-from service.messages.checks import check
+from service.messages.checks import check, check_input
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
 from service.threads.store import ThreadStore
@@ -124,6 +124,8 @@ class Session:
                 await self._answer(Pong())
             elif isinstance(question, Cancel):
                 await self._cancel(question)
+            elif isinstance(question, Input):
+                await self._input(question)
             else:
                 await self._submit(question)
 
@@ -174,6 +176,15 @@ class Session:
             await self._answer(Error(str(error), message_id=asked.message_id, retry_after=error.retry_after))
         else:
             await self._answer(Status("cancelling", message_id=asked.message_id))
+
+    async def _input(self, given: Input) -> None:
+        try:
+            check_input(given, self._chats.settings)
+            await self._chats.messages.input(given.message_id, given)
+        except Refused as error:
+            await self._answer(Error(str(error), message_id=given.message_id, retry_after=error.retry_after))
+        else:
+            await self._answer(Status("answered", message_id=given.message_id))
 
     async def _answer(self, answer: Answer) -> None:
         """Raises Slow. That the client is gone is for receive to say, after all that it had sent before it went."""

@@ -148,7 +148,7 @@ class LeaseStore:
             *_flatten([append.events for append in appends]),
             patient,
             *([] if hint is None else [hint]),
-            timeout=_time_for(appends),
+            timeout=time_for(appends),
         )
         return [Appended(*row) for row in rows]
 
@@ -167,7 +167,7 @@ class LeaseStore:
             *_flatten([finish.events for finish in finishes]),
             patient,
             max_losses,
-            timeout=_time_for(finishes),
+            timeout=time_for(finishes),
         )
         return [Finished(*row) for row in rows]
 
@@ -180,7 +180,7 @@ class LeaseStore:
             [event.type for event in append.events],
             [event.data for event in append.events],
             append.sends,
-            timeout=_time_for([append]),
+            timeout=time_for([append]),
         )
         assert row is not None
         return Appended(*row)
@@ -204,7 +204,7 @@ class LeaseStore:
             finish.sends,
             finish.state,
             finish.children,
-            timeout=_time_for([finish]),
+            timeout=time_for([finish]),
         )
         return Finished(finish.message_id, status)
 
@@ -342,7 +342,7 @@ def weight(item: Append | Finish) -> int:
     return size + len(item.result or "") if isinstance(item, Finish) else size
 
 
-def _time_for(items: Sequence[Append | Finish]) -> float:
+def time_for(items: Sequence[Append | Finish]) -> float:
     """Seconds that a call may take, so that a slow line is not asked for the same again and again."""
     return COMMAND_TIMEOUT + sum(map(weight, items)) / SLOWEST
 

@@ -147,6 +147,8 @@ async def _break_things(world: World, plan: Plan, load: "asyncio.Task[None]", te
         again = deck[-1:] or failed(world.history.faults)
         name = again[0] if again else world.dice.choices(plan.faults, weights)[0]
         deck = deck[:-1]
+        if beside and any(fault.name == name and not fault.ended for fault in world.history.faults):
+            await asyncio.wait(beside)  # no kind beside itself: the one would mend what the other still breaks
         tell(name)
         if name != FIRST and world.dice.random() < 0.2:  # the next one begins while this one lasts
             beside.add(asyncio.create_task(inflict(world, name)))

@@ -4,7 +4,9 @@ call is made again, and the outcome is the same."""
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
+from invariants import assert_consistent
 from loom import Loom
 from test_network import by
 
@@ -142,6 +144,60 @@ async def test_a_finish(line: Line, outcome: str, state: str, hold: str | None) 
     assert (row["failures"], row["losses"]) == (outcome in ("error", "rejected"), outcome == "lost")
     free = [claim.message_id for claim in await line.loom.claim(10)]
     assert len(free) == (0 if hold else 1)
+
+
+def letter(claim: Claim, child: UUID) -> str:
+    return f'[{{"message_id": "{child}", "message": "x", "parent": "{claim.message_id}", "thread_id": "other"}}]'
+
+
+async def test_a_step_that_sends(line: Line) -> None:
+    claim = await line.claimed()
+    ids = [UUID(str(await line.loom.sql.fetchval("select treadle.uuid7()"))) for _ in range(2)]
+
+    async def step(first_seq: int, child: UUID) -> str:
+        event = EventToAppend("step", '{"name": "s", "result": 1}', letter(claim, child))
+        answer = await line.leases.append_and_send(Append(claim.message_id, claim.lease, first_seq, [event]))
+        return answer.status
+
+    assert await step(claim.last_seq + 1, ids[0]) == "ok"
+    line.lose()
+    assert await step(claim.last_seq + 2, ids[1]) == "ok"
+    assert line.lost
+    assert await line.loom.types(claim.message_id) == ["queued", "started", "step", "step"]
+    assert [(await line.loom.message(child))["ord"] for child in ids] == [1, 2]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "children", "input"])
+async def test_an_end_that_sends(line: Line, outcome: str) -> None:
+    for lost in (False, True):
+        await line.loom.submit(thread_id="t")
+        (claim,) = await line.loom.claim(1)
+        child = UUID(str(await line.loom.sql.fetchval("select treadle.uuid7()")))
+        end = msgspec.structs.replace(
+            ending(claim, outcome),
+            result='{"answer": 1}',
+            delay=None,
+            sends=letter(claim, child),
+            state=f'{{"lost": {str(lost).lower()}}}' if outcome == "completed" else None,
+            children=[child] if outcome == "children" else None,
+        )
+        if lost:
+            line.lose()
+        answer = await line.leases.conclude(end, 3)
+        assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
+        assert (await line.loom.message(child))["parent"] == claim.message_id
+        row = await line.loom.message(claim.message_id)
+        assert (row["state"], row["attempt"]) == (end_state(outcome), 1)
+        if outcome == "completed":
+            assert (await line.loom.thread("t"))["state"] == {"lost": lost}
+        else:
+            assert await line.loom.cancel(claim.message_id) == "cancelled"
+        await line.loom.run()
+    await assert_consistent(line.loom.sql)
+
+
+def end_state(outcome: str) -> str:
+    return outcome if outcome == "completed" else "queued"
 
 
 async def test_a_claim(line: Line) -> None:

@@ -40,6 +40,9 @@ async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
         message = await settled(sql, neighbour)
         assert (message["state"], message["failures"], message["losses"]) == ("completed", 0, 1)
         assert message["attempt"] == 2
+    await sql.fetchval("select treadle.redrive($1)", poison)  # it is known for what it is
+    message = await settled(sql, poison)
+    assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
     assert second.poll() is None
 
 

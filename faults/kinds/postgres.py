@@ -83,7 +83,7 @@ async def fail_over(world: World, _: Fault) -> None:
     await world.cluster.primary.stop(signal.SIGQUIT)
     gone = time.time()
     await world.cluster.fail_over(standby)
-    await watch.writes_again(world, "primary destroyed, its standby promoted", gone, destroyed)
+    await watch.writes_again(world, "primary destroyed", gone, destroyed)
     await world.cluster.follow()
 
 
@@ -128,4 +128,4 @@ async def _outage(world: World, number: signal.Signals, seconds: float) -> None:
     await asyncio.sleep(seconds)
     started = time.time()
     await primary.start()
-    await watch.writes_again(world, "PostgreSQL started (and recovered)", gone, started)
+    await watch.writes_again(world, "PostgreSQL started", gone, started)

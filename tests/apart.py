@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import os
 import re
+import resource
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -217,3 +219,15 @@ def crunches(context: Any, text: str) -> Any:
     while text == "endless":
         pass
     return told(context)
+
+
+@agent("hoards", run_in="process", timeout=30, max_attempts=1)
+def hoards(context: Any, text: str) -> None:
+    """Takes memory until it gets no more: of 64 MB beyond what its process has."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 64_000_000, size + 64_000_000))
+    hoard = []
+    while True:
+        hoard.append(bytearray(1_000_000))
+        if text == "die" and len(hoard) == 20:
+            signal.raise_signal(signal.SIGABRT)  # as a library does that is refused memory

@@ -302,3 +302,16 @@ async def test_what_computes_without_end_is_ended_with_its_process(sql: Connecti
     assert await sql.fetchval("select treadle.cancel($1)", message_id) == "requested"
     assert (await settled(sql, message_id))["state"] == "cancelled"
     await until(lambda: value(Path(f"/proc/{process}").exists()), lambda there: not there)
+
+
+async def test_memory_that_is_refused_is_the_agents_own_trouble(sql: Connection, start: Start) -> None:
+    """Under a real limit: as an exception, and as the death of its process."""
+    await start(max_losses=2, retry_base_seconds=0.01)
+    neighbour = await submit(sql, "stays", agent="child", delay_seconds=1)
+    refused = await settled(sql, await submit(sql, "raise", agent="hoards"))
+    assert (refused["state"], refused["failures"], refused["losses"]) == ("failed", 1, 0)
+    assert "MemoryError" in refused["error"]
+    died = await settled(sql, await submit(sql, "die", agent="hoards"))
+    assert (died["state"], died["failures"], died["losses"]) == ("failed", 0, 2)
+    assert died["error"] == "The agent's process was killed by signal 6 (SIGABRT)."
+    assert (await settled(sql, neighbour))["losses"] == 0

@@ -21,6 +21,7 @@ from service import address
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
+DATABASE_AWAY = b"Error: PostgreSQL cannot be reached"
 
 # Short enough that what waits for them happens within a run of a minute.
 SETTINGS = {
@@ -55,6 +56,7 @@ class Node:
         self.databases: list[Proxy] = []
         self.door = Proxy(self.port)
         self._process: Process | None = None
+        self._log_start = 0  # where what the present supervisor says begins
 
     @property
     def alive(self) -> bool:
@@ -72,7 +74,22 @@ class Node:
             await proxy.start()
 
     async def start(self) -> None:
-        """Start the supervisor, and wait until its API answers; raises NodeFailed."""
+        """Start the supervisor, and wait until its API answers; raises NodeFailed.
+
+        Where it ends because PostgreSQL was away it is started again, as whatever runs it does.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        process = await self._spawn()
+        while not await asyncio.to_thread(self._serves):
+            if time.monotonic() > deadline:
+                raise NodeFailed(f"{self.name} did not serve within {START_SECONDS:g} seconds: see {self.log.name}")
+            if process.returncode is not None:
+                if DATABASE_AWAY not in self.log.read_bytes()[self._log_start :]:
+                    raise NodeFailed(f"{self.name} ended with {process.returncode}: see {self.log.name}")
+                process = await self._spawn()
+            await asyncio.sleep(0.1)
+
+    async def _spawn(self) -> Process:
         hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.databases)
         environment = {
             **os.environ,
@@ -86,6 +103,7 @@ class Node:
             "PYTHONPATH": str(ROOT),
         }
         with open(self.log, "ab") as log:  # noqa: ASYNC230  # a local file, opened once
+            self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "service.cli", "up"),
                 env=environment,
@@ -95,13 +113,7 @@ class Node:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not await asyncio.to_thread(self._serves):
-            if self._process.returncode is not None:
-                raise NodeFailed(f"{self.name} ended with {self._process.returncode}: see {self.log.name}")
-            if time.monotonic() > deadline:
-                raise NodeFailed(f"{self.name} did not serve within {START_SECONDS:g} seconds: see {self.log.name}")
-            await asyncio.sleep(0.1)
+        return self._process
 
     def _serves(self) -> bool:
         """Whether this supervisor's API answers. It is started when the port is free: before, who answers there is a

@@ -24,8 +24,8 @@ async def kill_worker(world: World, noted: Fault) -> None:
 
 @fault(lethal=True, zombies=True)
 async def stop_worker(world: World, _: Fault) -> None:
-    """SIGSTOP of a worker for longer than WORKER_TIMEOUT, then SIGCONT: a zombie."""
-    _node, pid = await world.child("work")
+    """SIGSTOP of a worker that has something to do for longer than WORKER_TIMEOUT, then SIGCONT: a zombie."""
+    pid, _held = await _busy_worker(world)
     if not signal_to(pid, signal.SIGSTOP):
         raise NothingToBreak("the worker was gone")
     try:

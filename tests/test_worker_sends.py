@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 from conftest import StartWorker, until
@@ -9,7 +10,7 @@ from invariants import assert_consistent
 from workshop import happens, log, look, run, settled, submit, types
 
 from service.agents.contract import ChildFailed, Context, Rejected, agent
-from service.db.pool import Connection
+from service.db.pool import Connection, Database
 
 
 @agent("double")
@@ -104,7 +105,7 @@ async def test_a_failed_child_fails_its_parent(sql: Connection, start_worker: St
 
 
 async def test_what_failed_has_sent_nothing_and_what_is_sent_is_sent_once(
-    sql: Connection, start_worker: StartWorker
+    sql: Connection, database: Database, start_worker: StartWorker
 ) -> None:
     @agent("parent", max_attempts=3)
     async def parent(context: Context, text: str) -> str:
@@ -114,7 +115,8 @@ async def test_what_failed_has_sent_nothing_and_what_is_sent_is_sent_once(
         await context.step("step", lambda: None)
         await context.send("with the end", agent="double", name="last")
         if context.attempt == 2:
-            seen.append([row["user_message"] for row in await children(sql, context.message_id)])
+            query = "select body from treadle.messages where parent = $1"
+            seen.append([row["body"] for row in await database.fetch(query, UUID(context.message_id))])
             raise RuntimeError("after")
         return "x"
 

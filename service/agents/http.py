@@ -78,7 +78,7 @@ class _Remote:
             "message_id": context.message_id,
             "attempt": context.attempt,
             "metadata": context.metadata,
-            "history": turns,
+            "history": [{"message": turn.message, "result": turn.result} for turn in turns],
         }
         if self._tls is None:
             self._tls = httpx2.create_ssl_context()  # takes longer than all else here

@@ -61,7 +61,7 @@ async def read(port: int, path: str, last_id: int | None, opened: Callable[[], N
     head += f"last-event-id: {last_id}\r\n" if last_id is not None else ""
     stream: _Stream = await _connect(port, lambda: _Stream(opened, take))
     try:
-        stream.transport.write(f"{head}\r\n".encode())
+        stream.say(f"{head}\r\n".encode())
         return await stream.ended()
     finally:
         stream.transport.abort()
@@ -91,6 +91,12 @@ class _Answered(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
+    def say(self, request: bytes) -> None:
+        try:
+            self.transport.write(request)
+        except RuntimeError as error:  # of uvloop, where it was closed and nobody has heard of that yet
+            raise ConnectionError("the connection was closed") from error
+
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
@@ -118,7 +124,7 @@ class _Answered(asyncio.Protocol):
 class _Call(_Answered):
     async def ask(self, request: bytes) -> Answer:
         self._begin()
-        self.transport.write(request)
+        self.say(request)
         return await self._over
 
 

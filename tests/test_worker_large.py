@@ -1,4 +1,4 @@
-"""What is large or slow holds up nobody else for ever: results have a size, calls have the time that their size needs."""
+"""What is large or slow holds up nobody else for ever: results have a size, calls the time that their size needs."""
 
 import asyncio
 from typing import Any
@@ -65,7 +65,8 @@ async def test_a_batch_that_takes_too_long_is_divided(
 
 def test_a_call_has_the_time_that_its_size_needs() -> None:
     small, big = (
-        leases.Append(UUID(int=0), UUID(int=0), 1, [leases.EventToAppend("part", "x" * size)]) for size in (0, 1_000_000)
+        leases.Append(UUID(int=0), UUID(int=0), 1, [leases.EventToAppend("part", "x" * size)])
+        for size in (0, 1_000_000)
     )
     assert leases.time_for([small]) == COMMAND_TIMEOUT
     assert leases.time_for([big, small, big]) == COMMAND_TIMEOUT + 10

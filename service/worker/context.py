@@ -30,8 +30,8 @@ MAX_SENDS = 1000  # messages that one attempt sends
 BYTES_PER_TOKEN = 4  # roughly, of a text in English
 OPEN = {"queued", "processing"}
 
-# The step that runs here. What has no name of its own is numbered within it: when the step is not run again, the numbers
-# of what comes after stay what they were.
+# The step that runs here. What has no name of its own is numbered within it: when the step is not run again, the
+# numbers of what comes after stay what they were.
 _step: contextvars.ContextVar[str] = contextvars.ContextVar("step", default="")
 
 

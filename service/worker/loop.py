@@ -286,14 +286,16 @@ class Worker:
     # What the batchers run
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
-        if patient and batch[0].sends:
-            return [await self._persist("append", lambda: self._store.append_and_send(batch[0]))]
-        if any(append.sends for append in batch):
+        sends = any(append.sends for append in batch)
+        if sends and not patient:
             return await self._apart(batch, [append.sends is None for append in batch], self._append)
         # As with submits: the hint of an append that goes alone travels with its commit.
         claims = [attempt.claim for append in batch if (attempt := self._attempts.get(append.message_id))]
-        hint = _event_hint(claims[0]) if len(batch) == len(claims) == 1 else None
-        answers = await self._persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
+        hint = _event_hint(claims[0]) if len(batch) == len(claims) == 1 and not sends else None
+        if sends:
+            answers = [await self._persist("append", lambda: self._store.append_and_send(batch[0]))]
+        else:
+            answers = await self._persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
         if hint is None:
             for claim in claims:
                 self._notifier.hint(EVENTS, _event_hint(claim))
@@ -301,10 +303,11 @@ class Worker:
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
         losses = self._settings.max_losses
-        if patient and not batch[0].plain:
+        plain = [finish.plain for finish in batch]
+        if not all(plain) and not patient:
+            return await self._apart(batch, plain, self._finish)
+        if not all(plain):
             answers = [await self._persist("conclude", lambda: self._store.conclude(batch[0], losses))]
-        elif not all(finish.plain for finish in batch):
-            return await self._apart(batch, [finish.plain for finish in batch], self._finish)
         else:
             answers = await self._persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
         for finish, answer in zip(batch, answers, strict=True):

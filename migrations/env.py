@@ -17,10 +17,15 @@ SCHEMA = "treadle"
 def run(connection: Connection) -> None:
     connection.execute(text("set lock_timeout = '5s'"))
     connection.execute(text(f"create schema if not exists {SCHEMA}"))
-    context.configure(connection=connection, target_metadata=metadata, version_table_schema=SCHEMA)
+    connection.commit()  # from here on Alembic begins and ends the transactions
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table_schema=SCHEMA,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
-    connection.commit()
 
 
 async def main() -> None:

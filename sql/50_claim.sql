@@ -75,7 +75,7 @@ begin
     end if;
 end $$;
 
-create or replace function treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
+create or replace function treadle.claim_2(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text,
     metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision,
     last_seq integer, created_at timestamptz, aside boolean, parent uuid, state text)
@@ -131,4 +131,16 @@ begin
         left join treadle.threads t on t.id = m.thread
         order by u.o;
 end $$;
-comment on function treadle.claim is 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+comment on function treadle.claim_2 is 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+
+-- As workers of 0.1 before parking called it; kept for a release.
+create or replace function treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
+returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text,
+    metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision,
+    last_seq integer, created_at timestamptz)
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    select c.message_id, c.lease, c.thread, c.thread_id, c.ord, c.queue, c.agent, c.priority, c.body, c.metadata, c.attempt, c.max_attempts,
+        c.failures, c.losses, c.timeout_seconds, c.last_seq, c.created_at
+    from treadle.claim_2(worker, queues, quantity, lease_seconds, reverse) c
+$$;
+comment on function treadle.claim is 'claim_2 with fewer columns';

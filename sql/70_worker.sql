@@ -21,11 +21,14 @@ begin
         from jsonb_array_elements(agents) x
         on conflict (tenant, agent) do update set queue = excluded.queue, timeout_seconds = excluded.timeout_seconds,
             max_attempts = excluded.max_attempts, is_default = excluded.is_default, input = excluded.input,
-            description = excluded.description, registered_at = excluded.registered_at, settings = excluded.settings;
+            description = excluded.description, registered_at = excluded.registered_at,
+            -- A worker of a release that knows of none says nothing of them.
+            settings = case when (select bool_or(x ? 'settings') from jsonb_array_elements(agents) x) then excluded.settings else a.settings end;
     update treadle.queues q set concurrency = u.concurrency
         from (select x ->> 'queue' as queue, min((x #>> '{settings,concurrency}')::integer) as concurrency
             from jsonb_array_elements(agents) x group by 1) u
-        where q.queue = u.queue and q.concurrency is distinct from u.concurrency;
+        where q.queue = u.queue and q.concurrency is distinct from u.concurrency
+            and exists (select from jsonb_array_elements(agents) x where x ? 'settings');
 end $$;
 comment on function treadle.register_agents is 'Upsert agents and create their queues';
 

@@ -241,6 +241,8 @@ begin
     purged := purged + treadle._forget(v_ids || array(
         select m.message_id from treadle.messages m
         where (after is null or m.message_id > after) and m.message_id <= last and m.thread is null
+            -- Who waits for it may still ask.
+            and not exists (select from treadle.messages p where p.message_id = m.parent and p.state in ('queued', 'processing'))
             and m.completed_at < case when m.state = 'failed' then v_dead_until else v_until end
         order by m.message_id for update skip locked), quantity * 25);
 end $$;

@@ -74,7 +74,8 @@ begin
         select f.status into v_status from treadle._finish_one(conclude.id, conclude.lease, outcome, result, error, traceback, delay, usage,
             first_seq, event_types, event_datas, max_losses) f (status);
         if v_status = 'queued' and outcome = 'children' then
-            update treadle.messages m set children = conclude.children where m.message_id = conclude.id;
+            insert into treadle.parked as p (message_id, children) values (conclude.id, conclude.children)
+                on conflict (message_id) do update set children = excluded.children;
         elsif v_status = 'completed' and conclude.state is not null then
             update treadle.threads t set state = conclude.state::jsonb from treadle.messages m
                 where m.message_id = conclude.id and not m.aside and t.id = m.thread;
@@ -92,48 +93,50 @@ begin
 end $$;
 comment on function treadle.conclude is 'Finish one attempt, and with it submit what it sends, save the state of its thread, or park it';
 
--- Admit messages whose children are over; cancel what cancelled ones waited for. `ids`: of these, else of all. Passes over what others
--- hold. Returns how many were admitted.
+-- Admit messages whose children are over; cancel what those waited for that are cancelled or deleted. `ids`: of these, else of all. Passes
+-- over what others hold. Returns how many were admitted.
 create or replace function treadle.tend_parents(ids uuid[] default null, quantity integer default 1000) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_ids uuid[];
+    v_over uuid[];      -- those that may go on
+    v_ended uuid[];     -- those that wait no more
+    v_children uuid[];  -- what they waited for
     v_threads bigint[];
-    v_cancelled uuid[];
-    v_child uuid[];
 begin
     if ids is null then
         if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then  -- one looks at all of them at a time
             return 0;
         end if;
-        ids := array(select m.message_id from treadle.messages m
-            where m.children is not null and (m.state = 'cancelled' or not exists (
-                select from treadle.messages c where c.message_id = any(m.children) and c.state in ('queued', 'processing')))
-            order by m.message_id limit quantity);
+        ids := array(select p.message_id from treadle.parked p left join treadle.messages m on m.message_id = p.message_id
+            where m.state is distinct from 'queued' or not exists (
+                select from treadle.messages c where c.message_id = any(p.children) and c.state in ('queued', 'processing'))
+            order by p.message_id limit quantity);
     end if;
-    v_ids := array(select m.message_id from treadle.messages m where m.message_id = any(ids) and m.hold = 'children'
-        and not exists (select from treadle.messages c where c.message_id = any(m.children) and c.state in ('queued', 'processing')));
-    v_cancelled := array(select m.message_id from treadle.messages m where m.message_id = any(ids) and m.children is not null and m.state = 'cancelled');
-    v_child := array(select c.message_id from treadle.messages m join treadle.messages c on c.message_id = any(m.children)
-        where m.message_id = any(v_cancelled) and c.state in ('queued', 'processing'));
-    if v_ids = '{}' and v_cancelled = '{}' then
+    v_over := array(select p.message_id from treadle.parked p join treadle.messages m on m.message_id = p.message_id and m.hold = 'children'
+        where p.message_id = any(ids) and not exists (
+            select from treadle.messages c where c.message_id = any(p.children) and c.state in ('queued', 'processing')));
+    v_ended := array(select p.message_id from treadle.parked p left join treadle.messages m on m.message_id = p.message_id
+        where p.message_id = any(ids) and m.state is distinct from 'queued');
+    if v_over = '{}' and v_ended = '{}' then
         return 0;
     end if;
+    v_children := array(select c.message_id from treadle.parked p join treadle.messages c on c.message_id = any(p.children)
+        where p.message_id = any(v_ended) and c.state in ('queued', 'processing'));
     v_threads := array(select t.id from treadle.threads t
-        where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_ids || v_child))
+        where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_over || v_children))
         order by t.id for no key update skip locked);
-    perform treadle._cancel_children(v_cancelled, v_child, v_threads, v_now);
-    v_ids := array(select m.message_id from treadle.messages m
-        where m.message_id = any(v_ids) and m.hold = 'children' and (m.thread is null or m.thread = any(v_threads))
+    perform treadle._cancel_children(v_ended, v_children, v_threads, v_now);
+    v_over := array(select m.message_id from treadle.messages m
+        where m.message_id = any(v_over) and m.hold = 'children' and (m.thread is null or m.thread = any(v_threads))
         order by m.message_id for update skip locked);
-    update treadle.messages m set children = null where m.message_id = any(v_ids);
-    perform treadle._admit(v_ids, v_now, 'high');
-    return cardinality(v_ids);
+    delete from treadle.parked p where p.message_id = any(v_over);
+    perform treadle._admit(v_over, v_now, 'high');
+    return cardinality(v_over);
 end $$;
-comment on function treadle.tend_parents is 'Let messages go on whose children are over, and cancel the children of cancelled ones';
+comment on function treadle.tend_parents is 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 
--- Of the children of cancelled messages: those that run are told, those that wait are cancelled now.
+-- The children of messages that wait no more: those that run are told, those that wait are cancelled now. What is held is left for later.
 create or replace function treadle._cancel_children(p_parents uuid[], p_children uuid[], p_held bigint[], p_at timestamptz) returns void
 language plpgsql as $$
 declare
@@ -152,11 +155,10 @@ begin
     perform treadle._settle(v_ids, array_fill('cancelled'::text, array[cardinality(v_ids)]), null, null, null, null, null, null, null, null, null,
         null, null, 1, p_at);
     perform pg_notify('treadle_events', '*') from unnest(v_ids) limit 1;
-    update treadle.messages m set children = null
-        where m.message_id in (
-            select p.message_id from treadle.messages p
-            where p.message_id = any(p_parents) and p.state = 'cancelled' and not exists (
-                select from treadle.messages c left join treadle.leases l on l.message_id = c.message_id
-                where c.message_id = any(p.children) and c.state in ('queued', 'processing') and l.cancel_requested is not true)
-            order by p.message_id for update skip locked);
+    delete from treadle.parked p where p.message_id in (
+        select x.message_id from treadle.parked x
+        where x.message_id = any(p_parents) and not exists (
+            select from treadle.messages c left join treadle.leases l on l.message_id = c.message_id
+            where c.message_id = any(x.children) and c.state in ('queued', 'processing') and l.cancel_requested is not true)
+        order by x.message_id for update skip locked);
 end $$;

@@ -152,6 +152,7 @@ begin
     v_count := treadle._forget(v_ids, 50000);
     delete from treadle.thread_log l where l.thread = v_thread;
     delete from treadle.threads t where t.id = v_thread;
+    perform treadle.tend_parents(v_ids);  -- what they waited for is cancelled
     perform pg_notify('treadle_cancel', r::text) from unnest(v_running) r;
     perform pg_notify('treadle_events', '*');
     return v_count;

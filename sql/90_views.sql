@@ -30,7 +30,8 @@ comment on function treadle.queue_position is 'How many messages will be claimed
 create or replace view treadle.message_overview as
     select m.message_id, m.state, m.hold, m.body as user_message, m.priority, m.created_at, m.started_at, m.completed_at, m.result, m.error,
         t.thread_id, m.agent, m.queue, m.attempt, m.max_attempts, m.failures, m.losses, m.run_at, m.worker_id, m.metadata, m.usage,
-        m.timeout_seconds, m.ord, m.aside, m.thread, m.tenant, m.parent, m.children
+        m.timeout_seconds, m.ord, m.aside, m.thread, m.tenant, m.parent,
+        (select p.children from treadle.parked p where p.message_id = m.message_id) as children
     from treadle.messages m left join treadle.threads t on t.id = m.thread;
 comment on view treadle.message_overview is 'Every message with its thread''s id; where it stands is state and hold';
 

@@ -166,10 +166,11 @@ with lanes as materialized (
     union all
     select 'Who waits for other messages names them, who waits for a person has asked, and nobody else does.', x.message_id::text, to_jsonb(x)
     from (
-        select m.message_id, m.state, m.hold, m.children, e.type, e.data from treadle.messages m
+        select m.message_id, m.state, m.hold, p.children, e.type, e.data from treadle.messages m
+        left join treadle.parked p using (message_id)
         left join treadle.events e on m.hold in ('children', 'input') and e.message_id = m.message_id and e.seq = m.last_seq
-        where (m.children is not null and m.hold is distinct from 'children' and m.state <> 'cancelled')
-            or (m.hold = 'children' and m.children is null)
+        where (p.children is not null and m.hold is distinct from 'children' and m.state <> 'cancelled')
+            or (m.hold = 'children' and p.children is null)
             or (m.hold in ('children', 'input') and (e.type is distinct from 'parked' or e.data ->> 'hold' is distinct from m.hold))) x
     union all
     select 'Failures and losses stay within what a life allows.', x.message_id::text, to_jsonb(x)

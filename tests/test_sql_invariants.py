@@ -68,7 +68,11 @@ DAMAGES = [
     ("In a thread only", "update treadle.threads set turn = null"),
     ("In a thread only", "update treadle.messages set hold = 'backoff' where hold = 'thread'"),
     ("Only messages of a thread", "update treadle.messages set aside = true where hold = 'thread'"),
-    ("Who waits for other messages", "update treadle.messages set children = '{}' where state = 'processing'"),
+    (
+        "Who waits for other messages",
+        "insert into treadle.parked (message_id, children) select message_id, '{}' from treadle.messages"
+        " where state = 'processing'",
+    ),
     ("Who waits for other messages", "update treadle.messages set hold = 'children' where hold = 'thread'"),
     ("Failures and losses", "update treadle.messages set failures = max_attempts where state = 'queued'"),
     ("Failures and losses", "update treadle.messages set losses = 2 where state = 'processing'"),

@@ -222,7 +222,7 @@ async def test_cancelling_a_parent_cancels_a_tree(loom: Loom) -> None:
     for _ in range(2):
         await tend(loom)
     assert [(await loom.state(i))[0] for i in (held, parked, grandchild)] == ["cancelled"] * 3
-    assert await loom.sql.fetchval("select count(*) from treadle.messages where children is not null") == 0
+    assert await loom.sql.fetchval("select count(*) from treadle.parked") == 0
     await assert_consistent(loom.sql)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from conftest import Client, StartWorker, until, value
 from invariants import assert_consistent
 from workshop import happens, run, settled, submit
@@ -171,7 +172,7 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     assert (await run(sql, "x", agent="keeps"))["result"] == 1
     assert made == ["a", "b", "a", "None"]
     assert (await api.delete("/instances/keeps/a")).status_code == 202
-    await until(lambda: value(closed), lambda names: names == ["a"])
+    await until(lambda: value(closed), lambda names: names == ["a", "None", "a"])  # those that are not kept, at once
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 1
     assert (await run(sql, "x", agent="keeps", thread_id="b"))["result"] == 2
     answered = await api.delete("/instances/nobody/a")
@@ -196,3 +197,42 @@ async def test_an_instance_that_cannot_be_made_is_tried_again(sql: Connection, s
     await start_worker(tries_it)
     row = await run(sql, "x", agent="tries", thread_id="t")
     assert (row["result"], row["attempt"], len(tries)) == ("made", 2, 2)
+
+
+async def test_what_is_used_is_not_closed(sql: Connection, start_worker: StartWorker) -> None:
+    """However long the message takes, and whoever drops it meanwhile."""
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    closed: list[str] = []
+
+    class Warm:
+        def close(self) -> None:
+            closed.append("closed")
+
+    @agent("uses", idle_timeout=0.001)
+    async def uses(context: Context, text: str) -> int:
+        await context.instance(Warm)
+        inside.set()
+        await go_on.wait()
+        return len(closed)
+
+    worker = await start_worker(uses)
+    message_id = await submit(sql, "x", agent="uses", thread_id="t")
+    await happens(inside)
+    worker._instances.drop_idle()
+    worker._instances.drop("uses", "t")
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await settled(sql, message_id))["result"] == 0
+    await until(lambda: value(closed), lambda names: names == ["closed"])
+
+
+@pytest.mark.parametrize("state", [None, [], "text", 1])
+async def test_a_state_is_an_object(state: Any, sql: Connection, start_worker: StartWorker) -> None:
+    @agent("odd", max_attempts=3)
+    async def odd(context: Context, text: str) -> None:
+        context.state = state
+
+    await start_worker(odd)
+    row = await run(sql, "x", agent="odd", thread_id="t")
+    assert (row["state"], row["attempt"]) == ("failed", 1)
+    assert "state is an object" in row["error"]

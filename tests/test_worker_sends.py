@@ -44,7 +44,8 @@ async def test_gather(thread: str | None, sql: Connection, start_worker: StartWo
     sent = await children(sql, row["message_id"])
     parked = (await log(sql, row["message_id"]))[2].data
     ids = {child["user_message"]: str(child["message_id"]) for child in sent}
-    assert parked == {"attempt": 1, "hold": "children", "children": [ids["a"], ids["b"], ids["c"]]}
+    sent = [ids["a"], ids["b"], ids["c"]]
+    assert parked == {"attempt": 1, "hold": "children", "children": sent, "sent": sent}
     await assert_consistent(sql)
 
 
@@ -310,3 +311,101 @@ async def test_what_a_step_asks_does_not_shift_what_comes_after(
         del row
     assert (await settled(sql, message_id))["result"] == [1, 2]
     assert asked == ["first: input 1", "input 1"]
+
+
+async def test_what_a_step_has_sent_can_be_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent")
+    async def parent(context: Context, text: str) -> list[Any]:
+        async def fan_out() -> list[str]:
+            return [await context.send(word, agent="double") for word in text.split()]
+
+        return await context.gather(*await context.step("fan out", fan_out))
+
+    await start_worker(parent, double)
+    row = await run(sql, "a b", agent="parent")
+    assert (row["state"], row["result"]) == ("completed", ["aa", "bb"])
+    assert len(await children(sql, row["message_id"])) == 2
+
+
+@pytest.mark.parametrize("before", ["gather", "step"])
+async def test_what_was_sent_and_is_gone_is_not_sent_again(
+    before: str, sql: Connection, start_worker: StartWorker
+) -> None:
+    ran: list[str] = []
+
+    @agent("child")
+    async def child(context: Context, text: str) -> str:
+        ran.append(text)
+        return text
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> Any:
+        sent = await context.send("once", agent="child", thread_id="child's")
+        if text == "gather":
+            await context.gather(sent, return_exceptions=True)
+        else:
+            await context.step("step", lambda: None)
+        await context.input("go on?")
+        [result] = await context.gather(sent, return_exceptions=True)
+        return result.state
+
+    await start_worker(parent, child)
+    message_id = await submit(sql, before, agent="parent")
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    [only] = await children(sql, message_id)
+    await settled(sql, only["message_id"])
+    await sql.execute("select treadle.delete_thread('child''s')")
+    await sql.fetchval("select treadle.input($1, '1')", message_id)
+    assert (await settled(sql, message_id))["result"] == "gone"
+    assert ran == ["once"]
+    assert await sql.fetchval("select count(*) from treadle.threads") == 0
+
+
+async def test_deleting_who_waits_cancels_what_is_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+    inside = asyncio.Event()
+
+    @agent("endless")
+    async def endless(context: Context, text: str) -> None:
+        inside.set()
+        await asyncio.Event().wait()
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> None:
+        sent = [await context.send("runs", agent="endless"), await context.send("waits", agent="endless", delay=3600)]
+        await context.gather(*sent)
+
+    await start_worker(parent, endless)
+    message_id = await submit(sql, "x", agent="parent", thread_id="t")
+    await happens(inside)
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    await sql.execute("select treadle.delete_thread('t')")
+    for child in await children(sql, message_id):
+        assert (await settled(sql, child["message_id"]))["state"] == "cancelled"
+    await until(lambda: sql.fetchval("select count(*) from treadle.parked"), lambda count: count == 0)
+    await assert_consistent(sql)
+
+
+async def test_what_cannot_be_sent_is_refused_where_it_is_written(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent", max_attempts=1)
+    async def parent(context: Context, text: str) -> list[str]:
+        said = []
+        for wrong in (
+            {"thread_id": "a/b"},
+            {"thread_id": ""},
+            {"thread_id": "x" * 256},
+            {"priority": "urgent"},
+            {"delay": -1.0},
+            {"delay": float("nan")},
+            {"aside": True},
+            {"name": ""},
+        ):
+            try:
+                await context.send("x", agent="double", **wrong)  # type: ignore[arg-type]
+            except ValueError as error:
+                said.append(str(error))
+        return said
+
+    await start_worker(parent, double)
+    row = await run(sql, "x", agent="parent")
+    assert len(row["result"]) == 8
+    assert await children(sql, row["message_id"]) == []

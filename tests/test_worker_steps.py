@@ -4,14 +4,18 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
 from conftest import StartWorker
-from workshop import happens, log, run, settled, submit, types
+from workshop import happens, log, run, settled, submit, submit_many, types
 
 from service.agents.contract import Context, Rejected, agent
+from service.batching import Batcher
 from service.db.pool import Connection
+from service.queues.leases import EventToAppend
+from service.worker.outbox import Outbox
 
 Calls = list[str]
 
@@ -212,3 +216,41 @@ async def test_who_waits_for_a_step_when_the_lease_is_lost_is_cancelled(
     go.set()
     await happens(ended)
     assert "step" not in await types(sql, message_id)
+
+
+async def test_steps_within_steps_of_many_sync_agents(sql: Connection, start_worker: StartWorker) -> None:
+    """Each in the thread of its agent: none waits for a thread that another one holds."""
+
+    @agent("nested")
+    def nested(context: Any, text: str) -> Any:
+        return context.step("outer", lambda: context.step("inner", lambda: text * 2))
+
+    @agent("after")
+    async def after(context: Context, text: str) -> Any:
+        return await context.step("one", lambda: text)
+
+    await start_worker(nested, after)
+    ids = await submit_many(sql, [{"message": "x", "agent": "nested"}] * 40)
+    for message_id in ids:
+        assert (await settled(sql, message_id))["result"] == "xx"
+    assert (await run(sql, "x", agent="after"))["result"] == "x"
+
+
+async def test_a_step_that_did_not_get_into_the_log_is_not_in_the_end_either() -> None:
+    """What it would have sent is not sent: so it is to run again."""
+    never = asyncio.Event()
+
+    async def append(batch: Any, patient: bool) -> Any:
+        await never.wait()
+
+    outbox = Outbox(UUID(int=1), UUID(int=2), 1, Batcher(append, limit=10), lambda reason: None)
+    await outbox.put(EventToAppend("chunk", "{}"))
+    saving = asyncio.create_task(outbox.save(EventToAppend("step", "{}", "[]")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(outbox.close())
+    await asyncio.sleep(0)
+    outbox._sender.cancel()  # type: ignore[union-attr]
+    first_seq, unsent = await closing
+    assert (first_seq, [event.type for event in unsent]) == (1, ["chunk"])
+    with pytest.raises(asyncio.CancelledError):
+        await saving

@@ -130,12 +130,12 @@ messages = Table(
     may("error", Text),
     may("usage", JSONB),
     may("parent", UUID),
-    may("children", ARRAY(UUID)),
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
-    Index("messages_parked", "message_id", postgresql_where=text("children is not null")),
 )
+
+parked = Table("parked", metadata, key("message_id", UUID), tenant(), must("children", ARRAY(UUID)))
 
 leases = Table(
     "leases",

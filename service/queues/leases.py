@@ -76,20 +76,23 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Child(msgspec.Struct, frozen=True):
-    """A message that another one waits for; `result` is JSON text."""
+    """A message that another one waits for; `result` is JSON text, `thread_id` the thread whose turn it takes."""
 
     message_id: UUID
     state: str  # `gone` where there is no such message any more
     result: str | None = None
     error: str | None = None
+    parent: UUID | None = None
+    thread_id: str | None = None
 
 
 class Recorded(msgspec.Struct, frozen=True):
     """What a message's earlier attempts left in its log: results of steps and answers to questions, by name, as JSON
-    text."""
+    text; and the ids of what they have sent."""
 
     steps: dict[str, str] = {}
     inputs: dict[str, str] = {}
+    sent: set[str] = set()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -108,7 +111,7 @@ class VacuumHealth(msgspec.Struct, frozen=True):
 
 
 # The columns in the order of the fields: rows become structs by position, which costs a tenth of looking at each value.
-CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
+CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim_2($1, $2, $3, $4, $5)"
 APPEND = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND = f"""
     select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send($1, $2, $3, $4, $5, $6)"""
@@ -210,22 +213,25 @@ class LeaseStore:
 
     async def recorded(self, message_id: UUID) -> Recorded:
         rows = await self._database.fetch(
-            "select e.type, e.data ->> 'name' as name,"
+            "select e.type, e.data ->> 'name' as name, e.data -> 'sent' as sent,"
             " (e.data -> case e.type when 'step' then 'result' else 'input' end)::text as data"
-            " from treadle.events e where e.message_id = $1 and e.type in ('step', 'input')",
+            " from treadle.events e where e.message_id = $1 and e.type in ('step', 'input', 'parked')",
             message_id,
         )
         return Recorded(
             {row["name"]: row["data"] for row in rows if row["type"] == "step"},
             {row["name"]: row["data"] for row in rows if row["type"] == "input"},
+            {child for row in rows for child in row["sent"] or ()},
         )
 
     async def children(self, message_ids: Sequence[UUID]) -> list[Child]:
         """How these messages stand, in this order."""
         rows = await self._database.fetch(
-            "select u.id, coalesce(m.state, 'gone'), m.result::text, m.error"
+            "select u.id, coalesce(m.state, 'gone'), m.result::text, m.error, m.parent,"
+            " case when not m.aside then t.thread_id end"
             " from unnest($1::uuid[]) with ordinality u (id, n)"
-            " left join treadle.messages m on m.message_id = u.id order by u.n",
+            " left join treadle.messages m on m.message_id = u.id"
+            " left join treadle.threads t on t.id = m.thread order by u.n",
             message_ids,
         )
         return [Child(*row) for row in rows]
@@ -339,7 +345,9 @@ def _column(values: Iterable[Any]) -> list[Any] | None:
 def weight(item: Append | Finish) -> int:
     """Characters that it carries."""
     size = sum(len(event.data) + len(event.sends or "") for event in item.events)
-    return size + len(item.result or "") if isinstance(item, Finish) else size
+    if isinstance(item, Finish):
+        size += sum(len(text or "") for text in (item.result, item.sends, item.state))
+    return size
 
 
 def time_for(items: Sequence[Append | Finish]) -> float:

@@ -58,6 +58,7 @@ class Attempt:
         agent = tools.registry.get(claim.agent)
         self._isolation = tools.isolation if claim.losses or (agent and agent.run_in == "process") else None
         self._timer: asyncio.TimerHandle | None = None
+        self._uses = tools.instances.uses()
 
     def stop(self, reason: str | Exception) -> None:
         """End it early; the first reason counts."""
@@ -75,6 +76,7 @@ class Attempt:
             log.exception("an attempt broke", extra={"message_id": str(self.claim.message_id)})
             outcome = broken(error, self.claim.failures, self._tools.settings)
         finally:
+            self._uses.end()
             self._ended()
         first_seq, unsent = await self._outbox.close()
         if outcome is None:
@@ -177,7 +179,7 @@ class Attempt:
             self._park,
             self._count,
             lambda: self._reason is not None,
-            lambda make: tools.instances.get(agent, self.claim.thread_id, make),
+            lambda make: tools.instances.get(agent, self.claim.thread_id, make, self._uses),
         )
         if self._isolation is None:
             self._begin()

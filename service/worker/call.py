@@ -29,7 +29,10 @@ async def call(agent: Agent, claim: Claim, backing: Backing, settings: Settings,
         if agent.is_async:
             return context.concluded(completed(await agent(context, request), settings))
         in_thread = SyncContext(context, asyncio.get_running_loop())
-        outcome = await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
+        try:
+            outcome = await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
+        finally:
+            in_thread.end()
         return context.concluded(outcome) if outcome.kind == "completed" else outcome
     except asyncio.CancelledError as error:
         if backing.stopped():

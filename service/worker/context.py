@@ -1,13 +1,15 @@
 """What an agent is given, backed by an attempt's outbox and the database, in this process or another."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import hashlib
 import inspect
 import logging
+import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol, get_type_hints
 from uuid import UUID
@@ -29,6 +31,9 @@ MAX_NAME = 200  # characters, of a step, a message sent or a question
 MAX_SENDS = 1000  # messages that one attempt sends
 BYTES_PER_TOKEN = 4  # roughly, of a text in English
 OPEN = {"queued", "processing"}
+PRIORITIES = {"high", "normal", "low"}
+MAX_DELAY = 31_622_400  # seconds: 366 days
+THREAD_ID = re.compile(r"[^/\x00-\x1f\x7f-\x9f]{1,255}")
 
 # The step that runs here. What has no name of its own is numbered within it: when the step is not run again, the
 # numbers of what comes after stay what they were.
@@ -76,7 +81,8 @@ class AttemptContext:
         self.metadata = metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
-        self.state: dict[str, Any] = msgspec.json.decode(claim.state or "{}")
+        kept = msgspec.json.decode(claim.state or "{}")
+        self.state: dict[str, Any] = kept if isinstance(kept, dict) else {}
         self._claim = claim
         self._backing = backing
         self._max_event_bytes = max_event_bytes
@@ -107,18 +113,26 @@ class AttemptContext:
         await self._backing.put(EventToAppend(type, self._fitting(data, "an event")))
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
-        name = self._begin("step", name)
-        result = (await self._earlier()).steps.get(name)
+        name, result = await self.find_step(name)
         if result is None:
-            token = _step.set(f"{_step.get()}{name}: ")
-            try:
+            with within(name):
                 answer = await call_step(function)
-            finally:
-                _step.reset(token)
-            result = encode(answer)
-            data = self._fitting({"name": name, "result": msgspec.Raw(result.encode())}, "a step")
-            await self._backing.save(EventToAppend("step", data, self._take_unsent()))
-        return msgspec.json.decode(result, type=_returned(function))
+            result = await self.keep_step(name, answer)
+        return as_returned(function, result)
+
+    async def find_step(self, name: str) -> tuple[str, str | None]:
+        """Its name as it is stored, and its result, JSON text, where it is finished."""
+        name = self._begin("step", name)
+        return name, (await self._earlier()).steps.get(name)
+
+    async def keep_step(self, name: str, answer: Any) -> str:
+        """Its result as JSON text, once that is in the log."""
+        result = encode(answer)
+        step: dict[str, Any] = {"name": name, "result": msgspec.Raw(result.encode())}
+        if self._unsent:
+            step["sent"] = list(self._unsent)
+        await self._backing.save(EventToAppend("step", self._fitting(step, "a step"), self._take_unsent()))
+        return result
 
     async def send(
         self,
@@ -134,6 +148,14 @@ class AttemptContext:
     ) -> str:
         if len(self._sent) == MAX_SENDS:
             raise ValueError(f"a message sends at most {MAX_SENDS} others")
+        if priority not in PRIORITIES:
+            raise ValueError(f"the priority is high, normal or low, not {priority!r}")
+        if not 0 <= delay <= MAX_DELAY:
+            raise ValueError(f"the delay is from 0 to {MAX_DELAY} seconds")
+        if thread_id is not None and not THREAD_ID.fullmatch(thread_id):
+            raise ValueError("a thread_id has 1 to 255 characters, none of them a control character or a slash")
+        if aside and thread_id is None:
+            raise ValueError("an aside needs a thread_id")
         child = _child_id(self._claim.message_id, self._begin("send", name))
         submission = {
             "message_id": child,
@@ -149,16 +171,19 @@ class AttemptContext:
         given = {key: value for key, value in submission.items() if value is not None}
         text = self._fitting(given, "a message")
         self._sent[child] = None if aside else thread_id
-        self._unsent[child] = msgspec.json.decode(text)
+        if child not in (await self._earlier()).sent:
+            self._unsent[child] = msgspec.json.decode(text)
         return child
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
-        for message_id in messages:
-            if message_id not in self._sent:
-                raise ValueError(f"gather takes what send returned, not {message_id!r}")
-            if self.thread_id is not None and self._sent[message_id] == self.thread_id and not self._claim.aside:
-                raise ValueError(f"the message {message_id} waits for this one's turn in the thread {self.thread_id!r}")
-        children = await self._children([UUID(message_id) for message_id in messages])
+        children = await self._children(messages)
+        for child in children:
+            if child.parent != self._claim.message_id:
+                raise ValueError(f"gather takes what send returned, not '{child.message_id}'")
+            if self.thread_id is not None and child.thread_id == self.thread_id and not self._claim.aside:
+                raise ValueError(
+                    f"the message {child.message_id} waits for this one's turn in the thread {self.thread_id!r}"
+                )
         if waiting := [child.message_id for child in children if child.state in OPEN]:
             await self._park("children", {"children": waiting}, waiting)
         results = [_result(child) for child in children]
@@ -205,6 +230,8 @@ class AttemptContext:
         """
         state = None
         if self._claim.thread is not None and not self._claim.aside:
+            if not isinstance(self.state, dict):
+                raise Rejected(f"A thread's state is an object, not {type(self.state).__name__}.")
             try:
                 text = self._fitting(self.state, "a thread's state")
             except ValueError as error:
@@ -236,21 +263,24 @@ class AttemptContext:
             self._before = asyncio.ensure_future(self._backing.lookups.recorded(self._claim.message_id))
         return await asyncio.shield(self._before)
 
-    async def _children(self, message_ids: Sequence[UUID]) -> list[Child]:
+    async def _children(self, message_ids: Sequence[str]) -> list[Child]:
         """How they stand; those that are not there yet, but will be, are `queued`."""
-        fresh = all(str(message_id) in self._unsent for message_id in message_ids)
-        if not message_ids or (fresh and self._claim.attempt == 1):
-            return [Child(message_id, "queued") for message_id in message_ids]
-        found = await self._backing.lookups.children(message_ids)
-        children = []
-        for child in found:
-            if child.state != "gone":
-                self._unsent.pop(str(child.message_id), None)  # an earlier attempt did
-            to_come = child.state == "gone" and str(child.message_id) in self._unsent
-            children.append(Child(child.message_id, "queued") if to_come else child)
-        return children
+        own = self._claim.message_id
+        ids = [_id(message_id) for message_id in message_ids if message_id not in self._unsent]
+        found = {str(child.message_id): child for child in (await self._backing.lookups.children(ids) if ids else ())}
+        for message_id, child in found.items():
+            if child.state == "gone" and (message_id in self._sent or message_id in (await self._earlier()).sent):
+                found[message_id] = msgspec.structs.replace(child, parent=own)
+        return [
+            Child(UUID(message_id), "queued", parent=own, thread_id=self._sent[message_id])
+            if message_id in self._unsent
+            else found[str(UUID(message_id))]
+            for message_id in message_ids
+        ]
 
     async def _park(self, hold: str, says: dict[str, Any], children: list[UUID] | None = None) -> NoReturn:
+        if self._unsent:
+            says["sent"] = list(self._unsent)
         data = self._fitting(says, "a question")
         self._backing.park(Outcome(hold, result=data, sends=self._take_unsent(), children=children))
         if not self._in_thread:
@@ -294,10 +324,27 @@ def _child_id(parent: UUID, name: str) -> str:
     return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
 
 
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(f"gather takes what send returned, not {text!r}") from None
+
+
 def _result(child: Child) -> Any:
     if child.state == "completed":
         return msgspec.json.decode(child.result or "null")
     return ChildFailed(str(child.message_id), child.state, child.error)
+
+
+@contextlib.contextmanager
+def within(step: str) -> Iterator[None]:
+    """What is sent and asked in here belongs to this step."""
+    token = _step.set(f"{_step.get()}{step}: ")
+    try:
+        yield
+    finally:
+        _step.reset(token)
 
 
 async def call_step(function: Callable[[], Any]) -> Any:
@@ -308,8 +355,12 @@ async def call_step(function: Callable[[], Any]) -> Any:
     return await answer if inspect.isawaitable(answer) else answer
 
 
+def as_returned(function: Callable[[], Any], result: str) -> Any:
+    """The result of a step, JSON text, as the type that it says it returns."""
+    return msgspec.json.decode(result, type=_returned(function))
+
+
 def _returned(function: Callable[[], Any]) -> Any:
-    """The type that a step says it returns."""
     while isinstance(function, functools.partial):
         function = function.func
     try:

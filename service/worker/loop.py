@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -92,6 +93,8 @@ class Worker:
             outage=outage,
         )
         self._loop = asyncio.get_running_loop()
+        # Where sync steps of async agents run: asyncio's own has six threads on two cores.
+        self._loop.set_default_executor(ThreadPoolExecutor(settings.worker_concurrency, thread_name_prefix="step"))
         self._pulse = Pulse(
             settings,
             dsn,

@@ -79,7 +79,8 @@ class Outbox:
         if self._sender is not None:
             await asyncio.wait({self._sender})
         self._stop = _nobody  # the attempt is over; and neither keeps the other alive
-        return self._next_seq, list(self._unsent)
+        # An event without what is sent with it would be remembered, and that never sent.
+        return self._next_seq, [event for event in self._unsent if not event.sends]
 
     async def _send(self) -> None:
         try:

@@ -3,12 +3,13 @@ one."""
 
 import asyncio
 import concurrent.futures
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from service.agents.contract import Turn, UnderWay
-from service.worker.context import AttemptContext
+from service.worker.context import AttemptContext, as_returned, within
 
 Answer = TypeVar("Answer")
 
@@ -46,6 +47,8 @@ class SyncContext:
     def __init__(self, context: AttemptContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
+        self._waits: set[Future[Any]] = set()
+        self._ended = False
         self.message_id = context.message_id
         self.thread_id = context.thread_id
         self.attempt = context.attempt
@@ -73,7 +76,17 @@ class SyncContext:
         self._wait(self._context.event(type, data))
 
     def step(self, name: str, function: Callable[[], Any]) -> Any:
-        return self._wait(self._context.step(name, function))
+        """The function runs here, in the agent's own thread."""
+        if inspect.iscoroutinefunction(function):
+            return self._wait(self._context.step(name, function))
+        name, result = self._wait(self._context.find_step(name))
+        if result is None:
+            with within(name):
+                answer = function()
+                if inspect.iscoroutine(answer):
+                    answer = self._wait(answer)
+            result = self._wait(self._context.keep_step(name, answer))
+        return as_returned(function, result)
 
     def send(self, message: Any, **options: Any) -> str:
         return self._wait(self._context.send(message, **options))
@@ -93,8 +106,23 @@ class SyncContext:
     def history(self, limit: int = 50, **options: Any) -> Sequence[Turn]:
         return self._wait(self._context.history(limit, **options))
 
+    def end(self) -> None:
+        """The attempt is over: nobody waits any more. In the loop's thread."""
+        self._ended = True
+        for wait in list(self._waits):
+            wait.cancel()
+
     def _wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._ended:
+            call.close()
+            raise asyncio.CancelledError
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        self._waits.add(future)
         try:
-            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+            if self._ended:
+                future.cancel()
+            return future.result()
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError from None  # which an agent's `except Exception` lets pass
+        finally:
+            self._waits.discard(future)

@@ -96,7 +96,7 @@ async def test_what_a_claim_brings_after_the_second_stop_is_handed_back_at_once(
                 await blocker.execute("lock table treadle.leases in exclusive mode")
                 message_id = await submit(sql, "x", agent="gate")
                 blocked = (
-                    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%claim(%'"
+                    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%claim_2(%'"
                 )
                 await until(lambda: sql.fetchval(blocked))
                 worker.stop()

@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from browser import Tab, browsing
 from conftest import Client, StartWorker, until
@@ -139,6 +140,38 @@ async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
         unnamed = "[...document.querySelectorAll('input, select, textarea')].filter((one) => !one.labels.length).length"
         assert await tab.ask(unnamed) == 0
         await picture(tab, "5-telephone")
+
+
+class Wish(msgspec.Struct):
+    wish: str
+
+
+async def test_who_takes_a_text_is_sent_a_text(settings: Settings, start_worker: StartWorker) -> None:
+    """Also where objects are taken, too; who takes nothing else is sent what is written as JSON."""
+
+    @agent("either")
+    async def either(context: Context, message: str | Wish) -> str:
+        return f"either {message}"
+
+    @agent("objects")
+    async def objects(context: Context, message: Wish) -> str:
+        return f"object {message.wish}"
+
+    await start_worker(either, objects)
+    results = ANSWERS.replace(".answer", ".result")
+    async with (
+        serving(settings) as served,
+        browsing() as browser,
+        browser.open(f"http://127.0.0.1:{served.port}/chat#tour") as tab,
+    ):
+        await tab.until(CONNECTION, "Connected")
+        await choose(tab, "either")
+        await tab.type("a wish")
+        await tab.until(results, ["either a wish"])
+        await choose(tab, "objects")
+        await tab.until("document.querySelector('#hint').textContent", "This agent takes an object: write JSON.")
+        await tab.type('{"wish": "a bike"}')
+        await tab.until(results, ["either a wish", "object a bike"])
 
 
 @pytest.mark.parametrize(

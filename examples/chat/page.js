@@ -56,6 +56,9 @@ function named() {
 
 const agents = new Map();
 
+/** Whether an agent takes objects and no text. */
+const takesObject = (agent) => Boolean(agent?.input) && !agent.input.anyOf?.some(({ type }) => type === "string");
+
 /** Whether this agent is there to answer while another one is at work. */
 const answersMeanwhile = (name) => [...agents.values()].some(({ settings }) => settings?.meanwhile === name);
 
@@ -91,19 +94,19 @@ function explain() {
   const other = agents.get(busy)?.settings?.meanwhile;
   const asks = other && [busy, other].includes(page.agent.value); // who is asked now is not who is chosen
   const hints = [
-    [agent?.input, "This agent takes an object: write JSON."],
+    [takesObject(agent), "This agent takes an object: write JSON."],
     [asks && !page.later.checked, `${other} answers while ${busy} is at work.`],
     [asks, `Waits until ${busy} is done.`],
     [true, "Enter sends, Shift and Enter begins a line."],
   ];
   page.turn.hidden = !asks;
   page.hint.textContent = hints.find(([applies]) => applies)[1];
-  page.text.placeholder = agent?.input ? '{"...": "..."}' : asks && !page.later.checked ? "Ask how it is going" : "Say something";
+  page.text.placeholder = takesObject(agent) ? '{"...": "..."}' : asks && !page.later.checked ? "Ask how it is going" : "Say something";
 }
 
 /** The text as the agent takes it; throws where it is to be JSON and is none. */
 function written(text) {
-  if (!agents.get(page.agent.value)?.input) return text;
+  if (!takesObject(agents.get(page.agent.value))) return text;
   const value = JSON.parse(text);
   if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("it is no object");
   return value;

@@ -129,6 +129,12 @@ async def flood(context: Context, text: str) -> None:
         await context.emit(f"{number:04}" + "x" * 996)
 
 
+async def there(file: str) -> None:
+    """Wait until the file is."""
+    while not os.path.exists(file):  # noqa: ASYNC240
+        await asyncio.sleep(0.01)
+
+
 @agent("stays")
 async def stays(context: Context, how: str) -> str:
     """Says where it runs, and stays there, whatever is asked of it."""
@@ -153,8 +159,7 @@ async def stays(context: Context, how: str) -> str:
             finally:
                 await context.emit(" goodbye")
         case file:  # until it is there
-            while not os.path.exists(file):  # noqa: ASYNC240
-                await asyncio.sleep(0.01)
+            await there(file)
             await context.emit(" over")
     return how
 
@@ -180,8 +185,8 @@ async def steps(context: Context, file: str) -> list[str]:
 
     found = []
     for number in range(5):
-        while number == 3 and not os.path.exists(f"{file}.go"):  # noqa: ASYNC240
-            await asyncio.sleep(0.01)
+        if number == 3:
+            await there(f"{file}.go")
         found.append(await context.step(f"step {number}", step))
     return found
 

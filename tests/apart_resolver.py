@@ -1,12 +1,13 @@
 """A team that real processes import: its model notes in a file what it is asked, and waits at the third task until
 another file is there."""
 
-import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+
+from apart import there
 
 from service.agents.resolver.ask import Ask, DoTask
 from service.agents.resolver.scripted import Scripted
@@ -18,8 +19,8 @@ class Noted(Scripted):
         name = f"task {ask.task.id}" if isinstance(ask, DoTask) else ask.role
         with Path(os.environ["TEST_NOTES"]).open("a") as notes:  # noqa: ASYNC230
             notes.write(f"{name}\n")
-        while name == "task t3" and not os.path.exists(os.environ["TEST_GO"]):  # noqa: ASYNC240
-            await asyncio.sleep(0.01)
+        if name == "task t3":
+            await there(os.environ["TEST_GO"])
         async with aclosing(super().stream(ask, usage)) as pieces:
             async for piece in pieces:
                 yield piece

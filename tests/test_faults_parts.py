@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import until, value
 
 from faults import run, watch
 from faults.agents import BLOCK_SECONDS
@@ -51,9 +52,7 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 async def eventually(look: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not look():
-            await asyncio.sleep(0.01)
+    await until(lambda: value(look()))
 
 
 async def ask(proxy: Proxy, text: bytes = b"ab") -> bytes:

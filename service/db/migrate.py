@@ -118,9 +118,19 @@ def _upgrade_tables(dsn: str) -> None:
     config.attributes["timeout"] = STATEMENT_TIMEOUT
     try:
         command.upgrade(config, "head")
-    except Exception as error:  # SQLAlchemy wraps what asyncpg raised twice over
-        cause = getattr(getattr(error, "orig", None), "__cause__", None)
-        raise (cause if isinstance(cause, asyncpg.PostgresError) else error) from None
+    except Exception as error:
+        raise _first_cause(error) from None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What asyncpg raised: SQLAlchemy wraps it twice over, and may fail once more where its transaction ends."""
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        cause = getattr(getattr(wrapped, "orig", None), "__cause__", None)
+        if isinstance(cause, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+            return cause
+        wrapped = wrapped.__cause__ or wrapped.__context__
+    return error
 
 
 async def _apply_functions(connection: Connection) -> None:

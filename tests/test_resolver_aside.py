@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conftest import Client, StartApi, StartWorker
+from conftest import Client, StartApi, StartWorker, until
 from streams import Script
 from team import QUERY, Journal, answered, ask, happened
 
@@ -64,7 +64,7 @@ async def test_it_knows_what_a_refinement_kept(resolving: Client, journal: Journ
 async def test_between_attempts_nothing_runs(resolving: Client, journal: Journal) -> None:
     journal.fail("task t2", RetryAfter(1000, "Later."))
     message_id = await ask(resolving)
-    await resolving.settled(message_id, "queued")
+    await until(lambda: resolving.status(message_id), lambda status: status["hold"] == "backoff")
     await clarified(resolving)
     assert (journal.picture.stage, journal.picture.finished.keys(), journal.picture.running) == ("task", {"t1"}, ())
 

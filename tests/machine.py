@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 )
 from loom import OUTCOMES, Loom
 from machine_sessions import QUEUES, THREADS, WORKERS, Sessions
-from model import AGENTS, GRACE, HOUR, INTERVAL, LEASE, MAX_LOSSES, RANKS, Holder, Message, Model, Sent
+from model import Model
+from model_rows import AGENTS, GRACE, HOUR, INTERVAL, LEASE, MAX_LOSSES, RANKS, Holder, Message, Sent
 
 from service.queues.model import Claim
 

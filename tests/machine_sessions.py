@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 from loom import Loom, prepare
-from model import AGENTS, HOUR, RANKS
+from model_rows import AGENTS, HOUR, RANKS
 
 WORKERS = ("w0", "w1", "w2")
 THREADS = ("a", "b", "c")

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 from machine import FINISHES, SUBMISSIONS, Call, Machine, answered
 from machine_sessions import CHORES, DRAW, QUEUES, WORKERS, Sessions
-from model import HOUR, INTERVAL, MAX_LOSSES, TIMEOUT, Message
+from model_rows import HOUR, INTERVAL, MAX_LOSSES, TIMEOUT, Message
 
 
 class Whole(Machine):

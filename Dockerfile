@@ -20,7 +20,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY sql sql
 COPY migrations migrations
-COPY examples/chat examples/chat
 RUN pip install --no-deps --no-build-isolation --editable . \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin treadle
 

@@ -13,8 +13,8 @@ import uuid_utils.compat as uuid
 
 from bench.sample import BODY
 from service.db.pool import Database
+from service.leases.store import Finish, LeaseStore
 from service.messages.store import MessageStore
-from service.queues.leases import Finish, LeaseStore
 from service.queues.model import Claim
 from service.queues.store import QueueStore
 

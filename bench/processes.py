@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from bench.server import ROOT
-from service import address
-from service.lifeline import VARIABLE
+from service.local import address
+from service.local.parent_watch import VARIABLE
 
 START_SECONDS = 30.0
 STOP_SECONDS = 8.0

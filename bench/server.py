@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.embedded import Embedded
+from service.local.postgres import Embedded
 
 ROOT = Path(__file__).resolve().parents[1]
 

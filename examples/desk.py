@@ -13,7 +13,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.agents.claude import claude_agent
+from service.agents.claude.agent import claude_agent
 from service.agents.contract import Context
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from faults.postgres import Server
 from faults.proxy import Proxy
-from service import address
+from service.local import address
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 90.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.embedded import Embedded
+from service.local.postgres import Embedded
 
 OPTIONS = {"max_connections": "100", "wal_keep_size": "256MB"}
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}

@@ -43,7 +43,7 @@ class Unavailable(TreadleError):
 
 
 class Away(Unavailable):
-    """There is no connection to PostgreSQL; `db.outage` says so once for all whom it holds up."""
+    """There is no connection to PostgreSQL; `db.availability` says so once for all whom it holds up."""
 
     log_level = logging.DEBUG
 

@@ -3,7 +3,7 @@
 import asyncio
 
 
-async def happens(event: asyncio.Event, seconds: float) -> bool:
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     """Whether the event comes within so many seconds.
 
     Unlike asyncio.wait_for before Python 3.12, it loses no cancellation that comes at the same moment.

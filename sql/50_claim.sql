@@ -78,7 +78,7 @@ end $$;
 create or replace function treadle.claim_2(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text,
     metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision,
-    last_seq integer, created_at timestamptz, aside boolean, parent uuid, state text)
+    last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
@@ -124,7 +124,7 @@ begin
     return query
         select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text, m.metadata::text,
             m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq, m.created_at,
-            m.aside, m.parent, t.state::text
+            m.aside, m.parent, t.memory::text
         from unnest(v_taken) with ordinality u (id, o)
         join treadle.messages m on m.message_id = u.id
         join treadle.leases l on l.message_id = u.id

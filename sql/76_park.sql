@@ -57,10 +57,10 @@ returns text language sql volatile as $$
         array[delay], array[usage], array[first_seq], array_fill(1, array[cardinality(event_types)]), event_types, event_datas, true, max_losses) f
 $$;
 
--- Finish one attempt with more than a result: submit what it sends, save its thread's state, or park the message (outcome children
+-- Finish one attempt with more than a result: submit what it sends, save its thread's memory, or park the message (outcome children
 -- or input; `result` is then what the event `parked` says). Returns a status as treadle.finish does.
 create or replace function treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision,
-    usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, state text, children uuid[])
+    usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[])
 returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
     set lock_timeout = '1s' as $$
@@ -76,8 +76,8 @@ begin
         if v_status = 'queued' and outcome = 'children' then
             insert into treadle.parked as p (message_id, children) values (conclude.id, conclude.children)
                 on conflict (message_id) do update set children = excluded.children;
-        elsif v_status = 'completed' and conclude.state is not null then
-            update treadle.threads t set state = conclude.state::jsonb from treadle.messages m
+        elsif v_status = 'completed' and conclude.memory is not null then
+            update treadle.threads t set memory = conclude.memory::jsonb from treadle.messages m
                 where m.message_id = conclude.id and not m.aside and t.id = m.thread;
         elsif v_status not in ('completed', 'queued') then
             raise exception using errcode = 'TR001';
@@ -91,7 +91,7 @@ begin
     end;
     return v_status;
 end $$;
-comment on function treadle.conclude is 'Finish one attempt, and with it submit what it sends, save the state of its thread, or park it';
+comment on function treadle.conclude is 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
 
 -- Admit messages whose children are over; cancel what those waited for that are cancelled or deleted. `ids`: of these, else of all. Passes
 -- over what others hold. Returns how many were admitted.

@@ -41,7 +41,7 @@ create or replace view treadle.thread_overview as
         t.turn, t.metadata,
         (select left(case jsonb_typeof(m.body) when 'string' then m.body #>> '{}' else m.body::text end, 200)
             from treadle.messages m where m.thread = t.id order by m.ord desc limit 1) as last_message_preview,
-        t.id as thread, t.tenant, t.state
+        t.id as thread, t.tenant, t.memory
     from treadle.threads t
     cross join lateral (select count(*) as processing from treadle.leases l where l.thread = t.id) p;
 comment on view treadle.thread_overview is 'Every thread: how many of its messages are in which state, whose turn it is';

@@ -15,22 +15,23 @@ import msgspec
 import pytest
 from pytest_postgresql import factories
 
-from service import embedded, logs
+from service import logs
+from service.agents.builtin.echo import echo
 from service.agents.contract import Agent
-from service.agents.echo import echo
 from service.agents.registry import Registry
 from service.api.app import Api, _Server
 from service.config import Settings
 from service.db.migrate import migrate
 from service.db.pool import Connection, Database
+from service.local import postgres as embedded
 from service.queues.store import QueueStore
-from service.worker.loop import Worker
+from service.worker.worker import Worker
 
 if TYPE_CHECKING:  # they import this module: at run time only fixtures import them
-    from loom import Loom
-    from shell import Cli
-    from streams import Script
-    from team import Journal
+    from tests.support.cli_runner import Cli
+    from tests.support.scripted_team import Journal
+    from tests.support.sql_client import Loom
+    from tests.support.sse_reader import Script
 
 # What fails there should say what it found, too.
 pytest.register_assert_rewrite("loom", "shell", "sockets", "streams", "workshop")
@@ -120,7 +121,7 @@ async def sql(dsn: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def loom(sql: Connection, dsn: str) -> AsyncIterator["Loom"]:
     """A client and a worker in SQL, on the connection `sql`, with the agent echo registered."""
-    from loom import weaving
+    from tests.support.sql_client import weaving
 
     async with weaving(sql, dsn) as loom:
         yield loom
@@ -278,7 +279,7 @@ async def running(start_api: StartApi, start_worker: StartWorker) -> Client:
 @pytest.fixture
 def script() -> "Script":
     """An agent that says what the test tells it to."""
-    from streams import Script
+    from tests.support.sse_reader import Script
 
     return Script()
 
@@ -293,7 +294,7 @@ async def scripted(start_api: StartApi, start_worker: StartWorker, script: "Scri
 @pytest.fixture
 def journal() -> "Journal":
     """A scripted model for the resolver, which notes what it is asked."""
-    from team import Journal
+    from tests.support.scripted_team import Journal
 
     return Journal()
 
@@ -308,7 +309,7 @@ async def resolving(start_api: StartApi, start_worker: StartWorker, journal: "Jo
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> "Cli":
     """Run a command of `treadle` beside the test's loop; settings by name are its environment."""
-    from shell import call
+    from tests.support.cli_runner import call
 
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # pytest has its own
     return call

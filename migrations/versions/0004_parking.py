@@ -24,8 +24,8 @@ comment on column treadle.agents.settings is
     'What else the agent declares: run_in, concurrency, idle_timeout (seconds), meanwhile';
 alter table treadle.queues add column if not exists concurrency integer check (concurrency >= 1);
 comment on column treadle.queues.concurrency is 'How many of its messages run at once, in all workers together; null: as many as they take';
-alter table treadle.threads add column if not exists state jsonb;
-comment on column treadle.threads.state is 'What its agents keep from message to message; written with the completion of one';
+alter table treadle.threads add column if not exists memory jsonb;
+comment on column treadle.threads.memory is 'What its agents keep from message to message; written with the completion of one';
 alter table treadle.messages add column if not exists parent uuid;
 comment on column treadle.messages.parent is 'The message that sent this one'
 """

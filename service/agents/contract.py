@@ -55,7 +55,7 @@ class ChildFailed(Rejected):
         self.error = error
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Exchange(msgspec.Struct, frozen=True):
     """An earlier message of the thread: what was asked, what was answered (text, or the decoded JSON), and, where that
     was asked for, the data of its `tool` events."""
 
@@ -86,7 +86,7 @@ class Context(Protocol):
     log: logging.LoggerAdapter[logging.Logger]
     # A small JSON document of the thread: changes are saved with the message's completion, in one transaction. Always
     # empty without a thread; an aside sees it, and saves nothing.
-    state: dict[str, Any]
+    memory: dict[str, Any]
 
     @property
     def cancelled(self) -> bool:
@@ -166,13 +166,13 @@ class Context(Protocol):
 
     async def history(
         self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
-    ) -> Sequence[Turn]:
+    ) -> Sequence[Exchange]:
         """The last completed messages of the thread before this one, oldest first; empty without a thread.
 
         `tools`: with the data of their `tool` events.
 
-        With `max_tokens`, only as many whole turns, the latest, as fit in it together with the system prompt. Tokens
-        are estimated: a token for every four bytes of text or JSON.
+        With `max_tokens`, only the latest whole exchanges that fit into it together with the system prompt. Tokens are
+        estimated: one for every four bytes of text or JSON.
         """
 
     def usage(self, **counts: Any) -> None:

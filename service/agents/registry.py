@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from service.agents import claude, templates
-from service.agents.claude_api import Api
+from service.agents import templates
+from service.agents.builtin.echo import echo
+from service.agents.claude import agent as claude
+from service.agents.claude.api import Api
 from service.agents.contract import Agent
-from service.agents.echo import echo
 from service.agents.resolver import team as resolver
 from service.config import Settings
 from service.errors import ConfigError

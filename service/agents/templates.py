@@ -8,7 +8,7 @@
         tools: [mytools:find_order, mytools:refund]
         timeout: 300
       - name: counter
-        template: service.agents.http:http_agent
+        template: service.agents.adapters.http:http_agent
         url: http://localhost:9000/
 
 Each is what its template, a function, makes of the other keys. Where none is named that is claude_agent; the tools of
@@ -25,9 +25,9 @@ from typing import Any, get_type_hints
 import msgspec
 import yaml
 
-from service.agents.claude import NAME as CLAUDE
-from service.agents.claude import claude_agent
-from service.agents.claude_tools import arguments
+from service.agents.claude.agent import NAME as CLAUDE
+from service.agents.claude.agent import claude_agent
+from service.agents.claude.tools import arguments
 from service.agents.contract import Agent
 from service.config import WORDS
 from service.errors import ConfigError

@@ -10,16 +10,15 @@ import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
 
-from service.api import docs, health, problems
+from service.api import health, problems
+from service.api import openapi as docs
 from service.api.bodies import JsonBody
-from service.api.protocol import LimitedProtocol, SocketProtocol
-from service.chat import page
-from service.chat import routes as chat_routes
-from service.chat.session import Chats
+from service.api.server import LimitedProtocol, SocketProtocol
 from service.config import Settings
+from service.dashboard import routes as page
+from service.db.availability import Availability
 from service.db.listener import Listener
 from service.db.notifier import EVENTS, Notifier
-from service.db.outage import Outage
 from service.db.pool import Database
 from service.events import routes as event_routes
 from service.events.feed import Feed
@@ -27,6 +26,8 @@ from service.events.sse import Streams
 from service.events.store import EventStore
 from service.messages import routes as message_routes
 from service.messages.store import MessageStore
+from service.protocols.websocket import routes as chat_routes
+from service.protocols.websocket.session import Chats
 from service.queues import routes as queue_routes
 from service.queues.store import QueueStore
 from service.threads import routes as thread_routes
@@ -75,14 +76,17 @@ class Api:
 
     def __init__(self, settings: Settings, dsn: str) -> None:
         self._settings = settings
-        outage = Outage()
+        availability = Availability()
         pooler = settings.database_pooler == "transaction"
-        self._database = Database(dsn, name="api", size=CONNECTIONS, pooler=pooler, outage=outage)
+        self._database = Database(dsn, name="api", size=CONNECTIONS, pooler=pooler, availability=availability)
         self._notifier = Notifier(self._database)
         events = EventStore(self._database)
         self.feed = Feed(events)
         self._listener = Listener(
-            settings.listen_database_url or dsn, {EVENTS: self.feed.receive}, self.feed.wake_all, outage=outage
+            settings.listen_database_url or dsn,
+            {EVENTS: self.feed.receive},
+            self.feed.wake_all,
+            availability=availability,
         )
         streams = Streams(
             self.feed, poll_interval=settings.poll_interval, keepalive_interval=settings.keepalive_interval

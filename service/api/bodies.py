@@ -6,7 +6,7 @@ from typing import Any
 from litestar.dto import AbstractDTO
 from litestar.exceptions import HTTPException
 
-from service.decoding import decode
+from service.json_input import decode
 
 _JSON = re.compile(r"application/([\w.-]+\+)?json", re.IGNORECASE)
 

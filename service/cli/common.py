@@ -18,7 +18,7 @@ def dsn(settings: Settings) -> str:
     """The connection string: DATABASE_URL, or where the private PostgreSQL is."""
     if settings.database_url is not None:
         return settings.database_url
-    from service.embedded import Embedded
+    from service.local.postgres import Embedded
 
     return Embedded(settings.treadle_home).dsn
 

@@ -11,7 +11,7 @@ from service.cli import show
 from service.errors import NotFound
 from service.events.feed import Feed
 from service.events.model import Entry
-from service.waiting import happens
+from service.waiting import wait_for
 
 
 async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIterator[Entry]:
@@ -29,7 +29,7 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
                 if entry.last:
                     return
             if not read:
-                await happens(wake, poll_interval)
+                await wait_for(wake, poll_interval)
 
 
 async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_json: bool) -> bool:

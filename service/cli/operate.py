@@ -97,7 +97,7 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
     """
     program: str | Path | None = shutil.which("psql") if settings.database_url is not None else None
     if program is None:
-        from service.embedded import Embedded
+        from service.local.postgres import Embedded
 
         program = Embedded(settings.treadle_home).binary("psql")
     # A role named treadle would make what it creates in our schema. A pooler takes no such option.

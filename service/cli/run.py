@@ -11,7 +11,7 @@ import uvloop
 
 from service.cli import common
 from service.config import Settings
-from service.lifeline import follow_supervisor
+from service.local.parent_watch import follow_supervisor
 
 HARD_STOP_MARGIN = 15.0  # seconds beyond SHUTDOWN_GRACE, as the supervisor's
 
@@ -28,7 +28,7 @@ def up(settings: Settings) -> None:
       treadle up
       PORT=9000 WORKERS=4 treadle up
     """
-    from service import supervisor
+    from service.local import supervisor
 
     supervisor.run(settings, os.environ, click.echo)
 
@@ -42,8 +42,8 @@ def serve(settings: Settings) -> None:
     Example:
       DATABASE_URL=postgresql://me@db/treadle HOST=0.0.0.0 treadle serve
     """
-    from service import address
     from service.api.app import Api
+    from service.local import address
 
     address.check_free(settings.host, settings.port)
     follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
@@ -70,8 +70,8 @@ def work(settings: Settings) -> None:
       AGENTS=examples.summarise QUEUES=default,slow treadle work
     """
     from service.agents import registry
-    from service.worker.isolation import Isolation
-    from service.worker.loop import Worker
+    from service.worker.isolation.pool import Isolation
+    from service.worker.worker import Worker
 
     follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from service.db.outage import Outage
+from service.db.availability import Availability
 from service.db.pool import GONE, Connection, connect
 from service.errors import Away, Unavailable
-from service.waiting import happens
+from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ class Listener:
         wake_all: Callable[[], None],
         *,
         worker: str | None = None,
-        outage: Outage | None = None,
+        availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
         self._handlers = handlers
         self._wake_all = wake_all
         self._worker = worker
-        self._outage = outage or Outage()
+        self._availability = availability or Availability()
         self.server_started: datetime | None = None
         self.connected = asyncio.Event()
 
@@ -60,7 +60,7 @@ class Listener:
             except Exception as error:  # whatever it is: without us there are only polls, and the worker looks dead
                 level = logging.WARNING
                 if isinstance(error, Away):
-                    self._outage.gone(error)
+                    self._availability.gone(error)
                     level = error.log_level
                 elif isinstance(error, (*GONE, Unavailable)):
                     level = logging.INFO
@@ -78,7 +78,7 @@ class Listener:
         self.connected.set()
         self._wake_all()
         while not gone.is_set():
-            if not await happens(gone, PING_SECONDS):
+            if not await wait_for(gone, PING_SECONDS):
                 await self._ping(connection)
         raise Unavailable("PostgreSQL closed the connection.")
 
@@ -89,7 +89,7 @@ class Listener:
             await connection.fetchval("select 1", timeout=PING_TIMEOUT)
         else:
             self.server_started = await connection.fetchval(LOCK, self._worker, timeout=PING_TIMEOUT)
-        self._outage.back()
+        self._availability.back()
 
     def _receive(self, _connection: Any, _pid: int, channel: str, payload: Any) -> None:
         self._handlers[channel](payload)

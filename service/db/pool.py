@@ -10,8 +10,8 @@ import asyncpg
 import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
+from service.db.availability import Availability
 from service.db.hosts import hosts
-from service.db.outage import Outage
 from service.errors import BY_SQLSTATE, Away, Busy, SchemaError, TooSlow, Unavailable, Unprocessable
 
 CONNECT_TIMEOUT = 3.0  # seconds
@@ -104,7 +104,7 @@ class Database:
         size: int,
         pooler: bool = False,
         command_timeout: float = COMMAND_TIMEOUT,
-        outage: Outage | None = None,
+        availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
         self._name = name
@@ -112,7 +112,7 @@ class Database:
         self._pooler = pooler
         self._command_timeout = command_timeout  # seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._outage = outage
+        self._availability = availability
         self._opening = asyncio.Lock()
 
     async def fetch(
@@ -138,14 +138,14 @@ class Database:
 
     async def _ask(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
         """Make the call, and say where PostgreSQL is away and when it is back."""
-        if self._outage is None:
+        if self._availability is None:
             return await self._call(call, repeatable)
         try:
             answer = await self._call(call, repeatable)
         except Away as error:
-            self._outage.gone(error)
+            self._availability.gone(error)
             raise
-        self._outage.back()
+        self._availability.back()
         return answer
 
     async def _call(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:

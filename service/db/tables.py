@@ -92,7 +92,7 @@ threads = Table(
     must("created_at", Time),
     must("last_activity", Time),
     must("metadata", JSONB, "'{}'"),
-    may("state", JSONB),
+    may("memory", JSONB),
     UniqueConstraint("tenant", "thread_id", name="threads_tenant_thread_id_key"),
     Index("threads_recent", "tenant", text("last_activity DESC"), text("id DESC")),
 )

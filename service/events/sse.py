@@ -18,7 +18,7 @@ from service.errors import TreadleError
 from service.events.feed import Feed
 from service.events.model import Entry
 from service.events.store import is_full
-from service.waiting import happens
+from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Streams:
                         return
                     if is_full(entries):
                         continue
-                await happens(wake, min(self._poll, self._keepalive, waiting.pause))
+                await wait_for(wake, min(self._poll, self._keepalive, waiting.pause))
                 if told := await waiting.tell():
                     yield told
                     silence.broken()
@@ -120,7 +120,7 @@ class Streams:
                     silence.broken()
                     if is_full(entries):
                         continue
-                await happens(wake, min(self._poll, self._keepalive))
+                await wait_for(wake, min(self._poll, self._keepalive))
                 if silence.too_long():
                     yield KEEPALIVE
         yield COME_BACK

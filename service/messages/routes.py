@@ -13,7 +13,6 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter
 
 from service.config import Settings
 from service.errors import Invalid, Unprocessable
-from service.messages.checks import check, check_input
 from service.messages.model import (
     Accepted,
     AcceptedBatch,
@@ -26,6 +25,7 @@ from service.messages.model import (
     Status,
 )
 from service.messages.store import MessageStore
+from service.messages.validation import check, check_input
 
 IdempotencyKey = Annotated[
     str | None,

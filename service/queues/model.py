@@ -99,7 +99,7 @@ class Worker(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True):
-    """A message under lease: all that an attempt needs. `body`, `metadata` and `state` (its thread's) are JSON text."""
+    """A message under lease: all that an attempt needs. `body`, `metadata` and the thread's `memory` are JSON text."""
 
     message_id: UUID
     lease: UUID
@@ -120,4 +120,4 @@ class Claim(Struct, frozen=True):
     created_at: datetime
     aside: bool = False
     parent: UUID | None = None  # the message that sent it
-    state: str | None = None
+    memory: str | None = None

@@ -33,7 +33,7 @@ class Thread(Struct, frozen=True):
     last_activity: datetime
     states: States
     metadata: dict[str, Any]
-    state: dict[str, Any] | None  # what its agents keep
+    memory: dict[str, Any] | None  # what its agents keep
 
 
 class Usage(Struct, frozen=True):

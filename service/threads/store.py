@@ -23,7 +23,7 @@ TOOLS = (
 DELETIONS = 2  # at once: each holds a connection, and may wait for a lock
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Exchange(msgspec.Struct, frozen=True):
     """A finished message of a thread: what was asked, what was answered, and the data of its `tool` events."""
 
     message: Any
@@ -76,7 +76,7 @@ class ThreadStore:
             row["last_activity"],
             msgspec.convert(row, States),
             row["metadata"],
-            row["state"],
+            row["memory"],
         )
 
     async def usage(self, thread_id: str) -> Usage:
@@ -140,7 +140,7 @@ class ThreadStore:
             )
         return int(gone)
 
-    async def turns(self, thread: int, before: int, limit: int, tools: bool) -> list[Turn]:
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[Exchange]:
         """The last `limit` completed messages of a thread before the one with ord `before`, oldest first."""
         rows = await self._database.fetch(
             f"select m.body as message, m.result, {TOOLS if tools else EMPTY} as tools from treadle.messages m"
@@ -149,7 +149,7 @@ class ThreadStore:
             before,
             limit,
         )
-        return msgspec.convert(rows[::-1], list[Turn])
+        return msgspec.convert(rows[::-1], list[Exchange])
 
     async def under_way(self, thread: int) -> UnderWay | None:
         """None where it is nobody's turn."""

@@ -11,15 +11,15 @@ from service.agents.contract import Agent
 from service.agents.registry import Registry
 from service.batching import Batcher
 from service.config import Settings
-from service.queues.leases import Append, Appended, Finish, Finished
+from service.leases.store import Append, Appended, Finish, Finished
 from service.queues.model import Claim
-from service.worker.call import call
 from service.worker.context import Backing, Lookups
+from service.worker.event_buffer import Outbox
 from service.worker.instances import Instances
-from service.worker.isolation import Isolation, NoProcess
-from service.worker.outbox import Outbox
+from service.worker.invoke import call
+from service.worker.isolation.pool import Isolation, NoProcess
 from service.worker.outcome import CANCELLED, RELEASED, Outcome, broken, deferred, encode, failed, unknown
-from service.worker.sync import SyncRunner
+from service.worker.sync_agents import SyncRunner
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Attempt:
             first_seq,
             unsent,
             outcome.sends,
-            outcome.state,
+            outcome.memory,
             outcome.children,
         )
         try:
@@ -113,7 +113,7 @@ class Attempt:
                     usage=None,
                     events=[],
                     sends=None,
-                    state=None,
+                    memory=None,
                     children=None,
                 )
             )

@@ -16,11 +16,11 @@ from uuid import UUID
 
 import msgspec
 
-from service.agents.contract import ChildFailed, Rejected, Turn, UnderWay
+from service.agents.contract import ChildFailed, Exchange, Rejected, UnderWay
 from service.events.model import RESERVED
-from service.queues.leases import Child, EventToAppend, Recorded
+from service.leases.store import Child, EventToAppend, Recorded
 from service.queues.model import Claim
-from service.threads.store import Turn as StoredTurn
+from service.threads.store import Exchange as StoredExchange
 from service.threads.store import UnderWay as StoredUnderWay
 from service.worker.outcome import Outcome, clean, encode
 
@@ -45,7 +45,7 @@ class Lookups(Protocol):
 
     async def recorded(self, message_id: UUID) -> Recorded: ...
 
-    async def turns(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[StoredTurn]: ...
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[StoredExchange]: ...
 
     async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]: ...
 
@@ -81,8 +81,8 @@ class AttemptContext:
         self.metadata = metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
-        kept = msgspec.json.decode(claim.state or "{}")
-        self.state: dict[str, Any] = kept if isinstance(kept, dict) else {}
+        kept = msgspec.json.decode(claim.memory or "{}")
+        self.memory: dict[str, Any] = kept if isinstance(kept, dict) else {}
         self._claim = claim
         self._backing = backing
         self._max_event_bytes = max_event_bytes
@@ -213,32 +213,32 @@ class AttemptContext:
 
     async def history(
         self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
-    ) -> Sequence[Turn]:
+    ) -> Sequence[Exchange]:
         if self._claim.thread is None or self._claim.ord is None:
             return []
-        found = await self._backing.lookups.turns(self._claim.thread, self._claim.ord, limit, tools)
-        turns = [Turn(turn.message, turn.result, turn.tools) for turn in found]
-        return turns if max_tokens is None else _within(turns, max_tokens - tokens(system))
+        found = await self._backing.lookups.exchanges(self._claim.thread, self._claim.ord, limit, tools)
+        exchanges = [Exchange(exchange.message, exchange.result, exchange.tools) for exchange in found]
+        return exchanges if max_tokens is None else _within(exchanges, max_tokens - tokens(system))
 
     def usage(self, **counts: Any) -> None:
         self._backing.count(encode(counts))
 
     def concluded(self, outcome: Outcome) -> Outcome:
-        """The outcome with what is committed with it: what was not sent yet, and the state where it has changed.
+        """The outcome with what is committed with it: what was not sent yet, and the memory where it has changed.
 
-        Raises Rejected where the state is too large.
+        Raises Rejected where the memory is too large.
         """
-        state = None
+        memory = None
         if self._claim.thread is not None and not self._claim.aside:
-            if not isinstance(self.state, dict):
-                raise Rejected(f"A thread's state is an object, not {type(self.state).__name__}.")
+            if not isinstance(self.memory, dict):
+                raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
             try:
-                text = self._fitting(self.state, "a thread's state")
+                text = self._fitting(self.memory, "a thread's memory")
             except ValueError as error:
                 raise Rejected(f"{error}.") from None
-            if msgspec.json.decode(text) != msgspec.json.decode(self._claim.state or "{}"):
-                state = text
-        return msgspec.structs.replace(outcome, sends=self._take_unsent(), state=state)
+            if msgspec.json.decode(text) != msgspec.json.decode(self._claim.memory or "{}"):
+                memory = text
+        return msgspec.structs.replace(outcome, sends=self._take_unsent(), memory=memory)
 
     # Parts
 
@@ -306,15 +306,15 @@ def tokens(value: Any) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def _within(turns: list[Turn], budget: int) -> list[Turn]:
-    """The latest whole turns that fit."""
-    kept = len(turns)
-    for turn in reversed(turns):
-        budget -= tokens(turn.message) + tokens(turn.result) + sum(tokens(tool) for tool in turn.tools)
+def _within(exchanges: list[Exchange], budget: int) -> list[Exchange]:
+    """The latest whole exchanges that fit."""
+    kept = len(exchanges)
+    for exchange in reversed(exchanges):
+        budget -= tokens(exchange.message) + tokens(exchange.result) + sum(tokens(tool) for tool in exchange.tools)
         if budget < 0:
             break
         kept -= 1
-    return turns[kept:]
+    return exchanges[kept:]
 
 
 def _child_id(parent: UUID, name: str) -> str:

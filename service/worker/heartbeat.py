@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.config import Settings
-from service.db.outage import Outage
+from service.db.availability import Availability
 from service.db.pool import COMMAND_TIMEOUT, Database
 from service.errors import TreadleError
-from service.queues.leases import Heartbeat, Verdict, beat
-from service.waiting import happens
+from service.leases.store import Heartbeat, Verdict, beat
+from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Pulse:
         claiming_since: Callable[[], float | None],
         judge: Callable[[Sequence[Verdict]], None],
         seen: Callable[[], float],
-        outage: Outage,
+        availability: Availability,
     ) -> None:
         self._settings = settings
         self._dsn = dsn
@@ -47,7 +47,7 @@ class Pulse:
         self._claiming_since = claiming_since
         self._judge = judge
         self._seen = seen
-        self._outage = outage
+        self._availability = availability
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -83,7 +83,12 @@ class Pulse:
         # A dead connection must be noticed while there is still time to beat on another.
         patience = max(1.0, min(COMMAND_TIMEOUT, self._settings.worker_timeout / 3))
         database = Database(
-            self._dsn, name="heartbeat", size=1, pooler=pooler, command_timeout=patience, outage=self._outage
+            self._dsn,
+            name="heartbeat",
+            size=1,
+            pooler=pooler,
+            command_timeout=patience,
+            availability=self._availability,
         )
         stalled = 0
         while not self._stopping:
@@ -106,5 +111,5 @@ class Pulse:
                 wait = min(pause, AGAIN_SECONDS)  # who is cut off for a moment must not be taken for dead
             except Exception:  # a worker that stops beating is taken for dead
                 log.exception("heartbeat failed")
-            await happens(self._wake, wait)
+            await wait_for(self._wake, wait)
         await database.close()

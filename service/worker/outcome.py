@@ -19,7 +19,7 @@ MAX_TRACEBACK_CHARS = 20_000
 class Outcome(msgspec.Struct, frozen=True):
     """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, where it is to be tried again.
 
-    `sends`, `state` and `children` as Finish has them."""
+    `sends`, `memory` and `children` as Finish has them."""
 
     kind: str
     result: str | None = None
@@ -27,7 +27,7 @@ class Outcome(msgspec.Struct, frozen=True):
     traceback: str | None = None
     delay: float | None = None
     sends: str | None = None
-    state: str | None = None
+    memory: str | None = None
     children: list[UUID] | None = None
 
 

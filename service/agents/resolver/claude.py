@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from service.agents.contract import Rejected
-from service.agents.resolver.ask import Ask
-from service.agents.verdict import verdict
+from service.agents.http_errors import verdict
+from service.agents.resolver.model_requests import Ask
 
 
 class Claude:

@@ -1,4 +1,4 @@
-"""What a thread remembers of its last query, in Context.state: the plan, what its tasks came to, and the answer."""
+"""What a thread remembers of its last query, in Context.memory: the plan, what its tasks came to, and the answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 
 from service.agents.resolver.plan import Task
 
-KEY = "resolver"  # of Context.state, which the thread's agents share
+KEY = "resolver"  # of Context.memory, which the thread's agents share
 LIMIT = 180_000  # bytes of JSON
 REFINEMENTS = 20  # the last ones
 

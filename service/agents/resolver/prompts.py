@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from service.agents.resolver.picture import Picture
 from service.agents.resolver.plan import MAX_TASKS, Task
+from service.agents.resolver.progress import Picture
 
 TASKS = """
 {"tasks": [{"id": "short-name", "title": "a few words", "instruction": "what to do", "after": ["id", ...]}, ...]}
@@ -62,7 +62,7 @@ def sections(*parts: tuple[str, str]) -> str:
     return "\n\n".join(f"# {heading}\n\n{text}" for heading, text in parts if text.strip())
 
 
-def turns(earlier: Iterable[tuple[str, str]]) -> str:
+def exchanges(earlier: Iterable[tuple[str, str]]) -> str:
     return "\n\n".join(f"Person: {asked}\n\nAssistant: {answered}" for asked, answered in earlier)
 
 

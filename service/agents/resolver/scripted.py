@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from service.agents.contract import Rejected
-from service.agents.resolver import splitting
-from service.agents.resolver.ask import Ask, Clarify, DoTask, MakePlan, RevisePlan, WriteAnswer
+from service.agents.resolver import scripted_planner as splitting
 from service.agents.resolver.memory import cut
-from service.agents.resolver.picture import Picture
+from service.agents.resolver.model_requests import Ask, Clarify, DoTask, MakePlan, RevisePlan, WriteAnswer
+from service.agents.resolver.progress import Picture
 
 PACE_MS = 150
 WORDS = 6  # in a piece

@@ -6,10 +6,10 @@ A message of a thread that has an answer already is an instruction to refine it:
 from collections import Counter
 
 from service.agents.contract import Agent, Context
-from service.agents.resolver.ask import Clarify, Model
 from service.agents.resolver.claude import Claude
 from service.agents.resolver.memory import recall
-from service.agents.resolver.picture import Picture, of_memory, of_work
+from service.agents.resolver.model_requests import Clarify, Model
+from service.agents.resolver.progress import Picture, of_memory, of_work
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.work import Work, said_before, said_by
 from service.config import Settings
@@ -59,7 +59,7 @@ def team(model: Model, name: str = NAME, clarifier: str = CLARIFIER) -> tuple[Ag
 
 
 async def _picture(context: Context) -> Picture | None:
-    memory = recall(context.state)
+    memory = recall(context.memory)
     under = await context.under_way()
     if under is not None:
         return of_work(under, memory)

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from typing import Any
 
 from service.agents.contract import Context, Rejected
-from service.agents.resolver.ask import Ask, DoTask, MakePlan, Model, Part, RevisePlan, WriteAnswer
 from service.agents.resolver.memory import Memory, cut, recall, remember
+from service.agents.resolver.model_requests import Ask, DoTask, MakePlan, Model, Part, RevisePlan, WriteAnswer
 from service.agents.resolver.plan import BadPlan, Draft, Task, read, ready
-from service.agents.resolver.record import ANSWER, PLAN, Planned, Said, of_task
+from service.agents.resolver.step_results import ANSWER, PLAN, Planned, Said, of_task
 
 PARALLEL = 4  # tasks at once
 EARLIER = 10  # messages of the thread that the planner of a new query is shown
@@ -25,14 +25,14 @@ class Work:
         self._usage: Counter[str] = Counter()
 
     async def run(self, text: str) -> str:
-        memory = recall(self._context.state)
+        memory = recall(self._context.memory)
         planned = await self._plan(text, memory)
         results = planned.results_of(memory)
         await self._tasks(planned, results)
         refined = planned.refined(memory)
         answer = await self._answer(planned, results, refined.answer if refined else "")
         now = Memory(self._context.message_id, planned.query, planned.refinements, planned.tasks, results, answer)
-        remember(self._context.state, now)
+        remember(self._context.memory, now)
         return answer
 
     # The planner
@@ -189,11 +189,11 @@ async def said_by(
 
 async def said_before(context: Context) -> tuple[Part, ...]:
     """What was said in the thread before, as far as it is text."""
-    turns = await context.history(EARLIER)
+    exchanges = await context.history(EARLIER)
     return tuple(
-        (cut(turn.message, EARLIER_CHARS), cut(turn.result, EARLIER_CHARS))
-        for turn in turns
-        if isinstance(turn.message, str) and isinstance(turn.result, str)
+        (cut(exchange.message, EARLIER_CHARS), cut(exchange.result, EARLIER_CHARS))
+        for exchange in exchanges
+        if isinstance(exchange.message, str) and isinstance(exchange.result, str)
     )
 
 

@@ -1,0 +1,58 @@
+"""What a process says of a PostgreSQL that is away: once that it is, now and then how much it holds up, once that it is
+back.
+
+Who is held up says so at DEBUG (`errors.Away.log_level`).
+"""
+
+import logging
+import threading
+import time
+
+from service.errors import Away
+
+log = logging.getLogger(__name__)
+
+REMIND_SECONDS = 30.0
+STEADY_SECONDS = 1.0  # without a call that finds it away, after which it is back
+
+
+class Availability:
+    """One for a process; all of its connections tell it how they fare, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: float | None = None  # by time.monotonic(); None: it is there
+        self._well_since: float | None = None
+        self._told = 0.0
+        self._held_up = 0  # calls
+
+    def gone(self, error: Away) -> None:
+        """A call found PostgreSQL away."""
+        with self._lock:
+            now = time.monotonic()
+            self._well_since = None
+            self._held_up += 1
+            reason = str(error).partition(": ")[2] or str(error)
+            if self._since is None:
+                self._since = self._told = now
+                log.warning("PostgreSQL is away: %s", reason)
+            elif now - self._told >= REMIND_SECONDS:
+                self._told = now
+                log.warning("PostgreSQL is still away: %s", reason, extra=self._extent(now))
+
+    def back(self) -> None:
+        """A call was answered."""
+        if self._since is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if self._well_since is None:
+                self._well_since = now
+            if self._since is not None and now - self._well_since >= STEADY_SECONDS:
+                seconds = self._well_since - self._since
+                log.info("PostgreSQL is back after %.1f s", seconds, extra={"calls_held_up": self._held_up})
+                self._since, self._well_since, self._held_up = None, None, 0
+
+    def _extent(self, now: float) -> dict[str, int]:
+        assert self._since is not None
+        return {"seconds": round(now - self._since), "calls_held_up": self._held_up}

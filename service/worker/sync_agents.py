@@ -1,0 +1,128 @@
+"""Where sync agents run, and what they are given: threads, counted for as long as they really run, for nobody can end
+one."""
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from service.agents.contract import Exchange, UnderWay
+from service.worker.context import AttemptContext, as_returned, within
+
+Answer = TypeVar("Answer")
+
+
+class SyncRunner:
+    """`busy` counts calls that run, those that nobody waits for any more included."""
+
+    def __init__(self, size: int) -> None:
+        self._executor = ThreadPoolExecutor(size, thread_name_prefix="agent")
+        self._loop = asyncio.get_running_loop()
+        self.busy = 0
+
+    async def run(self, function: Callable[..., Answer], *args: Any) -> Answer:
+        """The function's result, from a thread."""
+        self.busy += 1
+        future = self._executor.submit(function, *args)
+        future.add_done_callback(self._ended)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Start nothing more; what runs is left to itself."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _ended(self, _: Future[Any]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._count_down)
+
+    def _count_down(self) -> None:
+        self.busy -= 1
+
+
+class SyncContext:
+    """A context whose methods wait instead of being awaited."""
+
+    def __init__(self, context: AttemptContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self._waits: set[Future[Any]] = set()
+        self._ended = False
+        self.message_id = context.message_id
+        self.thread_id = context.thread_id
+        self.attempt = context.attempt
+        self.metadata = context.metadata
+        self.deadline = context.deadline
+        self.log = context.log
+        self.usage = context.usage
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self._context.memory
+
+    @memory.setter
+    def memory(self, value: dict[str, Any]) -> None:
+        self._context.memory = value
+
+    @property
+    def cancelled(self) -> bool:
+        return self._context.cancelled
+
+    def emit(self, chunk: str) -> None:
+        self._wait(self._context.emit(chunk))
+
+    def event(self, type: str, data: Any) -> None:
+        self._wait(self._context.event(type, data))
+
+    def step(self, name: str, function: Callable[[], Any]) -> Any:
+        """The function runs here, in the agent's own thread."""
+        if inspect.iscoroutinefunction(function):
+            return self._wait(self._context.step(name, function))
+        name, result = self._wait(self._context.find_step(name))
+        if result is None:
+            with within(name):
+                answer = function()
+                if inspect.iscoroutine(answer):
+                    answer = self._wait(answer)
+            result = self._wait(self._context.keep_step(name, answer))
+        return as_returned(function, result)
+
+    def send(self, message: Any, **options: Any) -> str:
+        return self._wait(self._context.send(message, **options))
+
+    def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        return self._wait(self._context.gather(*messages, return_exceptions=return_exceptions))
+
+    def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        return self._wait(self._context.input(question, name=name))
+
+    def instance(self, make: Callable[[], Any]) -> Any:
+        return self._wait(self._context.instance(make))
+
+    def under_way(self) -> UnderWay | None:
+        return self._wait(self._context.under_way())
+
+    def history(self, limit: int = 50, **options: Any) -> Sequence[Exchange]:
+        return self._wait(self._context.history(limit, **options))
+
+    def end(self) -> None:
+        """The attempt is over: nobody waits any more. In the loop's thread."""
+        self._ended = True
+        for wait in list(self._waits):
+            wait.cancel()
+
+    def _wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._ended:
+            call.close()
+            raise asyncio.CancelledError
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        self._waits.add(future)
+        try:
+            if self._ended:
+                future.cancel()
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None  # which an agent's `except Exception` lets pass
+        finally:
+            self._waits.discard(future)

@@ -1,0 +1,268 @@
+"""The agents that ship, the decorator and the registry."""
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.agents import contract, registry
+from service.agents.builtin.echo import echo
+from service.agents.contract import Agent, Context, Rejected, RetryAfter, agent
+from service.config import Settings
+from service.db.pool import Connection
+from service.errors import ConfigError
+from tests.conftest import StartWorker
+from tests.support.harness import log, run, settled, submit, text, types
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Listening:
+    """The part of a Context that echo uses."""
+
+    def __init__(self, **metadata: Any) -> None:
+        self.metadata = metadata
+        self.attempt = 1
+        self.chunks: list[str] = []
+
+    async def emit(self, chunk: str) -> None:
+        self.chunks.append(chunk)
+
+
+# echo
+
+
+@given(st.text(min_size=1))
+async def test_echo_streams_exactly_its_input(message: str) -> None:
+    context = Listening()
+    assert await echo(context, message) == message
+    assert "".join(context.chunks) == message
+
+
+async def test_echo_streams_word_by_word(sql: Connection, start_worker: StartWorker) -> None:
+    context = Listening()
+    await echo(context, "  one\ttwo\n\nthree \n")
+    assert context.chunks == ["  one", "\ttwo", "\n\nthree", " \n"]
+    await start_worker()
+    message = await run(sql, "  one\ttwo\n\nthree \n")
+    assert message["result"] == "  one\ttwo\n\nthree \n"
+    assert await text(sql, message["message_id"]) == message["result"]
+    assert (await types(sql, message["message_id"])).count("chunk") == 4
+
+
+async def test_echo_waits_before_each_word(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker()
+    message = await run(sql, "one two three", metadata={"delay_ms": 150})
+    assert message["completed_at"] - message["started_at"] >= timedelta(seconds=0.45)
+    at = [entry.created_at for entry in await log(sql, message["message_id"]) if entry.type == "chunk"]
+    assert len(set(at)) == 3  # they were sent as they came
+
+
+async def test_echo_fails_as_often_as_it_is_asked(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker()
+    message = await run(sql, "one", metadata={"fail_times": 2})
+    assert (message["state"], message["attempt"]) == ("completed", 3)
+    entries = await log(sql, message["message_id"])
+    assert [entry.type for entry in entries] == ["queued", *["started", "retry"] * 2, "started", "chunk", "done"]
+    assert entries[2].data["error"] == "Failing attempt 1, as metadata.fail_times asks."
+    message = await run(sql, "one", metadata={"fail_times": 3})
+    assert (message["state"], message["attempt"]) == ("failed", 3)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"delay_ms": "10"}, {"delay_ms": -1}, {"delay_ms": True}, {"fail_times": None}, {"fail_times": [1]}]
+)
+async def test_echo_rejects_metadata_that_makes_no_sense(metadata: dict[str, Any]) -> None:
+    context = Listening(**metadata)
+    with pytest.raises(Rejected, match=f"metadata.{next(iter(metadata))} must be a number, 0 or more"):
+        await echo(context, "x")
+    assert context.chunks == []
+
+
+# The decorator
+
+
+class Question(msgspec.Struct):
+    words: list[str]
+
+
+def test_an_agent_knows_what_its_function_says() -> None:
+    @agent("full", queue="special", timeout=5, max_attempts=7)
+    async def full(context: Context, request: Question) -> str:
+        """Answers
+        questions.
+
+        At length.
+        """
+        return " ".join(request.words)
+
+    assert (full.name, full.queue, full.timeout, full.max_attempts) == ("full", "special", 5, 7)
+    assert full.description == "Answers questions."
+    assert full.is_async
+    assert full.input_type is Question
+    assert full.input_schema is not None
+    assert full.input_schema["$defs"]["Question"]["required"] == ["words"]
+    assert full.decode({"words": ["a"]}) == Question(["a"])
+    with pytest.raises(Rejected, match=r"^The message does not fit the agent's input: Expected `array`"):
+        full.decode({"words": 1})
+
+
+def test_an_agent_takes_text_where_it_says_nothing_else() -> None:
+    @agent("plain", description="Says it differently.")
+    def plain(context, request):  # type: ignore[no-untyped-def]
+        """Not this."""
+
+    assert (plain.queue, plain.timeout, plain.max_attempts, plain.is_async) == ("default", None, None, False)
+    assert plain.description == "Says it differently."
+    assert plain.input_schema is None
+    assert plain.decode("text") == "text"
+
+
+def _unreadable(context: Context, request: Callable[[], None]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (lambda context, request: None, {"name": ""}, "name has 1 to 100 characters"),
+        (lambda context, request: None, {"name": "x" * 101}, "name has 1 to 100 characters"),
+        (lambda context, request: None, {"timeout": 0}, "timeout must be above 0 and at most 604800"),
+        (lambda context, request: None, {"timeout": float("inf")}, "timeout must be above 0 and at most 604800"),
+        (lambda context, request: None, {"max_attempts": 0}, "max_attempts must be between 1 and 1000"),
+        (lambda context: None, {}, "takes a context and its input; .* takes 1 arguments"),
+        (lambda context, request, more: None, {}, "takes 3 arguments"),
+        (_unreadable, {}, "Generating JSON schema"),
+    ],
+)
+def test_what_cannot_be_an_agent_is_refused_when_it_is_made(
+    function: Callable[..., Any], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=said):
+        Agent(**{"name": "x", "function": function, **options})
+
+
+def test_retry_after_keeps_within_what_a_message_can_wait() -> None:
+    assert RetryAfter(1.5).seconds == 1.5
+    assert RetryAfter(-1).seconds == 0
+    assert RetryAfter(float("inf")).seconds == contract.MAX_RETRY_SECONDS
+    assert str(RetryAfter(2)) == "Asked to be retried after 2 seconds."
+    assert str(RetryAfter(2, "why")) == "why"
+
+
+# The registry
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Write modules into the working folder; returns settings that name them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+
+    def write(**sources: str) -> Settings:
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(source)
+        return Settings(agents=tuple(sources))
+
+    yield write
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+AGENT = """
+from service.agents.contract import Context, agent
+
+@agent("{name}", queue="own", timeout=3)
+async def answer(context: Context, request: str) -> str:
+    "Answers."
+    return "{name}"
+"""
+
+
+def test_modules_of_agents_are_found_from_the_working_folder(modules: Callable[..., Settings]) -> None:
+    found = registry.load(modules(one_of_mine=AGENT.format(name="one"), two_of_mine=AGENT.format(name="two")))
+    rows = {row["agent"]: row for row in found.rows()}
+    assert set(rows) == {"echo", "claude", "resolver", "clarifier", "one", "two"}
+    assert rows["one"] == {
+        "agent": "one",
+        "queue": "own",
+        "timeout_seconds": 3,
+        "max_attempts": 3,
+        "is_default": False,
+        "input": None,
+        "description": "Answers.",
+        "settings": {"run_in": "worker", "concurrency": None, "idle_timeout": 7200.0, "meanwhile": None},
+    }
+    assert found.get("two") is not None
+    assert found.get("three") is None
+
+
+def test_one_agent_may_be_named_by_several_modules(modules: Callable[..., Settings]) -> None:
+    found = registry.load(modules(first_home=AGENT.format(name="one"), second_home="from first_home import answer"))
+    assert found.get("one") is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import no_such_module_of_mine", "cannot be imported: No module named 'no_such_module_of_mine'."),
+        ("raise ValueError('two\\nlines')", "cannot be imported: two"),
+        ("def", "cannot be imported: invalid syntax"),
+        ("raise SystemExit('no key')", "cannot be imported: no key."),
+        ("x = 1", "has no @agent function."),
+        (AGENT.format(name="echo"), "has an agent 'echo', and so has another."),
+        (AGENT.format(name=""), "cannot be imported: an agent's name has 1 to 100 characters."),
+    ],
+)
+def test_a_module_that_will_not_do_is_one_sentence_naming_it(
+    source: str, said: str, modules: Callable[..., Settings]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry.load(modules(faulty_module=source))
+    assert str(caught.value).startswith(f"AGENTS: the module faulty_module {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_module_is_named() -> None:
+    with pytest.raises(ConfigError, match="AGENTS: the module nowhere_to_be_found cannot be imported"):
+        registry.load(Settings(agents=("nowhere_to_be_found",)))
+
+
+@pytest.mark.parametrize(("key", "default"), [(None, "echo"), ("sk-test", "claude")])
+async def test_the_default_agent_is_claude_where_there_is_a_key(
+    key: str | None, default: str, sql: Connection, start_worker: StartWorker, settings: Settings
+) -> None:
+    found = registry.load(Settings(anthropic_api_key=key))
+    assert [row["agent"] for row in found.rows() if row["is_default"]] == [default]
+    await start_worker(*(found.get(name) for name in ("echo", "claude")), anthropic_api_key=key)
+    assert await sql.fetchval("select agent from treadle.agents where is_default") == default
+
+
+# The example
+
+
+async def test_the_example_answers_through_a_worker(
+    sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    summarise = registry.load(Settings(agents=("examples.summarise",))).get("summarise")
+    assert summarise is not None
+    await start_worker(summarise)
+    text_in = "Queues keep order. A cat slept. Queues keep messages in order, and queues keep them safe! Rain fell."
+    message = await run(sql, {"text": text_in, "sentences": 2}, agent="summarise")
+    summary = "Queues keep order. Queues keep messages in order, and queues keep them safe!"
+    assert message["result"] == {"summary": summary, "kept": 2, "of": 4}
+    assert await text(sql, message["message_id"]) == summary
+    assert "progress" in await types(sql, message["message_id"])
+    message_id = await submit(sql, {"text": "...", "sentences": 2}, agent="summarise")
+    assert (await settled(sql, message_id))["error"] == "The text has no words."
+    message_id = await submit(sql, {"text": "One.", "sentences": 0}, agent="summarise")
+    assert "Expected `int` >= 1 - at `$.sentences`" in (await settled(sql, message_id))["error"]

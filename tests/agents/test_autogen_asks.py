@@ -1,0 +1,277 @@
+"""AutoGen teams that ask a person, and teams that remember their thread."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat, SelectorGroupChat
+from autogen_core.models import CreateResult
+
+from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, autogen_agent
+from service.agents.contract import Context
+from service.config import Settings
+from service.db.pool import Connection
+from tests.agents.test_autogen import Model, agent
+from tests.conftest import StartWorker
+from tests.support.harness import log, run, settled, submit, types, wait_for, working
+from tests.support.invariants import assert_consistent
+from tests.support.processes import TAKE_AWAY
+from tests.support.questions import answer, asks
+
+
+def asking(model: Any, **options: Any) -> Any:
+    """A maker of a writer and a person, who speak in turn until somebody approves."""
+
+    def make(kit: Kit) -> RoundRobinGroupChat:
+        members: list[Any] = [agent("writer", kit.model(model)), kit.user("reader", "Reads.")]
+        return RoundRobinGroupChat(members, termination_condition=TextMentionTermination("APPROVE"), **options)
+
+    return make
+
+
+async def test_a_team_waits_for_a_person(sql: Connection, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """Where another worker goes on, too."""
+    model = Model("A red bicycle", "A bike")
+    async with working(sql, settings, autogen_agent("asks", asking(model))):
+        message_id = await submit(sql, "Write.", agent="asks", thread_id="t")
+        first = await asks(sql, message_id)
+    assert first["question"] == "A red bicycle"
+    async with working(sql, settings, autogen_agent("asks", asking(model))):
+        await answer(sql, message_id, "Shorter", first["name"])
+        second = await asks(sql, message_id, 2)
+        assert second["question"] == "A bike"
+        await answer(sql, message_id, "APPROVE", second["name"])
+        row = await settled(sql, message_id)
+    assert (first["name"], second["name"]) == ("user reader 1", "user reader 2")
+    assert (row["state"], row["attempt"], row["failures"], row["result"]) == ("completed", 3, 0, "APPROVE")
+    # The first answer was not paid for again; the second knows what the person has said.
+    assert [asked[-1] for asked in model.asked] == ["Write.", "Shorter"]
+    entries = await log(sql, message_id)
+    last = max(number for number, entry in enumerate(entries) if entry.type == "started")
+    said = [(entry.data["source"], entry.data["content"]) for entry in entries[last:] if entry.type == "message"]
+    assert said == [
+        *(("user", "Write."), ("writer", "A red bicycle"), ("reader", "Shorter")),
+        *(("writer", "A bike"), ("reader", "APPROVE")),
+    ]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]  # to wait is no error
+    await assert_consistent(sql)
+
+
+async def test_a_person_alone_may_answer_anything(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker(autogen_agent("asks", lambda kit: kit.user("person")))
+    for given, said in (("yes", "yes"), ({"sure": [True, None]}, '{"sure":[true,null]}')):
+        message_id = await submit(sql, "Sure?", agent="asks")
+        assert (await asks(sql, message_id))["question"] == "Sure?"
+        await answer(sql, message_id, given)
+        assert (await settled(sql, message_id))["result"] == said
+
+
+async def test_who_is_asked_may_be_chosen_by_a_model(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("person", "Hello Ada")
+
+    def make(kit: Kit) -> SelectorGroupChat:
+        own = kit.model(model)
+        members: list[Any] = [agent("writer", own), kit.user("person")]
+        return SelectorGroupChat(members, own, termination_condition=MaxMessageTermination(3))
+
+    await start_worker(autogen_agent("asks", make))
+    message_id = await submit(sql, "Greet.", agent="asks")
+    await asks(sql, message_id)
+    await answer(sql, message_id, "I am Ada")
+    assert (await settled(sql, message_id))["result"] == "Hello Ada"
+    assert len(model.asked) == 2  # only the writer is left after the person
+
+
+async def test_two_people_may_be_asked_at_once(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("Both agree")
+
+    def make(kit: Kit) -> GraphFlow:
+        ada, bob, writer = kit.user("ada"), kit.user("bob"), agent("writer", kit.model(model))
+        start = kit.user("start")
+        graph = DiGraphBuilder().add_node(start).add_node(ada).add_node(bob).add_node(writer)
+        for person in (ada, bob):
+            graph.add_edge(start, person).add_edge(person, writer)
+        return GraphFlow([start, ada, bob, writer], graph.build())
+
+    await start_worker(autogen_agent("asks", make, output=lambda result: sorted(_texts(result))))
+    message_id = await submit(sql, "Vote.", agent="asks")
+    for count, given in enumerate(("Go.", "yes", "yes"), 1):
+        await asks(sql, message_id, count)
+        await answer(sql, message_id, given)
+    row = await settled(sql, message_id)
+    assert {"ada: yes", "bob: yes", "writer: Both agree"} < set(row["result"])
+    names = [entry.data["name"] for entry in await log(sql, message_id) if entry.type == "parked"]
+    assert sorted(names) == ["user ada 1", "user bob 1", "user start 1"]
+
+
+def _texts(result: Any) -> list[str]:
+    return [f"{item.source}: {item.to_text()}" for item in result.messages]
+
+
+async def test_an_answer_outlives_the_attempt_that_took_it(sql: Connection, start_worker: StartWorker) -> None:
+    """As where a worker was killed."""
+    reached = asyncio.Event()
+    model = Model("A red bicycle", "A bike")
+
+    class Slow(Model):
+        async def create(self, messages: Sequence[Any], **options: Any) -> CreateResult:
+            if len(model.asked) == 1 and not reached.is_set():
+                reached.set()
+                await asyncio.Event().wait()
+            return await model.create(messages, **options)
+
+    await start_worker(autogen_agent("asks", asking(Slow(), max_turns=3)))
+    message_id = await submit(sql, "Write.", agent="asks")
+    await asks(sql, message_id)
+    await answer(sql, message_id, "Shorter")
+    await wait_for(reached)
+    assert await sql.fetchval(TAKE_AWAY, message_id)
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"], len(model.asked)) == ("completed", "A bike", 2)
+    assert (await types(sql, message_id)).count("parked") == 1
+
+
+# What a team remembers
+
+
+def pair(model: Any) -> Any:
+    """A maker of a writer and a critic, who speak in turn until the critic approves."""
+
+    def make(kit: Kit) -> RoundRobinGroupChat:
+        own = kit.model(model)
+        over = TextMentionTermination("APPROVE", sources=["critic"])
+        return RoundRobinGroupChat([agent("writer", own), agent("critic", own)], termination_condition=over)
+
+    return make
+
+
+async def states(sql: Connection) -> dict[str, Any]:
+    return {row["thread_id"]: row["memory"] for row in await sql.fetch("select thread_id, memory from treadle.threads")}
+
+
+async def test_a_team_remembers_its_thread(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("one", "no", "two", "APPROVE", "three", "APPROVE", "alone", "APPROVE", "aside", "APPROVE")
+    await start_worker(autogen_agent("pair", pair(model), keep_state=True))
+    assert (await run(sql, "First.", agent="pair", thread_id="t"))["result"] == "APPROVE"
+    row = await run(sql, "Second.", agent="pair", thread_id="t")
+    # The approval of the first message is no end of the second, and its messages are its own.
+    assert row["usage"]["stop_reason"] == "Text 'APPROVE' mentioned"
+    said = [entry.data["content"] for entry in await log(sql, row["message_id"]) if entry.type == "message"]
+    assert said == ["Second.", "three", "APPROVE"]
+    assert model.asked[-2:] == [
+        ["You are writer.", "First.", "one", "no", "two", "APPROVE", "Second."],
+        ["You are critic.", "First.", "one", "no", "two", "APPROVE", "Second.", "three"],
+    ]
+    await run(sql, "Third.", agent="pair", thread_id="other")
+    assert model.asked[-2] == ["You are writer.", "Third."]
+    await run(sql, "Fourth.", agent="pair")
+    assert model.asked[-2] == ["You are writer.", "Fourth."]
+    kept = await states(sql)
+    assert kept.keys() == {"t", "other"}
+    assert kept["t"].keys() == {"pair"}
+    assert "Second." in str(kept["t"]["pair"])
+    await assert_consistent(sql)
+
+
+async def test_a_retry_begins_with_what_the_thread_remembered(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("one", "APPROVE", "two", RuntimeError("overloaded"), "APPROVE", "three", "APPROVE")
+    await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=2))
+    await run(sql, "First.", agent="pair", thread_id="t")
+    row = await run(sql, "Second.", agent="pair", thread_id="t")
+    assert (row["attempt"], row["result"]) == (2, "APPROVE")
+    before = ["You are critic.", "First.", "one", "APPROVE", "Second.", "two"]
+    assert model.asked[-2:] == [before, before]
+    await run(sql, "Third.", agent="pair", thread_id="t")
+    assert model.asked[-1] == [*before, "APPROVE", "Third.", "three"]
+
+
+async def test_a_message_that_fails_leaves_no_trace_in_what_a_team_remembers(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    model = Model("one", "APPROVE", "two", RuntimeError("no"), "three", "APPROVE")
+    await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1))
+    await run(sql, "First.", agent="pair", thread_id="t")
+    assert (await run(sql, "Second.", agent="pair", thread_id="t"))["state"] == "failed"
+    await run(sql, "Third.", agent="pair", thread_id="t")
+    assert model.asked[-2] == ["You are writer.", "First.", "one", "APPROVE", "Third."]
+
+
+async def test_a_team_that_waits_remembers_what_it_was_answered(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("one", "two")
+    await start_worker(autogen_agent("asks", asking(model, max_turns=2), keep_state=True))
+    for count, text in enumerate(("First.", "Second.")):
+        message_id = await submit(sql, text, agent="asks", thread_id="t")
+        await asks(sql, message_id)
+        await answer(sql, message_id, f"answer {count}")
+        assert (await settled(sql, message_id))["result"] == f"answer {count}"
+    assert model.asked[-1] == ["You are writer.", "First.", "one", "answer 0", "Second."]
+
+
+async def test_an_agent_alone_remembers_its_thread(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("one", "two")
+    await start_worker(autogen_agent("alone", lambda kit: agent("writer", kit.model(model)), keep_state=True))
+    await run(sql, "First.", agent="alone", thread_id="t")
+    await run(sql, "Second.", agent="alone", thread_id="t")
+    assert model.asked[-1] == ["You are writer.", "First.", "one", "Second."]
+
+
+async def test_what_a_team_remembers_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
+    model = Model("x" * 700, "APPROVE")
+    await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1), max_event_bytes=2000)
+    row = await run(sql, "First.", agent="pair", thread_id="t")
+    assert row["state"] == "failed"
+    assert "a thread's memory has at most 2000 bytes (MAX_EVENT_BYTES)" in row["error"]
+    assert await states(sql) == {"t": None}
+
+
+async def test_a_team_of_other_agents_does_not_take_what_is_kept(sql: Connection, start_worker: StartWorker) -> None:
+    def other(kit: Kit) -> RoundRobinGroupChat:
+        return RoundRobinGroupChat([agent("poet", kit.model(Model("x")))], max_turns=1)
+
+    model = Model("one", "APPROVE")
+    makers = [pair(model), other]
+
+    def make(kit: Kit) -> RoundRobinGroupChat:
+        team: RoundRobinGroupChat = makers.pop(0)(kit)
+        return team
+
+    await start_worker(autogen_agent("pair", make, keep_state=True, max_attempts=1))
+    await run(sql, "First.", agent="pair", thread_id="t")
+    row = await run(sql, "Second.", agent="pair", thread_id="t")
+    assert (row["state"], row["error"]) == ("failed", "ValueError: Agent state for poet not found in the saved state.")
+
+
+async def test_messages_and_results_have_types(sql: Connection, start_worker: StartWorker) -> None:
+    async def task(context: Context, message: UserInput) -> str:
+        return f"{message.source}: {message.content}"
+
+    async def make(kit: Kit) -> Any:
+        seen.append([str(message.content) for message in await kit.history()])
+        return pair(model)(kit)
+
+    seen: list[list[str]] = []
+    model = Model("one", "APPROVE", "two", "APPROVE")
+    typed = autogen_agent("typed", make, input=task, output=AgentOutput.of)
+    assert typed.input_schema is not None
+    await start_worker(typed)
+    row = await run(sql, {"content": "Write.", "source": "Ada"}, agent="typed", thread_id="t")
+    assert row["result"] == {
+        "source": "critic",
+        "type": "TextMessage",
+        "content": "APPROVE",
+        "stop_reason": "Text 'APPROVE' mentioned",
+    }
+    assert model.asked[0][-1] == "Ada: Write."
+    await run(sql, {"content": "Again."}, agent="typed", thread_id="t")
+    assert (seen, model.asked[2][-1]) == ([[], ["Write.", "APPROVE"]], "user: Again.")
+
+
+def test_who_has_said_nothing_has_no_output() -> None:
+    class Nothing:
+        messages: Sequence[Any] = ()
+        stop_reason = None
+
+    with pytest.raises(ValueError, match="said nothing"):
+        AgentOutput.of(Nothing())

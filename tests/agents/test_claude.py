@@ -1,0 +1,271 @@
+"""The agent claude, over HTTP against a fake of the Messages API."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from service.agents.builtin.echo import echo
+from service.agents.claude.agent import ClaudeAgent, claude_agent
+from service.agents.claude.api import Api
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.support.fake_anthropic import Answer, FakeAnthropic, Status
+from tests.support.harness import closed_port, log, run, settled, submit, text, types, wait_for
+
+
+def connected(url: str, **options: Any) -> ClaudeAgent:
+    return claude_agent("claude", **options).connect(Api("sk-test", url, "claude-test"))
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeAnthropic().running() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def anthropic(fake: FakeAnthropic, start_worker: StartWorker) -> FakeAnthropic:
+    """A fake API and a worker whose agent claude asks it."""
+    await start_worker(connected(fake.url), echo)
+    return fake
+
+
+async def ask(sql: Connection, message: str = "Hi", **fields: Any) -> dict[str, Any]:
+    return await run(sql, message, agent="claude", **fields)
+
+
+async def test_an_answer_streams_and_its_usage_is_stored(sql: Connection, anthropic: FakeAnthropic) -> None:
+    message = await ask(sql)
+    assert (message["state"], message["result"]) == ("completed", "Hello, world")
+    entries = await log(sql, message["message_id"])
+    assert [entry.data["chunk"] for entry in entries if entry.type == "chunk"] == ["Hello", ", ", "world"]
+    assert message["usage"]["input_tokens"] == 11
+    assert message["usage"]["output_tokens"] == 22
+    assert message["usage"]["model"] == "claude-test"
+    assert message["usage"]["stop_reason"] == "end_turn"
+    (request,) = anthropic.requests
+    assert request.path == "/v1/messages"
+    assert request.headers["authorization"] == "Bearer sk-test"
+    assert request.body == {
+        "model": "claude-test",
+        "max_tokens": 4096,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+    }
+
+
+async def test_the_threads_history_is_the_conversation(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script += [Answer(("one ",)), Status(400), Answer(("two",))]
+    await ask(sql, "first", thread_id="t")
+    await run(sql, "  ", agent="echo", thread_id="t")  # an empty turn, which the API would refuse
+    await run(sql, "echoed", agent="echo", thread_id="t")
+    assert (await ask(sql, "refused", thread_id="t"))["state"] == "failed"
+    await ask(sql, "elsewhere", thread_id="other")
+    system = {"system": "Be brief.", "max_tokens": 7}
+    await ask(sql, "third", thread_id="t", metadata=system)
+    body = anthropic.requests[-1].body
+    assert body["messages"] == [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "echoed"},
+        {"role": "assistant", "content": "echoed"},
+        {"role": "user", "content": "third"},
+    ]
+    assert (body["system"], body["max_tokens"]) == ("Be brief.", 7)
+    assert "system" not in anthropic.requests[0].body
+
+
+async def test_metadata_that_makes_no_sense_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"max_tokens": 0}, "metadata.max_tokens must be a whole number above 0."),
+        ({"max_tokens": "7"}, "metadata.max_tokens must be a whole number above 0."),
+        ({"max_tokens": True}, "metadata.max_tokens must be a whole number above 0."),
+        ({"system": ["x"]}, "metadata.system must be a text."),
+    ]
+    for metadata, said in wrong:
+        message = await ask(sql, metadata=metadata)
+        assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, said)
+    assert anthropic.requests == []
+
+
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+BLOCKS = [
+    {"type": "text", "text": "What is this?"},
+    PICTURE,
+    {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}},
+    {
+        "type": "document",
+        "source": {"type": "file", "file_id": "file_1"},
+        "title": None,
+        "citations": {"enabled": True},
+        "cache_control": {"type": "ephemeral"},
+    },
+]
+
+
+async def test_a_message_may_be_content_blocks(sql: Connection, anthropic: FakeAnthropic) -> None:
+    """They are passed on as they are, now and as a part of the conversation."""
+    assert (await ask(sql, {"content": BLOCKS}, thread_id="t"))["state"] == "completed"
+    await ask(sql, {"content": "And that?"}, thread_id="t")
+    await ask(sql, "Why?", thread_id="t")
+    assert anthropic.requests[0].body["messages"] == [{"role": "user", "content": BLOCKS}]
+    assert [turn["content"] for turn in anthropic.requests[2].body["messages"]] == [
+        *(BLOCKS, "Hello, world", "And that?", "Hello, world", "Why?"),
+    ]
+
+
+async def test_what_is_no_message_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+    wrong: list[tuple[Any, str]] = [
+        ({"content": []}, "Expected `array` of length >= 1 - at `$.content`."),
+        ({"content": ["x"]}, "Expected `object`, got `str` - at `$.content[0]`."),
+        ({"text": "x"}, "Object contains unknown field `text`."),
+        ({}, "Object missing required field `content`."),
+        ({"content": "x", "role": "user"}, "Object contains unknown field `role`."),
+    ]
+    for message, said in wrong:
+        row = await ask(sql, message)
+        assert (row["state"], row["attempt"]) == ("failed", 1)
+        assert row["error"] == f"The message does not fit the agent's input: {said}"
+    row = await ask(sql, {"content": [PICTURE, {"text": "x"}]})
+    assert (row["state"], row["attempt"]) == ("failed", 1)
+    assert row["error"] == "The message's content[1] is no content block: it has no type."
+    assert anthropic.requests == []
+
+
+async def test_a_prompt_of_its_own_stays(sql: Connection, fake: FakeAnthropic, start_worker: StartWorker) -> None:
+    await start_worker(connected(fake.url, system="You are Ada.", history=1, max_tokens=3000, thinking=2000))
+    for text_in in ("one", "two", "three"):
+        await ask(sql, text_in, thread_id="t")
+    await ask(sql, "four", metadata={"system": "Be brief.", "max_tokens": 2001})
+    assert [len(request.body["messages"]) for request in fake.requests] == [1, 3, 3, 1]
+    assert [request.body["system"] for request in fake.requests[2:]] == ["You are Ada.", "You are Ada.\n\nBe brief."]
+    row = await ask(sql, "five", metadata={"max_tokens": 2000})
+    assert row["error"] == "metadata.max_tokens must be above the 2000 tokens that the model may think."
+
+
+async def test_the_conversation_may_be_bounded_by_its_tokens(
+    sql: Connection, fake: FakeAnthropic, start_worker: StartWorker
+) -> None:
+    await start_worker(connected(fake.url, history_tokens=100))
+    for text_in in ("x" * 300, "y" * 300, "z"):
+        await ask(sql, text_in, thread_id="t")
+    assert [turn["content"][:1] for turn in fake.requests[-1].body["messages"]] == ["y", "H", "z"]
+
+
+async def test_retry_after_of_a_429_is_obeyed(sql: Connection, anthropic: FakeAnthropic) -> None:
+    limited = Status(429, "rate_limit_error", "Slow down", {"Retry-After": "0.4"})
+    anthropic.script += [limited, Answer()]
+    message = await ask(sql, max_attempts=2)
+    assert (message["state"], message["result"], message["attempt"]) == ("completed", "Hello, world", 2)
+    retry = (await log(sql, message["message_id"]))[2]
+    assert retry.type == "retry"
+    assert retry.data["error"] == "The Anthropic API answered 429: Slow down."
+    assert datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at == timedelta(seconds=0.4)
+    assert len(anthropic.requests) == 2  # the SDK tried nothing on its own
+
+
+async def test_retry_after_may_be_a_date(sql: Connection, anthropic: FakeAnthropic) -> None:
+    at = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    anthropic.script.append(Status(503, headers={"Retry-After": format_datetime(at, usegmt=True)}))
+    message_id = await submit(sql, "Hi", agent="claude")
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    retry = (await log(sql, message_id))[2]
+    assert abs(datetime.fromisoformat(retry.data["retry_at"]) - at) < timedelta(seconds=30)
+
+
+async def test_retry_after_that_says_nothing_is_a_backoff(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for value in ("soon", "1 2", "Mon, 99 Foo 2026 00:00:00 GMT", "Mon, 01 Jan 2024 00:00:00"):
+        anthropic.script.append(Status(429, headers={"Retry-After": value}))
+        assert (await ask(sql))["attempt"] == 2, value
+
+
+async def test_what_the_api_will_never_answer_fails_for_good(sql: Connection, anthropic: FakeAnthropic) -> None:
+    refusals = [
+        Status(400, "invalid_request_error", "max_tokens: too many."),
+        Status(401, "authentication_error", "invalid x-api-key"),
+        Status(403, "permission_error", "not for you"),
+        Status(404, "not_found_error", "model: claude-none"),
+        Status(413, "request_too_large", "too long", {"Retry-After": "1"}),
+    ]
+    for number, refusal in enumerate(refusals, 1):
+        anthropic.script.append(refusal)
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("failed", 1), refusal
+        assert message["error"] == f"The Anthropic API answered {refusal.status}: {refusal.message.rstrip('.')}."
+        assert len(anthropic.requests) == number
+
+
+async def test_trouble_of_the_api_is_retried(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for status in (408, 409, 429, 500, 502, 529):
+        anthropic.script.append(Status(status, "overloaded_error", "Overloaded"))
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("completed", 2), status
+        retry = (await log(sql, message["message_id"]))[2]
+        assert retry.data["error"] == f"ConnectionError: The Anthropic API answered {status}: Overloaded."
+
+
+async def test_a_stream_that_ends_early_but_cleanly_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for reply in (Answer(("Hel",), ends="early"), Answer((), ends="early"), Status(200)):
+        anthropic.script.append(reply)
+        message = await ask(sql)
+        assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+        entries = await log(sql, message["message_id"])
+        (retry,) = (entry for entry in entries if entry.type == "retry")
+        assert retry.data["error"] == "ConnectionError: The stream ended before the answer did."
+        assert await text(sql, message["message_id"]) == "Hello, world"
+
+
+async def test_a_stream_that_is_cut_is_a_failure(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Answer(("Hel",), ends="cut"))
+    message = await ask(sql)
+    assert (message["result"], message["attempt"]) == ("Hello, world", 2)
+    assert await types(sql, message["message_id"]) == [
+        *("queued", "started", "chunk", "retry"),
+        *("started", "chunk", "chunk", "chunk", "done"),
+    ]
+
+
+async def test_an_error_in_the_middle_of_a_stream_is_retried(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for kind in ("overloaded_error", "api_error"):
+        anthropic.script.append(Answer(("Hel",), ends="error", error=kind))
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("completed", 2)
+        retry = (await log(sql, message["message_id"]))[3]
+        assert retry.data["error"] == "ConnectionError: The Anthropic API broke off its answer: Told in the stream."
+
+
+async def test_an_answer_that_reached_its_limit_is_an_answer(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Answer(("Hel",), stop_reason="max_tokens"))
+    message = await ask(sql)
+    assert (message["result"], message["usage"]["stop_reason"]) == ("Hel", "max_tokens")
+
+
+async def test_an_api_that_is_not_there_is_retried(
+    sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    nowhere = closed_port(dsn).partition("@")[2].partition("/")[0]
+    await start_worker(connected(f"http://{nowhere}"))
+    message = await ask(sql, max_attempts=2)
+    assert (message["state"], message["attempt"]) == ("failed", 2)
+    assert message["error"].startswith("ConnectionError: The Anthropic API cannot be reached: ")
+
+
+async def test_without_a_key_claude_rejects(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker(claude_agent("claude"))
+    message = await ask(sql)
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"] == "The agent claude needs ANTHROPIC_API_KEY, which this worker does not have."
+
+
+async def test_cancelling_closes_the_connection(sql: Connection, anthropic: FakeAnthropic) -> None:
+    anthropic.script.append(Answer(("Hel",), ends="never"))
+    message_id = await submit(sql, "Hi", agent="claude")
+    await until(lambda: types(sql, message_id), lambda found: "chunk" in found)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await wait_for(anthropic.hung_up)

@@ -1,0 +1,267 @@
+"""Agents of claude_agent: model and tools in turn, over HTTP against a fake of the Messages API."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.agents.claude.agent import claude_agent
+from service.db.pool import Connection
+from tests.conftest import StartWorker
+from tests.support.desk_agent import StartDesk, ask, data, results, starting
+from tests.support.fake_anthropic import Answer, FakeAnthropic, Status, asks
+from tests.support.harness import log, text
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeAnthropic().running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartDesk:
+    return starting(fake, start_worker)
+
+
+def clock() -> None: ...
+
+
+class Weather(msgspec.Struct):
+    letters: int
+    cities: list[str]
+
+
+async def test_tools_are_called_side_by_side_until_the_model_is_done(
+    sql: Connection, fake: FakeAnthropic, start: StartDesk
+) -> None:
+    together = asyncio.Barrier(2)
+
+    async def weather(city: str) -> Weather:
+        """Says what the weather is."""
+        async with asyncio.timeout(20):
+            await together.wait()
+        return Weather(len(city), [city])
+
+    def shout(text: str) -> str:
+        return text.upper()
+
+    fake.script += [
+        asks(("a", "weather", {"city": "Rome"}), ("b", "weather", {"city": "Bergen"}), pieces=("Let me ", "look.")),
+        asks(("c", "shout", {"text": "sun"})),
+        Answer(("It ", "shines.")),
+    ]
+    await start(weather, shout, system="Be kind.", model="claude-other", options={"temperature": 0})
+    message = await ask(sql)
+    assert (message["state"], message["result"], message["attempt"]) == ("completed", "It shines.", 1)
+    assert await text(sql, message["message_id"]) == "Let me look.\n\nIt shines."
+    first, second, third = (request.body for request in fake.requests)
+    assert [tool["name"] for tool in first["tools"]] == ["weather", "shout"]
+    assert (first["model"], first["system"], first["temperature"]) == ("claude-other", "Be kind.", 0)
+    assert first["messages"] == [{"role": "user", "content": "Hi"}]
+    rome, bergen = '{"letters":4,"cities":["Rome"]}', '{"letters":6,"cities":["Bergen"]}'
+    assert second["messages"] == [
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "Let me look."},
+                {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Rome"}},
+                {"type": "tool_use", "id": "b", "name": "weather", "input": {"city": "Bergen"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "a", "content": rome},
+                {"type": "tool_result", "tool_use_id": "b", "content": bergen},
+            ],
+        },
+    ]
+    assert third["messages"][:3] == second["messages"]
+    assert results(fake, 2) == [{"type": "tool_result", "tool_use_id": "c", "content": "SUN"}]
+
+    told = await data(sql, message, "tool")
+    assert told[:2] == [
+        {"id": "a", "name": "weather", "input": {"city": "Rome"}},
+        {"id": "b", "name": "weather", "input": {"city": "Bergen"}},
+    ]
+    assert sorted(told[2:4], key=lambda result: str(result["id"])) == [
+        {"id": "a", "name": "weather", "output": {"letters": 4, "cities": ["Rome"]}},
+        {"id": "b", "name": "weather", "output": {"letters": 6, "cities": ["Bergen"]}},
+    ]
+    assert told[4:] == [
+        {"id": "c", "name": "shout", "input": {"text": "sun"}},
+        {"id": "c", "name": "shout", "output": "SUN"},
+    ]
+    steps = [step["name"] for step in await data(sql, message, "step")]
+    assert (steps[0], steps[3:]) == ("turn 1", ["turn 2", "tool 2.1 shout"])
+    assert set(steps[1:3]) == {"tool 1.1 weather", "tool 1.2 weather"}
+
+
+THOUGHT = {"type": "thinking", "thinking": "The sky, I think.", "signature": "c2lnbmVk"}
+HIDDEN = {"type": "redacted_thinking", "data": "aGlkZGVu"}
+
+
+async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    calls: list[str] = []
+
+    async def weather(city: str, day: int | None = 1) -> dict[str, str | None]:
+        calls.append(city)
+        return {"sky": "blue", "rain": None}
+
+    turn = (THOUGHT, HIDDEN, {"type": "text", "text": "Let me look."})
+    call = {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Rome", "day": None}}
+    fake.script += [
+        Answer((), blocks=(*turn, call), stop_reason="tool_use"),
+        Status(500),
+        Answer(("Bl",), ends="cut"),
+        Answer(("Blue.",)),
+    ]
+    await start(weather, thinking=2000, max_attempts=3, price={"input": 3, "output": 15})
+    message = await ask(sql)
+    assert (message["state"], message["result"], message["attempt"]) == ("completed", "Blue.", 3)
+    assert calls == ["Rome"]
+    assert len(fake.requests) == 4
+    assert fake.requests[0].body["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+    asked = [request.body["messages"] for request in fake.requests]
+    assert asked[1] == asked[2] == asked[3]
+    assert asked[3][1]["content"] == [*turn, call]
+    assert results(fake, 3)[0]["content"] == '{"sky":"blue","rain":null}'
+
+    assert await text(sql, message["message_id"]) == "Let me look.\n\nBlue."
+    entries = [entry for entry in await log(sql, message["message_id"]) if entry.type != "step"]
+    attempts = [n for n, entry in enumerate(entries) if entry.type == "started"]
+    stories = [
+        [(entry.type, entry.data.get("chunk", entry.data)) for entry in entries[start + 1 : end]]
+        for start, end in zip(attempts, [*attempts[1:], None], strict=True)
+    ]
+    story = [
+        ("thinking", {"content": "The sky, I think."}),
+        ("chunk", "Let me look."),
+        ("tool", {"id": "a", "name": "weather", "input": {"city": "Rome", "day": None}}),
+        ("tool", {"id": "a", "name": "weather", "output": {"sky": "blue", "rain": None}}),
+    ]
+    assert [found[:4] for found in stories] == [story] * 3
+    assert [[kind for kind, _ in found[4:]] for found in stories] == [["retry"], ["chunk", "retry"], ["chunk", "done"]]
+    assert stories[2][4] == ("chunk", "\n\nBlue.")
+    # Of each model call whose answer is known, once.
+    assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (22, 44)
+    assert message["usage"]["cost_usd"] == pytest.approx((22 * 3 + 44 * 15) / 1e6)
+
+
+async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    cached = {
+        "cache_creation_input_tokens": 1000,
+        "cache_read_input_tokens": 2000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0},
+        "service_tier": "standard",
+    }
+    fake.script += [asks(("a", "clock", {}), usage=cached), Answer(usage={"cache_read_input_tokens": 3000})]
+    await start(clock, price={"input": 3, "output": 15, "cache_read": 0.5})
+    message = await ask(sql)
+    assert message["usage"] == {
+        "model": "claude-test",
+        "stop_reason": "end_turn",
+        "input_tokens": 22,
+        "output_tokens": 44,
+        "cache_creation_input_tokens": 1000,
+        "cache_read_input_tokens": 5000,
+        "cost_usd": pytest.approx((22 * 3 + 44 * 15 + 1000 * 3.75 + 5000 * 0.5) / 1e6),
+    }
+    assert results(fake, 1) == [{"type": "tool_result", "tool_use_id": "a", "content": "null"}]
+
+
+async def test_a_model_that_never_ends_is_stopped(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    fake.script += [asks((f"{n}", "clock", {})) for n in range(4)]
+    await start(clock, max_calls=3)
+    message = await ask(sql)
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"] == "The model was called 3 times for this message, and is not done."
+    assert len(fake.requests) == 3
+
+
+# How the model stops
+
+
+async def test_a_refusal_is_no_answer(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    await start(clock)
+    details = {"type": "refusal", "category": "bio", "explanation": "It is not to be told."}
+    for said, more in ((".", {}), (": It is not to be told.", {"stop_details": details})):
+        fake.script.append(Answer(("Well",), stop_reason="refusal", **more))
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("failed", 1)
+        assert message["error"] == f"The model refuses to answer{said}"
+        assert message["usage"]["stop_reason"] == "refusal"
+
+
+async def test_a_tool_call_that_is_cut_off_is_not_made(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    calls: list[str] = []
+
+    def delete(name: str) -> None:
+        calls.append(name)
+
+    await start(delete)
+    for reason in ("max_tokens", "model_context_window_exceeded"):
+        fake.script.append(asks(("a", "delete", {"name": "al"}), stop_reason=reason))
+        message = await ask(sql)
+        assert (message["state"], message["attempt"]) == ("failed", 1)
+        assert message["error"] == f"The model's answer ended in the middle of a tool call: {reason}."
+    assert calls == []
+
+
+async def test_a_paused_turn_goes_on(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "sky"}}
+    for more in ("is ", "very "):
+        fake.script.append(Answer((), blocks=({"type": "text", "text": more}, block), stop_reason="pause_turn"))
+    fake.script += [Status(500), Answer(("blue.",))]
+    await start(search)
+    message = await ask(sql)
+    assert (message["result"], message["attempt"]) == ("is very blue.", 2)
+    assert await text(sql, message["message_id"]) == "is very blue."
+    assert fake.requests[0].body["tools"] == [search]
+    assert fake.requests[3].body["messages"] == [
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "is "}, block, {"type": "text", "text": "very "}, block],
+        },
+    ]
+
+
+async def test_a_model_that_ends_in_silence_has_said_it_before(
+    sql: Connection, fake: FakeAnthropic, start: StartDesk
+) -> None:
+    fake.script += [
+        asks(("a", "clock", {}), pieces=("It is noted.",)),
+        asks(("b", "clock", {}), pieces=("",)),
+        Answer(()),
+    ]
+    await start(clock)
+    message = await ask(sql)
+    assert (message["state"], message["result"]) == ("completed", "It is noted.")
+    assert await text(sql, message["message_id"]) == "It is noted."
+    assert [block["type"] for block in fake.requests[2].body["messages"][3]["content"]] == ["tool_use"]
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"thinking": 1000}, "thinking is at least 1024 tokens and below max_tokens (4096)"),
+        ({"thinking": 4096}, "thinking is at least 1024 tokens and below max_tokens (4096)"),
+        ({"max_tokens": 0}, "max_tokens and max_calls are at least 1, history at least 0"),
+        ({"price": {"input": 1}}, "the price does not fit: Object missing required field `output`"),
+        ({"timeout": 0}, "the agent's timeout must be above 0"),
+    ],
+)
+def test_what_is_no_agent_is_refused_when_it_is_made(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - what it says is looked at
+        claude_agent("x", **options)
+    assert str(caught.value).startswith(said)

@@ -1,0 +1,330 @@
+"""Tools of claude_agent: what the model is told of a function, how it is called, and what it may do."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from service.agents.claude.agent import claude_agent
+from service.agents.claude.tools import MAX_OUTPUT_CHARS, CallContext, Tool
+from service.agents.contract import Context, Rejected, RetryAfter
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.support.desk_agent import StartDesk, ask, data, results, starting
+from tests.support.fake_anthropic import FakeAnthropic, asks
+from tests.support.harness import log, settled, submit, types, wait_for
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeAnthropic().running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartDesk:
+    return starting(fake, start_worker)
+
+
+# What the model is told of a function
+
+
+class Order(msgspec.Struct):
+    number: Annotated[int, Meta(ge=1)]
+    goods: list[str] = []
+
+
+async def find(context: Context, order: Order, *, where: Annotated[str, Meta(description="a town")] = "Rome") -> str:
+    """Finds an order.
+
+    In a town.
+    """
+    return f"{order.number} in {where}"
+
+
+def clock() -> None: ...
+
+
+def test_a_typed_function_is_a_tool() -> None:
+    assert Tool(find).definition == {
+        "name": "find",
+        "description": "Finds an order.\n\nIn a town.",
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "order": {"$ref": "#/$defs/Order"},
+                "where": {"type": "string", "description": "a town", "default": "Rome"},
+            },
+            "required": ["order"],
+            "additionalProperties": False,
+            "$defs": {
+                "Order": {
+                    "title": "Order",
+                    "type": "object",
+                    "properties": {
+                        "number": {"type": "integer", "minimum": 1},
+                        "goods": {"type": "array", "items": {"type": "string"}, "default": []},
+                    },
+                    "required": ["number"],
+                }
+            },
+        },
+    }
+    empty = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    assert Tool(clock).definition == {"name": "clock", "description": "", "input_schema": empty}
+
+
+def untyped(city) -> str: ...  # type: ignore[no-untyped-def, empty-body]
+
+
+def many(*cities: str) -> str: ...  # type: ignore[empty-body]
+
+
+def odd(city: Callable[[], None]) -> str: ...  # type: ignore[empty-body]
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        ([untyped], "the tool untyped: its parameter city has no type"),
+        ([many], "the tool many: its parameter cities cannot be given by name"),
+        ([odd], "the tool odd: "),
+        ([lambda: 1], "a tool is a function whose name has 1 to 64 letters, digits and _, not <function"),
+        ([clock, clock], "there are two tools of the name 'clock'"),
+        ([clock, {"type": "x", "name": "clock"}], "there are two tools of the name 'clock'"),
+    ],
+)
+def test_what_is_no_tool_is_refused_when_the_agent_is_made(tools: list[Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        claude_agent("x", tools=tools)
+    assert str(caught.value).startswith(said)
+
+
+# How it is called
+
+
+async def test_the_model_is_told_of_what_went_wrong(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    def fails(how: str) -> Any:
+        match how:
+            case "raises":
+                raise LookupError("No such city.")
+            case "exits":
+                raise SystemExit(4)
+            case "ends":
+                raise StopIteration
+            case "is long":
+                return "x" * (MAX_OUTPUT_CHARS + 1)
+            case _:
+                return {"odd": "\ud800"}
+
+    async def fails_too() -> None:
+        raise SystemExit(5)
+
+    ways = ("raises", "exits", "ends", "is long", "is odd")
+    fake.script.append(
+        asks(
+            *((how, "fails", {"how": how}) for how in ways),
+            ("type", "fails", {"how": 1}),
+            ("more", "fails", {"how": "raises", "x": 1}),
+            ("none", "flies", {}),
+            ("async", "fails_too", {}),
+        )
+    )
+    await start(fails, fails_too)
+    message = await ask(sql)
+    assert (message["state"], message["result"]) == ("completed", "Hello, world")
+    found = {result["tool_use_id"]: result["content"] for result in results(fake, 1)}
+    assert all(result["is_error"] for result in results(fake, 1))
+    assert found.pop("is odd").startswith("UnicodeEncodeError: ")
+    assert found == {
+        "raises": "LookupError: No such city.",
+        "exits": "SystemExit: 4",
+        "ends": "StopIteration",
+        "is long": "The result has 100001 characters; at most 100000 are allowed.",
+        "type": "The arguments do not fit: Expected `str`, got `int` - at `$.how`.",
+        "more": "The arguments do not fit: Object contains unknown field `x`.",
+        "none": "There is no tool 'flies'.",
+        "async": "SystemExit: 5",
+    }
+    told = [event for event in await data(sql, message, "tool") if "output" in event]
+    assert len(told) == 9
+    assert all(event["failed"] for event in told)
+
+
+async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    ended = asyncio.Event()
+
+    async def refuses() -> None:
+        raise Rejected("Not to be done.")
+
+    async def beside() -> str:
+        await asyncio.sleep(0)
+        ended.set()
+        return "done"
+
+    fake.script.append(asks(("a", "refuses", {}), ("b", "beside", {})))
+    await start(refuses, beside)
+    message = await ask(sql)
+    assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, "Not to be done.")
+    assert ended.is_set()
+    assert "tool 1.2 beside" in [step["name"] for step in await data(sql, message, "step")]
+    assert message["usage"]["output_tokens"] == 22
+    assert len(fake.requests) == 1
+
+
+async def test_a_tool_may_put_the_message_off(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    calls: list[str] = []
+
+    async def busy() -> str:
+        calls.append("busy")
+        if len(calls) < 3:
+            raise RetryAfter(0.01, "Later.")
+        return "now"
+
+    async def beside() -> str:
+        calls.append("beside")
+        return "done"
+
+    fake.script.append(asks(("a", "busy", {}), ("b", "beside", {})))
+    await start(busy, beside)
+    message = await ask(sql)
+    assert (message["result"], message["attempt"], calls) == ("Hello, world", 2, ["busy", "beside", "busy"])
+    assert [retry["error"] for retry in await data(sql, message, "retry")] == ["Later."]
+    assert [result["content"] for result in results(fake, 1)] == ["now", "done"]
+
+
+# A tool and its context
+
+
+async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    """A sync one, too, in a thread. A step in it is the call's own, however often the tool is called."""
+    paid: list[int] = []
+
+    async def pay(context: Context, cents: int) -> Any:
+        async def charge() -> int:
+            paid.append(cents)
+            return len(paid)
+
+        await context.event("progress", {"cents": cents})
+        return [context.message_id, await context.step("charge", charge)]
+
+    def pay_sync(context: Context, cents: int) -> Any:
+        waiting: Any = context
+        waiting.event("progress", {"cents": cents})
+        return [waiting.message_id, waiting.step("charge", lambda: paid.append(cents) or len(paid))]
+
+    fake.script += [
+        asks(("a", "pay", {"cents": 1})),
+        asks(("b", "pay", {"cents": 2}), ("c", "pay_sync", {"cents": 3})),
+    ]
+    await start(pay, pay_sync)
+    message = await ask(sql)
+    assert message["state"] == "completed"
+    assert paid[0] == 1
+    assert sorted(paid) == [1, 2, 3]
+    assert sorted(event["cents"] for event in await data(sql, message, "progress")) == [1, 2, 3]
+    names = [step["name"] for step in await data(sql, message, "step") if "charge" in step["name"]]
+    assert sorted(names) == ["tool 1.1 pay: charge", "tool 2.1 pay: charge", "tool 2.2 pay_sync: charge"]
+    assert all(str(message["message_id"]) in result["content"] for result in results(fake, 2))
+
+
+async def test_what_a_call_sends_and_asks_is_its_own() -> None:
+    """Else a call that is not made again would leave its place in the count, or its answer, to another."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Asking:
+        async def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
+            asked.append((message, name))
+            return "id"
+
+        async def input(self, question: Any = None, *, name: str | None = None) -> Any:
+            asked.append((question, name))
+
+    for call in ("tool 1.1 ask", "tool 2.1 ask"):
+        context: Any = CallContext(Asking(), call)  # type: ignore[arg-type]
+        await context.send("a")
+        await context.send("b", agent="x", name="mine")
+        await context.input("c")
+        await context.input("d")
+    assert asked == [
+        (what, f"tool {turn}.1 ask: {name}")
+        for turn in (1, 2)
+        for what, name in (("a", "send 1"), ("b", "mine"), ("c", "input 1"), ("d", "input 2"))
+    ]
+
+
+async def test_a_sync_tool_that_waits_ends_with_its_message(
+    sql: Connection, fake: FakeAnthropic, start: StartDesk
+) -> None:
+    waiting, ended = threading.Event(), threading.Event()
+
+    def waits(context: Context) -> None:
+        async def for_ever() -> None:
+            waiting.set()
+            await asyncio.Event().wait()
+
+        try:
+            context.step("wait", for_ever)  # type: ignore[unused-coroutine]
+        finally:
+            ended.set()
+
+    fake.script.append(asks(("a", "waits", {})))
+    await start(waits)
+    message_id = await submit(sql, "Hi", agent="desk")
+    await wait_for(waiting)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await wait_for(ended)
+
+
+async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    ended = asyncio.Event()
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    fake.script.append(asks(("a", "waits", {})))
+    await start(waits)
+    message_id = await submit(sql, "Hi", agent="desk")
+    await until(lambda: types(sql, message_id), lambda found: "tool" in found)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await wait_for(ended)
+
+
+async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+    """Each call has its own answer, however many are asked, and the model is not asked again."""
+
+    async def approve(context: Context, what: str) -> str:
+        return f"{what}: {await context.input(what)}"
+
+    def approve_sync(context: Context, what: str) -> str:
+        return f"{what}: {context.input(what)}"
+
+    fake.script += [
+        asks(("a", "approve", {"what": "one"}), ("b", "approve_sync", {"what": "two"}), pieces=("May I?",)),
+        asks(("c", "approve", {"what": "three"})),
+    ]
+    await start(approve, approve_sync)
+    message_id = await submit(sql, "Hi", agent="desk")
+    answered: list[str] = []
+    while len(answered) < 3:
+        wait = await until(lambda: log(sql, message_id), lambda found: found[-1].type == "parked")
+        question = wait[-1].data["question"]
+        assert question not in answered
+        answered.append(question)
+        await sql.fetchval("select treadle.input($1, to_jsonb($2::text))", message_id, f"yes, {question}")
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"], row["failures"]) == ("completed", "Hello, world", 0)
+    assert sorted(answered[:2]) == ["one", "two"]
+    assert [result["content"] for result in results(fake, 1)] == ["one: yes, one", "two: yes, two"]
+    assert [result["content"] for result in results(fake, 2)] == ["three: yes, three"]
+    assert len(fake.requests) == 3

@@ -1,0 +1,137 @@
+"""The examples of adapters answer, and docs/agents.md shows them as they are."""
+
+import asyncio
+import socket
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
+from service.agents import registry
+from service.agents.contract import Agent
+from service.config import Settings
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.docs.test_docs import ROOT, blocks
+from tests.support.harness import log, run, settled, submit, text
+from tests.support.questions import answer, asks
+
+SHOWN = [block for block in blocks(ROOT / "docs" / "agents.md") if block.language.startswith("python examples/")]
+
+
+def load(name: str, agent: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    """The agent of an example, imported as a worker does."""
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    found = registry.load(msgspec.structs.replace(settings, agents=(name,))).get(agent)
+    monkeypatch.delitem(sys.modules, name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.heading)
+def test_what_is_shown_is_what_runs(block: Any) -> None:
+    file = (ROOT / block.language.partition(" ")[2]).read_text(encoding="utf-8")
+    assert block.text in file or textwrap.indent(block.text, "    ") in file
+
+
+def test_every_adapter_is_shown() -> None:
+    assert [block.heading for block in SHOWN] == ["Claude", "LangGraph", "LangGraph", "AutoGen", "AutoGen", "HTTP"]
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["without", "with checkpoints"])
+async def test_the_graph(
+    sql: Connection,
+    settings: Settings,
+    dsn: str,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    durable: bool,
+) -> None:
+    if durable:
+        async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+            await saver.setup()
+        monkeypatch.setenv("CHECKPOINTS", dsn)
+    await start_worker(load("examples.graph", "haiku", settings, monkeypatch))
+    row = await run(sql, "bicycles", agent="haiku")
+    assert row["result"].startswith("bicycles in the rain\n")
+    assert await text(sql, row["message_id"]) == row["result"]
+    if durable:
+        assert await sql.fetchval("select count(*) from checkpoints where thread_id = $1", str(row["message_id"])) > 0
+
+
+async def test_the_team(
+    sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start_worker(load("examples.team", "slogan", settings, monkeypatch))
+    for _ in range(2):  # the second knows of the first
+        row = await run(sql, "A slogan for a bicycle shop", agent="slogan", thread_id="t")
+        assert row["result"] == "Two wheels. Enough."
+        assert await text(sql, row["message_id"]) == "Two wheels are enough.Two wheels. Enough."
+        said = [entry.data["source"] for entry in await log(sql, row["message_id"]) if entry.type == "message"]
+        assert said == ["user", "writer", "critic", "writer", "critic"]
+
+
+async def test_the_graph_that_asks(
+    sql: Connection, settings: Settings, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+        await saver.setup()
+    monkeypatch.setenv("CHECKPOINTS", dsn)
+    await start_worker(load("examples.graph", "poem", settings, monkeypatch))
+    message_id = await submit(sql, "bicycles", agent="poem")
+    assert (await asks(sql, message_id))["question"] == "What is its title?"
+    await answer(sql, message_id, "Patience")
+    assert (await settled(sql, message_id))["result"].startswith("Patience\n\nbicycles in the rain\n")
+
+
+async def test_the_team_that_asks(
+    sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start_worker(load("examples.team", "reviewed", settings, monkeypatch))
+    for _ in range(2):  # the second knows of the first
+        message_id = await submit(sql, "A slogan for a bicycle shop", agent="reviewed", thread_id="t")
+        assert (await asks(sql, message_id))["question"] == "Two wheels are enough."
+        await answer(sql, message_id, "APPROVE")
+        assert (await settled(sql, message_id))["result"] == "Two wheels are enough."
+
+
+@pytest.fixture
+async def counter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The server of examples/remote.py, as a person starts it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("COUNTER_PORT", str(port))
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, str(ROOT / "examples" / "remote.py"), stderr=asyncio.subprocess.DEVNULL
+    )
+
+    async def answers() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionError:
+            return False
+        writer.close()
+        return True
+
+    try:
+        await until(answers)
+        yield
+    finally:
+        server.kill()
+        await server.wait()
+
+
+@pytest.mark.usefixtures("counter")
+async def test_the_server(
+    sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start_worker(load("examples.remote", "counter", settings, monkeypatch))
+    row = await run(sql, "one two three", agent="counter")
+    assert (row["state"], row["result"]) == ("completed", 3)
+    assert await text(sql, row["message_id"]) == "1 one 2 two 3 three "

@@ -1,0 +1,278 @@
+"""Agents over HTTP, against a server on loopback that answers byte for byte what the test says."""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.agents.adapters import http
+from service.agents.adapters.http import http_agent
+from service.agents.builtin.echo import echo
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.support.harness import closed_port, log, run, settled, submit, text, types, wait_for
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What is sent, piece by piece; then the connection ends, unless it is to stay open until the client goes."""
+
+    pieces: tuple[bytes, ...]
+    stays: bool = False
+
+
+def answer(body: Any = None, status: str = "200 OK", kind: str = "application/json", **headers: str) -> Reply:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {"Content-Type": kind, "Content-Length": str(len(raw)), **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return Reply((f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + raw,))
+
+
+def stream(*pieces: str, stays: bool = False, cut: bool = False) -> Reply:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = [b"%x\r\n%s\r\n" % (len(raw), raw) for raw in (piece.encode() for piece in pieces)]
+    return Reply((head, *chunks, *(() if stays or cut else (b"0\r\n\r\n",))), stays)
+
+
+class Request(msgspec.Struct, frozen=True):
+    line: str
+    headers: dict[str, str]
+    body: Any
+
+
+class Remote:
+    """Answers with the next entry of `script`, and with {"result": "well"} when there is none."""
+
+    def __init__(self) -> None:
+        self.script: deque[Reply] = deque()
+        self.requests: list[Request] = []
+        self.hung_up = asyncio.Event()
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Remote"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/answer"
+        async with server:
+            yield self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in rest if field)}
+            body = await reader.readexactly(int(headers["content-length"]))
+            self.requests.append(Request(line, headers, json.loads(body)))
+            reply = self.script.popleft() if self.script else answer({"result": "well"})
+            for piece in reply.pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)  # so that pieces arrive as such
+            if reply.stays:
+                await reader.read()
+                self.hung_up.set()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.hung_up.set()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@pytest.fixture
+async def remote(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Remote]:
+    """A server, and a worker whose agent remote asks it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with Remote().running() as server:
+        await start_worker(
+            http_agent("remote", server.url, headers={"Authorization": "Bearer x", "accept": "a/b"}), echo
+        )
+        yield server
+
+
+async def ask(sql: Connection, message: Any = "Hi", **fields: Any) -> dict[str, Any]:
+    return await run(sql, message, agent="remote", **fields)
+
+
+async def test_a_message_is_one_post(sql: Connection, remote: Remote) -> None:
+    await run(sql, "one", agent="echo", thread_id="t")
+    remote.script.append(answer({"result": {"said": "well"}, "usage": {"tokens": 7}}))
+    row = await ask(sql, {"order": 1}, thread_id="t", metadata={"a": [1]})
+    assert (row["state"], row["result"], row["usage"]) == ("completed", {"said": "well"}, {"tokens": 7})
+    (request,) = remote.requests
+    assert request.line == "POST /answer HTTP/1.1"
+    message_id = str(row["message_id"])
+    assert request.body == {
+        "message": {"order": 1},
+        "thread_id": "t",
+        "message_id": message_id,
+        "attempt": 1,
+        "metadata": {"a": [1]},
+        "history": [{"message": "one", "result": "one"}],
+    }
+    assert request.headers["idempotency-key"] == message_id
+    assert (request.headers["authorization"], request.headers["accept"]) == ("Bearer x", "a/b")
+    assert request.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("body", [{"other": 1}, [1, 2], "text", 3, None, {"result": None}], ids=str)
+async def test_any_json_is_a_result(sql: Connection, remote: Remote, body: Any) -> None:
+    remote.script.append(answer(body))
+    row = await ask(sql)
+    wanted = None if isinstance(body, dict) and "result" in body else body
+    assert (row["state"], row["result"]) == ("completed", wanted)
+
+
+async def test_no_content_is_no_result(sql: Connection, remote: Remote) -> None:
+    remote.script.append(answer(b"", "204 No Content"))
+    row = await ask(sql)
+    assert (row["state"], row["result"]) == ("completed", None)
+
+
+STREAM = (
+    '\ufeff: hello\r\n\r\nevent: progress\r\ndata: {"percent": 1}\r\n\r\n',
+    "event: chunk\r",
+    '\ndata: "Hel"\r\n\r\nevent: chunk\ndata: {"chunk": "lo, "}\n\n',
+    "event:chunk\ndata: wörld\n",
+    "\ndata: two\ndata: lines\n\nevent: nothing\n\nid: 7\nretry: 1\n\n",
+)
+
+
+async def test_a_stream_is_handed_on_in_order(sql: Connection, remote: Remote) -> None:
+    remote.script.append(stream(*STREAM, 'event: done\ndata: {"result": "Hello", "usage": {"tokens": 3}}\n\n'))
+    row = await ask(sql)
+    assert (row["state"], row["result"], row["usage"]) == ("completed", "Hello", {"tokens": 3})
+    entries = [(entry.type, entry.data) for entry in await log(sql, row["message_id"])][2:-1]
+    assert entries == [
+        ("progress", {"percent": 1}),
+        *(("chunk", {"type": "content", "chunk": said, "index": n}) for n, said in enumerate(("Hel", "lo, ", "wörld"))),
+        ("message", "two\nlines"),
+    ]
+
+
+async def test_done_without_data_ends_what_was_said(sql: Connection, remote: Remote) -> None:
+    remote.script.append(
+        stream("event: chunk\rdata: one \r\revent: chunk\rdata: two\r\revent: done\rdata:\r\r", stays=True)
+    )
+    assert (await ask(sql))["result"] == "one two"
+    await wait_for(remote.hung_up)
+
+
+async def test_the_end_without_done_is_a_failure(sql: Connection, remote: Remote) -> None:
+    for reply, said in (
+        (stream("event: chunk\ndata: x\n\n"), "The agent's stream ended without a done event."),
+        (stream("event: done\ndata: 1\n"), "The agent's stream ended without a done event."),
+        (stream("event: chunk\ndata: x\n\n", cut=True), "The agent broke off: "),
+        (Reply((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",)), "The agent broke off: "),
+        (Reply(()), "The agent broke off: "),
+        (answer(b""), "The agent's answer is not JSON: "),
+        (answer(b"{"), "The agent's answer is not JSON: "),
+        (answer(b"\xff"), "The agent's answer is not JSON: "),
+    ):
+        remote.script.append(reply)
+        row = await ask(sql)
+        assert (row["state"], row["result"], row["attempt"]) == ("completed", "well", 2), said
+        (retry,) = (entry for entry in await log(sql, row["message_id"]) if entry.type == "retry")
+        assert retry.data["error"].startswith(f"ConnectionError: {said}"), retry
+    first, second = remote.requests[:2]
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert (first.body["attempt"], second.body["attempt"]) == (1, 2)
+
+
+async def test_an_error_event_says_what_becomes_of_it(sql: Connection, remote: Remote) -> None:
+    for data, state, attempt, error in (
+        ("boom", "completed", 2, "RuntimeError: boom"),
+        ('{"error": "boom"}', "completed", 2, "RuntimeError: boom"),
+        ('{"error": "later", "retry_after": 0.1}', "completed", 2, "later"),
+        ('{"error": "never", "retryable": false}', "failed", 1, "never"),
+        ("{}", "completed", 2, "RuntimeError: The agent failed, and does not say why."),
+    ):
+        remote.script.append(stream(f"event: error\ndata: {data}\n\n"))
+        row = await ask(sql)
+        assert (row["state"], row["attempt"]) == (state, attempt), data
+        (said,) = (
+            entry.data["error"] for entry in await log(sql, row["message_id"]) if entry.type in ("retry", "error")
+        )
+        assert said == error
+
+
+async def test_what_will_never_be_answered_is_rejected(sql: Connection, remote: Remote) -> None:
+    for status, body, said in (
+        (400, {"detail": "Too  long."}, "The agent answered 400: Too long."),
+        (401, {"error": {"message": "Who?"}}, "The agent answered 401: Who?."),
+        (404, b"<p>no</p>", "The agent answered 404: <p>no</p>."),
+        (413, b"", "The agent answered 413."),
+        (422, b"x" * 20_000_000, f"The agent answered 422: {'x' * 500}."),
+        (301, b"", "The agent answered 301: redirects are not followed."),
+        (307, b"", "The agent answered 307: redirects are not followed."),
+    ):
+        remote.script.append(answer(body, f"{status} No", Location=remote.url))
+        row = await ask(sql)
+        assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, said)
+    assert len(remote.requests) == 7
+
+
+async def test_passing_trouble_is_retried(sql: Connection, remote: Remote) -> None:
+    for status in (408, 409, 425, 429, 500, 502, 503, 599):
+        remote.script.append(answer({"message": "Not now"}, f"{status} No"))
+        row = await ask(sql)
+        assert (row["state"], row["attempt"]) == ("completed", 2), status
+        retry = (await log(sql, row["message_id"]))[2]
+        assert retry.data["error"] == f"ConnectionError: The agent answered {status}: Not now."
+
+
+async def test_retry_after_is_obeyed(sql: Connection, remote: Remote) -> None:
+    remote.script.append(answer({}, "503 Busy", Retry_After="0.4"))
+    row = await ask(sql)
+    assert (row["state"], row["attempt"]) == ("completed", 2)
+    retry = (await log(sql, row["message_id"]))[2]
+    assert datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at == timedelta(seconds=0.4)
+
+
+async def test_what_is_too_large_is_rejected(sql: Connection, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(http, "MAX_EVENT_BYTES", 1000)
+    for reply, said in (
+        (answer("x" * 1000), "The agent's answer has more than 1000 bytes."),
+        (stream("data: " + "x" * 1000), "A line of the agent's stream has more than 1000 bytes."),
+        (stream("data: " + "x" * 1001 + "\n\n"), "An event of the agent has more than 1000 bytes."),
+        (stream(*["data: " + "x" * 99 + "\n"] * 11), "An event of the agent has more than 1000 bytes."),
+        (answer(b"x", Content_Encoding="gzip"), "The agent's answer is compressed, which it was not asked for."),
+    ):
+        remote.script.append(reply)
+        row = await ask(sql)
+        assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, said)
+
+
+async def test_an_event_of_the_services_own_types_is_refused(sql: Connection, remote: Remote) -> None:
+    remote.script.append(stream("event: started\ndata: 1\n\n", stays=True))
+    row = await ask(sql, max_attempts=1)
+    assert (row["state"], row["error"]) == ("failed", "ValueError: the event type 'started' is not free for agents")
+
+
+async def test_cancelling_closes_the_connection(sql: Connection, remote: Remote) -> None:
+    remote.script.append(stream("event: chunk\ndata: x\n\n", stays=True))
+    message_id = await submit(sql, "Hi", agent="remote")
+    await until(lambda: types(sql, message_id), lambda found: "chunk" in found)
+    assert await text(sql, message_id) == "x"
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await wait_for(remote.hung_up)
+
+
+async def test_a_server_that_is_not_there_is_retried(
+    sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    nowhere = closed_port(dsn).partition("@")[2].partition("/")[0]
+    await start_worker(http_agent("remote", f"http://{nowhere}/"), http_agent("odd", "gopher://x"))
+    row = await ask(sql, max_attempts=2)
+    assert (row["state"], row["attempt"]) == ("failed", 2)
+    assert row["error"].startswith("ConnectionError: The agent cannot be reached: ")
+    odd = await run(sql, "Hi", agent="odd")
+    assert (odd["state"], odd["attempt"]) == ("failed", 1)
+    assert odd["error"].startswith("The agent's address is none: ")

@@ -1,0 +1,320 @@
+"""LangGraph graphs as agents, with LangChain's fake models."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import MemorySaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.config import get_stream_writer
+from langgraph.graph import MessagesState
+
+from service.agents import registry
+from service.agents.adapters.langgraph.agent import langgraph_agent
+from service.agents.builtin.echo import echo
+from service.agents.contract import Agent, Context
+from service.config import Settings
+from service.db.pool import Connection
+from service.worker.isolation.pool import Isolation
+from service.worker.worker import Worker
+from tests.conftest import StartWorker, until, value
+from tests.support.graphs import Numbers, chain
+from tests.support.harness import log, run, settled, submit, text, types, wait_for
+from tests.support.processes import TAKE_AWAY, lose
+
+
+def fake(*answers: Any) -> GenericFakeChatModel:
+    """A model that says these, word by word."""
+    return GenericFakeChatModel(messages=iter(answers))
+
+
+def speaker(model: GenericFakeChatModel) -> Callable[[Any], Awaitable[dict[str, Any]]]:
+    async def speak(state: Any) -> dict[str, Any]:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    return speak
+
+
+async def test_tokens_and_nodes_stream_and_the_last_message_is_the_result(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    async def ready(state: Any) -> dict[str, Any]:
+        get_stream_writer()({"percent": 50})
+        get_stream_writer()({"event": "sources", "data": ["a", "b"]})
+        return {}
+
+    graph = chain(MessagesState, ready=ready, speak=speaker(fake("Hello there, world")))
+    await start_worker(langgraph_agent("graph", graph.compile()))
+    row = await run(sql, "Hi", agent="graph")
+    assert (row["state"], row["result"]) == ("completed", "Hello there, world")
+    assert await text(sql, row["message_id"]) == "Hello there, world"
+    entries = await log(sql, row["message_id"])
+    assert [entry.type for entry in entries] == [
+        *("queued", "started", "progress", "sources", "node"),
+        *("chunk",) * 5,
+        *("node", "done"),
+    ]
+    assert (entries[2].data, entries[3].data) == ({"percent": 50}, ["a", "b"])
+    first, last = (entry.data for entry in entries if entry.type == "node")
+    assert first == {"node": "ready", "update": first["update"]}
+    assert (last["node"], last["update"]["messages"][0]["content"]) == ("speak", "Hello there, world")
+
+
+async def test_the_threads_history_comes_before_the_message(sql: Connection, start_worker: StartWorker) -> None:
+    seen: list[list[tuple[str, Any]]] = []
+
+    async def answer(state: MessagesState) -> dict[str, Any]:
+        seen.append([(message.type, message.content) for message in state["messages"]])
+        return {"messages": [AIMessage(f"answer {len(seen)}")]}
+
+    await start_worker(langgraph_agent("graph", chain(MessagesState, answer=answer)), echo)
+    await run(sql, "one", agent="graph", thread_id="t")
+    await run(sql, "two", agent="echo", thread_id="t")
+    await run(sql, "three", agent="graph", thread_id="t")
+    assert seen == [
+        [("human", "one")],
+        [("human", "one"), ("ai", "answer 1"), ("human", "two"), ("ai", "two"), ("human", "three")],
+    ]
+
+
+class Sum(msgspec.Struct):
+    terms: list[int]
+
+
+async def test_a_graph_of_other_states_takes_an_object(sql: Connection, start_worker: StartWorker) -> None:
+    async def add(state: Numbers) -> dict[str, Any]:
+        return {"numbers": [sum(state["numbers"])]}
+
+    async def terms(context: Context, message: Sum) -> Any:
+        return {"numbers": message.terms}
+
+    graph = chain(Numbers, add=add)
+    whole = langgraph_agent("whole", graph)
+    typed = langgraph_agent(
+        "typed", lambda: graph, input=terms, output=lambda state: state["numbers"][-1], max_attempts=1, timeout=9
+    )
+    key = langgraph_agent("key", graph.compile(), output="numbers")
+    await start_worker(whole, typed, key)
+    assert (await run(sql, {"numbers": [1, 2]}, agent="whole"))["result"] == {"numbers": [1, 2, 3]}
+    assert (await run(sql, {"numbers": [1, 2]}, agent="key"))["result"] == [1, 2, 3]
+    assert (await run(sql, {"terms": [3, 4]}, agent="typed"))["result"] == 7
+    assert (typed.input_type, typed.timeout, typed.max_attempts) == (Sum, 9, 1)
+    assert "does not fit" in (await run(sql, {"terms": "x"}, agent="typed"))["error"]
+
+
+async def test_tool_calls_and_their_answers_are_events(sql: Connection, start_worker: StartWorker) -> None:
+    async def ask(state: Any) -> dict[str, Any]:
+        return {"messages": [AIMessage("", tool_calls=[{"name": "add", "args": {"a": 1}, "id": "c1"}])]}
+
+    async def act(state: Any) -> dict[str, Any]:
+        return {"messages": [ToolMessage("2", tool_call_id="c1", name="add")]}
+
+    async def say(state: Any) -> dict[str, Any]:
+        return {"messages": [AIMessage([{"type": "text", "text": "Two."}])]}
+
+    inner = chain(MessagesState, ask=ask, act=act).compile()
+    await start_worker(langgraph_agent("tools", chain(MessagesState, work=inner, say=say)))
+    row = await run(sql, "1 + 1", agent="tools")
+    assert row["result"] == "Two."
+    entries = await log(sql, row["message_id"])
+    assert [entry.data for entry in entries if entry.type == "tool"] == [
+        {"id": "c1", "name": "add", "input": {"a": 1}},
+        {"id": "c1", "name": "add", "output": "2"},
+    ]
+    assert [entry.data["node"] for entry in entries if entry.type == "node"] == ["work/ask", "work/act", "work", "say"]
+    assert await text(sql, row["message_id"]) == "Two."
+
+
+async def test_the_answer_may_be_the_tokens_of_some_nodes(sql: Connection, start_worker: StartWorker) -> None:
+    graph = chain(MessagesState, think=speaker(fake("so and so")), say=speaker(fake("Yes indeed")))
+    await start_worker(langgraph_agent("graph", graph, nodes={"say"}))
+    row = await run(sql, "Hi", agent="graph")
+    assert (row["result"], await text(sql, row["message_id"])) == ("Yes indeed", "Yes indeed")
+
+
+async def test_what_is_too_large_for_an_event_is_left_out(sql: Connection, start_worker: StartWorker) -> None:
+    async def much(state: Any) -> dict[str, Any]:
+        return {"numbers": list(range(2000))}
+
+    await start_worker(langgraph_agent("much", chain(Numbers, much=much), output=lambda _: "done"), max_event_bytes=999)
+    row = await run(sql, {"numbers": []}, agent="much")
+    assert row["result"] == "done"
+    entry = (await log(sql, row["message_id"]))[2]
+    assert (entry.type, entry.data) == ("node", {"node": "much", "omitted": "larger than an event may be"})
+
+
+# What is left of an attempt
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def checkpointer(request: pytest.FixtureRequest, dsn: str) -> Any:
+    """MemorySaver as it is, and a way to LangGraph's saver in the test's database."""
+    if request.param == "memory":
+        return MemorySaver()
+    async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+        await saver.setup()
+    return lambda: AsyncPostgresSaver.from_conn_string(dsn)
+
+
+def three(calls: list[str], die: Callable[[], Any], checkpointer: Any) -> Agent:
+    """An agent of three nodes, the last of which dies at first."""
+
+    async def one(state: Any) -> dict[str, Any]:
+        calls.append("one")
+        return {"numbers": [1]}
+
+    async def two(state: Any) -> dict[str, Any]:
+        calls.append("two")
+        return {"numbers": [2]}
+
+    async def last(state: Any) -> dict[str, Any]:
+        calls.append("three")
+        if calls.count("three") == 1:
+            await die()
+        return {"numbers": [3]}
+
+    graph = chain(Numbers, one=one, two=two, three=last)
+    return langgraph_agent("three", graph, output="numbers", checkpointer=checkpointer)
+
+
+async def test_a_retry_goes_on_where_the_attempt_failed(
+    sql: Connection, start_worker: StartWorker, checkpointer: Any
+) -> None:
+    async def die() -> None:
+        raise RuntimeError("at first")
+
+    calls: list[str] = []
+    await start_worker(three(calls, die, checkpointer))
+    row = await run(sql, {"numbers": [0]}, agent="three")
+    assert (row["state"], row["attempt"], row["result"]) == ("completed", 2, [0, 1, 2, 3])
+    assert calls == ["one", "two", "three", "three"]
+    assert await types(sql, row["message_id"]) == [
+        *("queued", "started", "node", "node", "retry"),
+        *("started", "node", "done"),
+    ]
+
+
+async def test_an_attempt_whose_lease_is_lost_is_gone_on_with(
+    sql: Connection, start_worker: StartWorker, checkpointer: Any
+) -> None:
+    """As where a worker was killed: nobody tells the graph, and another attempt begins."""
+    reached = asyncio.Event()
+
+    async def die() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    calls: list[str] = []
+    await start_worker(three(calls, die, checkpointer))
+    message_id = await submit(sql, {"numbers": [0]}, agent="three")
+    await wait_for(reached)
+    assert await sql.fetchval(TAKE_AWAY, message_id)
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"]) == ("completed", [0, 1, 2, 3])
+    assert calls == ["one", "two", "three", "three"]
+
+
+async def test_a_process_that_dies_takes_no_finished_node_with_it(
+    sql: Connection, settings: Settings, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+        await saver.setup()
+    monkeypatch.setenv("TEST_CHECKPOINTS", dsn)
+    own = msgspec.structs.replace(settings, agents=("tests.support.crashing_graphs",))
+    worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
+    task = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: value(worker.ready or task.done()))
+        calls = tmp_path / "calls"
+        row = await settled(sql, await lose(sql, {"calls": str(calls)}, agent="crashes"))
+    finally:
+        worker.stop()
+        worker.stop()
+        await task
+    assert (row["state"], row["losses"], row["result"]) == ("completed", 2, ["one", "two", "three"])
+    assert calls.read_text().split() == ["one", "two", "three", "three"]
+
+
+async def test_a_graph_that_had_ended_is_not_run_again(sql: Connection, start_worker: StartWorker) -> None:
+    calls: list[str] = []
+
+    async def one(state: Any) -> dict[str, Any]:
+        calls.append("one")
+        return {"numbers": [1]}
+
+    results: list[Any] = []
+
+    def output(state: Any) -> Any:
+        results.append(state["numbers"])
+        if len(results) == 1:
+            raise RuntimeError("the result is not stored")
+        return state["numbers"]
+
+    await start_worker(langgraph_agent("ended", chain(Numbers, one=one).compile(MemorySaver()), output=output))
+    row = await run(sql, {"numbers": [0]}, agent="ended")
+    assert (row["attempt"], row["result"], calls) == (2, [0, 1], ["one"])
+
+
+async def test_without_a_checkpointer_a_retry_starts_over(sql: Connection, start_worker: StartWorker) -> None:
+    async def die() -> None:
+        raise RuntimeError("at first")
+
+    calls: list[str] = []
+    await start_worker(three(calls, die, None))
+    row = await run(sql, {"numbers": [0]}, agent="three")
+    assert (row["result"], calls) == ([0, 1, 2, 3], ["one", "two", "three"] * 2)
+
+
+async def test_cancelling_and_timeouts_end_the_node(sql: Connection, start_worker: StartWorker) -> None:
+    inside, ended = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def wait(state: Any) -> dict[str, Any]:
+        try:
+            inside.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.release()
+        return {}
+
+    await start_worker(langgraph_agent("waits", chain(Numbers, wait=wait), max_attempts=1))
+    message_id = await submit(sql, {"numbers": []}, agent="waits")
+    await wait_for(inside)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await asyncio.wait_for(ended.acquire(), 5)
+
+    row = await run(sql, {"numbers": []}, agent="waits", timeout_seconds=0.2)
+    assert row["error"] == "TimeoutError: the attempt took longer than 0.2 seconds"
+    await asyncio.wait_for(ended.acquire(), 5)
+
+
+async def test_a_model_that_says_when_is_obeyed(sql: Connection, start_worker: StartWorker) -> None:
+    class Response:
+        headers = {"retry-after": "1000"}  # noqa: RUF012, a fake of an SDK's
+
+    class RateLimitError(Exception):
+        response = Response()
+
+    async def limited(state: Any) -> dict[str, Any]:
+        raise RateLimitError("slow down")
+
+    await start_worker(langgraph_agent("limited", chain(Numbers, limited=limited)))
+    message_id = await submit(sql, {"numbers": []}, agent="limited")
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    retry = (await log(sql, message_id))[-1]
+    assert retry.data["error"] == "RateLimitError: slow down"
+    assert (
+        abs((msgspec.convert(retry.data["retry_at"], type=type(retry.created_at)) - retry.created_at).seconds - 1000)
+        < 2
+    )
+
+
+def test_what_cannot_be_an_agent_is_refused() -> None:
+    with pytest.raises(TypeError, match="a context and its input"):
+        langgraph_agent("x", None, input=lambda message: message)  # type: ignore[misc, arg-type]
+    assert HumanMessage("x").type == "human"

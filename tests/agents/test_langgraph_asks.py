@@ -1,0 +1,307 @@
+"""LangGraph graphs that ask a person: the message is parked, and goes on where the graph stopped."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.func import entrypoint, task
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+
+from service.agents import registry
+from service.agents.adapters.langgraph.agent import langgraph_agent
+from service.agents.contract import Agent
+from service.config import Settings
+from service.db.pool import Connection
+from service.worker.isolation.pool import Isolation
+from service.worker.worker import Worker
+from tests.conftest import StartWorker, until, value
+from tests.support.graphs import Checkpoints, Nodes, Numbers, chain, dying, graph_agent, lasting
+from tests.support.harness import look, run, settled, submit, types, wait_for, working
+from tests.support.invariants import assert_consistent
+from tests.support.processes import TAKE_AWAY, lose
+from tests.support.questions import answer, asks
+
+
+@pytest.fixture
+async def checkpoints(dsn: str) -> Checkpoints:
+    return await lasting(dsn)
+
+
+@pytest.mark.parametrize("given", [7, "seven", {}, {"sure": True}, [1, 2], None, False], ids=str)
+async def test_an_interrupt_parks_the_message_until_it_is_answered(
+    sql: Connection, settings: Settings, checkpoints: Checkpoints, given: Any
+) -> None:
+    """Where another worker goes on, too."""
+
+    def made() -> Agent:
+        graph = chain(Numbers, one=nodes.plain("one"), ask=nodes.asking("ask", {"how": "many"}), end=nodes.plain("end"))
+        return graph_agent(graph, checkpoints)
+
+    nodes = Nodes()
+    async with working(sql, settings, made()):
+        message_id = await submit(sql, {"numbers": []}, agent="asks", thread_id="t")
+        asked = await asks(sql, message_id)
+    assert asked["question"] == {"how": "many"}
+    assert asked["name"].startswith("interrupt ")
+    assert nodes.calls == ["one", "ask"]
+    async with working(sql, settings, made()):
+        await answer(sql, message_id, given, asked["name"])
+        row = await settled(sql, message_id)
+    assert (row["state"], row["attempt"], row["failures"], row["result"]) == ("completed", 2, 0, [0, given, 2])
+    assert nodes.calls == ["one", "ask", "ask", "end"]
+    assert await types(sql, message_id) == [
+        *("queued", "started", "node", "parked", "input"),
+        *("started", "node", "node", "done"),
+    ]
+    await assert_consistent(sql)
+
+
+async def test_several_interrupts_at_once_are_asked_one_after_the_other(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    nodes = Nodes()
+    graph: Any = StateGraph(Numbers)
+    graph.add_node("a", nodes.asking("a", "a?"))
+    graph.add_node("b", nodes.plain("b"))
+    graph.add_node("c", nodes.asking("c", "c?"))
+    graph.add_node("end", nodes.plain("end"))
+    for name in "abc":
+        graph.add_edge(START, name)
+    graph.add_edge(["a", "b", "c"], "end")
+    await start_worker(graph_agent(graph, checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    answers = {"a?": 10, "c?": 30}
+    first = await asks(sql, message_id)
+    await answer(sql, message_id, answers.pop(first["question"]))
+    second = await asks(sql, message_id, 2)
+    assert nodes.calls == ["a", "b", "c"]
+    await answer(sql, message_id, answers.pop(second["question"]))
+    row = await settled(sql, message_id)
+    assert (row["result"], nodes.calls) == ([10, 0, 30, 3], ["a", "b", "c", "a", "c", "end"])
+
+
+async def test_a_node_may_ask_the_same_again(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    nodes = Nodes()
+    await start_worker(graph_agent(chain(Numbers, ask=nodes.asking("ask", "?", "?", "?")), checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    names = []
+    for given in (1, 2, 3):
+        names.append((await asks(sql, message_id, given))["name"])
+        await answer(sql, message_id, given)
+    assert (await settled(sql, message_id))["result"] == [1, 2, 3]
+    assert names == [names[0], f"{names[0]} 2", f"{names[0]} 3"]
+
+
+async def test_a_node_may_ask_in_a_loop(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:
+    nodes = Nodes()
+    graph = chain(Numbers, ask=nodes.asking("ask", "more?"))
+    graph.add_conditional_edges("ask", lambda state: "ask" if state["numbers"][-1] else "__end__")
+    await start_worker(graph_agent(graph, checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    names = set()
+    for count, given in enumerate((5, 4, 0), 1):
+        names.add((await asks(sql, message_id, count))["name"])
+        await answer(sql, message_id, given)
+    assert (await settled(sql, message_id))["result"] == [5, 4, 0]
+    assert len(names) == 3
+    assert nodes.calls == ["ask"] * 6
+
+
+async def test_a_graph_within_may_ask(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:
+    nodes = Nodes()
+    inner = chain(Numbers, first=nodes.plain("first"), ask=nodes.asking("ask", "one?", "two?")).compile()
+    graph = chain(Numbers, before=nodes.plain("before"), inner=inner, after=nodes.plain("after"))
+    await start_worker(graph_agent(graph, checkpoints, input=None))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    assert (await asks(sql, message_id))["question"] == "one?"
+    await answer(sql, message_id, 10)
+    assert (await asks(sql, message_id, 2))["question"] == "two?"
+    await answer(sql, message_id, 20)
+    row = await settled(sql, message_id)
+    assert row["result"][-3:] == [10, 20, len(row["result"]) - 1]
+    assert [name for name in nodes.calls if name != "ask"] == ["before", "first", "after"]
+
+
+async def test_a_graph_that_a_node_makes_may_ask(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    """LangGraph does not list it among the graph's own."""
+    nodes = Nodes()
+    failed: list[bool] = []
+
+    async def ask(state: Numbers) -> dict[str, Any]:
+        found = [interrupt("one?")]
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("at first")
+        return {"numbers": [*found, interrupt("two?")]}
+
+    async def makes(state: Numbers) -> dict[str, Any]:
+        inner = chain(Numbers, first=nodes.plain("first"), ask=ask).compile()
+        return {"numbers": (await inner.ainvoke({"numbers": []}))["numbers"]}
+
+    await start_worker(graph_agent(chain(Numbers, makes=makes), checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    for count, (question, given) in enumerate((("one?", 10), ("two?", 20)), 1):
+        assert (await asks(sql, message_id, count))["question"] == question
+        await answer(sql, message_id, given)
+    row = await settled(sql, message_id)
+    assert (row["result"], row["failures"], nodes.calls) == ([0, 10, 20], 1, ["first"])
+
+
+async def test_tasks_of_an_entrypoint_may_ask(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    calls: list[str] = []
+
+    @task
+    async def slow(number: int) -> int:
+        calls.append("slow")
+        return number + 1
+
+    @task
+    async def ask(question: str) -> Any:
+        calls.append(question)
+        return interrupt(question), interrupt(question)
+
+    @entrypoint()
+    async def work(state: dict[str, Any]) -> Any:
+        return [await slow(1), *(await ask("a?")), interrupt("b?")]
+
+    await start_worker(langgraph_agent("asks", work, checkpointer=checkpoints))
+    message_id = await submit(sql, {}, agent="asks")
+    for count, question in enumerate(("a?", "a?", "b?"), 1):
+        assert (await asks(sql, message_id, count))["question"] == question
+        await answer(sql, message_id, count)
+    assert (await settled(sql, message_id))["result"] == [2, 1, 2, 3]
+    assert calls.count("slow") == 1
+
+
+# What is left of an attempt
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "inner"])
+async def test_who_fails_with_an_answer_is_not_asked_again(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, inside: bool
+) -> None:
+    """Neither is who fails before it takes the answer."""
+    nodes = Nodes()
+
+    async def ask(state: Numbers) -> dict[str, Any]:
+        nodes.calls.append("ask")
+        if nodes.calls.count("ask") == 2:
+            raise RuntimeError("before")
+        found = [interrupt("one?")]
+        if nodes.calls.count("ask") == 3:
+            raise RuntimeError("after")
+        return {"numbers": [*found, interrupt("two?")]}
+
+    graph: Any = chain(Numbers, one=nodes.plain("one"), ask=ask)
+    await start_worker(graph_agent(chain(Numbers, inner=graph.compile()) if inside else graph, checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks", max_attempts=9)
+    assert (await asks(sql, message_id))["question"] == "one?"
+    await answer(sql, message_id, 10)
+    assert (await asks(sql, message_id, 2))["question"] == "two?"
+    assert (await look(sql, message_id))["failures"] == 2
+    await answer(sql, message_id, 20)
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"]) == ("completed", [0, 10, 20])
+    assert nodes.calls.count("one") == 1
+
+
+async def test_who_fails_beside_others_that_were_answered_asks_none_of_them_again(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    failed: list[bool] = []
+
+    async def fails(state: Numbers) -> dict[str, Any]:
+        found = interrupt("a?")
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("at first")
+        return {"numbers": [found, interrupt("b?")]}
+
+    nodes = Nodes()
+    graph: Any = StateGraph(Numbers)
+    for name, node in (("fails", fails), ("asks", nodes.asking("asks", "c?")), ("twice", nodes.asking("", "d?", "e?"))):
+        graph.add_node(name, node)
+        graph.add_edge(START, name)
+    await start_worker(graph_agent(graph, checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    asked = []
+    for count in range(1, 6):
+        asked.append((await asks(sql, message_id, count))["question"])
+        await answer(sql, message_id, asked[-1].upper())
+    row = await settled(sql, message_id)
+    assert (sorted(asked), row["failures"]) == (["a?", "b?", "c?", "d?", "e?"], 1)
+    assert sorted(row["result"]) == ["A?", "B?", "C?", "D?", "E?"]
+
+
+async def test_an_answer_outlives_the_attempt_that_took_it(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    """As where a worker was killed: nobody tells the graph."""
+    reached = asyncio.Event()
+    nodes = Nodes()
+
+    async def ask(state: Numbers) -> dict[str, Any]:
+        nodes.calls.append("ask")
+        number = interrupt("how many?")
+        if not reached.is_set():
+            reached.set()
+            await asyncio.Event().wait()
+        return {"numbers": [number]}
+
+    await start_worker(graph_agent(chain(Numbers, one=nodes.plain("one"), ask=ask), checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    await asks(sql, message_id)
+    await answer(sql, message_id, 10)
+    await wait_for(reached)
+    assert await sql.fetchval(TAKE_AWAY, message_id)
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"], nodes.calls) == ("completed", [0, 10], ["one", "ask", "ask", "ask"])
+    assert (await types(sql, message_id)).count("parked") == 1
+
+
+async def test_a_process_that_dies_with_an_answer_does_not_ask_again(
+    sql: Connection, settings: Settings, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+        await saver.setup()
+    monkeypatch.setenv("TEST_CHECKPOINTS", dsn)
+    own = msgspec.structs.replace(settings, agents=("tests.support.crashing_graphs",))
+    worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
+    working = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: value(worker.ready or working.done()))
+        calls = tmp_path / "calls"
+        message_id = await lose(sql, {"calls": str(calls)}, agent="asks_and_crashes")
+        await asks(sql, message_id)
+        await answer(sql, message_id, "sure")
+        row = await settled(sql, message_id)
+    finally:
+        worker.stop()
+        worker.stop()
+        await working
+    assert (row["state"], row["losses"], row["result"]) == ("completed", 2, ["one", "sure", "two"])
+    assert calls.read_text().split() == ["one", "ask", "ask", "two", "two"]
+    assert (await types(sql, message_id)).count("parked") == 1
+
+
+@pytest.mark.usefixtures("checkpoints")
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_a_super_step_that_was_finished_but_not_stored_is_not_the_end(
+    sql: Connection, start_worker: StartWorker, dsn: str, late: bool
+) -> None:
+    nodes = Nodes()
+    graph = chain(Numbers, **{name: nodes.plain(name) for name in ("one", "two", "three")})
+    await start_worker(graph_agent(graph, dying(dsn, 2, late)))
+    row = await run(sql, {"numbers": []}, agent="asks")
+    assert (row["state"], row["failures"], row["result"]) == ("completed", 1, [0, 1, 2])
+    assert nodes.calls == ["one", "two", "three"]

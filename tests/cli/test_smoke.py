@@ -1,0 +1,16 @@
+from tests.conftest import Client
+
+
+async def test_a_message_goes_in_and_its_answer_streams_out(running: Client) -> None:
+    message_id = await running.submit("one two three")
+    events = await running.events(message_id)
+    assert [event.type for event in events if event.type != "waiting"] == [
+        "queued",
+        "started",
+        "chunk",
+        "chunk",
+        "chunk",
+        "done",
+    ]
+    assert [event.id for event in events] == [1, 2, 3, 4, 5, 6]
+    assert (await running.status(message_id))["result"] == "one two three"

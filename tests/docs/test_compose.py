@@ -1,0 +1,254 @@
+"""The container files, as far as they can be checked without a container engine."""
+
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+import yaml
+
+from service.cli import main
+from service.config import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+OURS = {"migrate", "api", "worker"}
+LASTING = {"postgres", "api", "worker"}
+SETTINGS = {field.name.upper() for field in msgspec.structs.fields(Settings)}
+OTHERS = {"PATH", "PYTHONUNBUFFERED", "PIP_DISABLE_PIP_VERSION_CHECK", "PIP_NO_CACHE_DIR"}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"])
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile with their arguments, in order."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
+    split = [re.sub(r" +", " ", line).partition(" ") for line in text.splitlines() if line.strip()]
+    return [(instruction, argument.strip()) for instruction, _, argument in split]
+
+
+def only(dockerfile: list[tuple[str, str]], instruction: str) -> str:
+    [argument] = [argument for name, argument in dockerfile if name == instruction]
+    return argument
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+# docker-compose.yml
+
+
+def test_the_services_are_those_of_the_docs(services: dict[str, Any]) -> None:
+    assert set(services) == OURS | {"postgres"}
+    commands = {name: services[name]["command"] for name in OURS}
+    assert commands == {"migrate": ["migrate"], "api": ["serve"], "worker": ["work"]}
+    assert isinstance(main, click.Group)
+    assert {command for [command] in commands.values()} <= set(main.commands)
+
+
+def test_postgres_is_the_stock_image_and_keeps_its_data(services: dict[str, Any]) -> None:
+    postgres = services["postgres"]
+    assert re.fullmatch(r"postgres:\d+", postgres["image"])
+    assert postgres["volumes"] == [
+        "postgres:/var/lib/postgresql"
+    ]  # since 18 the image keeps its data below this folder
+    assert list(yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["volumes"]) == ["postgres"]
+    assert "pg_isready" in postgres["healthcheck"]["test"]
+    assert "ports" not in postgres
+
+
+def test_everything_waits_for_what_it_needs(services: dict[str, Any]) -> None:
+    healthy = {"condition": "service_healthy"}
+    assert services["migrate"]["depends_on"] == {"postgres": healthy}
+    for name in ("api", "worker"):
+        assert services[name]["depends_on"] == {
+            "postgres": healthy,
+            "migrate": {"condition": "service_completed_successfully"},
+        }
+
+
+def test_what_lasts_is_restarted_and_has_time_to_stop(services: dict[str, Any]) -> None:
+    for name in LASTING:
+        assert services[name]["restart"] == "unless-stopped"
+    for name in ("api", "worker"):
+        grace = float(services[name]["environment"].get("SHUTDOWN_GRACE", Settings().shutdown_grace))
+        assert seconds(services[name]["stop_grace_period"]) > max(grace, Settings().shutdown_grace)
+        assert services[name]["init"] is True
+    assert services["migrate"]["restart"] != "unless-stopped"  # it would never be "completed"
+
+
+def test_every_service_has_a_health_check_or_says_that_it_has_none(services: dict[str, Any]) -> None:
+    for name in OURS | LASTING:
+        check = services[name]["healthcheck"]
+        assert check == {"disable": True} if name in {"migrate", "worker"} else check["test"][0] == "CMD"
+
+
+def test_workers_can_be_scaled(services: dict[str, Any]) -> None:
+    assert not {"container_name", "ports", "hostname"} & set(services["worker"])
+
+
+def test_no_image_is_built_twice_under_one_name(services: dict[str, Any]) -> None:
+    assert all("image" not in services[name] and services[name]["build"] for name in OURS)
+
+
+def test_every_variable_is_a_setting(services: dict[str, Any], dockerfile: list[tuple[str, str]]) -> None:
+    for name in OURS:
+        assert set(services[name]["environment"]) <= SETTINGS
+    ours = " ".join(argument for instruction, argument in dockerfile if instruction == "ENV")
+    names = set(re.findall(r"(\w+)=", ours))
+    assert names - OTHERS <= SETTINGS
+
+
+def test_every_interpolated_variable_is_explained_and_has_a_default() -> None:
+    text = COMPOSE.read_text(encoding="utf-8")
+    names = set(re.findall(r"\$\{(\w+)", text))
+    assert names == set(re.findall(r"\$\{(\w+):-[^}]*\}", text))
+    assert names == set(re.findall(r"^#   ([A-Z_]+) ", text, flags=re.M))
+
+
+def test_the_default_values_reach_the_database(services: dict[str, Any]) -> None:
+    environment = services["postgres"]["environment"]
+    address = services["api"]["environment"]["DATABASE_URL"]
+    login = f"{environment['POSTGRES_USER']}:{environment['POSTGRES_PASSWORD']}"
+    assert address == f"postgresql://{login}@postgres:5432/{environment['POSTGRES_DB']}"
+
+
+def test_the_api_is_published_where_it_listens(services: dict[str, Any], dockerfile: list[tuple[str, str]]) -> None:
+    [published] = services["api"]["ports"]
+    assert published.startswith("127.0.0.1:")
+    port = published.rpartition(":")[2]
+    assert only(dockerfile, "EXPOSE") == port
+    assert any(f"PORT={port}" in argument for instruction, argument in dockerfile if instruction == "ENV")
+
+
+def test_compose_accepts_the_file(services: dict[str, Any]) -> None:
+    command = next(filter(None, (_compose("docker", "compose"), _compose("docker-compose"))), None)
+    if command is None:
+        pytest.skip(
+            "neither `docker compose` nor `docker-compose` is installed; the tests above read the file themselves"
+        )
+    done = subprocess.run(
+        [*command, "-f", COMPOSE, "config"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(yaml.safe_load(done.stdout)["services"]) == set(services)
+
+
+def _compose(*command: str) -> tuple[str, ...] | None:
+    if shutil.which(command[0]) is None:
+        return None
+    asked = subprocess.run([*command, "version"], capture_output=True, timeout=30, check=False)
+    return command if asked.returncode == 0 else None
+
+
+# Dockerfile
+
+
+def test_the_image_installs_what_is_pinned(dockerfile: list[tuple[str, str]]) -> None:
+    installs = [argument for instruction, argument in dockerfile if instruction == "RUN"]
+    assert "pip install --require-hashes -r requirements.lock" in installs[0]
+    assert "pip install --no-deps --no-build-isolation --editable ." in installs[1]
+    assert re.match(r"python:3\.1[1-9]-slim$", only(dockerfile, "FROM"))
+
+
+def test_the_image_runs_as_nobody_special(dockerfile: list[tuple[str, str]]) -> None:
+    user = only(dockerfile, "USER")
+    assert user.isdecimal()
+    assert int(user) > 0
+    instructions = [instruction for instruction, _ in dockerfile]
+    assert instructions.index("USER") > max(i for i, name in enumerate(instructions) if name in {"RUN", "COPY"})
+
+
+def test_the_image_can_be_stopped_and_reached(dockerfile: list[tuple[str, str]]) -> None:
+    assert only(dockerfile, "STOPSIGNAL") == "SIGTERM"
+    assert json.loads(only(dockerfile, "ENTRYPOINT")) == ["treadle"]
+    assert json.loads(only(dockerfile, "CMD")) == ["serve"]
+    ours = " ".join(argument for instruction, argument in dockerfile if instruction == "ENV")
+    assert "PYTHONUNBUFFERED=1" in ours
+    assert "HOST=0.0.0.0" in ours
+
+
+def test_what_is_copied_is_there_and_not_ignored(dockerfile: list[tuple[str, str]]) -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    let_in = {line[1:] for line in ignored if line.startswith("!")}
+    sources = {source for name, argument in dockerfile if name == "COPY" for source in argument.split()[:-1]}
+    assert "*" in ignored
+    assert sources == let_in
+    assert all((ROOT / source).exists() for source in sources)
+    # The package finds these two beside itself.
+    assert {"sql", "migrations"} <= sources
+    assert not any(fnmatch(secret, pattern) for secret in (".env", ".treadle", ".venv", ".git") for pattern in let_in)
+
+
+# Health checks
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    status = 200
+    asked: list[str] = []  # noqa: RUF012 - one server a test
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[http.server.HTTPServer]:
+    Answer.asked = []
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("where", ["image", "compose"])
+def test_the_health_checks_tell_well_from_ill(
+    where: str,
+    services: dict[str, Any],
+    dockerfile: list[tuple[str, str]],
+    server: http.server.HTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if where == "image":
+        command = json.loads(only(dockerfile, "HEALTHCHECK").partition("CMD ")[2])
+        path = "/health/live"
+    else:
+        [kind, *command] = services["api"]["healthcheck"]["test"]
+        assert kind == "CMD"
+        path = "/health/ready"
+    assert command[:2] == ["python", "-c"]
+    code = command[2].replace(":8000/", f":{server.server_port}/")
+
+    def check() -> int:
+        environment = {"PORT": str(server.server_port)}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, timeout=20, check=False
+        ).returncode
+
+    monkeypatch.setattr(Answer, "status", 200)
+    assert check() == 0
+    monkeypatch.setattr(Answer, "status", 503)
+    assert check() != 0
+    assert Answer.asked == [path, path]

@@ -1,0 +1,209 @@
+"""kill -9 of everything, with the real processes of `treadle up`: the client's stream goes on to `done`."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.local.postgres import Embedded
+
+PATIENCE = 90.0  # seconds until a test is given up; none is meant to come near
+WORDS = " ".join(f"word{n}" for n in range(30))
+
+
+class Service:
+    """`treadle up` in a folder of its own."""
+
+    def __init__(self, home: Path, **environ: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.home = home
+        self._environ = {
+            **os.environ,
+            "TREADLE_HOME": str(home),
+            "PORT": str(self.port),
+            "HOST": "127.0.0.1",
+            **environ,
+        }
+        self._environ.pop("DATABASE_URL", None)
+        self._log = home.parent / "up.log"
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", "up"], env=self._environ, stderr=log, stdout=log
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._workers():
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+        return self.process
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.client.close()
+            Embedded(self.home).stop()
+
+    def submit(self, **fields: Any) -> str:
+        answer = self.client.post("/messages", json={"message": WORDS, "metadata": {"delay_ms": 100}, **fields})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["message_id"])
+
+    def status(self, message_id: str) -> dict[str, Any]:
+        return dict(self.client.get(f"/messages/{message_id}/status").json())
+
+    def pids(self, command: str) -> list[int]:
+        """Children of the supervisor that run this command of ours."""
+        out = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        return [
+            int(pid)
+            for pid, parent, args in re.findall(r"^\s*(\d+)\s+(\d+)\s+(.*)$", out, re.MULTILINE)
+            if int(parent) == self.process.pid and args.endswith(f"service.cli {command}")
+        ]
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _workers(self) -> Any:
+        with contextlib.suppress(httpx.HTTPError):
+            return self.client.get("/health").json().get("workers")
+        return None
+
+
+class Reader:
+    """Reads a message's stream as an EventSource does: comes back with the last id whenever the connection ends."""
+
+    def __init__(self, service: Service, message_id: str) -> None:
+        self._service = service
+        self._path = f"/messages/{message_id}/stream"
+        self.ids: list[int] = []
+        self.events: list[tuple[str, str]] = []
+        self.reconnects = -1
+
+    def read(self) -> Iterator[tuple[int, str, str]]:
+        """Events with ids until the stream is over."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            self.reconnects += 1
+            headers = {"Last-Event-ID": str(self.ids[-1])} if self.ids else {}
+            with (
+                contextlib.suppress(httpx.TransportError),
+                self._service.client.stream("GET", self._path, headers=headers) as answer,
+            ):
+                if answer.status_code == 204:
+                    return
+                assert answer.status_code == 200
+                fields: dict[str, str] = {}
+                for line in answer.iter_lines():
+                    if line:
+                        name, _, fields_value = line.partition(": ")
+                        fields[name] = fields_value
+                        continue
+                    if "id" in fields:
+                        self.ids.append(int(fields["id"]))
+                        self.events.append((fields["event"], fields["data"]))
+                        yield self.ids[-1], fields["event"], fields["data"]
+                    fields = {}
+            time.sleep(0.1)  # an EventSource's pause before it comes back
+        pytest.fail(f"the stream did not end; {self._service.log}")
+
+    def types(self) -> list[str]:
+        return [name for name, _ in self.events if name != "chunk"]
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with tempfile.TemporaryDirectory(prefix="treadle-test-") as name:
+        os.chmod(name, 0o755)  # PostgreSQL runs as another user where we are root
+        service = Service(Path(name) / "home")
+        yield service
+        service.stop()
+
+
+def assert_whole(service: Service, reader: Reader, message_id: str) -> None:
+    """The log was read without a gap or a double, and the answer is the one of the status."""
+    assert reader.ids == list(range(1, len(reader.ids) + 1))
+    assert reader.types()[-1] == "done"
+    last_life = reader.events[max(n for n, (name, _) in enumerate(reader.events) if name == "started") :]
+    text = "".join(re.findall(r'"chunk": "([^"]*)"', " ".join(data for name, data in last_life if name == "chunk")))
+    assert text == WORDS
+    assert service.status(message_id)["state"] == "completed"
+
+
+def test_a_killed_worker(service: Service) -> None:
+    message_id = service.submit()
+    reader = Reader(service, message_id)
+    killed = 0.0
+    again = None
+    for seq, name, _ in reader.read():
+        if seq == 6:
+            [worker] = service.pids("work")
+            os.kill(worker, signal.SIGKILL)
+            killed = time.monotonic()
+        if name == "started" and killed:
+            again = time.monotonic() - killed
+    assert_whole(service, reader, message_id)
+    assert reader.types() == ["queued", "started", "retry", "started", "done"]
+    assert reader.reconnects == 1  # after `done`, answered by 204
+    assert again is not None
+    print(f"running again after {again:.1f} s")
+    status = service.status(message_id)
+    assert status["attempt"] == 2
+
+
+def test_a_killed_api(service: Service) -> None:
+    message_id = service.submit()
+    reader = Reader(service, message_id)
+    for seq, _, _ in reader.read():
+        if seq == 6:
+            [api] = service.pids("serve")
+            os.kill(api, signal.SIGKILL)
+    assert reader.reconnects > 1
+    assert_whole(service, reader, message_id)
+    assert reader.types() == ["queued", "started", "done"]
+
+
+def test_a_killed_postgres(service: Service) -> None:
+    message_id = service.submit()
+    reader = Reader(service, message_id)
+    for seq, _, _ in reader.read():
+        if seq == 6:
+            postgres = Embedded(service.home)
+            postgres.start()  # adopts the one that runs
+            assert postgres.pid
+            os.kill(postgres.pid, signal.SIGKILL)
+    assert_whole(service, reader, message_id)
+    assert reader.types() == ["queued", "started", "done"]  # the worker lived: nothing was taken from it
+
+
+def test_a_killed_supervisor(service: Service) -> None:
+    message_id = service.submit(thread_id="conversation")
+    waiting = service.submit(thread_id="conversation", metadata={})
+    reader = Reader(service, message_id)
+    for seq, _, _ in reader.read():
+        if seq == 6:
+            service.process.kill()
+            service.process.wait()
+            service.start()
+    assert_whole(service, reader, message_id)
+    assert list(Reader(service, waiting).read())[-1][1] == "done"
+    assert service.status(waiting)["state"] == "completed"

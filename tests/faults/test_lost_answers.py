@@ -1,0 +1,246 @@
+"""Every call that writes can be repeated when its answer was lost: PostgreSQL has done it, the connection is reset, the
+call is made again, and the outcome is the same."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from faults.proxy import Proxy
+from service.db.notifier import Notifier
+from service.db.pool import Database
+from service.errors import Unavailable
+from service.leases.store import Append, EventToAppend, Finish, LeaseStore
+from service.messages.model import NewMessage
+from service.messages.store import MessageStore
+from service.queues.model import Claim
+from tests.faults.test_network import by
+from tests.support.invariants import assert_consistent
+from tests.support.sql_client import Loom
+
+NO_EVENTS: list[EventToAppend] = []
+
+
+class Line:
+    """A database at the end of a bad line, and the same one looked at directly."""
+
+    def __init__(self, database: Database, proxy: Proxy, loom: Loom) -> None:
+        self.database, self.loom = database, loom
+        self.leases = LeaseStore(database)
+        self.messages = MessageStore(database, Notifier(database), max_queue_size=100)
+        self._proxy = proxy
+
+    def lose(self) -> None:
+        """The next answer does not arrive."""
+        self._proxy.cuts = 0
+        self._proxy.lose_answers(1)
+
+    @property
+    def lost(self) -> bool:
+        return self._proxy.cuts > 0
+
+    async def claimed(self) -> Claim:
+        await self.loom.submit(thread_id="t")
+        return await self.loom.claim_one()
+
+
+@pytest.fixture
+async def line(loom: Loom, dsn: str) -> AsyncIterator[Line]:
+    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
+    await proxy.start()
+    database = Database(by(dsn, proxy), name="test", size=1)
+    await database.fetchval("select 1")
+    yield Line(database, proxy, loom)
+    await database.close()
+    await proxy.close()
+
+
+async def test_a_submit(line: Line) -> None:
+    await line.messages.submit(NewMessage("warm"))  # the statement is prepared
+    line.lose()
+    accepted = await line.messages.submit(NewMessage("once", thread_id="t"))
+    assert line.lost
+    rows = await line.loom.sql.fetch("select message_id, ord from treadle.messages where body = '\"once\"'")
+    assert [tuple(row) for row in rows] == [(accepted.message_id, 1)]
+
+
+async def test_a_batch(line: Line) -> None:
+    await line.messages.submit_batch([NewMessage("warm"), NewMessage("warm")])
+    line.lose()
+    accepted = await line.messages.submit_batch([NewMessage("a", thread_id="t"), NewMessage("b", thread_id="t")])
+    assert line.lost
+    rows = await line.loom.sql.fetch("select message_id from treadle.messages where thread is not null order by ord")
+    assert [row["message_id"] for row in rows] == [one.message_id for one in accepted]
+
+
+async def test_a_submit_that_filled_the_queue(line: Line) -> None:
+    line.messages = MessageStore(line.database, Notifier(line.database), max_queue_size=2)
+    await line.messages.submit(NewMessage("first"))
+    line.lose()
+    await line.messages.submit(NewMessage("second"))
+    assert line.lost
+    assert await line.loom.sql.fetchval("select count(*) from treadle.messages") == 2
+
+
+async def test_a_submit_under_a_key(line: Line) -> None:
+    await line.messages.submit_once("warm", b"x", [NewMessage("warm")])
+    line.lose()
+    (accepted,) = await line.messages.submit_once("key", b"x", [NewMessage("once")])
+    assert line.lost
+    rows = await line.loom.sql.fetch("select message_id from treadle.messages where body = '\"once\"'")
+    assert [row["message_id"] for row in rows] == [accepted.message_id]
+
+
+async def test_an_append(line: Line) -> None:
+    claim = await line.claimed()
+
+    async def append(first_seq: int) -> tuple[str, bool]:
+        event = EventToAppend("chunk", '{"index": 0}')
+        (answer,) = await line.leases.append([Append(claim.message_id, claim.lease, first_seq, [event])], True)
+        return answer.status, answer.cancel_requested
+
+    assert await append(claim.last_seq + 1) == ("ok", False)
+    line.lose()
+    assert await append(claim.last_seq + 2) == ("ok", False)
+    assert line.lost
+    assert await line.loom.types(claim.message_id) == ["queued", "started", "chunk", "chunk"]
+
+
+def ending(claim: Claim, outcome: str) -> Finish:
+    result = '"answer"' if outcome == "completed" else None
+    return Finish(
+        claim.message_id, claim.lease, outcome, result, "why", None, 60.0, None, claim.last_seq + 1, NO_EVENTS
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "hold"),
+    [
+        ("completed", "completed", None),
+        ("error", "queued", "backoff"),
+        ("rejected", "failed", None),
+        ("released", "queued", None),
+        ("deferred", "queued", "backoff"),
+        ("lost", "queued", "backoff"),
+    ],
+)
+async def test_a_finish(line: Line, outcome: str, state: str, hold: str | None) -> None:
+    """Its repeat finds the lease gone, which is what a finish that went through looks like; the message is as the first
+    one left it, and its thread has gone on once."""
+    warm = await line.claimed()
+    await line.leases.finish([ending(warm, "completed")], True, 3)
+    claim = await line.claimed()
+    await line.loom.submit(thread_id="t")
+    line.lose()
+    (answer,) = await line.leases.finish([ending(claim, outcome)], True, 3)
+    assert line.lost
+    assert answer.status == "lost"
+    row = await line.loom.sql.fetchrow(
+        "select state, hold, attempt, failures, losses from treadle.messages where message_id = $1", claim.message_id
+    )
+    assert row is not None
+    assert (row["state"], row["hold"], row["attempt"]) == (state, hold, 1)
+    assert (row["failures"], row["losses"]) == (outcome in ("error", "rejected"), outcome == "lost")
+    free = [claim.message_id for claim in await line.loom.claim(10)]
+    assert len(free) == (0 if hold else 1)
+
+
+def letter(claim: Claim, child: UUID) -> str:
+    return f'[{{"message_id": "{child}", "message": "x", "parent": "{claim.message_id}", "thread_id": "other"}}]'
+
+
+async def test_a_step_that_sends(line: Line) -> None:
+    claim = await line.claimed()
+    ids = [UUID(str(await line.loom.sql.fetchval("select treadle.uuid7()"))) for _ in range(2)]
+
+    async def step(first_seq: int, child: UUID) -> str:
+        event = EventToAppend("step", '{"name": "s", "result": 1}', letter(claim, child))
+        answer = await line.leases.append_and_send(Append(claim.message_id, claim.lease, first_seq, [event]))
+        return answer.status
+
+    assert await step(claim.last_seq + 1, ids[0]) == "ok"
+    line.lose()
+    assert await step(claim.last_seq + 2, ids[1]) == "ok"
+    assert line.lost
+    assert await line.loom.types(claim.message_id) == ["queued", "started", "step", "step"]
+    assert [(await line.loom.message(child))["ord"] for child in ids] == [1, 2]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "children", "input"])
+async def test_an_end_that_sends(line: Line, outcome: str) -> None:
+    for lost in (False, True):
+        await line.loom.submit(thread_id="t")
+        (claim,) = await line.loom.claim(1)
+        child = UUID(str(await line.loom.sql.fetchval("select treadle.uuid7()")))
+        end = msgspec.structs.replace(
+            ending(claim, outcome),
+            result='{"answer": 1}',
+            delay=None,
+            sends=letter(claim, child),
+            memory=f'{{"lost": {str(lost).lower()}}}' if outcome == "completed" else None,
+            children=[child] if outcome == "children" else None,
+        )
+        if lost:
+            line.lose()
+        answer = await line.leases.conclude(end, 3)
+        assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
+        assert (await line.loom.message(child))["parent"] == claim.message_id
+        row = await line.loom.message(claim.message_id)
+        assert (row["state"], row["attempt"]) == (end_state(outcome), 1)
+        if outcome == "completed":
+            assert (await line.loom.thread("t"))["memory"] == {"lost": lost}
+        else:
+            assert await line.loom.cancel(claim.message_id) == "cancelled"
+        await line.loom.run()
+    await assert_consistent(line.loom.sql)
+
+
+def end_state(outcome: str) -> str:
+    return outcome if outcome == "completed" else "queued"
+
+
+async def test_a_claim(line: Line) -> None:
+    """It is not repeated: what it took is given back by the heartbeat that does not name it, and no loss is charged."""
+    message_id = await line.loom.submit()
+
+    async def claim() -> list[UUID]:
+        taken = await line.leases.claim("w", ["default"], 10, 60, False)
+        return [claim.message_id for claim in taken]
+
+    await line.leases.claim("w", ["nothing"], 10, 60, False)
+    line.lose()
+    with pytest.raises(Unavailable):
+        await claim()
+    assert await claim() == []
+    await line.loom.beat("w", grace=0)
+    assert await claim() == [message_id]
+    row = await line.loom.sql.fetchrow("select attempt, failures, losses from treadle.messages")
+    assert row is not None
+    assert tuple(row) == (2, 0, 0)
+
+
+async def test_a_heartbeat(line: Line) -> None:
+    claim = await line.claimed()
+    beat = "select * from treadle.heartbeat($1, 'host', 1, '{default}', 1, now(), null, $2, $3, 2, 60, 0)"
+
+    async def answer(lease: UUID) -> list[str]:
+        rows = await line.database.fetch(beat, "w", [claim.message_id], [lease])
+        return [row["verdict"] for row in rows]
+
+    assert await answer(claim.lease) == []
+    line.lose()
+    assert await answer(claim.lease) == []
+    assert line.lost
+    line.lose()
+    assert await answer(uuid4()) == ["lost"]  # it gave back what was not named, and says of the other what is true
+
+
+async def test_what_cannot_be_repeated_says_so(line: Line) -> None:
+    """A cancel may have been done, or not: the client is told that nobody knows, and may ask again."""
+    message_id = await line.loom.submit()
+    assert await line.messages.cancel(await line.loom.submit()) == "cancelled"
+    line.lose()
+    with pytest.raises(Unavailable):
+        await line.messages.cancel(message_id)
+    assert (await line.loom.state(message_id))[0] == "cancelled"

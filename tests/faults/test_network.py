@@ -1,0 +1,147 @@
+"""A bad network between a process and PostgreSQL: hosts that are silent or turn us away, connections that are dead and
+do not say so."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from faults.proxy import Proxy
+from service.agents.builtin.echo import echo
+from service.agents.contract import Context, agent
+from service.config import Settings
+from service.db.hosts import hosts
+from service.db.listener import Listener
+from service.db.pool import Connection, Database, connect
+from service.errors import Unavailable
+from tests.conftest import StartWorker, until
+from tests.support.harness import settled, submit, wait_for
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("postgresql://me:pw@one/db", [("one", None)]),
+        ("postgresql://me@one:1,two:2/db?sslmode=disable", [("one", 1), ("two", 2)]),
+        ("postgresql://me@one,two:2/db", [("one", None), ("two", 2)]),
+        ("postgresql://me:p%40w@[::1]:1,[fe80::2]/db", [("::1", 1), ("fe80::2", None)]),
+        ("postgresql://me@/db?host=/run/pg", [("/run/pg", None)]),
+        ("postgresql:///db?host=one,two&port=1,2", [("one", 1), ("two", 2)]),
+        ("postgresql:///db?host=one,two&port=5", [("one", 5), ("two", 5)]),
+        ("postgresql:///db", [("", None)]),
+    ],
+)
+def test_the_hosts_of_an_address(dsn: str, expected: list[tuple[str, int | None]]) -> None:
+    assert hosts(dsn) == expected
+
+
+@pytest.fixture
+async def ways(dsn: str) -> AsyncIterator[list[Proxy]]:
+    """Two ways to the same server."""
+    port = int(dsn.rpartition(":")[2].partition("/")[0])
+    proxies = [Proxy(port, postgres=True), Proxy(port, postgres=True)]
+    for proxy in proxies:
+        await proxy.start()
+    yield proxies
+    for proxy in proxies:
+        await proxy.close()
+
+
+def by(dsn: str, *proxies: Proxy) -> str:
+    """The address of the test's database, by these ways."""
+    user, _, rest = dsn.partition("@")
+    places = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+    return f"{user}@{places}/{rest.partition('/')[2]}?sslmode=disable"
+
+
+async def test_a_host_that_turns_us_away_does_not_keep_us_from_the_next(dsn: str, ways: list[Proxy]) -> None:
+    """As a balancer does whose server is gone: it takes the connection and closes it."""
+    ways[0].target = 1
+    connection = await connect(by(dsn, *ways), name="test")
+    assert await connection.fetchval("select 1") == 1
+    await connection.close()
+
+
+async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(dsn: str, ways: list[Proxy]) -> None:
+    ways[0].freeze()
+    connection = await connect(by(dsn, *ways), name="test")
+    assert await connection.fetchval("select 1") == 1
+    await connection.close()
+
+
+async def test_where_no_host_can_be_reached_the_error_says_so(dsn: str, ways: list[Proxy]) -> None:
+    ways[0].target = ways[1].target = 1
+    with pytest.raises(Unavailable, match="PostgreSQL cannot be reached"):
+        await connect(by(dsn, *ways), name="test")
+
+
+async def test_a_dead_connection_is_given_up_and_replaced(dsn: str, ways: list[Proxy]) -> None:
+    """Its command timeout ends it, and no request to cancel, which would meet the same silence, holds up the rest."""
+    database = Database(by(dsn, ways[0]), name="test", size=1, command_timeout=0.3)
+    assert await database.fetchval("select 1") == 1
+    ways[0].freeze()
+    with pytest.raises(Unavailable):
+        await database.fetchval("select 1")
+    ways[0].thaw()
+    assert await database.fetchval("select 1") == 1
+    await database.close()
+
+
+async def test_a_listener_whose_old_session_still_has_its_lock_hears_all_the_same(
+    dsn: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server takes a while to notice that a session's client is gone; until then the session keeps the lock."""
+    monkeypatch.setattr("service.db.listener.PING_SECONDS", 0.05)
+    ghost = await asyncpg.connect(dsn)
+    await ghost.fetchval("select pg_advisory_lock(treadle.worker_key('w'))")
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listener = Listener(dsn, {"news": heard.put_nowait}, lambda: None, worker="w")
+    listening = asyncio.create_task(listener.run())
+    try:
+        await asyncio.wait_for(listener.connected.wait(), 20)
+        await sql.execute("notify news, 'x'")
+        assert await asyncio.wait_for(heard.get(), 20) == "x"
+        assert listener.server_started is None  # nobody may take it for dead by that lock
+        await ghost.close()
+        await until(lambda: _started(listener))
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+
+async def _started(listener: Listener) -> bool:
+    return listener.server_started is not None
+
+
+async def test_a_worker_cut_off_for_less_than_its_timeout_loses_nothing(
+    dsn: str, ways: list[Proxy], sql: Connection, settings: Settings, start_worker: StartWorker
+) -> None:
+    """All its connections go dead without a word; another worker looks on, and takes nothing from it."""
+    running, go = asyncio.Event(), asyncio.Event()
+
+    @agent("waits")
+    async def waits(context: Context, text: str) -> str:
+        await context.emit("a")
+        running.set()
+        await go.wait()
+        await context.emit("b")
+        return text
+
+    await start_worker(waits, database_url=by(dsn, ways[0]), worker_timeout=6.0)
+    message_id = await submit(sql, "x", agent="waits")
+    await wait_for(running)
+    await start_worker(echo, worker_timeout=6.0)
+    beat = "select max(heartbeat_at) from treadle.workers where worker_id = (select worker_id from treadle.leases)"
+    last = await sql.fetchval(beat)
+    ways[0].freeze()
+    await until(
+        lambda: sql.fetchval(f"select now() > ({beat}) + interval '2 seconds'")  # far more than 1.5 heartbeats
+    )
+    ways[0].thaw()
+    await until(lambda: sql.fetchval(f"select ({beat}) > $1::timestamptz + interval '2 seconds'", last))
+    go.set()
+    row = await settled(sql, message_id)
+    assert (row["state"], row["attempt"], row["losses"]) == ("completed", 1, 0)

@@ -1,0 +1,104 @@
+"""With PostgreSQL away, never migrated, broken or held up by somebody, the API says what is wrong and no more."""
+
+import asyncio
+import socket
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from service.db.pool import Connection
+from tests.conftest import Client, StartApi
+from tests.support.harness import NOBODY, problem
+
+
+async def test_a_bug_shows_no_trace(api: Client, sql: Connection) -> None:
+    """Somebody breaks the database's functions: the answer is a problem without internals."""
+    message_id = await api.submit("x")
+    await sql.execute(
+        "create or replace function treadle.queue_position(message_id uuid) returns bigint language sql as 'select 1/0'"
+    )
+    answer = await api.get(f"/messages/{message_id}/status")
+    assert answer.status_code >= 500 or answer.status_code == 422
+    problem(answer, answer.status_code)
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of loopback at which nobody answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+async def test_without_postgres(start_api: StartApi, closed_port: int) -> None:
+    api = await start_api(database_url=f"postgresql://treadle@127.0.0.1:{closed_port}/treadle")
+    for path in ("/health", "/health/ready"):
+        answer = await api.get(path)
+        assert answer.status_code == 503
+        health = answer.json()
+        assert (health["status"], health["queue_initialized"]) == ("unavailable", False)
+        assert "PostgreSQL cannot be reached" in health["detail"]
+    answer = await api.get("/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+    for method, path, body in (
+        ("POST", "/messages", {"message": "x"}),
+        ("POST", "/messages/batch", {"messages": [{"message": "x"}]}),
+        ("GET", f"/messages/{NOBODY}/status", None),
+        ("GET", f"/messages/{NOBODY}/events", None),
+        ("DELETE", f"/messages/{NOBODY}", None),
+        ("GET", "/queue", None),
+        ("GET", "/queues", None),
+        ("GET", "/threads", None),
+        ("GET", "/agents", None),
+        ("DELETE", "/threads/t", None),
+    ):
+        answer = await api.request(method, path, json=body)
+        assert problem(answer, 503, "PostgreSQL cannot be reached")["title"] == "Database unavailable"
+        assert int(answer.headers["retry-after"]) >= 1
+    answer = await api.post("/messages", json={"message": "x"}, headers={"Idempotency-Key": "k"})
+    problem(answer, 503)
+
+    for path in (f"/messages/{NOBODY}/stream", "/threads/t/stream"):
+        answer = await api.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.content == b"retry: 1000\n\n"
+    problem(await api.post("/messages", json={"message": ""}), 422, "message must be")  # bad input is bad all the same
+
+
+async def test_a_database_that_was_never_migrated(start_api: StartApi, empty_dsn: str) -> None:
+    api = await start_api(database_url=empty_dsn)
+    answer = await api.get("/health/ready")
+    assert answer.status_code == 503
+    assert "migrate" in answer.json()["detail"]
+    answer = await api.post("/messages", json={"message": "x"})
+    problem(answer, 503, "treadle migrate")
+    assert "retry-after" in answer.headers
+    for path in (f"/messages/{NOBODY}/stream", "/threads/t/stream"):
+        answer = await api.get(path)
+        assert (answer.status_code, answer.content) == (200, b"retry: 1000\n\n")
+
+
+async def test_a_thread_that_somebody_holds_is_409_for_its_messages_only(
+    start_api: StartApi, agents: Any, sql: Connection, dsn: str
+) -> None:
+    """Who holds a thread in a transaction of their own delays its messages and nobody else's."""
+    await agents()
+    api = await start_api()
+    await api.submit("first", thread_id="held")
+    holder = await asyncpg.connect(dsn)
+    try:
+        async with holder.transaction():
+            await holder.execute("select from treadle.threads where thread_id = 'held' for update")
+            waiting = asyncio.create_task(api.submit("second", thread_id="held"))
+            others = await asyncio.gather(*(api.submit("x", thread_id=f"free-{n}") for n in range(5)), api.submit("y"))
+            assert len(others) == 6
+            assert not waiting.done()
+        assert (await api.status(await waiting))["thread_id"] == "held"
+    finally:
+        await holder.close()
+    assert len(set(others)) == 6
+    assert str(uuid4()) not in others

@@ -1,0 +1,143 @@
+"""What is asked of a wrong place, in a wrong way or of a full queue is refused as problem+json."""
+
+from typing import Any
+
+from service.db.pool import Connection
+from tests.conftest import Client, StartApi
+from tests.support.harness import NOBODY, case, problem, written
+
+
+async def test_a_full_queue_is_429(start_api: StartApi, agents: Any, sql: Connection) -> None:
+    await agents()
+    api = await start_api(max_queue_size=3)
+    await api.submit("1")
+    await api.submit("2", delay_seconds=60)
+    before = await written(sql)
+    answer = await api.post("/messages/batch", json={"messages": [{"message": "3"}, {"message": "4"}]})
+    problem(answer, 429, "full", "at most 3")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert await written(sql) == before
+    third = await api.submit("3")
+    before = await written(sql)
+    answer = await api.post("/messages", json={"message": "4"}, headers={"Idempotency-Key": "4"})
+    problem(answer, 429, "full")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert await written(sql) == before
+    assert (await api.delete(f"/messages/{third}")).status_code == 200
+    answer = await api.post("/messages", json={"message": "4"}, headers={"Idempotency-Key": "4"})
+    assert answer.status_code == 202  # there is room again, and the refusal did not use the key up
+
+
+async def test_a_bad_idempotency_key_is_refused(api: Client, sql: Connection) -> None:
+    before = await written(sql)
+    for key in ("", "k" * 256):
+        answer = await api.post("/messages", json={"message": "x"}, headers={"Idempotency-Key": key})
+        problem(answer, 422, "Idempotency-Key")
+    assert await written(sql) == before
+
+
+BAD_IDS = ["x", "123", "%20", NOBODY[:-1], f"{NOBODY}0", f"{NOBODY[:-1]}g", "%00", "%ff", "null", "'; drop table x"]
+
+
+async def test_a_malformed_message_id_is_400(api: Client) -> None:
+    for bad in BAD_IDS:
+        for method, path in (
+            ("GET", "/status"),
+            ("GET", "/events"),
+            ("GET", "/stream"),
+            ("POST", "/redrive"),
+            ("DELETE", ""),
+        ):
+            with case(f"{method} {bad}{path}"):
+                problem(await api.request(method, f"/messages/{bad}{path}"), 400, "not a message id")
+
+
+async def test_what_is_not_there_is_404(api: Client, sql: Connection) -> None:
+    before = await written(sql)
+    for method, path in (
+        ("GET", f"/messages/{NOBODY}/status"),
+        ("GET", f"/messages/{NOBODY}/events"),
+        ("GET", f"/messages/{NOBODY}/stream"),
+        ("DELETE", f"/messages/{NOBODY}"),
+        ("POST", f"/messages/{NOBODY}/redrive"),
+        ("GET", "/threads/nobody"),
+        ("GET", "/threads/nobody/messages"),
+        ("GET", "/threads/nobody/stream"),
+        ("DELETE", "/threads/nobody"),
+        ("GET", "/queues/nobody"),
+        ("GET", "/queues/nobody/dead-letters"),
+        ("POST", "/queues/nobody/pause"),
+        ("POST", "/queues/nobody/resume"),
+    ):
+        found = problem(await api.request(method, path), 404, NOBODY if NOBODY in path else "nobody")
+        assert found["title"] == "Not found"
+    assert await written(sql) == before
+
+
+async def test_an_unknown_route_is_404(api: Client) -> None:
+    for method, path in (
+        ("GET", "/nope"),
+        ("POST", "/nope"),
+        ("GET", "/messages/batch/nope"),
+        ("GET", f"/messages/{NOBODY}/nope"),
+        ("GET", "/threads/a/b/c"),
+        ("GET", "/docs/nope"),
+        ("GET", "/favicon.ico"),
+        ("GET", "/nope%00"),
+    ):
+        with case(f"{method} {path}"):
+            assert problem(await api.request(method, path), 404, "nothing at")["title"] == "Not found"
+
+
+async def test_a_wrong_method_is_405(api: Client) -> None:
+    for method, path, allowed in (
+        ("GET", "/messages", "POST"),
+        ("PUT", "/messages", "POST"),
+        ("GET", f"/messages/{NOBODY}", "DELETE"),
+        ("POST", f"/messages/{NOBODY}/status", "GET"),
+        ("DELETE", "/queue", "GET"),
+        ("GET", "/queues/default/pause", "POST"),
+        ("PATCH", "/threads/t", "GET"),
+    ):
+        with case(f"{method} {path}"):
+            answer = await api.request(method, path)
+            problem(answer, 405, method, allowed)
+            assert allowed in answer.headers["allow"]
+
+
+BAD_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "/threads?limit=": ("0", "-1", "1001", "x", "", "1e9"),
+    "/threads/t/messages?limit=": ("0", "1001", "9" * 30),
+    "/queues/default/dead-letters?limit=": ("0", "1001", "x"),
+    f"/messages/{NOBODY}/events?limit=": ("0", "1001", "x"),
+    f"/messages/{NOBODY}/events?after=": ("-1", "x", "2147483648", "1.5"),
+    f"/messages/{NOBODY}/stream?after=": ("-1", "x", "9" * 20, "9" * 5000, "%D9%A3"),
+    "/threads/t/stream?after=": ("-1", "x", "9223372036854775808", "9" * 5000),
+    "/threads?cursor=": (
+        *("x", "", "%00", "AAAA", "MjAyNi0wMS0wMQ==", "9" * 5000),
+        "OTk5OS0xMi0zMVQyMzo1OTo1OS0yMzo1OSAx",  # 9999-12-31T23:59:59-23:59 1
+        "MjAyNi0wMS0wMVQwMDowMDowMCswMDowMCA5OTk5OTk5OTk5OTk5OTk5OTk5",  # ... 9999999999999999999
+    ),
+    "/threads/t/messages?cursor=": ("x", "", "-1", "1.5", "9" * 30),
+}
+
+
+async def test_a_bad_parameter_is_400(api: Client) -> None:
+    await api.submit("x", thread_id="t")
+    for path, values in BAD_PARAMETERS.items():
+        for value in values:
+            with case(path + value[:40]):
+                problem(await api.get(path + value), 400, path.rpartition("?")[2].rstrip("="))
+
+
+async def test_a_bad_last_event_id_is_400(api: Client) -> None:
+    message_id = await api.submit("x", thread_id="t")
+    for seen in ("x", "-1", "1.0", "0x1", "9" * 20, "9" * 5000):
+        for path in (f"/messages/{message_id}/stream", "/threads/t/stream"):
+            with case(f"{path} after {seen[:40]}"):
+                problem(await api.get(path, headers={"Last-Event-ID": seen}), 400, "Last-Event-ID")
+
+
+async def test_no_thread_has_a_nul_in_its_id(api: Client) -> None:
+    for path in ("/threads/%00", "/threads/a%00b/messages", "/threads/%00/stream", "/queues/%00"):
+        problem(await api.get(path), 422, "NUL")

@@ -1,0 +1,65 @@
+"""A request's head has a limit, and a whole request has its time."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from tests.conftest import Client
+from tests.support.sse_reader import Script, of, reading, types
+
+
+async def test_an_endless_header_is_cut_off(api: Client) -> None:
+    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+    answer = b""
+    with contextlib.suppress(ConnectionError):  # cut off while we write: the answer may not reach us
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nendless: ")
+        for _ in range(40):
+            writer.write(b"x" * 50_000)
+            await writer.drain()
+        answer = await asyncio.wait_for(reader.read(1000), 10)
+    assert answer.startswith(b"HTTP/1.1 431 ") or not answer
+    writer.close()
+    assert (await api.get("/health/live")).status_code == 200
+
+
+async def test_large_bodies_and_many_requests_on_a_connection_pass(api: Client) -> None:
+    for _ in range(3):
+        answer = await api.post("/messages", json={"message": "x" * 90_000, "metadata": {"text": "y" * 2_000_000}})
+        assert answer.status_code == 202
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.server.ARRIVAL_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"GET /health/live HTTP/1.1\r\nhost: x\r\n",
+        b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /health/live HTTP/1.1\r\nho",
+        b"POST /messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{",
+    ],
+    ids=["nothing", "half a head", "half of a second head", "half a body"],
+)
+async def test_a_request_that_does_not_arrive_is_given_up(api: Client, part: bytes) -> None:
+    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+    writer.write(part)
+    answer = await asyncio.wait_for(reader.read(), 20)  # to its end
+    assert answer.count(b"HTTP/1.1 200") == part.count(b"\r\n\r\nGET")
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_stream_may_take_longer_than_its_request(scripted: Client, script: Script) -> None:
+    message_id = await scripted.submit("go")
+    async with reading(scripted, of(message_id)) as stream:
+        await stream.until("started")
+        later, writer = await asyncio.open_connection(scripted.base_url.host, scripted.base_url.port)
+        await asyncio.wait_for(later.read(), 20)  # one that came later is given up
+        writer.close()
+        script.say(message_id, "text", None)
+        assert types(await stream.rest()) == ["chunk", "done"]

@@ -1,0 +1,163 @@
+"""Idempotency-Key: a repeated request is answered as the first one was, and submits nothing."""
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from service.db.pool import Connection, Database
+from tests.conftest import Client, StartApi, until
+
+
+def keyed(api: Client, key: str, body: Any, path: str = "/messages") -> Awaitable[httpx.Response]:
+    content = body if isinstance(body, str) else json.dumps(body)
+    return api.post(path, content=content, headers={"Content-Type": "application/json", "Idempotency-Key": key})
+
+
+def same(answers: list[httpx.Response]) -> bool:
+    """Whether all say the same of the same message."""
+    return len({(answer.status_code, answer.text, answer.headers.get("location")) for answer in answers}) == 1
+
+
+async def count(sql: Connection) -> int:
+    return int(await sql.fetchval("select count(*) from treadle.messages"))
+
+
+async def test_a_repeat_gets_the_first_answer(running: Client, sql: Connection) -> None:
+    body = {"message": "x", "metadata": {"a": 1, "b": [2, 3]}, "thread_id": "t"}
+    first = await keyed(running, "k", body)
+    assert first.status_code == 202
+    assert first.headers["location"] == f"/messages/{first.json()['message_id']}/status"
+    await running.settled(first.json()["message_id"])
+    again = [await keyed(running, "k", body) for _ in range(3)]
+    assert same([first, *again])
+    assert await count(sql) == 1
+    other = await keyed(running, "another key", body)
+    assert other.json()["message_id"] != first.json()["message_id"]
+
+
+async def test_the_same_request_written_otherwise_is_a_repeat(api: Client, sql: Connection) -> None:
+    answers = [
+        await keyed(api, "k", body)
+        for body in (
+            '{"message":"é","metadata":{"a":1,"b":{"c":2,"d":3}}}',
+            '{ "message" : "\\u00e9",\n "metadata" : { "a" : 1, "b" : { "c" : 2, "d" : 3 } } }',
+            '{"metadata":{"b":{"d":3,"c":2},"a":1},"message":"é"}',
+            '{"message":"é","metadata":{"a":1,"b":{"c":2,"d":3}},"priority":"normal","thread_id":null}',
+        )
+    ]
+    assert answers[0].status_code == 202
+    assert same(answers)
+    assert await count(sql) == 1
+
+
+async def test_another_request_under_the_same_key_is_422(api: Client, sql: Connection) -> None:
+    first = await keyed(api, "k", {"message": "x"})
+    for body in ({"message": "y"}, {"message": "x", "priority": "high"}, {"message": "x", "thread_id": "t"}):
+        answer = await keyed(api, "k", body)
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "Idempotency-Key" in answer.json()["detail"]
+    assert (await keyed(api, "k", {"messages": [{"message": "x"}]}, "/messages/batch")).status_code == 422
+    assert await count(sql) == 1
+    assert same([first, await keyed(api, "k", {"message": "x"})])
+
+
+async def test_a_batch_takes_a_key(api: Client, sql: Connection) -> None:
+    body = {"messages": [{"message": str(n), "thread_id": "t"} for n in range(20)]}
+    first = await keyed(api, "k", body, "/messages/batch")
+    assert first.status_code == 202
+    assert len(first.json()["messages"]) == 20
+    assert same([first, await keyed(api, "k", body, "/messages/batch")])
+    assert await count(sql) == 20
+    body["messages"].reverse()
+    assert (await keyed(api, "k", body, "/messages/batch")).status_code == 422
+    assert await count(sql) == 20
+
+
+async def test_a_key_counts_on_every_replica(start_api: StartApi, agents: Any, sql: Connection) -> None:
+    await agents()
+    one, other = await start_api(), await start_api()
+    answers = await asyncio.gather(*(keyed(api, "k", {"message": "x"}) for api in (one, other) * 5))
+    assert {answer.status_code for answer in answers} == {202}
+    assert same(answers)
+    assert await count(sql) == 1
+
+
+async def test_a_key_is_forgotten_after_a_day(api: Client, sql: Connection) -> None:
+    first = await keyed(api, "k", {"message": "x"})
+    await sql.execute("update treadle.idempotency set created_at = created_at - interval '23 hours'")
+    assert same([first, await keyed(api, "k", {"message": "x"})])
+    await sql.execute("update treadle.idempotency set created_at = created_at - interval '2 hours'")
+    other = await keyed(api, "k", {"message": "y"})
+    assert other.status_code == 202
+    assert same([other, await keyed(api, "k", {"message": "y"})])
+    assert await count(sql) == 2
+
+
+async def waiting_for_locks(database: Database) -> int:
+    """How many sessions wait for a lock now (asked outside any transaction: inside one the answer stands still)."""
+    return int(
+        await database.fetchval(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        )
+    )
+
+
+async def test_concurrent_repeats_wait_for_the_first(api: Client, sql: Connection, database: Database) -> None:
+    """The first request is held up by its thread, which we lock; the others by their key, which it has."""
+    await api.submit("before", thread_id="t")
+    body = {"message": "x", "thread_id": "t"}
+    async with sql.transaction():
+        await sql.execute("select from treadle.threads where thread_id = 't' for update")
+        first = asyncio.create_task(keyed(api, "k", body))
+        await until(lambda: waiting_for_locks(database), lambda n: n == 1)
+        others = [asyncio.create_task(keyed(api, "k", body)) for _ in range(3)]
+        await until(lambda: waiting_for_locks(database), lambda n: n == 4)
+    answers = await asyncio.gather(first, *others)
+    accepted = [answer for answer in answers if answer.status_code == 202]
+    refused = [answer for answer in answers if answer.status_code != 202]
+    assert accepted
+    assert same(accepted)
+    for answer in refused:  # only where this machine was so slow that their patience ended
+        assert answer.status_code == 409
+        assert int(answer.headers["retry-after"]) >= 1
+    assert await count(sql) == 2
+
+
+async def test_a_repeat_while_the_first_is_under_way_is_409_in_the_end(api: Client, sql: Connection) -> None:
+    async with sql.transaction():
+        await sql.execute(
+            "insert into treadle.idempotency (tenant, key, request_hash, answer, created_at)"
+            " values ('default', 'k', 'x', null, now())"
+        )
+        answer = await keyed(api, "k", {"message": "x"})
+        assert answer.status_code == 409
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) >= 1
+        assert await keyed(api, str(uuid4()), {"message": "x"})
+        await sql.execute("delete from treadle.idempotency where key = 'k'")
+    answer = await keyed(api, "k", {"message": "x"})
+    assert answer.status_code == 202
+    assert await count(sql) == 2
+
+
+async def test_a_client_that_leaves_does_not_take_its_message_along(
+    api: Client, sql: Connection, database: Database
+) -> None:
+    """The request is under way in the database when its client goes; the repeat finds what came of it."""
+    await api.submit("before", thread_id="t")
+    body = {"message": "x", "thread_id": "t"}
+    async with sql.transaction():
+        await sql.execute("select from treadle.threads where thread_id = 't' for update")
+        leaving = asyncio.create_task(keyed(api, "k", body))
+        await until(lambda: waiting_for_locks(database), lambda n: n == 1)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    answer = await keyed(api, "k", body)
+    assert answer.status_code == 202
+    assert same([answer, await keyed(api, "k", body)])
+    assert await count(sql) == 2

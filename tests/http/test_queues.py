@@ -1,0 +1,246 @@
+"""Queues, dead letters, agents, workers and health as people look at them and switch them."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.agents.builtin.echo import echo
+from service.agents.contract import Context, agent
+from service.db.pool import Connection
+from service.queues import store
+from tests.conftest import Client, StartApi, StartWorker, until
+from tests.support.harness import OVERVIEW, QUEUE, Hall, get, reject, submit_many, totals
+
+
+async def test_an_idle_service(api: Client) -> None:
+    overview = await get(api, "/queue")
+    assert overview.keys() == OVERVIEW
+    assert totals(overview) == [0, 0, 0, 0, 0]
+    assert (overview["queued_messages"], overview["current_processing"], overview["processing"]) == ([], None, [])
+    [queue] = await get(api, "/queues")
+    assert queue.keys() == QUEUE
+    assert (queue["name"], queue["paused"], queue["depth"], queue["visible"]) == ("default", False, 0, 0)
+    assert (queue["oldest_age_seconds"], queue["mean_processing_seconds"]) == (None, None)
+    assert await get(api, "/workers") == []
+
+
+@pytest.mark.parametrize("statement", [store.WAITING, store.RUNNING], ids=["waiting", "running"])
+async def test_an_overview_that_was_planned_while_there_was_little_does_not_read_everything(
+    statement: str, sql: Connection, agents: Any
+) -> None:
+    """A session keeps its plan while the table grows, until autoanalyze has noticed."""
+    await agents()
+    await submit_many(sql, [{"message": "x"}] * 1000)
+    await sql.execute("analyze treadle.messages")
+    plan = "\n".join(row[0] for row in await sql.fetch(f"explain (costs off) {statement}", store.SHOWN))
+    assert "Index Scan using messages_pkey" in plan
+    assert "Seq Scan on messages" not in plan, plan
+
+
+async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: StartWorker) -> None:
+    hall = Hall()
+    await start_worker(echo, hall.agent, reject)
+    api = await start_api()
+    running = [await api.submit(f"run {n}", agent="hall", thread_id=f"t{n}") for n in range(2)]
+    await hall.holds(*running)
+    for _ in range(3):
+        await api.settled(await api.submit("done"))
+    await api.settled(await api.submit("this", agent="reject"))
+    late = await api.submit("late", delay_seconds=600, priority="high")
+    behind = [await api.submit(f"behind {n}", thread_id="t0") for n in range(2)]
+    for message_id in (await api.submit("x", delay_seconds=600), await api.submit("y", thread_id="t1")):
+        assert (await api.delete(f"/messages/{message_id}")).status_code == 200
+
+    overview = await get(api, "/queue")
+    assert totals(overview) == [3, 2, 3, 1, 2]
+    waiting = overview["queued_messages"]
+    assert all(one.keys() == {"id", "priority", "created_at", "user_message"} for one in waiting)
+    assert {one["id"] for one in waiting} == {late, *behind}
+    assert {(one["priority"], one["user_message"]) for one in waiting} == {
+        *(("high", "late"), ("normal", "behind 0"), ("normal", "behind 1"))
+    }
+    assert [one["id"] for one in overview["processing"]] == running
+    assert overview["current_processing"] == overview["processing"][0]
+    current = overview["current_processing"]
+    assert (current["user_message"], current["thread_id"], current["agent"]) == ("run 0", "t0", "hall")
+    assert (current["attempt"], current["priority"]) == (1, "normal")
+    [worker] = await get(api, "/workers")
+    assert current["worker_id"] == worker["worker_id"]
+    assert current["started_at"] is not None
+
+    queue = await get(api, "/queues/default")
+    assert queue == {**(await get(api, "/queues"))[0], "oldest_age_seconds": queue["oldest_age_seconds"]}
+    assert [queue[name] for name in ("depth", "visible", "in_flight", "completed", "failed", "cancelled")] == [
+        *(3, 0, 2, 3, 1, 2)
+    ]
+    assert queue["mean_processing_seconds"] > 0
+
+    hall.doors.set()
+    for message_id in (*running, *behind):
+        await api.settled(message_id)
+    overview = await until(lambda: get(api, "/queue"), lambda found: found["total_processing"] == 0)
+    assert totals(overview) == [1, 0, 7, 1, 2]
+    assert [one["id"] for one in overview["queued_messages"]] == [late]
+    assert overview["current_processing"] is None
+
+
+async def test_the_lists_are_bounded_and_the_counts_are_not(api: Client) -> None:
+    for _ in range(2):
+        messages = [{"message": str(n)} for n in range(500)]
+        assert (await api.post("/messages/batch", json={"messages": messages})).status_code == 202
+    first = await api.submit("first", priority="high")
+    overview = await get(api, "/queue")
+    assert overview["total_queued"] == 1001
+    shown = overview["queued_messages"]
+    assert len(shown) == 100
+    assert shown[0]["id"] == first
+    assert [one["user_message"] for one in shown[1:]] == [str(n) for n in range(99)]
+    assert (await get(api, "/queues/default"))["visible"] == 1001
+
+
+async def test_each_queue_has_its_own_figures(start_api: StartApi, agents: Any) -> None:
+    await agents(echo, Hall("other").agent)
+    api = await start_api()
+    await api.submit("1")
+    await api.submit("2", agent="hall")
+    await api.submit("3", agent="hall", delay_seconds=60)
+    queues = await get(api, "/queues")
+    assert [(queue["name"], queue["depth"], queue["visible"]) for queue in queues] == [
+        ("default", 1, 1),
+        ("other", 2, 1),
+    ]
+    assert (await get(api, "/queues/other"))["oldest_age_seconds"] >= 0
+    assert totals(await get(api, "/queue"))[0] == 3
+
+
+async def test_pause_stops_claims_and_not_submits(start_api: StartApi, start_worker: StartWorker) -> None:
+    hall = Hall("other")
+    await start_worker(echo, hall.agent, queues=("default", "other"))
+    api = await start_api()
+    answer = await api.post("/queues/default/pause")
+    assert answer.status_code == 200
+    assert answer.json().keys() == QUEUE
+    assert answer.json()["paused"] is True
+    assert (await api.post("/queues/default/pause")).status_code == 200  # again: the same
+    waiting = [await api.submit(str(n)) for n in range(3)]
+    # The worker takes this one later than it could have taken those: one claim goes through all of its queues.
+    other = await api.submit("x", agent="hall", priority="low")
+    await hall.holds(other)
+    assert {(await api.status(message_id))["state"] for message_id in waiting} == {"queued"}
+    queue = await get(api, "/queues/default")
+    assert (queue["paused"], queue["depth"], queue["in_flight"]) == (True, 3, 0)
+    answer = await api.post("/queues/default/resume")
+    assert (answer.status_code, answer.json()["paused"]) == (200, False)
+    for message_id in waiting:
+        assert (await api.settled(message_id))["state"] == "completed"
+    hall.doors.set()
+
+
+async def test_a_pause_lets_what_runs_go_on(start_api: StartApi, start_worker: StartWorker) -> None:
+    hall = Hall()
+    await start_worker(echo, hall.agent)
+    api = await start_api()
+    message_id = await api.submit("x", agent="hall")
+    await hall.holds(message_id)
+    assert (await api.post("/queues/default/pause")).json()["in_flight"] == 1
+    hall.doors.set()
+    assert (await api.settled(message_id))["state"] == "completed"
+
+
+async def test_dead_letters(start_api: StartApi, start_worker: StartWorker) -> None:
+    await start_worker(echo, reject)
+    api = await start_api()
+    assert await get(api, "/queues/default/dead-letters") == {"queue": "default", "dead_letters": []}
+    rejected = await api.submit("this", agent="reject", thread_id="t")
+    await api.settled(rejected)
+    failed = await api.submit("x", metadata={"fail_times": 9}, max_attempts=2)
+    await api.settled(failed)
+    found = await get(api, "/queues/default/dead-letters")
+    newest, oldest = found["dead_letters"]
+    assert oldest.keys() == {
+        *("message_id", "queue", "reason", "attempts", "dead_at", "thread_id", "agent", "user_message", "traceback")
+    }
+    assert (newest["message_id"], newest["attempts"], newest["agent"]) == (failed, 2, "echo")
+    assert (newest["thread_id"], newest["user_message"], newest["queue"]) == (None, "x", "default")
+    assert "Failing attempt 2" in newest["reason"]
+    assert (oldest["message_id"], oldest["attempts"], oldest["thread_id"]) == (rejected, 1, "t")
+    assert oldest["reason"] == (await api.status(rejected))["error"]
+    assert "Rejected" in oldest["traceback"]
+    assert (await get(api, "/queues/default/dead-letters", limit=1))["dead_letters"] == [newest]
+    assert (await api.post(f"/messages/{failed}/redrive")).status_code == 202
+    await api.settled(failed, "failed")
+    assert (await get(api, "/queues/default"))["failed"] == 2
+
+
+async def test_foreign_rows_of_the_dead_letter_queue_are_shown(running: Client, sql: Connection) -> None:
+    """What a plain PGMQ client sent into a lane fails nobody and is not lost."""
+    await sql.execute("select pgmq.send('default_normal', '{\"hello\": 1}')")
+    mine = await running.submit("x")
+    assert (await running.settled(mine))["state"] == "completed"
+    found = await until(
+        lambda: get(running, "/queues/default/dead-letters"), lambda page: len(page["dead_letters"]) == 1
+    )
+    [letter] = found["dead_letters"]
+    assert (letter["message_id"], letter["reason"], letter["user_message"]) == (None, "foreign", None)
+
+
+async def test_agents(start_api: StartApi, agents: Any) -> None:
+    class Question(msgspec.Struct):
+        text: str
+
+    @agent("asker", queue="questions", timeout=12.5, max_attempts=7, description="Answers questions.")
+    async def asker(_: Context, question: Question) -> str:
+        return question.text
+
+    await agents(echo, asker)
+    found = {one["agent"]: one for one in await get(await start_api(), "/agents")}
+    assert found.keys() == {"asker", "echo"}
+    assert found["echo"] | {"registered_at": ""} == {
+        "agent": "echo",
+        "queue": "default",
+        "timeout_seconds": 60.0,
+        "max_attempts": 3,
+        "is_default": True,
+        "input": None,
+        "description": "Streams its input back word by word.",
+        "registered_at": "",
+        "settings": {"run_in": "worker", "idle_timeout": 7200.0},
+    }
+    asked = found["asker"]
+    assert (asked["queue"], asked["timeout_seconds"], asked["max_attempts"]) == ("questions", 12.5, 7)
+    assert (asked["is_default"], asked["description"]) == (False, "Answers questions.")
+    assert "text" in json.dumps(asked["input"])
+
+
+async def test_workers(start_api: StartApi, start_worker: StartWorker) -> None:
+    hall = Hall()
+    api = await start_api()
+    first = await start_worker(echo, hall.agent, worker_concurrency=3)
+    [shown] = await until(lambda: get(api, "/workers"), lambda found: len(found) == 1)
+    assert shown.keys() == {
+        *("worker_id", "host", "pid", "queues", "concurrency", "in_flight", "started_at", "heartbeat_at")
+    }
+    assert (shown["worker_id"], shown["queues"], shown["concurrency"]) == (first.worker_id, ["default"], 3)
+    ids = [await api.submit("x", agent="hall") for _ in range(2)]
+    await hall.holds(*ids)
+    assert [worker["in_flight"] for worker in await get(api, "/workers")] == [2]
+    second = await start_worker(echo)
+    found = await until(lambda: get(api, "/workers"), lambda found: len(found) == 2)
+    assert [worker["worker_id"] for worker in found] == [first.worker_id, second.worker_id]
+    assert (await get(api, "/health"))["workers"] == 2
+    second.stop()
+    await until(lambda: get(api, "/workers"), lambda found: [w["worker_id"] for w in found] == [first.worker_id])
+    hall.doors.set()
+
+
+async def test_health(api: Client) -> None:
+    for path in ("/health", "/health/ready"):
+        assert await get(api, path) == {"status": "ok", "queue_initialized": True, "workers": 0, "detail": None}
+    assert await get(api, "/health/live") == {"status": "ok"}
+
+
+async def test_health_without_a_queue(start_api: StartApi, sql: Connection) -> None:
+    await sql.execute("delete from treadle.queues")
+    assert (await get(await start_api(), "/health"))["queue_initialized"] is False

@@ -1,0 +1,101 @@
+"""What a stream tells of its message: its place, its retries, and each way it can end."""
+
+import pytest
+
+from service.agents.contract import Context, Rejected, agent
+from tests.conftest import Client, StartApi, StartWorker
+from tests.support.sse_reader import Script, log, of, reading, types
+
+
+async def test_a_waiting_message_tells_its_place(api: Client) -> None:
+    first, second = await api.submit("1"), await api.submit("2")
+    async with reading(api, of(second)) as stream:
+        assert (await stream.event(waiting=True)).type == "queued"
+        told = await stream.event(waiting=True)
+        assert (told.id, told.type) == (None, "waiting")
+        assert told.data.keys() == {"state", "position", "message"}
+        assert (told.data["state"], told.data["position"]) == ("queued", 1)
+        assert told.data["message"]
+        await api.delete(f"/messages/{first}")
+        told = await stream.event(waiting=True)  # the next one says something new
+        assert (told.id, told.type, told.data["position"]) == (None, "waiting", 0)
+    assert types(await log(api, second)) == ["queued"]  # it is not stored
+
+
+async def test_a_message_that_is_not_due_waits_without_a_place(api: Client) -> None:
+    message_id = await api.submit("x", delay_seconds=60)
+    async with reading(api, of(message_id)) as stream:
+        await stream.event()
+        assert (await stream.event(waiting=True)).data["position"] is None
+
+
+async def test_a_retry_announces_itself(running: Client) -> None:
+    message_id = await running.submit("a", metadata={"fail_times": 1})
+    async with reading(running, of(message_id)) as stream:
+        events = await stream.rest()
+    assert types(events) == ["queued", "started", "retry", "started", "chunk", "done"]
+    assert events[2].data.keys() == {"attempt", "error", "retry_at"}
+    assert (events[1].data, events[2].data["attempt"], events[3].data) == ({"attempt": 1}, 1, {"attempt": 2})
+    assert "Failing attempt 1" in events[2].data["error"]
+
+
+async def test_a_failure_ends_the_stream(scripted: Client, script: Script) -> None:
+    message_id = await scripted.submit("x", agent="script")
+    script.say(message_id, "partly", Rejected("Not this."))
+    async with reading(scripted, of(message_id)) as stream:
+        events = await stream.rest()
+    assert types(events) == ["queued", "started", "chunk", "error"]
+    status = await scripted.status(message_id)
+    assert events[-1].data.keys() == {"state", "error", "completed_at"}
+    assert (events[-1].data["state"], events[-1].data["error"]) == ("failed", status["error"])
+
+
+@pytest.mark.parametrize("runs", [False, True])
+async def test_a_cancellation_ends_the_stream(scripted: Client, script: Script, runs: bool) -> None:
+    message_id = await scripted.submit("x", agent="script", delay_seconds=0 if runs else 60)
+    async with reading(scripted, of(message_id)) as stream:
+        assert (await stream.event()).type == "queued"
+        if runs:
+            assert (await stream.event()).type == "started"
+        assert (await scripted.delete(f"/messages/{message_id}")).status_code == (202 if runs else 200)
+        last = await stream.event()
+        assert (last.type, last.data) == ("cancelled", {"state": "cancelled"})
+        assert await stream.ended()
+    assert (await scripted.get(of(message_id), headers={"Last-Event-ID": str(last.id)})).status_code == 204
+
+
+async def test_a_redriven_messages_stream_goes_past_its_old_end(scripted: Client, script: Script) -> None:
+    message_id = await scripted.submit("x", agent="script")
+    script.say(message_id, Rejected("Not now."))
+    async with reading(scripted, of(message_id)) as stream:
+        failed = await stream.rest()
+    assert types(failed) == ["queued", "started", "error"]
+    assert (await scripted.get(of(message_id), headers={"Last-Event-ID": "3"})).status_code == 204
+    assert (await scripted.post(f"/messages/{message_id}/redrive")).status_code == 202
+    async with reading(scripted, of(message_id)) as whole, reading(scripted, of(message_id), header=3) as rest:
+        script.say(message_id, "now", None)
+        events = await whole.rest()
+        assert events[:3] == failed
+        assert types(events[3:]) == ["queued", "started", "chunk", "done"]
+        assert events[3].data["redriven"] is True
+        assert (events[3].data["message"], events[4].data) == ("x", {"attempt": 2})
+        assert await rest.rest() == events[3:]
+
+
+@pytest.mark.parametrize(("events", "size"), [(450, 1), (5, 100_000)], ids=["many", "large"])
+async def test_a_log_of_several_pages_is_sent_without_waiting_for_a_poll(
+    start_api: StartApi, start_worker: StartWorker, events: int, size: int
+) -> None:
+    """A page ends by its number of events or by its size; the reader knows of both, and reads on at once."""
+
+    @agent("long")
+    async def long(context: Context, text: str) -> str:
+        for _ in range(events):
+            await context.event("part", "x" * size)
+        return "ok"
+
+    await start_worker(long, max_event_bytes=200_000)
+    api = await start_api(poll_interval=300.0, keepalive_interval=300.0)
+    message_id = await api.submit("x", agent="long")
+    await api.settled(message_id)
+    assert len(await api.events(message_id)) == events + 3

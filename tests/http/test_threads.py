@@ -1,0 +1,176 @@
+"""Threads as people look at them, page through them and delete them."""
+
+from urllib.parse import quote
+
+from service.agents.builtin.echo import echo
+from service.db.pool import Connection
+from tests.conftest import Client, StartApi, StartWorker, until
+from tests.support.harness import Hall, get, reject, totals
+
+
+async def test_threads_are_listed_newest_first(running: Client) -> None:
+    assert await get(running, "/threads") == []
+    for thread_id in ("a", "b", "c"):
+        await running.settled(await running.submit(f"Hello {thread_id}", thread_id=thread_id))
+    await running.submit("standalone")
+    await running.settled(await running.submit("again " * 100, thread_id="a"))
+    listed = await get(running, "/threads")
+    assert [thread["thread_id"] for thread in listed] == ["a", "c", "b"]
+    assert all(
+        thread.keys() == {"thread_id", "message_count", "created_at", "last_activity", "last_message_preview"}
+        for thread in listed
+    )
+    assert [thread["message_count"] for thread in listed] == [2, 1, 1]
+    assert listed[1]["last_message_preview"] == "Hello c"
+    assert ("again " * 100).startswith(listed[0]["last_message_preview"])
+    assert len(listed[0]["last_message_preview"]) == 200
+    assert listed[0]["created_at"] < listed[2]["created_at"] < listed[1]["last_activity"] < listed[0]["last_activity"]
+
+
+async def test_threads_are_paged_by_link_to_the_end(api: Client, sql: Connection) -> None:
+    messages = [{"message": str(n), "thread_id": f"t{n:02}"} for n in range(23)]
+    assert (await api.post("/messages/batch", json={"messages": messages})).status_code == 202
+    # As many as twelve have one and the same time of last activity.
+    await sql.execute("update treadle.threads set last_activity = now() where id % 2 = 0")
+    whole = [thread["thread_id"] for thread in await get(api, "/threads")]
+    assert sorted(whole) == [f"t{n:02}" for n in range(23)]
+    pages, path = [], "/threads?limit=5"
+    while path:
+        answer = await api.get(path)
+        assert answer.status_code == 200
+        pages.append([thread["thread_id"] for thread in answer.json()])
+        path = answer.links["next"]["url"] if "next" in answer.links else ""
+    assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
+    assert [thread_id for page in pages for thread_id in page] == whole
+    answer = await api.get("/threads", params={"limit": 23})
+    assert len(answer.json()) == 23
+    assert "link" not in answer.headers
+
+
+async def test_a_thread_and_its_states(start_api: StartApi, start_worker: StartWorker) -> None:
+    hall = Hall()
+    await start_worker(echo, hall.agent, reject)
+    api = await start_api()
+    for fields in ({"message": "1"}, {"message": "2"}, {"message": "3", "agent": "reject"}):
+        await api.settled(await api.submit(thread_id="t", **fields))
+    running = await api.submit("4", agent="hall", thread_id="t")
+    await hall.holds(running)
+    waiting, cancelled = [await api.submit(str(n), thread_id="t") for n in (5, 6)]
+    await api.submit("7", thread_id="t", delay_seconds=600)
+    await api.delete(f"/messages/{cancelled}")
+    thread = await get(api, "/threads/t")
+    assert thread.keys() == {
+        "thread_id",
+        "message_count",
+        "created_at",
+        "last_activity",
+        "states",
+        "metadata",
+        "memory",
+    }
+    assert (thread["thread_id"], thread["message_count"], thread["metadata"]) == ("t", 7, {})
+    assert thread["states"] == {"queued": 2, "processing": 1, "completed": 2, "failed": 1, "cancelled": 1}
+    hall.doors.set()
+    await api.settled(waiting)
+    states = (await get(api, "/threads/t"))["states"]
+    assert states == {"queued": 1, "processing": 0, "completed": 4, "failed": 1, "cancelled": 1}
+
+
+async def test_a_threads_messages_are_paged(running: Client) -> None:
+    ids = [await running.submit(str(n), thread_id="t") for n in range(7)]
+    await running.settled(ids[-1])
+    whole = await get(running, "/threads/t/messages")
+    assert whole.keys() == {"thread_id", "total_messages", "messages", "next_cursor"}
+    assert (whole["thread_id"], whole["total_messages"], whole["next_cursor"]) == ("t", 7, None)
+    assert [message["message_id"] for message in whole["messages"]] == ids
+    assert whole["messages"][0] == await running.status(ids[0])
+    collected, cursor = [], None
+    for size in (3, 3, 1):
+        params = {"limit": 3} | ({} if cursor is None else {"cursor": cursor})
+        page = await get(running, "/threads/t/messages", **params)
+        assert (len(page["messages"]), page["total_messages"]) == (size, 7)
+        collected += page["messages"]
+        cursor = page["next_cursor"]
+    assert cursor is None
+    assert collected == whole["messages"]
+    page = await get(running, "/threads/t/messages", limit=7)
+    assert (len(page["messages"]), page["next_cursor"]) == (7, None)
+
+
+async def test_a_deleted_thread_is_gone_and_its_agent_stopped(
+    start_api: StartApi, start_worker: StartWorker, sql: Connection
+) -> None:
+    hall = Hall()
+    await start_worker(echo, hall.agent, reject)
+    api = await start_api()
+    failed = await api.submit("1", thread_id="t", agent="reject")
+    await api.settled(failed)
+    running = await api.submit("2", thread_id="t", agent="hall")
+    await hall.holds(running)
+    waiting, late = await api.submit("3", thread_id="t"), await api.submit("4", thread_id="t", delay_seconds=60)
+    kept = await api.submit("5", thread_id="u")
+    await api.settled(kept)
+
+    answer = await api.delete("/threads/t")
+    assert (answer.status_code, answer.content) == (204, b"")
+
+    async def interrupted() -> set[str]:
+        return hall.interrupted
+
+    await until(interrupted, lambda found: found == {running})
+    for path in ("/threads/t", "/threads/t/messages", "/threads/t/stream"):
+        assert (await api.get(path)).status_code == 404
+    assert (await api.delete("/threads/t")).status_code == 404
+    for message_id in (failed, running, waiting, late):
+        assert (await api.get(f"/messages/{message_id}/status")).status_code == 404
+        assert (await api.delete(f"/messages/{message_id}")).status_code == 404
+    assert [thread["thread_id"] for thread in await get(api, "/threads")] == ["u"]
+    assert totals(await get(api, "/queue")) == [0, 0, 1, 0, 0]
+    assert (await get(api, "/queues/default/dead-letters"))["dead_letters"] == []
+    for table in ("messages", "threads", "thread_log"):
+        assert await sql.fetchval(f"select count(*) from treadle.{table}") == 1
+    assert {row["message_id"] for row in await sql.fetch("select message_id from treadle.events")} == {
+        await sql.fetchval("select $1::uuid", kept)
+    }
+    again = await api.submit("new", thread_id="t")
+    assert (await api.settled(again))["state"] == "completed"
+    assert (await get(api, "/threads/t"))["message_count"] == 1
+
+
+ODD_IDS = [
+    "ünïcødé 線 \U0001f9f5",
+    "with spaces ",
+    "a?b=c&d",
+    "100%",
+    "%2F",
+    "a#b",
+    "..",
+    ".",
+    "a+b",
+    "'; drop",
+    "a\\b",
+    "{x}",
+]
+
+
+async def test_threads_by_odd_names(running: Client) -> None:
+    for thread_id in ODD_IDS:
+        message_id = await running.submit("x", thread_id=thread_id)
+        assert (await running.settled(message_id))["thread_id"] == thread_id
+        # Written so that no client takes "." and ".." for steps of the path.
+        path = f"/threads/{quote(thread_id, safe='').replace('.', '%2E')}"
+        assert (await get(running, path))["thread_id"] == thread_id, path
+        assert (await get(running, f"{path}/messages"))["messages"][0]["message_id"] == message_id
+        async with running.stream("GET", f"{path}/stream") as answer:
+            assert answer.status_code == 200
+    assert {thread["thread_id"] for thread in await get(running, "/threads")} == set(ODD_IDS)
+    for thread_id in ODD_IDS:
+        path = f"/threads/{quote(thread_id, safe='').replace('.', '%2E')}"
+        assert (await running.delete(path)).status_code == 204
+    assert await get(running, "/threads") == []
+
+
+async def test_a_thread_named_like_a_route(api: Client) -> None:
+    for thread_id in ("health", "messages", "stream", "null", "batch"):
+        await api.submit("x", thread_id=thread_id)
+        assert (await get(api, f"/threads/{thread_id}"))["thread_id"] == thread_id

@@ -1,0 +1,1006 @@
+CREATE SCHEMA treadle;
+COMMENT ON SCHEMA treadle IS 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
+CREATE TABLE treadle.messages (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread bigint,
+    ord bigint,
+    aside boolean DEFAULT false NOT NULL,
+    queue text NOT NULL,
+    lane text,
+    lane_id bigint,
+    agent text NOT NULL,
+    priority text NOT NULL,
+    rank smallint NOT NULL,
+    state text NOT NULL,
+    hold text,
+    attempt integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    losses integer DEFAULT 0 NOT NULL,
+    max_attempts integer NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    last_seq integer DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    worker_id text,
+    body jsonb NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    result jsonb,
+    error text,
+    usage jsonb,
+    parent uuid,
+    CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
+    CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text]))),
+    CONSTRAINT messages_lane CHECK ((((lane IS NULL) = (lane_id IS NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
+    CONSTRAINT messages_lane_check CHECK ((lane = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text, 'dlq'::text]))),
+    CONSTRAINT messages_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT messages_over CHECK (((completed_at IS NOT NULL) = (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))),
+    CONSTRAINT messages_place CHECK (((thread IS NULL) = (ord IS NULL))),
+    CONSTRAINT messages_priority_check CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
+    CONSTRAINT messages_rank_check CHECK (((rank >= '-1'::integer) AND (rank <= 2))),
+    CONSTRAINT messages_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'processing'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='50');
+COMMENT ON TABLE treadle.messages IS 'What clients asked agents to do. No indexed column changes on claim and finish, and pages have room: both stay HOT updates';
+COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key: the thread''s row is locked by whoever writes here';
+COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, given under the thread''s row lock';
+COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread, but takes no turn in it';
+COMMENT ON COLUMN treadle.messages.lane IS 'Which PGMQ queue its row is in; started work that comes back waits in high';
+COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row';
+COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread: -1 redriven, 0 high, 1 normal, 2 low';
+COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message is not in its lane: behind its thread, not due, failed and waiting, for children, for input';
+COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
+COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
+COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; compared with MAX_LOSSES';
+COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
+COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
+CREATE TABLE treadle.leases (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    lease uuid NOT NULL,
+    worker_id text NOT NULL,
+    thread bigint,
+    last_seq integer NOT NULL,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    id bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
+COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
+COMMENT ON COLUMN treadle.leases.id IS 'The order of claims: who looks for leases begins at the low-water mark of these';
+CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'Give delayed and backed-off messages whose time has come their lane row; returns how many';
+CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
+CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '1s'
+    AS ...;
+COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
+CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'claim_2 with fewer columns';
+CREATE FUNCTION treadle.claim_2(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.claim_2(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS ...;
+COMMENT ON FUNCTION treadle.clock() IS 'Now, by the database''s clock, moved by the setting treadle.clock_shift';
+CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[]) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '1s'
+    AS ...;
+COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[]) IS 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
+CREATE FUNCTION treadle.create_queue(name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its PGMQ lanes; does nothing where it exists';
+CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
+CREATE FUNCTION treadle.drop_instance(agent text, thread_id text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.drop_instance(agent text, thread_id text) IS 'Drop what workers keep warm for an agent and a thread';
+CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS ...;
+COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions before a time whose events are all gone';
+CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS ...;
+COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Make the daily partitions of the event log, from yesterday to some days ahead';
+CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';
+CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay what they were';
+CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
+CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text) IS 'Answer the question that a message waits with';
+CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) IS 'Give runnable messages whose lane row is gone (a purged PGMQ queue) a new one';
+CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue (or, with paused => false, let them go on); submits go on';
+CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.processing(quantity integer) IS 'Ids of messages that workers hold, the first claimed first';
+CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) IS 'Delete a chunk of what is past its time; call again with the `last` it returned';
+CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null where it does not wait for a worker';
+CREATE FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, type text, data text, created_at timestamp with time zone, last boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) IS 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
+CREATE FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) IS 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
+CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back, a loss charged';
+CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
+CREATE FUNCTION treadle.register_agents(agents jsonb, tenant text DEFAULT 'default'::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.register_agents(agents jsonb, tenant text) IS 'Upsert agents and create their queues';
+CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) IS 'Submit an array of messages, all or nothing, in the order given';
+CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, OUT answer jsonb, OUT repeated boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.sweep(whole boolean) IS 'Let the low-water marks of lanes and leases follow their first rows';
+CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
+CREATE FUNCTION treadle.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS ...;
+COMMENT ON FUNCTION treadle.uuid7() IS 'A new UUIDv7';
+CREATE FUNCTION treadle.uuid_at(at timestamp with time zone) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+COMMENT ON FUNCTION treadle.uuid_at(at timestamp with time zone) IS 'The smallest id that a message of that time can have';
+CREATE FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS ...;
+COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) IS 'The table with most dead rows, and how old the oldest snapshot is that keeps such rows';
+CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.waiting(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
+CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS ...;
+CREATE TABLE treadle.agents (
+    tenant text DEFAULT 'default'::text NOT NULL,
+    agent text NOT NULL,
+    queue text NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    max_attempts integer NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    input jsonb,
+    description text DEFAULT ''::text NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
+    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+);
+COMMENT ON TABLE treadle.agents IS 'Who can answer; upserted by workers when they start, and what a submit is checked against';
+COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type the agent declares; null: the agent takes text';
+COMMENT ON COLUMN treadle.agents.settings IS 'What else the agent declares: run_in, concurrency, idle_timeout (seconds), meanwhile';
+CREATE TABLE treadle.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+CREATE TABLE treadle.counters (
+    id bigint NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    queue text NOT NULL,
+    slot timestamp with time zone NOT NULL,
+    queued bigint DEFAULT 0 NOT NULL,
+    processing bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    busy double precision DEFAULT 0 NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state: nobody waits for a counter; the janitor folds them, sums stay exact';
+COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is older than the rates look back';
+COMMENT ON COLUMN treadle.counters.busy IS 'Seconds that the finished messages ran';
+ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.counters_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE treadle.queues (
+    queue text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    concurrency integer,
+    CONSTRAINT queues_concurrency_check CHECK ((concurrency >= 1)),
+    CONSTRAINT queues_queue_check CHECK ((queue ~ '^[a-z][a-z0-9_]{0,39}$'::text))
+);
+COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
+COMMENT ON COLUMN treadle.queues.paused IS 'No claims while true; submits go on';
+COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages run at once, in all workers together; null: as many as they take';
+CREATE VIEW treadle.dead_letters AS
+ SELECT q.queue,
+    treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
+    d.dead_at,
+    (d.body ->> 'reason'::text) AS reason,
+        CASE
+            WHEN ((d.body ->> 'attempts'::text) ~ '^[0-9]{1,9}$'::text) THEN ((d.body ->> 'attempts'::text))::integer
+            ELSE NULL::integer
+        END AS attempts,
+    (d.body ->> 'thread_id'::text) AS thread_id,
+    (d.body ->> 'agent'::text) AS agent,
+    m.body AS user_message,
+    (d.body ->> 'traceback'::text) AS traceback,
+    d.dlq_id,
+    d.body
+   FROM ((treadle.queues q
+     CROSS JOIN LATERAL treadle._dead_letters(q.queue, 1000) d(dlq_id, dead_at, body))
+     LEFT JOIN treadle.messages m ON ((m.message_id = treadle._uuid((d.body ->> 'message_id'::text)))));
+COMMENT ON VIEW treadle.dead_letters IS 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
+CREATE TABLE treadle.events (
+    message_id uuid NOT NULL,
+    seq integer NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread bigint,
+    thread_pos bigint,
+    type text NOT NULL,
+    data jsonb,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT events_seq_check CHECK ((seq >= 1))
+)
+PARTITION BY RANGE (message_id);
+COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense from 1, and by thread_pos of each thread';
+COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: both are read from the message itself, so log and result cannot disagree';
+CREATE TABLE treadle.events_default (
+    message_id uuid CONSTRAINT events_message_id_not_null NOT NULL,
+    seq integer CONSTRAINT events_seq_not_null NOT NULL,
+    tenant text DEFAULT 'default'::text CONSTRAINT events_tenant_not_null NOT NULL,
+    thread bigint,
+    thread_pos bigint,
+    type text CONSTRAINT events_type_not_null NOT NULL,
+    data jsonb,
+    created_at timestamp with time zone CONSTRAINT events_created_at_not_null NOT NULL,
+    CONSTRAINT events_seq_check CHECK ((seq >= 1))
+);
+CREATE TABLE treadle.idempotency (
+    tenant text DEFAULT 'default'::text NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    answer jsonb,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON TABLE treadle.idempotency IS 'First answers by Idempotency-Key, kept 24 hours';
+ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.leases_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE treadle.low_water (
+    name text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    low bigint DEFAULT 0 NOT NULL,
+    next_low bigint,
+    next_xid bigint,
+    CONSTRAINT low_water_next CHECK (((next_low IS NULL) = (next_xid IS NULL)))
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.low_water IS 'Below these ids nothing is left to be found: readers of tables that are emptied from their head begin there';
+COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or leases, or counters';
+COMMENT ON COLUMN treadle.low_water.next_low IS 'The mark to come, once all transactions below next_xid have ended';
+CREATE TABLE treadle.parked (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    children uuid[] NOT NULL
+);
+COMMENT ON TABLE treadle.parked IS 'What messages wait for (hold = children); of those that were cancelled or deleted, what is to be cancelled, too';
+CREATE TABLE treadle.threads (
+    id bigint NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread_id text NOT NULL,
+    last_ord bigint DEFAULT 0 NOT NULL,
+    turn uuid,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    last_activity timestamp with time zone NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    memory jsonb,
+    CONSTRAINT threads_thread_id_check CHECK ((((length(thread_id) >= 1) AND (length(thread_id) <= 255)) AND (thread_id !~ '[[:cntrl:]/]'::text)))
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.threads IS 'Conversations; this row''s lock is what gives messages their order';
+COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: those still open';
+COMMENT ON COLUMN treadle.threads.turn IS 'The one message that may run: in its lane, running, waiting to retry, or parked';
+COMMENT ON COLUMN treadle.threads.memory IS 'What its agents keep from message to message; written with the completion of one';
+CREATE VIEW treadle.message_overview AS
+ SELECT m.message_id,
+    m.state,
+    m.hold,
+    m.body AS user_message,
+    m.priority,
+    m.created_at,
+    m.started_at,
+    m.completed_at,
+    m.result,
+    m.error,
+    t.thread_id,
+    m.agent,
+    m.queue,
+    m.attempt,
+    m.max_attempts,
+    m.failures,
+    m.losses,
+    m.run_at,
+    m.worker_id,
+    m.metadata,
+    m.usage,
+    m.timeout_seconds,
+    m.ord,
+    m.aside,
+    m.thread,
+    m.tenant,
+    m.parent,
+    ( SELECT p.children
+           FROM treadle.parked p
+          WHERE (p.message_id = m.message_id)) AS children
+   FROM (treadle.messages m
+     LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
+COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; where it stands is state and hold';
+CREATE TABLE treadle.meta (
+    name text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    value text NOT NULL
+);
+COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
+CREATE VIEW treadle.queue_counts AS
+ SELECT queue,
+    (sum(queued))::bigint AS queued,
+    (sum(processing))::bigint AS processing,
+    (sum(completed))::bigint AS completed,
+    (sum(failed))::bigint AS failed,
+    (sum(cancelled))::bigint AS cancelled
+   FROM treadle.counters c
+  WHERE (id >= treadle._mark('counters'::text))
+  GROUP BY queue;
+COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap';
+CREATE VIEW treadle.queue_overview AS
+ SELECT q.queue,
+    q.paused,
+    n.queued,
+    n.processing,
+    n.completed,
+    n.failed,
+    n.cancelled,
+    r.ready,
+    (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
+    n.finished_per_minute,
+    n.mean_seconds,
+    q.created_at,
+    q.tenant
+   FROM ((treadle.queues q
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
+            (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,
+            (COALESCE(sum(c.completed), (0)::numeric))::bigint AS completed,
+            (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
+            (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
+            (COALESCE(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE ((c.slot > (n_1.now - '00:01:10'::interval)) AND (c.slot <= (n_1.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
+            (sum(c.busy) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
+           FROM (( SELECT treadle.clock() AS now) n_1
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._mark('counters'::text)))))) n)
+     CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
+COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
+COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
+COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
+COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
+CREATE TABLE treadle.thread_log (
+    thread bigint NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    last_pos bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread; apart from threads, so that appends never wait for a submit';
+CREATE VIEW treadle.thread_overview AS
+ SELECT t.thread_id,
+    t.last_ord AS message_count,
+    t.created_at,
+    t.last_activity,
+    ((((t.last_ord - t.completed) - t.failed) - t.cancelled) - p.processing) AS queued,
+    p.processing,
+    t.completed,
+    t.failed,
+    t.cancelled,
+    t.turn,
+    t.metadata,
+    ( SELECT "left"(
+                CASE jsonb_typeof(m.body)
+                    WHEN 'string'::text THEN (m.body #>> '{}'::text[])
+                    ELSE (m.body)::text
+                END, 200) AS "left"
+           FROM treadle.messages m
+          WHERE (m.thread = t.id)
+          ORDER BY m.ord DESC
+         LIMIT 1) AS last_message_preview,
+    t.id AS thread,
+    t.tenant,
+    t.memory
+   FROM (treadle.threads t
+     CROSS JOIN LATERAL ( SELECT count(*) AS processing
+           FROM treadle.leases l
+          WHERE (l.thread = t.id)) p);
+COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, whose turn it is';
+ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.threads_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE treadle.trash (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    last_seq integer NOT NULL,
+    gone integer DEFAULT 0 NOT NULL,
+    CONSTRAINT trash_rest CHECK (((gone >= 0) AND (gone < last_seq)))
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.trash IS 'Messages that are deleted, and whose events are not yet: purge deletes them bit by bit, and nobody is shown them';
+COMMENT ON COLUMN treadle.trash.last_seq IS 'The last event of its log';
+COMMENT ON COLUMN treadle.trash.gone IS 'Up to this seq they are deleted';
+CREATE VIEW treadle.violations AS
+ WITH lanes AS MATERIALIZED (
+         SELECT _lane_rows.queue,
+            _lane_rows.lane,
+            _lane_rows.msg_id,
+            _lane_rows.vt,
+            _lane_rows.message
+           FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, vt, message)
+        ), broken(rule, subject, detail) AS (
+         SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS "?column?",
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    e.seqs,
+                    COALESCE(l.last_seq, m.last_seq) AS last_seq
+                   FROM ((treadle.messages m
+                     LEFT JOIN treadle.leases l USING (message_id))
+                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.seq ORDER BY e_1.seq) AS seqs
+                           FROM treadle.events e_1
+                          WHERE (e_1.message_id = m.message_id)) e)
+                  WHERE (e.seqs IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                           FROM generate_series(1, COALESCE(l.last_seq, m.last_seq)) s(s)))) x
+        UNION ALL
+         SELECT 'An event belongs to a message, and to that message''s thread.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT e.message_id,
+                    e.seq,
+                    e.thread,
+                    e.thread_pos,
+                    m.thread AS thread_of_message
+                   FROM (treadle.events e
+                     LEFT JOIN treadle.messages m USING (message_id))
+                  WHERE (((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL))) AND (NOT (EXISTS ( SELECT
+                           FROM treadle.trash t
+                          WHERE ((t.message_id = e.message_id) AND (e.seq > t.gone) AND (e.seq <= t.last_seq))))))) x
+        UNION ALL
+         SELECT 'What is in the trash is no message any more, and all of its events are there that are not deleted yet.'::text,
+            (t.message_id)::text AS message_id,
+            to_jsonb(t.*) AS to_jsonb
+           FROM treadle.trash t
+          WHERE ((EXISTS ( SELECT
+                   FROM treadle.messages m
+                  WHERE (m.message_id = t.message_id))) OR ((t.last_seq - t.gone) <> ( SELECT count(*) AS count
+                   FROM treadle.events e
+                  WHERE (e.message_id = t.message_id))))
+        UNION ALL
+         SELECT 'A thread''s log is dense from 1 to its last_pos.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    l.last_pos,
+                    e.positions
+                   FROM ((treadle.threads t
+                     LEFT JOIN treadle.thread_log l ON ((l.thread = t.id)))
+                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.thread_pos ORDER BY e_1.thread_pos) AS positions
+                           FROM treadle.events e_1
+                          WHERE (e_1.thread = t.id)) e)
+                  WHERE ((l.last_pos IS NULL) OR (e.positions IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                           FROM generate_series((1)::bigint, l.last_pos) s(s))))) x
+        UNION ALL
+         SELECT 'A thread''s log belongs to a thread.'::text,
+            (l.thread)::text AS thread,
+            to_jsonb(l.*) AS to_jsonb
+           FROM treadle.thread_log l
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM treadle.threads t
+                  WHERE (t.id = l.thread))))
+        UNION ALL
+         SELECT 'In a thread''s log each message''s events are in their own order.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT o.message_id,
+                    o.seq,
+                    o.thread_pos,
+                    o.before
+                   FROM ( SELECT e.message_id,
+                            e.seq,
+                            e.thread_pos,
+                            lag(e.thread_pos) OVER (PARTITION BY e.message_id ORDER BY e.seq) AS before
+                           FROM treadle.events e
+                          WHERE (e.thread IS NOT NULL)) o
+                  WHERE (o.before >= o.thread_pos)) x
+        UNION ALL
+         SELECT 'Each life has one terminal event, of its message''s state, and a message that is over ends with it.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    e.types
+                   FROM (treadle.messages m
+                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.type ORDER BY e_1.seq) AS types
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+                  WHERE ((array_to_string(e.types, ' '::text) <> ((repeat('queued error '::text, (cardinality(array_positions(e.types, 'queued'::text)) - 1)) || 'queued'::text) ||
+                        CASE m.state
+                            WHEN 'completed'::text THEN ' done'::text
+                            WHEN 'failed'::text THEN ' error'::text
+                            WHEN 'cancelled'::text THEN ' cancelled'::text
+                            ELSE ''::text
+                        END)) OR ((m.state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.seq = m.last_seq) AND (e_1.type = ANY (ARRAY['done'::text, 'error'::text, 'cancelled'::text]))))))))) x
+        UNION ALL
+         SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.attempt,
+                    e.types
+                   FROM (treadle.messages m
+                     CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(e_1.type, ' '::text ORDER BY e_1.seq), ''::text) AS types
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+                  WHERE ((m.attempt <> ( SELECT count(*) AS count
+                           FROM treadle.events e_1
+                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = 'started'::text)))) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))) x
+        UNION ALL
+         SELECT 'What may run or runs is in its lane, what is dead at most in the dead letters, once.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.queue,
+                    m.lane,
+                    m.lane_id,
+                    r.bodies
+                   FROM ((treadle.messages m
+                     LEFT JOIN treadle.threads t ON ((t.id = m.thread)))
+                     LEFT JOIN ( SELECT r_1.queue,
+                            r_1.lane,
+                            r_1.msg_id,
+                            jsonb_agg(r_1.message) AS bodies
+                           FROM lanes r_1
+                          GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+                  WHERE (((m.lane IS NOT NULL) AND (((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR (jsonb_array_length(r.bodies) <> 1) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))) OR ((m.lane IS NOT NULL) <> ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)) OR (m.state = 'failed'::text))))) x
+        UNION ALL
+         SELECT 'No lane row is astray (dead letters that name no message apart).'::text,
+            ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
+            to_jsonb(r.*) AS to_jsonb
+           FROM (lanes r
+             LEFT JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.queue = r.queue) AND (m.lane = r.lane) AND (m.lane_id = r.msg_id))))
+          WHERE ((m.message_id IS NULL) AND (NOT ((r.lane = 'dlq'::text) AND (NOT ((r.message ->> 'reason'::text) IS DISTINCT FROM 'foreign'::text)))))
+        UNION ALL
+         SELECT 'What may run is visible, what runs is hidden until its lease expires.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    r.vt,
+                    l.expires_at
+                   FROM ((treadle.messages m
+                     JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+                     LEFT JOIN treadle.leases l USING (message_id))
+                  WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))) x
+        UNION ALL
+         SELECT 'Leases are there for what is processing, and for nothing else.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT COALESCE(m.message_id, l.message_id) AS message_id,
+                    m.state,
+                    m.worker_id,
+                    m.thread,
+                    l.worker_id AS lease_worker,
+                    l.thread AS lease_thread
+                   FROM (treadle.messages m
+                     FULL JOIN treadle.leases l ON ((l.message_id = m.message_id)))
+                  WHERE (((NOT (m.state IS DISTINCT FROM 'processing'::text)) <> (l.message_id IS NOT NULL)) OR ((l.message_id IS NOT NULL) AND ((l.worker_id IS DISTINCT FROM m.worker_id) OR (l.thread IS DISTINCT FROM m.thread))))) x
+        UNION ALL
+         SELECT 'A result is there for what is completed, started_at for what runs or ran.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.result,
+                    m.error,
+                    m.started_at,
+                    m.worker_id
+                   FROM treadle.messages m
+                  WHERE (((m.result IS NOT NULL) AND (m.state <> 'completed'::text)) OR ((m.state = 'failed'::text) AND (m.error IS NULL)) OR ((m.state = 'processing'::text) AND ((m.started_at IS NULL) OR (m.worker_id IS NULL))) OR ((m.state = 'completed'::text) AND (m.started_at IS NULL)) OR ((m.state = 'queued'::text) AND ((m.started_at IS NOT NULL) OR (m.worker_id IS NOT NULL))))) x
+        UNION ALL
+         SELECT 'Counters add up to the messages there are.'::text,
+            x.queue,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT queue,
+                    to_jsonb(c.*) AS counted,
+                    to_jsonb(m.*) AS there
+                   FROM (( SELECT c_1.queue,
+                            sum(c_1.queued) AS queued,
+                            sum(c_1.processing) AS processing,
+                            sum(c_1.completed) AS completed,
+                            sum(c_1.failed) AS failed,
+                            sum(c_1.cancelled) AS cancelled
+                           FROM treadle.counters c_1
+                          GROUP BY c_1.queue) c
+                     FULL JOIN ( SELECT m_1.queue,
+                            count(*) FILTER (WHERE (m_1.state = 'queued'::text)) AS queued,
+                            count(*) FILTER (WHERE (m_1.state = 'processing'::text)) AS processing,
+                            count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed,
+                            count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed,
+                            count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled
+                           FROM treadle.messages m_1
+                          GROUP BY m_1.queue) m USING (queue))
+                  WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))) x
+        UNION ALL
+         SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    t.last_ord,
+                    t.completed,
+                    t.failed,
+                    t.cancelled,
+                    m.ords,
+                    m.completed_,
+                    m.failed_,
+                    m.cancelled_
+                   FROM (treadle.threads t
+                     CROSS JOIN LATERAL ( SELECT array_agg(m_1.ord ORDER BY m_1.ord) AS ords,
+                            count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed_,
+                            count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed_,
+                            count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled_
+                           FROM treadle.messages m_1
+                          WHERE (m_1.thread = t.id)) m)
+                  WHERE (((t.completed <> m.completed_) OR (t.failed <> m.failed_) OR (t.cancelled <> m.cancelled_)) OR (m.ords IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                           FROM generate_series((1)::bigint, t.last_ord) s(s))))) x
+        UNION ALL
+         SELECT 'A message''s thread is there.'::text,
+            (m.message_id)::text AS message_id,
+            jsonb_build_object('message_id', m.message_id, 'thread', m.thread) AS jsonb_build_object
+           FROM treadle.messages m
+          WHERE ((m.thread IS NOT NULL) AND (NOT (EXISTS ( SELECT
+                   FROM treadle.threads t
+                  WHERE (t.id = m.thread)))))
+        UNION ALL
+         SELECT 'A turn is held by an open message of the thread that may take one.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    t.turn,
+                    m.thread,
+                    m.state,
+                    m.hold,
+                    m.aside
+                   FROM (treadle.threads t
+                     LEFT JOIN treadle.messages m ON ((m.message_id = t.turn)))
+                  WHERE ((t.turn IS NOT NULL) AND ((m.thread IS DISTINCT FROM t.id) OR m.aside OR (m.state <> ALL (ARRAY['queued'::text, 'processing'::text])) OR (m.hold = ANY (ARRAY['thread'::text, 'delay'::text]))))) x
+        UNION ALL
+         SELECT 'In a thread only the message with the turn is under way, and nobody waits where there is none.'::text,
+            x.thread_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT t.id,
+                    t.thread_id,
+                    t.turn,
+                    m.message_id,
+                    m.state,
+                    m.hold
+                   FROM (treadle.threads t
+                     JOIN treadle.messages m ON (((m.thread = t.id) AND (NOT m.aside) AND (m.message_id IS DISTINCT FROM t.turn))))
+                  WHERE ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS DISTINCT FROM 'delay'::text) AND ((m.hold IS DISTINCT FROM 'thread'::text) OR (t.turn IS NULL))))) x
+        UNION ALL
+         SELECT 'Only messages of a thread that take turns wait for one.'::text,
+            (m.message_id)::text AS message_id,
+            jsonb_build_object('message_id', m.message_id, 'thread', m.thread, 'aside', m.aside) AS jsonb_build_object
+           FROM treadle.messages m
+          WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
+        UNION ALL
+         SELECT 'Who waits for other messages names them, who waits for a person has asked, and nobody else does.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.hold,
+                    p.children,
+                    e.type,
+                    e.data
+                   FROM ((treadle.messages m
+                     LEFT JOIN treadle.parked p USING (message_id))
+                     LEFT JOIN treadle.events e ON (((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND (e.message_id = m.message_id) AND (e.seq = m.last_seq))))
+                  WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> 'cancelled'::text)) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))) x
+        UNION ALL
+         SELECT 'Failures and losses stay within what a life allows.'::text,
+            (x.message_id)::text AS message_id,
+            to_jsonb(x.*) AS to_jsonb
+           FROM ( SELECT m.message_id,
+                    m.state,
+                    m.attempt,
+                    m.failures,
+                    m.losses,
+                    m.max_attempts
+                   FROM treadle.messages m
+                  WHERE ((m.failures > m.max_attempts) OR ((m.failures + m.losses) > m.attempt) OR ((m.failures = m.max_attempts) AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text]))))) x
+        UNION ALL
+         SELECT 'Nothing visible lies below its low-water mark.'::text,
+            ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
+            to_jsonb(r.*) AS to_jsonb
+           FROM ((lanes r
+             JOIN treadle.low_water w ON ((w.name = treadle._lane_table(r.queue, r.lane))))
+             JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.state = 'queued'::text))))
+          WHERE ((r.msg_id < w.low) AND (r.vt <= treadle.clock()))
+        UNION ALL
+         SELECT 'No lease lies below its low-water mark.'::text,
+            (l.message_id)::text AS message_id,
+            to_jsonb(l.*) AS to_jsonb
+           FROM treadle.leases l
+          WHERE (l.id < treadle._mark('leases'::text))
+        UNION ALL
+         SELECT 'No counter lies below its low-water mark.'::text,
+            c.queue,
+            to_jsonb(c.*) AS to_jsonb
+           FROM treadle.counters c
+          WHERE (c.id < treadle._mark('counters'::text))
+        )
+ SELECT rule,
+    subject,
+    detail
+   FROM broken b;
+COMMENT ON VIEW treadle.violations IS 'What must never be: empty in a healthy database; looks at everything, so it takes its time';
+CREATE TABLE treadle.workers (
+    worker_id text NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    queues text[] NOT NULL,
+    concurrency integer NOT NULL,
+    in_flight integer DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    heartbeat_at timestamp with time zone NOT NULL,
+    beating_since timestamp with time zone NOT NULL,
+    server_started timestamp with time zone,
+    suspected_at timestamp with time zone
+);
+COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
+COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have come without a gap since then';
+COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the server on which its listener holds its advisory lock; null: it holds none';
+COMMENT ON COLUMN treadle.workers.suspected_at IS 'A janitor found its advisory lock free then, and it has not beaten since';
+CREATE VIEW treadle.worker_overview AS
+ SELECT worker_id,
+    host,
+    pid,
+    queues,
+    concurrency,
+    ( SELECT count(*) AS count
+           FROM treadle.leases l
+          WHERE ((l.id >= treadle._mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
+    started_at,
+    heartbeat_at,
+    (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds,
+    tenant
+   FROM treadle.workers w;
+COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
+ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
+ALTER TABLE ONLY treadle.agents
+    ADD CONSTRAINT agents_pkey PRIMARY KEY (tenant, agent);
+ALTER TABLE ONLY treadle.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+ALTER TABLE ONLY treadle.counters
+    ADD CONSTRAINT counters_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (message_id, seq);
+ALTER TABLE ONLY treadle.events_default
+    ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
+ALTER TABLE ONLY treadle.idempotency
+    ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
+ALTER TABLE ONLY treadle.leases
+    ADD CONSTRAINT leases_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.low_water
+    ADD CONSTRAINT low_water_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY treadle.messages
+    ADD CONSTRAINT messages_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.meta
+    ADD CONSTRAINT meta_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY treadle.parked
+    ADD CONSTRAINT parked_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.queues
+    ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
+ALTER TABLE ONLY treadle.thread_log
+    ADD CONSTRAINT thread_log_pkey PRIMARY KEY (thread);
+ALTER TABLE ONLY treadle.threads
+    ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.threads
+    ADD CONSTRAINT threads_tenant_thread_id_key UNIQUE (tenant, thread_id);
+ALTER TABLE ONLY treadle.trash
+    ADD CONSTRAINT trash_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
+CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (tenant) WHERE is_default;
+CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
+CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
+CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
+CREATE INDEX leases_order ON treadle.leases USING btree (id);
+CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
+CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
+CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
+CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
+CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
+ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
+ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
+ALTER TABLE ONLY treadle.agents
+    ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);

@@ -1,0 +1,109 @@
+"""What a message costs in round trips and commits, alone and among a hundred: every statement of ours is one of each.
+
+Nothing here is a measure of time; the statements are counted as they leave the processes.
+"""
+
+import asyncio
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from service.agents.contract import Context, agent
+from service.db.notifier import Notifier
+from service.db.pool import Connection, Database
+from service.messages.model import NewMessage
+from service.messages.store import MessageStore
+from tests.conftest import StartWorker, until
+from tests.support.harness import settled
+
+# What a worker does whether there are messages or not.
+CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
+CHORES |= {"vacuum_health", "ensure_partitions", "drop_partitions", "register_agents", "meta", "sign_off"}
+
+
+@agent("noop")
+async def noop(context: Context, text: str) -> str:
+    return "ok"
+
+
+@agent("talk")
+async def talk(context: Context, text: str) -> str:
+    await context.emit("hello")
+    return "ok"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The statements that were sent, by the function of ours that they call, without the chores."""
+    counter: Counter[str] = Counter()
+    for name in ("fetch", "fetchrow", "fetchval"):
+        original = getattr(Database, name)
+
+        async def counted(self: Database, query: str, *args: Any, original: Any = original, **more: Any) -> Any:
+            names = re.findall(r"treadle\.(\w+)", query)
+            if not set(names) & CHORES:
+                counter["hint" if not names else names[0]] += 1
+            return await original(self, query, *args, **more)
+
+        monkeypatch.setattr(Database, name, counted)
+    return counter
+
+
+@pytest.fixture
+async def store(database: Database) -> MessageStore:
+    return MessageStore(database, Notifier(database), max_queue_size=10_000)
+
+
+async def submit(store: MessageStore, count: int, agent: str) -> list[Any]:
+    accepted = await asyncio.gather(*(store.submit(NewMessage("x", agent=agent)) for _ in range(count)))
+    return [one.message_id for one in accepted]
+
+
+async def drained(sql: Connection, count: int) -> None:
+    """Wait until so many are completed, and what was hinted of them is out."""
+    done = "select coalesce(sum(completed), 0)::integer from treadle.queue_counts"
+    await until(lambda: sql.fetchval(done), lambda completed: completed == count)
+
+
+async def test_one_message_costs_a_submit_a_claim_and_a_finish(
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
+) -> None:
+    await start_worker(noop, poll_interval=60.0)
+    sent.clear()
+    (message_id,) = await submit(store, 1, "noop")
+    await settled(sql, message_id)
+    assert sent["submit_many"] == sent["claim_2"] == sent["finish"] == 1
+    assert sent["append"] == 0
+    assert sent["hint"] <= 2  # that it started and that it ended; of its submit, the submit itself told
+    assert set(sent) <= {"submit_many", "claim_2", "finish", "hint"}
+
+
+async def test_what_it_says_costs_an_append_and_no_hint_of_its_own(
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
+) -> None:
+    await start_worker(talk, poll_interval=60.0)
+    sent.clear()
+    (message_id,) = await submit(store, 1, "talk")
+    await settled(sql, message_id)
+    assert sent["append"] <= 1  # none where the finish carries what was said
+    assert sent["hint"] <= 2
+
+
+@pytest.mark.parametrize("threads", [False, True])
+async def test_a_hundred_messages_cost_hardly_more_than_one(
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str], threads: bool
+) -> None:
+    await start_worker(noop, poll_interval=60.0)
+    await sql.execute("select treadle.pause('default')")
+    sent.clear()
+    news = [NewMessage("x", agent="noop", thread_id=f"t{n}" if threads else None) for n in range(100)]
+    await asyncio.gather(*(store.submit(new) for new in news))
+    assert sent["submit_many"] == 1
+    await sql.execute("select treadle.pause('default', false)")
+    await drained(sql, 100)
+    # All are claimed at once and end in a few batches: at most a tenth of a round trip and of a commit each.
+    assert sent["claim_2"] <= 4
+    assert 1 <= sent["finish"] <= 4
+    assert sum(sent.values()) <= 20, sent

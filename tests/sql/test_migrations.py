@@ -1,0 +1,363 @@
+"""Migrations, and that what is written down about the schema is what they make.
+
+`RENEW_SCHEMA=1 make test ARGS=tests/sql/test_migrations.py` writes tests/sql/schema.sql anew; read what changed in it:
+signatures of functions are kept for a release, views gain columns only at the end.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.db import migrate as migration
+from service.db import schema
+from service.db.migrate import migrate
+from service.db.pool import Connection, Database, connect
+from service.db.tables import metadata
+from service.errors import SchemaError, Unavailable
+from service.local import postgres as embedded
+from tests.conftest import until
+from tests.support.sql_client import Loom
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+
+# Migrations
+
+
+async def dumped(dsn: str) -> str:
+    """The schema treadle as pg_dump writes it: tables, views and signatures; less the inner functions, the grants
+    (tested above), and what changes from day to day."""
+    program = embedded.Embedded(Path("unused")).binary("pg_dump")
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *("--schema-only", "--schema=treadle", "--no-owner", "--no-privileges", "--exclude-table=treadle.events_2*"),
+        f"--dbname={dsn}",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    dump = re.sub(r"(?ms)^    AS (\$\w*\$).*?\1;$", "    AS ...;", out.decode())
+    dump = re.sub(r"(?ms)^CREATE FUNCTION treadle\._.*?^    AS \.\.\.;$", "", dump)
+    lines = [line for line in dump.splitlines() if line and not re.match(r"--|SET |SELECT pg_catalog|\\", line)]
+    return "\n".join(lines) + "\n"
+
+
+async def bodies(sql: Connection) -> list[str]:
+    rows = await sql.fetch(
+        "select pg_get_functiondef(oid) as body from pg_proc where pronamespace = 'treadle'::regnamespace order by 1"
+    )
+    return [row["body"] for row in rows]
+
+
+async def test_a_second_migration_changes_nothing(loom: Loom, dsn: str) -> None:
+    await loom.submit(thread_id="t")
+    await loom.run()
+    before = await loom.everything(), await dumped(dsn), await bodies(loom.sql)
+    await migrate(dsn)
+    assert (await loom.everything(), await dumped(dsn), await bodies(loom.sql)) == before
+
+
+async def test_migrations_at_once_on_an_empty_database(empty_dsn: str, dsn: str) -> None:
+    await asyncio.gather(*(migrate(empty_dsn) for _ in range(3)))
+    assert await dumped(empty_dsn) == await dumped(dsn)
+    connection = await connect(empty_dsn, name="test")
+    facts = dict(await connection.fetch("select name, value from treadle.meta"))
+    assert set(facts) == {"functions", "manifest", "pgmq", "release", "woven"}
+    assert (facts["functions"], facts["release"]) == (schema.digest(), str(schema.RELEASE))
+    assert facts["pgmq"] == "1.13.0"
+    await connection.close()
+
+
+@pytest.mark.parametrize("step", ["_install_pgmq", "_upgrade_tables", "_apply_functions"])
+async def test_a_migration_that_was_interrupted_is_mended_by_the_next(
+    empty_dsn: str, dsn: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """It died before this step was done."""
+
+    class PowerCut(Exception):
+        pass
+
+    def cut(*_: Any) -> None:
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migration, step, cut)
+        with pytest.raises(PowerCut):
+            await migrate(empty_dsn)
+    await migrate(empty_dsn)
+    assert await dumped(empty_dsn) == await dumped(dsn)
+
+
+Release = Callable[..., None]
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Release:
+    """Let the next migration be to a release with one file more; without one, to ours."""
+
+    def next_is(more: str = "") -> None:
+        shutil.rmtree(tmp_path / "sql", ignore_errors=True)
+        shutil.copytree(schema.SQL, tmp_path / "sql")
+        (tmp_path / "sql" / "94_more.sql").write_text(more or "select")
+        monkeypatch.setattr(migration, "SQL", tmp_path / "sql")
+
+    return next_is
+
+
+async def test_functions_come_all_or_none(sql: Connection, dsn: str, release: Release) -> None:
+    """A release with a broken file leaves the old functions in their places, and one sentence."""
+    before = await bodies(sql), await sql.fetch("table treadle.meta")
+    release("drop function treadle.uuid7(); create function treadle.broken() returns nonsense language sql as ''")
+    with pytest.raises(SchemaError, match=r'nothing was changed in this step: type "nonsense" does not exist\.$'):
+        await migrate(dsn)
+    assert (await bodies(sql), await sql.fetch("table treadle.meta")) == before
+
+
+OLD = "create function treadle.old(m treadle.messages, x text default '') returns text language sql as 'select $2'"
+
+
+async def test_what_a_former_release_had_goes_and_what_was_changed_is_put_back(
+    sql: Connection, dsn: str, release: Release
+) -> None:
+    before = await bodies(sql), await sql.fetch("select * from treadle.meta order by name")
+    release(OLD)
+    await migrate(dsn)
+    assert len(await bodies(sql)) == len(before[0]) + 1
+    await sql.execute(
+        "create or replace function treadle.uuid7() returns uuid language sql volatile as 'select gen_random_uuid()'"
+    )
+    release()
+    await migrate(dsn)
+    assert (await bodies(sql), await sql.fetch("select * from treadle.meta order by name")) == before
+
+
+async def test_a_former_function_that_somebody_needs_stays_until_nobody_does(
+    sql: Connection, dsn: str, release: Release
+) -> None:
+    before = await bodies(sql)
+    release(OLD)
+    await migrate(dsn)
+    await sql.execute("create view public.mine as select treadle.old(m) from treadle.messages m")
+    release()
+    for _ in range(2):
+        await migrate(dsn)
+        assert await sql.fetch("table public.mine") == []
+    await sql.execute("drop view public.mine")
+    await migrate(dsn)
+    assert await bodies(sql) == before
+
+
+async def test_what_somebody_has_in_our_schema_stays_as_it_is(sql: Connection, dsn: str) -> None:
+    """For a role named treadle it is the first in its path."""
+    await sql.execute("""
+        create function treadle.mine() returns trigger language plpgsql as 'begin return new; end';
+        create table public.orders (x integer);
+        create trigger mine before insert on public.orders for each row execute function treadle.mine();
+        create function treadle.format(text, text) returns text language sql as $$ select 'not yours' $$;
+        create function treadle.spare() returns integer language sql as 'select 7';
+        create view treadle.report with (security_barrier) as table treadle.messages""")
+    theirs = (
+        "select oid, xmin, * from pg_proc where proname = any('{mine,format,spare}') order by 1",
+        "select reloptions from pg_class where oid = 'treadle.report'::regclass",
+    )
+    before = await bodies(sql), [await sql.fetch(query) for query in theirs]
+    await migrate(dsn)
+    assert (await bodies(sql), [await sql.fetch(query) for query in theirs]) == before
+
+
+async def test_without_a_manifest_nothing_goes(sql: Connection, dsn: str, release: Release) -> None:
+    release(OLD)
+    await migrate(dsn)
+    before = await bodies(sql)
+    await sql.execute("delete from treadle.meta where name = 'manifest'")
+    release()
+    await migrate(dsn)
+    assert await bodies(sql) == before
+
+
+async def test_a_queue_or_an_agent_survives_a_migration(loom: Loom, dsn: str) -> None:
+    await loom.register({"agent": "other", "queue": "side"})
+    message_id = await loom.submit(agent="other")
+    await loom.sql.execute("select treadle.pause('side')")
+    await migrate(dsn)
+    assert await loom.claim(queues=["side"]) == []
+    await loom.sql.execute("select treadle.pause('side', false)")
+    assert (await loom.claim_one(queues=["side"])).message_id == message_id
+
+
+async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
+    await sql.execute("update treadle.meta set value = '9.1.0' where name = 'pgmq'")
+    with pytest.raises(SchemaError, match=r"PGMQ 9\.1\.0 is not among the versions Treadle knows"):
+        await migrate(dsn)
+
+
+async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "PATIENCE", 0)
+    before = await bodies(sql)
+    other = await connect(dsn, name="test")
+    for held in ("lock table treadle.messages in access exclusive mode", "table treadle.queue_overview"):
+        async with other.transaction():
+            await other.execute(held)
+            with pytest.raises(SchemaError, match="A table or a view is locked by somebody else's transaction"):
+                await migrate(dsn)
+        assert await bodies(sql) == before
+    await other.close()
+
+
+async def test_a_statement_may_take_its_time_in_tables_and_in_functions(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: Release
+) -> None:
+    """Longer than any other call of ours may."""
+    monkeypatch.setattr(connect, "__kwdefaults__", {**(connect.__kwdefaults__ or {}), "command_timeout": 0.1})
+    shutil.copytree(migration.ROOT / "migrations", tmp_path / "migrations")
+    (tmp_path / "migrations" / "versions" / "9999_slow.py").write_text(
+        f"""from alembic import op
+revision, down_revision = "9999", "{schema.TABLES}"
+upgrade = lambda: op.execute("select pg_sleep(0.3)")"""
+    )
+    monkeypatch.setattr(migration, "ROOT", tmp_path)
+    release("select pg_sleep(0.3)")
+    await migrate(empty_dsn)
+    monkeypatch.setattr(migration, "STATEMENT_TIMEOUT", 0.1)
+    with pytest.raises(Unavailable, match="TimeoutError"):
+        await migrate(empty_dsn)
+
+
+async def test_submits_go_on_while_a_migration_waits_for_a_report(
+    loom: Loom, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "MOMENT", "60s")
+    report = await loom.connect()
+    async with report.sql.transaction():
+        await report.sql.execute("table treadle.worker_overview")
+        migrating = asyncio.create_task(migrate(dsn))
+        await until(lambda: blocks(loom, report))
+        await loom.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="1ms")
+    await migrating
+
+
+async def test_a_report_reads_on_beside_a_migration_that_waits_for_it(
+    loom: Loom, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wants a view that the migration has, which wants its view: the migration lets go, and comes again."""
+    monkeypatch.setattr(migration, "PAUSE", 0.05)
+    report = await loom.connect()
+    async with report.sql.transaction():
+        await report.sql.execute("table treadle.worker_overview")
+        migrating = asyncio.create_task(migrate(dsn))
+        await until(lambda: blocks(loom, report))
+        await report.sql.execute("table treadle.message_overview; table treadle.queue_overview")
+        await until(lambda: blocks(loom, report))
+    await migrating
+
+
+async def blocks(loom: Loom, other: Loom) -> bool:
+    """Whether somebody waits for the other connection."""
+    waiting = "select exists (select from pg_stat_activity where $1 = any(pg_blocking_pids(pid)))"
+    return bool(await loom.sql.fetchval(waiting, other.sql.get_server_pid()))
+
+
+async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migration.ROOT / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.TABLES
+    for version, fine in ((schema.TABLES, True), ("0001", False), ("9999", True), (None, False)):
+        await sql.execute("delete from treadle.alembic_version")
+        if version:
+            await sql.execute("insert into treadle.alembic_version values ($1)", version)
+        if fine:
+            await schema.require(database)
+        else:
+            with pytest.raises(SchemaError, match="run treadle migrate"):
+                await schema.require(database)
+
+
+# What is written down
+
+
+def drift(connection: SyncConnection) -> list[Any]:
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_schemas": True,
+            "version_table_schema": "treadle",
+            "target_metadata": metadata,
+            "include_name": lambda name, type, parents: (
+                name == "treadle"
+                if type == "schema"
+                else not (type == "table" and re.match("events_|alembic_version", name or ""))
+            ),
+        },
+    )
+    found: list[Any] = []
+    for difference in compare_metadata(context, metadata):
+        found += difference if isinstance(difference, list) else [difference]
+    return [difference for difference in found if "comment" not in difference[0]]  # said in the migration alone
+
+
+async def drift_after(dsn: str, change: str) -> list[Any]:
+    """What differs when the database was changed so; the change is not kept."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(dsn, server_settings={"search_path": "public"}),
+        poolclass=NullPool,
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(change))
+            return list(await connection.run_sync(drift))
+    finally:
+        await engine.dispose()
+
+
+async def test_sqlalchemy_knows_the_tables_as_they_are(dsn: str) -> None:
+    assert await drift_after(dsn, "select") == []
+
+
+DRIFTS = [
+    ("alter table treadle.workers add column colour text", "remove_column"),
+    ("alter table treadle.leases drop column tenant", "add_column"),
+    ("alter table treadle.workers alter column host drop not null", "modify_nullable"),
+    ("alter table treadle.workers alter column in_flight type bigint", "modify_type"),
+    ("alter table treadle.workers alter column in_flight set default 1", "modify_default"),
+    ("drop index treadle.messages_due", "add_index"),
+    ("create index mine on treadle.messages (agent)", "remove_index"),
+    ("alter table treadle.threads drop constraint threads_tenant_thread_id_key", "add_constraint"),
+    ("create table treadle.mine (x text)", "remove_table"),
+    ("drop table treadle.idempotency", "add_table"),
+]
+
+
+async def test_a_drift_would_be_found(dsn: str) -> None:
+    for change, kind in DRIFTS:
+        assert kind in [difference[0] for difference in await drift_after(dsn, change)], change
+
+
+async def test_the_dumped_schema_is_the_one_in_the_file(dsn: str) -> None:
+    found = await dumped(dsn)
+    if os.environ.get("RENEW_SCHEMA"):
+        SCHEMA.write_text(found)
+    wanted = SCHEMA.read_text()
+    assert found == wanted, (
+        "the schema is not the one in tests/sql/schema.sql. If that is meant:"
+        " RENEW_SCHEMA=1 make test ARGS=tests/sql/test_migrations.py"
+    )

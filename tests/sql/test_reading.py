@@ -1,0 +1,199 @@
+"""The event log's readers: they are shown the whole story and miss nothing."""
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+from service.queues.model import Claim
+from tests.support.sql_client import Loom, running
+
+
+async def read(loom: Loom, *cursors: tuple[UUID, int], quantity: int = 100) -> list[list[tuple[Any, ...]]]:
+    """For each reader: (seq, type, data, last)."""
+    rows = await loom.sql.fetch(
+        "select * from treadle.read_events($1, $2, $3)",
+        [id for id, _ in cursors],
+        [after for _, after in cursors],
+        quantity,
+    )
+    assert [(row["n"], row["seq"]) for row in rows] == sorted((row["n"], row["seq"]) for row in rows)
+    assert all(row["message_id"] == cursors[row["n"] - 1][0] for row in rows)
+    return [
+        [
+            (row["seq"], row["type"], row["data"] and json.loads(row["data"]), row["last"])
+            for row in rows
+            if row["n"] == n
+        ]
+        for n in range(1, len(cursors) + 1)
+    ]
+
+
+async def read_thread(loom: Loom, thread: int, after: int, quantity: int = 100) -> list[tuple[Any, ...]]:
+    rows = await loom.sql.fetch(
+        "select * from treadle.read_thread_events(array[$1::bigint], array[$2::bigint], $3)", thread, after, quantity
+    )
+    return [(row["thread_pos"], row["message_id"], row["seq"], row["type"], row["data"]) for row in rows]
+
+
+async def test_a_reader_is_shown_the_whole_story(loom: Loom) -> None:
+    message_id = await loom.submit("hello", thread_id="t", priority="high")
+    (claim,) = await loom.claim()
+    await loom.append((claim, 3, ["a"]))
+    await loom.finish(claim, outcome="error", error="Oh.", first_seq=4, delay=0)
+    await loom.sql.execute("select treadle.admit_due()")
+    (claim,) = await loom.claim()
+    await loom.finish(claim, result={"x": [1]})
+    completed_at = await loom.sql.fetchval("select to_jsonb(completed_at) from treadle.messages")
+    retry_at = (await loom.log(message_id))[3][1]["retry_at"]
+    (events,) = await read(loom, (message_id, 0))
+    assert events == [
+        (1, "queued", {"message": "hello", "agent": "echo", "priority": "high", "thread_id": "t"}, False),
+        (2, "started", {"attempt": 1}, False),
+        (3, "chunk", {"chunk": "a"}, False),
+        (4, "retry", {"attempt": 1, "error": "Oh.", "retry_at": retry_at}, False),
+        (5, "started", {"attempt": 2}, False),
+        (6, "done", {"state": "completed", "result": {"x": [1]}, "completed_at": completed_at}, True),
+    ]
+
+
+async def test_queued_and_done_are_stored_without_data(loom: Loom) -> None:
+    """They are read from the message, so that log and result cannot disagree."""
+    message_id = await loom.submit()
+    await loom.run(result="first")
+    stored = dict(await loom.log(message_id))
+    assert stored["queued"] is stored["done"] is None
+    await loom.sql.execute("update treadle.messages set result = '\"second\"', body = '\"other\"'")
+    (events,) = await read(loom, (message_id, 0))
+    assert events[0][2]["message"] == "other"
+    assert events[-1][2]["result"] == "second"
+
+
+async def test_a_reader_that_resumes_gets_exactly_the_rest(loom: Loom) -> None:
+    (claim,) = await running(loom)
+    await loom.append((claim, 3, list(range(10))))
+    await loom.finish(claim, first_seq=13)
+    (whole,) = await read(loom, (claim.message_id, 0))
+    assert [event[0] for event in whole] == list(range(1, 14))
+    cursors = [(claim.message_id, after) for after in range(15)]
+    assert await read(loom, *cursors) == [whole[after:] for after in range(15)]
+    assert await read(loom, *cursors, quantity=3) == [whole[after : after + 3] for after in range(15)]
+    story = await read_thread(loom, claim.thread or 0, 0)
+    assert [(seq, type) for _, _, seq, type, _ in story] == [(event[0], event[1]) for event in whole]
+    for after in range(15):
+        assert await read_thread(loom, claim.thread or 0, after) == story[after:]
+        assert await read_thread(loom, claim.thread or 0, after, 4) == story[after : after + 4]
+
+
+async def test_many_readers_of_many_messages_in_one_call(loom: Loom) -> None:
+    one, two = await running(loom, 2)
+    await loom.finish(one, chunks=["a"])
+    gone = uuid4()
+    cursors = [(two.message_id, 0), (gone, 0), (one.message_id, 3), (two.message_id, 2), (one.message_id, 2)]
+    answers = await read(loom, *cursors)
+    assert [[event[:2] for event in events] for events in answers] == [
+        [(1, "queued"), (2, "started")],
+        [(None, None)],
+        [(4, "done")],
+        [],
+        [(3, "chunk"), (4, "done")],
+    ]
+
+
+async def test_readers_of_a_thread_that_is_gone(loom: Loom) -> None:
+    (claim,) = await running(loom)
+    await loom.sql.execute("select treadle.delete_thread('t0')")
+    assert await read_thread(loom, claim.thread or 0, 1) == [(None, None, None, None, None)]
+    assert await read(loom, (claim.message_id, 1)) == [[(None, None, None, None)]]
+
+
+async def test_an_answer_has_a_limit_in_bytes_but_at_least_one_event(loom: Loom) -> None:
+    (claim,) = await running(loom)
+    big = "x" * 100_000
+    await loom.append((claim, 3, [big * 3, "a", big, big, big, "b"]))
+    answers = await read(loom, *[(claim.message_id, after) for after in range(9)])
+    assert [[event[0] for event in events] for events in answers] == [
+        [1, 2, 3],
+        [2, 3],
+        [3],
+        [4, 5, 6, 7],
+        [5, 6, 7],
+        [6, 7, 8],
+        [7, 8],
+        [8],
+        [],
+    ]
+    story = [await read_thread(loom, claim.thread or 0, after) for after in (0, 2, 3)]
+    assert [[event[0] for event in events] for events in story] == [[1, 2, 3], [3], [4, 5, 6, 7]]
+
+
+async def test_after_a_redrive_the_old_end_is_not_the_last(loom: Loom) -> None:
+    message_id = await loom.submit(max_attempts=1, thread_id="t")
+    await loom.run(outcome="error")
+
+    async def ends() -> list[tuple[str, bool]]:
+        (events,) = await read(loom, (message_id, 0))
+        return [(type, last) for _, type, _, last in events if type in ("queued", "done", "error", "cancelled")]
+
+    assert await ends() == [("queued", False), ("error", True)]
+    await loom.redrive(message_id)
+    assert await ends() == [("queued", False), ("error", False), ("queued", False)]
+    (events,) = await read(loom, (message_id, 3))
+    assert events[0][2] == {
+        "message": "hello",
+        "agent": "echo",
+        "priority": "normal",
+        "thread_id": "t",
+        "redriven": True,
+    }
+    (claim,) = await loom.claim()
+    assert not any(last for _, last in await ends())
+    await loom.cancel(message_id)
+    assert await loom.finish(claim) == ["cancelled"]
+    assert await ends() == [("queued", False), ("error", False), ("queued", False), ("cancelled", True)]
+
+
+async def test_a_thread_tells_the_events_of_all_its_messages_in_one_order(loom: Loom) -> None:
+    one, two = await loom.submit(thread_id="t"), await loom.submit(thread_id="t")
+    aside = await loom.submit(thread_id="t", aside=True)
+    claims = {claim.message_id: claim for claim in await loom.claim(10)}
+    await loom.append((claims[aside], 3, ["x"]), (claims[one], 3, ["a", "b"]))
+    await loom.append((claims[aside], 4, ["y"]))
+    await loom.finish(claims[one], first_seq=5)
+    thread = (await loom.thread("t"))["id"]
+    names = {one: "one", two: "two", aside: "aside"}
+    story = [(pos, names[id], seq, type) for pos, id, seq, type, _ in await read_thread(loom, thread, 0)]
+    assert story == [
+        (1, "one", 1, "queued"),
+        (2, "two", 1, "queued"),
+        (3, "aside", 1, "queued"),
+        (4, "one", 2, "started"),
+        (5, "aside", 2, "started"),
+        (6, "aside", 3, "chunk"),
+        (7, "one", 3, "chunk"),
+        (8, "one", 4, "chunk"),
+        (9, "aside", 4, "chunk"),
+        (10, "one", 5, "done"),
+    ]
+
+
+async def test_a_thread_s_log_is_dense_under_concurrent_appends_and_a_reader_misses_nothing(loom: Loom) -> None:
+    writers, rounds = 4, 15
+    claims = await running(loom, writers, thread_id="t", aside=True)
+    thread = (await loom.thread("t"))["id"]
+    looms = [await loom.connect() for _ in range(writers)]
+
+    async def write(own: Loom, claim: Claim) -> None:
+        for n in range(rounds):
+            assert await own.append((claim, 3 + 2 * n, [n, n]), patient=True) == ["ok"]
+
+    async def follow() -> list[int]:
+        seen: list[int] = []
+        while len(seen) < writers * (2 + 2 * rounds):
+            seen += [event[0] for event in await read_thread(loom, thread, len(seen))]
+        return seen
+
+    async with asyncio.timeout(30):
+        writing = [write(own, claim) for own, claim in zip(looms, claims, strict=True)]
+        seen, *_ = await asyncio.gather(follow(), *writing)
+    assert seen == list(range(1, len(seen) + 1))

@@ -1,0 +1,164 @@
+"""`treadle migrate` on a database in use, and one that dies on the way. (What a migration makes, and that it can be
+repeated, is in test_migrations.py.)"""
+
+import asyncio
+import contextlib
+import random
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.db import migrate as migration
+from service.db import schema
+from service.db.migrate import migrate
+from service.db.pool import Connection
+from service.errors import Unavailable
+from tests.conftest import until
+from tests.sql.test_locks import seeded
+from tests.sql.test_migrations import bodies, dumped
+from tests.support.sql_client import Loom
+
+GATE = 42  # an advisory lock: whoever wants it waits until the test lets him go on, or ends him
+
+
+class Traffic:
+    """A client that always has some messages open, a worker, and its janitor."""
+
+    def __init__(self, client: Loom, worker: Loom, janitor: Loom) -> None:
+        self.client, self.worker, self.janitor = client, worker, janitor
+        self.sent: list[UUID] = []
+        self.done: list[UUID] = []
+        self.changed = asyncio.Condition()
+        self.stopping = False
+
+    async def more(self, quantity: int) -> None:
+        """Wait until so many more messages are submitted and finished."""
+        wanted = len(self.done) + quantity
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.done) >= wanted)
+
+    async def submit(self) -> None:
+        while not self.stopping:
+            n = len(self.sent)
+            self.sent.append(await self.client.submit(thread_id=f"t{n % 3}" if n % 2 else None, delay_seconds=0))
+            async with self.changed:
+                await self.changed.wait_for(lambda: len(self.done) > len(self.sent) - 6)
+
+    async def work(self) -> None:
+        while not self.stopping or len(self.done) < len(self.sent):
+            claims = await self.worker.claim(4)
+            await self.worker.beat("w", *claims)
+            assert set(await self.worker.append(*[(claim, claim.last_seq + 1, ["x"]) for claim in claims])) <= {"ok"}
+            assert set(await self.worker.finish(*claims)) <= {"completed"}
+            self.done += [claim.message_id for claim in claims]
+            async with self.changed:
+                self.changed.notify_all()
+
+    async def look_after(self) -> None:
+        while not self.stopping:
+            await self.janitor.register()
+            await self.janitor.beat("janitor")
+            await self.janitor.reap()
+            for chore in ("admit_due()", "fold_counters()", "sweep()", "mend_lanes(null)", "purge(1, 1)"):
+                await self.janitor.sql.execute(f"select treadle.{chore}")
+
+
+@pytest.fixture
+async def traffic(loom: Loom) -> AsyncIterator[Traffic]:
+    """At the end everything that was accepted has been done, once."""
+    traffic = Traffic(*[await loom.connect() for _ in range(3)])
+    for each in (traffic.client, traffic.worker, traffic.janitor):
+        await each.sql.execute("set lock_timeout = '2s'")  # nobody waits for a migration
+    async with asyncio.TaskGroup() as group:
+        for role in (traffic.submit, traffic.work, traffic.look_after):
+            group.create_task(role())
+        yield traffic
+        traffic.stopping = True
+    assert sorted(traffic.done) == sorted(traffic.sent)
+
+
+@contextlib.asynccontextmanager
+async def gate(sql: Connection) -> AsyncIterator[None]:
+    await sql.execute(f"select pg_advisory_lock({GATE})")
+    yield
+    await sql.execute("select pg_advisory_unlock_all()")
+
+
+async def waiting(sql: Connection) -> int | None:
+    """Who waits at the gate."""
+    query = "select pid from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid))"
+    pid: int | None = await sql.fetchval(query)
+    return pid
+
+
+# In use
+
+
+async def test_everybody_goes_on_while_a_migration_has_replaced_everything_and_not_committed(
+    sql: Connection, traffic: Traffic, dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(schema.SQL, tmp_path / "sql")
+    (tmp_path / "sql" / "99_wait.sql").write_text(f"set local lock_timeout = 0; select pg_advisory_xact_lock({GATE})")
+    monkeypatch.setattr(migration, "SQL", tmp_path / "sql")
+    async with gate(sql):
+        migrating = asyncio.create_task(migrate(dsn))
+        await until(lambda: waiting(sql))
+        await traffic.more(50)
+    await migrating
+    await traffic.more(50)
+
+
+async def test_everybody_goes_on_while_it_migrates_again_and_again_and_twice_at_once(
+    sql: Connection, traffic: Traffic, dsn: str
+) -> None:
+    before = await dumped(dsn), await bodies(sql)
+    for _ in range(3):
+        await migrate(dsn)
+        await traffic.more(10)
+    await asyncio.gather(migrate(dsn), migrate(dsn))
+    await traffic.more(10)
+    assert (await dumped(dsn), await bodies(sql)) == before
+
+
+# Interrupted
+
+# Whoever gives the database its command number public.cut waits there, in the middle of its work.
+COUNT = f"""
+    create sequence public.commands;
+    create table public.cut (at bigint);
+    create function public.wait_at_cut() returns event_trigger language plpgsql set lock_timeout = 0 as $$ begin
+        if nextval('public.commands') = (select at from public.cut) then
+            perform pg_advisory_xact_lock({GATE});
+        end if;
+    end $$;
+    create event trigger cut on ddl_command_end execute function public.wait_at_cut()"""
+EMPTY = "drop schema treadle cascade; drop schema pgmq cascade; select setval('public.commands', 1, false)"
+
+
+async def test_a_migration_that_is_ended_anywhere_is_mended_by_the_next(
+    empty_dsn: str, dsn: str, sql: Connection
+) -> None:
+    dice = random.Random(seeded("ends"))
+    fresh = await dumped(dsn), await bodies(sql)
+    other = await asyncpg.connect(empty_dsn)
+    await other.execute(COUNT)
+    await migrate(empty_dsn)
+    commands = await other.fetchval("select last_value from public.commands")
+    for quarter in range(4):
+        await other.execute(EMPTY)
+        point = dice.randrange(commands * quarter // 4, commands * (quarter + 1) // 4) + 1
+        await other.execute("insert into public.cut values ($1)", point)
+        async with gate(other):
+            migrating = asyncio.create_task(migrate(empty_dsn))
+            pid = await until(lambda: waiting(other))
+            await other.execute("select pg_terminate_backend($1)", pid)
+            with pytest.raises(Unavailable, match=r"^PostgreSQL cannot be reached: .*\.$"):
+                await migrating
+        await other.execute("delete from public.cut")
+        await migrate(empty_dsn)
+        assert (await dumped(empty_dsn), await bodies(other)) == fresh
+    await other.close()

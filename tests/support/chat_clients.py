@@ -1,0 +1,220 @@
+"""What tests of chats share: an API that can be stopped, and a client as one should be written: it keeps its last id
+and what was not acknowledged yet, and no more."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from service.api.app import Api, _Server
+from service.config import Settings
+from service.events.model import RESERVED
+from tests.conftest import Client, until, value
+
+PATIENCE = 30  # seconds, after which a socket that says nothing is a failure
+OUTPUT = {"chunk", "done"}
+
+
+class Served:
+    """An API of one process, which may be stopped and come back at its port."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.port = 0
+
+    async def start(self) -> None:
+        self.server = _Server(Api(self._settings, str(self._settings.database_url)))
+        self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listening.bind(("127.0.0.1", self.port))
+        self._listening.listen(200)
+        self.port = self._listening.getsockname()[1]
+        self._task = asyncio.create_task(self.server.serve([self._listening]))
+        await until(lambda: value(self.server.started or self._task.done()))
+
+    async def stop(self) -> None:
+        self.server.should_exit = True
+        await self._task
+        self._listening.close()
+
+    @property
+    def connections(self) -> list[Any]:
+        """uvicorn's side of the open connections."""
+        return list(self.server.server_state.connections)
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, **changes: Any) -> AsyncIterator[Served]:
+    served = Served(msgspec.structs.replace(settings, **changes))
+    await served.start()
+    try:
+        yield served
+    finally:
+        await served.stop()
+
+
+def port_of(api: Client | Served) -> int:
+    return api.port if isinstance(api, Served) else int(api.base_url.port or 0)
+
+
+def address(api: Client | Served, thread_id: str | None, *, after: Any = None, token: str | None = None) -> str:
+    asked = {"thread_id": thread_id, "last_event_id": after, "token": token}
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    return f"ws://127.0.0.1:{port_of(api)}/ws/chat?{query}"
+
+
+def path_address(api: Client | Served, thread_id: str) -> str:
+    return f"ws://127.0.0.1:{port_of(api)}/ws/{quote(thread_id, safe='')}"
+
+
+class Socket:
+    """An open socket: frames both ways, those of the server looked at strictly."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def send(self, type: str, **fields: Any) -> None:
+        await self.connection.send(json.dumps({"type": type, **fields}))
+
+    async def frame(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            return checked(json.loads(await self.connection.recv()))
+
+    async def until(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Frames up to the first with these fields."""
+        frames = [await self.frame()]
+        while not matches(frames[-1], wanted):
+            frames.append(await self.frame())
+        return frames
+
+    async def find(self, **wanted: Any) -> dict[str, Any]:
+        return (await self.until(**wanted))[-1]
+
+    async def rest(self) -> tuple[list[dict[str, Any]], int | None]:
+        """Frames until the server closes, and the code with which it does; None where the connection broke."""
+        frames = []
+        try:
+            while True:
+                frames.append(await self.frame())
+        except ConnectionClosed as closed:
+            return frames, closed.rcvd and closed.rcvd.code
+
+    def cut(self) -> None:
+        """As a network does it: without a word."""
+        self.connection.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def chatting(url: str, **options: Any) -> AsyncIterator[Socket]:
+    async with connect(url, compression=None, proxy=None, close_timeout=1, **options) as connection:
+        yield Socket(connection)
+
+
+def checked(frame: dict[str, Any]) -> dict[str, Any]:
+    """Its fields must be those of its kind."""
+    if "id" in frame:
+        assert frame.keys() == {"type", "id", "message_id", "seq", "event", "data", "created_at"}, frame
+        assert frame["type"] == ("agent_output" if frame["event"] in OUTPUT else "status"), frame
+    elif frame["type"] == "status":
+        assert frame["status"] in {"open", "accepted", "cancelling", "answered", "deleted", "gap"}, frame
+        assert "event" not in frame
+    elif frame["type"] == "error":
+        assert frame.keys() <= {"type", "detail", "key", "message_id", "retry_after"}, frame
+        assert frame["detail"].endswith("."), frame
+    else:
+        assert frame == {"type": "pong"}
+    return frame
+
+
+def matches(frame: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(frame.get(name) == value for name, value in wanted.items())
+
+
+def events(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are of the log."""
+    return [frame for frame in frames if "id" in frame]
+
+
+def kinds(frames: list[dict[str, Any]]) -> list[str]:
+    return [frame["event"] for frame in events(frames)]
+
+
+async def stored(api: Client, thread_id: str, count: int) -> list[dict[str, Any]]:
+    """The thread's first events, by its messages' logs, message by message; all of them must be over."""
+    messages = (await api.get(f"/threads/{quote(thread_id, safe='')}/messages")).json()["messages"]
+    found = []
+    for message in messages:
+        after, over = 0, False
+        while not over:
+            page = (await api.get(f"/messages/{message['message_id']}/events", params={"after": after})).json()
+            found += [{"message_id": message["message_id"], **event} for event in page["events"]]
+            after, over = page["next_after"], page["over"]
+    assert len(found) == count, (len(found), count)
+    return found
+
+
+def transcript_is_whole(frames: list[dict[str, Any]], log: list[dict[str, Any]]) -> None:
+    """Every event of the log once, in the thread's order, as it was stored."""
+    shown = events(frames)
+    assert [frame["id"] for frame in shown] == list(range(1, len(log) + 1))
+    by_message = {
+        (frame["message_id"], frame["seq"]): (frame["event"], frame["data"], frame["created_at"]) for frame in shown
+    }
+    assert by_message == {
+        (event["message_id"], event["seq"]): (event["type"], event["data"], event["created_at"]) for event in log
+    }
+    for message_id in {frame["message_id"] for frame in shown}:
+        seqs = [frame["seq"] for frame in shown if frame["message_id"] == message_id]
+        assert seqs == list(range(1, len(seqs) + 1))
+
+
+class Person:
+    """Somebody on a thread, over any number of connections."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        self.frames: list[dict[str, Any]] = []  # of the log
+        self.unacknowledged: dict[str, dict[str, Any]] = {}  # inputs by their key
+        self.messages: dict[str, str] = {}  # key: message_id
+        self.errors: list[str] = []
+        self.retries: list[str] = []  # errors after which an input was sent again
+
+    @property
+    def last(self) -> int:
+        return int(self.frames[-1]["id"]) if self.frames else 0
+
+    def say(self, text: str, **fields: Any) -> str:
+        """Note an input; it goes out with the connection that is open, or the next."""
+        key = str(uuid4())
+        self.unacknowledged[key] = {"text": text, "key": key, **fields}
+        return key
+
+    async def take(self, frame: dict[str, Any], chat: Socket) -> None:
+        if "id" in frame:
+            self.frames.append(frame)
+        elif frame.get("status") == "accepted":
+            assert self.messages.setdefault(frame["key"], frame["message_id"]) == frame["message_id"]
+            self.unacknowledged.pop(frame["key"], None)
+        elif "retry_after" in frame and frame.get("key") in self.unacknowledged:
+            self.retries.append(frame["detail"])
+            await chat.send("user_input", **self.unacknowledged[frame["key"]])
+        elif frame["type"] == "error":
+            self.errors.append(frame["detail"])
+
+    @property
+    def over(self) -> bool:
+        """Whether everything said was answered."""
+        ends = {frame["message_id"] for frame in self.frames if frame["event"] in {"done", "error", "cancelled"}}
+        return not self.unacknowledged and ends >= set(self.messages.values())
+
+
+Ending = Literal["done", "error", "cancelled"]
+assert OUTPUT - {"chunk"} <= RESERVED

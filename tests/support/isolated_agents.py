@@ -1,0 +1,238 @@
+"""Agents that real processes import, for tests of what runs in a process of its own."""
+
+import asyncio
+import contextlib
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Context, Rejected, RetryAfter, agent
+
+
+def told(context: Context) -> dict[str, Any]:
+    """What a context tells without being asked."""
+    assert context.deadline.tzinfo
+    context.log.info("a line of %s", context.message_id)
+    return {
+        "message_id": context.message_id,
+        "thread_id": context.thread_id,
+        "attempt": context.attempt,
+        "metadata": context.metadata,
+        "cancelled": context.cancelled,
+        "deadline": context.deadline.timestamp(),
+        "process": os.getpid(),
+        "worker": os.getppid(),
+    }
+
+
+@agent("everything", timeout=30)
+async def everything(context: Context, text: str) -> Any:
+    """Does all that an agent can do."""
+    await asyncio.gather(*(context.emit(f"{text}{number} ") for number in range(20)))
+    await context.event("progress", {"percent": 50})
+    for type, data in (("done", 1), ("big", "x" * 2_000_000)):
+        with contextlib.suppress(ValueError):
+            await context.event(type, data)
+            raise AssertionError(type)
+    with contextlib.suppress(TypeError):
+        await context.emit(b"bytes")  # type: ignore[arg-type]
+    await context.emit("\x00end")
+    context.usage(tokens=7)
+    turns = [[turn.message, turn.result] for turn in await context.history(1)]
+    context.usage(cents=0.5, model="m", tokens=8)
+    return {**told(context), "turns": turns}
+
+
+@agent("everything sync", timeout=30)
+def everything_sync(context: Any, text: str) -> Any:
+    """The same in a thread."""
+    for number in range(20):
+        context.emit(f"{text}{number} ")
+    context.event("progress", {"percent": 50})
+    with contextlib.suppress(ValueError):
+        context.event("done", 1)
+        raise AssertionError
+    context.emit("\x00end")
+    context.usage(tokens=7)
+    turns = [[turn.message, turn.result] for turn in context.history(1)]
+    context.usage(cents=0.5, model="m", tokens=8)
+    return {**told(context), "turns": turns}
+
+
+class Invoice(msgspec.Struct):
+    customer: str
+    cents: list[int]
+
+
+class Total(msgspec.Struct):
+    customer: str
+    total: int
+
+
+@agent("total")
+async def total(context: Context, invoice: Invoice) -> Total:
+    """Adds up."""
+    return Total(invoice.customer, sum(invoice.cents))
+
+
+@agent("fails")
+async def fails(context: Context, how: str) -> Any:
+    """Raises what it is told to."""
+
+    class Unpicklable(Exception):
+        def __reduce__(self) -> Any:
+            raise TypeError("not to be pickled")
+
+    await context.emit("before")
+    match how:
+        case "retry":
+            raise RetryAfter(1000, "Later.")
+        case "reject":
+            raise Rejected("No.")
+        case "unpicklable":
+            raise Unpicklable("odd")
+        case "exit":
+            sys.exit(4)
+        case "cancel":
+            raise asyncio.CancelledError
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "no json":
+            return object()
+
+
+@agent("dies")
+async def dies(context: Context, how: str) -> None:
+    """Takes its process with it."""
+    context.usage(tokens=1)
+    await context.emit("last words")
+    if how == "exit":
+        os._exit(3)
+    if how == "leaves one behind":  # which holds on to the connection
+        if os.fork():
+            os._exit(0)
+        signal.pause()
+    os.kill(os.getpid(), getattr(signal, how))
+
+
+@agent("flood")
+async def flood(context: Context, text: str) -> None:
+    """Emits four megabytes as fast as it can."""
+    for number in range(4000):
+        await context.emit(f"{number:04}" + "x" * 996)
+
+
+async def there(file: str) -> None:
+    """Wait until the file is."""
+    while not os.path.exists(file):  # noqa: ASYNC240
+        await asyncio.sleep(0.01)
+
+
+@agent("stays")
+async def stays(context: Context, how: str) -> str:
+    """Says where it runs, and stays there, whatever is asked of it."""
+    await context.emit(f"{os.getpid()} {os.getppid()}")
+    match how:
+        case "swallows":
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+        case "blocks":
+            while True:
+                time.sleep(1000)  # noqa: ASYNC251 - what an agent must not do
+        case "computes":  # without ever letting go of the interpreter
+            re.match(r"(a+)+$", "a" * 64 + "b")
+        case "babbles":
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await context.emit("x" * 1000)
+        case "listens":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await context.emit(" goodbye")
+        case file:  # until it is there
+            await there(file)
+            await context.emit(" over")
+    return how
+
+
+@agent("stays sync")
+def stays_sync(context: Any, how: str) -> str:
+    """The same in a thread."""
+    context.emit(f"{os.getpid()} {os.getppid()}")
+    while how == "blocks" or not context.cancelled:
+        time.sleep(0.01)
+    context.emit(" goodbye")
+    return how
+
+
+@agent("steps")
+async def steps(context: Context, file: str) -> list[str]:
+    """Takes five steps and notes each in a file; after the third it waits for a second file."""
+
+    async def step() -> str:
+        with open(file, "a") as notes:  # noqa: ASYNC230
+            notes.write(f"{number} {os.getpid()}\n")
+        return str(number)
+
+    found = []
+    for number in range(5):
+        if number == 3:
+            await there(f"{file}.go")
+        found.append(await context.step(f"step {number}", step))
+    return found
+
+
+@agent("parent", timeout=30)
+async def parent(context: Context, text: str) -> Any:
+    """Waits for others and for a person, and keeps something."""
+    await context.step("one", lambda: None)
+    doubled = await context.gather(*[await context.send(word, agent="child") for word in text.split()])
+    answer = await context.input({"is it": doubled})
+    context.memory["answer"] = answer
+    return {**told(context), "doubled": doubled, "instance": await context.instance(lambda: 7)}
+
+
+@agent("parent sync", timeout=30)
+def parent_sync(context: Any, text: str) -> Any:
+    """The same in a thread."""
+    context.step("one", lambda: None)
+    doubled = context.gather(*[context.send(word, agent="child") for word in text.split()])
+    answer = context.input({"is it": doubled})
+    context.memory = {"answer": answer}
+    return {**told(context), "doubled": doubled, "instance": context.instance(lambda: 7)}
+
+
+@agent("child")
+async def child(context: Context, text: str) -> str:
+    """Says it twice."""
+    return text * 2
+
+
+@agent("crunches", run_in="process", timeout=30, max_attempts=1)
+def crunches(context: Any, text: str) -> Any:
+    """Computes, in a process that can be ended."""
+    context.event("begun", os.getpid())
+    while text == "endless":
+        pass
+    return told(context)
+
+
+@agent("hoards", run_in="process", timeout=30, max_attempts=1)
+def hoards(context: Any, text: str) -> None:
+    """Takes memory until it gets no more: of 64 MB beyond what its process has."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 64_000_000, size + 64_000_000))
+    hoard = []
+    while True:
+        hoard.append(bytearray(1_000_000))
+        if text == "die" and len(hoard) == 20:
+            signal.raise_signal(signal.SIGABRT)  # as a library does that is refused memory

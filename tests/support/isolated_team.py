@@ -1,0 +1,28 @@
+"""A team that real processes import: its model notes in a file what it is asked, and waits at the third task until
+another file is there."""
+
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from service.agents.resolver.model_requests import Ask, DoTask
+from service.agents.resolver.scripted import Scripted
+from service.agents.resolver.team import team
+from tests.support.isolated_agents import there
+
+
+class Noted(Scripted):
+    async def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        name = f"task {ask.task.id}" if isinstance(ask, DoTask) else ask.role
+        with Path(os.environ["TEST_NOTES"]).open("a") as notes:  # noqa: ASYNC230
+            notes.write(f"{name}\n")
+        if name == "task t3":
+            await there(os.environ["TEST_GO"])
+        async with aclosing(super().stream(ask, usage)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+noted, bystander = team(Noted(), "noted", "bystander")

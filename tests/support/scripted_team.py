@@ -1,0 +1,112 @@
+"""What tests of the resolver share: a scripted model that notes what it is asked, and waits or fails where the test
+wants it to."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from service.agents.contract import Agent
+from service.agents.resolver.model_requests import Ask, Clarify, DoTask, MakePlan, RevisePlan
+from service.agents.resolver.scripted import Scripted
+from service.agents.resolver.team import team
+from tests.conftest import Client, until, value
+from tests.support.sse_reader import log
+
+QUERY = "Describe the bread. Describe the butter. Then compare them."  # t1 and t2, then t3
+
+
+def named(ask: Ask) -> str:
+    return f"task {ask.task.id}" if isinstance(ask, DoTask) else ask.role
+
+
+class Journal(Scripted):
+    """`plans` are what the planner says, one after another, instead of what it would; `hold` makes an ask wait until it
+    is let go, and `fail` makes it raise, once for each error."""
+
+    def __init__(self, *plans: Any) -> None:
+        self.asks: list[Ask] = []
+        self.plans = [plan if isinstance(plan, str) else json.dumps({"tasks": plan}) for plan in plans]
+        self.held: list[str] = []  # that wait now, or were interrupted
+        self.interrupted: list[str] = []
+        self._gates: dict[str, asyncio.Event] = {}
+        self._errors: dict[str, list[Exception]] = {}
+
+    @property
+    def asked(self) -> list[str]:
+        return [named(ask) for ask in self.asks]
+
+    @property
+    def agents(self) -> tuple[Agent, Agent]:
+        return team(self)
+
+    def hold(self, *names: str) -> None:
+        self._gates |= {name: asyncio.Event() for name in names}
+
+    def let_go(self, *names: str) -> None:
+        for name in names or tuple(self._gates):
+            self._gates[name].set()
+
+    def fail(self, name: str, *errors: Exception) -> None:
+        self._errors[name] = list(errors)
+
+    async def holds(self, *names: str) -> None:
+        await until(lambda: value(self.held), lambda held: set(held) == set(names))
+
+    async def failed(self, name: str) -> None:
+        """Until all its errors were raised."""
+        await until(lambda: value(not self._errors[name]))
+
+    async def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        name = named(ask)
+        self.asks.append(ask)
+        if name in self._gates:
+            await self._wait(name)
+        if self._errors.get(name):
+            raise self._errors[name].pop(0)
+        if isinstance(ask, MakePlan | RevisePlan) and self.plans:
+            yield self.plans.pop(0)
+            return
+        async with aclosing(super().stream(ask, usage)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _wait(self, name: str) -> None:
+        self.held.append(name)
+        try:
+            await self._gates[name].wait()
+        except asyncio.CancelledError:
+            self.interrupted.append(name)
+            raise
+        finally:
+            self.held.remove(name)
+
+    def last(self, kind: type[Any]) -> Any:
+        return next(ask for ask in reversed(self.asks) if isinstance(ask, kind))
+
+    @property
+    def picture(self) -> Any:
+        """What the clarifier was given last."""
+        return self.last(Clarify).picture
+
+
+def task(name: str, *after: str) -> dict[str, Any]:
+    return {"id": name, "title": f"Title {name}", "instruction": f"Do {name}.", "after": list(after)}
+
+
+async def ask(api: Client, message: str = QUERY, **fields: Any) -> str:
+    return await api.submit(message, **{"agent": "resolver", "thread_id": "t", "metadata": {"pace_ms": 0}, **fields})
+
+
+async def happened(api: Client, message_id: str, type: str, **data: Any) -> None:
+    """Until there is an event with these data in the message's log."""
+    await until(
+        lambda: log(api, message_id),
+        lambda events: any(event.type == type and data.items() <= event.data.items() for event in events),
+    )
+
+
+async def answered(api: Client, message: str = QUERY, **fields: Any) -> dict[str, Any]:
+    return await api.settled(await ask(api, message, **fields))

@@ -1,0 +1,138 @@
+"""What tests of streams share: a strict reader, and an agent that says what the test tells it to."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+
+from service.agents.contract import Context, agent
+from tests.conftest import Client
+
+PATIENCE = 60  # seconds, after which a stream that says nothing is a failure
+
+
+class Event(msgspec.Struct, frozen=True):
+    id: int | None
+    type: str
+    data: Any
+
+
+Comment = str
+COME_BACK = "retry: 1000"
+
+
+def parse(block: bytes) -> Event | Comment:
+    """One block of a stream, strictly: an event (an id or none, then event, then data, each on one line), a comment,
+    or the request to come back."""
+    text = block.decode()
+    if text == COME_BACK or re.fullmatch(r": \w+", text):
+        return text
+    found = re.fullmatch(r"(?:id: (\d+)\n)?event: ([^\r\n]+)\ndata: ([^\r\n]+)", text)
+    assert found, text
+    return Event(int(found[1]) if found[1] else None, found[2], json.loads(found[3]))
+
+
+async def blocks(answer: httpx.Response) -> AsyncIterator[Event | Comment]:
+    """Everything a stream says, as it comes."""
+    assert answer.status_code == 200
+    buffer = b""
+    async for part in answer.aiter_raw():
+        buffer += part
+        while (end := buffer.find(b"\n\n")) >= 0:
+            yield parse(buffer[:end])
+            buffer = buffer[end + 2 :]
+    assert buffer == b""
+
+
+class Reader:
+    """An open stream."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.answer = answer
+        self._blocks = blocks(answer)
+
+    async def next(self) -> Event | Comment:
+        return await anext(self._blocks)
+
+    async def event(self, *, waiting: bool = False) -> Event:
+        """The next event; those that tell the place in the queue are passed over, unless they are wanted."""
+        while True:
+            block = await self.next()
+            if isinstance(block, Event) and (waiting or block.type != "waiting"):
+                return block
+
+    async def until(self, type: str) -> list[Event]:
+        """Events up to the first of this type."""
+        events = [await self.event()]
+        while events[-1].type != type:
+            events.append(await self.event())
+        return events
+
+    async def rest(self) -> list[Event]:
+        """Events to the end of the stream, which must be an orderly one."""
+        return [block async for block in self._blocks if isinstance(block, Event) and block.type != "waiting"]
+
+    async def ended(self) -> bool:
+        return [block async for block in self._blocks] == []
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    api: Client, path: str, *, header: int | None = None, query: int | None = None
+) -> AsyncIterator[Reader]:
+    """Open a stream at a cursor; leaving the block drops the connection."""
+    headers = {} if header is None else {"Last-Event-ID": str(header)}
+    params = {} if query is None else {"after": query}
+    async with asyncio.timeout(PATIENCE), api.stream("GET", path, headers=headers, params=params) as answer:
+        yield Reader(answer)
+
+
+def of(message_id: str) -> str:
+    return f"/messages/{message_id}/stream"
+
+
+async def log(api: Client, message_id: str) -> list[Event]:
+    """The whole log by the other route."""
+    page = (await api.get(f"/messages/{message_id}/events", params={"limit": 1000})).json()
+    return [Event(event["seq"], event["type"], event["data"]) for event in page["events"]]
+
+
+def types(events: list[Event]) -> list[str]:
+    return [event.type for event in events]
+
+
+def ids(events: list[Event]) -> list[int | None]:
+    return [event.id for event in events]
+
+
+class Script:
+    """An agent that says what the test tells it to, when it tells it: texts, (type, data) pairs, errors; None ends."""
+
+    def __init__(self) -> None:
+        self.lines: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
+
+        @agent("script", max_attempts=2)
+        async def script(context: Context, text: str) -> str:
+            """Says what it is told."""
+            said = ""
+            while (line := await self.lines[context.message_id].get()) is not None:
+                if isinstance(line, Exception):
+                    raise line
+                if isinstance(line, str):
+                    said += line
+                    await context.emit(line)
+                else:
+                    await context.event(*line)
+            return said
+
+        self.agent = script
+
+    def say(self, message_id: str, *lines: Any) -> None:
+        for line in lines:
+            self.lines[message_id].put_nowait(line)

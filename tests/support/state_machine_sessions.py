@@ -1,0 +1,105 @@
+"""The sessions of the state machine: what each of them is for, and how it looks at the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import asyncpg
+
+from tests.support.sql_client import Loom, prepare
+from tests.support.sql_model_rows import AGENTS, HOUR, RANKS
+
+WORKERS = ("w0", "w1", "w2")
+THREADS = ("a", "b", "c")
+QUEUES = tuple(AGENTS.values())
+# The sessions
+
+
+class Sessions:
+    """Connections that outlive an example, and the loop they live in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, dsn: str) -> None:
+        self.loop = loop
+        self._dsn = dsn
+        self._stack = contextlib.AsyncExitStack()
+
+    async def open(self) -> None:
+        self.watch = await self._connect()
+        self.user = await self._connect()
+        self.client = await self._connect("set lock_timeout = '2s'")
+        self.janitor = await self._connect("set lock_timeout = '2s'")
+        self.workers = {name: await self._connect("set lock_timeout = '2s'") for name in WORKERS}
+        self.server_started = await self.watch.sql.fetchval("select pg_postmaster_start_time()")
+        await self.client.register({"agent": "echo", "is_default": True}, {"agent": "other", "queue": "side"})
+
+    async def look(self) -> list[list[asyncpg.Record]]:
+        return [await self.watch.sql.fetch(look) for look in ("table treadle.violations", MESSAGES, THREADS_THERE)]
+
+    async def shift(self, hours: int) -> None:
+        for loom in self.all:
+            await loom.shift(hours * HOUR)
+
+    async def until_blocked(self, task: asyncio.Task[Any], loom: Loom) -> None:
+        blocked = asyncio.create_task(self.watch.until_blocked(loom))
+        await asyncio.wait({task, blocked}, return_when=asyncio.FIRST_COMPLETED)
+        assert not task.done(), f"it should have waited: {task}"
+        await blocked
+
+    async def _connect(self, setting: str = "") -> Loom:
+        connection = await asyncpg.connect(self._dsn)
+        self._stack.push_async_callback(connection.close)
+        await prepare(connection)
+        await connection.execute(f"set plan_cache_mode = force_generic_plan; {setting}")
+        return Loom(connection, self._dsn, self._stack)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    @property
+    def all(self) -> list[Loom]:
+        return [self.watch, self.user, self.client, self.janitor, *self.workers.values()]
+
+    async def clean(self) -> None:
+        """A database without messages; ids go on, and so the low-water marks hold."""
+        await self.watch.sql.execute(CLEAN)
+        if await self.watch.sql.fetchval("select exists (select from treadle.queues where queue = 'late')"):
+            await self.watch.sql.execute(DROP_LATE)
+        for loom in self.all:
+            await loom.sql.execute("reset treadle.clock_shift; select pg_advisory_unlock_all()")
+
+
+TABLES = ("messages", "leases", "events", "threads", "thread_log", "workers", "idempotency", "counters")
+CLEAN = "; ".join(
+    [
+        *(f"delete from treadle.{table}" for table in TABLES),
+        *(f"delete from pgmq.q_{queue}_{lane}" for queue in ("default", "side") for lane in (*RANKS, "dlq")),
+        "update treadle.queues set paused = false where paused",
+    ]
+)
+DROP_LATE = """
+    select pgmq.drop_queue('late_' || l) from unnest('{high,normal,low,dlq}'::text[]) l;
+    delete from treadle.agents where agent = 'late';
+    delete from treadle.queues where queue = 'late';
+    delete from treadle.low_water where name like 'q_late_%';
+    select treadle._weave_lanes()"""
+
+# What is there, as others see it.
+MESSAGES = """
+    select m.message_id, m.lane, m.lane_id,
+        o.state, o.hold, m.lane, o.thread_id, o.ord, o.aside, m.rank, o.agent, o.queue, o.priority,
+        o.attempt, o.failures, o.losses, o.max_attempts, o.result, l.lease, l.worker_id, l.cancel_requested,
+        (select array_agg(case when e.type = 'chunk' then e.data ->> 'chunk' else e.type end order by e.seq)
+            from treadle.events e where e.message_id = o.message_id)
+    from treadle.message_overview o join treadle.messages m using (message_id)
+    left join treadle.leases l using (message_id)"""
+THREADS_THERE = """
+    select thread_id, message_count, queued, processing, completed, failed, cancelled, turn
+    from treadle.thread_overview"""
+SEQUENCES = """{treadle.leases_id_seq, treadle.counters_id_seq, pgmq.q_default_high_msg_id_seq,
+    pgmq.q_default_normal_msg_id_seq, pgmq.q_side_low_msg_id_seq}"""
+# What changes nothing that anybody sees.
+CHORES = ("fold_counters(3)", "fold_counters()", "sweep()", "sweep(true)", "ensure_partitions()")
+# Ids that are drawn by transactions that come to nothing: the low-water marks have somewhere to rise to.
+DRAW = f"select nextval(s) from unnest('{SEQUENCES}'::text[]) s, generate_series(1, 1500)"

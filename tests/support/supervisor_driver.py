@@ -1,0 +1,19 @@
+"""Runs the supervisor for test_supervisor, which says by STUBS what its children are."""
+
+import json
+import logging
+import os
+import sys
+
+from service.config import load
+from service.errors import TreadleError
+from service.local import supervisor
+
+logging.basicConfig(stream=sys.stdout, level="INFO", format="%(message)s")
+supervisor.MARGIN = float(os.environ.get("MARGIN", "60"))
+print(f"supervisor is {os.getpid()}", flush=True)
+announce = lambda text: print(text, flush=True)  # noqa: E731
+try:
+    supervisor.run(load(os.environ), os.environ, announce, json.loads(os.environ["STUBS"]))
+except TreadleError as error:
+    sys.exit(announce(str(error)) or 1)

@@ -1,0 +1,355 @@
+"""Chats when something is wrong: with what a client says, with the client itself, the database, or this process."""
+
+import asyncio
+import base64
+import json
+import os
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from faults.proxy import Proxy
+from service.agents.contract import Context, agent
+from service.config import Settings
+from tests.conftest import Client, StartApi, StartWorker, until, value
+from tests.support.chat_clients import PATIENCE, Served, address, chatting, events, kinds, serving, transcript_is_whole
+from tests.support.chat_clients import stored as log_of
+from tests.support.harness import closed_port
+from tests.support.sse_reader import Script
+
+# What a client says
+
+
+@pytest.mark.parametrize(
+    ("frame", "detail"),
+    [
+        ("", "The frame is not valid JSON"),
+        ("{", "The frame is not valid JSON: it ends too early"),
+        ("nonsense", "The frame is not valid JSON"),
+        (b"\xff\xfe", "The frame is not valid JSON"),
+        ("[]", "The frame must be an object."),
+        ("{}", "type is missing."),
+        ('{"type": "nothing"}', "type 'nothing' is not one that is known here."),
+        ('{"type": "user_input"}', "Either text or message must be given."),
+        ('{"type": "user_input", "text": "x", "message": "x"}', "Either text or message must be given."),
+        ('{"type": "user_input", "text": ""}', "text must be a text that is not empty."),
+        ('{"type": "user_input", "text": 5}', "text must be a text that is not empty."),
+        ('{"type": "user_input", "text": "a\\u0000b"}', "message must not contain the NUL character (U+0000)."),
+        ('{"type": "user_input", "text": "123456"}', "message has 6 characters; at most 5 are allowed."),
+        ('{"type": "user_input", "text": "x", "agent": "nobody"}', "There is no agent 'nobody'."),
+        ('{"type": "user_input", "text": "x", "priority": "urgent"}', "priority must be high, normal or low."),
+        ('{"type": "user_input", "text": "x", "metadata": 1}', "metadata must be an object."),
+        ('{"type": "user_input", "text": "x", "key": ""}', "key must be a text of 1 to 255 characters."),
+        ('{"type": "user_input", "text": "x", "extra": 1}', "'extra' is not a field that is known here."),
+        ('{"type": "user_input", "message": {}}', "echo"),
+        ('{"type": "cancel"}', "message_id is missing."),
+        ('{"type": "cancel", "message_id": "x"}', "message_id must be a message's id (a UUID)."),
+        ('{"type": "ping", "metadata": ' + "[" * 5000 + "]" * 5000 + "}", "."),
+    ],
+)
+async def test_a_bad_frame_is_answered_and_the_socket_stays_open(
+    start_api: StartApi, agents: Any, frame: str | bytes, detail: str
+) -> None:
+    await agents()
+    api = await start_api(max_message_chars=5)
+    async with chatting(address(api, "t")) as chat:
+        await chat.frame()
+        await chat.connection.send(frame)
+        error = await chat.frame()
+        assert error["type"] == "error"
+        assert detail in error["detail"]
+        await chat.send("ping")
+        assert await chat.frame() == {"type": "pong"}
+        await chat.send("user_input", text="x")
+        await chat.until(event="queued")
+
+
+async def test_an_error_says_which_input_it_is_of(api: Client) -> None:
+    async with chatting(address(api, "t")) as chat:
+        for fields in ({"text": ""}, {"text": "x", "agent": "nobody"}, {"text": "x", "what": 1}):
+            await chat.send("user_input", **fields, key="mine")
+            assert (await chat.find(type="error"))["key"] == "mine"
+
+
+async def test_a_full_queue_may_be_tried_again(start_api: StartApi, agents: Any) -> None:
+    await agents()
+    api = await start_api(max_queue_size=1)
+    async with chatting(address(api, "t")) as chat:
+        await chat.send("user_input", text="x", key="1")
+        await chat.find(status="accepted")
+        await chat.send("user_input", text="y", key="2")
+        error = await chat.find(type="error")
+        assert error["key"] == "2"
+        assert error["retry_after"] >= 1
+        [queued] = (await api.get("/queue")).json()["queued_messages"]
+        await api.delete(f"/messages/{queued['id']}")
+        await chat.send("user_input", text="y", key="2")
+        await chat.find(status="accepted", key="2")
+
+
+async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, agents: Any) -> None:
+    await agents()
+    api = await start_api(max_body_bytes=10_000)
+    async with chatting(address(api, "t")) as chat:
+        await chat.send("user_input", text="x" * 9_000)
+        await chat.until(event="queued")
+        await chat.send("user_input", text="x" * 10_000)
+        assert (await chat.rest())[1] == 1009
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail"),
+    [
+        ({"thread_id": None}, "thread_id must be"),
+        ({"thread_id": ""}, "thread_id must be"),
+        ({"thread_id": "a/b"}, "thread_id must be"),
+        ({"thread_id": "x" * 256}, "thread_id must be"),
+        ({"thread_id": "t", "after": "x"}, "last_event_id must be"),
+        ({"thread_id": "t", "after": -1}, "last_event_id must be"),
+        ({"thread_id": "t", "after": 2**63}, "last_event_id must be"),
+    ],
+)
+async def test_a_bad_address_is_refused_with_a_sentence(api: Client, asked: dict[str, Any], detail: str) -> None:
+    async with chatting(address(api, **asked)) as chat:
+        [error], code = await chat.rest()
+        assert detail in error["detail"]
+        assert code == 1008
+
+
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        ("http://127.0.0.1:{port}", True),
+        ("http://localhost:3000", True),
+        ("https://chat.example.org", False),
+        ("https://proxied.example.org", True),
+        ("null", False),
+        ("http://[", False),
+    ],
+)
+async def test_pages_of_other_hosts_are_refused(api: Client, origin: str, welcome: bool) -> None:
+    options: Any = {
+        "origin": origin.format(port=api.base_url.port),
+        "additional_headers": {"X-Forwarded-Host": "proxied.example.org"},
+    }
+    if welcome:
+        async with chatting(address(api, "t"), **options) as chat:
+            assert (await chat.frame())["status"] == "open"
+    else:
+        with pytest.raises(InvalidStatus) as refused:
+            async with chatting(address(api, "t"), **options):
+                pass
+        assert refused.value.response.status_code == 403
+
+
+async def test_an_unknown_address_is_refused(api: Client) -> None:
+    url = address(api, "t").replace("/ws/chat", "/ws/no/such")
+    with pytest.raises(InvalidStatus):
+        async with chatting(url):
+            pass
+    for headers in ({}, {"Connection": "upgrade", "Upgrade": "websocket"}):  # no handshake
+        assert 400 <= (await api.get("/ws/chat", headers=headers)).status_code < 500
+
+
+# The client itself
+
+
+@agent("torrent")
+async def torrent(context: Context, text: str) -> str:
+    """Says far more than any buffer holds."""
+    for _ in range(300):
+        await context.emit(text)
+    return "said"
+
+
+@pytest.fixture
+async def flooded(start_api: StartApi, start_worker: StartWorker) -> Client:
+    """A thread with 15 MB of events."""
+    await start_worker(torrent)
+    api = await start_api()
+    await api.settled(await api.submit("x" * 50_000, agent="torrent", thread_id="t"))
+    return api
+
+
+async def test_a_slow_reader_is_closed_and_costs_little_memory(settings: Settings, flooded: Client) -> None:
+    async with serving(settings, keepalive_interval=0.5) as served, chatting(address(served, "t")) as chat:
+        seen = [await chat.frame() for _ in range(5)]  # and then it reads no more
+        [connection] = served.connections
+        held = []
+
+        async def closed() -> bool:
+            held.append(connection.transport.get_write_buffer_size())
+            return not served.connections
+
+        await until(closed)
+        assert max(held) < 300_000  # the limit, and one frame above it
+        await until(lambda: value(not served.server._feed._readers))
+        frames, _ = await chat.rest()  # what was under way
+        seen += frames
+    assert [frame["id"] for frame in events(seen)] == list(range(1, len(events(seen)) + 1))
+    assert len(events(seen)) < 300
+    async with chatting(address(flooded, "t", after=events(seen)[-1]["id"])) as chat:
+        seen += await chat.until(event="done")
+    transcript_is_whole(seen, await log_of(flooded, "t", 303))
+
+
+class Bare:
+    """A client that answers nothing by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, served: Served, thread_id: str) -> "Bare":
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            f"GET /ws/{thread_id} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        return cls(reader, writer)
+
+    async def frame(self) -> tuple[int, bytes] | None:
+        """Opcode and content; None at the end."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                first, size = await self._reader.readexactly(2)
+                if size == 126:
+                    [size] = struct.unpack("!H", await self._reader.readexactly(2))
+                return first & 15, await self._reader.readexactly(size)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return None
+
+    def send(self, opcode: int, content: bytes) -> None:
+        masked = bytes(byte ^ key for byte, key in zip(content, b"mask" * 99, strict=False))
+        self._writer.write(bytes([0x80 | opcode, 0x80 | len(content)]) + b"mask" + masked)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def say_no_more(self) -> None:
+        self._writer.write_eof()
+
+
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+
+
+async def test_a_peer_that_reads_nothing_and_closes_its_half_is_let_go(settings: Settings, flooded: Client) -> None:
+    async with serving(settings) as served:
+        client = await Bare.open(served, "t")
+        client.say_no_more()
+        await until(lambda: value(not served.connections))
+        assert not served.server._feed._readers
+        client.close()
+
+
+async def test_a_handshake_with_a_header_that_is_too_long_harms_nobody(api: Client) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
+    writer.write(
+        b"GET /ws/t HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"
+    )
+    async with asyncio.timeout(PATIENCE):
+        assert b" 431 " in await reader.readline()
+        await reader.read()  # to the end
+    writer.close()
+    async with chatting(address(api, "t")) as chat:
+        assert (await chat.frame())["status"] == "open"
+
+
+@pytest.mark.parametrize("alive", ["pong", "text"])
+async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(settings: Settings, agents: Any, alive: str) -> None:
+    await agents()
+    async with serving(settings, keepalive_interval=0.5) as served:
+        client = await Bare.open(served, "t")
+        answered = 0
+        frames = []
+        while (frame := await client.frame()) is not None:
+            frames.append(frame[0])
+            if frame[0] == PING and answered < 3:
+                answered += 1
+                if alive == "pong":
+                    client.send(PONG, frame[1])
+                else:
+                    client.send(TEXT, json.dumps({"type": "ping"}).encode())  # a pong that is late, behind other things
+        assert answered == 3
+        assert frames.count(PING) == 4
+        assert frames[-1] == CLOSE
+        await until(lambda: value(not served.connections))
+        client.close()
+
+
+# The database and this process
+
+
+@pytest.fixture
+async def way(dsn: str) -> AsyncIterator[Proxy]:
+    """A way to the database that can be cut."""
+    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
+
+
+def by(dsn: str, port: int) -> str:
+    user, _, rest = dsn.partition("@")
+    return f"{user}@127.0.0.1:{port}/{rest.partition('/')[2]}?sslmode=disable"
+
+
+async def test_without_a_database_a_chat_is_to_come_back(dsn: str, start_api: StartApi) -> None:
+    api = await start_api(database_url=closed_port(dsn))
+    async with chatting(address(api, "t")) as chat:
+        [error], code = await chat.rest()
+        assert "PostgreSQL cannot be reached" in error["detail"]
+        assert (error["retry_after"], code) == (1, 1013)
+
+
+@pytest.mark.parametrize("asking", [False, True])
+async def test_a_database_that_goes_away_ends_the_chat_until_it_is_back(
+    scripted: Client, script: Script, start_api: StartApi, dsn: str, way: Proxy, asking: bool
+) -> None:
+    api = await start_api(database_url=by(dsn, way.port))
+    async with chatting(address(api, "t")) as chat:
+        await chat.send("user_input", text="x", agent="script", key="1")
+        seen = await chat.until(event="started")
+        there, way.target = way.target, 1
+        way.cut()
+        if asking:
+            await chat.send("user_input", text="y", agent="script", key="2")
+        frames, code = await chat.rest()
+        assert code == 1013
+        assert frames[-1]["type"] == "error"
+        assert not events(frames)
+    [message_id] = {frame["message_id"] for frame in events(seen)}
+    script.say(message_id, "meanwhile", None)
+    await scripted.settled(message_id)
+    way.target = there
+    async with chatting(address(api, "t", after=events(seen)[-1]["id"])) as chat:
+        assert kinds(await chat.until(event="done")) == ["chunk", "done"]
+
+
+async def test_a_restart_of_the_api_sends_its_chats_elsewhere(
+    settings: Settings, scripted: Client, script: Script
+) -> None:
+    async with serving(settings) as served:
+        async with chatting(address(served, "t")) as chat, chatting(address(served, "nobody's")) as idle:
+            await chat.send("user_input", text="x", agent="script")
+            seen = await chat.until(event="started")
+            await idle.frame()
+            [message_id] = {frame["message_id"] for frame in events(seen)}
+            script.say(message_id, "before")
+            seen += await chat.until(event="chunk")
+            stopping = asyncio.create_task(served.stop())
+            assert await chat.rest() == ([], 1012)
+            assert await idle.rest() == ([], 1012)
+            await stopping
+        script.say(message_id, "while it was away", None)
+        await served.start()
+        async with chatting(address(served, "t", after=events(seen)[-1]["id"])) as chat:
+            seen += await chat.until(event="done")
+        transcript_is_whole(seen, await log_of(scripted, "t", 5))

@@ -1,0 +1,197 @@
+"""What a worker takes, how much at once, and in which order."""
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+from service.agents.builtin.echo import echo
+from service.agents.contract import Context, agent
+from service.config import Settings
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.support.harness import closed_port, gate, look, run, settled, submit, submit_many, working
+
+
+async def in_flight(sql: Connection) -> dict[str, int]:
+    rows = await sql.fetch("select worker_id, in_flight from treadle.worker_overview")
+    return {row["worker_id"]: row["in_flight"] for row in rows}
+
+
+async def test_it_runs_as_many_messages_at_once_as_worker_concurrency_says(
+    sql: Connection, start_worker: StartWorker, agents: Any
+) -> None:
+    running = most = 0
+    release = asyncio.Event()
+
+    @agent("count")
+    async def count(context: Context, request: str) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await release.wait()
+        running -= 1
+
+    await agents(count)
+    ids = await submit_many(sql, [{"message": str(n), "agent": "count"} for n in range(10)])
+    worker = await start_worker(count, worker_concurrency=3)
+    await until(lambda: in_flight(sql), lambda found: found == {worker.worker_id: 3})
+    release.set()
+    for message_id in ids:
+        assert (await settled(sql, message_id))["state"] == "completed"
+    assert most == 3
+
+
+async def test_two_workers_share_a_queue(sql: Connection, start_worker: StartWorker) -> None:
+    wait, waiting, release = gate()
+    first = await start_worker(wait, worker_concurrency=10)
+    second = await start_worker(wait, worker_concurrency=10)
+    ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(20)])
+    await until(lambda: in_flight(sql), lambda found: found == {first.worker_id: 10, second.worker_id: 10})
+    release.set()
+    found = {(await settled(sql, message_id))["worker_id"] for message_id in ids}
+    assert found == {first.worker_id, second.worker_id}
+    assert sorted(waiting, key=int) == [str(n) for n in range(20)]
+
+
+async def test_threads_stay_in_order_on_two_workers_and_nothing_is_lost_or_doubled(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    """1,000 threads, 5,000 messages."""
+    inside: set[str] = set()
+    together: list[str] = []
+    order: defaultdict[str, list[int]] = defaultdict(list)
+
+    @agent("record")
+    async def record(context: Context, request: str) -> str:
+        assert context.thread_id is not None
+        if context.thread_id in inside:
+            together.append(context.thread_id)
+        inside.add(context.thread_id)
+        await context.emit(request)
+        order[context.thread_id].append(int(request))
+        await asyncio.sleep(0)
+        inside.discard(context.thread_id)
+        return request
+
+    for _ in range(2):
+        await start_worker(record)
+    for turn in range(5):
+        await submit_many(sql, [{"message": str(turn), "agent": "record", "thread_id": f"t{n}"} for n in range(1000)])
+    await until(
+        lambda: sql.fetchval("select count(*) from treadle.messages where state = 'completed'"), (5000).__eq__, 60
+    )
+    assert together == []
+    assert dict(order) == {f"t{n}": [0, 1, 2, 3, 4] for n in range(1000)}
+    # The database says the same: one attempt each, on both workers, and each turn over before the next begins.
+    assert await sql.fetchval("select count(*) from treadle.messages where attempt = 1 and result = body") == 5000
+    assert await sql.fetchval("select count(distinct worker_id) from treadle.messages") == 2
+    assert await sql.fetchval("select count(*) from pgmq.q_default_normal") == 0
+    overlaps = await sql.fetchval("""
+        select count(*) from (
+            select e.type, e.message_id, lag(e.type) over w as before, lag(e.message_id) over w as whose
+            from treadle.events e where e.type in ('started', 'done')
+            window w as (partition by e.thread order by e.thread_pos)) e
+        where e.type = case e.before when 'started' then 'started' else 'done' end
+            or e.type = 'done' and e.message_id <> e.whose""")
+    assert overlaps == 0
+    holes = await sql.fetchval("""
+        select count(*) from (
+            select e.thread_pos, row_number() over (partition by e.thread order by e.thread_pos) as n
+            from treadle.events e) e
+        where e.thread_pos <> e.n""")
+    assert holes == 0
+
+
+async def test_high_goes_before_normal_before_low(sql: Connection, start_worker: StartWorker, agents: Any) -> None:
+    order: list[str] = []
+
+    @agent("order")
+    async def note(context: Context, request: str) -> None:
+        order.append(request)
+
+    await agents(note)
+    messages = [
+        {"message": f"{priority} {n}", "priority": priority, "agent": "order"}
+        for n in range(3)
+        for priority in ("low", "normal", "high")
+    ]
+    ids = await submit_many(sql, messages)
+    await start_worker(note, worker_concurrency=1)
+    for message_id in ids:
+        await settled(sql, message_id)
+    assert order == [f"{priority} {n}" for priority in ("high", "normal", "low") for n in range(3)]
+
+
+async def test_low_is_not_starved_by_an_endless_supply_of_high(
+    sql: Connection, start_worker: StartWorker, agents: Any
+) -> None:
+    order: list[str] = []
+
+    @agent("order")
+    async def note(context: Context, request: str) -> None:
+        order.append(request)
+
+    await agents(note)
+    low = await submit(sql, "low", agent="order", priority="low")
+    high = await submit_many(sql, [{"message": "high", "priority": "high", "agent": "order"} for _ in range(40)])
+    await start_worker(note, worker_concurrency=1)
+    for message_id in (low, *high):
+        await settled(sql, message_id)
+    assert order.index("low") == 15  # every 16th claim begins with low
+
+
+async def test_a_paused_queue_is_left_alone_until_it_is_resumed(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("other", queue="other")
+    async def other(context: Context, request: str) -> str:
+        return request
+
+    await start_worker(echo, other, queues=("default", "other"))
+    await sql.fetchval("select treadle.pause('default')")
+    paused = await submit(sql, "paused", agent="echo")
+    assert (await run(sql, "not paused", agent="other"))["state"] == "completed"  # it looked at both queues
+    assert (await look(sql, paused))["state"] == "queued"
+    await sql.fetchval("select treadle.pause('default', false)")
+    assert (await settled(sql, paused))["result"] == "paused"
+
+
+async def test_a_worker_leaves_queues_alone_that_are_not_its_own(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("other", queue="other")
+    async def other(context: Context, request: str) -> str:
+        return request
+
+    first = await start_worker(echo, other)
+    foreign = await submit(sql, "x", agent="other")
+    assert (await run(sql, "mine", agent="echo"))["worker_id"] == first.worker_id
+    assert (await look(sql, foreign))["state"] == "queued"
+    second = await start_worker(echo, other, queues=("other",))
+    assert (await settled(sql, foreign))["worker_id"] == second.worker_id
+
+
+async def test_delayed_messages_run_when_they_are_due(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker()
+    late = await submit(sql, "late", delay_seconds=0.4)
+    later = await submit(sql, "in a thread", delay_seconds=0.3, thread_id="t")
+    never = await submit(sql, "never", delay_seconds=1000)
+    assert (await look(sql, late))["hold"] == "delay"
+    for message_id in (late, later):
+        message = await settled(sql, message_id)
+        assert message["state"] == "completed"
+        assert message["started_at"] >= message["run_at"]
+    assert (await look(sql, never))["hold"] == "delay"
+
+
+async def test_with_every_hint_lost_everything_happens_by_polling(sql: Connection, settings: Settings) -> None:
+    failing = {"fail_times": 1}
+    async with working(sql, settings, echo, listen_database_url=closed_port(str(settings.database_url))) as worker:
+        assert (await run(sql, "alone"))["state"] == "completed"
+        ids = await submit_many(
+            sql,
+            [
+                {"message": "one", "thread_id": "t"},
+                {"message": "two", "thread_id": "t", "metadata": failing},
+                {"message": "three", "thread_id": "t", "delay_seconds": 0.1},
+            ],
+        )
+        for message_id in ids:
+            assert (await settled(sql, message_id))["state"] == "completed"
+        assert not worker.ready

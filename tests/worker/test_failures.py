@@ -1,0 +1,113 @@
+"""Whatever an agent raises fails its attempt and not its worker."""
+
+import asyncio
+
+import pytest
+
+from service.agents.builtin.echo import echo
+from service.agents.contract import Context, Rejected, RetryAfter, agent
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.support.harness import dead_letter, run, types
+
+
+async def test_rejected_fails_at_once(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("picky")
+    async def picky(context: Context, request: str) -> str:
+        raise Rejected("Not this one.")
+
+    await start_worker(picky)
+    message = await run(sql, "x", agent="picky")
+    assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, "Not this one.")
+    assert await types(sql, message["message_id"]) == ["queued", "started", "error"]
+    assert (await dead_letter(sql, message["message_id"]))["reason"] == "Not this one."
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+class MuteRejection(Rejected):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+RAISED: dict[str, tuple[BaseException, str]] = {
+    "nul": (ValueError("nul \x00 and \ud800"), "ValueError: nul \ufffd and \ufffd"),
+    "mum": (ValueError(), "ValueError"),
+    "long": (ValueError("x" * 1_000_000), ("ValueError: " + "x" * 1_000_000)[:2000]),
+    "mute": (Mute(), "Mute"),
+    "mute rejection": (MuteRejection(), "MuteRejection"),
+    "rejection": (Rejected(), "Rejected"),
+    "retry": (RetryAfter(0, "\x00"), "\ufffd"),
+    "group": (ExceptionGroup("two", [ValueError(), KeyError()]), "ExceptionGroup: two (2 sub-exceptions)"),
+    "exit": (SystemExit(3), "SystemExit: 3"),
+    "interrupt": (KeyboardInterrupt(), "KeyboardInterrupt"),
+    "generator": (GeneratorExit(), "GeneratorExit"),
+    "cancelled": (asyncio.CancelledError(), "The agent cancelled itself."),
+}
+
+
+@pytest.mark.parametrize("way", ["async", "sync"])
+async def test_whatever_an_agent_raises_fails_its_attempt_and_not_the_worker(
+    way: str, sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("raising")
+    async def raising(context: Context, request: str) -> str:
+        raise RAISED[request][0]
+
+    @agent("raising")
+    def raising_sync(context: Context, request: str) -> str:
+        raise RAISED[request][0]
+
+    await start_worker(raising if way == "async" else raising_sync, echo)
+    for request, (_, said) in RAISED.items():
+        message = await run(sql, request, agent="raising", max_attempts=1)
+        assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, said), request
+        letter = await dead_letter(sql, message["message_id"])
+        assert letter["reason"] == said, request
+        assert 0 < len(letter["traceback"]) <= 20_000, request
+    assert (await run(sql, "still there", agent="echo"))["result"] == "still there"
+
+
+@pytest.mark.parametrize("way", ["async", "sync"])
+async def test_stop_iteration_is_an_error_like_any(way: str, sql: Connection, start_worker: StartWorker) -> None:
+    @agent("first")
+    async def first(context: Context, request: str) -> str:
+        return str(next(iter(())))
+
+    @agent("first")
+    def first_sync(context: Context, request: str) -> str:
+        return str(next(iter(())))
+
+    await start_worker(first if way == "async" else first_sync)
+    message = await run(sql, "x", agent="first", max_attempts=1)
+    assert message["state"] == "failed"
+    assert "StopIteration" in message["error"]
+
+
+async def test_an_agent_that_cancels_its_own_task_has_failed(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("suicidal")
+    async def suicidal(context: Context, request: str) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if request == "and waits":
+            await asyncio.sleep(0)
+        return "never told"
+
+    await start_worker(suicidal)
+    for request in ("and waits", "and returns"):
+        message = await run(sql, request, agent="suicidal", max_attempts=1)
+        assert (message["state"], message["error"]) == ("failed", "The agent cancelled itself."), request
+
+
+async def test_metadata_that_python_cannot_read_fails_the_message_and_not_the_worker(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    message_id = await sql.fetchval("select treadle.submit('x', metadata => '{\"n\": 1e5000}', notify => true)")
+    state = "select state from treadle.messages where message_id = $1"
+    await until(lambda: sql.fetchval(state, message_id), lambda found: found == "failed")
+    assert (await run(sql, "still there"))["result"] == "still there"

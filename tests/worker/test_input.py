@@ -1,0 +1,118 @@
+"""Messages that wait for a person: parked until the answer is there, and then done anew."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.agents.contract import Context, Rejected, agent
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until
+from tests.support.harness import log, look, settled, submit
+from tests.support.invariants import assert_consistent
+
+
+@agent("double")
+async def double(context: Context, text: str) -> str:
+    """Says it twice."""
+    if text == "bad":
+        raise Rejected("Not that.")
+    return text * 2
+
+
+async def test_a_sync_agent_waits_as_well(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent")
+    def parent(context: Any, text: str) -> list[Any]:
+        context.memory["asked"] = True
+        try:
+            return [*context.gather(context.send("x", agent="double")), context.input({"sure": True})]
+        except Exception:  # its parking is none
+            return ["caught"]
+
+    await start_worker(parent, double)
+    message_id = await submit(sql, "x", agent="parent", thread_id="t")
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    assert await sql.fetchval("select treadle.input($1, '\"yes\"')", message_id) == "queued"
+    row = await settled(sql, message_id)
+    assert (row["result"], row["attempt"]) == (["xx", "yes"], 3)
+    assert await sql.fetchval("select memory from treadle.threads") == {"asked": True}
+
+
+async def test_input(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("asks")
+    async def asks(context: Context, text: str) -> list[Any]:
+        await context.emit("Let me ask. ")
+        name = await context.input("Your name?", name="name")
+        age = await context.input({"how": "old"})
+        return [name, age]
+
+    await start_worker(asks)
+    message_id = await submit(sql, "x", agent="asks", thread_id="t")
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    await assert_consistent(sql)
+    with pytest.raises(Exception, match="asks 'name' now, not 'age'"):
+        await sql.fetchval("select treadle.input($1, '1', 'age')", message_id)
+    await sql.fetchval("select treadle.input($1, '\"Ada\"', 'name')", message_id)
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input" and row["attempt"] == 2)
+    with pytest.raises(Exception, match="asks 'input 1' now, not 'name'"):  # a repeat of the first answer
+        await sql.fetchval("select treadle.input($1, '\"Ada\"', 'name')", message_id)
+    await sql.fetchval("select treadle.input($1, 'null')", message_id)
+    row = await settled(sql, message_id)
+    assert row["result"] == ["Ada", None]
+    with pytest.raises(Exception, match="does not wait for input: it is completed"):
+        await sql.fetchval("select treadle.input($1, '1')", message_id)
+    events = [(entry.type, entry.data) for entry in await log(sql, message_id) if entry.type in ("parked", "input")]
+    assert events == [
+        ("parked", {"attempt": 1, "hold": "input", "name": "name", "question": "Your name?"}),
+        ("input", {"name": "name", "input": "Ada"}),
+        ("parked", {"attempt": 2, "hold": "input", "name": "input 1", "question": {"how": "old"}}),
+        ("input", {"name": "input 1", "input": None}),
+    ]
+    await assert_consistent(sql)
+
+
+async def test_an_agent_that_swallows_its_end_is_parked_all_the_same(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("stubborn")
+    async def stubborn(context: Context, text: str) -> str:
+        try:
+            return str(await context.input("?"))
+        except asyncio.CancelledError:
+            return "no"
+
+    await start_worker(stubborn)
+    message_id = await submit(sql, "x", agent="stubborn")
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    await sql.fetchval("select treadle.input($1, '\"yes\"')", message_id)
+    assert (await settled(sql, message_id))["result"] == "yes"
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_what_a_step_asks_does_not_shift_what_comes_after(
+    sync: bool, sql: Connection, start_worker: StartWorker
+) -> None:
+    """In the second attempt the step is not run, and its question is not asked; the next one is still the next."""
+    asked: list[Any] = []
+
+    @agent("asks in a step")
+    async def asks(context: Context, text: str) -> list[Any]:
+        first = await context.step("first", lambda: context.input("within"))
+        return [first, await context.input("after")]
+
+    @agent("asks in a sync step")
+    def asks_sync(context: Any, text: str) -> list[Any]:
+        first = context.step("first", lambda: context.input("within"))
+        return [first, context.input("after")]
+
+    await start_worker(asks, asks_sync)
+    message_id = await submit(sql, "x", agent="asks in a sync step" if sync else "asks in a step")
+    for answer in (1, 2):
+        row = await until(
+            lambda: look(sql, message_id), lambda row, n=answer: row["hold"] == "input" and row["attempt"] == n
+        )
+        asked.append((await log(sql, message_id))[-1].data["name"])
+        await sql.fetchval("select treadle.input($1, $2::jsonb)", message_id, str(answer))
+        del row
+    assert (await settled(sql, message_id))["result"] == [1, 2]
+    assert asked == ["first: input 1", "input 1"]

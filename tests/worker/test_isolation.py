@@ -1,0 +1,317 @@
+"""After its first loss a message runs in a process of its own: the same for its agent, and the end of it harms nobody
+else."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from service.agents import registry
+from service.config import Settings
+from service.db.pool import Connection
+from service.leases.store import EventToAppend
+from service.worker.event_buffer import HIGH_WATER, Outbox
+from service.worker.isolation.pool import Isolation
+from service.worker.worker import Worker
+from tests.conftest import until, value
+from tests.support.harness import dead_letter, log, look, settled, submit, text, types
+from tests.support.invariants import assert_consistent
+from tests.support.processes import emitted, gone, lose, process_of
+
+Start = Callable[..., Awaitable[Worker]]
+
+LOST_ONCE = ["queued", "started", "retry", "started"]
+
+
+@pytest.fixture
+async def start(settings: Settings) -> AsyncIterator[Start]:
+    """Start a worker that isolates, with the agents of `apart`; settings by name change it."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(**changes: Any) -> Worker:
+            own = msgspec.structs.replace(settings, agents=("tests.support.isolated_agents",), **changes)
+            worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
+            task = asyncio.create_task(worker.run())
+
+            async def stop() -> None:
+                worker.stop()
+                worker.stop()
+                await task
+
+            stack.push_async_callback(stop)
+            await until(lambda: value(worker.ready or task.done()))
+            return worker
+
+        yield start
+
+
+async def run(sql: Connection, message: Any, **fields: Any) -> dict[str, Any]:
+    return await settled(sql, await lose(sql, message, **fields))
+
+
+# The same for the agent
+
+
+@pytest.mark.parametrize("name", ["everything", "everything sync"])
+async def test_an_agent_can_do_apart_what_it_can_do_in_the_worker(name: str, sql: Connection, start: Start) -> None:
+    await start()
+    found = []
+    for losses in (0, 1):
+        thread = f"thread {losses}"
+        place = {"agent": name, "thread_id": thread, "metadata": {"a": [1], "big": 10**30}}
+        first = await settled(sql, await lose(sql, "first", losses=losses, **place))
+        message_id = await lose(sql, "word", losses=losses, **place)
+        message = await settled(sql, message_id)
+        result = message["result"]
+        assert result["turns"] == [["first", first["result"]]]
+        assert (result["process"] == os.getpid()) is (losses == 0)
+        assert (result["message_id"], result["thread_id"]) == (str(message_id), thread)
+        assert (result["attempt"], result["cancelled"]) == (losses + 1, False)
+        entries = await log(sql, message_id)
+        started = [entry.created_at.timestamp() for entry in entries if entry.type == "started"]
+        assert 0 < result["deadline"] - started[-1] < 60
+        written = [(entry.type, entry.data) for entry in entries if entry.type in {"chunk", "progress"}]
+        found.append((written, message["usage"], result["metadata"], message["state"], message["losses"] - losses))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 22
+    assert found[0][1] == {"tokens": 8, "cents": 0.5, "model": "m"}
+    assert (await text(sql, message_id)).endswith("word19 \ufffdend")
+
+
+async def test_structs_go_in_and_out(sql: Connection, start: Start) -> None:
+    await start()
+    message = await run(sql, {"customer": "Ada", "cents": [1, 2]}, agent="total")
+    assert message["result"] == {"customer": "Ada", "total": 3}
+    message = await run(sql, {"customer": "Ada"}, agent="total")
+    assert (message["state"], message["losses"]) == ("failed", 1)
+    assert "does not fit" in message["error"]
+
+
+@pytest.mark.parametrize(
+    ("how", "state", "error"),
+    [
+        ("retry", "queued", "Later."),
+        ("reject", "failed", "No."),
+        ("unpicklable", "failed", "Unpicklable: odd"),
+        ("exit", "failed", "SystemExit: 4"),
+        ("cancel", "failed", "The agent cancelled itself."),
+        ("interrupt", "failed", "KeyboardInterrupt"),
+        ("no json", "failed", "TypeError: Encoding objects of type object is unsupported"),
+    ],
+)
+async def test_what_an_agent_raises_means_the_same(
+    how: str, state: str, error: str, sql: Connection, start: Start
+) -> None:
+    await start()
+    for losses in (0, 1):
+        attempts = 2 if how == "retry" else 1
+        message_id = await lose(sql, how, losses=losses, agent="fails", max_attempts=attempts)
+        await until(lambda message_id=message_id: look(sql, message_id), lambda row: row["failures"] == 1)
+        message = await look(sql, message_id)
+        assert (message["state"], message["error"], message["losses"]) == (state, error, losses)
+        begun = LOST_ONCE if losses else ["queued", "started"]
+        assert await types(sql, message_id) == [*begun, "chunk", "retry" if state == "queued" else "error"]
+        if state == "failed":
+            assert "in fails\n" in (await dead_letter(sql, message_id))["traceback"] or how == "no json"
+
+
+async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
+    sql: Connection, dsn: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [0]
+    put = Outbox.put
+
+    async def measured(outbox: Outbox, event: EventToAppend) -> None:
+        sizes.append(outbox._bytes)
+        await put(outbox, event)
+
+    monkeypatch.setattr(Outbox, "put", measured)
+    await start()
+    blocker = await asyncpg.connect(dsn)
+    try:
+        message_id = await lose(sql, "x", agent="flood")
+        await settled(sql, message_id, "processing")
+        async with blocker.transaction():
+            await blocker.execute("lock table treadle.events in exclusive mode")
+            await until(lambda: value(max(sizes)), lambda size: size > HIGH_WATER - 2000)
+    finally:
+        await blocker.close()
+    assert (await settled(sql, message_id))["state"] == "completed"
+    assert max(sizes) <= HIGH_WATER + 2000
+    streamed = await text(sql, message_id)
+    assert [streamed[start : start + 4] for start in range(0, len(streamed), 1000)] == [f"{n:04}" for n in range(4000)]
+
+
+# Its death
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("exit", "The agent's process ended with exit code 3."),
+        ("SIGKILL", "The agent's process was killed by signal 9 (SIGKILL)."),
+        ("SIGSEGV", "The agent's process was killed by signal 11 (SIGSEGV)."),
+        ("leaves one behind", "The agent's process ended with exit code 0."),
+    ],
+)
+async def test_a_process_that_dies_is_a_loss_of_its_message(
+    how: str, error: str, sql: Connection, start: Start
+) -> None:
+    await start()
+    message_id = await lose(sql, how, agent="dies", thread_id="t", max_attempts=1)
+    behind = await submit(sql, "after it", agent="echo", thread_id="t")
+    message = await settled(sql, message_id)
+    assert (message["state"], message["error"]) == ("failed", error)
+    assert (message["attempt"], message["failures"], message["losses"]) == (3, 0, 3)
+    assert message["usage"] == {"tokens": 1}
+    assert await types(sql, message_id) == [*LOST_ONCE, *("chunk", "retry"), *("started", "chunk", "error")]
+    retry = (await log(sql, message_id))[5].data
+    assert (retry["attempt"], retry["error"]) == (2, error)
+    letter = await dead_letter(sql, message_id)
+    assert (letter["reason"], letter["attempts"]) == (error, 3)
+    assert (await settled(sql, behind))["result"] == "after it"
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux says whom it would kill")
+async def test_short_of_memory_the_kernel_chooses_a_child(sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await lose(sql, "listens", agent="stays")
+    child, nursery = map(int, (await emitted(sql, message_id)).split())
+    assert (_score(child), _score(nursery)) == (1000, _score(os.getpid()))
+
+
+def _score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_children_go_with_the_process_that_forks_them_and_the_next_one_works(
+    sql: Connection, start: Start
+) -> None:
+    await start()
+    message_id = await lose(sql, "blocks", agent="stays", max_attempts=1)
+    listening = await lose(sql, "listens", agent="stays", max_attempts=1)
+    child, nursery = map(int, (await emitted(sql, listening)).split())
+    blocked = await process_of(sql, message_id)
+    os.kill(nursery, signal.SIGKILL)
+    await gone(child, nursery, *([blocked] if sys.platform == "linux" else []))
+    for lost in (message_id, listening):
+        await until(lambda lost=lost: look(sql, lost), lambda row: row["losses"] == 2)
+        [_, retry] = [entry.data for entry in await log(sql, lost) if entry.type == "retry"]
+        assert retry["error"] == "The agent's process was lost."
+        await sql.fetchval("select treadle.cancel($1)", lost)
+    assert (await run(sql, "next", agent="echo"))["result"] == "next"
+
+
+async def test_without_processes_a_message_is_put_off_and_not_charged(
+    sql: Connection, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.worker.isolation.pool.COMMAND", "raise SystemExit(9)")
+    await start()
+    message_id = await lose(sql, "x", agent="echo", max_attempts=1)
+    message = await until(lambda: look(sql, message_id), lambda row: row["state"] == "queued" and row["hold"])
+    assert (message["failures"], message["losses"]) == (0, 1)
+    assert message["error"] == "No process can be started for the agent: the nursery ended with exit code 9."
+    monkeypatch.undo()
+    assert (await settled(sql, message_id))["result"] == "x"
+
+
+# Its end, asked for
+
+
+STUBBORN = [
+    *(("stays", how) for how in ("swallows", "blocks", "computes", "babbles")),
+    ("stays sync", "blocks"),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), STUBBORN)
+async def test_cancel_ends_a_process_that_does_not_heed_it(name: str, how: str, sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await lose(sql, how, agent=name)
+    child = await process_of(sql, message_id)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    message = await settled(sql, message_id)
+    assert (message["state"], message["failures"], message["losses"]) == ("cancelled", 0, 1)
+    await gone(child)
+
+
+@pytest.mark.parametrize(("name", "how"), STUBBORN)
+async def test_a_timeout_ends_a_process_that_does_not_heed_it(
+    name: str, how: str, sql: Connection, start: Start
+) -> None:
+    await start()
+    message_id = await lose(sql, how, agent=name, timeout_seconds=1, max_attempts=1)
+    child = await process_of(sql, message_id)
+    message = await settled(sql, message_id)
+    assert (message["state"], message["failures"], message["losses"]) == ("failed", 1, 1)
+    assert message["error"] == "TimeoutError: the attempt took longer than 1 seconds"
+    await gone(child)
+
+
+@pytest.mark.parametrize("name", ["stays", "stays sync"])
+async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await lose(sql, "listens", agent=name)
+    child = await process_of(sql, message_id)
+    await sql.fetchval("select treadle.cancel($1)", message_id)
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    assert (await text(sql, message_id)).endswith(" goodbye")
+    await gone(child)
+
+
+# Waiting, and run_in="process"
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+@pytest.mark.parametrize("name", ["parent", "parent sync"])
+async def test_an_agent_waits_apart_as_in_the_worker(name: str, losses: int, sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await lose(sql, "a b", losses=losses, agent=name, thread_id="t")
+    parked = await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    assert parked["losses"] == losses
+    await sql.fetchval("select treadle.input($1, '42')", message_id)
+    row = await settled(sql, message_id)
+    assert (row["state"], row["losses"]) == ("completed", losses)
+    assert (row["result"]["doubled"], row["result"]["instance"]) == (["aa", "bb"], 7)
+    assert (row["result"]["process"] == os.getpid()) == (losses == 0)
+    assert await sql.fetchval("select memory from treadle.threads") == {"answer": 42}
+    assert await sql.fetchval("select count(*) from treadle.messages") == 3
+    await assert_consistent(sql)
+
+
+async def test_who_wants_a_process_has_one(sql: Connection, start: Start) -> None:
+    await start()
+    row = await settled(sql, await submit(sql, "x", agent="crunches"))
+    assert row["state"] == "completed"
+    assert row["result"]["process"] not in {os.getpid(), row["result"]["worker"]}
+
+
+async def test_what_computes_without_end_is_ended_with_its_process(sql: Connection, start: Start) -> None:
+    await start()
+    message_id = await submit(sql, "endless", agent="crunches")
+    await until(lambda: types(sql, message_id), lambda found: "begun" in found)
+    process = (await log(sql, message_id))[2].data
+    assert await sql.fetchval("select treadle.cancel($1)", message_id) == "requested"
+    assert (await settled(sql, message_id))["state"] == "cancelled"
+    await until(lambda: value(Path(f"/proc/{process}").exists()), lambda there: not there)
+
+
+async def test_memory_that_is_refused_is_the_agents_own_trouble(sql: Connection, start: Start) -> None:
+    """Under a real limit: as an exception, and as the death of its process."""
+    await start(max_losses=2, retry_base_seconds=0.01)
+    neighbour = await submit(sql, "stays", agent="child", delay_seconds=1)
+    refused = await settled(sql, await submit(sql, "raise", agent="hoards"))
+    assert (refused["state"], refused["failures"], refused["losses"]) == ("failed", 1, 0)
+    assert "MemoryError" in refused["error"]
+    died = await settled(sql, await submit(sql, "die", agent="hoards"))
+    assert (died["state"], died["failures"], died["losses"]) == ("failed", 0, 2)
+    assert died["error"] == "The agent's process was killed by signal 6 (SIGABRT)."
+    assert (await settled(sql, neighbour))["losses"] == 0

@@ -1,0 +1,72 @@
+"""What is large or slow holds up nobody else for ever: results have a size, calls the time that their size needs."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service.agents.contract import Context, agent
+from service.db.pool import COMMAND_TIMEOUT, Connection, Database
+from service.errors import TooSlow
+from service.leases import store as leases
+from tests.conftest import StartWorker
+from tests.support.harness import run, settled, submit_many
+
+
+@agent("large", max_attempts=3)
+async def large(context: Context, text: str) -> str:
+    """Answers with so many characters."""
+    return "x" * int(text)
+
+
+async def test_a_result_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker(large, max_result_bytes=1_000)
+    row = await run(sql, "999", agent="large")  # and two quotes
+    assert (row["state"], row["attempt"]) == ("failed", 1)
+    assert row["error"] == "A result has at most 1000 bytes (MAX_RESULT_BYTES); this one has 1001."
+    assert (await run(sql, "998", agent="large"))["state"] == "completed"
+
+
+async def test_a_call_that_takes_too_long_says_so(dsn: str) -> None:
+    database = Database(dsn, name="test", size=1)
+    try:
+        with pytest.raises(TooSlow, match="TimeoutError"):
+            await database.fetchval("select pg_sleep(5)", timeout=0.05)
+        assert await database.fetchval("select 1") == 1
+    finally:
+        await database.close()
+
+
+async def test_a_batch_that_takes_too_long_is_divided(
+    sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of ten holds the others up, whatever their number: they go without it."""
+    stuck = asyncio.Event()
+    calls: list[int] = []
+    whole = leases.LeaseStore.finish
+
+    async def finish(self: Any, finishes: Any, patient: bool, max_losses: int) -> Any:
+        calls.append(len(finishes))
+        if any(len(one.result or "") > 1_000 for one in finishes) and not stuck.is_set():
+            raise TooSlow("It takes too long.")
+        return await whole(self, finishes, patient, max_losses)
+
+    monkeypatch.setattr(leases.LeaseStore, "finish", finish)
+    await start_worker(large)
+    ids = await submit_many(sql, [{"message": f"{n}", "agent": "large"} for n in (1, 2, 3, 2_000, 4, 5, 6, 7)])
+    one, *others = ids[3], *ids[:3]
+    for message_id in others:
+        assert (await settled(sql, message_id))["state"] == "completed"
+    stuck.set()
+    assert (await settled(sql, one))["state"] == "completed"
+    assert max(calls) > 1
+
+
+def test_a_call_has_the_time_that_its_size_needs() -> None:
+    small, big = (
+        leases.Append(UUID(int=0), UUID(int=0), 1, [leases.EventToAppend("part", "x" * size)])
+        for size in (0, 1_000_000)
+    )
+    assert leases.time_for([small]) == COMMAND_TIMEOUT
+    assert leases.time_for([big, small, big]) == COMMAND_TIMEOUT + 10

@@ -1,0 +1,223 @@
+"""The worker as a process: what it says of itself, what it does beside its messages, and how it stops."""
+
+import asyncio
+import os
+import socket
+import threading
+
+import asyncpg
+import msgspec
+import pytest
+
+from service.agents.builtin.echo import echo
+from service.agents.contract import Context, agent
+from service.agents.registry import Registry
+from service.config import Settings
+from service.db.pool import Connection
+from service.worker.worker import Worker
+from tests.conftest import StartWorker, until, value
+from tests.support.harness import (
+    closed_port,
+    gate,
+    log,
+    look,
+    run,
+    settled,
+    submit,
+    submit_many,
+    text,
+    types,
+    wait_for,
+    workers,
+    working,
+    working_apart,
+)
+
+# How it stops
+
+
+async def test_a_stopping_worker_lets_its_messages_end_and_takes_no_more(sql: Connection, settings: Settings) -> None:
+    wait, waiting, release = gate()
+    async with working(sql, settings, wait, worker_concurrency=5) as worker:
+        ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(3)])
+        await until(lambda: value(len(waiting) == 3))
+        worker.stop()
+        late = await submit(sql, "late", agent="gate")
+        release.set()
+        for message_id in ids:
+            message = await settled(sql, message_id)
+            assert (message["state"], message["attempt"], message["failures"]) == ("completed", 1, 0)
+        await until(lambda: workers(sql), lambda found: found == [])
+    assert (await look(sql, late))["state"] == "queued"
+    assert "late" not in waiting
+
+
+@pytest.mark.parametrize("how", ["second stop", "grace is over"])
+async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_worker(
+    how: str, sql: Connection, settings: Settings, start_worker: StartWorker
+) -> None:
+    running = asyncio.Event()
+
+    @agent("slow")
+    async def slow(context: Context, request: str) -> str:
+        await context.emit(f"attempt {context.attempt}")
+        if context.attempt == 1:
+            running.set()
+            await asyncio.Event().wait()
+        return request
+
+    async with working(sql, settings, slow, shutdown_grace=1000 if how == "second stop" else 0.1) as worker:
+        message_id = await submit(sql, "x", agent="slow", max_attempts=1, thread_id="t")
+        await wait_for(running)
+        worker.stop()
+        if how == "second stop":
+            worker.stop()
+        message = await settled(sql, message_id, "queued")
+        assert (message["attempt"], message["failures"], message["losses"]) == (1, 0, 0)
+        retry = (await log(sql, message_id))[-1]
+        assert retry.type == "retry"
+        assert retry.data["error"] == "The worker was stopped."
+        await until(lambda: workers(sql), lambda found: found == [])
+    other = await start_worker(slow)
+    message = await settled(sql, message_id)
+    assert (message["state"], message["attempt"], message["worker_id"]) == ("completed", 2, other.worker_id)
+    assert await types(sql, message_id) == ["queued", "started", "chunk", "retry", "started", "chunk", "done"]
+    assert await text(sql, message_id) == "attempt 2"
+
+
+async def test_what_a_claim_brings_after_the_second_stop_is_handed_back_at_once(
+    sql: Connection, dsn: str, settings: Settings
+) -> None:
+    wait, waiting, _ = gate()
+    blocker = await asyncpg.connect(dsn)
+    try:
+        async with working(sql, settings, wait, shutdown_grace=1000) as worker:
+            async with blocker.transaction():
+                await blocker.execute("lock table treadle.leases in exclusive mode")
+                message_id = await submit(sql, "x", agent="gate")
+                blocked = (
+                    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%claim_2(%'"
+                )
+                await until(lambda: sql.fetchval(blocked))
+                worker.stop()
+                worker.stop()
+            await until(lambda: workers(sql), lambda found: found == [])
+    finally:
+        await blocker.close()
+    message = await look(sql, message_id)
+    assert (message["state"], message["failures"], message["losses"]) == ("queued", 0, 0)
+    assert waiting == []
+
+
+async def test_a_message_cancelled_while_its_worker_stops_is_cancelled(sql: Connection, settings: Settings) -> None:
+    wait, waiting, _ = gate()
+    async with working(sql, settings, wait) as worker:
+        message_id = await submit(sql, "x", agent="gate")
+        await until(lambda: value(waiting))
+        worker.stop()
+        await sql.fetchval("select treadle.cancel($1)", message_id)
+        assert (await settled(sql, message_id))["state"] == "cancelled"
+
+
+async def test_a_worker_that_never_found_its_database_can_be_stopped(settings: Settings) -> None:
+    worker = Worker(settings, closed_port(str(settings.database_url)), Registry(settings, [echo]))
+    task = asyncio.create_task(worker.run())
+    await asyncio.wait({task}, timeout=0.1)  # it tries
+    worker.stop()
+    await asyncio.wait_for(task, 20)
+
+
+# What it says of itself
+
+
+async def test_a_worker_beats_and_says_goodbye(sql: Connection, settings: Settings) -> None:
+    wait, waiting, release = gate()
+    row = "select * from treadle.worker_overview where worker_id = $1"
+    async with working(sql, settings, wait, worker_concurrency=7, queues=("default", "spare")) as worker:
+        first = await sql.fetchrow(row, worker.worker_id)
+        assert (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
+        assert (first["queues"], first["concurrency"], first["in_flight"]) == (["default", "spare"], 7, 0)
+        await submit_many(sql, [{"message": "x", "agent": "gate"}] * 2)
+        await until(lambda: value(len(waiting) == 2))
+        later = await until(
+            lambda: sql.fetchrow(row, worker.worker_id), lambda found: found["heartbeat_at"] > first["heartbeat_at"]
+        )
+        assert later["in_flight"] == 2
+        assert later["started_at"] == first["started_at"]
+        release.set()
+    assert await workers(sql) == []
+
+
+async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
+    sql: Connection, settings: Settings, start_worker: StartWorker
+) -> None:
+    frozen, thaw = threading.Event(), threading.Event()
+    beside = threading.Event()
+
+    @agent("freeze")
+    async def freeze(context: Context, request: str) -> str:
+        frozen.set()
+        assert thaw.wait(30)  # blocks the loop: what an agent must not do
+        return request
+
+    @agent("beside")
+    async def neighbour(context: Context, request: str) -> str:
+        beside.set()
+        await context.emit("before")
+        assert await asyncio.to_thread(thaw.wait, 30)
+        await context.emit(" and after")
+        return request
+
+    impatient = msgspec.structs.replace(
+        settings, worker_timeout=0.5, heartbeat_interval=0.1, poll_interval=0.1, worker_concurrency=5
+    )
+    with working_apart(impatient, freeze, neighbour) as worker:
+        await until(lambda: workers(sql), lambda found: worker.worker_id in found)
+        late = await submit(sql, "late", agent="beside")
+        await wait_for(beside)
+        blocking = await submit(sql, "blocking", agent="freeze")
+        await wait_for(frozen)
+        janitor = await start_worker(
+            echo,
+            **{name: getattr(impatient, name) for name in ("worker_timeout", "heartbeat_interval", "poll_interval")},
+            queues=("spare",),
+        )
+        # Long enough for a janitor that beats steadily to have reaped it three times.
+        steady = "select beating_since < now() - interval '1.5 seconds' from treadle.workers where worker_id = $1"
+        try:
+            await until(lambda: sql.fetchval(steady, janitor.worker_id))
+            silence = "select silent_seconds from treadle.worker_overview where worker_id = $1"
+            assert await sql.fetchval(silence, worker.worker_id) < 0.5
+            assert (await look(sql, late))["state"] == "processing"
+        finally:
+            thaw.set()
+        for message_id in (late, blocking):
+            message = await settled(sql, message_id)
+            assert (message["state"], message["attempt"], message["losses"]) == ("completed", 1, 0)
+        assert await text(sql, late) == "before and after"
+
+
+# What it does beside its messages
+
+
+async def test_the_janitor_purges_what_is_past_retention(
+    sql: Connection, dsn: str, settings: Settings, start_worker: StartWorker
+) -> None:
+    async with working(sql, settings, echo):
+        old = [await run(sql, "alone"), await run(sql, "in a thread", thread_id="t")]
+        dead = await run(sql, "dead", metadata={"delay_ms": "no number"})
+        open_one = await submit(sql, "open", thread_id="open", delay_seconds=10_000_000)
+    assert dead["state"] == "failed"
+    # Eight days go by.
+    await sql.execute(f"alter database {dsn.rpartition('/')[2]} set treadle.clock_shift = '8 days'")
+    await start_worker(echo)
+    await until(lambda: sql.fetchval("select count(*) from treadle.messages"), lambda found: found == 2)
+    assert await look(sql, dead["message_id"])
+    assert await look(sql, open_one)
+    for message in old:
+        assert (
+            await sql.fetchval("select count(*) from treadle.events where message_id = $1", message["message_id"]) == 0
+        )
+    assert [row["thread_id"] for row in await sql.fetch("select thread_id from treadle.threads")] == ["open"]
+    recent = await run(sql, "recent")
+    assert recent["state"] == "completed"

@@ -1,0 +1,167 @@
+"""What a review found: each of these once lost something, held a stranger up, or went on for ever."""
+
+import asyncio
+import threading
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from service.agents.contract import Context, RetryAfter, agent
+from service.batching import Batcher
+from service.config import Settings
+from service.db.pool import Connection, Database
+from service.errors import Busy
+from service.leases.store import LeaseStore, VacuumHealth
+from service.maintenance.janitor import Janitor
+from tests.conftest import Client, StartApi, StartWorker, until
+from tests.support.harness import look, run, settled, submit, submit_many
+
+
+async def test_an_answer_whose_events_were_refused_is_a_failure(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("odd", max_attempts=1)
+    async def odd(context: Context, request: str) -> str:
+        await context.event("tool", msgspec.Raw(b'{"n":1e999999}'))  # JSON to everybody but PostgreSQL
+        await asyncio.sleep(0)
+        return "answered"
+
+    await start_worker(odd)
+    message = await run(sql, "x", agent="odd")
+    assert (message["state"], message["result"]) == ("failed", None)
+
+
+async def test_an_attempt_that_breaks_is_charged(sql: Connection, start_worker: StartWorker) -> None:
+    class Later(RetryAfter):
+        def __init__(self) -> None:  # says no seconds
+            Exception.__init__(self, "later")
+
+    @agent("odd", max_attempts=2)
+    async def odd(context: Context, request: str) -> str:
+        raise Later
+
+    await start_worker(odd)
+    message = await run(sql, "x", agent="odd")
+    assert (message["state"], message["attempt"], message["failures"]) == ("failed", 2, 2)
+
+
+async def test_hung_sync_agents_cost_no_other_message_a_failure(sql: Connection, start_worker: StartWorker) -> None:
+    let_go = threading.Event()
+
+    @agent("hung", timeout=0.1, max_attempts=1)
+    def hung(context: Any, request: str) -> str:
+        let_go.wait(20)
+        return "late"
+
+    @agent("quick", timeout=0.5, max_attempts=1)
+    def quick(context: Any, request: str) -> str:
+        return "quick"
+
+    worker = await start_worker(hung, quick, worker_concurrency=2)
+    hangs = await submit_many(sql, [{"message": "x", "agent": "hung"}] * 1)
+    assert (await settled(sql, hangs[0]))["state"] == "failed"
+    quicks = await submit_many(sql, [{"message": "x", "agent": "quick"}] * 5)
+    for message_id in quicks:
+        assert (await settled(sql, message_id))["state"] == "completed"
+    assert worker.ready
+    let_go.set()
+
+
+async def test_whoever_waits_for_a_lock_lets_others_have_their_turn() -> None:
+    tried: list[str] = []
+    let_go = asyncio.Event()
+
+    async def attempt(items: Any, patient: bool) -> list[Any]:
+        tried.extend(items)
+        return [item if (item == "free" and patient) or let_go.is_set() else Busy("held") for item in items]
+
+    batcher: Batcher[str, str] = Batcher(attempt, limit=10, again=0.0)
+    stuck = [asyncio.create_task(batcher.submit(f"stuck {n}")) for n in range(5)]
+    assert await asyncio.wait_for(batcher.submit("free"), 10) == "free"
+    assert not any(task.done() for task in stuck)
+    let_go.set()
+    assert await asyncio.gather(*stuck) == [f"stuck {n}" for n in range(5)]
+
+
+async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings: Settings) -> None:
+    rounds = 0
+    enough = asyncio.Event()
+
+    class Store:
+        async def admit_due(self, _: int) -> int:
+            nonlocal rounds
+            rounds += 1
+            if rounds == 3:
+                enough.set()
+            return 0
+
+        async def chore(self, *_: Any) -> Any:
+            return None, 0
+
+        async def vacuum_health(self) -> VacuumHealth:
+            return VacuumHealth(0, "treadle.messages", None, None)
+
+        reap = fold_counters = sweep = mend_lanes = purge = tend_partitions = chore
+
+    janitor = Janitor("w", settings, Store(), lambda: None)  # type: ignore[arg-type]
+    task = asyncio.create_task(janitor.run())
+
+    async def fail() -> bool:
+        janitor.admit_in(3600)
+        return enough.is_set()
+
+    await until(fail)
+    task.cancel()
+    assert janitor._due == []
+
+
+async def test_due_messages_are_admitted_past_those_of_locked_threads(
+    sql: Connection, database: Database, agents: Any, dsn: str
+) -> None:
+    await agents()
+    held = [{"message": "x", "thread_id": "held", "delay_seconds": 0.001}] * 30
+    await submit_many(sql, held)
+    free = await submit(sql, "x", delay_seconds=0.002)
+    user = await asyncpg.connect(dsn)
+    transaction = user.transaction()
+    await transaction.start()
+    await user.execute("select from treadle.threads for update")
+    store = LeaseStore(database)
+    await until(lambda: store.admit_due(10))
+    assert (await look(sql, free))["hold"] is None
+    await transaction.rollback()
+    await user.close()
+
+
+async def test_requests_for_a_locked_thread_leave_connections_for_others(
+    api: Client, sql: Connection, dsn: str
+) -> None:
+    held = [await api.submit("x", thread_id="held") for _ in range(12)]
+    user = await asyncpg.connect(dsn)
+    transaction = user.transaction()
+    await transaction.start()
+    await user.execute("select from treadle.threads for update")
+    cancels = [asyncio.create_task(api.delete(f"/messages/{message_id}")) for message_id in held]
+    await api.submit("a stranger's")
+    assert not all(task.done() for task in cancels)
+    answers = await asyncio.gather(*cancels)
+    assert {answer.status_code for answer in answers} == {409}
+    assert all(answer.headers["Retry-After"] for answer in answers)
+    await transaction.rollback()
+    await user.close()
+
+
+async def test_a_stream_from_beyond_the_log_ends_all_the_same(start_api: StartApi, start_worker: StartWorker) -> None:
+    go_on = asyncio.Event()
+
+    @agent("slow")
+    async def slow(context: Context, request: str) -> str:
+        await go_on.wait()
+        return "answered"
+
+    await start_worker(slow)
+    client = await start_api()
+    message_id = await client.submit("x", agent="slow")
+    await client.settled(message_id, "processing")
+    reading = asyncio.create_task(client.events(message_id, after=50))
+    go_on.set()
+    assert [event.type for event in await reading][-1:] in ([], ["done"])  # nothing, where it was over before the read

@@ -1,0 +1,80 @@
+"""Where agents run, and how many at once: in a process of their own, and no more than their queue takes in all."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from service.agents.contract import agent
+from service.db.pool import Connection
+from tests.conftest import StartWorker, until, value
+from tests.support.harness import Hall, settled, submit_many
+from tests.support.invariants import assert_consistent
+from tests.support.sql_client import Loom, prepare
+
+
+@pytest.fixture
+async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
+    async with contextlib.AsyncExitStack() as stack:
+        await prepare(sql)
+        yield Loom(sql, dsn, stack)
+
+
+LIMITED = {"agent": "few", "queue": "few", "settings": {"concurrency": 2}}
+
+
+async def test_a_queue_gives_no_more_than_its_agents_take(loom: Loom) -> None:
+    await loom.register({"agent": "echo"}, LIMITED)
+    for _ in range(4):
+        await loom.submit(agent="few")
+    await loom.submit(agent="echo")
+    first = await loom.claim(10, queues=["few", "default"])
+    assert sorted(claim.agent for claim in first) == ["echo", "few", "few"]
+    other = await loom.connect()
+    assert await other.claim(10, worker="other", queues=["few", "default"]) == []
+    await loom.finish(next(claim for claim in first if claim.agent == "few"))
+    [next_one] = await other.claim(10, worker="other", queues=["few", "default"])
+    assert next_one.agent == "few"
+    await assert_consistent(loom.sql)
+
+
+async def test_while_one_claims_from_such_a_queue_another_passes_it_over(loom: Loom) -> None:
+    await loom.register({"agent": "echo"}, LIMITED)
+    for _ in range(4):
+        await loom.submit(agent="few")
+    other = await loom.connect()
+    async with loom.sql.transaction():
+        assert len(await loom.claim(1, queues=["few"])) == 1
+        assert await other.claim(10, worker="other", queues=["few"]) == []
+    assert len(await other.claim(10, worker="other", queues=["few"])) == 1
+
+
+async def test_what_the_agents_say_last_counts(loom: Loom) -> None:
+    await loom.register(LIMITED)
+    assert await loom.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") == 2
+    await loom.register(LIMITED | {"settings": {"meanwhile": None}})
+    assert await loom.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") is None
+    assert await loom.sql.fetchval("select settings from treadle.agents where agent = 'few'") == {}
+
+
+async def test_two_workers_share_the_places(sql: Connection, start_worker: StartWorker) -> None:
+    hall = Hall("few")
+    hall.agent.concurrency = 3
+    for _ in range(2):
+        await start_worker(hall.agent, queues=("few",), poll_interval=0.1)
+    ids = await submit_many(sql, [{"message": "x", "agent": "hall"}] * 8)
+    await until(lambda: value(len(hall.inside)), lambda inside: inside == 3)
+    assert await sql.fetchval("select count(*) from treadle.leases") == 3
+    hall.doors.set()
+    for message_id in ids:
+        assert (await settled(sql, message_id))["state"] == "completed"
+    await assert_consistent(sql)
+
+
+def test_a_limited_agent_has_a_queue_of_its_own() -> None:
+    async def nothing(context: Any, text: str) -> None: ...
+
+    with pytest.raises(ValueError, match="queue of its own"):
+        agent("few", concurrency=2)(nothing)
+    assert agent("few", concurrency=2, queue="few")(nothing).concurrency == 2

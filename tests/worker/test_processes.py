@@ -1,0 +1,110 @@
+"""Workers as real processes, killed and stopped, with agents in processes of their own."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.config import Settings
+from service.db.pool import Connection
+from tests.conftest import until
+from tests.support.harness import dead_letter, log, look, settled, submit, submit_many, types
+from tests.support.processes import Processes, emitted, ended, gone, lose, process_of
+
+
+@pytest.fixture
+def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
+    processes = Processes(settings, tmp_path / "log")
+    yield processes
+    processes.end()
+
+
+async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
+    sql: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    first = await processes.start(sql)
+    door = tmp_path / "door"
+    neighbours = await submit_many(sql, [{"message": str(door), "agent": "stays"}] * 5)
+    for neighbour in neighbours:
+        await emitted(sql, neighbour)
+    [poison] = await submit_many(sql, [{"message": "exit", "agent": "dies"}])
+    assert await ended(first) == 3
+    second = await processes.start(sql)
+    message = await settled(sql, poison)
+    assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
+    assert (await dead_letter(sql, poison))["reason"] == "The agent's process ended with exit code 3."
+    door.touch()
+    for neighbour in neighbours:
+        message = await settled(sql, neighbour)
+        assert (message["state"], message["failures"], message["losses"]) == ("completed", 0, 1)
+        assert message["attempt"] == 2
+    await sql.fetchval("select treadle.redrive($1)", poison)  # it is known for what it is
+    message = await settled(sql, poison)
+    assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
+    assert second.poll() is None
+
+
+async def test_a_killed_worker_takes_its_children_with_it(sql: Connection, processes: Processes) -> None:
+    worker = await processes.start(sql)
+    pids = set()
+    for how in ("listens", "blocks", "computes"):
+        pids |= set(map(int, (await emitted(sql, await lose(sql, how, agent="stays"))).split()))
+    assert len(pids) == 4  # three children of one nursery
+    worker.kill()
+    await gone(*pids)
+
+
+async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, processes: Processes) -> None:
+    worker = await processes.start(sql, SHUTDOWN_GRACE="0.1")
+    ids = [await lose(sql, how, agent="stays", max_attempts=1) for how in ("listens", "blocks")]
+    children = [await process_of(sql, message_id) for message_id in ids]
+    worker.terminate()
+    assert await ended(worker) == 0
+    await gone(*children)
+    for message_id in ids:
+        message = await look(sql, message_id)
+        assert (message["state"], message["attempt"]) == ("queued", 2)
+        assert (message["failures"], message["losses"]) == (0, 1)
+        assert (await log(sql, message_id))[-1].data["error"] == "The worker was stopped."
+        assert (await types(sql, message_id)).count("chunk") == (2 if message_id == ids[0] else 1)
+
+
+async def test_children_let_their_worker_say_when_to_stop(
+    sql: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    """Ctrl-C and a service manager signal every process of a group."""
+    worker = await processes.start(sql, SHUTDOWN_GRACE="1000")
+    door = tmp_path / "door"
+    message_id = await lose(sql, str(door), agent="stays")
+    child, nursery = map(int, (await emitted(sql, message_id)).split())
+    for pid in (child, nursery):
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    worker.terminate()
+    door.touch()
+    message = await settled(sql, message_id)
+    assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
+    assert await ended(worker) == 0
+    await gone(child, nursery)
+
+
+async def test_after_a_kill_only_the_steps_that_are_missing_run(
+    sql: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    """Five steps, and the worker killed after the third: the agent's own notes show what ran where."""
+    worker = await processes.start(sql)
+    notes = tmp_path / "notes"
+    message_id = await submit(sql, str(notes), agent="steps")
+    await until(lambda: types(sql, message_id), lambda found: found.count("step") == 3)
+    worker.kill()
+    (tmp_path / "notes.go").touch()
+    await processes.start(sql)
+    message = await settled(sql, message_id)
+    assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
+    assert message["result"] == ["0", "1", "2", "3", "4"]
+    ran = [line.split() for line in notes.read_text().splitlines()]
+    assert [step for step, _ in ran] == ["0", "1", "2", "3", "4"]
+    assert len({pid for _, pid in ran[:3]}) == len({pid for _, pid in ran[3:]}) == 1
+    assert ran[0][1] == str(worker.pid) != ran[3][1]

@@ -1,0 +1,52 @@
+"""How a worker's janitor goes through what is past its time: on from where it stopped, and once an hour through all."""
+
+from collections import deque
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service.config import Settings
+from service.db.pool import Connection
+from service.maintenance.janitor import Janitor
+from tests.conftest import StartWorker, until
+from tests.support.sql_client import Loom
+
+A, B, C = (UUID(int=n) for n in (1, 2, 3))
+
+
+class Store:
+    """Answers as it is told, and notes where it is asked to go on."""
+
+    def __init__(self, *answers: tuple[UUID | None, int]) -> None:
+        self._answers = deque(answers)
+        self.asked: list[UUID | None] = []
+
+    async def purge(self, _retention: float, _dead: float, after: UUID | None) -> tuple[UUID | None, int]:
+        self.asked.append(after)
+        return self._answers.popleft()
+
+
+async def test_what_was_kept_is_looked_at_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    store: Any = Store((A, 7), (B, 0), (None, 5), (None, 0), (C, 1), (None, 0), (None, 0), (None, 0))
+    chores = Janitor("w", Settings(), store, lambda: None)
+    await chores._purge()
+    assert store.asked == [None, A, B, B]  # also until nothing goes any more: of the trash, say
+    await chores._purge()
+    await chores._purge()
+    assert store.asked[4:] == [B, C, C]
+    monkeypatch.setattr(chores, "_purge_whole_at", 0.0)
+    await chores._purge()
+    assert store.asked[7:] == [None]
+
+
+async def test_the_trash_is_emptied(loom: Loom, sql: Connection, start_worker: StartWorker) -> None:
+    for _ in range(3):
+        await loom.submit(thread_id="t")
+        await loom.run()
+    await sql.execute("select treadle._forget(array(select message_id from treadle.messages), 0)")
+    await sql.execute("delete from treadle.thread_log; delete from treadle.threads")
+    assert await sql.fetchval("select count(*) from treadle.trash") == 3
+    await start_worker()
+    await until(lambda: sql.fetchval("select count(*) from treadle.trash"), lambda count: count == 0)
+    assert await sql.fetchval("select count(*) from treadle.events") == 0

@@ -1,0 +1,186 @@
+"""A failed attempt is tried again, after a backoff or when its agent says, until it is a dead letter."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.agents.contract import Context, RetryAfter, agent
+from service.config import Settings
+from service.db.pool import Connection
+from service.worker.outcome import backoff
+from tests.conftest import StartWorker, until
+from tests.support.harness import dead_letter, log, look, run, settled, submit, submit_many, types
+
+
+async def test_a_failed_attempt_is_tried_again_after_a_backoff(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("moody")
+    async def moody(context: Context, request: str) -> str:
+        await context.emit(f"attempt {context.attempt}")
+        if context.attempt < 3:
+            raise ValueError("not yet")
+        return "at last"
+
+    await start_worker(moody)
+    message = await run(sql, "x", agent="moody")
+    assert (message["state"], message["attempt"], message["failures"]) == ("completed", 3, 2)
+    assert message["error"] is None
+    entries = await log(sql, message["message_id"])
+    assert [entry.type for entry in entries] == [
+        "queued",
+        *["started", "chunk", "retry"] * 2,
+        "started",
+        "chunk",
+        "done",
+    ]
+    assert [entry.data["attempt"] for entry in entries if entry.type == "started"] == [1, 2, 3]
+    assert [entry.data["index"] for entry in entries if entry.type == "chunk"] == [0, 0, 0]
+    for attempt, entry in enumerate((entry for entry in entries if entry.type == "retry"), 1):
+        assert entry.data["attempt"] == attempt
+        assert entry.data["error"] == "ValueError: not yet"
+        delay = datetime.fromisoformat(entry.data["retry_at"]) - entry.created_at
+        assert timedelta(0) <= delay <= timedelta(seconds=0.05 * 2**attempt)
+
+
+async def test_the_backoff_is_as_long_as_the_settings_say(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("broken")
+    async def broken(context: Context, request: str) -> str:
+        raise ValueError
+
+    await start_worker(broken, retry_base_seconds=1_000_000, retry_max_seconds=1_000_000)
+    message_id = await submit(sql, "x", agent="broken")
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    entry = (await log(sql, message_id))[-1]
+    delay = datetime.fromisoformat(entry.data["retry_at"]) - entry.created_at
+    assert timedelta(seconds=1) < delay < timedelta(seconds=1_000_000)  # less than a second: once in a million
+
+
+def test_the_backoff_doubles_up_to_its_limit_with_full_jitter() -> None:
+    settings = Settings(retry_base_seconds=1, retry_max_seconds=10)
+    for failures, most in ((0, 1), (1, 2), (3, 8), (4, 10), (5000, 10)):
+        delays = [backoff(failures, settings) for _ in range(2000)]
+        assert 0 <= min(delays) < most * 0.1
+        assert most * 0.9 < max(delays) <= most
+
+
+async def test_after_max_attempts_it_is_a_dead_letter_with_reason_attempts_and_traceback(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("broken")
+    async def broken(context: Context, request: str) -> str:
+        raise ValueError(f"broken for the {context.attempt}. time")
+
+    await start_worker(broken)
+    message = await run(sql, "x", agent="broken", max_attempts=2)
+    assert (message["state"], message["attempt"], message["failures"]) == ("failed", 2, 2)
+    assert message["error"] == "ValueError: broken for the 2. time"
+    entries = await log(sql, message["message_id"])
+    assert [entry.type for entry in entries] == ["queued", "started", "retry", "started", "error"]
+    assert entries[-1].data["state"] == "failed"
+    assert entries[-1].data["error"] == message["error"]
+    letter = await dead_letter(sql, message["message_id"])
+    assert (letter["queue"], letter["agent"], letter["attempts"]) == ("default", "broken", 2)
+    assert letter["reason"] == message["error"]
+    assert "in broken\n    raise ValueError(" in letter["traceback"]
+
+
+async def test_the_agents_own_max_attempts_count_where_the_message_names_none(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("once", max_attempts=1)
+    async def once(context: Context, request: str) -> str:
+        raise ValueError
+
+    await start_worker(once)
+    assert (await run(sql, "x", agent="once"))["attempt"] == 1
+    assert (await run(sql, "x", agent="once", max_attempts=2))["attempt"] == 2
+
+
+async def test_retry_after_sets_the_delay(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("later")
+    async def later(context: Context, request: str) -> str:
+        if context.attempt == 1:
+            raise RetryAfter(0.25)
+        return "now"
+
+    await start_worker(later)
+    message = await run(sql, "x", agent="later")
+    entry = (await log(sql, message["message_id"]))[2]
+    assert datetime.fromisoformat(entry.data["retry_at"]) - entry.created_at == timedelta(seconds=0.25)
+    assert entry.data["error"] == "Asked to be retried after 0.25 seconds."
+    assert message["started_at"] >= entry.created_at + timedelta(seconds=0.25)
+    assert message["result"] == "now"
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1.0])
+async def test_retry_after_nonsense_is_still_a_retry(
+    seconds: float, sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("later")
+    async def later(context: Context, request: str) -> str:
+        raise RetryAfter(seconds, "the reason")
+
+    await start_worker(later)
+    message_id = await submit(sql, "x", agent="later", max_attempts=2)
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    assert (await log(sql, message_id))[2].data["error"] == "the reason"
+
+
+@pytest.mark.parametrize("limit", ["message", "agent", "settings"])
+async def test_an_attempt_that_takes_too_long_is_a_failure_that_names_the_time(
+    limit: str, sql: Connection, start_worker: StartWorker
+) -> None:
+    ended = asyncio.Event()
+
+    @agent("slow", timeout=0.2 if limit == "agent" else None)
+    async def slow(context: Context, request: str) -> str:
+        await context.emit("partial")
+        if context.attempt > 1:
+            return "quick"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return "never"
+
+    await start_worker(slow, **({"processing_timeout": 0.2} if limit == "settings" else {}))
+    message = await run(sql, "x", agent="slow", **({"timeout_seconds": 0.2} if limit == "message" else {}))
+    assert (message["state"], message["result"], message["failures"]) == ("completed", "quick", 1)
+    entries = await log(sql, message["message_id"])
+    assert [entry.type for entry in entries] == ["queued", "started", "chunk", "retry", "started", "chunk", "done"]
+    assert entries[3].data["error"] == "TimeoutError: the attempt took longer than 0.2 seconds"
+    assert ended.is_set()
+
+
+async def test_a_timeout_of_the_agents_own_is_an_error_like_any(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("impatient")
+    async def impatient(context: Context, request: str) -> None:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    await start_worker(impatient)
+    assert (await run(sql, "x", agent="impatient", max_attempts=1))["error"] == "TimeoutError"
+
+
+async def test_a_message_for_an_agent_unknown_to_this_worker_is_put_off_without_a_failure(
+    sql: Connection, start_worker: StartWorker, agents: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @agent("elsewhere")
+    async def elsewhere(context: Context, request: str) -> str:
+        return "found"
+
+    await agents(elsewhere)
+    caplog.set_level("WARNING", "service.worker.attempt")
+    ignorant = await start_worker()
+    message_id, other_id = await submit_many(sql, [{"message": "x", "agent": "elsewhere", "max_attempts": 1}] * 2)
+    await until(lambda: types(sql, message_id), lambda found: found.count("retry") >= 2)
+    assert (await log(sql, message_id))[2].data["error"] == "This worker has no agent 'elsewhere'."
+    assert (await look(sql, message_id))["failures"] == 0
+    warned = [vars(record)["agent"] for record in caplog.records if "has no agent" in record.message]
+    assert warned == ["elsewhere"]  # once, however often it is asked
+    assert await sql.fetchval("select treadle.cancel($1)", other_id) in {"cancelled", "requested"}
+    assert (await settled(sql, other_id))["state"] == "cancelled"
+    await start_worker(elsewhere)
+    ignorant.stop()
+    assert (await settled(sql, message_id))["result"] == "found"

@@ -1,0 +1,313 @@
+"""Messages that send messages and wait for them: sent once, with the step or the end; parked without a place."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service.agents.contract import ChildFailed, Context, Rejected, agent
+from service.db.pool import Connection, Database
+from tests.conftest import StartWorker, until
+from tests.support.harness import log, look, run, settled, submit, types, wait_for
+from tests.support.invariants import assert_consistent
+
+
+@agent("double")
+async def double(context: Context, text: str) -> str:
+    """Says it twice."""
+    if text == "bad":
+        raise Rejected("Not that.")
+    return text * 2
+
+
+async def children(sql: Connection, parent: Any) -> list[dict[str, Any]]:
+    rows = await sql.fetch("select * from treadle.message_overview where parent = $1", parent)
+    return [dict(row) for row in rows]
+
+
+@pytest.mark.parametrize("thread", [None, "t"])
+async def test_gather(thread: str | None, sql: Connection, start_worker: StartWorker) -> None:
+    attempts: list[int] = []
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> list[str]:
+        attempts.append(context.attempt)
+        sent = [await context.send(word, agent="double") for word in text.split()]
+        return await context.gather(*sent)
+
+    await start_worker(parent, double)
+    row = await run(sql, "a b c", agent="parent", thread_id=thread)
+    assert (row["state"], row["result"], row["failures"], row["children"]) == ("completed", ["aa", "bb", "cc"], 0, None)
+    assert attempts == [1, 2]
+    assert await types(sql, row["message_id"]) == ["queued", "started", "parked", "started", "done"]
+    sent = await children(sql, row["message_id"])
+    parked = (await log(sql, row["message_id"]))[2].data
+    ids = {child["user_message"]: str(child["message_id"]) for child in sent}
+    sent = [ids["a"], ids["b"], ids["c"]]
+    assert parked == {"attempt": 1, "hold": "children", "children": sent, "sent": sent}
+    await assert_consistent(sql)
+
+
+async def test_a_parked_message_takes_no_place(sql: Connection, start_worker: StartWorker) -> None:
+    """Of one place: a tree of messages three deep gets through it."""
+
+    @agent("tree")
+    async def tree(context: Context, text: str) -> int:
+        if text == "0":
+            return 1
+        sent = [await context.send(str(int(text) - 1), agent="tree") for _ in range(2)]
+        return sum(await context.gather(*sent))
+
+    await start_worker(tree, worker_concurrency=1)
+    row = await run(sql, "3", agent="tree")
+    assert (row["state"], row["result"]) == ("completed", 8)
+    assert await sql.fetchval("select count(*) from treadle.messages") == 15
+    await assert_consistent(sql)
+
+
+async def test_the_thread_waits_with_its_message(sql: Connection, start_worker: StartWorker) -> None:
+    hold = asyncio.Event()
+
+    @agent("slow")
+    async def slow(context: Context, text: str) -> str:
+        await hold.wait()
+        return text
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> list[Any]:
+        return await context.gather(await context.send("x", agent="slow"))
+
+    await start_worker(parent, slow, double)
+    first = await submit(sql, "x", agent="parent", thread_id="t")
+    await until(lambda: look(sql, first), lambda row: row["hold"] == "children")
+    second = await submit(sql, "y", agent="double", thread_id="t", priority="high")
+    assert (await look(sql, second))["hold"] == "thread"
+    await assert_consistent(sql)
+    hold.set()
+    assert (await settled(sql, second))["state"] == "completed"
+    assert (await look(sql, first))["result"] == ["x"]
+    await assert_consistent(sql)
+
+
+async def test_a_failed_child_fails_its_parent(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent", max_attempts=5)
+    async def parent(context: Context, text: str) -> Any:
+        sent = [await context.send(word, agent="double") for word in ("a", "bad")]
+        results = await context.gather(*sent, return_exceptions=text == "keep")
+        return [f"{result.state} {result.error}" if isinstance(result, ChildFailed) else result for result in results]
+
+    await start_worker(parent, double)
+    kept = await run(sql, "keep", agent="parent")
+    assert kept["result"] == ["aa", "failed Not that."]
+    failed = await run(sql, "raise", agent="parent")
+    assert (failed["state"], failed["failures"]) == ("failed", 1)
+    assert "is failed: Not that." in failed["error"]
+
+
+async def test_what_failed_has_sent_nothing_and_what_is_sent_is_sent_once(
+    sql: Connection, database: Database, start_worker: StartWorker
+) -> None:
+    @agent("parent", max_attempts=3)
+    async def parent(context: Context, text: str) -> str:
+        await context.send("with the step", agent="double")
+        if context.attempt == 1:
+            raise RuntimeError("before")
+        await context.step("step", lambda: None)
+        await context.send("with the end", agent="double", name="last")
+        if context.attempt == 2:
+            query = "select body from treadle.messages where parent = $1"
+            seen.append([row["body"] for row in await database.fetch(query, UUID(context.message_id))])
+            raise RuntimeError("after")
+        return "x"
+
+    seen: list[Any] = []
+    await start_worker(parent, double)
+    row = await run(sql, "x", agent="parent")
+    assert (row["state"], row["attempt"]) == ("completed", 3)
+    assert seen == [["with the step"]]
+    sent = await children(sql, row["message_id"])
+    assert sorted(child["user_message"] for child in sent) == ["with the end", "with the step"]
+    for child in sent:
+        assert (await settled(sql, child["message_id"]))["state"] == "completed"
+    await assert_consistent(sql)
+
+
+async def test_what_is_sent_goes_where_it_is_told(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent")
+    async def parent(context: Context, text: str) -> None:
+        await context.send(
+            "x", agent="double", thread_id="other", priority="low", metadata={"a": 1}, delay=60, aside=True
+        )
+        await context.send("own", agent="double", thread_id=context.thread_id)
+
+    await start_worker(parent, double)
+    row = await run(sql, "x", agent="parent", thread_id="t")
+    sent = {child["user_message"]: child for child in await children(sql, row["message_id"])}
+    other, own = sent["x"], sent["own"]
+    assert (other["thread_id"], other["priority"], other["metadata"], other["hold"], other["aside"]) == (
+        *("other", "low", {"a": 1}, "delay", True),
+    )
+    assert (await settled(sql, own["message_id"]))["result"] == "ownown"
+    assert (own["thread_id"], own["ord"]) == ("t", 2)
+    await assert_consistent(sql)
+
+
+async def test_what_cannot_be_gathered(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent", max_attempts=1)
+    async def parent(context: Context, text: str) -> Any:
+        if text == "own":
+            return await context.gather(await context.send("x", agent="double", thread_id="t"))
+        if text == "unknown":
+            return await context.gather("somebody")
+        if text == "nobody":
+            return await context.gather(await context.send("x", agent="nobody"))
+        return await context.gather()
+
+    await start_worker(parent, double)
+    own = await run(sql, "own", agent="parent", thread_id="t")
+    assert (own["state"], "waits for this one's turn in the thread 't'" in own["error"]) == ("failed", True)
+    unknown = await run(sql, "unknown", agent="parent")
+    assert "gather takes what send returned" in unknown["error"]
+    nobody = await run(sql, "nobody", agent="parent")
+    assert "There is no agent 'nobody'." in nobody["error"]
+    assert (await run(sql, "none", agent="parent"))["result"] == []
+    assert await sql.fetchval("select count(*) from treadle.messages where parent is not null") == 0
+    await assert_consistent(sql)
+
+
+async def test_cancelling_who_waits_cancels_what_is_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+    inside = asyncio.Event()
+
+    @agent("endless")
+    async def endless(context: Context, text: str) -> None:
+        inside.set()
+        await asyncio.Event().wait()
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> None:
+        await context.gather(
+            await context.send("runs", agent="endless"), await context.send("waits", agent="double", delay=3600)
+        )
+
+    await start_worker(parent, endless, double)
+    message_id = await submit(sql, "x", agent="parent")
+    await wait_for(inside)
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    assert await sql.fetchval("select treadle.cancel($1)", message_id) == "cancelled"
+    for child in await children(sql, message_id):
+        assert (await settled(sql, child["message_id"]))["state"] == "cancelled"
+    await until(lambda: look(sql, message_id), lambda row: row["children"] is None)
+    await assert_consistent(sql)
+
+
+async def test_a_cancelled_child_lets_its_parent_go_on(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent")
+    async def parent(context: Context, text: str) -> str:
+        [result] = await context.gather(await context.send("x", agent="double", delay=3600), return_exceptions=True)
+        return str(result.state)
+
+    await start_worker(parent, double)
+    message_id = await submit(sql, "x", agent="parent")
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    [child] = await children(sql, message_id)
+    await sql.fetchval("select treadle.cancel($1)", child["message_id"])
+    assert (await settled(sql, message_id))["result"] == "cancelled"
+
+
+async def test_what_a_step_has_sent_can_be_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent")
+    async def parent(context: Context, text: str) -> list[Any]:
+        async def fan_out() -> list[str]:
+            return [await context.send(word, agent="double") for word in text.split()]
+
+        return await context.gather(*await context.step("fan out", fan_out))
+
+    await start_worker(parent, double)
+    row = await run(sql, "a b", agent="parent")
+    assert (row["state"], row["result"]) == ("completed", ["aa", "bb"])
+    assert len(await children(sql, row["message_id"])) == 2
+
+
+@pytest.mark.parametrize("before", ["gather", "step"])
+async def test_what_was_sent_and_is_gone_is_not_sent_again(
+    before: str, sql: Connection, start_worker: StartWorker
+) -> None:
+    ran: list[str] = []
+
+    @agent("child")
+    async def child(context: Context, text: str) -> str:
+        ran.append(text)
+        return text
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> Any:
+        sent = await context.send("once", agent="child", thread_id="child's")
+        if text == "gather":
+            await context.gather(sent, return_exceptions=True)
+        else:
+            await context.step("step", lambda: None)
+        await context.input("go on?")
+        [result] = await context.gather(sent, return_exceptions=True)
+        return result.state
+
+    await start_worker(parent, child)
+    message_id = await submit(sql, before, agent="parent")
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    [only] = await children(sql, message_id)
+    await settled(sql, only["message_id"])
+    await sql.execute("select treadle.delete_thread('child''s')")
+    await sql.fetchval("select treadle.input($1, '1')", message_id)
+    assert (await settled(sql, message_id))["result"] == "gone"
+    assert ran == ["once"]
+    assert await sql.fetchval("select count(*) from treadle.threads") == 0
+
+
+async def test_deleting_who_waits_cancels_what_is_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+    inside = asyncio.Event()
+
+    @agent("endless")
+    async def endless(context: Context, text: str) -> None:
+        inside.set()
+        await asyncio.Event().wait()
+
+    @agent("parent")
+    async def parent(context: Context, text: str) -> None:
+        sent = [await context.send("runs", agent="endless"), await context.send("waits", agent="endless", delay=3600)]
+        await context.gather(*sent)
+
+    await start_worker(parent, endless)
+    message_id = await submit(sql, "x", agent="parent", thread_id="t")
+    await wait_for(inside)
+    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    await sql.execute("select treadle.delete_thread('t')")
+    for child in await children(sql, message_id):
+        assert (await settled(sql, child["message_id"]))["state"] == "cancelled"
+    await until(lambda: sql.fetchval("select count(*) from treadle.parked"), lambda count: count == 0)
+    await assert_consistent(sql)
+
+
+async def test_what_cannot_be_sent_is_refused_where_it_is_written(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("parent", max_attempts=1)
+    async def parent(context: Context, text: str) -> list[str]:
+        said = []
+        for wrong in (
+            {"thread_id": "a/b"},
+            {"thread_id": ""},
+            {"thread_id": "x" * 256},
+            {"priority": "urgent"},
+            {"delay": -1.0},
+            {"delay": float("nan")},
+            {"aside": True},
+            {"name": ""},
+        ):
+            try:
+                await context.send("x", agent="double", **wrong)  # type: ignore[arg-type]
+            except ValueError as error:
+                said.append(str(error))
+        return said
+
+    await start_worker(parent, double)
+    row = await run(sql, "x", agent="parent")
+    assert len(row["result"]) == 8
+    assert await children(sql, row["message_id"]) == []

@@ -16,7 +16,7 @@ from service.agents.contract import Agent
 from service.config import Settings
 from service.db.pool import Connection
 from tests.conftest import StartWorker, until
-from tests.docs.test_docs import ROOT, blocks
+from tests.support.documents import ROOT, blocks
 from tests.support.harness import log, run, settled, submit, text
 from tests.support.questions import answer, asks
 

@@ -15,7 +15,7 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
 from tests.conftest import StartWorker, until
-from tests.docs.test_docs import ROOT, blocks
+from tests.support.documents import ROOT, blocks
 from tests.support.fake_anthropic import Answer, FakeAnthropic, asks
 from tests.support.harness import look, run, settled, submit, text, types
 from tests.support.processes import Processes, ended

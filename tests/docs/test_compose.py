@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,8 +18,8 @@ import yaml
 
 from service.cli import main
 from service.config import Settings
+from tests.support.documents import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 OURS = {"migrate", "api", "worker"}
 LASTING = {"postgres", "api", "worker"}
@@ -54,7 +53,7 @@ def seconds(text: str) -> float:
 # docker-compose.yml
 
 
-def test_the_services_are_those_of_the_docs(services: dict[str, Any]) -> None:
+def test_compose_has_the_services_of_the_docs(services: dict[str, Any]) -> None:
     assert set(services) == OURS | {"postgres"}
     commands = {name: services[name]["command"] for name in OURS}
     assert commands == {"migrate": ["migrate"], "api": ["serve"], "worker": ["work"]}
@@ -65,15 +64,14 @@ def test_the_services_are_those_of_the_docs(services: dict[str, Any]) -> None:
 def test_postgres_is_the_stock_image_and_keeps_its_data(services: dict[str, Any]) -> None:
     postgres = services["postgres"]
     assert re.fullmatch(r"postgres:\d+", postgres["image"])
-    assert postgres["volumes"] == [
-        "postgres:/var/lib/postgresql"
-    ]  # since 18 the image keeps its data below this folder
+    # since PostgreSQL 18 the image keeps its data below this folder
+    assert postgres["volumes"] == ["postgres:/var/lib/postgresql"]
     assert list(yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["volumes"]) == ["postgres"]
     assert "pg_isready" in postgres["healthcheck"]["test"]
     assert "ports" not in postgres
 
 
-def test_everything_waits_for_what_it_needs(services: dict[str, Any]) -> None:
+def test_each_service_waits_for_the_services_it_needs(services: dict[str, Any]) -> None:
     healthy = {"condition": "service_healthy"}
     assert services["migrate"]["depends_on"] == {"postgres": healthy}
     for name in ("api", "worker"):
@@ -83,7 +81,7 @@ def test_everything_waits_for_what_it_needs(services: dict[str, Any]) -> None:
         }
 
 
-def test_what_lasts_is_restarted_and_has_time_to_stop(services: dict[str, Any]) -> None:
+def test_lasting_services_restart_and_have_time_to_stop(services: dict[str, Any]) -> None:
     for name in LASTING:
         assert services[name]["restart"] == "unless-stopped"
     for name in ("api", "worker"):
@@ -93,7 +91,7 @@ def test_what_lasts_is_restarted_and_has_time_to_stop(services: dict[str, Any]) 
     assert services["migrate"]["restart"] != "unless-stopped"  # it would never be "completed"
 
 
-def test_every_service_has_a_health_check_or_says_that_it_has_none(services: dict[str, Any]) -> None:
+def test_every_service_has_a_health_check_or_disables_it(services: dict[str, Any]) -> None:
     for name in OURS | LASTING:
         check = services[name]["healthcheck"]
         assert check == {"disable": True} if name in {"migrate", "worker"} else check["test"][0] == "CMD"
@@ -160,14 +158,14 @@ def _compose(*command: str) -> tuple[str, ...] | None:
 # Dockerfile
 
 
-def test_the_image_installs_what_is_pinned(dockerfile: list[tuple[str, str]]) -> None:
+def test_the_image_installs_the_pinned_packages(dockerfile: list[tuple[str, str]]) -> None:
     installs = [argument for instruction, argument in dockerfile if instruction == "RUN"]
     assert "pip install --require-hashes -r requirements.lock" in installs[0]
     assert "pip install --no-deps --no-build-isolation --editable ." in installs[1]
     assert re.match(r"python:3\.1[1-9]-slim$", only(dockerfile, "FROM"))
 
 
-def test_the_image_runs_as_nobody_special(dockerfile: list[tuple[str, str]]) -> None:
+def test_the_image_runs_as_an_unprivileged_user(dockerfile: list[tuple[str, str]]) -> None:
     user = only(dockerfile, "USER")
     assert user.isdecimal()
     assert int(user) > 0
@@ -184,14 +182,14 @@ def test_the_image_can_be_stopped_and_reached(dockerfile: list[tuple[str, str]])
     assert "HOST=0.0.0.0" in ours
 
 
-def test_what_is_copied_is_there_and_not_ignored(dockerfile: list[tuple[str, str]]) -> None:
+def test_every_copied_path_exists_and_is_not_ignored(dockerfile: list[tuple[str, str]]) -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_in = {line[1:] for line in ignored if line.startswith("!")}
     sources = {source for name, argument in dockerfile if name == "COPY" for source in argument.split()[:-1]}
     assert "*" in ignored
     assert sources == let_in
     assert all((ROOT / source).exists() for source in sources)
-    # The package finds these two beside itself.
+    # The package reads these two from the folder beside it.
     assert {"sql", "migrations"} <= sources
     assert not any(fnmatch(secret, pattern) for secret in (".env", ".treadle", ".venv", ".git") for pattern in let_in)
 
@@ -224,7 +222,7 @@ def server() -> Iterator[http.server.HTTPServer]:
 
 
 @pytest.mark.parametrize("where", ["image", "compose"])
-def test_the_health_checks_tell_well_from_ill(
+def test_health_checks_tell_healthy_from_unhealthy(
     where: str,
     services: dict[str, Any],
     dockerfile: list[tuple[str, str]],

@@ -1,0 +1,116 @@
+"""The lists in the docs (settings, routes, events, views, commands, warnings, decisions) name what the code has."""
+
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+import pytest
+from litestar import Response
+
+from service.api.app import ROUTES
+from service.cli import main
+from service.config import Settings
+from service.db.pool import Connection
+from service.events.model import RESERVED
+from tests.support.documents import DOCS, HTTP, PAGES, README, ROOT, Block, blocks, headings, rows, section
+
+METHODS = "GET|POST|PUT|PATCH|DELETE"
+
+
+def shown(value: Any) -> str:
+    """A default, as the configuration table writes it."""
+    if value is None:
+        return "unset"
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_configuration_table_has_every_setting_with_its_default() -> None:
+    table = rows(section(README, "Configuration"))
+    documented = {name: cells[0] for name, cells in table.items()}
+    fields = msgspec.structs.fields(Settings)
+    assert documented == {field.name.upper(): shown(field.default) for field in fields}
+    assert all(cells[-1] for cells in table.values())
+
+
+def routes() -> dict[str, Any]:
+    """Every route, as `METHOD /path/{parameter}`, with its handler."""
+    return {
+        f"{method} {re.sub(r':[a-z]+}', '}', path)}": handler
+        for handler in ROUTES
+        for method in handler.http_methods - {"OPTIONS"}
+        for path in handler.paths
+    }
+
+
+def test_every_route_has_its_heading() -> None:
+    documented = [heading for heading in headings(HTTP) if re.match(rf"({METHODS}) /", heading)]
+    assert sorted(documented) == sorted(routes())
+
+
+def test_the_readme_lists_every_route() -> None:
+    listed = re.findall(rf"`((?:{METHODS}) /[^`]*)`", section(README, "HTTP"))
+    assert sorted(listed) == sorted(routes())
+
+
+@pytest.mark.parametrize("block", blocks(HTTP, "json"), ids=lambda block: block.heading)
+def test_a_json_example_has_the_fields_of_the_answer(block: Block) -> None:
+    answer = typing.get_type_hints(routes()[block.heading].fn)["return"]
+    if typing.get_origin(answer) is Response:
+        [answer] = typing.get_args(answer)
+    example, written = msgspec.json.decode(block.text, type=answer), msgspec.json.decode(block.text)
+    if not isinstance(example, list):
+        example, written = [example], [written]
+    assert example
+    for item, fields in zip(example, written, strict=True):
+        assert set(fields) == set(item.__struct_fields__)
+
+
+def test_every_event_of_the_service_is_documented() -> None:
+    table = rows(section(HTTP, "Streams"))
+    assert set(table) == RESERVED | {"chunk"}
+
+
+async def test_every_view_is_in_the_tour(sql: Connection) -> None:
+    [listed] = re.findall(r"^Seven views:.*?\n\n", (DOCS / "sql.md").read_text(encoding="utf-8"), re.M | re.S)
+    views = await sql.fetch("select viewname from pg_views where schemaname = 'treadle'")
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(row["viewname"] for row in views)
+
+
+def test_the_warnings_worth_an_alert_are_logged() -> None:
+    text = (DOCS / "operations.md").read_text(encoding="utf-8")
+    [listed] = re.findall(r"^.*?Warnings worth an alert:(.*?)\n\n", text, re.M | re.S)
+    code = " ".join(page.read_text(encoding="utf-8") for page in ROOT.glob("service/**/*.py"))
+    warnings = [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", listed)]
+    assert [words for words in warnings if words not in code] == []
+    assert len(warnings) > 5
+
+
+def commands(group: click.Group, prefix: str = "treadle") -> Iterator[str]:
+    for name, command in group.commands.items():
+        yield f"{prefix} {name}"
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix} {name}")
+
+
+def test_every_command_is_mentioned() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [command for command in commands(main) if command not in text] == []
+
+
+def test_every_decision_is_listed() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    for page in DOCS.glob("adr/*.md"):
+        [title, *sections] = headings(page)
+        assert f"[{title}](adr/{page.name})" in text
+        assert sections == ["Context", "Decision", "Consequences"]
+
+
+def test_the_changelog_has_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert any(heading.split()[0] == version for heading in headings(ROOT / "CHANGELOG.md"))

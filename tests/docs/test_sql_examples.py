@@ -1,0 +1,42 @@
+"""The SQL in the docs runs as written, in one session of psql per page."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from service.local.postgres import Embedded
+from tests.support.documents import DOCS, README, Block, blocks
+
+
+async def psql(dsn: str, page: Path, found: list[Block]) -> str:
+    """Run blocks in one session of psql, as they are written; returns its output."""
+    script = "".join(f"\\echo == {page.name}, line {block.line}\n{block.text}\n" for block in found)
+    program = Embedded(Path("anywhere")).binary("psql")
+    process = await asyncio.create_subprocess_exec(
+        *(program, "-X", "-v", "ON_ERROR_STOP=1", dsn),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(script.encode()), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+async def test_the_sql_tour_runs_as_written(dsn: str, agents: Callable[..., Awaitable[None]]) -> None:
+    await agents()
+    page = DOCS / "sql.md"
+    output = await psql(dsn, page, blocks(page, "sql"))
+    for part in ("cancelled", "There is no message", "I do not do urgent things.", "default_dlq"):
+        assert part in output
+
+
+async def test_the_sql_of_the_readme_runs_as_written(dsn: str, agents: Callable[..., Awaitable[None]]) -> None:
+    await agents()
+    output = await psql(dsn, README, blocks(README, "sql"))
+    assert '"Thank the buyer of a red bicycle."' in output

@@ -1,0 +1,169 @@
+"""The text of the project is plain English: these words stand nowhere in it.
+
+Read are the pages; docstrings, comments and names of Python code; every text constant in `service`, because errors and
+log lines are among them; SQL with its comments and raise texts; comments of JavaScript; whole build files.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.documents import PAGES, ROOT
+
+WORDS = (
+    "nobody somebody anybody everybody whoever whomever whom anew lest hence whence thence wherein thereof therein "
+    "whereupon weave weaves woven weaving"
+)
+PHRASES = (
+    "of its own accord",
+    "is none",
+    "(?:is|are|held) no more",
+    # As the subject or object of a sentence ("who is first waits"). A question begins with a capital letter.
+    "(?:what|who) is",
+)
+FORBIDDEN = re.compile(rf"\b(?:(?i:{'|'.join(WORDS.split())})|{'|'.join(PHRASES)})\b")
+PYTHON = "bench examples faults migrations service tests treadle"
+BUILD_FILES = "Makefile Dockerfile docker-compose.yml pyproject.toml .ci/run .importlinter"
+
+# Folders and files that are still being rewritten. One that is clean must leave this list.
+UNFINISHED = (
+    "CHANGELOG.md",
+    "README.md",
+    "bench",
+    "docker-compose.yml",
+    "docs",
+    "examples",
+    "faults",
+    "migrations",
+    "service/agents",
+    "service/api",
+    "service/batching.py",
+    "service/dashboard",
+    "service/db",
+    "service/errors.py",
+    "service/events",
+    "service/json_input.py",
+    "service/leases",
+    "service/local",
+    "service/maintenance",
+    "service/messages",
+    "service/protocols",
+    "service/threads",
+    "service/worker",
+    "sql",
+    "tests/agents",
+    "tests/cli",
+    "tests/faults",
+    "tests/http",
+    "tests/sql",
+    "tests/support",
+    "tests/websocket",
+    "tests/worker",
+)
+
+
+class Text(NamedTuple):
+    """A piece of text and the number of its first line."""
+
+    line: int
+    text: str
+
+
+def read_python(source: str, constants: bool) -> Iterator[Text]:
+    """The comments, docstrings and names of functions and classes; with `constants` every text in the code as well."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield Text(token.start[0], token.string)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield Text(node.lineno, node.name.replace("_", " "))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and node.body:
+            first = node.body[0]
+            if not constants and isinstance(first, ast.Expr) and ast.get_docstring(node) is not None:
+                yield Text(first.lineno, ast.literal_eval(first.value))
+        if constants and isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield Text(node.lineno, node.value)
+
+
+def read_javascript(source: str) -> Iterator[Text]:
+    """The comments."""
+    for match in re.finditer(r"//[^\n]*|/\*.*?\*/", source, re.S):
+        yield Text(source.count("\n", 0, match.start()) + 1, match[0])
+
+
+def read(file: Path) -> Iterator[Text]:
+    """The texts of a file that people read."""
+    source = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        yield from read_python(source, constants=file.is_relative_to(ROOT / "service"))
+    elif file.suffix in {".js", ".mjs"}:
+        yield from read_javascript(source)
+    elif file.suffix == ".sql":
+        yield Text(1, source.replace("_", " "))
+    else:
+        yield Text(1, source)
+
+
+def files() -> Iterator[Path]:
+    yield from PAGES
+    for folder in PYTHON.split():
+        yield from ROOT.glob(f"{folder}/**/*.py")
+    for pattern in ("sql/*.sql", "migrations/**/*.sql", "service/**/static/**/*.js", "examples/**/*.js"):
+        yield from ROOT.glob(pattern)
+    yield from (ROOT / name for name in BUILD_FILES.split() if (ROOT / name).is_file())
+
+
+def found_in(file: Path) -> list[str]:
+    """The forbidden words of a file, as `file:line: word`."""
+    return [
+        f"{file.relative_to(ROOT)}:{line + text.count(chr(10), 0, match.start())}: {match[0]}"
+        for line, text in read(file)
+        for match in FORBIDDEN.finditer(text)
+        if file != Path(__file__)
+    ]
+
+
+def entry_of(file: Path) -> str:
+    """The entry of the list of unfinished places that a file falls under, or nothing."""
+    return next((entry for entry in UNFINISHED if file.is_relative_to(ROOT / entry)), "")
+
+
+def test_no_text_has_a_forbidden_word() -> None:
+    found = [word for file in files() if not entry_of(file) for word in found_in(file)]
+    assert not found, "\n".join(["Name the actor, in plain words:", *found])
+
+
+def test_a_clean_place_leaves_the_list_of_unfinished_ones() -> None:
+    unfinished = {entry_of(file) for file in files() if found_in(file)}
+    assert [entry for entry in UNFINISHED if entry not in unfinished] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("a.py", '"""Asks nobody."""\n'),
+        ("a.py", "x = 1\n# who is first, waits\n"),
+        ("a.py", "def test_whoever_asks() -> None: ...\n"),
+        ("a.sql", "-- what is left\n"),
+        ("a.sql", "raise exception 'Nobody has it.';\n"),
+        ("a.js", "f(); // told anew\n"),
+        ("a.js", "/* there\n   is none */\n"),
+        ("a.md", "The lease is no more.\n"),
+    ],
+)
+def test_the_search_finds_forbidden_words(name: str, source: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text(source)
+    assert [text for _, text in read(file) if FORBIDDEN.search(text)]
+
+
+def test_texts_of_the_service_include_errors_and_logs() -> None:
+    source = 'raise Rejected(f"There is {name}, lest it wait")\n'
+    assert [text for _, text in read_python(source, constants=True) if FORBIDDEN.search(text)]
+    assert not [text for _, text in read_python(source, constants=False) if FORBIDDEN.search(text)]

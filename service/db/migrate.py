@@ -8,17 +8,17 @@ import asyncio
 import re
 import time
 from importlib import resources
-from pathlib import Path
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
 
+from service.db.data_files import data_folder
 from service.db.pool import Connection, connect, explain
-from service.db.schema import RELEASE, SQL, digest
+from service.db.schema import RELEASE, SQL_FOLDER, digest
 from service.errors import SchemaError, Unavailable
 
-ROOT = Path(__file__).resolve().parents[2]
+MIGRATIONS_FOLDER = data_folder("migrations")
 PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tried; an unknown one may have moved the tables we share with it
 LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
 LOCK_TIMEOUT = "5s"
@@ -113,7 +113,7 @@ def _told(error: asyncpg.PostgresError) -> str:
 
 def _upgrade_tables(dsn: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
     config.attributes["dsn"] = dsn
     config.attributes["timeout"] = STATEMENT_TIMEOUT
     try:
@@ -150,7 +150,7 @@ async def _try_functions(connection: Connection) -> None:
     # functions in the path but PostgreSQL's.
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"set local lock_timeout = '{MOMENT}'; set local search_path = pg_catalog")
-        files = [path.read_text(encoding="utf-8") for path in sorted(SQL.glob("*.sql"))]
+        files = [path.read_text(encoding="utf-8") for path in sorted(SQL_FOLDER.glob("*.sql"))]
         await _lock_views(connection, re.findall("(?m)^create or replace view ([a-z_.]+)", "".join(files)))
         for file in files:
             await connection.execute(file)

@@ -1,12 +1,12 @@
 """Which schema this code works with, and whether the database has it."""
 
 import hashlib
-from pathlib import Path
 
+from service.db.data_files import data_folder
 from service.db.pool import Database
 from service.errors import SchemaError
 
-SQL = Path(__file__).resolve().parents[2] / "sql"
+SQL_FOLDER = data_folder("sql")
 RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(1, 2)  # releases that this code works with
 TABLES = "0005"  # the newest of migrations/versions; their names count up
@@ -19,7 +19,7 @@ RELEASE_FOUND = f"""
 def digest() -> str:
     """A digest of `sql/`, recorded in treadle.meta: whether the functions are those of this checkout."""
     sha = hashlib.sha256()
-    for path in sorted(SQL.glob("*.sql")):
+    for path in sorted(SQL_FOLDER.glob("*.sql")):
         sha.update(path.read_bytes())
     return sha.hexdigest()[:16]
 

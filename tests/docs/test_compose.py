@@ -161,7 +161,7 @@ def _compose(*command: str) -> tuple[str, ...] | None:
 def test_the_image_installs_the_pinned_packages(dockerfile: list[tuple[str, str]]) -> None:
     installs = [argument for instruction, argument in dockerfile if instruction == "RUN"]
     assert "pip install --require-hashes -r requirements.lock" in installs[0]
-    assert "pip install --no-deps --no-build-isolation --editable ." in installs[1]
+    assert "pip install --no-deps --no-build-isolation /src" in installs[1]
     assert re.match(r"python:3\.1[1-9]-slim$", only(dockerfile, "FROM"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.db.pool import Connection
-from service.db.schema import SQL
+from service.db.schema import SQL_FOLDER
 from tests.support.invariants import assert_consistent, violations
 from tests.support.sql_client import Loom
 
@@ -121,6 +121,6 @@ async def test_what_is_found_is_told(loom: Loom) -> None:
 
 
 def test_every_rule_is_tried() -> None:
-    rules = re.findall(r"^    select '([A-Z].*)', ", (SQL / "92_violations.sql").read_text(), re.MULTILINE)
+    rules = re.findall(r"^    select '([A-Z].*)', ", (SQL_FOLDER / "92_violations.sql").read_text(), re.MULTILINE)
     assert len(rules) > 20
     assert [rule for rule in rules if not any(rule.replace("''", "'").startswith(tried) for tried, _ in DAMAGES)] == []

@@ -114,9 +114,9 @@ def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Release:
 
     def next_is(more: str = "") -> None:
         shutil.rmtree(tmp_path / "sql", ignore_errors=True)
-        shutil.copytree(schema.SQL, tmp_path / "sql")
+        shutil.copytree(schema.SQL_FOLDER, tmp_path / "sql")
         (tmp_path / "sql" / "94_more.sql").write_text(more or "select")
-        monkeypatch.setattr(migration, "SQL", tmp_path / "sql")
+        monkeypatch.setattr(migration, "SQL_FOLDER", tmp_path / "sql")
 
     return next_is
 
@@ -226,13 +226,13 @@ async def test_a_statement_may_take_its_time_in_tables_and_in_functions(
 ) -> None:
     """Longer than any other call of ours may."""
     monkeypatch.setattr(connect, "__kwdefaults__", {**(connect.__kwdefaults__ or {}), "command_timeout": 0.1})
-    shutil.copytree(migration.ROOT / "migrations", tmp_path / "migrations")
+    shutil.copytree(migration.MIGRATIONS_FOLDER, tmp_path / "migrations")
     (tmp_path / "migrations" / "versions" / "9999_slow.py").write_text(
         f"""from alembic import op
 revision, down_revision = "9999", "{schema.TABLES}"
 upgrade = lambda: op.execute("select pg_sleep(0.3)")"""
     )
-    monkeypatch.setattr(migration, "ROOT", tmp_path)
+    monkeypatch.setattr(migration, "MIGRATIONS_FOLDER", tmp_path / "migrations")
     release("select pg_sleep(0.3)")
     await migrate(empty_dsn)
     monkeypatch.setattr(migration, "STATEMENT_TIMEOUT", 0.1)
@@ -276,7 +276,7 @@ async def blocks(loom: Loom, other: Loom) -> bool:
 
 async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, database: Database) -> None:
     config = Config()
-    config.set_main_option("script_location", str(migration.ROOT / "migrations"))
+    config.set_main_option("script_location", str(migration.MIGRATIONS_FOLDER))
     assert ScriptDirectory.from_config(config).get_current_head() == schema.TABLES
     for version, fine in ((schema.TABLES, True), ("0001", False), ("9999", True), (None, False)):
         await sql.execute("delete from treadle.alembic_version")

@@ -101,9 +101,9 @@ async def waiting(sql: Connection) -> int | None:
 async def test_everybody_goes_on_while_a_migration_has_replaced_everything_and_not_committed(
     sql: Connection, traffic: Traffic, dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shutil.copytree(schema.SQL, tmp_path / "sql")
+    shutil.copytree(schema.SQL_FOLDER, tmp_path / "sql")
     (tmp_path / "sql" / "99_wait.sql").write_text(f"set local lock_timeout = 0; select pg_advisory_xact_lock({GATE})")
-    monkeypatch.setattr(migration, "SQL", tmp_path / "sql")
+    monkeypatch.setattr(migration, "SQL_FOLDER", tmp_path / "sql")
     async with gate(sql):
         migrating = asyncio.create_task(migrate(dsn))
         await until(lambda: waiting(sql))

@@ -13,14 +13,15 @@ import yaml
 from msgspec import Meta
 
 from service.errors import ConfigError
+from service.limits import MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
-QueueName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
+QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
 
 # What msgspec says of a value that does not fit, for people: patterns and what to say instead.
 WORDS = (
-    (r"`str` matching regex .*", "names of up to 40 letters a to z, digits and _, a letter first"),
+    (r"`str` matching regex .*", f"names of up to {MAX_QUEUE_NAME_CHARS} letters a to z, digits and _, a letter first"),
     (r"`array` of length >= 1", "at least one name"),
     (r"`int`", "a whole number"),
     (r"`float`", "a number"),

@@ -24,10 +24,14 @@ from typing import Any, Protocol, get_type_hints
 
 import msgspec
 
-MAX_RETRY_SECONDS = 31_622_400  # 366 days
-MAX_TIMEOUT_SECONDS = 604_800  # 7 days
-MAX_ATTEMPTS = 1000
-MAX_CONCURRENCY = 100_000
+from service.limits import (
+    MAX_AGENT_NAME_CHARS,
+    MAX_ATTEMPTS,
+    MAX_CONCURRENCY,
+    MAX_DELAY_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+)
+
 IDLE_TIMEOUT = 7200.0  # seconds
 
 
@@ -38,7 +42,7 @@ class RetryAfter(Exception):
 
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason or f"Asked to be retried after {seconds:g} seconds.")
-        self.seconds = min(max(0.0, seconds), MAX_RETRY_SECONDS)
+        self.seconds = min(max(0.0, seconds), MAX_DELAY_SECONDS)
 
 
 class Rejected(Exception):
@@ -199,8 +203,8 @@ class Agent:
         idle_timeout: float = IDLE_TIMEOUT,
         meanwhile: str | None = None,
     ) -> None:
-        if not name or len(name) > 100:
-            raise ValueError("an agent's name has 1 to 100 characters")
+        if not 1 <= len(name) <= MAX_AGENT_NAME_CHARS:
+            raise ValueError(f"an agent's name has 1 to {MAX_AGENT_NAME_CHARS} characters")
         if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"the agent's timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
         if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS:

@@ -15,6 +15,7 @@ import uvloop
 from service.cli import common, show
 from service.config import Settings
 from service.errors import SchemaError
+from service.limits import MAX_PAGE_ITEMS
 
 VIOLATIONS_SECONDS = 3600.0  # that looking at everything may take
 
@@ -137,7 +138,7 @@ def queues(settings: Settings, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, MAX_PAGE_ITEMS), default=20, show_default=True)
 @common.as_json
 @click.pass_obj
 def threads(settings: Settings, limit: int, as_json: bool) -> None:
@@ -161,7 +162,7 @@ def threads(settings: Settings, limit: int, as_json: bool) -> None:
 
 @click.group("dead-letters", invoke_without_command=True)
 @click.option("--queue", help="Of this queue only.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, MAX_PAGE_ITEMS), default=20, show_default=True)
 @common.as_json
 @click.pass_context
 def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: bool) -> None:

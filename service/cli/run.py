@@ -11,9 +11,8 @@ import uvloop
 
 from service.cli import common
 from service.config import Settings
+from service.limits import STOP_MARGIN_SECONDS
 from service.local.parent_watch import follow_supervisor
-
-HARD_STOP_MARGIN = 15.0  # seconds beyond SHUTDOWN_GRACE, as the supervisor's
 
 
 @click.command()
@@ -46,7 +45,7 @@ def serve(settings: Settings) -> None:
     from service.local import address
 
     address.check_free(settings.host, settings.port)
-    follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
+    follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
         await Api(settings, common.dsn(settings)).serve()
@@ -73,7 +72,7 @@ def work(settings: Settings) -> None:
     from service.worker.isolation.pool import Isolation
     from service.worker.worker import Worker
 
-    follow_supervisor(os.environ, settings.shutdown_grace + HARD_STOP_MARGIN)
+    follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
         worker = Worker(settings, common.dsn(settings), registry.load(settings), Isolation(settings))

@@ -12,16 +12,16 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from service.errors import Invalid, NotFound, Refused, TreadleError
+from service.errors import NotFound, Refused, TreadleError
 from service.events.model import Event, EventPage
 from service.events.sse import COME_BACK, HEADERS, MEDIA_TYPE, Streams
 from service.events.store import EventStore
-from service.messages.routes import MessageId, parse_id
+from service.limits import MAX_POSITION, MAX_SEQ, PAGE_ITEMS
+from service.params import MessageId, PageLimit, parse_event_id, parse_message_id
 from service.threads.store import ThreadStore
 
 log = logging.getLogger(__name__)
 
-LIMIT = 2**31  # of a seq
 After = Annotated[
     str | None, QueryParameter(name="after", description="The id of the last event seen; Last-Event-ID goes before it.")
 ]
@@ -41,7 +41,7 @@ async def stream_message(
     after: After = None,
 ) -> Response[Any]:
     """Server-sent events; ends after the terminal event. 204 where the message is over and its last event was seen."""
-    parsed, cursor = parse_id(message_id), _cursor(request, after, LIMIT)
+    parsed, cursor = parse_message_id(message_id), _cursor(request, after, MAX_SEQ)
     try:
         end = await events.end(parsed)
     except Refused:
@@ -66,7 +66,7 @@ async def stream_thread(
     after: After = None,
 ) -> Response[Any]:
     """Server-sent events of all messages of the thread, under one cursor; it never ends."""
-    cursor = _cursor(request, after, 2**63)
+    cursor = _cursor(request, after, MAX_POSITION)
     try:
         thread, _ = await threads.key(thread_id)
     except Refused:
@@ -81,11 +81,11 @@ async def list_events(
     message_id: MessageId,
     events: NamedDependency[EventStore],
     after: Annotated[
-        int, QueryParameter(ge=0, lt=LIMIT, description="the seq of the last event seen: a whole number from 0")
+        int, QueryParameter(ge=0, le=MAX_SEQ, description="the seq of the last event seen: a whole number from 0")
     ] = 0,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")] = 100,
+    limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
-    parsed = parse_id(message_id)
+    parsed = parse_message_id(message_id)
     [entries] = await events.read_messages([(parsed, after)], limit)
     if entries is None:
         raise NotFound(f"There is no message {parsed}.")
@@ -99,11 +99,9 @@ async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
     return end is not None and end[1] and after >= end[0]
 
 
-def _cursor(request: Request[Any, Any, Any], after: str | None, limit: int) -> int:
-    text = request.headers.get("last-event-id") or after or "0"
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < limit):
-        raise Invalid("after and Last-Event-ID must be the id of an event: a whole number.")
-    return int(text)
+def _cursor(request: Request[Any, Any, Any], after: str | None, largest: int) -> int:
+    """The last event that the client has seen. A browser that reconnects sends Last-Event-ID, so that goes first."""
+    return parse_event_id(request.headers.get("last-event-id") or after, "after (or Last-Event-ID)", largest)
 
 
 def _stream(parts: AsyncIterator[bytes]) -> Stream:

@@ -8,9 +8,7 @@ from asyncpg import Record
 
 from service.db.pool import Database
 from service.events.model import Entry
-
-PAGE = 200  # events a reader gets at once
-PAGE_CHARS = 256_000  # of data, after which treadle.read_events adds no further event
+from service.limits import STREAM_PAGE_CHARS, STREAM_PAGE_EVENTS
 
 Gone = None  # the answer for a reader whose message or thread is not there (any more)
 
@@ -20,7 +18,7 @@ class EventStore:
         self._database = database
 
     async def read_messages(
-        self, cursors: Sequence[tuple[UUID, int]], quantity: int = PAGE
+        self, cursors: Sequence[tuple[UUID, int]], quantity: int = STREAM_PAGE_EVENTS
     ) -> list[list[Entry] | None]:
         """For each (message_id, last seq seen): what follows; None where there is no such message."""
         rows = await self._database.fetch(
@@ -32,7 +30,9 @@ class EventStore:
         )
         return _by_reader(rows, len(cursors))
 
-    async def read_threads(self, cursors: Sequence[tuple[int, int]], quantity: int = PAGE) -> list[list[Entry] | None]:
+    async def read_threads(
+        self, cursors: Sequence[tuple[int, int]], quantity: int = STREAM_PAGE_EVENTS
+    ) -> list[list[Entry] | None]:
         """For each (threads.id, last thread_pos seen): what follows; None where there is no such thread."""
         rows = await self._database.fetch(
             "select n, message_id, seq, thread_pos as position, type, data, created_at, false as last"
@@ -65,7 +65,7 @@ class EventStore:
 
 def is_full(entries: Sequence[Entry]) -> bool:
     """Whether the page ended for want of room, so that there may be more at once."""
-    return len(entries) >= PAGE or sum(len(entry.data) for entry in entries) >= PAGE_CHARS
+    return len(entries) >= STREAM_PAGE_EVENTS or sum(len(entry.data) for entry in entries) >= STREAM_PAGE_CHARS
 
 
 def _by_reader(rows: Sequence[Record], readers: int) -> list[list[Entry] | None]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from service.config import Settings
 from service.errors import ConfigError, TreadleError
+from service.limits import STOP_MARGIN_SECONDS
 from service.local import address
 from service.local.parent_watch import VARIABLE
 from service.local.postgres import Embedded
@@ -34,7 +35,7 @@ HEALTHY = 30.0  # seconds of life after which a death counts as the first again
 HURRY = 3.0  # seconds that children get after the second signal
 # Seconds that children get beyond SHUTDOWN_GRACE. A worker takes 5 to hand back what does not end, up to 5 more for a
 # heartbeat under way, and some to sign off: killed before, it is a loss to be charged.
-MARGIN = 15.0
+MARGIN = STOP_MARGIN_SECONDS
 API_CHANCES = 3  # deaths of the API before its first answer, after which we give up
 
 

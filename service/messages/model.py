@@ -6,11 +6,22 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from service.limits import (
+    ATTEMPTS_RULE,
+    DELAY_RULE,
+    MAX_ATTEMPTS,
+    MAX_BATCH_MESSAGES,
+    MAX_DELAY_SECONDS,
+    MAX_THREAD_ID_CHARS,
+    MAX_TIMEOUT_SECONDS,
+    THREAD_ID_PATTERN,
+    THREAD_ID_RULE,
+    TIMEOUT_RULE,
+)
+
 Priority = Literal["high", "normal", "low"]
 State = Literal["queued", "processing", "completed", "failed", "cancelled"]
-ThreadId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])")]
-
-MAX_BATCH = 1000
+ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
 
 
 class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -22,28 +33,27 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         Meta(description="a text that is not empty, or an object where the agent takes one"),
     ]
     priority: Annotated[Priority, Meta(description="high, normal or low")] = "normal"
-    thread_id: Annotated[
-        ThreadId | None,
-        Meta(description="a text of 1 to 255 characters, none of them a control character or a slash"),
-    ] = None
+    thread_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None
     agent: Annotated[str | None, Meta(description="the name of an agent; left out: the default one")] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="an object")] = None
     delay_seconds: Annotated[
-        Annotated[float, Meta(ge=0, le=31_622_400)] | None, Meta(description="a number from 0 to 31622400 (366 days)")
+        Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)] | None, Meta(description=DELAY_RULE)
     ] = None
-    max_attempts: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)] | None, Meta(description="a whole number from 1 to 1000")
-    ] = None
+    max_attempts: Annotated[Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] | None, Meta(description=ATTEMPTS_RULE)] = None
     timeout_seconds: Annotated[
-        Annotated[float, Meta(gt=0, le=604_800)] | None,
-        Meta(description="a number above 0, at most 604800 (7 days)"),
+        Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)] | None, Meta(description=TIMEOUT_RULE)
     ] = None
     aside: Annotated[bool, Meta(description="true or false; true takes no turn in the thread")] = False
 
 
 class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
     messages: Annotated[
-        list[NewMessage], Meta(min_length=1, max_length=MAX_BATCH, description=f"a list of 1 to {MAX_BATCH} messages")
+        list[NewMessage],
+        Meta(
+            min_length=1,
+            max_length=MAX_BATCH_MESSAGES,
+            description=f"a list of 1 to {MAX_BATCH_MESSAGES} messages",
+        ),
     ]
 
 

@@ -3,16 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any
-from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import HeaderParameter, JSONBody, PathParameter
+from litestar.params import HeaderParameter, JSONBody
 
 from service.config import Settings
-from service.errors import Invalid, Unprocessable
+from service.errors import Unprocessable
+from service.limits import KEY_RULE, MAX_KEY_CHARS
 from service.messages.model import (
     Accepted,
     AcceptedBatch,
@@ -26,6 +26,7 @@ from service.messages.model import (
 )
 from service.messages.store import MessageStore
 from service.messages.validation import check, check_input
+from service.params import MessageId, parse_message_id
 
 IdempotencyKey = Annotated[
     str | None,
@@ -34,15 +35,6 @@ IdempotencyKey = Annotated[
         description="Repeat a request under the same key to get the first answer; kept 24 hours.",
     ),
 ]
-MessageId = Annotated[str, PathParameter(description="A message's id (UUID).")]
-
-
-def parse_id(text: str) -> UUID:
-    """A message's id from a path; raises Invalid."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Invalid(f"{text[:100]!r} is not a message id: a UUID is expected.") from None
 
 
 @post("/messages", status_code=202, summary="Submit a message")
@@ -80,7 +72,7 @@ async def submit_batch(
 
 @get("/messages/{message_id:str}/status", summary="Where a message stands")
 async def status(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Status:
-    return await messages.status(parse_id(message_id))
+    return await messages.status(parse_message_id(message_id))
 
 
 @delete(
@@ -91,7 +83,7 @@ async def status(message_id: MessageId, messages: NamedDependency[MessageStore])
 )
 async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Response[Cancelled]:
     """200 where it was queued and is cancelled now; 202 where it runs: the agent is stopped within a second."""
-    parsed = parse_id(message_id)
+    parsed = parse_message_id(message_id)
     if await messages.cancel(parsed) == "cancelled":
         return Response(Cancelled("The message is cancelled.", parsed), status_code=200)
     return Response(
@@ -108,20 +100,20 @@ async def give_input(
 ) -> Answered:
     """409 where it does not wait for input, or asks another question than the one named."""
     check_input(data, settings)
-    parsed = parse_id(message_id)
+    parsed = parse_message_id(message_id)
     return Answered(parsed, await messages.input(parsed, data))
 
 
 @post("/messages/{message_id:str}/redrive", status_code=202, summary="Give a failed message a new life")
 async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Redriven:
-    parsed = parse_id(message_id)
+    parsed = parse_message_id(message_id)
     await messages.redrive(parsed)
     return Redriven(parsed, "queued")
 
 
 def _key(text: str) -> str:
-    if not 1 <= len(text) <= 255:
-        raise Unprocessable("An Idempotency-Key has 1 to 255 characters.")
+    if not 1 <= len(text) <= MAX_KEY_CHARS:
+        raise Unprocessable(f"Idempotency-Key must be {KEY_RULE}.")
     return text
 
 

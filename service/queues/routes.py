@@ -1,15 +1,13 @@
 """/queue, /queues, /agents, /workers: who works on what, and how fast."""
 
-from typing import Annotated
-
 from litestar import delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 
+from service.limits import PAGE_ITEMS
+from service.params import PageLimit
 from service.queues.model import Agent, DeadLetters, Overview, Queue, Worker
 from service.queues.store import QueueStore
-
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")]
 
 
 @get("/queue", summary="All queues at a glance")
@@ -38,7 +36,9 @@ async def resume(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Qu
 
 
 @get("/queues/{name:str}/dead-letters", summary="What failed for good, the newest first")
-async def dead_letters(name: FromPath[str], queues: NamedDependency[QueueStore], limit: Limit = 100) -> DeadLetters:
+async def dead_letters(
+    name: FromPath[str], queues: NamedDependency[QueueStore], limit: PageLimit = PAGE_ITEMS
+) -> DeadLetters:
     await queues.get(name)
     return DeadLetters(name, await queues.dead_letters(name, limit))
 

@@ -9,7 +9,7 @@ from service.db.pool import Database
 from service.errors import NotFound
 from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue, Waiting, Worker
 
-SHOWN = 100  # messages in the lists of an overview
+OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
 
 # Each message is looked up by its key, and `limit` keeps it so: a join that is planned while there are few messages
 # would read all of them, also when there are many.
@@ -45,8 +45,8 @@ class QueueStore:
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
             " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
         )
-        waiting = await self._database.fetch(WAITING, SHOWN)
-        running = await self._database.fetch(RUNNING, SHOWN)
+        waiting = await self._database.fetch(WAITING, OVERVIEW_MESSAGES)
+        running = await self._database.fetch(RUNNING, OVERVIEW_MESSAGES)
         assert totals is not None
         processing = msgspec.convert(running, list[Processing])
         return Overview(

@@ -3,24 +3,23 @@
 import base64
 import binascii
 from datetime import datetime, timedelta
-from typing import Annotated
 from urllib.parse import urlencode
 
 from litestar import Response, delete, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery
 
 from service.errors import Invalid
+from service.limits import MAX_POSITION, PAGE_ITEMS
 from service.messages.store import MessageStore
+from service.params import PageLimit
 from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
-
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="a whole number from 1 to 1000")]
 
 
 @get("/threads", summary="Threads, the last active first")
 async def list_threads(
-    threads: NamedDependency[ThreadStore], limit: Limit = 100, cursor: FromQuery[str | None] = None
+    threads: NamedDependency[ThreadStore], limit: PageLimit = PAGE_ITEMS, cursor: FromQuery[str | None] = None
 ) -> Response[list[ThreadSummary]]:
     """The next page's address is in the Link header."""
     page, following = await threads.newest(limit, _parse_cursor(cursor))
@@ -46,7 +45,7 @@ async def list_messages(
     thread_id: FromPath[str],
     threads: NamedDependency[ThreadStore],
     messages: NamedDependency[MessageStore],
-    limit: Limit = 100,
+    limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,
 ) -> ThreadMessages:
     after = 0
@@ -78,6 +77,6 @@ def _parse_cursor(text: str | None) -> tuple[datetime, int] | None:
         position = datetime.fromisoformat(moment), int(thread)
     except (binascii.Error, ValueError):
         raise Invalid("cursor is not one that this service gave out.") from None
-    if position[0].utcoffset() != timedelta(0) or not 0 <= position[1] < 2**63:
+    if position[0].utcoffset() != timedelta(0) or not 0 <= position[1] <= MAX_POSITION:
         raise Invalid("cursor is not one that this service gave out.")
     return position

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import inspect
 import logging
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,14 @@ import msgspec
 from service.agents.contract import ChildFailed, Exchange, Rejected, UnderWay
 from service.events.model import RESERVED
 from service.leases.store import Child, EventToAppend, Recorded
+from service.limits import (
+    DELAY_RULE,
+    MAX_BATCH_MESSAGES,
+    MAX_DELAY_SECONDS,
+    MAX_STEP_NAME_CHARS,
+    THREAD_ID_RULE,
+    is_thread_id,
+)
 from service.queues.model import Claim
 from service.threads.store import Exchange as StoredExchange
 from service.threads.store import UnderWay as StoredUnderWay
@@ -27,13 +34,9 @@ from service.worker.outcome import Outcome, clean, encode
 log = logging.getLogger("service.agent")
 
 TAKEN = RESERVED | {"chunk"}
-MAX_NAME = 200  # characters, of a step, a message sent or a question
-MAX_SENDS = 1000  # messages that one attempt sends
 BYTES_PER_TOKEN = 4  # roughly, of a text in English
 OPEN = {"queued", "processing"}
 PRIORITIES = {"high", "normal", "low"}
-MAX_DELAY = 31_622_400  # seconds: 366 days
-THREAD_ID = re.compile(r"[^/\x00-\x1f\x7f-\x9f]{1,255}")
 
 # The step that runs here. What has no name of its own is numbered within it: when the step is not run again, the
 # numbers of what comes after stay what they were.
@@ -146,14 +149,14 @@ class AttemptContext:
         aside: bool = False,
         name: str | None = None,
     ) -> str:
-        if len(self._sent) == MAX_SENDS:
-            raise ValueError(f"a message sends at most {MAX_SENDS} others")
+        if len(self._sent) == MAX_BATCH_MESSAGES:
+            raise ValueError(f"a message sends at most {MAX_BATCH_MESSAGES} others")
         if priority not in PRIORITIES:
             raise ValueError(f"the priority is high, normal or low, not {priority!r}")
-        if not 0 <= delay <= MAX_DELAY:
-            raise ValueError(f"the delay is from 0 to {MAX_DELAY} seconds")
-        if thread_id is not None and not THREAD_ID.fullmatch(thread_id):
-            raise ValueError("a thread_id has 1 to 255 characters, none of them a control character or a slash")
+        if not 0 <= delay <= MAX_DELAY_SECONDS:
+            raise ValueError(f"delay must be {DELAY_RULE}")
+        if thread_id is not None and not is_thread_id(thread_id):
+            raise ValueError(f"thread_id must be {THREAD_ID_RULE}")
         if aside and thread_id is None:
             raise ValueError("an aside needs a thread_id")
         child = _child_id(self._claim.message_id, self._begin("send", name))
@@ -248,8 +251,8 @@ class AttemptContext:
             name = f"{_step.get()}{kind}"
             self._unnamed[name] += 1
             name = f"{name} {self._unnamed[name]}"
-        elif not name or len(name) > MAX_NAME:
-            raise ValueError(f"the name of a {kind} has 1 to {MAX_NAME} characters")
+        elif not name or len(name) > MAX_STEP_NAME_CHARS:
+            raise ValueError(f"the name of a {kind} has 1 to {MAX_STEP_NAME_CHARS} characters")
         name = clean(name)
         if (key := f"{kind}/{name}") in self._begun:
             raise ValueError(f"the {kind} {name!r} was begun before in this attempt: give each a name of its own")

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.agents import contract, registry
+from service.agents import registry
 from service.agents.builtin.echo import echo
 from service.agents.contract import Agent, Context, Rejected, RetryAfter, agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
+from service.limits import MAX_DELAY_SECONDS
 from tests.conftest import StartWorker
 from tests.support.harness import log, run, settled, submit, text, types
 
@@ -150,7 +151,7 @@ def test_what_cannot_be_an_agent_is_refused_when_it_is_made(
 def test_retry_after_keeps_within_what_a_message_can_wait() -> None:
     assert RetryAfter(1.5).seconds == 1.5
     assert RetryAfter(-1).seconds == 0
-    assert RetryAfter(float("inf")).seconds == contract.MAX_RETRY_SECONDS
+    assert RetryAfter(float("inf")).seconds == MAX_DELAY_SECONDS
     assert str(RetryAfter(2)) == "Asked to be retried after 2 seconds."
     assert str(RetryAfter(2, "why")) == "why"
 

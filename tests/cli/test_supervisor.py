@@ -18,9 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.cli.run import HARD_STOP_MARGIN
 from service.config import Settings
-from service.local import supervisor
+from service.limits import STOP_MARGIN_SECONDS
 from service.local.postgres import Embedded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,7 +291,7 @@ def test_a_worker_may_take_as_long_as_it_does_to_hand_back() -> None:
     """Five seconds for what does not end, five for a heartbeat under way, and some to sign off; nobody kills before."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     patience = int(compose["services"]["worker"]["stop_grace_period"].removesuffix("s"))
-    assert supervisor.MARGIN == HARD_STOP_MARGIN == patience - Settings().shutdown_grace == 15
+    assert STOP_MARGIN_SECONDS == patience - Settings().shutdown_grace == 15
 
 
 def test_a_wrong_place_is_one_sentence(start: Start, folder: Path) -> None:

@@ -34,7 +34,7 @@ async def test_an_overview_that_was_planned_while_there_was_little_does_not_read
     await agents()
     await submit_many(sql, [{"message": "x"}] * 1000)
     await sql.execute("analyze treadle.messages")
-    plan = "\n".join(row[0] for row in await sql.fetch(f"explain (costs off) {statement}", store.SHOWN))
+    plan = "\n".join(row[0] for row in await sql.fetch(f"explain (costs off) {statement}", store.OVERVIEW_MESSAGES))
     assert "Index Scan using messages_pkey" in plan
     assert "Seq Scan on messages" not in plan, plan
 

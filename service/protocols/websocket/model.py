@@ -17,6 +17,7 @@ from msgspec import Meta, Raw, Struct
 from service.errors import Unprocessable
 from service.events.model import Entry
 from service.json_input import decode
+from service.limits import KEY_RULE, MAX_KEY_CHARS
 from service.messages.model import NewInput, NewMessage, Priority
 
 OUTPUT = frozenset({"chunk", "done"})  # the events that carry what the agent says
@@ -34,9 +35,9 @@ class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=Tru
     agent: Annotated[str | None, Meta(description="the name of an agent; left out: the default one")] = None
     priority: Annotated[Priority, Meta(description="high, normal or low")] = "normal"
     metadata: Annotated[dict[str, Any] | None, Meta(description="an object")] = None
-    key: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=255)] | None, Meta(description="a text of 1 to 255 characters")
-    ] = None
+    key: Annotated[Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)] | None, Meta(description=KEY_RULE)] = (
+        None
+    )
     aside: Annotated[
         bool | None, Meta(description="true, false, or left out: then an agent at work decides who answers")
     ] = None

@@ -10,7 +10,9 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
 from service.errors import Invalid
+from service.limits import THREAD_ID_RULE
 from service.messages.model import ThreadId
+from service.params import parse_event_id
 from service.protocols.websocket.model import Error, write
 from service.protocols.websocket.session import REFUSED, Chats, Gone, Session
 
@@ -38,7 +40,12 @@ async def _converse(socket: Socket, chats: Chats, thread_id: str | None) -> None
     try:
         await socket.accept()
         try:
-            session = Session(chats, peer, _thread_id(thread_id), _cursor(socket.query_params.get("last_event_id")))
+            session = Session(
+                chats,
+                peer,
+                _thread_id(thread_id),
+                parse_event_id(socket.query_params.get("last_event_id"), "last_event_id"),
+            )
         except Invalid as error:
             await peer.send(write(Error(str(error))))
             await peer.close(REFUSED)
@@ -80,16 +87,7 @@ def _thread_id(text: str | None) -> str:
     try:
         return msgspec.convert(text, ThreadId)
     except msgspec.ValidationError:
-        raise Invalid(
-            "thread_id must be a text of 1 to 255 characters, none of them a control character or a slash."
-        ) from None
-
-
-def _cursor(text: str | None) -> int:
-    text = text or "0"
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):
-        raise Invalid("last_event_id must be the id of an event: a whole number.")
-    return int(text)
+        raise Invalid(f"thread_id must be {THREAD_ID_RULE}.") from None
 
 
 def _foreign(socket: Socket) -> bool:

@@ -1,0 +1,49 @@
+"""Limits and rules that several modules, the SQL functions or the pages share, each written once.
+
+A limit that only one module uses stays in that module. tests/sql/test_limits.py compares the SQL functions with this
+module, tests/websocket/test_page_files.py the scripts of the chat page. The texts end sentences such as
+"thread_id must be ...".
+"""
+
+import re
+
+# What a message may ask for
+MAX_DELAY_SECONDS = 366 * 86_400
+MAX_TIMEOUT_SECONDS = 7 * 86_400  # of one attempt
+MAX_ATTEMPTS = 1_000
+MAX_BATCH_MESSAGES = 1_000  # in one POST /messages/batch, and sent by one attempt
+
+DELAY_RULE = f"a number from 0 to {MAX_DELAY_SECONDS} (366 days)"
+TIMEOUT_RULE = f"a number above 0, at most {MAX_TIMEOUT_SECONDS} (7 days)"
+ATTEMPTS_RULE = f"a whole number from 1 to {MAX_ATTEMPTS}"
+
+# Names
+MAX_THREAD_ID_CHARS = 255
+MAX_AGENT_NAME_CHARS = 100
+MAX_QUEUE_NAME_CHARS = 40
+MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a question
+MAX_KEY_CHARS = 255  # of an Idempotency-Key, and of the key of a chat's input
+
+# `$` alone also matches before a final line feed, and neither JSON Schema nor JavaScript knows `\Z`.
+THREAD_ID_PATTERN = r"^[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])"
+THREAD_ID_RULE = f"a text of 1 to {MAX_THREAD_ID_CHARS} characters, none of them a control character or a slash"
+QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
+KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
+
+# Pages and cursors
+PAGE_ITEMS = 100  # where the client does not say
+MAX_PAGE_ITEMS = 1_000
+MAX_SEQ = 2**31 - 1  # of an event in its message's log
+MAX_POSITION = 2**63 - 1  # of an event in its thread's log, and of a thread's key
+STREAM_PAGE_EVENTS = 200  # that one reader of a stream is given at once
+STREAM_PAGE_CHARS = 256_000  # of data, after which the SQL functions add no further event to a page
+
+PAGE_RULE = f"a whole number from 1 to {MAX_PAGE_ITEMS}"
+
+# Processes
+MAX_CONCURRENCY = 100_000  # messages of one agent at once in one worker
+STOP_MARGIN_SECONDS = 15.0  # beyond SHUTDOWN_GRACE, until a child that does not stop is killed
+
+
+def is_thread_id(text: str) -> bool:
+    return 1 <= len(text) <= MAX_THREAD_ID_CHARS and re.match(THREAD_ID_PATTERN, text) is not None

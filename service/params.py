@@ -1,0 +1,34 @@
+"""Path and query parameters that the routes of several nouns take.
+
+Litestar checks the declared range of a parameter; api/problems.py answers "<name> must be <description>."
+"""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar.params import PathParameter, QueryParameter
+
+from service.errors import Invalid
+from service.limits import MAX_PAGE_ITEMS, MAX_POSITION, PAGE_RULE
+
+MessageId = Annotated[str, PathParameter(description="The id of a message (a UUID).")]
+PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=PAGE_RULE)]
+
+
+def parse_message_id(text: str) -> UUID:
+    """Raises Invalid."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(f"{text[:100]!r} is not a message id; send the UUID that the submit returned.") from None
+
+
+def parse_event_id(text: str | None, name: str, largest: int = MAX_POSITION) -> int:
+    """The id of the last event that a client has seen; 0 where it sends none. `name` says where it was sent.
+
+    Raises Invalid.
+    """
+    text = text or "0"
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= largest):
+        raise Invalid(f"{name} must be the id of the last event received, a whole number.")
+    return int(text)

@@ -1,0 +1,89 @@
+"""The SQL functions keep the limits of service/limits.py: exactly at a limit they accept, one beyond they refuse."""
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service import limits
+from service.db.pool import Connection
+
+
+@pytest.fixture
+async def session(sql: Connection, agents: Any) -> Connection:
+    """A connection to a database where the agent echo is registered."""
+    await agents()
+    return sql
+
+
+async def accepts(session: Connection, statement: str, *arguments: Any) -> bool:
+    """Whether the statement succeeds; False where it raises a refusal or breaks a constraint of a table."""
+    transaction = session.transaction()
+    await transaction.start()
+    try:
+        await session.execute(statement, *arguments)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate not in {"TR422", "23514"}:  # the second is a CHECK
+            raise
+        return False
+    finally:
+        await transaction.rollback()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("field", "largest"),
+    [
+        ("delay_seconds", limits.MAX_DELAY_SECONDS),
+        ("timeout_seconds", limits.MAX_TIMEOUT_SECONDS),
+        ("max_attempts", limits.MAX_ATTEMPTS),
+    ],
+)
+async def test_submit_keeps_the_largest_numbers(session: Connection, field: str, largest: int) -> None:
+    submit = f"select treadle.submit('x', {field} => $1)"
+    assert await accepts(session, submit, largest)
+    assert not await accepts(session, submit, largest + 1)
+
+
+async def test_submit_keeps_the_rule_of_thread_ids(session: Connection) -> None:
+    texts = ["", "x" * limits.MAX_THREAD_ID_CHARS, "x" * (limits.MAX_THREAD_ID_CHARS + 1), "\u00df" * 255, "a\n"]
+    texts += [f"a{chr(code)}b" for code in range(1, 0x180)]  # PostgreSQL's texts hold no NUL
+    differing = [
+        text
+        for text in texts
+        if await accepts(session, "select treadle.submit('x', thread_id => $1)", text) != limits.is_thread_id(text)
+    ]
+    assert differing == []
+
+
+async def test_names_keep_their_lengths(session: Connection) -> None:
+    for length, accepted in ((limits.MAX_QUEUE_NAME_CHARS, True), (limits.MAX_QUEUE_NAME_CHARS + 1, False)):
+        assert await accepts(session, "select treadle.create_queue($1)", "q" * length) is accepted
+    for length, accepted in ((limits.MAX_AGENT_NAME_CHARS, True), (limits.MAX_AGENT_NAME_CHARS + 1, False)):
+        agents = [{"agent": "a" * length, "queue": "default", "timeout_seconds": 60, "max_attempts": 3}]
+        assert await accepts(session, "select treadle.register_agents($1::jsonb)", json.dumps(agents)) is accepted
+    for length, accepted in ((limits.MAX_KEY_CHARS, True), (limits.MAX_KEY_CHARS + 1, False)):
+        submit = "select (treadle.submit_once($1, '', '[{\"message\": \"x\"}]')).repeated"
+        assert await accepts(session, submit, "k" * length) is accepted
+
+
+async def test_a_page_of_a_stream_ends_at_the_limit_of_characters(session: Connection) -> None:
+    """An event is added to a page as long as the ones before it have fewer characters than the limit."""
+    message_id = await session.fetchval("select treadle.submit('x')")
+    await session.execute("delete from treadle.events where message_id = $1", message_id)
+
+    async def page_events(first_chars: int) -> int:
+        """How many of two events are read where the data of the first has so many characters as JSON text."""
+        await session.execute(
+            "insert into treadle.events (message_id, seq, type, data, created_at)"
+            " values ($1, 1, 'part', to_jsonb(repeat('x', $2 - 2)), now()), ($1, 2, 'part', '0', now())",
+            message_id,
+            first_chars,
+        )
+        rows = await session.fetch("select * from treadle.read_events(array[$1::uuid], array[0], 10)", message_id)
+        await session.execute("delete from treadle.events where message_id = $1", message_id)
+        return len(rows)
+
+    assert await page_events(limits.STREAM_PAGE_CHARS - 1) == 2
+    assert await page_events(limits.STREAM_PAGE_CHARS) == 1

@@ -84,7 +84,7 @@ begin
         messages := (select jsonb_agg(x || jsonb_build_object('message_id', coalesce(x ->> 'message_id', treadle.uuid7()::text)) order by o)
             from jsonb_array_elements(messages) with ordinality e (x, o));
     end if;
-    select a.agent into v_default from treadle.agents a where a.tenant = p_tenant and a.is_default;
+    select a.agent into v_default from treadle.agents a where a.is_default;
     select coalesce(treadle._submission_problem(x), case
             when a.agent is null and x ->> 'agent' is null then 'No agent is registered yet: start a worker, or name one.'
             when a.agent is null then format('There is no agent %L.', x ->> 'agent')
@@ -92,7 +92,7 @@ begin
                 then format('The agent %L takes text, not an object.', a.agent) end)
         into v_problem
         from jsonb_array_elements(messages) with ordinality e (x, o)
-        left join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
+        left join treadle.agents a on a.agent = coalesce(x ->> 'agent', v_default)
         where treadle._submission_problem(x) is not null or a.agent is null
             or (a.input is null and jsonb_typeof(x -> 'message') = 'object')
         order by o limit 1;
@@ -118,7 +118,7 @@ begin
     select array_agg(m.message_id) into v_known from treadle.messages m where m.message_id = any(v_given);
     if max_queue_size is not null then
         select a.queue into v_full from jsonb_array_elements(messages) x
-            join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
+            join treadle.agents a on a.agent = coalesce(x ->> 'agent', v_default)
             where v_known is null or not (x ->> 'message_id')::uuid = any(v_known)
             group by a.queue having count(*) + coalesce((v_queued ->> a.queue)::bigint, 0) > max_queue_size limit 1;
         if v_full is not null then
@@ -213,7 +213,7 @@ begin
             a.agent, a.queue, coalesce((x ->> 'max_attempts')::integer, a.max_attempts) as max_attempts,
             coalesce((x ->> 'timeout_seconds')::double precision, a.timeout_seconds) as timeout_seconds, (x ->> 'parent')::uuid as parent
         from jsonb_array_elements(messages) with ordinality e (x, o)
-        join treadle.agents a on a.tenant = p_tenant and a.agent = coalesce(x ->> 'agent', v_default)
+        join treadle.agents a on a.agent = coalesce(x ->> 'agent', v_default)
         where (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
             and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy))
     ), held as (

@@ -117,8 +117,8 @@ begin
             case when g.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                 when g.outcome in ('completed', 'children', 'input') then g.outcome
                 when g.outcome = 'deferred' or (g.outcome = 'error' and m.failures + 1 < m.max_attempts) then 'backoff'
-                when g.outcome = 'lost' and m.losses + 1 < max_losses and g.delay is not null then 'backoff'
-                when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < max_losses) then 'again'
+                when g.outcome = 'lost' and m.losses + 1 < _settle.max_losses and g.delay is not null then 'backoff'
+                when g.outcome = 'released' or (g.outcome = 'lost' and m.losses + 1 < _settle.max_losses) then 'again'
                 else 'failed' end as verdict
         from unnest(ids, outcomes, results, errors, tracebacks, delays, usages, seqs) with ordinality
             g (id, outcome, result, error, traceback, delay, usage, last, o)
@@ -160,7 +160,7 @@ begin
             join treadle.messages m on m.message_id = v.id;
     end if;
 
-    insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled, busy)
+    insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
         select v.queue, treadle._slot(at),
             count(*) filter (where v.state = 'queued') - count(*) filter (where v.was = 'queued'), - count(*) filter (where v.was = 'processing'),
             count(*) filter (where v.state = 'completed'), count(*) filter (where v.state = 'failed'), count(*) filter (where v.state = 'cancelled'),

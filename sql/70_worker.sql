@@ -2,24 +2,22 @@
 
 -- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "is_default", "input", "description", "settings"}, ...]
 -- A queue's concurrency is what its agents say.
-create or replace function treadle.register_agents(agents jsonb, tenant text default 'default') returns void
+create or replace function treadle.register_agents(agents jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
-declare
-    p_tenant constant text := register_agents.tenant;
 begin
     perform pg_advisory_xact_lock(hashtext('treadle.register_agents'));
     perform treadle.create_queue(q) from (select distinct x ->> 'queue' as q from jsonb_array_elements(agents) x) u;
     if exists (select from jsonb_array_elements(agents) x where (x ->> 'is_default')::boolean) then
-        update treadle.agents a set is_default = false where a.tenant = p_tenant and a.is_default
+        update treadle.agents a set is_default = false where a.is_default
             and a.agent not in (select x ->> 'agent' from jsonb_array_elements(agents) x where (x ->> 'is_default')::boolean);
     end if;
-    insert into treadle.agents as a (tenant, agent, queue, timeout_seconds, max_attempts, is_default, input, description, registered_at, settings)
-        select p_tenant, x ->> 'agent', x ->> 'queue', (x ->> 'timeout_seconds')::double precision, (x ->> 'max_attempts')::integer,
+    insert into treadle.agents as a (agent, queue, timeout_seconds, max_attempts, is_default, input, description, registered_at, settings)
+        select x ->> 'agent', x ->> 'queue', (x ->> 'timeout_seconds')::double precision, (x ->> 'max_attempts')::integer,
             coalesce((x ->> 'is_default')::boolean, false), nullif(x -> 'input', 'null'), coalesce(x ->> 'description', ''), treadle.clock(),
             jsonb_strip_nulls(coalesce(nullif(x -> 'settings', 'null'), '{}'))
         from jsonb_array_elements(agents) x
-        on conflict (tenant, agent) do update set queue = excluded.queue, timeout_seconds = excluded.timeout_seconds,
+        on conflict (agent) do update set queue = excluded.queue, timeout_seconds = excluded.timeout_seconds,
             max_attempts = excluded.max_attempts, is_default = excluded.is_default, input = excluded.input,
             description = excluded.description, registered_at = excluded.registered_at,
             -- A worker of a release that knows of none says nothing of them.

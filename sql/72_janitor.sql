@@ -130,10 +130,10 @@ begin
     if v_worth then
         with gone as (
             delete from treadle.counters c where c.id in (select c.id from treadle.counters c where c.id >= v_low order by c.id limit quantity)
-            returning c.tenant, c.queue, treadle._folded_slot(c.slot, v_now) as slot, c.queued, c.processing, c.completed, c.failed, c.cancelled, c.busy
+            returning c.tenant, c.queue, treadle._folded_slot(c.slot, v_now) as slot, c.queued, c.processing, c.completed, c.failed, c.cancelled, c.run_seconds
         ), kept as (
-            insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, busy)
-            select g.tenant, g.queue, g.slot, sum(g.queued), sum(g.processing), sum(g.completed), sum(g.failed), sum(g.cancelled), sum(g.busy)
+            insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
+            select g.tenant, g.queue, g.slot, sum(g.queued), sum(g.processing), sum(g.completed), sum(g.failed), sum(g.cancelled), sum(g.run_seconds)
             from gone g group by g.tenant, g.queue, g.slot
         )
         select count(*) into v_rows from gone;
@@ -213,7 +213,7 @@ begin
         where m.message_id < treadle.uuid_at(greatest(v_until, v_dead_until)) and (after is null or m.message_id > after)
         order by m.message_id limit quantity) o order by o.message_id desc limit 1;
     select date_trunc('milliseconds', t.last_activity) + interval '1 millisecond' into v_to
-        from (select distinct a.tenant from treadle.agents a) a  -- the index begins with it
+        from treadle._thread_tenants() a (tenant)
         cross join lateral (
             select t.last_activity from treadle.threads t where t.tenant = a.tenant and t.last_activity >= v_from and t.last_activity < v_until
             order by t.last_activity limit quantity) t
@@ -223,7 +223,7 @@ begin
     end if;
     for v in
         select t.id, t.last_activity from treadle.threads t
-        where t.tenant in (select a.tenant from treadle.agents a) and t.last_activity >= v_from and t.last_activity < least(v_to, v_until)
+        where t.tenant in (select treadle._thread_tenants()) and t.last_activity >= v_from and t.last_activity < least(v_to, v_until)
             and t.last_ord = t.completed + t.failed + t.cancelled
             and (t.failed = 0 or t.last_activity < v_dead_until)
         order by t.last_activity
@@ -247,6 +247,19 @@ begin
         order by m.message_id for update skip locked), quantity * 25);
 end $$;
 comment on function treadle.purge is 'Delete a chunk of what is past its time; call again with the `last` it returned';
+
+-- The tenants that have threads, read by skipping from one to the next in the index.
+create or replace function treadle._thread_tenants() returns setof text
+language sql stable as $$
+    with recursive tenants (tenant) as (
+        (select t.tenant from treadle.threads t order by t.tenant limit 1)
+        union all
+        select (select t.tenant from treadle.threads t where t.tenant > n.tenant order by t.tenant limit 1)
+        from tenants n
+        where n.tenant is not null
+    )
+    select n.tenant from tenants n where n.tenant is not null
+$$;
 
 -- The time that is in an id.
 create or replace function treadle._time_of(id uuid) returns timestamptz
@@ -316,10 +329,10 @@ begin
     if not found then
         return 0;
     end if;
-    delete from treadle.events e where e.message_id = v.message_id and e.seq > v.gone and e.seq <= v.gone + quantity;
+    delete from treadle.events e where e.message_id = v.message_id and e.seq > v.deleted_seq and e.seq <= v.deleted_seq + quantity;
     get diagnostics v_count = row_count;
-    if v.gone + quantity < v.last_seq then
-        update treadle.trash t set gone = v.gone + quantity where t.message_id = v.message_id;
+    if v.deleted_seq + quantity < v.last_seq then
+        update treadle.trash t set deleted_seq = v.deleted_seq + quantity where t.message_id = v.message_id;
     else
         delete from treadle.trash t where t.message_id = v.message_id;
     end if;

@@ -63,7 +63,7 @@ comment on view treadle.queue_counts is 'How many messages of each queue are in 
 create or replace view treadle.queue_overview as
     select q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled,
         r.ready, extract(epoch from treadle.clock() - r.oldest)::double precision as oldest_seconds,
-        n.finished_per_minute, n.mean_seconds, q.created_at, q.tenant
+        n.finished_per_minute, n.mean_seconds, q.created_at
     from treadle.queues q
     cross join lateral (
         select coalesce(sum(c.queued), 0)::bigint as queued, coalesce(sum(c.processing), 0)::bigint as processing,
@@ -71,7 +71,7 @@ create or replace view treadle.queue_overview as
             coalesce(sum(c.cancelled), 0)::bigint as cancelled,
             coalesce(sum(greatest(c.completed, 0) + greatest(c.failed, 0)) filter (where c.slot > n.now - interval '70 seconds'
                 and c.slot <= n.now - interval '10 seconds'), 0)::bigint as finished_per_minute,
-            sum(c.busy) filter (where c.slot > n.now - interval '5 minutes')
+            sum(c.run_seconds) filter (where c.slot > n.now - interval '5 minutes')
                 / nullif(sum(greatest(c.completed, 0) + greatest(c.failed, 0)) filter (where c.slot > n.now - interval '5 minutes'), 0) as mean_seconds
         from (select treadle.clock() as now) n
         left join treadle.counters c on c.queue = q.queue and c.id >= treadle._mark('counters')
@@ -95,7 +95,7 @@ comment on view treadle.dead_letters is 'The newest 1,000 dead letters of each q
 create or replace view treadle.worker_overview as
     select w.worker_id, w.host, w.pid, w.queues, w.concurrency, (select count(*) from treadle.leases l
             where l.id >= treadle._mark('leases') and l.worker_id = w.worker_id) as in_flight,
-        w.started_at, w.heartbeat_at, extract(epoch from treadle.clock() - w.heartbeat_at)::double precision as silent_seconds, w.tenant
+        w.started_at, w.heartbeat_at, extract(epoch from treadle.clock() - w.heartbeat_at)::double precision as silent_seconds
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 

@@ -32,12 +32,12 @@ with lanes as materialized (
         select e.message_id, e.seq, e.thread, e.thread_pos, m.thread as thread_of_message
         from treadle.events e left join treadle.messages m using (message_id)
         where (m.message_id is null or e.thread is distinct from m.thread or (e.thread is null) <> (e.thread_pos is null))
-            and not exists (select from treadle.trash t where t.message_id = e.message_id and e.seq > t.gone and e.seq <= t.last_seq)) x
+            and not exists (select from treadle.trash t where t.message_id = e.message_id and e.seq > t.deleted_seq and e.seq <= t.last_seq)) x
     union all
     select 'What is in the trash is no message any more, and all of its events are there that are not deleted yet.', t.message_id::text, to_jsonb(t)
     from treadle.trash t
     where exists (select from treadle.messages m where m.message_id = t.message_id)
-        or t.last_seq - t.gone <> (select count(*) from treadle.events e where e.message_id = t.message_id)
+        or t.last_seq - t.deleted_seq <> (select count(*) from treadle.events e where e.message_id = t.message_id)
     union all
     select 'A thread''s log is dense from 1 to its last_pos.', x.thread_id, to_jsonb(x)
     from (

@@ -9,7 +9,7 @@ from service.errors import SchemaError
 SQL_FOLDER = data_folder("sql")
 RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(1, 2)  # releases that this code works with
-TABLES = "0005"  # the newest of migrations/versions; their names count up
+TABLES = "0001"  # the newest of migrations/versions; their names count up
 # The release of a database; null, too, where the tables that this code came with are not there yet.
 RELEASE_FOUND = f"""
     (select value from treadle.meta where name = 'release'

@@ -1,6 +1,7 @@
-"""The tables as SQLAlchemy knows them: what Alembic compares a database with to draft the next migration.
+"""The tables for SQLAlchemy: Alembic compares a database with them to draft the next migration.
 
-The migrations are what makes tables; a test keeps these the same. CHECKs, comments and storage are said only there.
+The migrations create the tables, and a test compares the two. CHECKs, comments and storage parameters stand only in
+the migrations.
 """
 
 from typing import Any
@@ -50,22 +51,20 @@ def tenant(primary_key: bool = False) -> Column[Any]:
     return Column("tenant", Text, nullable=False, server_default=text("'default'"), primary_key=primary_key)
 
 
-meta = Table("meta", metadata, key("name", Text), tenant(), must("value", Text))
+meta = Table("meta", metadata, key("name", Text), must("value", Text))
 
 queues = Table(
     "queues",
     metadata,
     key("queue", Text),
-    tenant(),
     must("paused", Boolean, "false"),
-    must("created_at", Time),
     may("concurrency", Integer),
+    must("created_at", Time),
 )
 
 agents = Table(
     "agents",
     metadata,
-    tenant(primary_key=True),
     key("agent", Text),
     must("queue", Text, None, ForeignKey("treadle.queues.queue")),
     must("timeout_seconds", Double),
@@ -75,7 +74,7 @@ agents = Table(
     must("description", Text, "''"),
     must("registered_at", Time),
     must("settings", JSONB, "'{}'"),
-    Index("agents_default", "tenant", unique=True, postgresql_where=text("is_default")),
+    Index("agents_default", "is_default", unique=True, postgresql_where=text("is_default")),
 )
 
 threads = Table(
@@ -84,6 +83,7 @@ threads = Table(
     key("id", BigInteger, Identity(always=True)),
     tenant(),
     must("thread_id", Text),
+    may("owner", Text),
     must("last_ord", BigInteger, "0"),
     may("turn", UUID),
     must("completed", BigInteger, "0"),
@@ -117,6 +117,7 @@ messages = Table(
     must("failures", Integer, "0"),
     must("losses", Integer, "0"),
     must("max_attempts", Integer),
+    may("max_losses", Integer),
     must("timeout_seconds", Double),
     must("last_seq", Integer, "1"),
     must("created_at", Time),
@@ -124,12 +125,15 @@ messages = Table(
     may("started_at", Time),
     may("completed_at", Time),
     may("worker_id", Text),
+    may("parent", UUID),
+    may("owner", Text),
+    may("traceparent", Text),
+    may("schema_id", Integer),
     must("body", JSONB),
     must("metadata", JSONB, "'{}'"),
     may("result", JSONB),
     may("error", Text),
     may("usage", JSONB),
-    may("parent", UUID),
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
@@ -141,6 +145,7 @@ leases = Table(
     "leases",
     metadata,
     key("message_id", UUID),
+    must("id", BigInteger, None, Identity(always=True)),
     tenant(),
     must("lease", UUID),
     must("worker_id", Text),
@@ -149,7 +154,6 @@ leases = Table(
     must("cancel_requested", Boolean, "false"),
     must("claimed_at", Time),
     must("expires_at", Time),
-    must("id", BigInteger, None, Identity(always=True)),
     Index("leases_order", "id"),
     Index("leases_thread", "thread", postgresql_where=text("thread is not null")),
 )
@@ -170,7 +174,7 @@ events = Table(
 )
 
 trash = Table(
-    "trash", metadata, key("message_id", UUID), tenant(), must("last_seq", Integer), must("gone", Integer, "0")
+    "trash", metadata, key("message_id", UUID), tenant(), must("last_seq", Integer), must("deleted_seq", Integer, "0")
 )
 
 thread_log = Table("thread_log", metadata, key("thread", BigInteger), tenant(), must("last_pos", BigInteger))
@@ -187,14 +191,13 @@ counters = Table(
     must("completed", BigInteger, "0"),
     must("failed", BigInteger, "0"),
     must("cancelled", BigInteger, "0"),
-    must("busy", Double, "0"),
+    must("run_seconds", Double, "0"),
 )
 
 low_water = Table(
     "low_water",
     metadata,
     key("name", Text),
-    tenant(),
     must("low", BigInteger, "0"),
     may("next_low", BigInteger),
     may("next_xid", BigInteger),
@@ -204,7 +207,6 @@ workers = Table(
     "workers",
     metadata,
     key("worker_id", Text),
-    tenant(),
     must("host", Text),
     must("pid", Integer),
     must("queues", ARRAY(Text)),

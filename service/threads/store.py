@@ -119,8 +119,8 @@ class ThreadStore:
         found = await self._database.fetchval(
             "select other.agent from treadle.threads t"
             " join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)"
-            " join treadle.agents a on a.tenant = t.tenant and a.agent = m.agent"
-            " join treadle.agents other on other.tenant = t.tenant and other.agent = a.settings ->> 'meanwhile'"
+            " join treadle.agents a on a.agent = m.agent"
+            " join treadle.agents other on other.agent = a.settings ->> 'meanwhile'"
             " where t.tenant = $1 and t.thread_id = $2 and ($3::text is null or $3 in (a.agent, other.agent))",
             TENANT,
             thread_id,

@@ -40,7 +40,6 @@ UNFINISHED = (
     "docs",
     "examples",
     "faults",
-    "migrations",
     "service/agents",
     "service/api",
     "service/batching.py",

@@ -18,6 +18,7 @@ CREATE TABLE treadle.messages (
     failures integer DEFAULT 0 NOT NULL,
     losses integer DEFAULT 0 NOT NULL,
     max_attempts integer NOT NULL,
+    max_losses integer,
     timeout_seconds double precision NOT NULL,
     last_seq integer DEFAULT 1 NOT NULL,
     created_at timestamp with time zone NOT NULL,
@@ -25,40 +26,55 @@ CREATE TABLE treadle.messages (
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
     worker_id text,
+    parent uuid,
+    owner text,
+    traceparent text,
+    schema_id integer,
     body jsonb NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     result jsonb,
     error text,
     usage jsonb,
-    parent uuid,
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
-    CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text]))),
+    CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
     CONSTRAINT messages_lane CHECK ((((lane IS NULL) = (lane_id IS NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
     CONSTRAINT messages_lane_check CHECK ((lane = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text, 'dlq'::text]))),
     CONSTRAINT messages_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT messages_max_losses_check CHECK ((max_losses >= 1)),
     CONSTRAINT messages_over CHECK (((completed_at IS NOT NULL) = (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))),
+    CONSTRAINT messages_owner_check CHECK (((length(owner) >= 1) AND (length(owner) <= 255))),
     CONSTRAINT messages_place CHECK (((thread IS NULL) = (ord IS NULL))),
     CONSTRAINT messages_priority_check CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
     CONSTRAINT messages_rank_check CHECK (((rank >= '-1'::integer) AND (rank <= 2))),
     CONSTRAINT messages_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'processing'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
-    CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+    CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision)),
+    CONSTRAINT messages_traceparent_check CHECK (((length(traceparent) >= 55) AND (length(traceparent) <= 512)))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='50');
-COMMENT ON TABLE treadle.messages IS 'What clients asked agents to do. No indexed column changes on claim and finish, and pages have room: both stay HOT updates';
-COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key: the thread''s row is locked by whoever writes here';
-COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, given under the thread''s row lock';
-COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread, but takes no turn in it';
-COMMENT ON COLUMN treadle.messages.lane IS 'Which PGMQ queue its row is in; started work that comes back waits in high';
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.messages IS 'What clients ask agents to do. Claim and finish change no indexed column and pages have room, so both are HOT updates';
+COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key, because every writer holds the lock of the thread''s row';
+COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, assigned under the lock of the thread''s row';
+COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread but takes no turn in it';
+COMMENT ON COLUMN treadle.messages.lane IS 'The PGMQ queue that holds its row. Submitted: its priority. Work that comes back after a start: high. Failed: dlq';
 COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row';
-COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread: -1 redriven, 0 high, 1 normal, 2 low';
-COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message is not in its lane: behind its thread, not due, failed and waiting, for children, for input';
-COMMENT ON COLUMN treadle.messages.attempt IS 'Executions begun; only grows';
-COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed, compared with max_attempts; forgiven by redrive';
-COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; compared with MAX_LOSSES';
-COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq';
+COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
+COMMENT ON COLUMN treadle.messages.state IS 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
+COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (the tenant has its share of the lane) is reserved: nothing sets it yet';
+COMMENT ON COLUMN treadle.messages.attempt IS 'Executions that began; only grows';
+COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed; the message fails at max_attempts. A redrive resets it';
+COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES';
+COMMENT ON COLUMN treadle.messages.max_losses IS 'Overrides MAX_LOSSES; null: MAX_LOSSES holds. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.timeout_seconds IS 'How long one attempt may run';
+COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
+COMMENT ON COLUMN treadle.messages.run_at IS 'Not before this time: the end of the delay or of the backoff';
 COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
+COMMENT ON COLUMN treadle.messages.owner IS 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.usage IS 'What the completing attempt used, as the agent reports it (tokens by kind)';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
+    id bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
     lease uuid NOT NULL,
     worker_id text NOT NULL,
@@ -66,13 +82,13 @@ CREATE TABLE treadle.leases (
     last_seq integer NOT NULL,
     cancel_requested boolean DEFAULT false NOT NULL,
     claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    id bigint NOT NULL
+    expires_at timestamp with time zone NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-COMMENT ON TABLE treadle.leases IS 'One row for each message being processed: (message_id, lease) fences every write of its worker';
-COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats push it on';
-COMMENT ON COLUMN treadle.leases.id IS 'The order of claims: who looks for leases begins at the low-water mark of these';
+COMMENT ON TABLE treadle.leases IS 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
+COMMENT ON COLUMN treadle.leases.id IS 'The order of claims; a search for leases begins at the low-water mark of these ids';
+COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease holder numbers its events from here';
+COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -235,11 +251,11 @@ CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
-CREATE FUNCTION treadle.register_agents(agents jsonb, tenant text DEFAULT 'default'::text) RETURNS void
+CREATE FUNCTION treadle.register_agents(agents jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS ...;
-COMMENT ON FUNCTION treadle.register_agents(agents jsonb, tenant text) IS 'Upsert agents and create their queues';
+COMMENT ON FUNCTION treadle.register_agents(agents jsonb) IS 'Upsert agents and create their queues';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -309,7 +325,6 @@ CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS ...;
 CREATE TABLE treadle.agents (
-    tenant text DEFAULT 'default'::text NOT NULL,
     agent text NOT NULL,
     queue text NOT NULL,
     timeout_seconds double precision NOT NULL,
@@ -323,9 +338,10 @@ CREATE TABLE treadle.agents (
     CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
     CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
 );
-COMMENT ON TABLE treadle.agents IS 'Who can answer; upserted by workers when they start, and what a submit is checked against';
-COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type the agent declares; null: the agent takes text';
-COMMENT ON COLUMN treadle.agents.settings IS 'What else the agent declares: run_in, concurrency, idle_timeout (seconds), meanwhile';
+COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
+COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
+COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
+COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), meanwhile';
 CREATE TABLE treadle.alembic_version (
     version_num character varying(32) NOT NULL
 );
@@ -339,12 +355,12 @@ CREATE TABLE treadle.counters (
     completed bigint DEFAULT 0 NOT NULL,
     failed bigint DEFAULT 0 NOT NULL,
     cancelled bigint DEFAULT 0 NOT NULL,
-    busy double precision DEFAULT 0 NOT NULL
+    run_seconds double precision DEFAULT 0 NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state: nobody waits for a counter; the janitor folds them, sums stay exact';
-COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is older than the rates look back';
-COMMENT ON COLUMN treadle.counters.busy IS 'Seconds that the finished messages ran';
+COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
+COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
+COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
 ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.counters_id_seq
     START WITH 1
@@ -355,16 +371,15 @@ ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 );
 CREATE TABLE treadle.queues (
     queue text NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
     paused boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone NOT NULL,
     concurrency integer,
+    created_at timestamp with time zone NOT NULL,
     CONSTRAINT queues_concurrency_check CHECK ((concurrency >= 1)),
     CONSTRAINT queues_queue_check CHECK ((queue ~ '^[a-z][a-z0-9_]{0,39}$'::text))
 );
 COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
-COMMENT ON COLUMN treadle.queues.paused IS 'No claims while true; submits go on';
-COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages run at once, in all workers together; null: as many as they take';
+COMMENT ON COLUMN treadle.queues.paused IS 'While true, workers claim nothing; submits are still accepted';
+COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages may run at once, on all workers together; null: no limit';
 CREATE VIEW treadle.dead_letters AS
  SELECT q.queue,
     treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
@@ -396,8 +411,8 @@ CREATE TABLE treadle.events (
     CONSTRAINT events_seq_check CHECK ((seq >= 1))
 )
 PARTITION BY RANGE (message_id);
-COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense from 1, and by thread_pos of each thread';
-COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: both are read from the message itself, so log and result cannot disagree';
+COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense from 1 by seq, and of each thread, dense from 1 by thread_pos';
+COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: readers take both from the message itself, so log and result cannot disagree';
 CREATE TABLE treadle.events_default (
     message_id uuid CONSTRAINT events_message_id_not_null NOT NULL,
     seq integer CONSTRAINT events_seq_not_null NOT NULL,
@@ -417,7 +432,7 @@ CREATE TABLE treadle.idempotency (
     created_at timestamp with time zone NOT NULL,
     CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
-COMMENT ON TABLE treadle.idempotency IS 'First answers by Idempotency-Key, kept 24 hours';
+COMMENT ON TABLE treadle.idempotency IS 'The first answer to each Idempotency-Key, kept for 24 hours';
 ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.leases_id_seq
     START WITH 1
@@ -428,26 +443,26 @@ ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 );
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
     next_low bigint,
     next_xid bigint,
     CONSTRAINT low_water_next CHECK (((next_low IS NULL) = (next_xid IS NULL)))
 )
 WITH (fillfactor='50');
-COMMENT ON TABLE treadle.low_water IS 'Below these ids nothing is left to be found: readers of tables that are emptied from their head begin there';
+COMMENT ON TABLE treadle.low_water IS 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
 COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or leases, or counters';
-COMMENT ON COLUMN treadle.low_water.next_low IS 'The mark to come, once all transactions below next_xid have ended';
+COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once all transactions below next_xid have ended';
 CREATE TABLE treadle.parked (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
     children uuid[] NOT NULL
 );
-COMMENT ON TABLE treadle.parked IS 'What messages wait for (hold = children); of those that were cancelled or deleted, what is to be cancelled, too';
+COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
     thread_id text NOT NULL,
+    owner text,
     last_ord bigint DEFAULT 0 NOT NULL,
     turn uuid,
     completed bigint DEFAULT 0 NOT NULL,
@@ -457,13 +472,17 @@ CREATE TABLE treadle.threads (
     last_activity timestamp with time zone NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     memory jsonb,
+    CONSTRAINT threads_owner_check CHECK (((length(owner) >= 1) AND (length(owner) <= 255))),
     CONSTRAINT threads_thread_id_check CHECK ((((length(thread_id) >= 1) AND (length(thread_id) <= 255)) AND (thread_id !~ '[[:cntrl:]/]'::text)))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.threads IS 'Conversations; this row''s lock is what gives messages their order';
-COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: those still open';
-COMMENT ON COLUMN treadle.threads.turn IS 'The one message that may run: in its lane, running, waiting to retry, or parked';
-COMMENT ON COLUMN treadle.threads.memory IS 'What its agents keep from message to message; written with the completion of one';
+COMMENT ON TABLE treadle.threads IS 'Conversations. The lock of a thread''s row orders its messages';
+COMMENT ON COLUMN treadle.threads.id IS 'Surrogate key, the column "thread" of other tables; never shown to clients';
+COMMENT ON COLUMN treadle.threads.thread_id IS 'The id that the client chose, unique in its tenant';
+COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
+COMMENT ON COLUMN treadle.threads.turn IS 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
+COMMENT ON COLUMN treadle.threads.memory IS 'JSON that the thread''s agents keep from message to message; written with the completion of one';
 CREATE VIEW treadle.message_overview AS
  SELECT m.message_id,
     m.state,
@@ -500,7 +519,6 @@ CREATE VIEW treadle.message_overview AS
 COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; where it stands is state and hold';
 CREATE TABLE treadle.meta (
     name text NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
     value text NOT NULL
 );
 COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
@@ -527,8 +545,7 @@ CREATE VIEW treadle.queue_overview AS
     (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
     n.finished_per_minute,
     n.mean_seconds,
-    q.created_at,
-    q.tenant
+    q.created_at
    FROM ((treadle.queues q
      CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
             (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,
@@ -536,7 +553,7 @@ CREATE VIEW treadle.queue_overview AS
             (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
             (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
             (COALESCE(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE ((c.slot > (n_1.now - '00:01:10'::interval)) AND (c.slot <= (n_1.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
-            (sum(c.busy) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
+            (sum(c.run_seconds) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
            FROM (( SELECT treadle.clock() AS now) n_1
              LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._mark('counters'::text)))))) n)
      CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
@@ -550,7 +567,7 @@ CREATE TABLE treadle.thread_log (
     last_pos bigint NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread; apart from threads, so that appends never wait for a submit';
+COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread. Apart from threads, so that an append never waits for a submit';
 CREATE VIEW treadle.thread_overview AS
  SELECT t.thread_id,
     t.last_ord AS message_count,
@@ -592,13 +609,13 @@ CREATE TABLE treadle.trash (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
     last_seq integer NOT NULL,
-    gone integer DEFAULT 0 NOT NULL,
-    CONSTRAINT trash_rest CHECK (((gone >= 0) AND (gone < last_seq)))
+    deleted_seq integer DEFAULT 0 NOT NULL,
+    CONSTRAINT trash_rest CHECK (((deleted_seq >= 0) AND (deleted_seq < last_seq)))
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.trash IS 'Messages that are deleted, and whose events are not yet: purge deletes them bit by bit, and nobody is shown them';
-COMMENT ON COLUMN treadle.trash.last_seq IS 'The last event of its log';
-COMMENT ON COLUMN treadle.trash.gone IS 'Up to this seq they are deleted';
+COMMENT ON TABLE treadle.trash IS 'Deleted messages whose events are not all deleted yet. purge deletes the rest in chunks; no reader is shown them';
+COMMENT ON COLUMN treadle.trash.last_seq IS 'The last event of the log';
+COMMENT ON COLUMN treadle.trash.deleted_seq IS 'Events up to this seq are deleted already';
 CREATE VIEW treadle.violations AS
  WITH lanes AS MATERIALIZED (
          SELECT _lane_rows.queue,
@@ -635,7 +652,7 @@ CREATE VIEW treadle.violations AS
                      LEFT JOIN treadle.messages m USING (message_id))
                   WHERE (((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL))) AND (NOT (EXISTS ( SELECT
                            FROM treadle.trash t
-                          WHERE ((t.message_id = e.message_id) AND (e.seq > t.gone) AND (e.seq <= t.last_seq))))))) x
+                          WHERE ((t.message_id = e.message_id) AND (e.seq > t.deleted_seq) AND (e.seq <= t.last_seq))))))) x
         UNION ALL
          SELECT 'What is in the trash is no message any more, and all of its events are there that are not deleted yet.'::text,
             (t.message_id)::text AS message_id,
@@ -643,7 +660,7 @@ CREATE VIEW treadle.violations AS
            FROM treadle.trash t
           WHERE ((EXISTS ( SELECT
                    FROM treadle.messages m
-                  WHERE (m.message_id = t.message_id))) OR ((t.last_seq - t.gone) <> ( SELECT count(*) AS count
+                  WHERE (m.message_id = t.message_id))) OR ((t.last_seq - t.deleted_seq) <> ( SELECT count(*) AS count
                    FROM treadle.events e
                   WHERE (e.message_id = t.message_id))))
         UNION ALL
@@ -924,7 +941,6 @@ CREATE VIEW treadle.violations AS
 COMMENT ON VIEW treadle.violations IS 'What must never be: empty in a healthy database; looks at everything, so it takes its time';
 CREATE TABLE treadle.workers (
     worker_id text NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
     host text NOT NULL,
     pid integer NOT NULL,
     queues text[] NOT NULL,
@@ -937,9 +953,9 @@ CREATE TABLE treadle.workers (
     suspected_at timestamp with time zone
 );
 COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
-COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have come without a gap since then';
-COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the server on which its listener holds its advisory lock; null: it holds none';
-COMMENT ON COLUMN treadle.workers.suspected_at IS 'A janitor found its advisory lock free then, and it has not beaten since';
+COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
+COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
+COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
 CREATE VIEW treadle.worker_overview AS
  SELECT worker_id,
     host,
@@ -951,13 +967,12 @@ CREATE VIEW treadle.worker_overview AS
           WHERE ((l.id >= treadle._mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
     started_at,
     heartbeat_at,
-    (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds,
-    tenant
+    (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds
    FROM treadle.workers w;
 COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
 ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
 ALTER TABLE ONLY treadle.agents
-    ADD CONSTRAINT agents_pkey PRIMARY KEY (tenant, agent);
+    ADD CONSTRAINT agents_pkey PRIMARY KEY (agent);
 ALTER TABLE ONLY treadle.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 ALTER TABLE ONLY treadle.counters
@@ -990,7 +1005,7 @@ ALTER TABLE ONLY treadle.trash
     ADD CONSTRAINT trash_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
-CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (tenant) WHERE is_default;
+CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (is_default) WHERE is_default;
 CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);

@@ -51,7 +51,8 @@ DAMAGES = [
     ("Leases are there", "update treadle.leases set worker_id = 'other'"),
     (
         "Leases are there",
-        "insert into treadle.leases select message_id, 'default', message_id, 'w', null, 1, false, now(), now()"
+        "insert into treadle.leases (message_id, lease, worker_id, last_seq, claimed_at, expires_at)"
+        " select message_id, message_id, 'w', 1, now(), now()"
         " from treadle.messages where state = 'completed' limit 1",
     ),
     ("A result is there", "update treadle.messages set result = '1' where state = 'queued'"),

@@ -71,13 +71,19 @@ async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(loom
     assert await visitor.fetchval("select treadle.delete_thread('t')") == 1
 
 
+SETTABLE_COLUMN = """
+    select a.attname from pg_attribute a
+    where a.attrelid = $1::text::regclass and a.attnum > 0 and a.attidentity = ''
+    order by a.attnum limit 1"""
+
+
 async def test_whoever_was_given_treadle_app_can_write_no_table(loom: Loom, visitor: Connection) -> None:
     await loom.submit(thread_id="t")
     tables = [table.fullname for table in metadata.tables.values()]
     tables += [f"pgmq.q_default_{lane}" for lane in ("high", "normal", "low", "dlq")]
     before = await loom.everything()
     for table in tables:
-        column = "vt" if table.startswith("pgmq") else "tenant"
+        column = await loom.sql.fetchval(SETTABLE_COLUMN, table)
         for statement in (
             f"insert into {table} default values",
             f"update {table} set {column} = {column}",
@@ -149,13 +155,17 @@ CHANGES_OF_A_MESSAGE = [
     "ord = null",
     "ord = 2",
     "body = null",
+    "max_losses = 0",
+    "owner = ''",
+    "traceparent = '00-1'",
 ]
 
 STATEMENTS = [
     "insert into treadle.queues (queue, created_at) values ('Bad Name', now())",
     "update treadle.agents set queue = 'nowhere'",
     "update treadle.agents set max_attempts = 0",
-    "insert into treadle.agents select tenant, 'second', queue, 1, 1, true, null, '', now() from treadle.agents",
+    "insert into treadle.agents (agent, queue, timeout_seconds, max_attempts, is_default, registered_at)"
+    " select 'second', queue, 1, 1, true, now() from treadle.agents",
     "insert into treadle.threads (thread_id, created_at, last_activity) values ('a/b', now(), now())",
     "insert into treadle.threads (thread_id, created_at, last_activity) values ('t', now(), now())",
     "insert into treadle.threads (thread_id, created_at, last_activity) values ('', now(), now())",
@@ -163,8 +173,8 @@ STATEMENTS = [
     "insert into treadle.events (message_id, seq, type, created_at)"
     " select message_id, 1, 'x', now() from treadle.messages",
     "insert into treadle.idempotency (key, request_hash, created_at) values ('', '', now())",
-    "insert into treadle.leases select message_id, 'default', message_id, 'w', null, 1, false, now(), now()"
-    " from treadle.messages, generate_series(1, 2)",
+    "insert into treadle.leases (message_id, lease, worker_id, last_seq, claimed_at, expires_at)"
+    " select message_id, message_id, 'w', 1, now(), now() from treadle.messages, generate_series(1, 2)",
 ]
 
 

@@ -1,0 +1,265 @@
+"""The tables.
+
+The statements are plain SQL: they are what `\\d` shows and what a person with psql reads. `service/db/tables.py` states
+the same tables for SQLAlchemy, and a test compares the two.
+
+Tenant-owned tables carry `tenant`. Agents, queues and workers belong to the installation and carry none.
+
+Revision ID: 0001
+"""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+STATEMENTS = """
+comment on schema treadle is 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
+
+create table treadle.meta (
+    name  text primary key,
+    value text not null
+);
+comment on table treadle.meta is 'Facts about this installation: the release of the functions, the version of PGMQ';
+
+create table treadle.queues (
+    queue       text primary key check (queue ~ '^[a-z][a-z0-9_]{0,39}$'),
+    paused      boolean not null default false,
+    concurrency integer check (concurrency >= 1),
+    created_at  timestamptz not null
+);
+comment on table treadle.queues is 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
+comment on column treadle.queues.paused is 'While true, workers claim nothing; submits are still accepted';
+comment on column treadle.queues.concurrency is 'How many of its messages may run at once, on all workers together; null: no limit';
+
+create table treadle.agents (
+    agent           text primary key check (length(agent) between 1 and 100),
+    queue           text not null references treadle.queues,
+    timeout_seconds double precision not null check (timeout_seconds > 0),
+    max_attempts    integer not null check (max_attempts >= 1),
+    is_default      boolean not null default false,
+    input           jsonb,
+    description     text not null default '',
+    registered_at   timestamptz not null,
+    settings        jsonb not null default '{}'
+);
+comment on table treadle.agents is 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
+comment on column treadle.agents.is_default is 'Answers messages that name no agent; at most one agent is the default';
+comment on column treadle.agents.input is 'JSON Schema of the input type that the agent declares; null: the agent takes text';
+comment on column treadle.agents.settings is 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), meanwhile';
+create unique index agents_default on treadle.agents (is_default) where is_default;
+
+create table treadle.threads (
+    id            bigint generated always as identity primary key,
+    tenant        text not null default 'default',
+    thread_id     text not null check (length(thread_id) between 1 and 255 and thread_id !~ '[[:cntrl:]/]'),
+    owner         text check (length(owner) between 1 and 255),
+    last_ord      bigint not null default 0,
+    turn          uuid,
+    completed     bigint not null default 0,
+    failed        bigint not null default 0,
+    cancelled     bigint not null default 0,
+    created_at    timestamptz not null,
+    last_activity timestamptz not null,
+    metadata      jsonb not null default '{}',
+    memory        jsonb,
+    unique (tenant, thread_id)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.threads is 'Conversations. The lock of a thread''s row orders its messages';
+comment on column treadle.threads.id is 'Surrogate key, the column "thread" of other tables; never shown to clients';
+comment on column treadle.threads.thread_id is 'The id that the client chose, unique in its tenant';
+comment on column treadle.threads.owner is 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
+comment on column treadle.threads.last_ord is 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
+comment on column treadle.threads.turn is 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
+comment on column treadle.threads.memory is 'JSON that the thread''s agents keep from message to message; written with the completion of one';
+create index threads_recent on treadle.threads (tenant, last_activity desc, id desc);
+
+create table treadle.messages (
+    message_id      uuid primary key,
+    tenant          text not null default 'default',
+    thread          bigint,
+    ord             bigint,
+    aside           boolean not null default false,
+    queue           text not null,
+    lane            text check (lane in ('high', 'normal', 'low', 'dlq')),
+    lane_id         bigint,
+    agent           text not null,
+    priority        text not null check (priority in ('high', 'normal', 'low')),
+    rank            smallint not null check (rank between -1 and 2),
+    state           text not null check (state in ('queued', 'processing', 'completed', 'failed', 'cancelled')),
+    hold            text check (hold in ('thread', 'delay', 'backoff', 'children', 'input', 'share')),
+    attempt         integer not null default 0,
+    failures        integer not null default 0,
+    losses          integer not null default 0,
+    max_attempts    integer not null check (max_attempts >= 1),
+    max_losses      integer check (max_losses >= 1),
+    timeout_seconds double precision not null check (timeout_seconds > 0),
+    last_seq        integer not null default 1,
+    created_at      timestamptz not null,
+    run_at          timestamptz not null,
+    started_at      timestamptz,
+    completed_at    timestamptz,
+    worker_id       text,
+    parent          uuid,
+    owner           text check (length(owner) between 1 and 255),
+    traceparent     text check (length(traceparent) between 55 and 512),
+    schema_id       integer,
+    body            jsonb not null,
+    metadata        jsonb not null default '{}',
+    result          jsonb,
+    error           text,
+    usage           jsonb,
+    constraint messages_place check ((thread is null) = (ord is null)),
+    constraint messages_hold check (hold is null or state = 'queued'),
+    constraint messages_lane check ((lane is null) = (lane_id is null)
+        and (lane is not null) = (state in ('processing', 'failed') or (state = 'queued' and hold is null))
+        and (lane = 'dlq') = (state = 'failed')),
+    constraint messages_over check ((completed_at is not null) = (state in ('completed', 'failed', 'cancelled')))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.messages is 'What clients ask agents to do. Claim and finish change no indexed column and pages have room, so both are HOT updates';
+comment on column treadle.messages.thread is 'threads.id; no foreign key, because every writer holds the lock of the thread''s row';
+comment on column treadle.messages.ord is 'Place in the thread, assigned under the lock of the thread''s row';
+comment on column treadle.messages.aside is 'Belongs to the thread but takes no turn in it';
+comment on column treadle.messages.lane is 'The PGMQ queue that holds its row. Submitted: its priority. Work that comes back after a start: high. Failed: dlq';
+comment on column treadle.messages.lane_id is 'msg_id of that row';
+comment on column treadle.messages.rank is 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
+comment on column treadle.messages.state is 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
+comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (the tenant has its share of the lane) is reserved: nothing sets it yet';
+comment on column treadle.messages.attempt is 'Executions that began; only grows';
+comment on column treadle.messages.failures is 'Attempts that failed; the message fails at max_attempts. A redrive resets it';
+comment on column treadle.messages.losses is 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES';
+comment on column treadle.messages.max_losses is 'Overrides MAX_LOSSES; null: MAX_LOSSES holds. Reserved: nothing fills it yet';
+comment on column treadle.messages.timeout_seconds is 'How long one attempt may run';
+comment on column treadle.messages.last_seq is 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
+comment on column treadle.messages.run_at is 'Not before this time: the end of the delay or of the backoff';
+comment on column treadle.messages.parent is 'The message that sent this one';
+comment on column treadle.messages.owner is 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
+comment on column treadle.messages.traceparent is 'W3C trace context of the submit. Reserved: nothing fills it yet';
+comment on column treadle.messages.schema_id is 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
+comment on column treadle.messages.usage is 'What the completing attempt used, as the agent reports it (tokens by kind)';
+create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
+create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
+create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
+
+create table treadle.parked (
+    message_id uuid primary key,
+    tenant     text not null default 'default',
+    children   uuid[] not null
+);
+comment on table treadle.parked is 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
+
+create table treadle.leases (
+    message_id       uuid primary key,
+    id               bigint generated always as identity,
+    tenant           text not null default 'default',
+    lease            uuid not null,
+    worker_id        text not null,
+    thread           bigint,
+    last_seq         integer not null,
+    cancel_requested boolean not null default false,
+    claimed_at       timestamptz not null,
+    expires_at       timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table treadle.leases is 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
+comment on column treadle.leases.id is 'The order of claims; a search for leases begins at the low-water mark of these ids';
+comment on column treadle.leases.last_seq is 'Last event of the log; the lease holder numbers its events from here';
+comment on column treadle.leases.expires_at is 'The visibility timeout; heartbeats extend it';
+create index leases_order on treadle.leases (id);
+create index leases_thread on treadle.leases (thread) where thread is not null;
+
+create table treadle.events (
+    message_id uuid not null,
+    seq        integer not null check (seq >= 1),
+    tenant     text not null default 'default',
+    thread     bigint,
+    thread_pos bigint,
+    type       text not null,
+    data       jsonb,
+    created_at timestamptz not null,
+    primary key (message_id, seq)
+) partition by range (message_id);
+comment on table treadle.events is 'The append-only log of each message, dense from 1 by seq, and of each thread, dense from 1 by thread_pos';
+comment on column treadle.events.data is 'null for queued and done: readers take both from the message itself, so log and result cannot disagree';
+create index events_thread on treadle.events (thread, thread_pos) where thread is not null;
+create table treadle.events_default partition of treadle.events default;
+
+create table treadle.thread_log (
+    thread   bigint primary key,
+    tenant   text not null default 'default',
+    last_pos bigint not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.thread_log is 'The last thread_pos of each thread. Apart from threads, so that an append never waits for a submit';
+
+create table treadle.trash (
+    message_id  uuid primary key,
+    tenant      text not null default 'default',
+    last_seq    integer not null,
+    deleted_seq integer not null default 0,
+    constraint trash_rest check (deleted_seq >= 0 and deleted_seq < last_seq)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.trash is 'Deleted messages whose events are not all deleted yet. purge deletes the rest in chunks; no reader is shown them';
+comment on column treadle.trash.last_seq is 'The last event of the log';
+comment on column treadle.trash.deleted_seq is 'Events up to this seq are deleted already';
+
+create table treadle.counters (
+    id          bigint generated always as identity primary key,
+    tenant      text not null default 'default',
+    queue       text not null,
+    slot        timestamptz not null,
+    queued      bigint not null default 0,
+    processing  bigint not null default 0,
+    completed   bigint not null default 0,
+    failed      bigint not null default 0,
+    cancelled   bigint not null default 0,
+    run_seconds double precision not null default 0
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table treadle.counters is 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
+comment on column treadle.counters.slot is 'The ten seconds in which it happened; -infinity once it is too old for the rates';
+comment on column treadle.counters.run_seconds is 'How long the messages that finished in the slot ran';
+
+create table treadle.low_water (
+    name     text primary key,
+    low      bigint not null default 0,
+    next_low bigint,
+    next_xid bigint,
+    constraint low_water_next check ((next_low is null) = (next_xid is null))
+) with (fillfactor = 50);
+comment on table treadle.low_water is 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
+comment on column treadle.low_water.name is 'A lane''s table in pgmq, or leases, or counters';
+comment on column treadle.low_water.next_low is 'The next mark; it holds once all transactions below next_xid have ended';
+
+create table treadle.workers (
+    worker_id      text primary key,
+    host           text not null,
+    pid            integer not null,
+    queues         text[] not null,
+    concurrency    integer not null,
+    in_flight      integer not null default 0,
+    started_at     timestamptz not null,
+    heartbeat_at   timestamptz not null,
+    beating_since  timestamptz not null,
+    server_started timestamptz,
+    suspected_at   timestamptz
+);
+comment on table treadle.workers is 'Processes that claim messages';
+comment on column treadle.workers.beating_since is 'Heartbeats have arrived without a gap since this time';
+comment on column treadle.workers.server_started is 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
+comment on column treadle.workers.suspected_at is 'When a janitor found its advisory lock free; null after the next heartbeat';
+
+create table treadle.idempotency (
+    tenant       text not null default 'default',
+    key          text not null check (length(key) between 1 and 255),
+    request_hash bytea not null,
+    answer       jsonb,
+    created_at   timestamptz not null,
+    primary key (tenant, key)
+);
+comment on table treadle.idempotency is 'The first answer to each Idempotency-Key, kept for 24 hours';
+create index idempotency_age on treadle.idempotency (created_at);
+"""
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS.split(";\n"):
+        if statement.strip():
+            op.execute(statement)

@@ -3,17 +3,18 @@ workers on it, in the test's own event loop, on loopback."""
 
 import asyncio
 import contextlib
-import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import httpx
+import asyncpg
 import msgspec
 import pytest
 from pytest_postgresql import factories
+
+pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 
 from service import logs
 from service.agents.builtin.echo import echo
@@ -26,15 +27,13 @@ from service.db.pool import Connection, Database
 from service.local import postgres as embedded
 from service.queues.store import QueueStore
 from service.worker.worker import Worker
-
-if TYPE_CHECKING:  # they import this module: at run time only fixtures import them
-    from tests.support.cli_runner import Cli
-    from tests.support.scripted_team import Journal
-    from tests.support.sql_client import Loom
-    from tests.support.sse_reader import Script
-
-# What fails there should say what it found, too.
-pytest.register_assert_rewrite("loom", "shell", "sockets", "streams", "workshop")
+from tests.support.api_client import Client
+from tests.support.cli_runner import Cli, invoke
+from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.scripted_model import ScriptedModel
+from tests.support.sql_client import SqlClient, decode_jsonb, open_sql_client
+from tests.support.waiting import until
 
 _running = contextlib.ExitStack()
 
@@ -110,21 +109,17 @@ def settings(dsn: str) -> Settings:
 @pytest.fixture
 async def sql(dsn: str) -> AsyncIterator[Connection]:
     """A plain connection, as a person with psql has one; jsonb is decoded."""
-    import asyncpg
-
     connection = await asyncpg.connect(dsn)
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode)
+    await decode_jsonb(connection)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator["Loom"]:
+async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     """A client and a worker in SQL, on the connection `sql`, with the agent echo registered."""
-    from tests.support.sql_client import weaving
-
-    async with weaving(sql, dsn) as loom:
-        yield loom
+    async with open_sql_client(sql, dsn) as client:
+        yield client
 
 
 @pytest.fixture
@@ -132,73 +127,6 @@ async def database(dsn: str) -> AsyncIterator[Database]:
     database = Database(dsn, name="test", size=4)
     yield database
     await database.close()
-
-
-async def until(
-    question: Callable[[], Awaitable[Any]], wanted: Callable[[Any], bool] = bool, seconds: float = 20.0
-) -> Any:
-    """Ask again and again until the answer is as wanted; returns it. Fails after `seconds`, far above what it should
-    take."""
-    answer = None
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while not wanted(answer := await question()):
-                await asyncio.sleep(0.02)
-            return answer
-    pytest.fail(f"not within {seconds} seconds; last answer: {answer!r}")
-
-
-class Client(httpx.AsyncClient):
-    """A client of one API, with the two calls most tests make."""
-
-    async def submit(self, message: Any, **fields: Any) -> str:
-        """Submit a message that must be accepted; returns its id."""
-        answer = await self.post("/messages", json={"message": message, **fields})
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["message_id"])
-
-    async def status(self, message_id: str) -> dict[str, Any]:
-        answer = await self.get(f"/messages/{message_id}/status")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
-
-    async def settled(self, message_id: str, *states: str) -> dict[str, Any]:
-        """Wait until the message is in one of these states (by default: over); returns its status."""
-        wanted = states or ("completed", "failed", "cancelled")
-        return dict(await until(lambda: self.status(message_id), lambda status: status["state"] in wanted))
-
-    async def events(self, message_id: str, after: int | None = None) -> list["ServerEvent"]:
-        """Read a message's stream to its end."""
-        headers = {} if after is None else {"Last-Event-ID": str(after)}
-        async with self.stream("GET", f"/messages/{message_id}/stream", headers=headers) as answer:
-            return [event async for event in read_events(answer)]
-
-
-class ServerEvent(msgspec.Struct, frozen=True):
-    id: int | None
-    type: str
-    data: Any
-
-
-async def read_events(answer: httpx.Response) -> AsyncIterator[ServerEvent]:
-    """Server-sent events of a response, comments and `retry:` left out."""
-    fields: dict[str, str] = {}
-    async for line in answer.aiter_lines():
-        if line and not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif not line and fields:
-            if "data" in fields:
-                yield ServerEvent(
-                    int(fields["id"]) if "id" in fields else None,
-                    fields.get("event", "message"),
-                    json.loads(fields["data"]),
-                )
-            fields = {}
-
-
-StartApi = Callable[..., Awaitable[Client]]
-StartWorker = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
@@ -214,7 +142,7 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
             listening.bind(("127.0.0.1", 0))
             listening.listen()
             task = asyncio.create_task(server.serve([listening]))
-            await until(lambda: value(server.started or task.done()))
+            await until(lambda: server.started or task.done())
             client = Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=20)
 
             async def stop() -> None:
@@ -246,14 +174,14 @@ async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
                 await task
 
             stack.push_async_callback(stop)
-            await until(lambda: value(worker.ready or task.done()))
+            await until(lambda: worker.ready or task.done())
             return worker
 
         yield start
 
 
 @pytest.fixture
-async def agents(database: Database, settings: Settings) -> Callable[..., Awaitable[None]]:
+async def register_agents(database: Database, settings: Settings) -> RegisterAgents:
     """Register agents (echo, if none) without a worker, so that messages stay queued."""
 
     async def register(*agents: Agent) -> None:
@@ -263,63 +191,53 @@ async def agents(database: Database, settings: Settings) -> Callable[..., Awaita
 
 
 @pytest.fixture
-async def api(start_api: StartApi, agents: Callable[..., Awaitable[None]]) -> Client:
+async def api(start_api: StartApi, register_agents: RegisterAgents) -> Client:
     """An API with the agent echo registered and no worker."""
-    await agents()
+    await register_agents()
     return await start_api()
 
 
 @pytest.fixture
-async def running(start_api: StartApi, start_worker: StartWorker) -> Client:
+async def api_with_worker(start_api: StartApi, start_worker: StartWorker) -> Client:
     """An API and a worker with the agent echo."""
     await start_worker()
     return await start_api()
 
 
 @pytest.fixture
-def script() -> "Script":
-    """An agent that says what the test tells it to."""
-    from tests.support.sse_reader import Script
-
-    return Script()
+def script() -> ScriptedAgent:
+    """An agent that emits what the test tells it to."""
+    return ScriptedAgent()
 
 
 @pytest.fixture
-async def scripted(start_api: StartApi, start_worker: StartWorker, script: "Script") -> Client:
+async def scripted_api(start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent) -> Client:
     """An API and a worker with the agents echo and script."""
     await start_worker(echo, script.agent)
     return await start_api()
 
 
 @pytest.fixture
-def journal() -> "Journal":
-    """A scripted model for the resolver, which notes what it is asked."""
-    from tests.support.scripted_team import Journal
-
-    return Journal()
+def model() -> ScriptedModel:
+    """A scripted model for the resolver. It records its requests."""
+    return ScriptedModel()
 
 
 @pytest.fixture
-async def resolving(start_api: StartApi, start_worker: StartWorker, journal: "Journal") -> Client:
-    """An API and a worker with the agents echo, resolver and clarifier, whose model is the journal."""
-    await start_worker(echo, *journal.agents)
+async def resolver_api(start_api: StartApi, start_worker: StartWorker, model: ScriptedModel) -> Client:
+    """An API and a worker with the agents echo, resolver and clarifier, which ask the scripted model."""
+    await start_worker(echo, *model.agents)
     return await start_api()
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> "Cli":
+def cli_without_database(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command of `treadle` beside the test's loop; settings by name are its environment."""
-    from tests.support.cli_runner import call
-
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # pytest has its own
-    return call
+    return invoke
 
 
 @pytest.fixture
-def cli(bare: "Cli", dsn: str) -> "Cli":
+def cli(cli_without_database: Cli, dsn: str) -> Cli:
     """The same, on the test's database."""
-    return lambda *arguments, **settings: bare(*arguments, **{"DATABASE_URL": dsn, **settings})
-
-
-async def value(found: Any) -> Any:
-    return found
+    return lambda *arguments, **settings: cli_without_database(*arguments, **{"DATABASE_URL": dsn, **settings})

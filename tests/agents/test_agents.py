@@ -18,8 +18,8 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
 from service.limits import MAX_DELAY_SECONDS
-from tests.conftest import StartWorker
-from tests.support.harness import log, run, settled, submit, text, types
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit, text, types
 
 ROOT = Path(__file__).resolve().parents[2]
 

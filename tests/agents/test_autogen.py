@@ -13,49 +13,18 @@ from autogen_agentchat.messages import BaseChatMessage, TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from autogen_core import CancellationToken, FunctionCall
 from autogen_core.model_context import UnboundedChatCompletionContext
-from autogen_core.models import CreateResult, ModelFamily, ModelInfo, RequestUsage
-from autogen_ext.models.replay import ReplayChatCompletionClient
+from autogen_core.models import CreateResult, RequestUsage
 from pydantic import BaseModel
 
 from service.agents.adapters.autogen.agent import ASKED, Kit, autogen_agent
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import log, run, settled, submit, text, types, wait_for
-from tests.support.processes import TAKE_AWAY
-
-CAN = ModelInfo(
-    vision=False, function_calling=True, json_output=True, family=ModelFamily.UNKNOWN, structured_output=True
-)
-
-
-class Model(ReplayChatCompletionClient):
-    """Says these in turn, whoever asks, for the whole test; an exception is raised. Counts what it was asked."""
-
-    def __init__(self, *answers: Any) -> None:
-        super().__init__([answer if isinstance(answer, CreateResult) else str(answer) for answer in answers], CAN)
-        self.errors = {n: answer for n, answer in enumerate(answers) if isinstance(answer, Exception)}
-        self.asked: list[list[str]] = []
-
-    def _ask(self, messages: Sequence[Any]) -> None:
-        self.asked.append([str(message.content) for message in messages])
-        if error := self.errors.get(self._current_index):
-            self._current_index += 1
-            raise error
-
-    async def create(self, messages: Sequence[Any], **options: Any) -> CreateResult:
-        self._ask(messages)
-        return await super().create(messages, **options)
-
-    async def create_stream(self, messages: Sequence[Any], **options: Any) -> AsyncGenerator[str | CreateResult, None]:
-        self._ask(messages)
-        async for item in super().create_stream(messages, **options):
-            yield item
-
-
-def agent(name: str, model: Any, **options: Any) -> AssistantAgent:
-    return AssistantAgent(name, model, system_message=f"You are {name}.", description=name, **options)
+from tests.support.autogen_models import ReplayModel, assistant
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit, text, types
+from tests.support.waiting import until, wait_for
+from tests.support.worker_processes import TAKE_BACK
 
 
 def calls(name: str, arguments: str) -> CreateResult:
@@ -68,19 +37,19 @@ def calls(name: str, arguments: str) -> CreateResult:
     )
 
 
-def pair(model: Model, **options: Any) -> Any:
+def pair(model: ReplayModel, **options: Any) -> Any:
     """A maker of a writer and a critic who speak in turn until somebody approves."""
 
     def make(kit: Kit) -> RoundRobinGroupChat:
         own = kit.model(model)
-        members: list[Any] = [agent("writer", own, **options), agent("critic", own, **options)]
+        members: list[Any] = [assistant("writer", own, **options), assistant("critic", own, **options)]
         return RoundRobinGroupChat(members, termination_condition=TextMentionTermination("APPROVE"), max_turns=9)
 
     return make
 
 
 async def test_the_transcript_of_a_team_is_in_the_log(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("A red bicycle", "Make it shorter", "A bike", "APPROVE")
+    model = ReplayModel("A red bicycle", "Make it shorter", "A bike", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model, model_client_stream=True)))
     row = await run(sql, "Write.", agent="pair")
     assert (row["state"], row["result"]) == ("completed", "APPROVE")
@@ -110,7 +79,7 @@ async def test_the_transcript_of_a_team_is_in_the_log(sql: Connection, start_wor
 
 
 async def test_the_answer_may_be_the_tokens_of_some_agents(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("A bike", "APPROVE")
+    model = ReplayModel("A bike", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model, model_client_stream=True), speakers={"writer"}))
     row = await run(sql, "Write.", agent="pair")
     assert await text(sql, row["message_id"]) == "A bike"
@@ -122,9 +91,9 @@ async def test_a_single_agent_and_its_tools(sql: Connection, start_worker: Start
         return a + b
 
     def make(kit: Kit) -> AssistantAgent:
-        return agent("adder", model, tools=[add], reflect_on_tool_use=True)
+        return assistant("adder", model, tools=[add], reflect_on_tool_use=True)
 
-    model = Model(calls("add", '{"a": 1, "b": 2}'), "It is 3.")
+    model = ReplayModel(calls("add", '{"a": 1, "b": 2}'), "It is 3.")
     await start_worker(autogen_agent("adder", make))
     row = await run(sql, {"content": "1 + 2", "source": "Ada"}, agent="adder")
     assert row["result"] == "It is 3."
@@ -141,10 +110,10 @@ async def test_what_is_too_large_for_an_event_is_left_out(sql: Connection, start
         """Much."""
         return "x" * 1000
 
-    model = Model(calls("much", "{}"), "y" * 1000)
+    model = ReplayModel(calls("much", "{}"), "y" * 1000)
     make = autogen_agent(
         "much",
-        lambda kit: agent("teller", model, tools=[much], reflect_on_tool_use=True),
+        lambda kit: assistant("teller", model, tools=[much], reflect_on_tool_use=True),
         output=lambda result: len(result.messages[-1].content),
     )
     await start_worker(make, max_event_bytes=999)
@@ -161,10 +130,10 @@ class Verdict(BaseModel):
 
 
 async def test_a_structured_answer_is_an_object(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model('{"good": true, "why": "short"}')
+    model = ReplayModel('{"good": true, "why": "short"}')
 
     async def make(kit: Kit) -> AssistantAgent:
-        return agent("judge", kit.model(model), output_content_type=Verdict)
+        return assistant("judge", kit.model(model), output_content_type=Verdict)
 
     await start_worker(autogen_agent("judge", make))
     row = await run(sql, "Judge.", agent="judge")
@@ -181,7 +150,7 @@ async def test_input_and_output_may_be_ones_own(sql: Connection, start_worker: S
     async def task(context: Context, order: Order) -> Any:
         return [TextMessage(content=line, source="user") for line in order.lines]
 
-    model = Model("APPROVE")
+    model = ReplayModel("APPROVE")
     team = autogen_agent(
         "pair", pair(model), input=task, output=lambda result: len(result.messages), timeout=9, max_attempts=1
     )
@@ -192,11 +161,11 @@ async def test_input_and_output_may_be_ones_own(sql: Connection, start_worker: S
 
 
 async def test_the_thread_is_what_a_model_remembers(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("first answer", "second answer")
+    model = ReplayModel("first answer", "second answer")
 
     async def make(kit: Kit) -> AssistantAgent:
         memory = UnboundedChatCompletionContext(initial_messages=await kit.history())
-        return agent("one", kit.model(model), model_context=memory)
+        return assistant("one", kit.model(model), model_context=memory)
 
     await start_worker(autogen_agent("one", make), echo)
     await run(sql, "first", agent="one", thread_id="t")
@@ -210,7 +179,7 @@ async def test_the_thread_is_what_a_model_remembers(sql: Connection, start_worke
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streaming"])
 async def test_a_retry_pays_for_no_call_twice(sql: Connection, start_worker: StartWorker, streams: bool) -> None:
-    model = Model("one", "two", RuntimeError("overloaded"), "three", "APPROVE")
+    model = ReplayModel("one", "two", RuntimeError("overloaded"), "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model, model_client_stream=streams)))
     row = await run(sql, "Write.", agent="pair")
     assert (row["state"], row["attempt"], row["result"]) == ("completed", 2, "APPROVE")
@@ -230,9 +199,9 @@ async def test_a_retry_pays_for_no_call_twice(sql: Connection, start_worker: Sta
 async def test_a_lost_attempt_is_gone_on_with(sql: Connection, start_worker: StartWorker) -> None:
     """As where a worker was killed. The limit of turns counts those of before, too."""
     reached, go = asyncio.Event(), asyncio.Event()
-    model = Model("one", "two", "three", "four")
+    model = ReplayModel("one", "two", "three", "four")
 
-    class Slow(Model):
+    class Slow(ReplayModel):
         async def create(self, messages: Sequence[Any], **options: Any) -> CreateResult:
             if len(model.asked) == 2 and not reached.is_set():
                 reached.set()
@@ -241,12 +210,12 @@ async def test_a_lost_attempt_is_gone_on_with(sql: Connection, start_worker: Sta
 
     def make(kit: Kit) -> RoundRobinGroupChat:
         own = kit.model(Slow())
-        return RoundRobinGroupChat([agent("a", own), agent("b", own)], max_turns=3)
+        return RoundRobinGroupChat([assistant("a", own), assistant("b", own)], max_turns=3)
 
     await start_worker(autogen_agent("turns", make))
     message_id = await submit(sql, "Go.", agent="turns")
     await wait_for(reached)
-    assert await sql.fetchval(TAKE_AWAY, message_id)
+    assert await sql.fetchval(TAKE_BACK, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["attempt"], row["result"]) == ("completed", 2, "three")
     assert len(model.asked) == 3
@@ -268,9 +237,9 @@ async def test_a_tool_runs_once(sql: Connection, start_worker: StartWorker) -> N
     def make(kit: Kit) -> AssistantAgent:
         tools = [kit.tool(book), kit.tool(look)]
         assert [tool.__name__ for tool in tools] == ["book", "look"]
-        return agent("host", kit.model(model), tools=tools, reflect_on_tool_use=True, max_tool_iterations=3)
+        return assistant("host", kit.model(model), tools=tools, reflect_on_tool_use=True, max_tool_iterations=3)
 
-    model = Model(
+    model = ReplayModel(
         calls("book", '{"city": "Rome"}'), calls("look", '{"city": "Rome"}'), RuntimeError("at first"), "Booked."
     )
     await start_worker(autogen_agent("host", make))
@@ -283,7 +252,7 @@ async def test_a_tool_runs_once(sql: Connection, start_worker: StartWorker) -> N
 
 
 async def test_the_same_question_twice_is_two_calls(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("heads", "tails", RuntimeError("at first"), "edge")
+    model = ReplayModel("heads", "tails", RuntimeError("at first"), "edge")
 
     class Twice(AssistantAgent):
         async def on_messages(self, messages: Sequence[BaseChatMessage], token: CancellationToken) -> Response:
@@ -310,7 +279,7 @@ async def test_the_error_of_a_model_is_the_messages(sql: Connection, start_worke
     class RateLimitError(Exception):
         response = Answer()
 
-    await start_worker(autogen_agent("pair", pair(Model("one", RateLimitError("slow down")))))
+    await start_worker(autogen_agent("pair", pair(ReplayModel("one", RateLimitError("slow down")))))
     message_id = await submit(sql, "Hi", agent="pair")
     await until(lambda: types(sql, message_id), lambda found: "retry" in found)
     retry = (await log(sql, message_id))[-1]
@@ -321,7 +290,7 @@ async def test_the_error_of_a_model_is_the_messages(sql: Connection, start_worke
 
 async def test_the_error_of_an_agent_is_told_in_a_line(sql: Connection, start_worker: StartWorker) -> None:
     def make(kit: Kit) -> RoundRobinGroupChat:
-        return RoundRobinGroupChat([agent("a", Model(ValueError("no")))])
+        return RoundRobinGroupChat([assistant("a", ReplayModel(ValueError("no")))])
 
     await start_worker(autogen_agent("fails", make, max_attempts=1))
     row = await run(sql, "Hi", agent="fails")
@@ -371,7 +340,7 @@ async def test_cancelling_ends_the_call(
         call = asyncio.ensure_future(wait())
         await (token.link_future(call) if token else call)  # who selects a speaker has none
 
-    class Endless(Model):
+    class Endless(ReplayModel):
         async def create(self, messages: Sequence[Any], **options: Any) -> Any:
             await waiting(options)
 
@@ -381,7 +350,7 @@ async def test_cancelling_ends_the_call(
 
     def make(kit: Kit) -> Any:
         model = kit.model(Endless()) if steps else Endless()
-        members: list[Any] = [agent(name, model, model_client_stream=streams) for name in ("a", "b")]
+        members: list[Any] = [assistant(name, model, model_client_stream=streams) for name in ("a", "b")]
         return (
             members[0] if alone else SelectorGroupChat(members, model, termination_condition=MaxMessageTermination(9))
         )

@@ -13,19 +13,21 @@ from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, a
 from service.agents.contract import Context
 from service.config import Settings
 from service.db.pool import Connection
-from tests.agents.test_autogen import Model, agent
-from tests.conftest import StartWorker
-from tests.support.harness import log, run, settled, submit, types, wait_for, working
+from tests.support.autogen_models import ReplayModel, assistant
+from tests.support.fixture_types import StartWorker
+from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
-from tests.support.processes import TAKE_AWAY
-from tests.support.questions import answer, asks
+from tests.support.messages import log, run, settled, submit, types
+from tests.support.waiting import wait_for
+from tests.support.worker_processes import TAKE_BACK
+from tests.support.workers import running_worker
 
 
 def asking(model: Any, **options: Any) -> Any:
     """A maker of a writer and a person, who speak in turn until somebody approves."""
 
     def make(kit: Kit) -> RoundRobinGroupChat:
-        members: list[Any] = [agent("writer", kit.model(model)), kit.user("reader", "Reads.")]
+        members: list[Any] = [assistant("writer", kit.model(model)), kit.user("reader", "Reads.")]
         return RoundRobinGroupChat(members, termination_condition=TextMentionTermination("APPROVE"), **options)
 
     return make
@@ -33,16 +35,16 @@ def asking(model: Any, **options: Any) -> Any:
 
 async def test_a_team_waits_for_a_person(sql: Connection, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     """Where another worker goes on, too."""
-    model = Model("A red bicycle", "A bike")
-    async with working(sql, settings, autogen_agent("asks", asking(model))):
+    model = ReplayModel("A red bicycle", "A bike")
+    async with running_worker(sql, settings, autogen_agent("asks", asking(model))):
         message_id = await submit(sql, "Write.", agent="asks", thread_id="t")
-        first = await asks(sql, message_id)
+        first = await asked_input(sql, message_id)
     assert first["question"] == "A red bicycle"
-    async with working(sql, settings, autogen_agent("asks", asking(model))):
-        await answer(sql, message_id, "Shorter", first["name"])
-        second = await asks(sql, message_id, 2)
+    async with running_worker(sql, settings, autogen_agent("asks", asking(model))):
+        await give_input(sql, message_id, "Shorter", first["name"])
+        second = await asked_input(sql, message_id, 2)
         assert second["question"] == "A bike"
-        await answer(sql, message_id, "APPROVE", second["name"])
+        await give_input(sql, message_id, "APPROVE", second["name"])
         row = await settled(sql, message_id)
     assert (first["name"], second["name"]) == ("user reader 1", "user reader 2")
     assert (row["state"], row["attempt"], row["failures"], row["result"]) == ("completed", 3, 0, "APPROVE")
@@ -63,32 +65,32 @@ async def test_a_person_alone_may_answer_anything(sql: Connection, start_worker:
     await start_worker(autogen_agent("asks", lambda kit: kit.user("person")))
     for given, said in (("yes", "yes"), ({"sure": [True, None]}, '{"sure":[true,null]}')):
         message_id = await submit(sql, "Sure?", agent="asks")
-        assert (await asks(sql, message_id))["question"] == "Sure?"
-        await answer(sql, message_id, given)
+        assert (await asked_input(sql, message_id))["question"] == "Sure?"
+        await give_input(sql, message_id, given)
         assert (await settled(sql, message_id))["result"] == said
 
 
 async def test_who_is_asked_may_be_chosen_by_a_model(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("person", "Hello Ada")
+    model = ReplayModel("person", "Hello Ada")
 
     def make(kit: Kit) -> SelectorGroupChat:
         own = kit.model(model)
-        members: list[Any] = [agent("writer", own), kit.user("person")]
+        members: list[Any] = [assistant("writer", own), kit.user("person")]
         return SelectorGroupChat(members, own, termination_condition=MaxMessageTermination(3))
 
     await start_worker(autogen_agent("asks", make))
     message_id = await submit(sql, "Greet.", agent="asks")
-    await asks(sql, message_id)
-    await answer(sql, message_id, "I am Ada")
+    await asked_input(sql, message_id)
+    await give_input(sql, message_id, "I am Ada")
     assert (await settled(sql, message_id))["result"] == "Hello Ada"
     assert len(model.asked) == 2  # only the writer is left after the person
 
 
 async def test_two_people_may_be_asked_at_once(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("Both agree")
+    model = ReplayModel("Both agree")
 
     def make(kit: Kit) -> GraphFlow:
-        ada, bob, writer = kit.user("ada"), kit.user("bob"), agent("writer", kit.model(model))
+        ada, bob, writer = kit.user("ada"), kit.user("bob"), assistant("writer", kit.model(model))
         start = kit.user("start")
         graph = DiGraphBuilder().add_node(start).add_node(ada).add_node(bob).add_node(writer)
         for person in (ada, bob):
@@ -98,8 +100,8 @@ async def test_two_people_may_be_asked_at_once(sql: Connection, start_worker: St
     await start_worker(autogen_agent("asks", make, output=lambda result: sorted(_texts(result))))
     message_id = await submit(sql, "Vote.", agent="asks")
     for count, given in enumerate(("Go.", "yes", "yes"), 1):
-        await asks(sql, message_id, count)
-        await answer(sql, message_id, given)
+        await asked_input(sql, message_id, count)
+        await give_input(sql, message_id, given)
     row = await settled(sql, message_id)
     assert {"ada: yes", "bob: yes", "writer: Both agree"} < set(row["result"])
     names = [entry.data["name"] for entry in await log(sql, message_id) if entry.type == "parked"]
@@ -113,9 +115,9 @@ def _texts(result: Any) -> list[str]:
 async def test_an_answer_outlives_the_attempt_that_took_it(sql: Connection, start_worker: StartWorker) -> None:
     """As where a worker was killed."""
     reached = asyncio.Event()
-    model = Model("A red bicycle", "A bike")
+    model = ReplayModel("A red bicycle", "A bike")
 
-    class Slow(Model):
+    class Slow(ReplayModel):
         async def create(self, messages: Sequence[Any], **options: Any) -> CreateResult:
             if len(model.asked) == 1 and not reached.is_set():
                 reached.set()
@@ -124,10 +126,10 @@ async def test_an_answer_outlives_the_attempt_that_took_it(sql: Connection, star
 
     await start_worker(autogen_agent("asks", asking(Slow(), max_turns=3)))
     message_id = await submit(sql, "Write.", agent="asks")
-    await asks(sql, message_id)
-    await answer(sql, message_id, "Shorter")
+    await asked_input(sql, message_id)
+    await give_input(sql, message_id, "Shorter")
     await wait_for(reached)
-    assert await sql.fetchval(TAKE_AWAY, message_id)
+    assert await sql.fetchval(TAKE_BACK, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], len(model.asked)) == ("completed", "A bike", 2)
     assert (await types(sql, message_id)).count("parked") == 1
@@ -142,7 +144,7 @@ def pair(model: Any) -> Any:
     def make(kit: Kit) -> RoundRobinGroupChat:
         own = kit.model(model)
         over = TextMentionTermination("APPROVE", sources=["critic"])
-        return RoundRobinGroupChat([agent("writer", own), agent("critic", own)], termination_condition=over)
+        return RoundRobinGroupChat([assistant("writer", own), assistant("critic", own)], termination_condition=over)
 
     return make
 
@@ -152,7 +154,7 @@ async def states(sql: Connection) -> dict[str, Any]:
 
 
 async def test_a_team_remembers_its_thread(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("one", "no", "two", "APPROVE", "three", "APPROVE", "alone", "APPROVE", "aside", "APPROVE")
+    model = ReplayModel("one", "no", "two", "APPROVE", "three", "APPROVE", "alone", "APPROVE", "aside", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True))
     assert (await run(sql, "First.", agent="pair", thread_id="t"))["result"] == "APPROVE"
     row = await run(sql, "Second.", agent="pair", thread_id="t")
@@ -176,7 +178,7 @@ async def test_a_team_remembers_its_thread(sql: Connection, start_worker: StartW
 
 
 async def test_a_retry_begins_with_what_the_thread_remembered(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("one", "APPROVE", "two", RuntimeError("overloaded"), "APPROVE", "three", "APPROVE")
+    model = ReplayModel("one", "APPROVE", "two", RuntimeError("overloaded"), "APPROVE", "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=2))
     await run(sql, "First.", agent="pair", thread_id="t")
     row = await run(sql, "Second.", agent="pair", thread_id="t")
@@ -190,7 +192,7 @@ async def test_a_retry_begins_with_what_the_thread_remembered(sql: Connection, s
 async def test_a_message_that_fails_leaves_no_trace_in_what_a_team_remembers(
     sql: Connection, start_worker: StartWorker
 ) -> None:
-    model = Model("one", "APPROVE", "two", RuntimeError("no"), "three", "APPROVE")
+    model = ReplayModel("one", "APPROVE", "two", RuntimeError("no"), "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1))
     await run(sql, "First.", agent="pair", thread_id="t")
     assert (await run(sql, "Second.", agent="pair", thread_id="t"))["state"] == "failed"
@@ -199,26 +201,26 @@ async def test_a_message_that_fails_leaves_no_trace_in_what_a_team_remembers(
 
 
 async def test_a_team_that_waits_remembers_what_it_was_answered(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("one", "two")
+    model = ReplayModel("one", "two")
     await start_worker(autogen_agent("asks", asking(model, max_turns=2), keep_state=True))
     for count, text in enumerate(("First.", "Second.")):
         message_id = await submit(sql, text, agent="asks", thread_id="t")
-        await asks(sql, message_id)
-        await answer(sql, message_id, f"answer {count}")
+        await asked_input(sql, message_id)
+        await give_input(sql, message_id, f"answer {count}")
         assert (await settled(sql, message_id))["result"] == f"answer {count}"
     assert model.asked[-1] == ["You are writer.", "First.", "one", "answer 0", "Second."]
 
 
 async def test_an_agent_alone_remembers_its_thread(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("one", "two")
-    await start_worker(autogen_agent("alone", lambda kit: agent("writer", kit.model(model)), keep_state=True))
+    model = ReplayModel("one", "two")
+    await start_worker(autogen_agent("alone", lambda kit: assistant("writer", kit.model(model)), keep_state=True))
     await run(sql, "First.", agent="alone", thread_id="t")
     await run(sql, "Second.", agent="alone", thread_id="t")
     assert model.asked[-1] == ["You are writer.", "First.", "one", "Second."]
 
 
 async def test_what_a_team_remembers_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
-    model = Model("x" * 700, "APPROVE")
+    model = ReplayModel("x" * 700, "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1), max_event_bytes=2000)
     row = await run(sql, "First.", agent="pair", thread_id="t")
     assert row["state"] == "failed"
@@ -228,9 +230,9 @@ async def test_what_a_team_remembers_has_a_size(sql: Connection, start_worker: S
 
 async def test_a_team_of_other_agents_does_not_take_what_is_kept(sql: Connection, start_worker: StartWorker) -> None:
     def other(kit: Kit) -> RoundRobinGroupChat:
-        return RoundRobinGroupChat([agent("poet", kit.model(Model("x")))], max_turns=1)
+        return RoundRobinGroupChat([assistant("poet", kit.model(ReplayModel("x")))], max_turns=1)
 
-    model = Model("one", "APPROVE")
+    model = ReplayModel("one", "APPROVE")
     makers = [pair(model), other]
 
     def make(kit: Kit) -> RoundRobinGroupChat:
@@ -252,7 +254,7 @@ async def test_messages_and_results_have_types(sql: Connection, start_worker: St
         return pair(model)(kit)
 
     seen: list[list[str]] = []
-    model = Model("one", "APPROVE", "two", "APPROVE")
+    model = ReplayModel("one", "APPROVE", "two", "APPROVE")
     typed = autogen_agent("typed", make, input=task, output=AgentOutput.of)
     assert typed.input_schema is not None
     await start_worker(typed)

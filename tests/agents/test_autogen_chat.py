@@ -7,17 +7,17 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 
 from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, autogen_agent
 from service.agents.contract import Context
-from tests.agents.test_autogen import Model, agent
-from tests.conftest import StartApi, StartWorker
-from tests.support.chat_clients import address, chatting, events
+from tests.support.autogen_models import ReplayModel, assistant
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.websocket_client import chat_url, log_frames, open_socket
 
 
 async def test_a_team_chat_over_a_socket_that_breaks(start_api: StartApi, start_worker: StartWorker) -> None:
-    model = Model("A red bicycle", "Shorter", "A bike", "APPROVE", "Two bikes", "APPROVE")
+    model = ReplayModel("A red bicycle", "Shorter", "A bike", "APPROVE", "Two bikes", "APPROVE")
 
     def make(kit: Kit) -> RoundRobinGroupChat:
         own = kit.model(model)
-        members: list[Any] = [agent(name, own, model_client_stream=True) for name in ("writer", "critic")]
+        members: list[Any] = [assistant(name, own, model_client_stream=True) for name in ("writer", "critic")]
         return RoundRobinGroupChat(members, termination_condition=TextMentionTermination("APPROVE"), max_turns=9)
 
     def task(context: Context, message: UserInput) -> str:
@@ -27,13 +27,13 @@ async def test_a_team_chat_over_a_socket_that_breaks(start_api: StartApi, start_
     api = await start_api()
     seen: list[dict[str, Any]] = []
     for number, wish in enumerate(("Write.", "Make it two."), 1):
-        async with chatting(address(api, "t", after=len(seen))) as chat:
+        async with open_socket(chat_url(api, "t", after=len(seen))) as chat:
             await chat.send("user_input", message={"content": wish, "source": "ada"}, agent="slogans", key=f"{number}")
-            seen += events(await chat.until(event="message"))
+            seen += log_frames(await chat.until(event="message"))
             chat.cut()  # in the middle of the answer
-        async with chatting(address(api, "t", after=len(seen))) as chat:
+        async with open_socket(chat_url(api, "t", after=len(seen))) as chat:
             await chat.send("user_input", message={"content": wish, "source": "ada"}, agent="slogans", key=f"{number}")
-            seen += events(await chat.until(event="done"))
+            seen += log_frames(await chat.until(event="done"))
     assert [frame["id"] for frame in seen] == list(range(1, len(seen) + 1))
     transcript = [(frame["data"]["source"], frame["data"]["content"]) for frame in seen if frame["event"] == "message"]
     assert transcript == [
@@ -50,6 +50,6 @@ async def test_a_team_chat_over_a_socket_that_breaks(start_api: StartApi, start_
     assert [(result["source"], result["content"]) for result in results] == [("critic", "APPROVE")] * 2
     assert all("APPROVE" in result["stop_reason"] for result in results)
     assert any("A bike" in text for text in model.asked[4])  # the team remembers
-    async with chatting(address(api, "t")) as chat:  # a tab opened anew
-        again = events(await chat.until(id=len(seen)))
+    async with open_socket(chat_url(api, "t")) as chat:  # a tab opened anew
+        again = log_frames(await chat.until(id=len(seen)))
     assert again == seen

@@ -11,9 +11,11 @@ from service.agents.builtin.echo import echo
 from service.agents.claude.agent import ClaudeAgent, claude_agent
 from service.agents.claude.api import Api
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
 from tests.support.fake_anthropic import Answer, FakeAnthropic, Status
-from tests.support.harness import closed_port, log, run, settled, submit, text, types, wait_for
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit, text, types
+from tests.support.ports import with_closed_port
+from tests.support.waiting import until, wait_for
 
 
 def connected(url: str, **options: Any) -> ClaudeAgent:
@@ -248,7 +250,7 @@ async def test_an_api_that_is_not_there_is_retried(
     sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    nowhere = closed_port(dsn).partition("@")[2].partition("/")[0]
+    nowhere = with_closed_port(dsn).partition("@")[2].partition("/")[0]
     await start_worker(connected(f"http://{nowhere}"))
     message = await ask(sql, max_attempts=2)
     assert (message["state"], message["attempt"]) == ("failed", 2)

@@ -9,10 +9,10 @@ import pytest
 
 from service.agents.claude.agent import claude_agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker
-from tests.support.desk_agent import StartDesk, ask, data, results, starting
-from tests.support.fake_anthropic import Answer, FakeAnthropic, Status, asks
-from tests.support.harness import log, text
+from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
+from tests.support.fake_anthropic import Answer, FakeAnthropic, Status, tool_calls
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, text
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
 
 
 @pytest.fixture
-def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartDesk:
-    return starting(fake, start_worker)
+def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartClaudeAgent:
+    return claude_agent_starter(fake, start_worker)
 
 
 def clock() -> None: ...
@@ -36,7 +36,7 @@ class Weather(msgspec.Struct):
 
 
 async def test_tools_are_called_side_by_side_until_the_model_is_done(
-    sql: Connection, fake: FakeAnthropic, start: StartDesk
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     together = asyncio.Barrier(2)
 
@@ -50,12 +50,14 @@ async def test_tools_are_called_side_by_side_until_the_model_is_done(
         return text.upper()
 
     fake.script += [
-        asks(("a", "weather", {"city": "Rome"}), ("b", "weather", {"city": "Bergen"}), pieces=("Let me ", "look.")),
-        asks(("c", "shout", {"text": "sun"})),
+        tool_calls(
+            ("a", "weather", {"city": "Rome"}), ("b", "weather", {"city": "Bergen"}), pieces=("Let me ", "look.")
+        ),
+        tool_calls(("c", "shout", {"text": "sun"})),
         Answer(("It ", "shines.")),
     ]
     await start(weather, shout, system="Be kind.", model="claude-other", options={"temperature": 0})
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["state"], message["result"], message["attempt"]) == ("completed", "It shines.", 1)
     assert await text(sql, message["message_id"]) == "Let me look.\n\nIt shines."
     first, second, third = (request.body for request in fake.requests)
@@ -82,9 +84,9 @@ async def test_tools_are_called_side_by_side_until_the_model_is_done(
         },
     ]
     assert third["messages"][:3] == second["messages"]
-    assert results(fake, 2) == [{"type": "tool_result", "tool_use_id": "c", "content": "SUN"}]
+    assert tool_results(fake, 2) == [{"type": "tool_result", "tool_use_id": "c", "content": "SUN"}]
 
-    told = await data(sql, message, "tool")
+    told = await event_data(sql, message, "tool")
     assert told[:2] == [
         {"id": "a", "name": "weather", "input": {"city": "Rome"}},
         {"id": "b", "name": "weather", "input": {"city": "Bergen"}},
@@ -97,7 +99,7 @@ async def test_tools_are_called_side_by_side_until_the_model_is_done(
         {"id": "c", "name": "shout", "input": {"text": "sun"}},
         {"id": "c", "name": "shout", "output": "SUN"},
     ]
-    steps = [step["name"] for step in await data(sql, message, "step")]
+    steps = [step["name"] for step in await event_data(sql, message, "step")]
     assert (steps[0], steps[3:]) == ("turn 1", ["turn 2", "tool 2.1 shout"])
     assert set(steps[1:3]) == {"tool 1.1 weather", "tool 1.2 weather"}
 
@@ -106,7 +108,7 @@ THOUGHT = {"type": "thinking", "thinking": "The sky, I think.", "signature": "c2
 HIDDEN = {"type": "redacted_thinking", "data": "aGlkZGVu"}
 
 
-async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     calls: list[str] = []
 
     async def weather(city: str, day: int | None = 1) -> dict[str, str | None]:
@@ -122,7 +124,7 @@ async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthrop
         Answer(("Blue.",)),
     ]
     await start(weather, thinking=2000, max_attempts=3, price={"input": 3, "output": 15})
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["state"], message["result"], message["attempt"]) == ("completed", "Blue.", 3)
     assert calls == ["Rome"]
     assert len(fake.requests) == 4
@@ -130,7 +132,7 @@ async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthrop
     asked = [request.body["messages"] for request in fake.requests]
     assert asked[1] == asked[2] == asked[3]
     assert asked[3][1]["content"] == [*turn, call]
-    assert results(fake, 3)[0]["content"] == '{"sky":"blue","rain":null}'
+    assert tool_results(fake, 3)[0]["content"] == '{"sky":"blue","rain":null}'
 
     assert await text(sql, message["message_id"]) == "Let me look.\n\nBlue."
     entries = [entry for entry in await log(sql, message["message_id"]) if entry.type != "step"]
@@ -153,16 +155,16 @@ async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthrop
     assert message["usage"]["cost_usd"] == pytest.approx((22 * 3 + 44 * 15) / 1e6)
 
 
-async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     cached = {
         "cache_creation_input_tokens": 1000,
         "cache_read_input_tokens": 2000,
         "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0},
         "service_tier": "standard",
     }
-    fake.script += [asks(("a", "clock", {}), usage=cached), Answer(usage={"cache_read_input_tokens": 3000})]
+    fake.script += [tool_calls(("a", "clock", {}), usage=cached), Answer(usage={"cache_read_input_tokens": 3000})]
     await start(clock, price={"input": 3, "output": 15, "cache_read": 0.5})
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert message["usage"] == {
         "model": "claude-test",
         "stop_reason": "end_turn",
@@ -172,13 +174,15 @@ async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthr
         "cache_read_input_tokens": 5000,
         "cost_usd": pytest.approx((22 * 3 + 44 * 15 + 1000 * 3.75 + 5000 * 0.5) / 1e6),
     }
-    assert results(fake, 1) == [{"type": "tool_result", "tool_use_id": "a", "content": "null"}]
+    assert tool_results(fake, 1) == [{"type": "tool_result", "tool_use_id": "a", "content": "null"}]
 
 
-async def test_a_model_that_never_ends_is_stopped(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
-    fake.script += [asks((f"{n}", "clock", {})) for n in range(4)]
+async def test_a_model_that_never_ends_is_stopped(
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+) -> None:
+    fake.script += [tool_calls((f"{n}", "clock", {})) for n in range(4)]
     await start(clock, max_calls=3)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["state"], message["attempt"]) == ("failed", 1)
     assert message["error"] == "The model was called 3 times for this message, and is not done."
     assert len(fake.requests) == 3
@@ -187,18 +191,20 @@ async def test_a_model_that_never_ends_is_stopped(sql: Connection, fake: FakeAnt
 # How the model stops
 
 
-async def test_a_refusal_is_no_answer(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_refusal_is_no_answer(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     await start(clock)
     details = {"type": "refusal", "category": "bio", "explanation": "It is not to be told."}
     for said, more in ((".", {}), (": It is not to be told.", {"stop_details": details})):
         fake.script.append(Answer(("Well",), stop_reason="refusal", **more))
-        message = await ask(sql)
+        message = await ask_claude(sql)
         assert (message["state"], message["attempt"]) == ("failed", 1)
         assert message["error"] == f"The model refuses to answer{said}"
         assert message["usage"]["stop_reason"] == "refusal"
 
 
-async def test_a_tool_call_that_is_cut_off_is_not_made(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_tool_call_that_is_cut_off_is_not_made(
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+) -> None:
     calls: list[str] = []
 
     def delete(name: str) -> None:
@@ -206,21 +212,21 @@ async def test_a_tool_call_that_is_cut_off_is_not_made(sql: Connection, fake: Fa
 
     await start(delete)
     for reason in ("max_tokens", "model_context_window_exceeded"):
-        fake.script.append(asks(("a", "delete", {"name": "al"}), stop_reason=reason))
-        message = await ask(sql)
+        fake.script.append(tool_calls(("a", "delete", {"name": "al"}), stop_reason=reason))
+        message = await ask_claude(sql)
         assert (message["state"], message["attempt"]) == ("failed", 1)
         assert message["error"] == f"The model's answer ended in the middle of a tool call: {reason}."
     assert calls == []
 
 
-async def test_a_paused_turn_goes_on(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_paused_turn_goes_on(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "sky"}}
     for more in ("is ", "very "):
         fake.script.append(Answer((), blocks=({"type": "text", "text": more}, block), stop_reason="pause_turn"))
     fake.script += [Status(500), Answer(("blue.",))]
     await start(search)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["result"], message["attempt"]) == ("is very blue.", 2)
     assert await text(sql, message["message_id"]) == "is very blue."
     assert fake.requests[0].body["tools"] == [search]
@@ -234,15 +240,15 @@ async def test_a_paused_turn_goes_on(sql: Connection, fake: FakeAnthropic, start
 
 
 async def test_a_model_that_ends_in_silence_has_said_it_before(
-    sql: Connection, fake: FakeAnthropic, start: StartDesk
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     fake.script += [
-        asks(("a", "clock", {}), pieces=("It is noted.",)),
-        asks(("b", "clock", {}), pieces=("",)),
+        tool_calls(("a", "clock", {}), pieces=("It is noted.",)),
+        tool_calls(("b", "clock", {}), pieces=("",)),
         Answer(()),
     ]
     await start(clock)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["state"], message["result"]) == ("completed", "It is noted.")
     assert await text(sql, message["message_id"]) == "It is noted."
     assert [block["type"] for block in fake.requests[2].body["messages"][3]["content"]] == ["tool_use"]

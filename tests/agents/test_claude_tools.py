@@ -13,10 +13,11 @@ from service.agents.claude.agent import claude_agent
 from service.agents.claude.tools import MAX_OUTPUT_CHARS, CallContext, Tool
 from service.agents.contract import Context, Rejected, RetryAfter
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.desk_agent import StartDesk, ask, data, results, starting
-from tests.support.fake_anthropic import FakeAnthropic, asks
-from tests.support.harness import log, settled, submit, types, wait_for
+from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
+from tests.support.fake_anthropic import FakeAnthropic, tool_calls
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, settled, submit, types
+from tests.support.waiting import until, wait_for
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
 
 
 @pytest.fixture
-def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartDesk:
-    return starting(fake, start_worker)
+def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartClaudeAgent:
+    return claude_agent_starter(fake, start_worker)
 
 
 # What the model is told of a function
@@ -108,7 +109,9 @@ def test_what_is_no_tool_is_refused_when_the_agent_is_made(tools: list[Any], sai
 # How it is called
 
 
-async def test_the_model_is_told_of_what_went_wrong(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_the_model_is_told_of_what_went_wrong(
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+) -> None:
     def fails(how: str) -> Any:
         match how:
             case "raises":
@@ -127,7 +130,7 @@ async def test_the_model_is_told_of_what_went_wrong(sql: Connection, fake: FakeA
 
     ways = ("raises", "exits", "ends", "is long", "is odd")
     fake.script.append(
-        asks(
+        tool_calls(
             *((how, "fails", {"how": how}) for how in ways),
             ("type", "fails", {"how": 1}),
             ("more", "fails", {"how": "raises", "x": 1}),
@@ -136,10 +139,10 @@ async def test_the_model_is_told_of_what_went_wrong(sql: Connection, fake: FakeA
         )
     )
     await start(fails, fails_too)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["state"], message["result"]) == ("completed", "Hello, world")
-    found = {result["tool_use_id"]: result["content"] for result in results(fake, 1)}
-    assert all(result["is_error"] for result in results(fake, 1))
+    found = {result["tool_use_id"]: result["content"] for result in tool_results(fake, 1)}
+    assert all(result["is_error"] for result in tool_results(fake, 1))
     assert found.pop("is odd").startswith("UnicodeEncodeError: ")
     assert found == {
         "raises": "LookupError: No such city.",
@@ -151,12 +154,12 @@ async def test_the_model_is_told_of_what_went_wrong(sql: Connection, fake: FakeA
         "none": "There is no tool 'flies'.",
         "async": "SystemExit: 5",
     }
-    told = [event for event in await data(sql, message, "tool") if "output" in event]
+    told = [event for event in await event_data(sql, message, "tool") if "output" in event]
     assert len(told) == 9
     assert all(event["failed"] for event in told)
 
 
-async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     ended = asyncio.Event()
 
     async def refuses() -> None:
@@ -167,17 +170,17 @@ async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropi
         ended.set()
         return "done"
 
-    fake.script.append(asks(("a", "refuses", {}), ("b", "beside", {})))
+    fake.script.append(tool_calls(("a", "refuses", {}), ("b", "beside", {})))
     await start(refuses, beside)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, "Not to be done.")
     assert ended.is_set()
-    assert "tool 1.2 beside" in [step["name"] for step in await data(sql, message, "step")]
+    assert "tool 1.2 beside" in [step["name"] for step in await event_data(sql, message, "step")]
     assert message["usage"]["output_tokens"] == 22
     assert len(fake.requests) == 1
 
 
-async def test_a_tool_may_put_the_message_off(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_tool_may_put_the_message_off(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     calls: list[str] = []
 
     async def busy() -> str:
@@ -190,18 +193,18 @@ async def test_a_tool_may_put_the_message_off(sql: Connection, fake: FakeAnthrop
         calls.append("beside")
         return "done"
 
-    fake.script.append(asks(("a", "busy", {}), ("b", "beside", {})))
+    fake.script.append(tool_calls(("a", "busy", {}), ("b", "beside", {})))
     await start(busy, beside)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert (message["result"], message["attempt"], calls) == ("Hello, world", 2, ["busy", "beside", "busy"])
-    assert [retry["error"] for retry in await data(sql, message, "retry")] == ["Later."]
-    assert [result["content"] for result in results(fake, 1)] == ["now", "done"]
+    assert [retry["error"] for retry in await event_data(sql, message, "retry")] == ["Later."]
+    assert [result["content"] for result in tool_results(fake, 1)] == ["now", "done"]
 
 
 # A tool and its context
 
 
-async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     """A sync one, too, in a thread. A step in it is the call's own, however often the tool is called."""
     paid: list[int] = []
 
@@ -219,18 +222,18 @@ async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, star
         return [waiting.message_id, waiting.step("charge", lambda: paid.append(cents) or len(paid))]
 
     fake.script += [
-        asks(("a", "pay", {"cents": 1})),
-        asks(("b", "pay", {"cents": 2}), ("c", "pay_sync", {"cents": 3})),
+        tool_calls(("a", "pay", {"cents": 1})),
+        tool_calls(("b", "pay", {"cents": 2}), ("c", "pay_sync", {"cents": 3})),
     ]
     await start(pay, pay_sync)
-    message = await ask(sql)
+    message = await ask_claude(sql)
     assert message["state"] == "completed"
     assert paid[0] == 1
     assert sorted(paid) == [1, 2, 3]
-    assert sorted(event["cents"] for event in await data(sql, message, "progress")) == [1, 2, 3]
-    names = [step["name"] for step in await data(sql, message, "step") if "charge" in step["name"]]
+    assert sorted(event["cents"] for event in await event_data(sql, message, "progress")) == [1, 2, 3]
+    names = [step["name"] for step in await event_data(sql, message, "step") if "charge" in step["name"]]
     assert sorted(names) == ["tool 1.1 pay: charge", "tool 2.1 pay: charge", "tool 2.2 pay_sync: charge"]
-    assert all(str(message["message_id"]) in result["content"] for result in results(fake, 2))
+    assert all(str(message["message_id"]) in result["content"] for result in tool_results(fake, 2))
 
 
 async def test_what_a_call_sends_and_asks_is_its_own() -> None:
@@ -259,7 +262,7 @@ async def test_what_a_call_sends_and_asks_is_its_own() -> None:
 
 
 async def test_a_sync_tool_that_waits_ends_with_its_message(
-    sql: Connection, fake: FakeAnthropic, start: StartDesk
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     waiting, ended = threading.Event(), threading.Event()
 
@@ -273,7 +276,7 @@ async def test_a_sync_tool_that_waits_ends_with_its_message(
         finally:
             ended.set()
 
-    fake.script.append(asks(("a", "waits", {})))
+    fake.script.append(tool_calls(("a", "waits", {})))
     await start(waits)
     message_id = await submit(sql, "Hi", agent="desk")
     await wait_for(waiting)
@@ -282,7 +285,7 @@ async def test_a_sync_tool_that_waits_ends_with_its_message(
     await wait_for(ended)
 
 
-async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     ended = asyncio.Event()
 
     async def waits() -> None:
@@ -291,7 +294,7 @@ async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, star
         finally:
             ended.set()
 
-    fake.script.append(asks(("a", "waits", {})))
+    fake.script.append(tool_calls(("a", "waits", {})))
     await start(waits)
     message_id = await submit(sql, "Hi", agent="desk")
     await until(lambda: types(sql, message_id), lambda found: "tool" in found)
@@ -300,7 +303,7 @@ async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, star
     await wait_for(ended)
 
 
-async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, start: StartDesk) -> None:
+async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     """Each call has its own answer, however many are asked, and the model is not asked again."""
 
     async def approve(context: Context, what: str) -> str:
@@ -310,8 +313,8 @@ async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, star
         return f"{what}: {context.input(what)}"
 
     fake.script += [
-        asks(("a", "approve", {"what": "one"}), ("b", "approve_sync", {"what": "two"}), pieces=("May I?",)),
-        asks(("c", "approve", {"what": "three"})),
+        tool_calls(("a", "approve", {"what": "one"}), ("b", "approve_sync", {"what": "two"}), pieces=("May I?",)),
+        tool_calls(("c", "approve", {"what": "three"})),
     ]
     await start(approve, approve_sync)
     message_id = await submit(sql, "Hi", agent="desk")
@@ -325,6 +328,6 @@ async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, star
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], row["failures"]) == ("completed", "Hello, world", 0)
     assert sorted(answered[:2]) == ["one", "two"]
-    assert [result["content"] for result in results(fake, 1)] == ["one: yes, one", "two: yes, two"]
-    assert [result["content"] for result in results(fake, 2)] == ["three: yes, three"]
+    assert [result["content"] for result in tool_results(fake, 1)] == ["one: yes, one", "two: yes, two"]
+    assert [result["content"] for result in tool_results(fake, 2)] == ["three: yes, three"]
     assert len(fake.requests) == 3

@@ -15,10 +15,12 @@ from service.agents import registry
 from service.agents.contract import Agent
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.documents import ROOT, blocks
-from tests.support.harness import log, run, settled, submit, text
-from tests.support.questions import answer, asks
+from tests.support.documents import blocks
+from tests.support.fixture_types import StartWorker
+from tests.support.inputs import asked_input, give_input
+from tests.support.messages import log, run, settled, submit, text
+from tests.support.repository import ROOT
+from tests.support.waiting import until
 
 SHOWN = [block for block in blocks(ROOT / "docs" / "agents.md") if block.language.startswith("python examples/")]
 
@@ -84,8 +86,8 @@ async def test_the_graph_that_asks(
     monkeypatch.setenv("CHECKPOINTS", dsn)
     await start_worker(load("examples.graph", "poem", settings, monkeypatch))
     message_id = await submit(sql, "bicycles", agent="poem")
-    assert (await asks(sql, message_id))["question"] == "What is its title?"
-    await answer(sql, message_id, "Patience")
+    assert (await asked_input(sql, message_id))["question"] == "What is its title?"
+    await give_input(sql, message_id, "Patience")
     assert (await settled(sql, message_id))["result"].startswith("Patience\n\nbicycles in the rain\n")
 
 
@@ -95,8 +97,8 @@ async def test_the_team_that_asks(
     await start_worker(load("examples.team", "reviewed", settings, monkeypatch))
     for _ in range(2):  # the second knows of the first
         message_id = await submit(sql, "A slogan for a bicycle shop", agent="reviewed", thread_id="t")
-        assert (await asks(sql, message_id))["question"] == "Two wheels are enough."
-        await answer(sql, message_id, "APPROVE")
+        assert (await asked_input(sql, message_id))["question"] == "Two wheels are enough."
+        await give_input(sql, message_id, "APPROVE")
         assert (await settled(sql, message_id))["result"] == "Two wheels are enough."
 
 

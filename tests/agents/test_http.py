@@ -15,8 +15,10 @@ from service.agents.adapters import http
 from service.agents.adapters.http import http_agent
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import closed_port, log, run, settled, submit, text, types, wait_for
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit, text, types
+from tests.support.ports import with_closed_port
+from tests.support.waiting import until, wait_for
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -268,7 +270,7 @@ async def test_a_server_that_is_not_there_is_retried(
     sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    nowhere = closed_port(dsn).partition("@")[2].partition("/")[0]
+    nowhere = with_closed_port(dsn).partition("@")[2].partition("/")[0]
     await start_worker(http_agent("remote", f"http://{nowhere}/"), http_agent("odd", "gopher://x"))
     row = await ask(sql, max_attempts=2)
     assert (row["state"], row["attempt"]) == ("failed", 2)

@@ -22,10 +22,11 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation.pool import Isolation
 from service.worker.worker import Worker
-from tests.conftest import StartWorker, until, value
-from tests.support.graphs import Numbers, chain
-from tests.support.harness import log, run, settled, submit, text, types, wait_for
-from tests.support.processes import TAKE_AWAY, lose
+from tests.support.fixture_types import StartWorker
+from tests.support.graphs import Numbers, chain_graph
+from tests.support.messages import log, run, settled, submit, text, types
+from tests.support.waiting import until, wait_for
+from tests.support.worker_processes import TAKE_BACK, submit_lost
 
 
 def fake(*answers: Any) -> GenericFakeChatModel:
@@ -48,7 +49,7 @@ async def test_tokens_and_nodes_stream_and_the_last_message_is_the_result(
         get_stream_writer()({"event": "sources", "data": ["a", "b"]})
         return {}
 
-    graph = chain(MessagesState, ready=ready, speak=speaker(fake("Hello there, world")))
+    graph = chain_graph(MessagesState, ready=ready, speak=speaker(fake("Hello there, world")))
     await start_worker(langgraph_agent("graph", graph.compile()))
     row = await run(sql, "Hi", agent="graph")
     assert (row["state"], row["result"]) == ("completed", "Hello there, world")
@@ -72,7 +73,7 @@ async def test_the_threads_history_comes_before_the_message(sql: Connection, sta
         seen.append([(message.type, message.content) for message in state["messages"]])
         return {"messages": [AIMessage(f"answer {len(seen)}")]}
 
-    await start_worker(langgraph_agent("graph", chain(MessagesState, answer=answer)), echo)
+    await start_worker(langgraph_agent("graph", chain_graph(MessagesState, answer=answer)), echo)
     await run(sql, "one", agent="graph", thread_id="t")
     await run(sql, "two", agent="echo", thread_id="t")
     await run(sql, "three", agent="graph", thread_id="t")
@@ -93,7 +94,7 @@ async def test_a_graph_of_other_states_takes_an_object(sql: Connection, start_wo
     async def terms(context: Context, message: Sum) -> Any:
         return {"numbers": message.terms}
 
-    graph = chain(Numbers, add=add)
+    graph = chain_graph(Numbers, add=add)
     whole = langgraph_agent("whole", graph)
     typed = langgraph_agent(
         "typed", lambda: graph, input=terms, output=lambda state: state["numbers"][-1], max_attempts=1, timeout=9
@@ -117,8 +118,8 @@ async def test_tool_calls_and_their_answers_are_events(sql: Connection, start_wo
     async def say(state: Any) -> dict[str, Any]:
         return {"messages": [AIMessage([{"type": "text", "text": "Two."}])]}
 
-    inner = chain(MessagesState, ask=ask, act=act).compile()
-    await start_worker(langgraph_agent("tools", chain(MessagesState, work=inner, say=say)))
+    inner = chain_graph(MessagesState, ask=ask, act=act).compile()
+    await start_worker(langgraph_agent("tools", chain_graph(MessagesState, work=inner, say=say)))
     row = await run(sql, "1 + 1", agent="tools")
     assert row["result"] == "Two."
     entries = await log(sql, row["message_id"])
@@ -131,7 +132,7 @@ async def test_tool_calls_and_their_answers_are_events(sql: Connection, start_wo
 
 
 async def test_the_answer_may_be_the_tokens_of_some_nodes(sql: Connection, start_worker: StartWorker) -> None:
-    graph = chain(MessagesState, think=speaker(fake("so and so")), say=speaker(fake("Yes indeed")))
+    graph = chain_graph(MessagesState, think=speaker(fake("so and so")), say=speaker(fake("Yes indeed")))
     await start_worker(langgraph_agent("graph", graph, nodes={"say"}))
     row = await run(sql, "Hi", agent="graph")
     assert (row["result"], await text(sql, row["message_id"])) == ("Yes indeed", "Yes indeed")
@@ -141,7 +142,9 @@ async def test_what_is_too_large_for_an_event_is_left_out(sql: Connection, start
     async def much(state: Any) -> dict[str, Any]:
         return {"numbers": list(range(2000))}
 
-    await start_worker(langgraph_agent("much", chain(Numbers, much=much), output=lambda _: "done"), max_event_bytes=999)
+    await start_worker(
+        langgraph_agent("much", chain_graph(Numbers, much=much), output=lambda _: "done"), max_event_bytes=999
+    )
     row = await run(sql, {"numbers": []}, agent="much")
     assert row["result"] == "done"
     entry = (await log(sql, row["message_id"]))[2]
@@ -178,7 +181,7 @@ def three(calls: list[str], die: Callable[[], Any], checkpointer: Any) -> Agent:
             await die()
         return {"numbers": [3]}
 
-    graph = chain(Numbers, one=one, two=two, three=last)
+    graph = chain_graph(Numbers, one=one, two=two, three=last)
     return langgraph_agent("three", graph, output="numbers", checkpointer=checkpointer)
 
 
@@ -213,7 +216,7 @@ async def test_an_attempt_whose_lease_is_lost_is_gone_on_with(
     await start_worker(three(calls, die, checkpointer))
     message_id = await submit(sql, {"numbers": [0]}, agent="three")
     await wait_for(reached)
-    assert await sql.fetchval(TAKE_AWAY, message_id)
+    assert await sql.fetchval(TAKE_BACK, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"]) == ("completed", [0, 1, 2, 3])
     assert calls == ["one", "two", "three", "three"]
@@ -229,9 +232,9 @@ async def test_a_process_that_dies_takes_no_finished_node_with_it(
     worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
     task = asyncio.create_task(worker.run())
     try:
-        await until(lambda: value(worker.ready or task.done()))
+        await until(lambda: worker.ready or task.done())
         calls = tmp_path / "calls"
-        row = await settled(sql, await lose(sql, {"calls": str(calls)}, agent="crashes"))
+        row = await settled(sql, await submit_lost(sql, {"calls": str(calls)}, agent="crashes"))
     finally:
         worker.stop()
         worker.stop()
@@ -255,7 +258,7 @@ async def test_a_graph_that_had_ended_is_not_run_again(sql: Connection, start_wo
             raise RuntimeError("the result is not stored")
         return state["numbers"]
 
-    await start_worker(langgraph_agent("ended", chain(Numbers, one=one).compile(MemorySaver()), output=output))
+    await start_worker(langgraph_agent("ended", chain_graph(Numbers, one=one).compile(MemorySaver()), output=output))
     row = await run(sql, {"numbers": [0]}, agent="ended")
     assert (row["attempt"], row["result"], calls) == (2, [0, 1], ["one"])
 
@@ -281,7 +284,7 @@ async def test_cancelling_and_timeouts_end_the_node(sql: Connection, start_worke
             ended.release()
         return {}
 
-    await start_worker(langgraph_agent("waits", chain(Numbers, wait=wait), max_attempts=1))
+    await start_worker(langgraph_agent("waits", chain_graph(Numbers, wait=wait), max_attempts=1))
     message_id = await submit(sql, {"numbers": []}, agent="waits")
     await wait_for(inside)
     await sql.fetchval("select treadle.cancel($1)", message_id)
@@ -303,7 +306,7 @@ async def test_a_model_that_says_when_is_obeyed(sql: Connection, start_worker: S
     async def limited(state: Any) -> dict[str, Any]:
         raise RateLimitError("slow down")
 
-    await start_worker(langgraph_agent("limited", chain(Numbers, limited=limited)))
+    await start_worker(langgraph_agent("limited", chain_graph(Numbers, limited=limited)))
     message_id = await submit(sql, {"numbers": []}, agent="limited")
     await until(lambda: types(sql, message_id), lambda found: "retry" in found)
     retry = (await log(sql, message_id))[-1]

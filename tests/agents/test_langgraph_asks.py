@@ -18,17 +18,27 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation.pool import Isolation
 from service.worker.worker import Worker
-from tests.conftest import StartWorker, until, value
-from tests.support.graphs import Checkpoints, Nodes, Numbers, chain, dying, graph_agent, lasting
-from tests.support.harness import look, run, settled, submit, types, wait_for, working
+from tests.support.fixture_types import StartWorker
+from tests.support.graphs import (
+    Checkpoints,
+    Nodes,
+    Numbers,
+    chain_graph,
+    failing_checkpoints,
+    graph_agent,
+    stored_checkpoints,
+)
+from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
-from tests.support.processes import TAKE_AWAY, lose
-from tests.support.questions import answer, asks
+from tests.support.messages import overview, run, settled, submit, types
+from tests.support.waiting import until, wait_for
+from tests.support.worker_processes import TAKE_BACK, submit_lost
+from tests.support.workers import running_worker
 
 
 @pytest.fixture
 async def checkpoints(dsn: str) -> Checkpoints:
-    return await lasting(dsn)
+    return await stored_checkpoints(dsn)
 
 
 @pytest.mark.parametrize("given", [7, "seven", {}, {"sure": True}, [1, 2], None, False], ids=str)
@@ -38,18 +48,20 @@ async def test_an_interrupt_parks_the_message_until_it_is_answered(
     """Where another worker goes on, too."""
 
     def made() -> Agent:
-        graph = chain(Numbers, one=nodes.plain("one"), ask=nodes.asking("ask", {"how": "many"}), end=nodes.plain("end"))
+        graph = chain_graph(
+            Numbers, one=nodes.plain("one"), ask=nodes.asking("ask", {"how": "many"}), end=nodes.plain("end")
+        )
         return graph_agent(graph, checkpoints)
 
     nodes = Nodes()
-    async with working(sql, settings, made()):
+    async with running_worker(sql, settings, made()):
         message_id = await submit(sql, {"numbers": []}, agent="asks", thread_id="t")
-        asked = await asks(sql, message_id)
+        asked = await asked_input(sql, message_id)
     assert asked["question"] == {"how": "many"}
     assert asked["name"].startswith("interrupt ")
     assert nodes.calls == ["one", "ask"]
-    async with working(sql, settings, made()):
-        await answer(sql, message_id, given, asked["name"])
+    async with running_worker(sql, settings, made()):
+        await give_input(sql, message_id, given, asked["name"])
         row = await settled(sql, message_id)
     assert (row["state"], row["attempt"], row["failures"], row["result"]) == ("completed", 2, 0, [0, given, 2])
     assert nodes.calls == ["one", "ask", "ask", "end"]
@@ -75,11 +87,11 @@ async def test_several_interrupts_at_once_are_asked_one_after_the_other(
     await start_worker(graph_agent(graph, checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
     answers = {"a?": 10, "c?": 30}
-    first = await asks(sql, message_id)
-    await answer(sql, message_id, answers.pop(first["question"]))
-    second = await asks(sql, message_id, 2)
+    first = await asked_input(sql, message_id)
+    await give_input(sql, message_id, answers.pop(first["question"]))
+    second = await asked_input(sql, message_id, 2)
     assert nodes.calls == ["a", "b", "c"]
-    await answer(sql, message_id, answers.pop(second["question"]))
+    await give_input(sql, message_id, answers.pop(second["question"]))
     row = await settled(sql, message_id)
     assert (row["result"], nodes.calls) == ([10, 0, 30, 3], ["a", "b", "c", "a", "c", "end"])
 
@@ -88,26 +100,26 @@ async def test_a_node_may_ask_the_same_again(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
     nodes = Nodes()
-    await start_worker(graph_agent(chain(Numbers, ask=nodes.asking("ask", "?", "?", "?")), checkpoints))
+    await start_worker(graph_agent(chain_graph(Numbers, ask=nodes.asking("ask", "?", "?", "?")), checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
     names = []
     for given in (1, 2, 3):
-        names.append((await asks(sql, message_id, given))["name"])
-        await answer(sql, message_id, given)
+        names.append((await asked_input(sql, message_id, given))["name"])
+        await give_input(sql, message_id, given)
     assert (await settled(sql, message_id))["result"] == [1, 2, 3]
     assert names == [names[0], f"{names[0]} 2", f"{names[0]} 3"]
 
 
 async def test_a_node_may_ask_in_a_loop(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:
     nodes = Nodes()
-    graph = chain(Numbers, ask=nodes.asking("ask", "more?"))
+    graph = chain_graph(Numbers, ask=nodes.asking("ask", "more?"))
     graph.add_conditional_edges("ask", lambda state: "ask" if state["numbers"][-1] else "__end__")
     await start_worker(graph_agent(graph, checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
     names = set()
     for count, given in enumerate((5, 4, 0), 1):
-        names.add((await asks(sql, message_id, count))["name"])
-        await answer(sql, message_id, given)
+        names.add((await asked_input(sql, message_id, count))["name"])
+        await give_input(sql, message_id, given)
     assert (await settled(sql, message_id))["result"] == [5, 4, 0]
     assert len(names) == 3
     assert nodes.calls == ["ask"] * 6
@@ -115,14 +127,14 @@ async def test_a_node_may_ask_in_a_loop(sql: Connection, start_worker: StartWork
 
 async def test_a_graph_within_may_ask(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:
     nodes = Nodes()
-    inner = chain(Numbers, first=nodes.plain("first"), ask=nodes.asking("ask", "one?", "two?")).compile()
-    graph = chain(Numbers, before=nodes.plain("before"), inner=inner, after=nodes.plain("after"))
+    inner = chain_graph(Numbers, first=nodes.plain("first"), ask=nodes.asking("ask", "one?", "two?")).compile()
+    graph = chain_graph(Numbers, before=nodes.plain("before"), inner=inner, after=nodes.plain("after"))
     await start_worker(graph_agent(graph, checkpoints, input=None))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
-    assert (await asks(sql, message_id))["question"] == "one?"
-    await answer(sql, message_id, 10)
-    assert (await asks(sql, message_id, 2))["question"] == "two?"
-    await answer(sql, message_id, 20)
+    assert (await asked_input(sql, message_id))["question"] == "one?"
+    await give_input(sql, message_id, 10)
+    assert (await asked_input(sql, message_id, 2))["question"] == "two?"
+    await give_input(sql, message_id, 20)
     row = await settled(sql, message_id)
     assert row["result"][-3:] == [10, 20, len(row["result"]) - 1]
     assert [name for name in nodes.calls if name != "ask"] == ["before", "first", "after"]
@@ -143,14 +155,14 @@ async def test_a_graph_that_a_node_makes_may_ask(
         return {"numbers": [*found, interrupt("two?")]}
 
     async def makes(state: Numbers) -> dict[str, Any]:
-        inner = chain(Numbers, first=nodes.plain("first"), ask=ask).compile()
+        inner = chain_graph(Numbers, first=nodes.plain("first"), ask=ask).compile()
         return {"numbers": (await inner.ainvoke({"numbers": []}))["numbers"]}
 
-    await start_worker(graph_agent(chain(Numbers, makes=makes), checkpoints))
+    await start_worker(graph_agent(chain_graph(Numbers, makes=makes), checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
     for count, (question, given) in enumerate((("one?", 10), ("two?", 20)), 1):
-        assert (await asks(sql, message_id, count))["question"] == question
-        await answer(sql, message_id, given)
+        assert (await asked_input(sql, message_id, count))["question"] == question
+        await give_input(sql, message_id, given)
     row = await settled(sql, message_id)
     assert (row["result"], row["failures"], nodes.calls) == ([0, 10, 20], 1, ["first"])
 
@@ -177,8 +189,8 @@ async def test_tasks_of_an_entrypoint_may_ask(
     await start_worker(langgraph_agent("asks", work, checkpointer=checkpoints))
     message_id = await submit(sql, {}, agent="asks")
     for count, question in enumerate(("a?", "a?", "b?"), 1):
-        assert (await asks(sql, message_id, count))["question"] == question
-        await answer(sql, message_id, count)
+        assert (await asked_input(sql, message_id, count))["question"] == question
+        await give_input(sql, message_id, count)
     assert (await settled(sql, message_id))["result"] == [2, 1, 2, 3]
     assert calls.count("slow") == 1
 
@@ -202,14 +214,14 @@ async def test_who_fails_with_an_answer_is_not_asked_again(
             raise RuntimeError("after")
         return {"numbers": [*found, interrupt("two?")]}
 
-    graph: Any = chain(Numbers, one=nodes.plain("one"), ask=ask)
-    await start_worker(graph_agent(chain(Numbers, inner=graph.compile()) if inside else graph, checkpoints))
+    graph: Any = chain_graph(Numbers, one=nodes.plain("one"), ask=ask)
+    await start_worker(graph_agent(chain_graph(Numbers, inner=graph.compile()) if inside else graph, checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks", max_attempts=9)
-    assert (await asks(sql, message_id))["question"] == "one?"
-    await answer(sql, message_id, 10)
-    assert (await asks(sql, message_id, 2))["question"] == "two?"
-    assert (await look(sql, message_id))["failures"] == 2
-    await answer(sql, message_id, 20)
+    assert (await asked_input(sql, message_id))["question"] == "one?"
+    await give_input(sql, message_id, 10)
+    assert (await asked_input(sql, message_id, 2))["question"] == "two?"
+    assert (await overview(sql, message_id))["failures"] == 2
+    await give_input(sql, message_id, 20)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"]) == ("completed", [0, 10, 20])
     assert nodes.calls.count("one") == 1
@@ -236,8 +248,8 @@ async def test_who_fails_beside_others_that_were_answered_asks_none_of_them_agai
     message_id = await submit(sql, {"numbers": []}, agent="asks")
     asked = []
     for count in range(1, 6):
-        asked.append((await asks(sql, message_id, count))["question"])
-        await answer(sql, message_id, asked[-1].upper())
+        asked.append((await asked_input(sql, message_id, count))["question"])
+        await give_input(sql, message_id, asked[-1].upper())
     row = await settled(sql, message_id)
     assert (sorted(asked), row["failures"]) == (["a?", "b?", "c?", "d?", "e?"], 1)
     assert sorted(row["result"]) == ["A?", "B?", "C?", "D?", "E?"]
@@ -258,12 +270,12 @@ async def test_an_answer_outlives_the_attempt_that_took_it(
             await asyncio.Event().wait()
         return {"numbers": [number]}
 
-    await start_worker(graph_agent(chain(Numbers, one=nodes.plain("one"), ask=ask), checkpoints))
+    await start_worker(graph_agent(chain_graph(Numbers, one=nodes.plain("one"), ask=ask), checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
-    await asks(sql, message_id)
-    await answer(sql, message_id, 10)
+    await asked_input(sql, message_id)
+    await give_input(sql, message_id, 10)
     await wait_for(reached)
-    assert await sql.fetchval(TAKE_AWAY, message_id)
+    assert await sql.fetchval(TAKE_BACK, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], nodes.calls) == ("completed", [0, 10], ["one", "ask", "ask", "ask"])
     assert (await types(sql, message_id)).count("parked") == 1
@@ -279,11 +291,11 @@ async def test_a_process_that_dies_with_an_answer_does_not_ask_again(
     worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
     working = asyncio.create_task(worker.run())
     try:
-        await until(lambda: value(worker.ready or working.done()))
+        await until(lambda: worker.ready or working.done())
         calls = tmp_path / "calls"
-        message_id = await lose(sql, {"calls": str(calls)}, agent="asks_and_crashes")
-        await asks(sql, message_id)
-        await answer(sql, message_id, "sure")
+        message_id = await submit_lost(sql, {"calls": str(calls)}, agent="asks_and_crashes")
+        await asked_input(sql, message_id)
+        await give_input(sql, message_id, "sure")
         row = await settled(sql, message_id)
     finally:
         worker.stop()
@@ -300,8 +312,8 @@ async def test_a_super_step_that_was_finished_but_not_stored_is_not_the_end(
     sql: Connection, start_worker: StartWorker, dsn: str, late: bool
 ) -> None:
     nodes = Nodes()
-    graph = chain(Numbers, **{name: nodes.plain(name) for name in ("one", "two", "three")})
-    await start_worker(graph_agent(graph, dying(dsn, 2, late)))
+    graph = chain_graph(Numbers, **{name: nodes.plain(name) for name in ("one", "two", "three")})
+    await start_worker(graph_agent(graph, failing_checkpoints(dsn, 2, late)))
     row = await run(sql, {"numbers": []}, agent="asks")
     assert (row["state"], row["failures"], row["result"]) == ("completed", 1, [0, 1, 2])
     assert nodes.calls == ["one", "two", "three"]

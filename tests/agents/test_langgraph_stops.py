@@ -8,15 +8,23 @@ from langgraph.checkpoint.memory import MemorySaver
 from service.agents.adapters.langgraph.agent import FORGETFUL
 from service.agents.adapters.langgraph.pauses import STUCK
 from service.db.pool import Connection
-from tests.conftest import StartWorker
-from tests.support.graphs import Checkpoints, Nodes, Numbers, chain, dying, graph_agent, lasting
-from tests.support.harness import look, run, settled, submit
-from tests.support.questions import answer, asks
+from tests.support.fixture_types import StartWorker
+from tests.support.graphs import (
+    Checkpoints,
+    Nodes,
+    Numbers,
+    chain_graph,
+    failing_checkpoints,
+    graph_agent,
+    stored_checkpoints,
+)
+from tests.support.inputs import asked_input, give_input
+from tests.support.messages import overview, run, settled, submit
 
 
 @pytest.fixture
 async def checkpoints(dsn: str) -> Checkpoints:
-    return await lasting(dsn)
+    return await stored_checkpoints(dsn)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -24,20 +32,20 @@ async def test_a_graph_stops_at_its_breakpoints(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, when: str
 ) -> None:
     nodes = Nodes()
-    graph = chain(Numbers, one=nodes.plain("one"), two=nodes.asking("two", "two?"), three=nodes.plain("three"))
+    graph = chain_graph(Numbers, one=nodes.plain("one"), two=nodes.asking("two", "two?"), three=nodes.plain("three"))
     stops: Any = {"interrupt_before": ["two", "three"]} if when == "before" else {"interrupt_after": ["one", "three"]}
     await start_worker(graph_agent(graph.compile(**stops), checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
-    first = await asks(sql, message_id)
+    first = await asked_input(sql, message_id)
     assert first["question"] == ({"before": ["two"]} if when == "before" else {"after": ["one"]})
     assert (first["name"].partition(" ")[0], nodes.calls) == ("breakpoint", ["one"])
-    await answer(sql, message_id, None)
-    assert (await asks(sql, message_id, 2))["question"] == "two?"
-    await answer(sql, message_id, 2)
+    await give_input(sql, message_id, None)
+    assert (await asked_input(sql, message_id, 2))["question"] == "two?"
+    await give_input(sql, message_id, 2)
     if when == "before":  # nothing comes after the last
-        last = await asks(sql, message_id, 3)
+        last = await asked_input(sql, message_id, 3)
         assert (last["question"], nodes.calls) == ({"before": ["three"]}, ["one", "two", "two"])
-        await answer(sql, message_id, "whatever")
+        await give_input(sql, message_id, "whatever")
     row = await settled(sql, message_id)
     assert (row["result"], nodes.calls) == ([0, 2, 2], ["one", "two", "two", "three"])
 
@@ -47,14 +55,14 @@ async def test_a_graph_within_has_breakpoints_of_its_own(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, stop: str
 ) -> None:
     nodes = Nodes()
-    inner = chain(Numbers, one=nodes.plain("one"), two=nodes.plain("two")).compile(**{stop: ["one", "two"]})  # type: ignore[arg-type]
-    graph = chain(Numbers, outer=inner, last=nodes.plain("last"))
+    inner = chain_graph(Numbers, one=nodes.plain("one"), two=nodes.plain("two")).compile(**{stop: ["one", "two"]})  # type: ignore[arg-type]
+    graph = chain_graph(Numbers, outer=inner, last=nodes.plain("last"))
     await start_worker(graph_agent(graph.compile(interrupt_before="*"), checkpoints))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
     questions = []
     for count in (1, 2, 3, 4):
-        questions.append((await asks(sql, message_id, count))["question"])
-        await answer(sql, message_id, True)
+        questions.append((await asked_input(sql, message_id, count))["question"])
+        await give_input(sql, message_id, True)
     when = stop.rpartition("_")[2]
     assert questions == [
         {"before": ["outer"]},
@@ -73,13 +81,13 @@ async def test_a_breakpoint_that_was_not_reached_alive_is_not_passed(
 ) -> None:
     """Who goes on from a checkpoint is not stopped there by LangGraph; here the worker dies between the two."""
     nodes = Nodes()
-    graph = chain(Numbers, one=nodes.plain("one"), two=nodes.plain("two"))
+    graph = chain_graph(Numbers, one=nodes.plain("one"), two=nodes.plain("two"))
     stops: Any = {"interrupt_before": ["two"]} if stop == "interrupt_before" else {"interrupt_after": ["one"]}
-    await start_worker(graph_agent(graph.compile(**stops), dying(dsn, 1, True)))
+    await start_worker(graph_agent(graph.compile(**stops), failing_checkpoints(dsn, 1, True)))
     message_id = await submit(sql, {"numbers": []}, agent="asks")
-    await asks(sql, message_id)
-    assert (nodes.calls, (await look(sql, message_id))["failures"]) == (["one"], 1)
-    await answer(sql, message_id, True)
+    await asked_input(sql, message_id)
+    assert (nodes.calls, (await overview(sql, message_id))["failures"]) == (["one"], 1)
+    await give_input(sql, message_id, True)
     row = await settled(sql, message_id)
     assert (row["result"], nodes.calls) == ([0, 1], ["one", "two"])
 
@@ -93,7 +101,7 @@ async def test_a_graph_whose_checkpoints_do_not_last_may_not_ask(
     sql: Connection, start_worker: StartWorker, saver: Any, static: bool
 ) -> None:
     nodes = Nodes()
-    graph = chain(Numbers, ask=nodes.asking("ask", "How many?"))
+    graph = chain_graph(Numbers, ask=nodes.asking("ask", "How many?"))
     await start_worker(graph_agent(graph.compile(interrupt_before=["ask"] if static else None), saver))
     row = await run(sql, {"numbers": []}, agent="asks")
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, FORGETFUL)
@@ -106,9 +114,9 @@ async def test_a_graph_that_a_node_makes_may_have_no_breakpoints(
     nodes = Nodes()
 
     async def makes(state: Numbers) -> dict[str, Any]:
-        inner = chain(Numbers, one=nodes.plain("one")).compile(interrupt_before=["one"])
+        inner = chain_graph(Numbers, one=nodes.plain("one")).compile(interrupt_before=["one"])
         return {"numbers": (await inner.ainvoke({"numbers": []}))["numbers"]}
 
-    await start_worker(graph_agent(chain(Numbers, makes=makes), checkpoints))
+    await start_worker(graph_agent(chain_graph(Numbers, makes=makes), checkpoints))
     row = await run(sql, {"numbers": []}, agent="asks")
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, STUCK)

@@ -12,16 +12,17 @@ from service.agents.resolver.step_results import Planned, Said
 from service.agents.resolver.work import PARALLEL, Work
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import Client, until, value
-from tests.support.harness import settled, submit
-from tests.support.processes import Processes, ended
-from tests.support.scripted_team import QUERY, Journal, answered, ask, task
-from tests.support.sse_reader import log
+from tests.support.api_client import Client
+from tests.support.messages import settled, submit
+from tests.support.scripted_model import QUERY, ScriptedModel, ask_and_settle, ask_resolver, task
+from tests.support.sse_reader import stored_log
+from tests.support.waiting import until
+from tests.support.worker_processes import WorkerProcesses, exit_code
 
 
 async def progress(api: Client, message_id: str) -> list[tuple[str, ...]]:
     """The progress of a message's last attempt: stage, state, task."""
-    events = await log(api, message_id)
+    events = await stored_log(api, message_id)
     begun = max(number for number, event in enumerate(events) if event.type == "started")
     said = [event.data for event in events[begun:] if event.type == "progress"]
     return [
@@ -30,18 +31,20 @@ async def progress(api: Client, message_id: str) -> list[tuple[str, ...]]:
     ]
 
 
-async def test_a_query_is_planned_worked_on_and_answered(resolving: Client, journal: Journal, sql: Connection) -> None:
-    row = await answered(resolving)
+async def test_a_query_is_planned_worked_on_and_answered(
+    resolver_api: Client, model: ScriptedModel, sql: Connection
+) -> None:
+    row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"]) == ("completed", 1)
-    assert journal.asked[0] == "planner"
-    assert sorted(journal.asked[1:3]) == ["task t1", "task t2"]
-    assert journal.asked[3:] == ["task t3", "aggregator"]
+    assert model.asked[0] == "planner"
+    assert sorted(model.asked[1:3]) == ["task t1", "task t2"]
+    assert model.asked[3:] == ["task t3", "aggregator"]
     assert "scripted offline model" in row["result"]
     for title in ("### Describe the bread", "### Describe the butter", "### Then compare them"):
         assert title in row["result"]
     assert row["usage"] == {"model": "scripted", "calls": 5}
 
-    events = await log(resolving, row["message_id"])
+    events = await stored_log(resolver_api, row["message_id"])
     assert "".join(event.data["chunk"] for event in events if event.type == "chunk") == row["result"]
     [plan] = [event.data for event in events if event.type == "plan"]
     assert plan["query"] == QUERY
@@ -52,7 +55,7 @@ async def test_a_query_is_planned_worked_on_and_answered(resolving: Client, jour
     ]
     steps = [event.data["name"] for event in events if event.type == "step"]
     assert (steps[0], steps[3:]) == ("plan", ["task t3", "answer"])
-    told = await progress(resolving, row["message_id"])
+    told = await progress(resolver_api, row["message_id"])
     assert told[:2] == [("plan", "started"), ("plan", "done")]
     assert sorted(told[2:6]) == [("task", state, name) for state in ("done", "started") for name in ("t1", "t2")]
     assert told[6:] == [
@@ -64,127 +67,129 @@ async def test_a_query_is_planned_worked_on_and_answered(resolving: Client, jour
     assert state["results"].keys() == {"t1", "t2", "t3"}
 
 
-async def test_it_answers_without_a_thread_too(resolving: Client) -> None:
-    assert (await answered(resolving, thread_id=None))["state"] == "completed"
+async def test_it_answers_without_a_thread_too(resolver_api: Client) -> None:
+    assert (await ask_and_settle(resolver_api, thread_id=None))["state"] == "completed"
 
 
-async def test_the_planner_is_told_what_was_said_before(resolving: Client, journal: Journal) -> None:
-    await answered(resolving, agent="clarifier", message="What is up?")
-    await answered(resolving)
-    [[asked, said]] = journal.last(MakePlan).earlier
+async def test_the_planner_is_told_what_was_said_before(resolver_api: Client, model: ScriptedModel) -> None:
+    await ask_and_settle(resolver_api, agent="clarifier", message="What is up?")
+    await ask_and_settle(resolver_api)
+    [[asked, said]] = model.last(MakePlan).earlier
     assert asked == "What is up?"
     assert "Nothing was asked" in said
 
 
-async def test_a_task_is_given_the_results_it_is_after_and_no_others(resolving: Client, journal: Journal) -> None:
-    journal.plans = Journal([task("a"), task("b"), task("c", "b"), task("d", "c", "a")]).plans
-    row = await answered(resolving)
+async def test_a_task_is_given_the_results_it_is_after_and_no_others(
+    resolver_api: Client, model: ScriptedModel
+) -> None:
+    model.plans = ScriptedModel([task("a"), task("b"), task("c", "b"), task("d", "c", "a")]).plans
+    row = await ask_and_settle(resolver_api)
     assert row["state"] == "completed"
-    given = {one.task.id: [title for title, _ in one.parts] for one in journal.asks if isinstance(one, DoTask)}
+    given = {one.task.id: [title for title, _ in one.parts] for one in model.asks if isinstance(one, DoTask)}
     assert given == {"a": [], "b": [], "c": ["Title b"], "d": ["Title a", "Title c"]}
-    assert all(text for one in journal.asks if isinstance(one, DoTask) for _, text in one.parts)
-    assert [title for title, _ in journal.last(WriteAnswer).parts] == ["Title a", "Title b", "Title c", "Title d"]
+    assert all(text for one in model.asks if isinstance(one, DoTask) for _, text in one.parts)
+    assert [title for title, _ in model.last(WriteAnswer).parts] == ["Title a", "Title b", "Title c", "Title d"]
 
 
-async def test_tasks_run_side_by_side_as_the_plan_allows(resolving: Client, journal: Journal) -> None:
+async def test_tasks_run_side_by_side_as_the_plan_allows(resolver_api: Client, model: ScriptedModel) -> None:
     names = [f"{n:x}" for n in range(MAX_TASKS - 1)]
-    journal.plans = Journal([*(task(name) for name in names), task("end", *names)]).plans
+    model.plans = ScriptedModel([*(task(name) for name in names), task("end", *names)]).plans
     tasks = [f"task {name}" for name in names]
-    journal.hold(*tasks, "task end")
-    message_id = await ask(resolving)
-    await journal.holds(*tasks[:PARALLEL])  # together, and no more than that
-    journal.let_go(tasks[1])
-    await journal.holds(tasks[0], *tasks[2 : PARALLEL + 1])  # the next takes its place
-    journal.let_go(*tasks)
-    await journal.holds("task end")  # after all of them
-    assert len(journal.asked) == 1 + MAX_TASKS
-    journal.let_go()
-    assert (await resolving.settled(message_id))["state"] == "completed"
+    model.hold(*tasks, "task end")
+    message_id = await ask_resolver(resolver_api)
+    await model.holds(*tasks[:PARALLEL])  # together, and no more than that
+    model.let_go(tasks[1])
+    await model.holds(tasks[0], *tasks[2 : PARALLEL + 1])  # the next takes its place
+    model.let_go(*tasks)
+    await model.holds("task end")  # after all of them
+    assert len(model.asked) == 1 + MAX_TASKS
+    model.let_go()
+    assert (await resolver_api.settled(message_id))["state"] == "completed"
 
 
 # Plans that are none
 
 
-async def test_a_bad_plan_is_asked_for_once_more(resolving: Client, journal: Journal) -> None:
-    journal.plans = Journal([task("a", "b"), task("b", "a")], [task("a")]).plans
-    row = await answered(resolving)
-    assert (row["state"], journal.asked) == ("completed", ["planner", "planner", "task a", "aggregator"])
-    again = journal.last(MakePlan)
+async def test_a_bad_plan_is_asked_for_once_more(resolver_api: Client, model: ScriptedModel) -> None:
+    model.plans = ScriptedModel([task("a", "b"), task("b", "a")], [task("a")]).plans
+    row = await ask_and_settle(resolver_api)
+    assert (row["state"], model.asked) == ("completed", ["planner", "planner", "task a", "aggregator"])
+    again = model.last(MakePlan)
     assert again.problem == "the tasks 'a', 'b' wait for each other"
     assert '"after": ["b"]' in again.said
     assert "As a plan: the tasks 'a', 'b' wait for each other." in again.prompt()
     assert row["usage"]["calls"] == 4
 
 
-async def test_a_plan_that_is_bad_twice_fails_with_a_sentence(resolving: Client, journal: Journal) -> None:
-    journal.plans = ["Let me think.", "I would rather not."]
-    row = await answered(resolving)
-    assert (row["state"], row["attempt"], journal.asked) == ("failed", 1, ["planner", "planner"])
+async def test_a_plan_that_is_bad_twice_fails_with_a_sentence(resolver_api: Client, model: ScriptedModel) -> None:
+    model.plans = ["Let me think.", "I would rather not."]
+    row = await ask_and_settle(resolver_api)
+    assert (row["state"], row["attempt"], model.asked) == ("failed", 1, ["planner", "planner"])
     assert row["error"] == "The planner was asked twice and gave no plan that can be used: there is no JSON in it."
 
 
-async def test_a_model_that_says_nothing_is_a_failure(resolving: Client, journal: Journal) -> None:
-    journal.plans = [" "]
-    row = await answered(resolving)
+async def test_a_model_that_says_nothing_is_a_failure(resolver_api: Client, model: ScriptedModel) -> None:
+    model.plans = [" "]
+    row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"]) == ("completed", 2)
-    [retry] = [event.data for event in await log(resolving, row["message_id"]) if event.type == "retry"]
+    [retry] = [event.data for event in await stored_log(resolver_api, row["message_id"]) if event.type == "retry"]
     assert retry["error"] == "RuntimeError: The model said nothing as the planner."
 
 
-async def test_metadata_that_makes_no_sense_is_rejected(resolving: Client) -> None:
+async def test_metadata_that_makes_no_sense_is_rejected(resolver_api: Client) -> None:
     for pace in (-1, "fast", True, 1e9):
-        row = await answered(resolving, metadata={"pace_ms": pace})
+        row = await ask_and_settle(resolver_api, metadata={"pace_ms": pace})
         assert (row["state"], row["error"]) == ("failed", "metadata.pace_ms must be a number from 0 to 60000.")
 
 
 # Failures, cancellation, death
 
 
-async def test_a_retry_runs_only_what_was_not_finished(resolving: Client, journal: Journal) -> None:
-    journal.plans = Journal([task("a"), task("b"), task("c", "a"), task("d", "c"), task("e", "b")]).plans
-    journal.hold("task b")
-    journal.fail("task c", RetryAfter(0, "Not now."))
-    message_id = await ask(resolving)
-    await journal.holds("task b")
-    await journal.failed("task c")
-    journal.let_go()  # b comes to its end, and nothing begins any more
-    row = await resolving.settled(message_id)
+async def test_a_retry_runs_only_what_was_not_finished(resolver_api: Client, model: ScriptedModel) -> None:
+    model.plans = ScriptedModel([task("a"), task("b"), task("c", "a"), task("d", "c"), task("e", "b")]).plans
+    model.hold("task b")
+    model.fail("task c", RetryAfter(0, "Not now."))
+    message_id = await ask_resolver(resolver_api)
+    await model.holds("task b")
+    await model.failed("task c")
+    model.let_go()  # b comes to its end, and nothing begins any more
+    row = await resolver_api.settled(message_id)
     assert (row["state"], row["attempt"]) == ("completed", 2)
-    assert (journal.asked[0], sorted(journal.asked[1:4])) == ("planner", ["task a", "task b", "task c"])
-    assert journal.asked[4] == "task c"  # of the second attempt
-    assert sorted(journal.asked[5:]) == ["aggregator", "task d", "task e"]
+    assert (model.asked[0], sorted(model.asked[1:4])) == ("planner", ["task a", "task b", "task c"])
+    assert model.asked[4] == "task c"  # of the second attempt
+    assert sorted(model.asked[5:]) == ["aggregator", "task d", "task e"]
     assert row["usage"]["calls"] == 7  # that came to something
-    told = await progress(resolving, message_id)
+    told = await progress(resolver_api, message_id)
     assert told[0] == ("plan", "done", "earlier")
     assert sorted(told[1:3]) == [("task", "done", "a", "earlier"), ("task", "done", "b", "earlier")]
     assert [one for one in told if "d" in one] == [("task", "started", "d"), ("task", "done", "d")]
-    plans = [event.data for event in await log(resolving, message_id) if event.type == "plan"]
+    plans = [event.data for event in await stored_log(resolver_api, message_id) if event.type == "plan"]
     assert plans == [plans[0]] * 2
 
 
-async def test_what_is_rejected_ends_it(resolving: Client, journal: Journal) -> None:
-    journal.fail("task t1", Rejected("No bread."))
-    row = await answered(resolving)
+async def test_what_is_rejected_ends_it(resolver_api: Client, model: ScriptedModel) -> None:
+    model.fail("task t1", Rejected("No bread."))
+    row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, "No bread.")
-    assert "task t3" not in journal.asked
+    assert "task t3" not in model.asked
 
 
-async def test_an_answer_that_broke_off_is_written_anew(resolving: Client, journal: Journal) -> None:
-    journal.fail("aggregator", ConnectionError("It broke off."))
-    row = await answered(resolving)
+async def test_an_answer_that_broke_off_is_written_anew(resolver_api: Client, model: ScriptedModel) -> None:
+    model.fail("aggregator", ConnectionError("It broke off."))
+    row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"]) == ("completed", 2)
-    assert journal.asked.count("aggregator") == 2
-    assert len(journal.asked) == 6
+    assert model.asked.count("aggregator") == 2
+    assert len(model.asked) == 6
 
 
-async def test_cancelling_interrupts_all_that_runs(resolving: Client, journal: Journal) -> None:
-    journal.hold("task t1", "task t2")
-    message_id = await ask(resolving)
-    await journal.holds("task t1", "task t2")
-    assert (await resolving.delete(f"/messages/{message_id}")).status_code == 202
-    assert (await resolving.settled(message_id))["state"] == "cancelled"
-    await journal.holds()
-    assert sorted(journal.interrupted) == ["task t1", "task t2"]
+async def test_cancelling_interrupts_all_that_runs(resolver_api: Client, model: ScriptedModel) -> None:
+    model.hold("task t1", "task t2")
+    message_id = await ask_resolver(resolver_api)
+    await model.holds("task t1", "task t2")
+    assert (await resolver_api.delete(f"/messages/{message_id}")).status_code == 202
+    assert (await resolver_api.settled(message_id))["state"] == "cancelled"
+    await model.holds()
+    assert sorted(model.interrupted) == ["task t1", "task t2"]
 
 
 async def test_a_worker_killed_in_the_middle_costs_no_finished_task(
@@ -192,14 +197,14 @@ async def test_a_worker_killed_in_the_middle_costs_no_finished_task(
 ) -> None:
     """Two real workers, one after the other: the second does what the first did not."""
     notes, go = tmp_path / "notes", tmp_path / "go"
-    processes = Processes(settings, tmp_path / "log")
+    processes = WorkerProcesses(settings, tmp_path / "log")
     environ = {"AGENTS": "tests.support.isolated_team", "TEST_NOTES": str(notes), "TEST_GO": str(go)}
     try:
         first = await processes.start(sql, **environ)
         message_id = await submit(sql, QUERY, agent="noted", thread_id="t", metadata={"pace_ms": 0})
-        await until(lambda: value(_noted(notes)), lambda noted: "task t3" in noted)  # it waits there
+        await until(lambda: _noted(notes), lambda noted: "task t3" in noted)  # it waits there
         first.kill()
-        await ended(first)
+        await exit_code(first)
         await asyncio.to_thread(go.touch)
         await processes.start(sql, **environ)
         row = await settled(sql, message_id)
@@ -242,7 +247,7 @@ class Replayed:
         self.spent = counts
 
 
-async def test_an_attempt_after_the_last_step_asks_for_nothing(journal: Journal) -> None:
+async def test_an_attempt_after_the_last_step_asks_for_nothing(model: ScriptedModel) -> None:
     """Its worker died after the answer was stored, and before the message was completed."""
     usage = {"calls": 1, "input_tokens": 2}
     context = Replayed(
@@ -252,8 +257,8 @@ async def test_an_attempt_after_the_last_step_asks_for_nothing(journal: Journal)
             "answer": Said("# The answer", usage),
         }
     )
-    assert await Work(cast(Context, context), journal).run("q") == "# The answer"
-    assert journal.asked == []
+    assert await Work(cast(Context, context), model).run("q") == "# The answer"
+    assert model.asked == []
     assert context.told == [
         ("plan", None, None, None, None),
         ("progress", "plan", "done", None, True),

@@ -12,10 +12,11 @@ from service.agents.resolver import prompts, team
 from service.agents.resolver.claude import Claude
 from service.agents.resolver.scripted import Scripted
 from service.config import Settings
-from tests.conftest import Client, StartApi, StartWorker
+from tests.support.api_client import Client
 from tests.support.fake_anthropic import Answer, FakeAnthropic, Status
-from tests.support.scripted_team import answered, ask, happened, task
-from tests.support.sse_reader import log
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.scripted_model import ask_and_settle, ask_resolver, has_event, task
+from tests.support.sse_reader import stored_log
 
 ROLES = {
     prompts.PLANNER: "planner",
@@ -83,10 +84,10 @@ async def test_the_team_asks_claude_in_its_roles(api: Client, claude: Team) -> N
     claude.plans(task("a"), task("b", "a"))
     claude.says["executor"] += [Answer(("Bread is ", "flour.")), Answer(("Flour is wheat.",))]
     claude.says["aggregator"].append(Answer(("# Bread", "\n\nIt is wheat.")))
-    row = await answered(api, "What is bread?")
+    row = await ask_and_settle(api, "What is bread?")
     assert (row["state"], row["result"]) == ("completed", "# Bread\n\nIt is wheat.")
     assert claude.asked == ["planner", "executor", "executor", "aggregator"]
-    chunks = [event.data["chunk"] for event in await log(api, row["message_id"]) if event.type == "chunk"]
+    chunks = [event.data["chunk"] for event in await stored_log(api, row["message_id"]) if event.type == "chunk"]
     assert chunks == ["# Bread", "\n\nIt is wheat."]
     assert row["usage"] == {"model": "claude-test", "calls": 4, "input_tokens": 44, "output_tokens": 88}
 
@@ -103,8 +104,8 @@ async def test_the_team_asks_claude_in_its_roles(api: Client, claude: Team) -> N
 async def test_a_refinement_shows_the_planner_what_there_is(api: Client, claude: Team) -> None:
     claude.plans(task("a"), task("b"))
     claude.plans({"id": "a", "keep": True}, task("b"), role="reviser")
-    await answered(api, "What is bread?")
-    row = await answered(api, "And the butter is what?")
+    await ask_and_settle(api, "What is bread?")
+    row = await ask_and_settle(api, "And the butter is what?")
     assert row["state"] == "completed"
     assert claude.asked[4:] == ["reviser", "executor", "aggregator"]
     [reviser] = claude.prompts("reviser")
@@ -123,7 +124,7 @@ async def test_a_refinement_shows_the_planner_what_there_is(api: Client, claude:
 async def test_a_bad_plan_goes_back_with_what_is_wrong(api: Client, claude: Team) -> None:
     claude.plans(task("a", "z"))
     claude.plans(task("a"))
-    assert (await answered(api))["state"] == "completed"
+    assert (await ask_and_settle(api))["state"] == "completed"
     again = claude.prompts("planner")[1]
     assert "# your first plan\n\n" in again
     assert again.endswith(
@@ -134,9 +135,9 @@ async def test_a_bad_plan_goes_back_with_what_is_wrong(api: Client, claude: Team
 async def test_the_clarifier_is_told_where_the_team_is(api: Client, claude: Team) -> None:
     claude.plans(task("a"), task("b", "a"))
     claude.says["executor"] += [Answer(("Bread is flour.",)), Answer((), ends="never")]
-    message_id = await ask(api, "What is bread?")
-    await happened(api, message_id, "progress", task="b", state="started")
-    row = await answered(api, "How far?", agent="clarifier", aside=True)
+    message_id = await ask_resolver(api, "What is bread?")
+    await has_event(api, message_id, "progress", task="b", state="started")
+    row = await ask_and_settle(api, "How far?", agent="clarifier", aside=True)
     assert row["result"] == "The clarifier says."
     assert row["usage"] == {"model": "claude-test", "calls": 1, "input_tokens": 11, "output_tokens": 22}
     [told] = claude.prompts("clarifier")
@@ -176,9 +177,9 @@ async def test_the_clarifier_is_told_where_the_team_is(api: Client, claude: Team
 async def test_trouble_of_the_api(api: Client, claude: Team, reply: Any, attempt: int, error: str) -> None:
     claude.plans(task("a"))
     claude.says["executor"].append(reply)
-    row = await answered(api)
+    row = await ask_and_settle(api)
     assert (row["state"], row["attempt"]) == ("completed" if attempt == 2 else "failed", attempt)
-    events = await log(api, row["message_id"])
+    events = await stored_log(api, row["message_id"])
     [said] = [event.data["error"] for event in events if event.type in {"retry", "error"}]
     assert said.startswith(error)
     assert claude.asked == ["planner", "executor", *(["executor", "aggregator"] if attempt == 2 else [])]

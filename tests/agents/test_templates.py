@@ -14,11 +14,13 @@ from service.agents.adapters.http import http_agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
-from tests.conftest import StartWorker, until
-from tests.support.documents import ROOT, blocks
-from tests.support.fake_anthropic import Answer, FakeAnthropic, asks
-from tests.support.harness import look, run, settled, submit, text, types
-from tests.support.processes import Processes, ended
+from tests.support.documents import blocks
+from tests.support.fake_anthropic import Answer, FakeAnthropic, tool_calls
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import overview, run, settled, submit, text, types
+from tests.support.repository import ROOT
+from tests.support.waiting import until
+from tests.support.worker_processes import WorkerProcesses, exit_code
 
 TOOLS = """
 from service.agents.claude.agent import claude_agent
@@ -105,7 +107,7 @@ async def test_what_an_entry_says_is_asked(
         )
         found = registry.load(asking)
         await start_worker(*(agent for name in "xy" if (agent := found.get(name))))
-        fake.script.append(asks(("a", "lookup", {"word": "sky"})))
+        fake.script.append(tool_calls(("a", "lookup", {"word": "sky"})))
         assert (await run(sql, "Hi", agent="x"))["result"] == "Hello, world"
         assert (await run(sql, "Hi", agent="y"))["result"] == "Hello, world"
     body = fake.requests[0].body
@@ -232,9 +234,9 @@ async def test_the_examples_answer(
             ("find_order", {"number": 7}),
             ("refund", {"number": 17, "cents": 500}),
         ]
-        fake.script.append(asks(*((name, name, given) for name, given in calls)))
+        fake.script.append(tool_calls(*((name, name, given) for name, given in calls)))
         assert (await run(sql, "Where is it?", agent="desk"))["result"] == "Hello, world"
-        fake.script.append(asks(("a", "find_order", {"number": 18})))
+        fake.script.append(tool_calls(("a", "find_order", {"number": 18})))
         row = await run(sql, "Where is it?", agent="porter")
         assert (row["result"], row["usage"]["cost_usd"]) == ("Hello, world", pytest.approx((22 + 5 * 44) / 1e6))
         assert (await run(sql, "Hello", agent="translator"))["result"] == "Hello, world"
@@ -250,13 +252,15 @@ async def test_the_examples_answer(
 
 
 @pytest.fixture
-def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
-    processes = Processes(settings, tmp_path / "log")
+def processes(settings: Settings, tmp_path: Path) -> Iterator[WorkerProcesses]:
+    processes = WorkerProcesses(settings, tmp_path / "log")
     yield processes
     processes.end()
 
 
-async def test_a_killed_worker_costs_no_finished_turn(sql: Connection, processes: Processes, tmp_path: Path) -> None:
+async def test_a_killed_worker_costs_no_finished_turn(
+    sql: Connection, processes: WorkerProcesses, tmp_path: Path
+) -> None:
     """The second attempt, in a process of its own, asks the model what the first was asking, and calls no tool."""
     templates, notes = tmp_path / "agents.yaml", tmp_path / "notes"
     templates.write_text("agents: [{name: scribe, tools: ['tests.support.isolated_claude_tools:note']}]")
@@ -269,14 +273,14 @@ async def test_a_killed_worker_costs_no_finished_turn(sql: Connection, processes
             "NO_PROXY": "127.0.0.1",
         }
         fake.script += [
-            asks(("a", "note", {"file": str(notes)}), ("b", "note", {"file": str(notes)}), pieces=("Noted.",)),
+            tool_calls(("a", "note", {"file": str(notes)}), ("b", "note", {"file": str(notes)}), pieces=("Noted.",)),
             Answer(("Hel",), ends="never"),
         ]
         first = await processes.start(sql, **environ)
         message_id = await submit(sql, "Hi", agent="scribe")
         await until(lambda: types(sql, message_id), lambda found: found.count("chunk") == 2)
         first.kill()
-        await ended(first)
+        await exit_code(first)
         await processes.start(sql, **environ)
         message = await settled(sql, message_id)
         assert (message["state"], message["result"]) == ("completed", "Hello, world")
@@ -285,4 +289,4 @@ async def test_a_killed_worker_costs_no_finished_turn(sql: Connection, processes
         assert len(fake.requests) == 3
         assert fake.requests[1].body == fake.requests[2].body
         assert await text(sql, message_id) == "Noted.\n\nHello, world"
-        assert (await look(sql, message_id))["usage"]["output_tokens"] == 44
+        assert (await overview(sql, message_id))["usage"]["output_tokens"] == 44

@@ -7,8 +7,9 @@ import click
 import pytest
 
 from service.cli import main
-from tests.support.cli_runner import NOWHERE, Cli, sentence
-from tests.support.harness import closed_port
+from tests.support.api_answers import UNKNOWN_ID
+from tests.support.cli_runner import Cli, error_sentence
+from tests.support.ports import with_closed_port
 
 
 def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
@@ -19,8 +20,10 @@ def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("command", [(), *commands(main)], ids=" ".join)
-async def test_every_command_explains_itself_with_an_example(command: tuple[str, ...], bare: Cli) -> None:
-    result = await bare(*command, "--help")
+async def test_every_command_explains_itself_with_an_example(
+    command: tuple[str, ...], cli_without_database: Cli
+) -> None:
+    result = await cli_without_database(*command, "--help")
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
     said = " ".join(result.stdout.split())
@@ -29,8 +32,10 @@ async def test_every_command_explains_itself_with_an_example(command: tuple[str,
     assert re.search(rf"Examples?: .*{name}", said), "no example"
 
 
-async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(bare: Cli) -> None:
-    listed = re.findall(r"^  ([a-z-]+)  ", (await bare("--help")).stdout.partition("Commands:")[2], re.MULTILINE)
+async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(cli_without_database: Cli) -> None:
+    listed = re.findall(
+        r"^  ([a-z-]+)  ", (await cli_without_database("--help")).stdout.partition("Commands:")[2], re.MULTILINE
+    )
     assert listed == list(main.commands)
     assert listed[0] == "up"
 
@@ -51,21 +56,23 @@ async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(bare
     ],
     ids=" ".join,
 )
-async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], bare: Cli) -> None:
-    result = await bare(*arguments)
+async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], cli_without_database: Cli) -> None:
+    result = await cli_without_database(*arguments)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments", [["check"], ["migrate"], ["send", "x"], ["queues"], ["tail", NOWHERE]], ids=lambda value: value[0]
+    "arguments", [["check"], ["migrate"], ["send", "x"], ["queues"], ["tail", UNKNOWN_ID]], ids=lambda value: value[0]
 )
 async def test_a_database_that_is_not_there_is_one_sentence(arguments: list[str], cli: Cli, dsn: str) -> None:
     """And an exit code of its own where it is a job that is to be run again later."""
-    done = await cli(*arguments, DATABASE_URL=closed_port(dsn))
+    done = await cli(*arguments, DATABASE_URL=with_closed_port(dsn))
     exit_code = 75 if arguments == ["migrate"] else 1
-    assert sentence(done, exit_code).startswith("PostgreSQL cannot be reached: ")
+    assert error_sentence(done, exit_code).startswith("PostgreSQL cannot be reached: ")
 
 
-async def test_a_wrong_setting_is_one_sentence(bare: Cli) -> None:
-    assert sentence(await bare("check", PORT="http")) == "PORT: Expected a whole number, got a text."
+async def test_a_wrong_setting_is_one_sentence(cli_without_database: Cli) -> None:
+    assert (
+        error_sentence(await cli_without_database("check", PORT="http")) == "PORT: Expected a whole number, got a text."
+    )

@@ -10,9 +10,10 @@ from click.testing import Result
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker
-from tests.support.cli_runner import NOWHERE, Cli, sentence, treadle
-from tests.support.harness import run, settled, submit, submit_many
+from tests.support.api_answers import UNKNOWN_ID
+from tests.support.cli_runner import Cli, error_sentence, run_treadle
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import run, settled, submit, submit_many
 
 
 def header(result: Result) -> list[str]:
@@ -27,8 +28,14 @@ def header(result: Result) -> list[str]:
 
 
 async def test_check_before_and_after_migrate(empty_dsn: str, cli: Cli) -> None:
-    for command in (["check"], ["queues"], ["send", "x"], ["tail", NOWHERE], ["dead-letters", "redrive", NOWHERE]):
-        assert sentence(await cli(*command, DATABASE_URL=empty_dsn)).endswith("run treadle migrate."), command
+    for command in (
+        ["check"],
+        ["queues"],
+        ["send", "x"],
+        ["tail", UNKNOWN_ID],
+        ["dead-letters", "redrive", UNKNOWN_ID],
+    ):
+        assert error_sentence(await cli(*command, DATABASE_URL=empty_dsn)).endswith("run treadle migrate."), command
     for _ in range(2):
         result = await cli("migrate", DATABASE_URL=empty_dsn)
         assert (result.exit_code, result.stdout) == (0, "The database is ready.\n"), result.output
@@ -46,9 +53,9 @@ async def test_check_sees_functions_of_another_checkout(sql: Connection, cli: Cl
     await cli("migrate")
     assert (await cli("check")).exit_code == 0
     await sql.execute("update treadle.meta set value = 'other' where name = 'functions'")
-    assert sentence(await cli("check")).endswith("run treadle migrate.")
+    assert error_sentence(await cli("check")).endswith("run treadle migrate.")
     await sql.execute("update treadle.meta set value = '99' where name = 'release'")
-    assert "99" in sentence(await cli("check"))
+    assert "99" in error_sentence(await cli("check"))
 
 
 async def test_dsn_prints_the_connection_string(cli: Cli, dsn: str, tmp_path: Path) -> None:
@@ -58,29 +65,29 @@ async def test_dsn_prints_the_connection_string(cli: Cli, dsn: str, tmp_path: Pa
 
 
 def test_psql_takes_psqls_own_arguments_and_gives_its_exit_code(dsn: str) -> None:
-    done = treadle(dsn, "psql", "-A", "-t", "-c", "select queue from treadle.queues")
+    done = run_treadle(dsn, "psql", "-A", "-t", "-c", "select queue from treadle.queues")
     assert (done.returncode, done.stdout) == (0, "default\n")
-    assert treadle(dsn, "psql", "-v", "ON_ERROR_STOP=1", "-c", "select nonsense").returncode == 1
+    assert run_treadle(dsn, "psql", "-v", "ON_ERROR_STOP=1", "-c", "select nonsense").returncode == 1
 
 
 def test_what_is_created_in_psql_goes_to_public(dsn: str) -> None:
     """The role treadle has our schema in its path."""
     asked = ("-A", "-t", "-c", "create table mine (); select schemaname from pg_tables where tablename = 'mine'")
-    assert treadle(dsn, "psql", "-q", *asked).stdout == "public\n"
-    kept = treadle(dsn, "psql", "-A", "-t", "-c", "show search_path", "-c", "show jit", PGOPTIONS="-c jit=on")
+    assert run_treadle(dsn, "psql", "-q", *asked).stdout == "public\n"
+    kept = run_treadle(dsn, "psql", "-A", "-t", "-c", "show search_path", "-c", "show jit", PGOPTIONS="-c jit=on")
     assert kept.stdout == "public\non\n"
-    theirs = treadle(dsn, "psql", "-A", "-t", "-c", "show search_path", PGOPTIONS="-c search_path=mine")
+    theirs = run_treadle(dsn, "psql", "-A", "-t", "-c", "show search_path", PGOPTIONS="-c search_path=mine")
     assert theirs.stdout == "mine\n"
 
 
 # Lists
 
 
-async def test_queues_are_a_table_that_fits(sql: Connection, cli: Cli, agents: Any) -> None:
+async def test_queues_are_a_table_that_fits(sql: Connection, cli: Cli, register_agents: Any) -> None:
     @agent("other", queue="a_queue_with_a_name_that_is_quite_long")
     async def other(context: Context, request: str) -> None: ...
 
-    await agents(echo, other)
+    await register_agents(echo, other)
     await submit_many(sql, [{"message": "x"}] * 3)
     await sql.fetchval("select treadle.pause('default')")
     result = await cli("queues")
@@ -91,11 +98,11 @@ async def test_queues_are_a_table_that_fits(sql: Connection, cli: Cli, agents: A
     assert (rows[1]["depth"], rows[1]["visible"], rows[1]["paused"], rows[1]["cancelled"]) == (3, 3, True, 0)
 
 
-async def test_threads_are_a_table_that_fits(sql: Connection, cli: Cli, agents: Any) -> None:
+async def test_threads_are_a_table_that_fits(sql: Connection, cli: Cli, register_agents: Any) -> None:
     result = await cli("threads")
     assert (result.exit_code, result.stdout) == (0, "There are no threads yet.\n")
     assert json.loads((await cli("threads", "--json")).stdout) == []
-    await agents()
+    await register_agents()
     await submit(sql, "first", thread_id="t1")
     evil = "[bold]not bold[/bold] \x1b[2J\nand a text that is much too long to fit into one line of a terminal"
     await submit(sql, evil, thread_id="a thread with a name that is quite long, too: " + "x" * 40)
@@ -130,13 +137,13 @@ async def test_dead_letters_are_listed_and_redriven(sql: Connection, cli: Cli, s
     assert "Rejected" in letter["traceback"]
     assert len(json.loads((await cli("dead-letters", "--queue", "default", "--json")).stdout)) == 1
     for more in ([], ["--json"]):
-        assert sentence(await cli("dead-letters", "--queue", "nope", *more)) == "There is no queue 'nope'."
+        assert error_sentence(await cli("dead-letters", "--queue", "nope", *more)) == "There is no queue 'nope'."
     failing = False
     redriven = await cli("dead-letters", "redrive", message_id)
     assert (redriven.exit_code, redriven.stdout) == (0, f"{message_id} is queued again.\n")
     assert (await settled(sql, message["message_id"], "completed"))["attempt"] == 2
-    assert sentence(await cli("dead-letters", "redrive", message_id)) == "The message is completed, not failed."
-    assert sentence(await cli("dead-letters", "redrive", NOWHERE)) == f"There is no message {NOWHERE}."
+    assert error_sentence(await cli("dead-letters", "redrive", message_id)) == "The message is completed, not failed."
+    assert error_sentence(await cli("dead-letters", "redrive", UNKNOWN_ID)) == f"There is no message {UNKNOWN_ID}."
 
 
 async def test_redrive_speaks_json(sql: Connection, cli: Cli, start_worker: StartWorker) -> None:

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 from service.db.pool import Connection
-from tests.conftest import until
-from tests.support.cli_runner import ROOT, Cli, sentence, treadle
-from tests.support.harness import look, submit_many, workers
+from tests.support.cli_runner import Cli, error_sentence, run_treadle
+from tests.support.messages import overview, submit_many
+from tests.support.repository import ROOT
+from tests.support.waiting import until
+from tests.support.workers import worker_ids
 
 STUBBORN = """
 import asyncio
@@ -48,7 +50,7 @@ async def test_work_ends_on_sigterm_whatever_its_agents_do(sql: Connection, dsn:
     command = [sys.executable, "-m", "service.cli", "work"]
     process = await asyncio.create_subprocess_exec(*command, env=environ, cwd=tmp_path, stderr=subprocess.PIPE)
     try:
-        await until(lambda: workers(sql))
+        await until(lambda: worker_ids(sql))
         ids = await submit_many(sql, [{"message": "x", "agent": name} for name in ("stubborn", "deaf")])
         chunks = "select count(*) from treadle.events where type = 'chunk'"
         await until(lambda: sql.fetchval(chunks), lambda count: count == 2)
@@ -66,13 +68,13 @@ async def test_work_ends_on_sigterm_whatever_its_agents_do(sql: Connection, dsn:
     assert process.returncode == 0, errors
     assert b"Traceback" not in errors
     for message_id in ids:
-        message = await look(sql, message_id)
+        message = await overview(sql, message_id)
         assert (message["state"], message["failures"], message["losses"]) == ("queued", 0, 0)
-    assert await workers(sql) == []
+    assert await worker_ids(sql) == []
 
 
 def test_work_needs_a_migrated_database(empty_dsn: str) -> None:
-    done = treadle(empty_dsn, "work")
+    done = run_treadle(empty_dsn, "work")
     assert done.returncode == 1
     assert done.stderr == ("Error: The database has no Treadle schema of this release: run treadle migrate.\n")
 
@@ -90,15 +92,15 @@ def test_work_says_in_one_sentence_what_is_wrong_with_the_agents(dsn: str) -> No
 def test_serve_says_in_one_sentence_that_its_port_is_taken(dsn: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = treadle(dsn, "serve", PORT=str(port))
+        done = run_treadle(dsn, "serve", PORT=str(port))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"Error: PORT: {port} on 127.0.0.1 is in use by another program.\n"
 
 
-async def test_up_says_on_stderr_that_it_runs_already(bare: Cli, tmp_path: Path) -> None:
+async def test_up_says_on_stderr_that_it_runs_already(cli_without_database: Cli, tmp_path: Path) -> None:
     with (tmp_path / "supervisor.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("17\n")
         lock.flush()
-        said = sentence(await bare("up", TREADLE_HOME=str(tmp_path)))
+        said = error_sentence(await cli_without_database("up", TREADLE_HOME=str(tmp_path)))
     assert said == f"Treadle already runs in {tmp_path}, by process 17."

@@ -9,18 +9,20 @@ import pytest
 
 from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.cli_runner import NOWHERE, Cli, sentence
-from tests.support.harness import look, submit
+from tests.support.api_answers import UNKNOWN_ID
+from tests.support.cli_runner import Cli, error_sentence
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import overview, submit
+from tests.support.waiting import until
 
 
-async def test_send_prints_the_messages_id(sql: Connection, cli: Cli, agents: Any) -> None:
-    await agents()
+async def test_send_prints_the_messages_id(sql: Connection, cli: Cli, register_agents: Any) -> None:
+    await register_agents()
     result = await cli(
         "send", "Grüße\n😀", "--thread", "t", "--agent", "echo", "--priority", "high", "--metadata", '{"a": 1}'
     )
     assert result.exit_code == 0, result.output
-    message = await look(sql, UUID(result.stdout.strip()))
+    message = await overview(sql, UUID(result.stdout.strip()))
     assert (message["user_message"], message["thread_id"], message["priority"]) == ("Grüße\n😀", "t", "high")
     assert (message["agent"], message["metadata"], message["state"]) == ("echo", {"a": 1}, "queued")
     accepted = json.loads((await cli("send", "x", "--json")).stdout)
@@ -40,10 +42,10 @@ async def test_send_prints_the_messages_id(sql: Connection, cli: Cli, agents: An
     ids=range(6),
 )
 async def test_a_message_that_is_refused_is_one_sentence(
-    arguments: list[str], said: str, sql: Connection, cli: Cli, agents: Any
+    arguments: list[str], said: str, sql: Connection, cli: Cli, register_agents: Any
 ) -> None:
-    await agents()
-    assert sentence(await cli(*arguments)).startswith(said)
+    await register_agents()
+    assert error_sentence(await cli(*arguments)).startswith(said)
     assert await sql.fetchval("select count(*) from treadle.messages") == 0
 
 
@@ -147,11 +149,11 @@ async def test_tail_follows_a_message_that_is_still_running(
     assert (result.exit_code, result.stdout) == (0, "before after\n")
 
 
-async def test_tail_of_a_cancelled_message_fails(sql: Connection, cli: Cli, agents: Any) -> None:
-    await agents()
+async def test_tail_of_a_cancelled_message_fails(sql: Connection, cli: Cli, register_agents: Any) -> None:
+    await register_agents()
     message_id = await submit(sql, "x")
     await sql.fetchval("select treadle.cancel($1)", message_id)
     result = await cli("tail", str(message_id))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "[cancelled]\n"
-    assert sentence(await cli("tail", NOWHERE)) == f"There is no message {NOWHERE}."
+    assert error_sentence(await cli("tail", UNKNOWN_ID)) == f"There is no message {UNKNOWN_ID}."

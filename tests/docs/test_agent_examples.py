@@ -10,8 +10,8 @@ import pytest
 
 from service.agents import registry
 from service.config import Settings
-from tests.conftest import StartApi, StartWorker
 from tests.support.documents import AGENTS, README, blocks
+from tests.support.fixture_types import StartApi, StartWorker
 
 # agent: (message, final state, result or error)
 EXPECTED: dict[str, tuple[Any, str, Any]] = {

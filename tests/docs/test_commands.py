@@ -16,7 +16,8 @@ import pytest
 
 from service.config import Settings
 from service.local.postgres import Embedded
-from tests.support.documents import HTTP, README, ROOT, Block, blocks
+from tests.support.documents import HTTP, README, Block, blocks
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("bash") and shutil.which("curl")), reason="the commands need bash and curl"

@@ -18,7 +18,7 @@ import yaml
 
 from service.cli import main
 from service.config import Settings
-from tests.support.documents import ROOT
+from tests.support.repository import ROOT
 
 COMPOSE = ROOT / "docker-compose.yml"
 OURS = {"migrate", "api", "worker"}

@@ -16,7 +16,8 @@ from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
 from service.events.model import RESERVED
-from tests.support.documents import DOCS, HTTP, PAGES, README, ROOT, Block, blocks, headings, rows, section
+from tests.support.documents import DOCS, HTTP, PAGES, README, Block, blocks, headings, rows, section
+from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.documents import PAGES, README, ROOT, anchor, blocks, headings
+from tests.support.documents import PAGES, README, anchor, blocks, headings
+from tests.support.repository import ROOT
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

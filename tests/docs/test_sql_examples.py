@@ -28,15 +28,15 @@ async def psql(dsn: str, page: Path, found: list[Block]) -> str:
     return output.decode()
 
 
-async def test_the_sql_tour_runs_as_written(dsn: str, agents: Callable[..., Awaitable[None]]) -> None:
-    await agents()
+async def test_the_sql_tour_runs_as_written(dsn: str, register_agents: Callable[..., Awaitable[None]]) -> None:
+    await register_agents()
     page = DOCS / "sql.md"
     output = await psql(dsn, page, blocks(page, "sql"))
     for part in ("cancelled", "There is no message", "I do not do urgent things.", "default_dlq"):
         assert part in output
 
 
-async def test_the_sql_of_the_readme_runs_as_written(dsn: str, agents: Callable[..., Awaitable[None]]) -> None:
-    await agents()
+async def test_the_sql_of_the_readme_runs_as_written(dsn: str, register_agents: Callable[..., Awaitable[None]]) -> None:
+    await register_agents()
     output = await psql(dsn, README, blocks(README, "sql"))
     assert '"Thank the buyer of a red bicycle."' in output

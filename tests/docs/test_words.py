@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.documents import PAGES, ROOT
+from tests.support.documents import PAGES
+from tests.support.repository import ROOT
 
 WORDS = (
     "nobody somebody anybody everybody whoever whomever whom anew lest hence whence thence wherein thereof therein "

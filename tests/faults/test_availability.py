@@ -11,8 +11,10 @@ from service.db import availability
 from service.db.availability import Availability
 from service.db.pool import Connection, Database
 from service.errors import Away, TooSlow, Unavailable
-from tests.conftest import StartApi, StartWorker, until
-from tests.support.harness import NOBODY, settled, submit
+from tests.support.api_answers import UNKNOWN_ID
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.messages import settled, submit
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ async def test_a_worker_and_an_api_say_it_once_each(
     held_up = {"heartbeat failed", "claim failed", "a chore failed, trying again later", "stream cannot be opened"}
 
     async def not_said() -> set[str]:
-        answers = await asyncio.gather(*(api.get(f"/messages/{NOBODY}/stream") for _ in range(5)))
+        answers = await asyncio.gather(*(api.get(f"/messages/{UNKNOWN_ID}/stream") for _ in range(5)))
         assert {answer.content for answer in answers} == {b"retry: 1000\n\n"}
         return held_up.difference(said(logging.DEBUG))
 

@@ -13,24 +13,24 @@ from faults.agents import Note, answer
 from faults.checker import check
 from faults.history import Fault, History, Reading, Seen, Sent
 from service.db.pool import Connection
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 
 class Kept:
     """A small run in which every promise was kept: two messages of a thread, each read to its end, as is the thread."""
 
-    def __init__(self, loom: Loom, journal: Path) -> None:
-        self.loom, self.journal = loom, journal
+    def __init__(self, sql_client: SqlClient, journal: Path) -> None:
+        self.sql_client, self.journal = sql_client, journal
         self.history = History()
         self.notes: list[Note] = []
         self.thread = Reading(None, "t")
 
     async def play(self) -> None:
         for n, key in enumerate(("scribe-0", "scribe-1")):
-            message_id = await self.loom.submit(key, thread_id="t", agent="scribe", metadata={"key": key})
-            (claim,) = await self.loom.claim()
-            await self.loom.append((claim, claim.last_seq + 1, [f"{key}:1:0 "]))
-            await self.loom.finish(claim, result=answer(key, 1), first_seq=claim.last_seq + 2)
+            message_id = await self.sql_client.submit(key, thread_id="t", agent="scribe", metadata={"key": key})
+            (claim,) = await self.sql_client.claim()
+            await self.sql_client.append((claim, claim.last_seq + 1, [f"{key}:1:0 "]))
+            await self.sql_client.finish(claim, result=answer(key, 1), first_seq=claim.last_seq + 2)
             self.history.sent[key] = Sent(key, "scribe", "t", 1, n, n + 0.5, str(message_id))
             self.notes += [Note("begin", str(message_id), 1, 1, n), Note("end", str(message_id), 1, 1, n + 0.8)]
             data: list[Any] = [
@@ -39,7 +39,7 @@ class Kept:
                 {"type": "content", "chunk": f"{key}:1:0 ", "index": 0},
                 {"state": "completed", "result": answer(key, 1), "completed_at": "now"},
             ]
-            await self.loom.sql.execute(
+            await self.sql_client.sql.execute(
                 "update treadle.events set data = $2::jsonb where message_id = $1 and type = 'chunk'",
                 message_id,
                 msgspec.json.encode(data[2]).decode(),
@@ -55,7 +55,7 @@ class Kept:
 
     async def wrong(self) -> dict[str, list[str]]:
         self.journal.write_bytes(b"".join(msgspec.json.encode(note) + b"\n" for note in self.notes))
-        return await check(self.history, self.loom.sql, self.journal)
+        return await check(self.history, self.sql_client.sql, self.journal)
 
     @property
     def first(self) -> Sent:
@@ -65,9 +65,9 @@ class Kept:
 @pytest.fixture
 async def kept(sql: Connection, dsn: str, tmp_path: Path) -> AsyncIterator[Kept]:
     async with contextlib.AsyncExitStack() as stack:
-        loom = Loom(sql, dsn, stack)
-        await loom.register({"agent": "scribe"})
-        kept = Kept(loom, tmp_path / "journal")
+        sql_client = SqlClient(sql, dsn, stack)
+        await sql_client.register({"agent": "scribe"})
+        kept = Kept(sql_client, tmp_path / "journal")
         await kept.play()
         yield kept
 
@@ -158,7 +158,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("promise", "damage"), DAMAGES)
 async def test_it_finds_what_is_wrong_in_the_database(kept: Kept, promise: str, damage: str) -> None:
-    await kept.loom.sql.execute(damage)
+    await kept.sql_client.sql.execute(damage)
     assert any(known.startswith(promise) for known in await kept.wrong())
 
 
@@ -167,7 +167,7 @@ async def test_it_finds_what_is_wrong_in_the_database(kept: Kept, promise: str, 
 
 async def lose(kept: Kept, times: int) -> list[str]:
     """Charge the first message so many losses; returns what is found of them."""
-    await kept.loom.sql.execute(f"update treadle.messages set losses = {times}, attempt = 2 where ord = 1")
+    await kept.sql_client.sql.execute(f"update treadle.messages set losses = {times}, attempt = 2 where ord = 1")
     return (await kept.wrong()).get("nobody who lives is reaped", [])
 
 

@@ -15,9 +15,9 @@ from service.leases.store import Append, EventToAppend, Finish, LeaseStore
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
 from service.queues.model import Claim
-from tests.faults.test_network import by
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import Loom
+from tests.support.proxies import dsn_through
+from tests.support.sql_client import SqlClient
 
 NO_EVENTS: list[EventToAppend] = []
 
@@ -25,8 +25,8 @@ NO_EVENTS: list[EventToAppend] = []
 class Line:
     """A database at the end of a bad line, and the same one looked at directly."""
 
-    def __init__(self, database: Database, proxy: Proxy, loom: Loom) -> None:
-        self.database, self.loom = database, loom
+    def __init__(self, database: Database, proxy: Proxy, sql_client: SqlClient) -> None:
+        self.database, self.sql_client = database, sql_client
         self.leases = LeaseStore(database)
         self.messages = MessageStore(database, Notifier(database), max_queue_size=100)
         self._proxy = proxy
@@ -41,17 +41,17 @@ class Line:
         return self._proxy.cuts > 0
 
     async def claimed(self) -> Claim:
-        await self.loom.submit(thread_id="t")
-        return await self.loom.claim_one()
+        await self.sql_client.submit(thread_id="t")
+        return await self.sql_client.claim_one()
 
 
 @pytest.fixture
-async def line(loom: Loom, dsn: str) -> AsyncIterator[Line]:
+async def line(sql_client: SqlClient, dsn: str) -> AsyncIterator[Line]:
     proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
     await proxy.start()
-    database = Database(by(dsn, proxy), name="test", size=1)
+    database = Database(dsn_through(dsn, proxy), name="test", size=1)
     await database.fetchval("select 1")
-    yield Line(database, proxy, loom)
+    yield Line(database, proxy, sql_client)
     await database.close()
     await proxy.close()
 
@@ -61,7 +61,7 @@ async def test_a_submit(line: Line) -> None:
     line.lose()
     accepted = await line.messages.submit(NewMessage("once", thread_id="t"))
     assert line.lost
-    rows = await line.loom.sql.fetch("select message_id, ord from treadle.messages where body = '\"once\"'")
+    rows = await line.sql_client.sql.fetch("select message_id, ord from treadle.messages where body = '\"once\"'")
     assert [tuple(row) for row in rows] == [(accepted.message_id, 1)]
 
 
@@ -70,7 +70,9 @@ async def test_a_batch(line: Line) -> None:
     line.lose()
     accepted = await line.messages.submit_batch([NewMessage("a", thread_id="t"), NewMessage("b", thread_id="t")])
     assert line.lost
-    rows = await line.loom.sql.fetch("select message_id from treadle.messages where thread is not null order by ord")
+    rows = await line.sql_client.sql.fetch(
+        "select message_id from treadle.messages where thread is not null order by ord"
+    )
     assert [row["message_id"] for row in rows] == [one.message_id for one in accepted]
 
 
@@ -80,7 +82,7 @@ async def test_a_submit_that_filled_the_queue(line: Line) -> None:
     line.lose()
     await line.messages.submit(NewMessage("second"))
     assert line.lost
-    assert await line.loom.sql.fetchval("select count(*) from treadle.messages") == 2
+    assert await line.sql_client.sql.fetchval("select count(*) from treadle.messages") == 2
 
 
 async def test_a_submit_under_a_key(line: Line) -> None:
@@ -88,7 +90,7 @@ async def test_a_submit_under_a_key(line: Line) -> None:
     line.lose()
     (accepted,) = await line.messages.submit_once("key", b"x", [NewMessage("once")])
     assert line.lost
-    rows = await line.loom.sql.fetch("select message_id from treadle.messages where body = '\"once\"'")
+    rows = await line.sql_client.sql.fetch("select message_id from treadle.messages where body = '\"once\"'")
     assert [row["message_id"] for row in rows] == [accepted.message_id]
 
 
@@ -104,7 +106,7 @@ async def test_an_append(line: Line) -> None:
     line.lose()
     assert await append(claim.last_seq + 2) == ("ok", False)
     assert line.lost
-    assert await line.loom.types(claim.message_id) == ["queued", "started", "chunk", "chunk"]
+    assert await line.sql_client.types(claim.message_id) == ["queued", "started", "chunk", "chunk"]
 
 
 def ending(claim: Claim, outcome: str) -> Finish:
@@ -131,18 +133,18 @@ async def test_a_finish(line: Line, outcome: str, state: str, hold: str | None) 
     warm = await line.claimed()
     await line.leases.finish([ending(warm, "completed")], True, 3)
     claim = await line.claimed()
-    await line.loom.submit(thread_id="t")
+    await line.sql_client.submit(thread_id="t")
     line.lose()
     (answer,) = await line.leases.finish([ending(claim, outcome)], True, 3)
     assert line.lost
     assert answer.status == "lost"
-    row = await line.loom.sql.fetchrow(
+    row = await line.sql_client.sql.fetchrow(
         "select state, hold, attempt, failures, losses from treadle.messages where message_id = $1", claim.message_id
     )
     assert row is not None
     assert (row["state"], row["hold"], row["attempt"]) == (state, hold, 1)
     assert (row["failures"], row["losses"]) == (outcome in ("error", "rejected"), outcome == "lost")
-    free = [claim.message_id for claim in await line.loom.claim(10)]
+    free = [claim.message_id for claim in await line.sql_client.claim(10)]
     assert len(free) == (0 if hold else 1)
 
 
@@ -152,7 +154,7 @@ def letter(claim: Claim, child: UUID) -> str:
 
 async def test_a_step_that_sends(line: Line) -> None:
     claim = await line.claimed()
-    ids = [UUID(str(await line.loom.sql.fetchval("select treadle.uuid7()"))) for _ in range(2)]
+    ids = [UUID(str(await line.sql_client.sql.fetchval("select treadle.uuid7()"))) for _ in range(2)]
 
     async def step(first_seq: int, child: UUID) -> str:
         event = EventToAppend("step", '{"name": "s", "result": 1}', letter(claim, child))
@@ -163,16 +165,16 @@ async def test_a_step_that_sends(line: Line) -> None:
     line.lose()
     assert await step(claim.last_seq + 2, ids[1]) == "ok"
     assert line.lost
-    assert await line.loom.types(claim.message_id) == ["queued", "started", "step", "step"]
-    assert [(await line.loom.message(child))["ord"] for child in ids] == [1, 2]
+    assert await line.sql_client.types(claim.message_id) == ["queued", "started", "step", "step"]
+    assert [(await line.sql_client.message(child))["ord"] for child in ids] == [1, 2]
 
 
 @pytest.mark.parametrize("outcome", ["completed", "children", "input"])
 async def test_an_end_that_sends(line: Line, outcome: str) -> None:
     for lost in (False, True):
-        await line.loom.submit(thread_id="t")
-        (claim,) = await line.loom.claim(1)
-        child = UUID(str(await line.loom.sql.fetchval("select treadle.uuid7()")))
+        await line.sql_client.submit(thread_id="t")
+        (claim,) = await line.sql_client.claim(1)
+        child = UUID(str(await line.sql_client.sql.fetchval("select treadle.uuid7()")))
         end = msgspec.structs.replace(
             ending(claim, outcome),
             result='{"answer": 1}',
@@ -185,15 +187,15 @@ async def test_an_end_that_sends(line: Line, outcome: str) -> None:
             line.lose()
         answer = await line.leases.conclude(end, 3)
         assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
-        assert (await line.loom.message(child))["parent"] == claim.message_id
-        row = await line.loom.message(claim.message_id)
+        assert (await line.sql_client.message(child))["parent"] == claim.message_id
+        row = await line.sql_client.message(claim.message_id)
         assert (row["state"], row["attempt"]) == (end_state(outcome), 1)
         if outcome == "completed":
-            assert (await line.loom.thread("t"))["memory"] == {"lost": lost}
+            assert (await line.sql_client.thread("t"))["memory"] == {"lost": lost}
         else:
-            assert await line.loom.cancel(claim.message_id) == "cancelled"
-        await line.loom.run()
-    await assert_consistent(line.loom.sql)
+            assert await line.sql_client.cancel(claim.message_id) == "cancelled"
+        await line.sql_client.run()
+    await assert_consistent(line.sql_client.sql)
 
 
 def end_state(outcome: str) -> str:
@@ -202,7 +204,7 @@ def end_state(outcome: str) -> str:
 
 async def test_a_claim(line: Line) -> None:
     """It is not repeated: what it took is given back by the heartbeat that does not name it, and no loss is charged."""
-    message_id = await line.loom.submit()
+    message_id = await line.sql_client.submit()
 
     async def claim() -> list[UUID]:
         taken = await line.leases.claim("w", ["default"], 10, 60, False)
@@ -213,9 +215,9 @@ async def test_a_claim(line: Line) -> None:
     with pytest.raises(Unavailable):
         await claim()
     assert await claim() == []
-    await line.loom.beat("w", grace=0)
+    await line.sql_client.heartbeat("w", grace=0)
     assert await claim() == [message_id]
-    row = await line.loom.sql.fetchrow("select attempt, failures, losses from treadle.messages")
+    row = await line.sql_client.sql.fetchrow("select attempt, failures, losses from treadle.messages")
     assert row is not None
     assert tuple(row) == (2, 0, 0)
 
@@ -238,9 +240,9 @@ async def test_a_heartbeat(line: Line) -> None:
 
 async def test_what_cannot_be_repeated_says_so(line: Line) -> None:
     """A cancel may have been done, or not: the client is told that nobody knows, and may ask again."""
-    message_id = await line.loom.submit()
-    assert await line.messages.cancel(await line.loom.submit()) == "cancelled"
+    message_id = await line.sql_client.submit()
+    assert await line.messages.cancel(await line.sql_client.submit()) == "cancelled"
     line.lose()
     with pytest.raises(Unavailable):
         await line.messages.cancel(message_id)
-    assert (await line.loom.state(message_id))[0] == "cancelled"
+    assert (await line.sql_client.state(message_id))[0] == "cancelled"

@@ -16,8 +16,10 @@ from service.db.hosts import hosts
 from service.db.listener import Listener
 from service.db.pool import Connection, Database, connect
 from service.errors import Unavailable
-from tests.conftest import StartWorker, until
-from tests.support.harness import settled, submit, wait_for
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import settled, submit
+from tests.support.proxies import dsn_through
+from tests.support.waiting import until, wait_for
 
 
 @pytest.mark.parametrize(
@@ -49,24 +51,17 @@ async def ways(dsn: str) -> AsyncIterator[list[Proxy]]:
         await proxy.close()
 
 
-def by(dsn: str, *proxies: Proxy) -> str:
-    """The address of the test's database, by these ways."""
-    user, _, rest = dsn.partition("@")
-    places = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
-    return f"{user}@{places}/{rest.partition('/')[2]}?sslmode=disable"
-
-
 async def test_a_host_that_turns_us_away_does_not_keep_us_from_the_next(dsn: str, ways: list[Proxy]) -> None:
     """As a balancer does whose server is gone: it takes the connection and closes it."""
     ways[0].target = 1
-    connection = await connect(by(dsn, *ways), name="test")
+    connection = await connect(dsn_through(dsn, *ways), name="test")
     assert await connection.fetchval("select 1") == 1
     await connection.close()
 
 
 async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(dsn: str, ways: list[Proxy]) -> None:
     ways[0].freeze()
-    connection = await connect(by(dsn, *ways), name="test")
+    connection = await connect(dsn_through(dsn, *ways), name="test")
     assert await connection.fetchval("select 1") == 1
     await connection.close()
 
@@ -74,12 +69,12 @@ async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(dsn: str, wa
 async def test_where_no_host_can_be_reached_the_error_says_so(dsn: str, ways: list[Proxy]) -> None:
     ways[0].target = ways[1].target = 1
     with pytest.raises(Unavailable, match="PostgreSQL cannot be reached"):
-        await connect(by(dsn, *ways), name="test")
+        await connect(dsn_through(dsn, *ways), name="test")
 
 
 async def test_a_dead_connection_is_given_up_and_replaced(dsn: str, ways: list[Proxy]) -> None:
     """Its command timeout ends it, and no request to cancel, which would meet the same silence, holds up the rest."""
-    database = Database(by(dsn, ways[0]), name="test", size=1, command_timeout=0.3)
+    database = Database(dsn_through(dsn, ways[0]), name="test", size=1, command_timeout=0.3)
     assert await database.fetchval("select 1") == 1
     ways[0].freeze()
     with pytest.raises(Unavailable):
@@ -130,7 +125,7 @@ async def test_a_worker_cut_off_for_less_than_its_timeout_loses_nothing(
         await context.emit("b")
         return text
 
-    await start_worker(waits, database_url=by(dsn, ways[0]), worker_timeout=6.0)
+    await start_worker(waits, database_url=dsn_through(dsn, ways[0]), worker_timeout=6.0)
     message_id = await submit(sql, "x", agent="waits")
     await wait_for(running)
     await start_worker(echo, worker_timeout=6.0)

@@ -22,7 +22,7 @@ from faults.mischief import FAULTS
 from faults.nodes import WORKER_TIMEOUT, Node, NodeFailed
 from faults.proxy import Proxy
 from faults.world import World, fault, inflict
-from tests.conftest import until, value
+from tests.support.waiting import until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
@@ -52,7 +52,7 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 async def eventually(look: Callable[[], object]) -> None:
-    await until(lambda: value(look()))
+    await until(look)
 
 
 async def ask(proxy: Proxy, text: bytes = b"ab") -> bytes:

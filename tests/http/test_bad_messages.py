@@ -10,8 +10,9 @@ import pytest
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.db.pool import Connection
-from tests.conftest import Client, StartApi
-from tests.support.harness import NOBODY, case, problem, written
+from tests.support.api_answers import UNKNOWN_ID, named_case, problem, row_counts
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi
 
 JSON = {"Content-Type": "application/json"}
 
@@ -98,7 +99,7 @@ NUMBERS: Cases = {
 }
 BODIES: Cases = {
     "unknown field": (message(nonsense=1), 422, "'nonsense'"),
-    "the id from outside": (message(message_id=NOBODY), 422, "'message_id'"),
+    "the id from outside": (message(message_id=UNKNOWN_ID), 422, "'message_id'"),
     "a list": ("[]", 422, "must be an object"),
     "a text": ('"x"', 422, "must be an object"),
     "null": ("null", 422, "must be an object"),
@@ -113,16 +114,16 @@ BODIES: Cases = {
 
 
 @pytest.fixture
-async def strict(start_api: StartApi, agents: Callable[..., Awaitable[None]]) -> Client:
-    await agents()
+async def strict(start_api: StartApi, register_agents: Callable[..., Awaitable[None]]) -> Client:
+    await register_agents()
     return await start_api(max_message_chars=1000)
 
 
 @pytest.mark.parametrize("cases", [TEXTS, NAMES, THREADS, METADATA, NUMBERS, BODIES])
 async def test_a_bad_message_is_refused_alone_and_in_a_batch(strict: Client, sql: Connection, cases: Cases) -> None:
-    before = await written(sql)
+    before = await row_counts(sql)
     for name, (body, status, words) in cases.items():
-        with case(name):
+        with named_case(name):
             answer = await strict.post("/messages", content=body, headers=JSON | {"Idempotency-Key": "alone"})
             problem(answer, status, words)
             raw = body.encode() if isinstance(body, str) else body
@@ -130,7 +131,7 @@ async def test_a_bad_message_is_refused_alone_and_in_a_batch(strict: Client, sql
             answer = await strict.post("/messages/batch", content=batch, headers=JSON | {"Idempotency-Key": "batch"})
             problem(answer, status)
             problem(await strict.post("/messages/batch", content=batch, headers=JSON), status)
-            assert await written(sql) == before
+            assert await row_counts(sql) == before
 
 
 BAD_BATCHES: dict[str, tuple[Any, int, str]] = {
@@ -162,11 +163,11 @@ BAD_BATCHES: dict[str, tuple[Any, int, str]] = {
 
 
 async def test_a_bad_batch_is_refused_whole(strict: Client, sql: Connection) -> None:
-    before = await written(sql)
+    before = await row_counts(sql)
     for name, (body, status, words) in BAD_BATCHES.items():
-        with case(name):
+        with named_case(name):
             problem(await strict.post("/messages/batch", json=body), status, words)
-            assert await written(sql) == before
+            assert await row_counts(sql) == before
 
 
 async def test_what_only_looks_bad_is_taken(strict: Client) -> None:
@@ -205,7 +206,9 @@ async def test_depth_is_counted_not_brackets(strict: Client) -> None:
     assert (await strict.status(message_id))["metadata"] == {"a": deep}
 
 
-async def test_an_agent_with_an_input_type_takes_objects(start_api: StartApi, agents: Any, sql: Connection) -> None:
+async def test_an_agent_with_an_input_type_takes_objects(
+    start_api: StartApi, register_agents: Any, sql: Connection
+) -> None:
     class Question(msgspec.Struct):
         text: str
 
@@ -213,32 +216,32 @@ async def test_an_agent_with_an_input_type_takes_objects(start_api: StartApi, ag
     async def asker(_: Context, question: Question) -> str:
         return question.text
 
-    await agents(echo, asker)
+    await register_agents(echo, asker)
     api = await start_api()
     message_id = await api.submit({"text": "why?"}, agent="asker")
     assert (await api.status(message_id))["user_message"] == {"text": "why?"}
-    before = await written(sql)
+    before = await row_counts(sql)
     answer = await api.post("/messages", json={"message": {"text": "\0"}, "agent": "asker"})
     problem(answer, 422, "message must not contain the NUL")
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
 
 
 async def test_without_any_agent_nothing_is_taken(start_api: StartApi, sql: Connection) -> None:
     api = await start_api()
-    before = await written(sql)
+    before = await row_counts(sql)
     problem(await api.post("/messages", json={"message": "x"}), 422, "No agent")
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
 
 
 # The body as a whole
 
 
 async def test_a_body_of_another_type_is_refused(api: Client, sql: Connection) -> None:
-    before = await written(sql)
+    before = await row_counts(sql)
     for other in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml", "x"):
         answer = await api.post("/messages", content=message(), headers={"Content-Type": other})
         problem(answer, 415, "must be application/json", other)
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
 
 
 async def test_json_by_any_of_its_names(api: Client) -> None:
@@ -252,16 +255,16 @@ async def test_json_by_any_of_its_names(api: Client) -> None:
 
 
 async def test_no_body_at_all(api: Client, sql: Connection) -> None:
-    before = await written(sql)
+    before = await row_counts(sql)
     problem(await api.post("/messages", headers=JSON), 400, "no body")
     problem(await api.post("/messages/batch"), 400, "no body")
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
 
 
-async def test_an_oversized_body_is_413(start_api: StartApi, agents: Any, sql: Connection) -> None:
-    await agents()
+async def test_an_oversized_body_is_413(start_api: StartApi, register_agents: Any, sql: Connection) -> None:
+    await register_agents()
     api = await start_api(max_body_bytes=5000, max_message_chars=100_000)
-    before = await written(sql)
+    before = await row_counts(sql)
     large = message(message="x" * 5000)
     for path in ("/messages", "/messages/batch"):
         problem(await api.post(path, content=large, headers=JSON), 413, "at most 5000 bytes")
@@ -271,6 +274,6 @@ async def test_an_oversized_body_is_413(start_api: StartApi, agents: Any, sql: C
             yield large[start : start + 1000].encode()
 
     problem(await api.post("/messages", content=in_chunks(), headers=JSON), 413, "at most 5000 bytes")
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
     head = len(message(message=""))
     assert (await api.post("/messages", content=message(message="x" * (5000 - head)), headers=JSON)).status_code == 202

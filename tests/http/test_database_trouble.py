@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from service.db.pool import Connection
-from tests.conftest import Client, StartApi
-from tests.support.harness import NOBODY, problem
+from tests.support.api_answers import UNKNOWN_ID, problem
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi
 
 
 async def test_a_bug_shows_no_trace(api: Client, sql: Connection) -> None:
@@ -46,9 +47,9 @@ async def test_without_postgres(start_api: StartApi, closed_port: int) -> None:
     for method, path, body in (
         ("POST", "/messages", {"message": "x"}),
         ("POST", "/messages/batch", {"messages": [{"message": "x"}]}),
-        ("GET", f"/messages/{NOBODY}/status", None),
-        ("GET", f"/messages/{NOBODY}/events", None),
-        ("DELETE", f"/messages/{NOBODY}", None),
+        ("GET", f"/messages/{UNKNOWN_ID}/status", None),
+        ("GET", f"/messages/{UNKNOWN_ID}/events", None),
+        ("DELETE", f"/messages/{UNKNOWN_ID}", None),
         ("GET", "/queue", None),
         ("GET", "/queues", None),
         ("GET", "/threads", None),
@@ -61,7 +62,7 @@ async def test_without_postgres(start_api: StartApi, closed_port: int) -> None:
     answer = await api.post("/messages", json={"message": "x"}, headers={"Idempotency-Key": "k"})
     problem(answer, 503)
 
-    for path in (f"/messages/{NOBODY}/stream", "/threads/t/stream"):
+    for path in (f"/messages/{UNKNOWN_ID}/stream", "/threads/t/stream"):
         answer = await api.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -77,16 +78,16 @@ async def test_a_database_that_was_never_migrated(start_api: StartApi, empty_dsn
     answer = await api.post("/messages", json={"message": "x"})
     problem(answer, 503, "treadle migrate")
     assert "retry-after" in answer.headers
-    for path in (f"/messages/{NOBODY}/stream", "/threads/t/stream"):
+    for path in (f"/messages/{UNKNOWN_ID}/stream", "/threads/t/stream"):
         answer = await api.get(path)
         assert (answer.status_code, answer.content) == (200, b"retry: 1000\n\n")
 
 
 async def test_a_thread_that_somebody_holds_is_409_for_its_messages_only(
-    start_api: StartApi, agents: Any, sql: Connection, dsn: str
+    start_api: StartApi, register_agents: Any, sql: Connection, dsn: str
 ) -> None:
     """Who holds a thread in a transaction of their own delays its messages and nobody else's."""
-    await agents()
+    await register_agents()
     api = await start_api()
     await api.submit("first", thread_id="held")
     holder = await asyncpg.connect(dsn)

@@ -3,40 +3,52 @@
 from typing import Any
 
 from service.db.pool import Connection
-from tests.conftest import Client, StartApi
-from tests.support.harness import NOBODY, case, problem, written
+from tests.support.api_answers import UNKNOWN_ID, named_case, problem, row_counts
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi
 
 
-async def test_a_full_queue_is_429(start_api: StartApi, agents: Any, sql: Connection) -> None:
-    await agents()
+async def test_a_full_queue_is_429(start_api: StartApi, register_agents: Any, sql: Connection) -> None:
+    await register_agents()
     api = await start_api(max_queue_size=3)
     await api.submit("1")
     await api.submit("2", delay_seconds=60)
-    before = await written(sql)
+    before = await row_counts(sql)
     answer = await api.post("/messages/batch", json={"messages": [{"message": "3"}, {"message": "4"}]})
     problem(answer, 429, "full", "at most 3")
     assert int(answer.headers["retry-after"]) >= 1
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
     third = await api.submit("3")
-    before = await written(sql)
+    before = await row_counts(sql)
     answer = await api.post("/messages", json={"message": "4"}, headers={"Idempotency-Key": "4"})
     problem(answer, 429, "full")
     assert int(answer.headers["retry-after"]) >= 1
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
     assert (await api.delete(f"/messages/{third}")).status_code == 200
     answer = await api.post("/messages", json={"message": "4"}, headers={"Idempotency-Key": "4"})
     assert answer.status_code == 202  # there is room again, and the refusal did not use the key up
 
 
 async def test_a_bad_idempotency_key_is_refused(api: Client, sql: Connection) -> None:
-    before = await written(sql)
+    before = await row_counts(sql)
     for key in ("", "k" * 256):
         answer = await api.post("/messages", json={"message": "x"}, headers={"Idempotency-Key": key})
         problem(answer, 422, "Idempotency-Key")
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
 
 
-BAD_IDS = ["x", "123", "%20", NOBODY[:-1], f"{NOBODY}0", f"{NOBODY[:-1]}g", "%00", "%ff", "null", "'; drop table x"]
+BAD_IDS = [
+    "x",
+    "123",
+    "%20",
+    UNKNOWN_ID[:-1],
+    f"{UNKNOWN_ID}0",
+    f"{UNKNOWN_ID[:-1]}g",
+    "%00",
+    "%ff",
+    "null",
+    "'; drop table x",
+]
 
 
 async def test_a_malformed_message_id_is_400(api: Client) -> None:
@@ -48,18 +60,18 @@ async def test_a_malformed_message_id_is_400(api: Client) -> None:
             ("POST", "/redrive"),
             ("DELETE", ""),
         ):
-            with case(f"{method} {bad}{path}"):
+            with named_case(f"{method} {bad}{path}"):
                 problem(await api.request(method, f"/messages/{bad}{path}"), 400, "not a message id")
 
 
 async def test_what_is_not_there_is_404(api: Client, sql: Connection) -> None:
-    before = await written(sql)
+    before = await row_counts(sql)
     for method, path in (
-        ("GET", f"/messages/{NOBODY}/status"),
-        ("GET", f"/messages/{NOBODY}/events"),
-        ("GET", f"/messages/{NOBODY}/stream"),
-        ("DELETE", f"/messages/{NOBODY}"),
-        ("POST", f"/messages/{NOBODY}/redrive"),
+        ("GET", f"/messages/{UNKNOWN_ID}/status"),
+        ("GET", f"/messages/{UNKNOWN_ID}/events"),
+        ("GET", f"/messages/{UNKNOWN_ID}/stream"),
+        ("DELETE", f"/messages/{UNKNOWN_ID}"),
+        ("POST", f"/messages/{UNKNOWN_ID}/redrive"),
         ("GET", "/threads/nobody"),
         ("GET", "/threads/nobody/messages"),
         ("GET", "/threads/nobody/stream"),
@@ -69,9 +81,9 @@ async def test_what_is_not_there_is_404(api: Client, sql: Connection) -> None:
         ("POST", "/queues/nobody/pause"),
         ("POST", "/queues/nobody/resume"),
     ):
-        found = problem(await api.request(method, path), 404, NOBODY if NOBODY in path else "nobody")
+        found = problem(await api.request(method, path), 404, UNKNOWN_ID if UNKNOWN_ID in path else "nobody")
         assert found["title"] == "Not found"
-    assert await written(sql) == before
+    assert await row_counts(sql) == before
 
 
 async def test_an_unknown_route_is_404(api: Client) -> None:
@@ -79,13 +91,13 @@ async def test_an_unknown_route_is_404(api: Client) -> None:
         ("GET", "/nope"),
         ("POST", "/nope"),
         ("GET", "/messages/batch/nope"),
-        ("GET", f"/messages/{NOBODY}/nope"),
+        ("GET", f"/messages/{UNKNOWN_ID}/nope"),
         ("GET", "/threads/a/b/c"),
         ("GET", "/docs/nope"),
         ("GET", "/favicon.ico"),
         ("GET", "/nope%00"),
     ):
-        with case(f"{method} {path}"):
+        with named_case(f"{method} {path}"):
             assert problem(await api.request(method, path), 404, "nothing at")["title"] == "Not found"
 
 
@@ -93,13 +105,13 @@ async def test_a_wrong_method_is_405(api: Client) -> None:
     for method, path, allowed in (
         ("GET", "/messages", "POST"),
         ("PUT", "/messages", "POST"),
-        ("GET", f"/messages/{NOBODY}", "DELETE"),
-        ("POST", f"/messages/{NOBODY}/status", "GET"),
+        ("GET", f"/messages/{UNKNOWN_ID}", "DELETE"),
+        ("POST", f"/messages/{UNKNOWN_ID}/status", "GET"),
         ("DELETE", "/queue", "GET"),
         ("GET", "/queues/default/pause", "POST"),
         ("PATCH", "/threads/t", "GET"),
     ):
-        with case(f"{method} {path}"):
+        with named_case(f"{method} {path}"):
             answer = await api.request(method, path)
             problem(answer, 405, method, allowed)
             assert allowed in answer.headers["allow"]
@@ -109,9 +121,9 @@ BAD_PARAMETERS: dict[str, tuple[str, ...]] = {
     "/threads?limit=": ("0", "-1", "1001", "x", "", "1e9"),
     "/threads/t/messages?limit=": ("0", "1001", "9" * 30),
     "/queues/default/dead-letters?limit=": ("0", "1001", "x"),
-    f"/messages/{NOBODY}/events?limit=": ("0", "1001", "x"),
-    f"/messages/{NOBODY}/events?after=": ("-1", "x", "2147483648", "1.5"),
-    f"/messages/{NOBODY}/stream?after=": ("-1", "x", "9" * 20, "9" * 5000, "%D9%A3"),
+    f"/messages/{UNKNOWN_ID}/events?limit=": ("0", "1001", "x"),
+    f"/messages/{UNKNOWN_ID}/events?after=": ("-1", "x", "2147483648", "1.5"),
+    f"/messages/{UNKNOWN_ID}/stream?after=": ("-1", "x", "9" * 20, "9" * 5000, "%D9%A3"),
     "/threads/t/stream?after=": ("-1", "x", "9223372036854775808", "9" * 5000),
     "/threads?cursor=": (
         *("x", "", "%00", "AAAA", "MjAyNi0wMS0wMQ==", "9" * 5000),
@@ -126,7 +138,7 @@ async def test_a_bad_parameter_is_400(api: Client) -> None:
     await api.submit("x", thread_id="t")
     for path, values in BAD_PARAMETERS.items():
         for value in values:
-            with case(path + value[:40]):
+            with named_case(path + value[:40]):
                 problem(await api.get(path + value), 400, path.rpartition("?")[2].rstrip("="))
 
 
@@ -134,7 +146,7 @@ async def test_a_bad_last_event_id_is_400(api: Client) -> None:
     message_id = await api.submit("x", thread_id="t")
     for seen in ("x", "-1", "1.0", "0x1", "9" * 20, "9" * 5000):
         for path in (f"/messages/{message_id}/stream", "/threads/t/stream"):
-            with case(f"{path} after {seen[:40]}"):
+            with named_case(f"{path} after {seen[:40]}"):
                 problem(await api.get(path, headers={"Last-Event-ID": seen}), 400, "Last-Event-ID")
 
 

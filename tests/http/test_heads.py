@@ -5,8 +5,9 @@ import contextlib
 
 import pytest
 
-from tests.conftest import Client
-from tests.support.sse_reader import Script, of, reading, types
+from tests.support.api_client import Client
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.sse_reader import open_stream, stream_path, types
 
 
 async def test_an_endless_header_is_cut_off(api: Client) -> None:
@@ -54,11 +55,11 @@ async def test_a_request_that_does_not_arrive_is_given_up(api: Client, part: byt
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_stream_may_take_longer_than_its_request(scripted: Client, script: Script) -> None:
-    message_id = await scripted.submit("go")
-    async with reading(scripted, of(message_id)) as stream:
+async def test_a_stream_may_take_longer_than_its_request(scripted_api: Client, script: ScriptedAgent) -> None:
+    message_id = await scripted_api.submit("go")
+    async with open_stream(scripted_api, stream_path(message_id)) as stream:
         await stream.until("started")
-        later, writer = await asyncio.open_connection(scripted.base_url.host, scripted.base_url.port)
+        later, writer = await asyncio.open_connection(scripted_api.base_url.host, scripted_api.base_url.port)
         await asyncio.wait_for(later.read(), 20)  # one that came later is given up
         writer.close()
         script.say(message_id, "text", None)

@@ -9,7 +9,9 @@ from uuid import uuid4
 import httpx
 
 from service.db.pool import Connection, Database
-from tests.conftest import Client, StartApi, until
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi
+from tests.support.waiting import until
 
 
 def keyed(api: Client, key: str, body: Any, path: str = "/messages") -> Awaitable[httpx.Response]:
@@ -26,16 +28,16 @@ async def count(sql: Connection) -> int:
     return int(await sql.fetchval("select count(*) from treadle.messages"))
 
 
-async def test_a_repeat_gets_the_first_answer(running: Client, sql: Connection) -> None:
+async def test_a_repeat_gets_the_first_answer(api_with_worker: Client, sql: Connection) -> None:
     body = {"message": "x", "metadata": {"a": 1, "b": [2, 3]}, "thread_id": "t"}
-    first = await keyed(running, "k", body)
+    first = await keyed(api_with_worker, "k", body)
     assert first.status_code == 202
     assert first.headers["location"] == f"/messages/{first.json()['message_id']}/status"
-    await running.settled(first.json()["message_id"])
-    again = [await keyed(running, "k", body) for _ in range(3)]
+    await api_with_worker.settled(first.json()["message_id"])
+    again = [await keyed(api_with_worker, "k", body) for _ in range(3)]
     assert same([first, *again])
     assert await count(sql) == 1
-    other = await keyed(running, "another key", body)
+    other = await keyed(api_with_worker, "another key", body)
     assert other.json()["message_id"] != first.json()["message_id"]
 
 
@@ -78,8 +80,8 @@ async def test_a_batch_takes_a_key(api: Client, sql: Connection) -> None:
     assert await count(sql) == 20
 
 
-async def test_a_key_counts_on_every_replica(start_api: StartApi, agents: Any, sql: Connection) -> None:
-    await agents()
+async def test_a_key_counts_on_every_replica(start_api: StartApi, register_agents: Any, sql: Connection) -> None:
+    await register_agents()
     one, other = await start_api(), await start_api()
     answers = await asyncio.gather(*(keyed(api, "k", {"message": "x"}) for api in (one, other) * 5))
     assert {answer.status_code for answer in answers} == {202}

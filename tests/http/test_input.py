@@ -4,8 +4,10 @@ from typing import Any
 
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.harness import NOBODY, get, problem
+from tests.support.api_answers import UNKNOWN_ID, get, problem
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.waiting import until
 
 
 @agent("asks")
@@ -44,7 +46,7 @@ async def test_questions_are_answered_one_after_the_other(start_api: StartApi, s
 async def test_answers_that_make_no_sense(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(asks)
     api = await start_api(max_event_bytes=2_000)
-    problem(await api.post(f"/messages/{NOBODY}/input", json={"input": 1}), 404, "no message")
+    problem(await api.post(f"/messages/{UNKNOWN_ID}/input", json={"input": 1}), 404, "no message")
     problem(await api.post("/messages/x/input", json={"input": 1}), 400, "UUID")
     message_id = await api.submit("x", agent="asks")
     await waiting(api, message_id, "sure?")

@@ -8,8 +8,10 @@ import pytest
 
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, Rejected, agent
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.harness import moment, positions
+from tests.support.api_answers import parse_time, positions
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.waiting import until
 
 STATUS = (
     *("message_id", "state", "user_message", "priority", "created_at", "started_at", "completed_at", "result", "error"),
@@ -84,12 +86,12 @@ async def test_the_timeout_is_the_messages_own(start_api: StartApi, start_worker
     assert gate.interrupted.is_set()
 
 
-async def test_status_of_a_completed_message(running: Client) -> None:
-    status = await running.settled(await running.submit("one two"))
+async def test_status_of_a_completed_message(api_with_worker: Client) -> None:
+    status = await api_with_worker.settled(await api_with_worker.submit("one two"))
     assert (status["state"], status["result"], status["attempt"]) == ("completed", "one two", 1)
     assert (status["error"], status["queue_position"], status["hold"]) == (None, None, None)
-    assert moment(status["created_at"]) <= moment(status["started_at"]) <= moment(status["completed_at"])
-    [worker] = (await running.get("/workers")).json()
+    assert parse_time(status["created_at"]) <= parse_time(status["started_at"]) <= parse_time(status["completed_at"])
+    [worker] = (await api_with_worker.get("/workers")).json()
     assert status["worker_id"] == worker["worker_id"]
 
 
@@ -137,10 +139,10 @@ async def test_results_errors_and_usage_are_in_the_status(start_api: StartApi, s
     assert (empty["state"], empty["result"]) == ("completed", None)
 
 
-async def test_retries_count_up_to_max_attempts(running: Client) -> None:
-    once = await running.settled(await running.submit("x", metadata={"fail_times": 1}, max_attempts=2))
+async def test_retries_count_up_to_max_attempts(api_with_worker: Client) -> None:
+    once = await api_with_worker.settled(await api_with_worker.submit("x", metadata={"fail_times": 1}, max_attempts=2))
     assert (once["state"], once["attempt"], once["error"]) == ("completed", 2, None)
-    never = await running.settled(await running.submit("x", metadata={"fail_times": 9}, max_attempts=2))
+    never = await api_with_worker.settled(await api_with_worker.submit("x", metadata={"fail_times": 9}, max_attempts=2))
     assert (never["state"], never["attempt"]) == ("failed", 2)
     assert "Failing attempt 2" in never["error"]
 
@@ -198,15 +200,15 @@ async def test_a_running_message_is_cancelled_soon(start_api: StartApi, start_wo
     assert (await api.delete(f"/messages/{message_id}")).status_code == 409
 
 
-async def test_what_is_over_is_not_cancelled(running: Client) -> None:
-    done = await running.submit("x")
-    failed = await running.submit("x", metadata={"fail_times": 1}, max_attempts=1)
+async def test_what_is_over_is_not_cancelled(api_with_worker: Client) -> None:
+    done = await api_with_worker.submit("x")
+    failed = await api_with_worker.submit("x", metadata={"fail_times": 1}, max_attempts=1)
     for message_id, state in ((done, "completed"), (failed, "failed")):
-        await running.settled(message_id)
-        answer = await running.delete(f"/messages/{message_id}")
+        await api_with_worker.settled(message_id)
+        answer = await api_with_worker.delete(f"/messages/{message_id}")
         assert answer.status_code == 409
         assert state in answer.json()["detail"]
-        assert (await running.status(message_id))["state"] == state
+        assert (await api_with_worker.status(message_id))["state"] == state
 
 
 # Redrive

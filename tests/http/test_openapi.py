@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Client
-from tests.support.harness import OVERVIEW, QUEUE, get
+from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
+from tests.support.api_client import Client
 
 TABLE = {
     ("post", "/messages"): "Accepted",
@@ -93,8 +93,8 @@ async def test_openapi_has_the_fields_of_the_table(api: Client) -> None:
     assert message["properties"]["priority"]["enum"] == ["high", "normal", "low"]
     status = await api.status(await api.submit("x"))
     assert schemas["Status"]["properties"].keys() == status.keys()
-    assert schemas["Overview"]["properties"].keys() == OVERVIEW
-    assert schemas["Queue"]["properties"].keys() == QUEUE
+    assert schemas["Overview"]["properties"].keys() == OVERVIEW_FIELDS
+    assert schemas["Queue"]["properties"].keys() == QUEUE_FIELDS
     problem = (await api.get("/threads/nobody")).json()
     assert schemas["Problem"]["properties"].keys() == problem.keys()
 

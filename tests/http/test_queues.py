@@ -10,17 +10,21 @@ from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from service.queues import store
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.harness import OVERVIEW, QUEUE, Hall, get, reject, submit_many, totals
+from tests.support.agents import HoldingAgent, reject
+from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get, totals
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.messages import submit_many
+from tests.support.waiting import until
 
 
 async def test_an_idle_service(api: Client) -> None:
     overview = await get(api, "/queue")
-    assert overview.keys() == OVERVIEW
+    assert overview.keys() == OVERVIEW_FIELDS
     assert totals(overview) == [0, 0, 0, 0, 0]
     assert (overview["queued_messages"], overview["current_processing"], overview["processing"]) == ([], None, [])
     [queue] = await get(api, "/queues")
-    assert queue.keys() == QUEUE
+    assert queue.keys() == QUEUE_FIELDS
     assert (queue["name"], queue["paused"], queue["depth"], queue["visible"]) == ("default", False, 0, 0)
     assert (queue["oldest_age_seconds"], queue["mean_processing_seconds"]) == (None, None)
     assert await get(api, "/workers") == []
@@ -28,10 +32,10 @@ async def test_an_idle_service(api: Client) -> None:
 
 @pytest.mark.parametrize("statement", [store.WAITING, store.RUNNING], ids=["waiting", "running"])
 async def test_an_overview_that_was_planned_while_there_was_little_does_not_read_everything(
-    statement: str, sql: Connection, agents: Any
+    statement: str, sql: Connection, register_agents: Any
 ) -> None:
     """A session keeps its plan while the table grows, until autoanalyze has noticed."""
-    await agents()
+    await register_agents()
     await submit_many(sql, [{"message": "x"}] * 1000)
     await sql.execute("analyze treadle.messages")
     plan = "\n".join(row[0] for row in await sql.fetch(f"explain (costs off) {statement}", store.OVERVIEW_MESSAGES))
@@ -40,11 +44,11 @@ async def test_an_overview_that_was_planned_while_there_was_little_does_not_read
 
 
 async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: StartWorker) -> None:
-    hall = Hall()
-    await start_worker(echo, hall.agent, reject)
+    holding = HoldingAgent()
+    await start_worker(echo, holding.agent, reject)
     api = await start_api()
-    running = [await api.submit(f"run {n}", agent="hall", thread_id=f"t{n}") for n in range(2)]
-    await hall.holds(*running)
+    running = [await api.submit(f"run {n}", agent="holding", thread_id=f"t{n}") for n in range(2)]
+    await holding.holds(*running)
     for _ in range(3):
         await api.settled(await api.submit("done"))
     await api.settled(await api.submit("this", agent="reject"))
@@ -64,7 +68,7 @@ async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: 
     assert [one["id"] for one in overview["processing"]] == running
     assert overview["current_processing"] == overview["processing"][0]
     current = overview["current_processing"]
-    assert (current["user_message"], current["thread_id"], current["agent"]) == ("run 0", "t0", "hall")
+    assert (current["user_message"], current["thread_id"], current["agent"]) == ("run 0", "t0", "holding")
     assert (current["attempt"], current["priority"]) == (1, "normal")
     [worker] = await get(api, "/workers")
     assert current["worker_id"] == worker["worker_id"]
@@ -77,7 +81,7 @@ async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: 
     ]
     assert queue["mean_processing_seconds"] > 0
 
-    hall.doors.set()
+    holding.release.set()
     for message_id in (*running, *behind):
         await api.settled(message_id)
     overview = await until(lambda: get(api, "/queue"), lambda found: found["total_processing"] == 0)
@@ -100,12 +104,12 @@ async def test_the_lists_are_bounded_and_the_counts_are_not(api: Client) -> None
     assert (await get(api, "/queues/default"))["visible"] == 1001
 
 
-async def test_each_queue_has_its_own_figures(start_api: StartApi, agents: Any) -> None:
-    await agents(echo, Hall("other").agent)
+async def test_each_queue_has_its_own_figures(start_api: StartApi, register_agents: Any) -> None:
+    await register_agents(echo, HoldingAgent("other").agent)
     api = await start_api()
     await api.submit("1")
-    await api.submit("2", agent="hall")
-    await api.submit("3", agent="hall", delay_seconds=60)
+    await api.submit("2", agent="holding")
+    await api.submit("3", agent="holding", delay_seconds=60)
     queues = await get(api, "/queues")
     assert [(queue["name"], queue["depth"], queue["visible"]) for queue in queues] == [
         ("default", 1, 1),
@@ -116,18 +120,18 @@ async def test_each_queue_has_its_own_figures(start_api: StartApi, agents: Any) 
 
 
 async def test_pause_stops_claims_and_not_submits(start_api: StartApi, start_worker: StartWorker) -> None:
-    hall = Hall("other")
-    await start_worker(echo, hall.agent, queues=("default", "other"))
+    holding = HoldingAgent("other")
+    await start_worker(echo, holding.agent, queues=("default", "other"))
     api = await start_api()
     answer = await api.post("/queues/default/pause")
     assert answer.status_code == 200
-    assert answer.json().keys() == QUEUE
+    assert answer.json().keys() == QUEUE_FIELDS
     assert answer.json()["paused"] is True
     assert (await api.post("/queues/default/pause")).status_code == 200  # again: the same
     waiting = [await api.submit(str(n)) for n in range(3)]
     # The worker takes this one later than it could have taken those: one claim goes through all of its queues.
-    other = await api.submit("x", agent="hall", priority="low")
-    await hall.holds(other)
+    other = await api.submit("x", agent="holding", priority="low")
+    await holding.holds(other)
     assert {(await api.status(message_id))["state"] for message_id in waiting} == {"queued"}
     queue = await get(api, "/queues/default")
     assert (queue["paused"], queue["depth"], queue["in_flight"]) == (True, 3, 0)
@@ -135,17 +139,17 @@ async def test_pause_stops_claims_and_not_submits(start_api: StartApi, start_wor
     assert (answer.status_code, answer.json()["paused"]) == (200, False)
     for message_id in waiting:
         assert (await api.settled(message_id))["state"] == "completed"
-    hall.doors.set()
+    holding.release.set()
 
 
 async def test_a_pause_lets_what_runs_go_on(start_api: StartApi, start_worker: StartWorker) -> None:
-    hall = Hall()
-    await start_worker(echo, hall.agent)
+    holding = HoldingAgent()
+    await start_worker(echo, holding.agent)
     api = await start_api()
-    message_id = await api.submit("x", agent="hall")
-    await hall.holds(message_id)
+    message_id = await api.submit("x", agent="holding")
+    await holding.holds(message_id)
     assert (await api.post("/queues/default/pause")).json()["in_flight"] == 1
-    hall.doors.set()
+    holding.release.set()
     assert (await api.settled(message_id))["state"] == "completed"
 
 
@@ -174,19 +178,19 @@ async def test_dead_letters(start_api: StartApi, start_worker: StartWorker) -> N
     assert (await get(api, "/queues/default"))["failed"] == 2
 
 
-async def test_foreign_rows_of_the_dead_letter_queue_are_shown(running: Client, sql: Connection) -> None:
+async def test_foreign_rows_of_the_dead_letter_queue_are_shown(api_with_worker: Client, sql: Connection) -> None:
     """What a plain PGMQ client sent into a lane fails nobody and is not lost."""
     await sql.execute("select pgmq.send('default_normal', '{\"hello\": 1}')")
-    mine = await running.submit("x")
-    assert (await running.settled(mine))["state"] == "completed"
+    mine = await api_with_worker.submit("x")
+    assert (await api_with_worker.settled(mine))["state"] == "completed"
     found = await until(
-        lambda: get(running, "/queues/default/dead-letters"), lambda page: len(page["dead_letters"]) == 1
+        lambda: get(api_with_worker, "/queues/default/dead-letters"), lambda page: len(page["dead_letters"]) == 1
     )
     [letter] = found["dead_letters"]
     assert (letter["message_id"], letter["reason"], letter["user_message"]) == (None, "foreign", None)
 
 
-async def test_agents(start_api: StartApi, agents: Any) -> None:
+async def test_agents(start_api: StartApi, register_agents: Any) -> None:
     class Question(msgspec.Struct):
         text: str
 
@@ -194,7 +198,7 @@ async def test_agents(start_api: StartApi, agents: Any) -> None:
     async def asker(_: Context, question: Question) -> str:
         return question.text
 
-    await agents(echo, asker)
+    await register_agents(echo, asker)
     found = {one["agent"]: one for one in await get(await start_api(), "/agents")}
     assert found.keys() == {"asker", "echo"}
     assert found["echo"] | {"registered_at": ""} == {
@@ -215,16 +219,16 @@ async def test_agents(start_api: StartApi, agents: Any) -> None:
 
 
 async def test_workers(start_api: StartApi, start_worker: StartWorker) -> None:
-    hall = Hall()
+    holding = HoldingAgent()
     api = await start_api()
-    first = await start_worker(echo, hall.agent, worker_concurrency=3)
+    first = await start_worker(echo, holding.agent, worker_concurrency=3)
     [shown] = await until(lambda: get(api, "/workers"), lambda found: len(found) == 1)
     assert shown.keys() == {
         *("worker_id", "host", "pid", "queues", "concurrency", "in_flight", "started_at", "heartbeat_at")
     }
     assert (shown["worker_id"], shown["queues"], shown["concurrency"]) == (first.worker_id, ["default"], 3)
-    ids = [await api.submit("x", agent="hall") for _ in range(2)]
-    await hall.holds(*ids)
+    ids = [await api.submit("x", agent="holding") for _ in range(2)]
+    await holding.holds(*ids)
     assert [worker["in_flight"] for worker in await get(api, "/workers")] == [2]
     second = await start_worker(echo)
     found = await until(lambda: get(api, "/workers"), lambda found: len(found) == 2)
@@ -232,7 +236,7 @@ async def test_workers(start_api: StartApi, start_worker: StartWorker) -> None:
     assert (await get(api, "/health"))["workers"] == 2
     second.stop()
     await until(lambda: get(api, "/workers"), lambda found: [w["worker_id"] for w in found] == [first.worker_id])
-    hall.doors.set()
+    holding.release.set()
 
 
 async def test_health(api: Client) -> None:

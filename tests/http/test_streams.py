@@ -9,16 +9,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.db.pool import Connection
-from tests.conftest import Client
-from tests.support.sse_reader import Event, Script, ids, log, of, parse, reading, types
+from tests.support.api_client import Client
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.sse_reader import Event, event_ids, open_stream, parse, stored_log, stream_path, types
 
 # On the wire
 
 
-async def test_the_wire(running: Client) -> None:
-    message_id = await running.submit("one two", thread_id="t", priority="high")
-    await running.settled(message_id)
-    async with running.stream("GET", of(message_id)) as answer:
+async def test_the_wire(api_with_worker: Client) -> None:
+    message_id = await api_with_worker.submit("one two", thread_id="t", priority="high")
+    await api_with_worker.settled(message_id)
+    async with api_with_worker.stream("GET", stream_path(message_id)) as answer:
         headers = answer.headers
         raw = b"".join([part async for part in answer.aiter_raw()])
     assert answer.status_code == 200
@@ -33,7 +34,7 @@ async def test_the_wire(running: Client) -> None:
     events = [parse(part) for part in parts]
     done = events[-1]
     assert isinstance(done, Event)
-    status = await running.status(message_id)
+    status = await api_with_worker.status(message_id)
     queued = {"message": "one two", "agent": "echo", "priority": "high", "thread_id": "t"}
     assert events == [
         Event(1, "queued", queued),
@@ -48,18 +49,18 @@ async def test_the_wire(running: Client) -> None:
 ODD = '\x85 \u2028 \u2029 \x7f \ufeff \ufffd \U0001f9f5 \t \r\n \x0b\x0c\x1c\x1e \\ " id: 7\ndata: x\n\n'
 
 
-async def test_every_character_arrives_in_its_line(running: Client) -> None:
+async def test_every_character_arrives_in_its_line(api_with_worker: Client) -> None:
     """Also for clients that take any of Unicode's line ends for one (httpx's own reader does)."""
-    message_id = await running.submit(ODD, thread_id="t", metadata={"delay_ms": 1})
-    chunks = [event.data["chunk"] for event in await running.events(message_id) if event.type == "chunk"]
+    message_id = await api_with_worker.submit(ODD, thread_id="t", metadata={"delay_ms": 1})
+    chunks = [event.data["chunk"] for event in await api_with_worker.events(message_id) if event.type == "chunk"]
     assert "".join(chunks) == ODD
-    assert [event.data for event in await running.events(message_id)][-1]["result"] == ODD
-    async with reading(running, "/threads/t/stream") as stream:
+    assert [event.data for event in await api_with_worker.events(message_id)][-1]["result"] == ODD
+    async with open_stream(api_with_worker, "/threads/t/stream") as stream:
         assert (await stream.until("done"))[-1].data["result"] == ODD
 
 
-async def test_an_agents_own_events(scripted: Client, script: Script) -> None:
-    message_id = await scripted.submit("x", agent="script", thread_id="t")
+async def test_an_agents_own_events(scripted_api: Client, script: ScriptedAgent) -> None:
+    message_id = await scripted_api.submit("x", agent="script", thread_id="t")
     own: list[tuple[str, Any]] = [
         ("progress", {"percent": 50}),
         ("tool", {"name": "search", "input": {"q": ["a", 1, None]}}),
@@ -70,11 +71,11 @@ async def test_an_agents_own_events(scripted: Client, script: Script) -> None:
         ("clash", {"seq": "mine", "message_id": "mine", "data": "mine"}),
     ]
     script.say(message_id, *own, None)
-    async with reading(scripted, of(message_id)) as stream:
+    async with open_stream(scripted_api, stream_path(message_id)) as stream:
         events = await stream.rest()
     assert [(event.type, event.data) for event in events[2:-1]] == own
-    assert ids(events) == list(range(1, 11))
-    async with reading(scripted, "/threads/t/stream") as stream:
+    assert event_ids(events) == list(range(1, 11))
+    async with open_stream(scripted_api, "/threads/t/stream") as stream:
         in_thread = await stream.until("done")
     assert [(event.data["message_id"], event.data["seq"]) for event in in_thread] == [
         (message_id, n) for n in range(1, 11)
@@ -83,53 +84,57 @@ async def test_an_agents_own_events(scripted: Client, script: Script) -> None:
     assert in_thread[3].data["input"] == {"q": ["a", 1, None]}
 
 
-async def test_long_logs_and_large_events_come_whole(scripted: Client, script: Script) -> None:
-    many = await scripted.submit("x", agent="script")
-    large = await scripted.submit("x", agent="script")
+async def test_long_logs_and_large_events_come_whole(scripted_api: Client, script: ScriptedAgent) -> None:
+    many = await scripted_api.submit("x", agent="script")
+    large = await scripted_api.submit("x", agent="script")
     script.say(many, *(str(n) for n in range(450)), None)
     pieces = [letter * 400_000 for letter in "abcd"]
     script.say(large, *(("blob", piece) for piece in pieces), None)
     for message_id in (many, large):
-        await scripted.settled(message_id)
-    async with reading(scripted, of(many)) as stream:
+        await scripted_api.settled(message_id)
+    async with open_stream(scripted_api, stream_path(many)) as stream:
         events = await stream.rest()
-    assert ids(events) == list(range(1, 454))
+    assert event_ids(events) == list(range(1, 454))
     assert [event.data["chunk"] for event in events[2:-1]] == [str(n) for n in range(450)]
-    async with reading(scripted, of(large)) as stream:
+    async with open_stream(scripted_api, stream_path(large)) as stream:
         assert [event.data for event in await stream.rest()][2:-1] == pieces
 
 
 # From anywhere
 
 
-async def test_resume_after_every_event_gives_exactly_the_rest(running: Client) -> None:
-    message_id = await running.submit("a b c", metadata={"fail_times": 1})
-    await running.settled(message_id)
-    whole = await log(running, message_id)
+async def test_resume_after_every_event_gives_exactly_the_rest(api_with_worker: Client) -> None:
+    message_id = await api_with_worker.submit("a b c", metadata={"fail_times": 1})
+    await api_with_worker.settled(message_id)
+    whole = await stored_log(api_with_worker, message_id)
     assert types(whole) == ["queued", "started", "retry", "started", "chunk", "chunk", "chunk", "done"]
     for seen in range(len(whole)):
-        async with reading(running, of(message_id), header=seen) as stream:
+        async with open_stream(api_with_worker, stream_path(message_id), header=seen) as stream:
             assert await stream.rest() == whole[seen:]
-        async with reading(running, of(message_id), query=seen) as stream:
+        async with open_stream(api_with_worker, stream_path(message_id), query=seen) as stream:
             assert await stream.rest() == whole[seen:]
-    async with reading(running, of(message_id), header=5, query=1) as stream:  # what the browser saw goes first
+    async with open_stream(
+        api_with_worker, stream_path(message_id), header=5, query=1
+    ) as stream:  # what the browser saw goes first
         assert await stream.rest() == whole[5:]
 
 
-async def test_204_only_when_it_is_over_and_all_was_seen(scripted: Client, script: Script) -> None:
-    message_id = await scripted.submit("x", agent="script")
+async def test_204_only_when_it_is_over_and_all_was_seen(scripted_api: Client, script: ScriptedAgent) -> None:
+    message_id = await scripted_api.submit("x", agent="script")
     script.say(message_id, "a")
-    async with reading(scripted, of(message_id)) as stream:
+    async with open_stream(scripted_api, stream_path(message_id)) as stream:
         await stream.until("chunk")
-    async with reading(scripted, of(message_id), header=3) as stream:  # all was seen, but it is not over
+    async with open_stream(
+        scripted_api, stream_path(message_id), header=3
+    ) as stream:  # all was seen, but it is not over
         script.say(message_id, "b", None)
         assert types(await stream.rest()) == ["chunk", "done"]
-    async with reading(scripted, of(message_id), header=4) as stream:
+    async with open_stream(scripted_api, stream_path(message_id), header=4) as stream:
         assert types(await stream.rest()) == ["done"]
     for seen in (5, 6, 2**31 - 2):
         for answer in (
-            await scripted.get(of(message_id), headers={"Last-Event-ID": str(seen)}),
-            await scripted.get(of(message_id), params={"after": seen}),
+            await scripted_api.get(stream_path(message_id), headers={"Last-Event-ID": str(seen)}),
+            await scripted_api.get(stream_path(message_id), params={"after": seen}),
         ):
             assert (answer.status_code, answer.content) == (204, b"")
 
@@ -142,10 +147,10 @@ Step = st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from(["header"
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 async def test_a_client_that_drops_anywhere_gets_exactly_the_rest(
-    scripted: Client, script: Script, plan: list[tuple[int, int, str]], fails: bool
+    scripted_api: Client, script: ScriptedAgent, plan: list[tuple[int, int, str]], fails: bool
 ) -> None:
     """Each step: the agent says so many words; the client goes on where it stopped, reads so many events, and drops."""
-    message_id = await scripted.submit("x", agent="script")
+    message_id = await scripted_api.submit("x", agent="script")
     there, seen = 2, list[Event]()  # queued and started come in any case
     if fails:
         script.say(message_id, "lost", RuntimeError("The first attempt fails."))
@@ -154,53 +159,55 @@ async def test_a_client_that_drops_anywhere_gets_exactly_the_rest(
         script.say(message_id, *["word"] * said)
         there += said
         cursor = {how: len(seen)} if seen else {}
-        async with reading(scripted, of(message_id), **cursor) as stream:
+        async with open_stream(scripted_api, stream_path(message_id), **cursor) as stream:
             for _ in range(min(read, there - len(seen))):
                 seen.append(await stream.event())
     script.say(message_id, None)
-    async with reading(scripted, of(message_id), header=len(seen)) as stream:
+    async with open_stream(scripted_api, stream_path(message_id), header=len(seen)) as stream:
         seen += await stream.rest()
-    assert ids(seen) == list(range(1, there + 2))
+    assert event_ids(seen) == list(range(1, there + 2))
     assert types(seen)[-1] == "done"
     assert seen[-1].data["result"] == "word" * sum(said for said, _, _ in plan)
-    assert seen == await log(scripted, message_id)
-    assert (await scripted.get(of(message_id), headers={"Last-Event-ID": str(len(seen))})).status_code == 204
+    assert seen == await stored_log(scripted_api, message_id)
+    assert (
+        await scripted_api.get(stream_path(message_id), headers={"Last-Event-ID": str(len(seen))})
+    ).status_code == 204
 
 
-async def test_a_log_whose_beginning_is_gone_says_so(running: Client, sql: Connection) -> None:
-    message_id = await running.submit("a b")
-    await running.settled(message_id)
+async def test_a_log_whose_beginning_is_gone_says_so(api_with_worker: Client, sql: Connection) -> None:
+    message_id = await api_with_worker.submit("a b")
+    await api_with_worker.settled(message_id)
     await sql.execute("delete from treadle.events where message_id = $1 and seq <= 2", message_id)
-    async with reading(running, of(message_id)) as stream:
+    async with open_stream(api_with_worker, stream_path(message_id)) as stream:
         gap, *events = await stream.rest()
     assert gap == Event(None, "gap", {"after": 0, "next": 3})
-    assert ids(events) == [3, 4, 5]
-    async with reading(running, of(message_id), header=2) as stream:
+    assert event_ids(events) == [3, 4, 5]
+    async with open_stream(api_with_worker, stream_path(message_id), header=2) as stream:
         assert await stream.rest() == events
 
 
 # As JSON
 
 
-async def test_events_are_paged(running: Client) -> None:
-    message_id = await running.submit("a b c")
-    async with reading(running, of(message_id)) as stream:
+async def test_events_are_paged(api_with_worker: Client) -> None:
+    message_id = await api_with_worker.submit("a b c")
+    async with open_stream(api_with_worker, stream_path(message_id)) as stream:
         whole = await stream.rest()
     path = f"/messages/{message_id}/events"
-    page = (await running.get(path)).json()
+    page = (await api_with_worker.get(path)).json()
     assert page.keys() == {"message_id", "events", "next_after", "over"}
     assert all(event.keys() == {"seq", "type", "data", "created_at"} for event in page["events"])
     assert (page["message_id"], page["next_after"], page["over"]) == (message_id, 6, True)
-    assert await log(running, message_id) == whole
+    assert await stored_log(api_with_worker, message_id) == whole
     after, collected = 0, []
     for n in range(3):
-        page = (await running.get(path, params={"after": after, "limit": 2})).json()
+        page = (await api_with_worker.get(path, params={"after": after, "limit": 2})).json()
         assert len(page["events"]) == 2
         assert page["over"] is (n == 2)
         after = page["next_after"]
         collected += [event["seq"] for event in page["events"]]
     assert collected == [1, 2, 3, 4, 5, 6]
-    page = (await running.get(path, params={"after": 6})).json()
+    page = (await api_with_worker.get(path, params={"after": 6})).json()
     assert (page["events"], page["next_after"], page["over"]) == ([], 6, True)
 
 

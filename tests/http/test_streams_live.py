@@ -13,8 +13,11 @@ from service.agents.builtin.echo import echo
 from service.api.app import Api, _Server
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.sse_reader import COME_BACK, Event, Script, of, reading, types
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.sse_reader import RETRY_LINE, Event, open_stream, stream_path, types
+from tests.support.waiting import until
 
 
 class Replica:
@@ -64,13 +67,13 @@ async def start_replica(settings: Settings) -> AsyncIterator[Callable[..., Any]]
 
 
 async def test_a_stream_opened_on_another_replica_before_the_claim(
-    start_api: StartApi, start_worker: StartWorker, agents: Any, script: Script
+    start_api: StartApi, start_worker: StartWorker, register_agents: Any, script: ScriptedAgent
 ) -> None:
-    await agents(echo, script.agent)
+    await register_agents(echo, script.agent)
     patient = {"poll_interval": 600.0, "keepalive_interval": 600.0}  # so that hints bring it, or nothing does
     one, other = await start_api(**patient), await start_api(**patient)
     message_id = await one.submit("x", agent="script")
-    async with reading(other, of(message_id)) as stream:
+    async with open_stream(other, stream_path(message_id)) as stream:
         assert (await stream.event()).type == "queued"
         await start_worker(echo, script.agent)
         assert (await stream.event()).type == "started"
@@ -82,7 +85,7 @@ async def test_a_stream_opened_on_another_replica_before_the_claim(
 
 
 async def test_with_every_hint_lost_streams_go_by_polling(
-    start_api: StartApi, start_worker: StartWorker, script: Script
+    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent
 ) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -90,7 +93,7 @@ async def test_with_every_hint_lost_streams_go_by_polling(
     await start_worker(echo, script.agent)
     deaf = await start_api(listen_database_url=closed, poll_interval=0.05)
     message_id = await deaf.submit("x", agent="script", thread_id="t")
-    async with reading(deaf, of(message_id)) as stream, reading(deaf, "/threads/t/stream") as thread:
+    async with open_stream(deaf, stream_path(message_id)) as stream, open_stream(deaf, "/threads/t/stream") as thread:
         await stream.until("started")
         await thread.until("started")
         script.say(message_id, "word")
@@ -103,41 +106,41 @@ async def test_with_every_hint_lost_streams_go_by_polling(
         assert (await thread.event()).data["deleted"] is True
 
 
-async def test_many_readers_of_one_message(scripted: Client, script: Script) -> None:
-    message_id = await scripted.submit("x", agent="script")
+async def test_many_readers_of_one_message(scripted_api: Client, script: ScriptedAgent) -> None:
+    message_id = await scripted_api.submit("x", agent="script")
 
     async def read(seen: int) -> list[Event]:
-        async with reading(scripted, of(message_id), header=seen) as stream:
+        async with open_stream(scripted_api, stream_path(message_id), header=seen) as stream:
             return await stream.rest()
 
     readers = [asyncio.create_task(read(n % 3)) for n in range(30)]
     script.say(message_id, *(str(n) for n in range(20)), None)
-    whole = [event async for event in _follow(scripted, message_id)]
+    whole = [event async for event in _follow(scripted_api, message_id)]
     for n, events in enumerate(await asyncio.gather(*readers)):
         assert events == whole[n % 3 :]
 
 
 async def _follow(api: Client, message_id: str) -> AsyncIterator[Event]:
-    async with reading(api, of(message_id)) as stream:
+    async with open_stream(api, stream_path(message_id)) as stream:
         for event in await stream.rest():
             yield event
 
 
-async def test_a_silent_stream_is_kept_alive(scripted: Client, start_api: StartApi, script: Script) -> None:
+async def test_a_silent_stream_is_kept_alive(scripted_api: Client, start_api: StartApi, script: ScriptedAgent) -> None:
     api = await start_api(keepalive_interval=0.05)
     message_id = await api.submit("x", agent="script", thread_id="t")
-    for path in (of(message_id), "/threads/t/stream"):
-        async with reading(api, path) as stream:
+    for path in (stream_path(message_id), "/threads/t/stream"):
+        async with open_stream(api, path) as stream:
             await stream.until("started")
             assert [await stream.next() for _ in range(3)] == [": keepalive"] * 3
     script.say(message_id, None)
 
 
 async def test_a_stream_that_is_woken_all_the_time_is_kept_alive_and_tells_its_place(
-    start_api: StartApi, agents: Any, sql: Connection
+    start_api: StartApi, register_agents: Any, sql: Connection
 ) -> None:
     """In a busy system every reader is woken again and again for events that are not its own."""
-    await agents()
+    await register_agents()
     api = await start_api(keepalive_interval=0.5)
     await api.submit("before")
     message_id = await api.submit("x")
@@ -147,7 +150,7 @@ async def test_a_stream_that_is_woken_all_the_time_is_kept_alive_and_tells_its_p
             await sql.execute("notify treadle_events, '*'")
 
     storming = asyncio.create_task(storm())
-    async with reading(api, of(message_id)) as stream:
+    async with open_stream(api, stream_path(message_id)) as stream:
         assert (await stream.event()).type == "queued"
         assert (await stream.event(waiting=True)).data["position"] == 1
         assert await stream.next() == ": keepalive"
@@ -159,35 +162,41 @@ async def test_a_stream_that_is_woken_all_the_time_is_kept_alive_and_tells_its_p
 
 
 async def test_a_stopping_api_sends_its_readers_away(
-    start_replica: Callable[..., Any], start_worker: StartWorker, script: Script
+    start_replica: Callable[..., Any], start_worker: StartWorker, script: ScriptedAgent
 ) -> None:
     await start_worker(echo, script.agent)
     one, other = await start_replica(), await start_replica()
     message_id = await one.client.submit("x", agent="script", thread_id="t")
-    async with reading(one.client, of(message_id)) as stream, reading(one.client, "/threads/t/stream") as thread:
+    async with (
+        open_stream(one.client, stream_path(message_id)) as stream,
+        open_stream(one.client, "/threads/t/stream") as thread,
+    ):
         seen = await stream.until("started")
         await thread.until("started")
         stopping = asyncio.create_task(one.stop())
         for reader in (stream, thread):
             said = [block async for block in reader._blocks]
-            assert said == [COME_BACK]
+            assert said == [RETRY_LINE]
     await stopping
-    async with reading(other.client, of(message_id), header=seen[-1].id) as stream:
+    async with open_stream(other.client, stream_path(message_id), header=seen[-1].id) as stream:
         script.say(message_id, "a", None)
         assert types(await stream.rest()) == ["chunk", "done"]
 
 
-async def test_trouble_in_the_middle_of_a_stream(scripted: Client, script: Script, sql: Connection) -> None:
-    message_id = await scripted.submit("x", agent="script", thread_id="t")
-    async with reading(scripted, of(message_id)) as stream, reading(scripted, "/threads/t/stream") as thread:
+async def test_trouble_in_the_middle_of_a_stream(scripted_api: Client, script: ScriptedAgent, sql: Connection) -> None:
+    message_id = await scripted_api.submit("x", agent="script", thread_id="t")
+    async with (
+        open_stream(scripted_api, stream_path(message_id)) as stream,
+        open_stream(scripted_api, "/threads/t/stream") as thread,
+    ):
         await stream.until("started")
         await thread.until("started")
         await sql.execute("alter function treadle.read_events rename to hidden")
         await sql.execute("alter function treadle.read_thread_events rename to hidden_too")
         for reader in (stream, thread):
-            assert [block async for block in reader._blocks if block != ": keepalive"] == [COME_BACK]
+            assert [block async for block in reader._blocks if block != ": keepalive"] == [RETRY_LINE]
     await sql.execute("alter function treadle.hidden rename to read_events")
-    async with reading(scripted, of(message_id), header=2) as stream:
+    async with open_stream(scripted_api, stream_path(message_id), header=2) as stream:
         script.say(message_id, "a", None)
         assert types(await stream.rest()) == ["chunk", "done"]
 
@@ -196,13 +205,13 @@ async def test_trouble_at_the_opening_of_a_stream(api: Client, sql: Connection) 
     message_id = await api.submit("x", thread_id="t")
     await sql.execute("alter table treadle.messages rename column last_seq to hidden")
     await sql.execute("alter table treadle.threads rename column last_ord to hidden")
-    for path in (of(message_id), "/threads/t/stream"):
-        async with reading(api, path) as stream:
-            assert [block async for block in stream._blocks] == [COME_BACK]
+    for path in (stream_path(message_id), "/threads/t/stream"):
+        async with open_stream(api, path) as stream:
+            assert [block async for block in stream._blocks] == [RETRY_LINE]
 
 
 async def test_clients_that_leave_or_never_read_leave_nothing_behind(
-    start_replica: Callable[..., Any], start_worker: StartWorker, script: Script
+    start_replica: Callable[..., Any], start_worker: StartWorker, script: ScriptedAgent
 ) -> None:
     await start_worker(echo, script.agent)
     replica = await start_replica(keepalive_interval=0.05)
@@ -215,16 +224,16 @@ async def test_clients_that_leave_or_never_read_leave_nothing_behind(
         never.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         never.setblocking(False)
         await loop.sock_connect(never, ("127.0.0.1", replica.port))
-        path = of(message_id) if n % 2 else "/threads/t/stream"
+        path = stream_path(message_id) if n % 2 else "/threads/t/stream"
         await loop.sock_sendall(never, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         sockets.append(never)
     await until(replica.readers, lambda n: n == 10)
-    async with reading(api, of(message_id)) as stream:
+    async with open_stream(api, stream_path(message_id)) as stream:
         script.say(message_id, *(("blob", "x" * 300_000) for _ in range(20)))
         blobs = [await stream.event() for _ in range(22)][2:]
         assert {len(event.data) for event in blobs} == {300_000}  # the slow ones hold nobody up
     for _ in range(5):  # others come and go at once
-        async with reading(api, of(message_id)), reading(api, "/threads/t/stream"):
+        async with open_stream(api, stream_path(message_id)), open_stream(api, "/threads/t/stream"):
             pass
     await until(replica.readers, lambda n: n == 10)
     for never in sockets:

@@ -3,13 +3,15 @@
 import pytest
 
 from service.agents.contract import Context, Rejected, agent
-from tests.conftest import Client, StartApi, StartWorker
-from tests.support.sse_reader import Script, log, of, reading, types
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.sse_reader import open_stream, stored_log, stream_path, types
 
 
 async def test_a_waiting_message_tells_its_place(api: Client) -> None:
     first, second = await api.submit("1"), await api.submit("2")
-    async with reading(api, of(second)) as stream:
+    async with open_stream(api, stream_path(second)) as stream:
         assert (await stream.event(waiting=True)).type == "queued"
         told = await stream.event(waiting=True)
         assert (told.id, told.type) == (None, "waiting")
@@ -19,19 +21,19 @@ async def test_a_waiting_message_tells_its_place(api: Client) -> None:
         await api.delete(f"/messages/{first}")
         told = await stream.event(waiting=True)  # the next one says something new
         assert (told.id, told.type, told.data["position"]) == (None, "waiting", 0)
-    assert types(await log(api, second)) == ["queued"]  # it is not stored
+    assert types(await stored_log(api, second)) == ["queued"]  # it is not stored
 
 
 async def test_a_message_that_is_not_due_waits_without_a_place(api: Client) -> None:
     message_id = await api.submit("x", delay_seconds=60)
-    async with reading(api, of(message_id)) as stream:
+    async with open_stream(api, stream_path(message_id)) as stream:
         await stream.event()
         assert (await stream.event(waiting=True)).data["position"] is None
 
 
-async def test_a_retry_announces_itself(running: Client) -> None:
-    message_id = await running.submit("a", metadata={"fail_times": 1})
-    async with reading(running, of(message_id)) as stream:
+async def test_a_retry_announces_itself(api_with_worker: Client) -> None:
+    message_id = await api_with_worker.submit("a", metadata={"fail_times": 1})
+    async with open_stream(api_with_worker, stream_path(message_id)) as stream:
         events = await stream.rest()
     assert types(events) == ["queued", "started", "retry", "started", "chunk", "done"]
     assert events[2].data.keys() == {"attempt", "error", "retry_at"}
@@ -39,40 +41,43 @@ async def test_a_retry_announces_itself(running: Client) -> None:
     assert "Failing attempt 1" in events[2].data["error"]
 
 
-async def test_a_failure_ends_the_stream(scripted: Client, script: Script) -> None:
-    message_id = await scripted.submit("x", agent="script")
+async def test_a_failure_ends_the_stream(scripted_api: Client, script: ScriptedAgent) -> None:
+    message_id = await scripted_api.submit("x", agent="script")
     script.say(message_id, "partly", Rejected("Not this."))
-    async with reading(scripted, of(message_id)) as stream:
+    async with open_stream(scripted_api, stream_path(message_id)) as stream:
         events = await stream.rest()
     assert types(events) == ["queued", "started", "chunk", "error"]
-    status = await scripted.status(message_id)
+    status = await scripted_api.status(message_id)
     assert events[-1].data.keys() == {"state", "error", "completed_at"}
     assert (events[-1].data["state"], events[-1].data["error"]) == ("failed", status["error"])
 
 
 @pytest.mark.parametrize("runs", [False, True])
-async def test_a_cancellation_ends_the_stream(scripted: Client, script: Script, runs: bool) -> None:
-    message_id = await scripted.submit("x", agent="script", delay_seconds=0 if runs else 60)
-    async with reading(scripted, of(message_id)) as stream:
+async def test_a_cancellation_ends_the_stream(scripted_api: Client, script: ScriptedAgent, runs: bool) -> None:
+    message_id = await scripted_api.submit("x", agent="script", delay_seconds=0 if runs else 60)
+    async with open_stream(scripted_api, stream_path(message_id)) as stream:
         assert (await stream.event()).type == "queued"
         if runs:
             assert (await stream.event()).type == "started"
-        assert (await scripted.delete(f"/messages/{message_id}")).status_code == (202 if runs else 200)
+        assert (await scripted_api.delete(f"/messages/{message_id}")).status_code == (202 if runs else 200)
         last = await stream.event()
         assert (last.type, last.data) == ("cancelled", {"state": "cancelled"})
         assert await stream.ended()
-    assert (await scripted.get(of(message_id), headers={"Last-Event-ID": str(last.id)})).status_code == 204
+    assert (await scripted_api.get(stream_path(message_id), headers={"Last-Event-ID": str(last.id)})).status_code == 204
 
 
-async def test_a_redriven_messages_stream_goes_past_its_old_end(scripted: Client, script: Script) -> None:
-    message_id = await scripted.submit("x", agent="script")
+async def test_a_redriven_messages_stream_goes_past_its_old_end(scripted_api: Client, script: ScriptedAgent) -> None:
+    message_id = await scripted_api.submit("x", agent="script")
     script.say(message_id, Rejected("Not now."))
-    async with reading(scripted, of(message_id)) as stream:
+    async with open_stream(scripted_api, stream_path(message_id)) as stream:
         failed = await stream.rest()
     assert types(failed) == ["queued", "started", "error"]
-    assert (await scripted.get(of(message_id), headers={"Last-Event-ID": "3"})).status_code == 204
-    assert (await scripted.post(f"/messages/{message_id}/redrive")).status_code == 202
-    async with reading(scripted, of(message_id)) as whole, reading(scripted, of(message_id), header=3) as rest:
+    assert (await scripted_api.get(stream_path(message_id), headers={"Last-Event-ID": "3"})).status_code == 204
+    assert (await scripted_api.post(f"/messages/{message_id}/redrive")).status_code == 202
+    async with (
+        open_stream(scripted_api, stream_path(message_id)) as whole,
+        open_stream(scripted_api, stream_path(message_id), header=3) as rest,
+    ):
         script.say(message_id, "now", None)
         events = await whole.rest()
         assert events[:3] == failed

@@ -5,8 +5,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from service.db.pool import Connection
-from tests.conftest import Client
-from tests.support.harness import moment, positions
+from tests.support.api_answers import parse_time, positions
+from tests.support.api_client import Client
 
 ACCEPTED = {"message_id", "state", "queue_position", "created_at", "thread_id"}
 
@@ -22,7 +22,7 @@ async def test_submit_says_where_the_message_is(api: Client) -> None:
     assert accepted.keys() == ACCEPTED
     assert UUID(accepted["message_id"]).version == 7
     assert (accepted["state"], accepted["queue_position"], accepted["thread_id"]) == ("queued", 0, None)
-    moment(accepted["created_at"])
+    parse_time(accepted["created_at"])
     assert answer.headers["location"] == f"/messages/{accepted['message_id']}/status"
     found = await api.get(answer.headers["location"])
     assert found.status_code == 200
@@ -48,7 +48,7 @@ async def test_submit_takes_every_field(api: Client) -> None:
     assert status["user_message"] == fields["message"]
     for name in ("priority", "thread_id", "agent", "metadata", "max_attempts"):
         assert status[name] == fields[name]
-    assert moment(status["run_at"]) - moment(status["created_at"]) == timedelta(seconds=90.5)
+    assert parse_time(status["run_at"]) - parse_time(status["created_at"]) == timedelta(seconds=90.5)
     assert (status["state"], status["hold"]) == ("queued", "delay")
 
 
@@ -76,15 +76,15 @@ async def test_positions_in_a_thread_are_in_its_order(api: Client) -> None:
     assert await positions(api, urgent, first, second, third) == [0, 1, 2, 3]
 
 
-async def test_a_delayed_message_has_no_place_and_runs_when_it_is_due(running: Client) -> None:
-    late = await running.submit("late", delay_seconds=3600)
-    soon = await running.submit("soon", delay_seconds=0.2)
-    now = await running.submit("now")
-    assert await positions(running, late) == [None]
-    status = await running.settled(soon)
-    assert moment(status["started_at"]) >= moment(status["run_at"])
-    assert (await running.settled(now))["state"] == "completed"
-    assert (await running.status(late))["state"] == "queued"
+async def test_a_delayed_message_has_no_place_and_runs_when_it_is_due(api_with_worker: Client) -> None:
+    late = await api_with_worker.submit("late", delay_seconds=3600)
+    soon = await api_with_worker.submit("soon", delay_seconds=0.2)
+    now = await api_with_worker.submit("now")
+    assert await positions(api_with_worker, late) == [None]
+    status = await api_with_worker.settled(soon)
+    assert parse_time(status["started_at"]) >= parse_time(status["run_at"])
+    assert (await api_with_worker.settled(now))["state"] == "completed"
+    assert (await api_with_worker.status(late))["state"] == "queued"
 
 
 # Batch

@@ -4,17 +4,20 @@ from urllib.parse import quote
 
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.harness import Hall, get, reject, totals
+from tests.support.agents import HoldingAgent, reject
+from tests.support.api_answers import get, totals
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.waiting import until
 
 
-async def test_threads_are_listed_newest_first(running: Client) -> None:
-    assert await get(running, "/threads") == []
+async def test_threads_are_listed_newest_first(api_with_worker: Client) -> None:
+    assert await get(api_with_worker, "/threads") == []
     for thread_id in ("a", "b", "c"):
-        await running.settled(await running.submit(f"Hello {thread_id}", thread_id=thread_id))
-    await running.submit("standalone")
-    await running.settled(await running.submit("again " * 100, thread_id="a"))
-    listed = await get(running, "/threads")
+        await api_with_worker.settled(await api_with_worker.submit(f"Hello {thread_id}", thread_id=thread_id))
+    await api_with_worker.submit("standalone")
+    await api_with_worker.settled(await api_with_worker.submit("again " * 100, thread_id="a"))
+    listed = await get(api_with_worker, "/threads")
     assert [thread["thread_id"] for thread in listed] == ["a", "c", "b"]
     assert all(
         thread.keys() == {"thread_id", "message_count", "created_at", "last_activity", "last_message_preview"}
@@ -48,13 +51,13 @@ async def test_threads_are_paged_by_link_to_the_end(api: Client, sql: Connection
 
 
 async def test_a_thread_and_its_states(start_api: StartApi, start_worker: StartWorker) -> None:
-    hall = Hall()
-    await start_worker(echo, hall.agent, reject)
+    holding = HoldingAgent()
+    await start_worker(echo, holding.agent, reject)
     api = await start_api()
     for fields in ({"message": "1"}, {"message": "2"}, {"message": "3", "agent": "reject"}):
         await api.settled(await api.submit(thread_id="t", **fields))
-    running = await api.submit("4", agent="hall", thread_id="t")
-    await hall.holds(running)
+    running = await api.submit("4", agent="holding", thread_id="t")
+    await holding.holds(running)
     waiting, cancelled = [await api.submit(str(n), thread_id="t") for n in (5, 6)]
     await api.submit("7", thread_id="t", delay_seconds=600)
     await api.delete(f"/messages/{cancelled}")
@@ -70,43 +73,43 @@ async def test_a_thread_and_its_states(start_api: StartApi, start_worker: StartW
     }
     assert (thread["thread_id"], thread["message_count"], thread["metadata"]) == ("t", 7, {})
     assert thread["states"] == {"queued": 2, "processing": 1, "completed": 2, "failed": 1, "cancelled": 1}
-    hall.doors.set()
+    holding.release.set()
     await api.settled(waiting)
     states = (await get(api, "/threads/t"))["states"]
     assert states == {"queued": 1, "processing": 0, "completed": 4, "failed": 1, "cancelled": 1}
 
 
-async def test_a_threads_messages_are_paged(running: Client) -> None:
-    ids = [await running.submit(str(n), thread_id="t") for n in range(7)]
-    await running.settled(ids[-1])
-    whole = await get(running, "/threads/t/messages")
+async def test_a_threads_messages_are_paged(api_with_worker: Client) -> None:
+    ids = [await api_with_worker.submit(str(n), thread_id="t") for n in range(7)]
+    await api_with_worker.settled(ids[-1])
+    whole = await get(api_with_worker, "/threads/t/messages")
     assert whole.keys() == {"thread_id", "total_messages", "messages", "next_cursor"}
     assert (whole["thread_id"], whole["total_messages"], whole["next_cursor"]) == ("t", 7, None)
     assert [message["message_id"] for message in whole["messages"]] == ids
-    assert whole["messages"][0] == await running.status(ids[0])
+    assert whole["messages"][0] == await api_with_worker.status(ids[0])
     collected, cursor = [], None
     for size in (3, 3, 1):
         params = {"limit": 3} | ({} if cursor is None else {"cursor": cursor})
-        page = await get(running, "/threads/t/messages", **params)
+        page = await get(api_with_worker, "/threads/t/messages", **params)
         assert (len(page["messages"]), page["total_messages"]) == (size, 7)
         collected += page["messages"]
         cursor = page["next_cursor"]
     assert cursor is None
     assert collected == whole["messages"]
-    page = await get(running, "/threads/t/messages", limit=7)
+    page = await get(api_with_worker, "/threads/t/messages", limit=7)
     assert (len(page["messages"]), page["next_cursor"]) == (7, None)
 
 
 async def test_a_deleted_thread_is_gone_and_its_agent_stopped(
     start_api: StartApi, start_worker: StartWorker, sql: Connection
 ) -> None:
-    hall = Hall()
-    await start_worker(echo, hall.agent, reject)
+    holding = HoldingAgent()
+    await start_worker(echo, holding.agent, reject)
     api = await start_api()
     failed = await api.submit("1", thread_id="t", agent="reject")
     await api.settled(failed)
-    running = await api.submit("2", thread_id="t", agent="hall")
-    await hall.holds(running)
+    running = await api.submit("2", thread_id="t", agent="holding")
+    await holding.holds(running)
     waiting, late = await api.submit("3", thread_id="t"), await api.submit("4", thread_id="t", delay_seconds=60)
     kept = await api.submit("5", thread_id="u")
     await api.settled(kept)
@@ -115,7 +118,7 @@ async def test_a_deleted_thread_is_gone_and_its_agent_stopped(
     assert (answer.status_code, answer.content) == (204, b"")
 
     async def interrupted() -> set[str]:
-        return hall.interrupted
+        return holding.interrupted
 
     await until(interrupted, lambda found: found == {running})
     for path in ("/threads/t", "/threads/t/messages", "/threads/t/stream"):
@@ -153,21 +156,21 @@ ODD_IDS = [
 ]
 
 
-async def test_threads_by_odd_names(running: Client) -> None:
+async def test_threads_by_odd_names(api_with_worker: Client) -> None:
     for thread_id in ODD_IDS:
-        message_id = await running.submit("x", thread_id=thread_id)
-        assert (await running.settled(message_id))["thread_id"] == thread_id
+        message_id = await api_with_worker.submit("x", thread_id=thread_id)
+        assert (await api_with_worker.settled(message_id))["thread_id"] == thread_id
         # Written so that no client takes "." and ".." for steps of the path.
         path = f"/threads/{quote(thread_id, safe='').replace('.', '%2E')}"
-        assert (await get(running, path))["thread_id"] == thread_id, path
-        assert (await get(running, f"{path}/messages"))["messages"][0]["message_id"] == message_id
-        async with running.stream("GET", f"{path}/stream") as answer:
+        assert (await get(api_with_worker, path))["thread_id"] == thread_id, path
+        assert (await get(api_with_worker, f"{path}/messages"))["messages"][0]["message_id"] == message_id
+        async with api_with_worker.stream("GET", f"{path}/stream") as answer:
             assert answer.status_code == 200
-    assert {thread["thread_id"] for thread in await get(running, "/threads")} == set(ODD_IDS)
+    assert {thread["thread_id"] for thread in await get(api_with_worker, "/threads")} == set(ODD_IDS)
     for thread_id in ODD_IDS:
         path = f"/threads/{quote(thread_id, safe='').replace('.', '%2E')}"
-        assert (await running.delete(path)).status_code == 204
-    assert await get(running, "/threads") == []
+        assert (await api_with_worker.delete(path)).status_code == 204
+    assert await get(api_with_worker, "/threads") == []
 
 
 async def test_a_thread_named_like_a_route(api: Client) -> None:

@@ -10,61 +10,62 @@ import pytest
 
 from service.queues.model import Claim
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import Loom, running
+from tests.support.sql_client import SqlClient
+from tests.support.sql_states import claim_new
 
 
-async def chunks(loom: Loom, claim: Claim) -> list[Any]:
-    return [data["chunk"] for type, data in await loom.log(claim.message_id) if type == "chunk"]
+async def chunks(sql_client: SqlClient, claim: Claim) -> list[Any]:
+    return [data["chunk"] for type, data in await sql_client.log(claim.message_id) if type == "chunk"]
 
 
 PLACES = pytest.mark.parametrize("place", [{"thread_id": None}, {"thread_id": "t"}], ids=["alone", "thread"])
 
 
 @PLACES
-async def test_an_append_can_be_repeated(loom: Loom, place: dict[str, Any]) -> None:
-    (claim,) = await running(loom, **place)
-    assert await loom.append((claim, 3, ["a", "b"])) == ["ok"]
-    before = await loom.everything()
-    assert await loom.append((claim, 3, ["a", "b"])) == ["ok"]
-    assert await loom.append((claim, 3, ["a"])) == ["ok"]
-    assert await loom.append((claim, 4, ["b"])) == ["ok"]
-    assert await loom.everything() == before
-    assert await chunks(loom, claim) == ["a", "b"]
-    assert await loom.append((claim, 5, ["c"])) == ["ok"]
-    assert await chunks(loom, claim) == ["a", "b", "c"]
+async def test_an_append_can_be_repeated(sql_client: SqlClient, place: dict[str, Any]) -> None:
+    (claim,) = await claim_new(sql_client, **place)
+    assert await sql_client.append((claim, 3, ["a", "b"])) == ["ok"]
+    before = await sql_client.all_rows()
+    assert await sql_client.append((claim, 3, ["a", "b"])) == ["ok"]
+    assert await sql_client.append((claim, 3, ["a"])) == ["ok"]
+    assert await sql_client.append((claim, 4, ["b"])) == ["ok"]
+    assert await sql_client.all_rows() == before
+    assert await chunks(sql_client, claim) == ["a", "b"]
+    assert await sql_client.append((claim, 5, ["c"])) == ["ok"]
+    assert await chunks(sql_client, claim) == ["a", "b", "c"]
 
 
 @PLACES
-async def test_of_an_overlapping_append_the_new_part_is_written(loom: Loom, place: dict[str, Any]) -> None:
-    (claim,) = await running(loom, **place)
-    await loom.append((claim, 3, ["a", "b"]))
-    assert await loom.append((claim, 4, ["b", "c", "d"])) == ["ok"]
-    assert await chunks(loom, claim) == ["a", "b", "c", "d"]
+async def test_of_an_overlapping_append_the_new_part_is_written(sql_client: SqlClient, place: dict[str, Any]) -> None:
+    (claim,) = await claim_new(sql_client, **place)
+    await sql_client.append((claim, 3, ["a", "b"]))
+    assert await sql_client.append((claim, 4, ["b", "c", "d"])) == ["ok"]
+    assert await chunks(sql_client, claim) == ["a", "b", "c", "d"]
 
 
 @PLACES
-async def test_a_gap_is_refused(loom: Loom, place: dict[str, Any]) -> None:
-    (claim,) = await running(loom, **place)
-    before = await loom.everything()
-    assert await loom.append((claim, 4, ["b"])) == ["gap"]
-    assert await loom.append((claim, 4, ["b"]), patient=False) == ["gap"]
-    assert await loom.finish(claim, first_seq=4, chunks=["b"]) == ["gap"]
-    assert await loom.finish(claim, first_seq=4) == ["gap"]
-    assert await loom.everything() == before
+async def test_a_gap_is_refused(sql_client: SqlClient, place: dict[str, Any]) -> None:
+    (claim,) = await claim_new(sql_client, **place)
+    before = await sql_client.all_rows()
+    assert await sql_client.append((claim, 4, ["b"])) == ["gap"]
+    assert await sql_client.append((claim, 4, ["b"]), patient=False) == ["gap"]
+    assert await sql_client.finish(claim, first_seq=4, chunks=["b"]) == ["gap"]
+    assert await sql_client.finish(claim, first_seq=4) == ["gap"]
+    assert await sql_client.all_rows() == before
 
 
-async def test_an_append_of_nothing_is_no_harm(loom: Loom) -> None:
-    (claim,) = await running(loom)
-    before = await loom.everything()
-    assert await loom.append((claim, 3, [])) == ["ok"]
-    assert await loom.append() == []
-    assert await loom.everything() == before
+async def test_an_append_of_nothing_is_no_harm(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    before = await sql_client.all_rows()
+    assert await sql_client.append((claim, 3, [])) == ["ok"]
+    assert await sql_client.append() == []
+    assert await sql_client.all_rows() == before
 
 
-async def test_each_message_of_a_batch_has_its_own_fate(loom: Loom) -> None:
-    repeated, gap, lost, fine, alone = await running(loom, 4) + await running(loom, thread_id=None)
-    await loom.append((repeated, 3, ["a"]))
-    statuses = await loom.append(
+async def test_each_message_of_a_batch_has_its_own_fate(sql_client: SqlClient) -> None:
+    repeated, gap, lost, fine, alone = await claim_new(sql_client, 4) + await claim_new(sql_client, thread_id=None)
+    await sql_client.append((repeated, 3, ["a"]))
+    statuses = await sql_client.append(
         (fine, 3, ["x", "y"]),
         (repeated, 3, ["a", "b"]),
         (msgspec.structs.replace(lost, lease=uuid4()), 3, ["l"]),
@@ -72,7 +73,7 @@ async def test_each_message_of_a_batch_has_its_own_fate(loom: Loom) -> None:
         (alone, 3, ["z"]),
     )
     assert statuses == ["ok", "ok", "lost", "gap", "ok"]
-    found = [await chunks(loom, claim) for claim in (repeated, gap, lost, fine, alone)]
+    found = [await chunks(sql_client, claim) for claim in (repeated, gap, lost, fine, alone)]
     assert found == [["a", "b"], [], [], ["x", "y"], ["z"]]
 
 
@@ -86,21 +87,21 @@ async def test_each_message_of_a_batch_has_its_own_fate(loom: Loom) -> None:
     ],
     ids=["log", "lease", "cancel", "submit"],
 )
-async def test_an_impatient_append_passes_over_what_others_hold(loom: Loom, lock: str) -> None:
-    held, free, alone = await running(loom, 2) + await running(loom, thread_id=None)
-    other = await loom.connect()
+async def test_an_impatient_append_passes_over_what_others_hold(sql_client: SqlClient, lock: str) -> None:
+    held, free, alone = await claim_new(sql_client, 2) + await claim_new(sql_client, thread_id=None)
+    other = await sql_client.connect()
     items = [(held, 3, ["a"]), (free, 3, ["b"]), (alone, 3, ["c"])]
     transaction = other.sql.transaction()
     await transaction.start()
     await other.sql.execute(lock, held.message_id, held.thread)
-    await loom.sql.execute("set lock_timeout = '1ms'")
-    assert await loom.append(*items, patient=False) == ["busy", "ok", "ok"]
-    assert [await chunks(loom, claim) for claim in (held, free, alone)] == [[], ["b"], ["c"]]
+    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    assert await sql_client.append(*items, patient=False) == ["busy", "ok", "ok"]
+    assert [await chunks(sql_client, claim) for claim in (held, free, alone)] == [[], ["b"], ["c"]]
     with pytest.raises(asyncpg.LockNotAvailableError):  # patience ends after a second
-        await loom.append(items[0], patient=True)
+        await sql_client.append(items[0], patient=True)
     await transaction.rollback()
-    assert await loom.append(*items, patient=True) == ["ok", "ok", "ok"]
-    assert [await chunks(loom, claim) for claim in (held, free, alone)] == [["a"], ["b"], ["c"]]
+    assert await sql_client.append(*items, patient=True) == ["ok", "ok", "ok"]
+    assert [await chunks(sql_client, claim) for claim in (held, free, alone)] == [["a"], ["b"], ["c"]]
 
 
 @pytest.mark.parametrize(
@@ -113,26 +114,26 @@ async def test_an_impatient_append_passes_over_what_others_hold(loom: Loom, lock
     ],
     ids=["thread", "lease", "cancel", "submit"],
 )
-async def test_an_impatient_finish_passes_over_what_others_hold(loom: Loom, lock: str) -> None:
-    held, free, alone = await running(loom, 2) + await running(loom, thread_id=None)
-    other = await loom.connect()
+async def test_an_impatient_finish_passes_over_what_others_hold(sql_client: SqlClient, lock: str) -> None:
+    held, free, alone = await claim_new(sql_client, 2) + await claim_new(sql_client, thread_id=None)
+    other = await sql_client.connect()
     transaction = other.sql.transaction()
     await transaction.start()
     await other.sql.execute(lock, held.message_id, held.thread)
-    await loom.sql.execute("set lock_timeout = '1ms'")
-    finished = await loom.finish(held, free, alone, chunks=["x"], patient=False)
+    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    finished = await sql_client.finish(held, free, alone, chunks=["x"], patient=False)
     assert finished == ["busy", "completed", "completed"]
     with pytest.raises(asyncpg.LockNotAvailableError):
-        await loom.finish(held)
+        await sql_client.finish(held)
     await transaction.rollback()
-    await assert_consistent(loom.sql)
-    assert await loom.finish(held, free, alone, chunks=["x"]) == ["completed", "lost", "lost"]
+    await assert_consistent(sql_client.sql)
+    assert await sql_client.finish(held, free, alone, chunks=["x"]) == ["completed", "lost", "lost"]
 
 
-async def test_an_append_says_that_a_cancellation_was_requested(loom: Loom) -> None:
-    one, two = await running(loom, 2)
-    await loom.cancel(one.message_id)
-    rows = await loom.sql.fetch(
+async def test_an_append_says_that_a_cancellation_was_requested(sql_client: SqlClient) -> None:
+    one, two = await claim_new(sql_client, 2)
+    await sql_client.cancel(one.message_id)
+    rows = await sql_client.sql.fetch(
         "select * from treadle.append($1, $2, '{3,3}', '{1,2}', '{chunk,chunk}', '{1,2}', true)",
         [one.message_id, two.message_id],
         [one.lease, two.lease],
@@ -140,47 +141,47 @@ async def test_an_append_says_that_a_cancellation_was_requested(loom: Loom) -> N
     assert [row["cancel_requested"] for row in rows] == [True, False]
 
 
-async def test_a_finish_brings_the_events_not_yet_sent(loom: Loom) -> None:
-    first, second = await running(loom, 2)
-    await loom.append((first, 3, ["a", "b"]))
-    assert await loom.finish(first, second, first_seq=3, chunks=["a", "b", "c"]) == ["completed", "completed"]
+async def test_a_finish_brings_the_events_not_yet_sent(sql_client: SqlClient) -> None:
+    first, second = await claim_new(sql_client, 2)
+    await sql_client.append((first, 3, ["a", "b"]))
+    assert await sql_client.finish(first, second, first_seq=3, chunks=["a", "b", "c"]) == ["completed", "completed"]
     for claim in (first, second):
-        assert await chunks(loom, claim) == ["a", "b", "c"]
-        assert (await loom.types(claim.message_id))[-1] == "done"
+        assert await chunks(sql_client, claim) == ["a", "b", "c"]
+        assert (await sql_client.types(claim.message_id))[-1] == "done"
 
 
-async def test_a_finish_need_not_bring_any(loom: Loom) -> None:
-    (claim,) = await running(loom)
-    await loom.append((claim, 3, ["a", "b"]))
-    assert await loom.finish(claim, first_seq=5) == ["completed"]
-    assert await loom.types(claim.message_id) == ["queued", "started", "chunk", "chunk", "done"]
+async def test_a_finish_need_not_bring_any(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    await sql_client.append((claim, 3, ["a", "b"]))
+    assert await sql_client.finish(claim, first_seq=5) == ["completed"]
+    assert await sql_client.types(claim.message_id) == ["queued", "started", "chunk", "chunk", "done"]
 
 
-async def test_a_finish_waits_for_the_append_in_flight(loom: Loom) -> None:
-    (claim,) = await running(loom)
-    other = await loom.connect()
+async def test_a_finish_waits_for_the_append_in_flight(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    other = await sql_client.connect()
     async with other.sql.transaction():
         await other.append((claim, 3, ["a"]))
-        finishing = asyncio.create_task(loom.finish(claim, first_seq=4, chunks=["b"]))
-        await (await loom.connect()).until_blocked(loom)
+        finishing = asyncio.create_task(sql_client.finish(claim, first_seq=4, chunks=["b"]))
+        await (await sql_client.connect()).until_blocked(sql_client)
     assert await finishing == ["completed"]
-    assert await chunks(loom, claim) == ["a", "b"]
+    assert await chunks(sql_client, claim) == ["a", "b"]
 
 
-async def test_an_event_without_data_and_one_of_any_type(loom: Loom) -> None:
-    (claim,) = await running(loom)
-    await loom.sql.execute(
+async def test_an_event_without_data_and_one_of_any_type(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    await sql_client.sql.execute(
         "select treadle.append(array[$1::uuid], array[$2::uuid], '{3}', '{1,1}', '{thought,tool}', $3::text[], true)",
         claim.message_id,
         claim.lease,
         ['{"a": [1, null, "ü\\u2028"]}', "null"],
     )
-    assert (await loom.log(claim.message_id))[2:] == [("thought", {"a": [1, None, "ü\u2028"]}), ("tool", None)]
+    assert (await sql_client.log(claim.message_id))[2:] == [("thought", {"a": [1, None, "ü\u2028"]}), ("tool", None)]
 
 
-async def test_a_zombie_in_the_same_batch_as_its_successor_is_told_that_it_lost(loom: Loom) -> None:
-    await loom.submit()
-    zombie = await loom.claim_one()
-    await loom.finish(zombie, outcome="released")
-    holder = await loom.claim_one()
-    assert await loom.finish(zombie, holder, first_seq=holder.last_seq + 1) == ["lost", "completed"]
+async def test_a_zombie_in_the_same_batch_as_its_successor_is_told_that_it_lost(sql_client: SqlClient) -> None:
+    await sql_client.submit()
+    zombie = await sql_client.claim_one()
+    await sql_client.finish(zombie, outcome="released")
+    holder = await sql_client.claim_one()
+    assert await sql_client.finish(zombie, holder, first_seq=holder.last_seq + 1) == ["lost", "completed"]

@@ -15,8 +15,9 @@ from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
-from tests.conftest import StartWorker, until
-from tests.support.harness import settled
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import settled
+from tests.support.waiting import until
 
 # What a worker does whether there are messages or not.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}

@@ -9,7 +9,7 @@ import pytest
 from service.db.pool import Connection
 from service.db.schema import SQL_FOLDER
 from tests.support.invariants import assert_consistent, violations
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 DAMAGES = [
     ("A log is dense", "delete from treadle.events where seq = 2"),
@@ -84,41 +84,41 @@ DAMAGES = [
 
 
 @pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
+async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     """Something of everything: completed, failed, running, ready, and waiting in a thread."""
     async with contextlib.AsyncExitStack() as stack:
-        loom = Loom(sql, dsn, stack)
-        await loom.register()
-        await loom.submit(thread_id="t")
-        await loom.run(chunks=["a", "b"])
-        await loom.submit()
-        await loom.run(outcome="rejected")
-        await loom.submit(thread_id="t")
-        await loom.claim()
-        await loom.submit(thread_id="t")
-        await loom.submit()
-        yield loom
+        sql_client = SqlClient(sql, dsn, stack)
+        await sql_client.register()
+        await sql_client.submit(thread_id="t")
+        await sql_client.run(chunks=["a", "b"])
+        await sql_client.submit()
+        await sql_client.run(outcome="rejected")
+        await sql_client.submit(thread_id="t")
+        await sql_client.claim()
+        await sql_client.submit(thread_id="t")
+        await sql_client.submit()
+        yield sql_client
 
 
-async def test_there_are_none_to_begin_with(loom: Loom) -> None:
-    await assert_consistent(loom.sql)
+async def test_there_are_none_to_begin_with(sql_client: SqlClient) -> None:
+    await assert_consistent(sql_client.sql)
 
 
-async def test_every_damage_is_found(loom: Loom) -> None:
+async def test_every_damage_is_found(sql_client: SqlClient) -> None:
     for rule, damage in DAMAGES:
-        transaction = loom.sql.transaction()
+        transaction = sql_client.sql.transaction()
         await transaction.start()
-        await loom.sql.execute(damage)
-        found = await violations(loom.sql)
+        await sql_client.sql.execute(damage)
+        found = await violations(sql_client.sql)
         await transaction.rollback()
         assert any(known.startswith(rule) for known in found), (damage, list(found))
-    await assert_consistent(loom.sql)
+    await assert_consistent(sql_client.sql)
 
 
-async def test_what_is_found_is_told(loom: Loom) -> None:
-    await loom.sql.execute("delete from treadle.counters")
+async def test_what_is_found_is_told(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("delete from treadle.counters")
     with pytest.raises(AssertionError, match="Counters add up"):
-        await assert_consistent(loom.sql)
+        await assert_consistent(sql_client.sql)
 
 
 def test_every_rule_is_tried() -> None:

@@ -11,9 +11,9 @@ from service.db.pool import Connection
 
 
 @pytest.fixture
-async def session(sql: Connection, agents: Any) -> Connection:
+async def session(sql: Connection, register_agents: Any) -> Connection:
     """A connection to a database where the agent echo is registered."""
-    await agents()
+    await register_agents()
     return sql
 
 

@@ -1,7 +1,6 @@
 """Locks: nobody waits for a transaction that goes on, and no two wait for each other."""
 
 import asyncio
-import os
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,9 +10,10 @@ import asyncpg
 import pytest
 
 from service.queues.model import Claim
-from tests.conftest import until
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import Loom
+from tests.support.randomness import random_seed
+from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
 
 # A person has a transaction open, and went to lunch
 
@@ -30,102 +30,105 @@ USERS = {
 
 
 @pytest.mark.parametrize("what", USERS)
-async def test_whatever_a_user_holds_in_thread_a_everybody_else_goes_on(loom: Loom, what: str) -> None:
-    failed = await loom.submit(thread_id="a", max_attempts=1)
-    await loom.run(outcome="error")
-    aside = await loom.submit(thread_id="a", aside=True)
-    theirs = await loom.submit(thread_id="a")
-    running = {claim.message_id: claim for claim in await loom.claim(10)}
-    waits = await loom.submit(thread_id="a")
-    await loom.submit(thread_id="a", delay_seconds=1)
-    ours = [await loom.submit(thread_id=f"b{n}") for n in range(3)]
-    running |= {claim.message_id: claim for claim in await loom.claim(10)}
-    followers = [await loom.submit(thread_id=f"b{n}") for n in range(3)]
-    due_too = await loom.submit(delay_seconds=1)
+async def test_whatever_a_user_holds_in_thread_a_everybody_else_goes_on(sql_client: SqlClient, what: str) -> None:
+    failed = await sql_client.submit(thread_id="a", max_attempts=1)
+    await sql_client.run(outcome="error")
+    aside = await sql_client.submit(thread_id="a", aside=True)
+    theirs = await sql_client.submit(thread_id="a")
+    running = {claim.message_id: claim for claim in await sql_client.claim(10)}
+    waits = await sql_client.submit(thread_id="a")
+    await sql_client.submit(thread_id="a", delay_seconds=1)
+    ours = [await sql_client.submit(thread_id=f"b{n}") for n in range(3)]
+    running |= {claim.message_id: claim for claim in await sql_client.claim(10)}
+    followers = [await sql_client.submit(thread_id=f"b{n}") for n in range(3)]
+    due_too = await sql_client.submit(delay_seconds=1)
     mine = [running[id] for id in (aside, theirs)]
     other = [running[id] for id in ours]
 
-    user = await loom.connect()
+    user = await sql_client.connect()
     transaction = user.sql.transaction()
     await transaction.start()
     await user.sql.execute(USERS[what].format(running=theirs, waiting=waits, failed=failed))
 
-    await loom.sql.execute("set lock_timeout = '1ms'")
-    await loom.shift(2)
-    assert set(await loom.append(*[(claim, 3, ["x"]) for claim in mine + other], patient=False)) <= {"ok", "busy"}
-    assert await loom.append(*[(claim, 4, ["y"]) for claim in other], patient=False) == ["ok"] * 3
-    assert (await loom.finish(*mine, *other, first_seq=5, patient=False))[2:] == ["completed"] * 3
-    assert await loom.sql.fetchval("select treadle.admit_due()") >= 1
-    assert await loom.state(due_too) == ("queued", None)
-    rows = await loom.submit_many(
+    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    await sql_client.shift_clock(2)
+    assert set(await sql_client.append(*[(claim, 3, ["x"]) for claim in mine + other], patient=False)) <= {"ok", "busy"}
+    assert await sql_client.append(*[(claim, 4, ["y"]) for claim in other], patient=False) == ["ok"] * 3
+    assert (await sql_client.finish(*mine, *other, first_seq=5, patient=False))[2:] == ["completed"] * 3
+    assert await sql_client.sql.fetchval("select treadle.admit_due()") >= 1
+    assert await sql_client.state(due_too) == ("queued", None)
+    rows = await sql_client.submit_many(
         *[{"thread_id": "a"}, {"thread_id": "b0"}, {"thread_id": "c"}, {}, {"thread_id": "new"}], patient=False
     )
     states = [row["state"] for row in rows]
     if what == "submit":  # with it, new threads together are busy: each goes on alone
         assert states == ["busy", "queued", "busy", "queued", "busy"]
-        rows[2:3] = await loom.submit_many({"thread_id": "c"}, patient=False)
+        rows[2:3] = await sql_client.submit_many({"thread_id": "c"}, patient=False)
     elif what in ("pause", "cancel of what runs", "nothing but looking"):
         assert states == ["queued"] * 5
     else:
         assert states == ["busy", "queued", "queued", "queued", "queued"]
     if what != "pause":
         assert {*followers, rows[2]["message_id"], rows[3]["message_id"]} <= {
-            c.message_id for c in await loom.claim(99)
+            c.message_id for c in await sql_client.claim(99)
         }
-        assert await loom.cancel(followers[0]) == "requested"
-    await loom.beat("w", *mine, *other, grace=0)
-    await loom.beat("janitor")
-    await loom.reap(worker_timeout=0)
+        assert await sql_client.cancel(followers[0]) == "requested"
+    await sql_client.heartbeat("w", *mine, *other, grace=0)
+    await sql_client.heartbeat("janitor")
+    await sql_client.reap(worker_timeout=0)
     for chore in ("fold_counters()", "mend_lanes(null)", "purge(1, 1)"):
-        await loom.sql.execute(f"select treadle.{chore}")
-    assert await loom.sql.fetchval("select treadle.delete_thread('b1')") == 2
-    await assert_consistent(loom.sql)
+        await sql_client.sql.execute(f"select treadle.{chore}")
+    assert await sql_client.sql.fetchval("select treadle.delete_thread('b1')") == 2
+    await assert_consistent(sql_client.sql)
     await transaction.commit()
-    await loom.sql.execute("reset lock_timeout")
-    await assert_consistent(loom.sql)
-    await drain(loom)
+    await sql_client.sql.execute("reset lock_timeout")
+    await assert_consistent(sql_client.sql)
+    await drain(sql_client)
 
 
-async def drain(loom: Loom) -> None:
+async def drain(sql_client: SqlClient) -> None:
     """Whatever is open comes to its end: nothing is stuck."""
-    await loom.sql.execute("select treadle.pause('default', false)")
+    await sql_client.sql.execute("select treadle.pause('default', false)")
     shift = 1000
-    while await loom.sql.fetchval("select exists (select from treadle.messages where completed_at is null)"):
+    while await sql_client.sql.fetchval("select exists (select from treadle.messages where completed_at is null)"):
         shift += 1000
-        assert shift < 100_000, await loom.sql.fetch("select * from treadle.messages where completed_at is null")
+        assert shift < 100_000, await sql_client.sql.fetch("select * from treadle.messages where completed_at is null")
         for seconds in range(shift, shift + 14, 2):
-            await loom.shift(seconds)
-            await loom.beat("janitor")
-        await loom.reap(max_losses=1000)
-        await loom.sql.execute("select treadle.admit_due()")
-        while claims := await loom.claim(100, worker="drain"):
-            assert not {"busy", "lost", "gap"} & set(await loom.finish(*claims))
-    await assert_consistent(loom.sql)
+            await sql_client.shift_clock(seconds)
+            await sql_client.heartbeat("janitor")
+        await sql_client.reap(max_losses=1000)
+        await sql_client.sql.execute("select treadle.admit_due()")
+        while claims := await sql_client.claim(100, worker="drain"):
+            assert not {"busy", "lost", "gap"} & set(await sql_client.finish(*claims))
+    await assert_consistent(sql_client.sql)
 
 
-async def test_a_submit_in_an_open_transaction_delays_nobody_s_claim_of_other_threads(loom: Loom) -> None:
+async def test_a_submit_in_an_open_transaction_delays_nobody_s_claim_of_other_threads(sql_client: SqlClient) -> None:
     """Every head of ten threads is locked by the user; with one slot free, the eleventh is found."""
     for n in range(10):
-        await loom.submit(thread_id=f"a{n}")
-    last = await loom.submit(thread_id="b")
-    user = await loom.connect()
+        await sql_client.submit(thread_id=f"a{n}")
+    last = await sql_client.submit(thread_id="b")
+    user = await sql_client.connect()
     async with user.sql.transaction():
         await user.submit_many(*[{"thread_id": f"a{n}"} for n in range(10)])
-        await loom.sql.execute("set statement_timeout = '5s'")
-        assert [claim.message_id for claim in await loom.claim(1)] == [last]
-    await loom.sql.execute("reset statement_timeout")
+        await sql_client.sql.execute("set statement_timeout = '5s'")
+        assert [claim.message_id for claim in await sql_client.claim(1)] == [last]
+    await sql_client.sql.execute("reset statement_timeout")
 
 
-async def test_a_door_is_not_waited_at_for_ever(loom: Loom) -> None:
-    message_id, failed = await loom.submit(thread_id="a"), await loom.submit(thread_id="a", max_attempts=1, aside=True)
-    (claim,) = [claim for claim in await loom.claim(10) if claim.message_id == failed]
-    await loom.finish(claim, outcome="error")
-    await loom.submit(thread_id="b")
-    user = await loom.connect()
+async def test_a_door_is_not_waited_at_for_ever(sql_client: SqlClient) -> None:
+    message_id, failed = (
+        await sql_client.submit(thread_id="a"),
+        await sql_client.submit(thread_id="a", max_attempts=1, aside=True),
+    )
+    (claim,) = [claim for claim in await sql_client.claim(10) if claim.message_id == failed]
+    await sql_client.finish(claim, outcome="error")
+    await sql_client.submit(thread_id="b")
+    user = await sql_client.connect()
     async with user.sql.transaction():
         await user.sql.execute("select from treadle.threads for update; select from treadle.leases for update")
         calls = [
-            (await loom.connect()).sql.execute(call)
+            (await sql_client.connect()).sql.execute(call)
             for call in (
                 f"select treadle.cancel('{message_id}')",
                 f"select treadle.redrive('{failed}')",
@@ -139,11 +142,11 @@ async def test_a_door_is_not_waited_at_for_ever(loom: Loom) -> None:
 # Nobody waits for each other
 
 
-async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(loom: Loom) -> None:
+async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(sql_client: SqlClient) -> None:
     """It found no lease, waited for the message, and now goes for the lease: it must not sit on the message meanwhile,
     for a finish has the lease and needs the message."""
-    message_id = await loom.submit()
-    await loom.sql.execute("""
+    message_id = await sql_client.submit()
+    await sql_client.sql.execute("""
         create function public.pause_before_the_second_look() returns trigger language plpgsql as $$ begin
             if exists (select from treadle.messages where state = 'processing') then
                 perform pg_advisory_xact_lock(42);
@@ -152,13 +155,13 @@ async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(lo
         end $$;
         create trigger pause before update on treadle.leases for each statement
             execute function public.pause_before_the_second_look()""")
-    worker, canceller, gate = await loom.connect(), await loom.connect(), await loom.connect()
+    worker, canceller, gate = await sql_client.connect(), await sql_client.connect(), await sql_client.connect()
     await gate.sql.execute("select pg_advisory_lock(42)")
     async with worker.sql.transaction():
         (claim,) = await worker.claim()
         cancelling = asyncio.create_task(canceller.cancel(message_id))
-        await loom.until_blocked(canceller)  # by the claim
-    await loom.until_blocked(canceller)  # by the gate
+        await sql_client.until_blocked(canceller)  # by the claim
+    await sql_client.until_blocked(canceller)  # by the gate
     await worker.sql.execute("set lock_timeout = '1s'")
     assert await worker.finish(claim, patient=False) == ["completed"]
     await gate.sql.execute("select pg_advisory_unlock(42)")
@@ -167,38 +170,38 @@ async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(lo
 
 
 @pytest.mark.parametrize("patient", [True, False])
-async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(loom: Loom, patient: bool) -> None:
+async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(sql_client: SqlClient, patient: bool) -> None:
     """Threads old and new, in each other's order, while finishes go through the same threads."""
-    dice = random.Random(seeded("submits"))
-    looms = await strangers(loom, 4)
+    dice = random.Random(random_seed("submits"))
+    sql_clients = await strangers(sql_client, 4)
 
-    async def submit(own: Loom, n: int) -> None:
+    async def submit(own: SqlClient, n: int) -> None:
         for round_ in range(12):
             names = [f"t{99 - round_ - k}" for k in range(6)]  # their order is not that of their making
             dice.shuffle(names)
             await own.submit_many(*[{"thread_id": name} for name in names], patient=patient or n % 2 == 0)
 
-    async def work(own: Loom) -> None:
+    async def work(own: SqlClient) -> None:
         for _ in range(30):
             if claims := await own.claim(7):
                 await own.finish(*claims, patient=True)
 
-    await asyncio.gather(*(submit(own, n) for n, own in enumerate(looms[:3])), work(looms[3]))
+    await asyncio.gather(*(submit(own, n) for n, own in enumerate(sql_clients[:3])), work(sql_clients[3]))
 
 
-async def test_a_thread_that_was_just_made_may_be_older_than_those_that_are_there(loom: Loom) -> None:
+async def test_a_thread_that_was_just_made_may_be_older_than_those_that_are_there(sql_client: SqlClient) -> None:
     """Who waited for it begins with it, as everybody else does."""
-    making, waiting, holding, late = [await loom.connect() for _ in range(4)]
+    making, waiting, holding, late = [await sql_client.connect() for _ in range(4)]
     both = [{"thread_id": "p"}, {"thread_id": "q"}]
 
-    async def blocked(by: Loom) -> bool:
+    async def blocked(by: SqlClient) -> bool:
         blocking = "select $1 = any(pg_blocking_pids($2))"
-        return bool(await loom.sql.fetchval(blocking, by.sql.get_server_pid(), waiting.sql.get_server_pid()))
+        return bool(await sql_client.sql.fetchval(blocking, by.sql.get_server_pid(), waiting.sql.get_server_pid()))
 
     one, two = making.sql.transaction(), holding.sql.transaction()
     await one.start()
     await making.submit(thread_id="p")
-    await loom.submit(thread_id="q")
+    await sql_client.submit(thread_id="q")
     first = asyncio.create_task(waiting.submit_many(*both))
     await until(lambda: blocked(making))
     await two.start()
@@ -206,7 +209,7 @@ async def test_a_thread_that_was_just_made_may_be_older_than_those_that_are_ther
     await one.commit()
     await until(lambda: blocked(holding))
     second = asyncio.create_task(late.submit_many(*both))
-    await loom.until_blocked(late)
+    await sql_client.until_blocked(late)
     await two.commit()
     rows = [row for rows in await asyncio.gather(first, second) for row in rows]
     assert [row["state"] for row in rows] == ["queued"] * 4
@@ -215,52 +218,45 @@ async def test_a_thread_that_was_just_made_may_be_older_than_those_that_are_ther
 # By an old snapshot
 
 
-async def test_a_queue_made_by_an_old_snapshot_takes_no_other_away(loom: Loom) -> None:
-    user = await loom.connect()
+async def test_a_queue_made_by_an_old_snapshot_takes_no_other_away(sql_client: SqlClient) -> None:
+    user = await sql_client.connect()
     transaction = user.sql.transaction(isolation="repeatable_read")
     await transaction.start()
     await user.sql.fetch("select")  # its snapshot is of now
-    await loom.register({"agent": "other", "queue": "side"})
-    await loom.submit(agent="other")
+    await sql_client.register({"agent": "other", "queue": "side"})
+    await sql_client.submit(agent="other")
     with pytest.raises(asyncpg.SerializationError):
         await user.sql.execute("select treadle.create_queue('mine')")
     await transaction.rollback()
     await user.sql.execute("select treadle.create_queue('mine')")
-    assert len(await loom.claim(10, queues=("side", "mine"))) == 1
+    assert len(await sql_client.claim(10, queues=("side", "mine"))) == 1
 
 
-async def test_where_old_snapshots_are_the_rule_two_workers_start_at_once(loom: Loom) -> None:
-    name = await loom.sql.fetchval("select current_database()")
-    await loom.sql.execute(f"alter database {name} set default_transaction_isolation = 'repeatable read'")
-    one, two = await loom.connect(), await loom.connect()
+async def test_where_old_snapshots_are_the_rule_two_workers_start_at_once(sql_client: SqlClient) -> None:
+    name = await sql_client.sql.fetchval("select current_database()")
+    await sql_client.sql.execute(f"alter database {name} set default_transaction_isolation = 'repeatable read'")
+    one, two = await sql_client.connect(), await sql_client.connect()
     async with one.sql.transaction():
         await one.register({"agent": "first", "queue": "one"})
         registering = asyncio.create_task(two.register({"agent": "second", "queue": "two"}))
-        await loom.until_blocked(two)
+        await sql_client.until_blocked(two)
     with pytest.raises(asyncpg.SerializationError):  # the pool tries again on this
         await registering
     await two.register({"agent": "second", "queue": "two"})
     for agent in ("first", "second"):
-        await loom.submit(agent=agent)
-    assert len(await loom.claim(10, queues=("one", "two"))) == 2
+        await sql_client.submit(agent=agent)
+    assert len(await sql_client.claim(10, queues=("one", "two"))) == 2
 
 
 # At random
 
 
-async def strangers(loom: Loom, quantity: int) -> list[Loom]:
+async def strangers(sql_client: SqlClient, quantity: int) -> list[SqlClient]:
     """Connections that find a deadlock soon, long before their patience ends."""
-    looms = [await loom.connect() for _ in range(quantity)]
-    for own in looms:
+    sql_clients = [await sql_client.connect() for _ in range(quantity)]
+    for own in sql_clients:
         await own.sql.execute("set deadlock_timeout = '20ms'")
-    return looms
-
-
-def seeded(what: str) -> int:
-    """The seed of a random test: SEED, or a new one, which is printed."""
-    seed = int(os.environ.get("SEED") or random.randrange(2**32))
-    print(f"{what}: SEED={seed}")
-    return seed
+    return sql_clients
 
 
 # Not there (any more), not in that state, a patient wait of a second, a thread deleted under a submit.
@@ -270,9 +266,9 @@ EXPECTED = {"TR404", "TR409", "55P03", "40001"}
 class Crowd:
     """Clients, workers and janitors at random, each on a connection of its own, all on a few threads."""
 
-    def __init__(self, seed: int, looms: list[Loom], rounds: int) -> None:
+    def __init__(self, seed: int, sql_clients: list[SqlClient], rounds: int) -> None:
         self.seed = seed
-        self.looms = looms
+        self.sql_clients = sql_clients
         self.rounds = rounds
         self.known: list[UUID] = []
         self.done: dict[str, int] = {}
@@ -280,10 +276,10 @@ class Crowd:
     async def run(self) -> None:
         roles = [self.client, self.client, self.client, self.worker, self.worker, self.janitor, self.janitor]
         await asyncio.gather(
-            *(self.act(role, n, own) for n, (role, own) in enumerate(zip(roles, self.looms, strict=True)))
+            *(self.act(role, n, own) for n, (role, own) in enumerate(zip(roles, self.sql_clients, strict=True)))
         )
 
-    async def act(self, role: Callable[..., Awaitable[None]], n: int, own: Loom) -> None:
+    async def act(self, role: Callable[..., Awaitable[None]], n: int, own: SqlClient) -> None:
         dice = random.Random(f"{self.seed} {n}")
         held: dict[UUID, tuple[Claim, int]] = {}  # with the next seq
         for _ in range(self.rounds):
@@ -297,7 +293,7 @@ class Crowd:
     def count(self, what: str) -> None:
         self.done[what] = self.done.get(what, 0) + 1
 
-    async def client(self, own: Loom, dice: random.Random, *_: Any) -> None:
+    async def client(self, own: SqlClient, dice: random.Random, *_: Any) -> None:
         kind = dice.choices(["submit", "cancel", "redrive", "delete"], [10, 4, 4, 1])[0]
         match kind:
             case "submit":
@@ -326,7 +322,7 @@ class Crowd:
                 await own.sql.execute("select treadle.delete_thread($1)", dice.choice(["t1", "t2", "t3", "t4"]))
                 self.count("deleted")
 
-    async def worker(self, own: Loom, dice: random.Random, name: str, held: dict[UUID, tuple[Claim, int]]) -> None:
+    async def worker(self, own: SqlClient, dice: random.Random, name: str, held: dict[UUID, tuple[Claim, int]]) -> None:
         for claim in await own.claim(dice.randint(1, 5), worker=name, reverse=dice.random() < 0.1):
             held[claim.message_id] = (claim, claim.last_seq + 1)
             self.count("claimed")
@@ -350,17 +346,17 @@ class Crowd:
             self.count(f"finished: {status}")
             assert status in {"completed", "queued", "failed", "cancelled", "lost"}
             del held[claim.message_id]
-        for message_id, verdict in (await own.beat(name, *[claim for claim, _ in held.values()], grace=0)).items():
+        for message_id, verdict in (await own.heartbeat(name, *[claim for claim, _ in held.values()], grace=0)).items():
             self.count(f"verdict: {verdict}")
             if verdict == "lost":
                 del held[message_id]
 
-    async def janitor(self, own: Loom, dice: random.Random, name: str, _: Any) -> None:
+    async def janitor(self, own: SqlClient, dice: random.Random, name: str, _: Any) -> None:
         chore = dice.choice(
             ["admit_due()", "fold_counters(50)", "mend_lanes(null)", "purge(0, 1)", "ensure_partitions()", "reap"]
         )
         if chore == "reap":
-            await own.beat(name)
+            await own.heartbeat(name)
             await own.sql.execute("update treadle.workers set beating_since = '-infinity' where worker_id = $1", name)
             for _worker in (await own.reap(name, worker_timeout=dice.choice([0.02, 10]), max_losses=2)).values():
                 self.count("reaped")
@@ -368,9 +364,9 @@ class Crowd:
             await own.sql.execute(f"select treadle.{chore}")
 
 
-async def test_a_crowd_on_a_few_threads_meets_no_deadlock_and_leaves_nothing_stuck(loom: Loom) -> None:
-    seed = seeded("crowd")
-    crowd = Crowd(seed, await strangers(loom, 7), rounds=60)
+async def test_a_crowd_on_a_few_threads_meets_no_deadlock_and_leaves_nothing_stuck(sql_client: SqlClient) -> None:
+    seed = random_seed("crowd")
+    crowd = Crowd(seed, await strangers(sql_client, 7), rounds=60)
     await crowd.run()
     print(crowd.done)
     # It was a crowd: everything happened.
@@ -383,5 +379,5 @@ async def test_a_crowd_on_a_few_threads_meets_no_deadlock_and_leaves_nothing_stu
         "redrive: queued",
     ):
         assert crowd.done.get(what), (what, crowd.done)
-    await assert_consistent(loom.sql)
-    await drain(loom)
+    await assert_consistent(sql_client.sql)
+    await drain(sql_client)

@@ -41,9 +41,9 @@ class Whole(Machine):
         for _ in range(hours):
             self.now += 1
             if steady and hours <= 5:
-                self.run(self.on.janitor.shift(self.now * HOUR))
+                self.run(self.on.janitor.shift_clock(self.now * HOUR))
                 self.heartbeat(self.on.janitor, "janitor", [], 0)
-        self.run(self.on.shift(self.now))
+        self.run(self.on.shift_clock(self.now))
 
     @precondition(lambda self: any(m.lease for m in self.model.messages.values()))
     @rule(worker=st.sampled_from(WORKERS), hours=st.sampled_from((1, 2, 3)), steady=st.booleans())
@@ -180,7 +180,7 @@ class Whole(Machine):
     @rule(commit=st.booleans())
     def user_ends(self, commit: bool) -> None:
         self.run(self.on.user.sql.execute("commit" if commit else "rollback"))
-        self.run(self.on.user.shift(self.now * HOUR))
+        self.run(self.on.user.shift_clock(self.now * HOUR))
         if commit:
             for deed in self.deeds:
                 deed()
@@ -198,34 +198,34 @@ class Whole(Machine):
         what += ["delete"] if mine else []
         what += ["cancel", "redrive"] if idle else []
         what += ["append", "finish"] if holders else []
-        loom = self.on.client
+        sql_client = self.on.client
         call: Call
         expect: Callable[[], object]
         match data.draw(st.sampled_from(what)):
             case "submit":
                 sents = [self.new(f) for f in fields] + [self.new(fields[0] | {"thread": name})]
                 self.sent += sents
-                call, expect = self.submission(loom, sents), lambda: self.model.submit(sents, self.now)
+                call, expect = self.submission(sql_client, sents), lambda: self.model.submit(sents, self.now)
             case "delete":
                 call, expect = self.deletion(name), lambda: self.model.delete_thread(name)
             case "cancel":
                 id = data.draw(st.sampled_from(idle)).id
-                call, expect = loom.cancel(id), lambda: self.model.cancel(id, self.now)
+                call, expect = sql_client.cancel(id), lambda: self.model.cancel(id, self.now)
             case "redrive":
                 id = data.draw(st.sampled_from(idle)).id
-                call, expect = loom.redrive(id), lambda: self.model.redrive(id, self.now)
+                call, expect = sql_client.redrive(id), lambda: self.model.redrive(id, self.now)
             case "append":
                 holder = data.draw(st.sampled_from(holders))
-                loom = self.on.workers[holder.worker]
+                sql_client = self.on.workers[holder.worker]
                 item = holder, holder.seq, self.chunks(holder, 2)
                 call, expect = self.appending([item], patient=True), lambda: [self.model.append(*item)]
             case _:
                 holder = data.draw(st.sampled_from(holders))
-                loom = self.on.workers[holder.worker]
+                sql_client = self.on.workers[holder.worker]
                 outcome = data.draw(st.sampled_from(FINISHES))
                 call, expect = self.finishing([holder], outcome, 1, holder.seq, 1, patient=True)
         task = self.on.loop.create_task(answered(call))
-        self.run(self.on.until_blocked(task, loom))
+        self.run(self.on.until_blocked(task, sql_client))
         self.user_ends(commit=commit)
         found, expected = self.run(task), expect()
         assert found == expected

@@ -8,7 +8,6 @@ import asyncio
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ from service.db.migrate import migrate
 from service.db.pool import Connection, Database, connect
 from service.db.tables import metadata
 from service.errors import SchemaError, Unavailable
-from service.local import postgres as embedded
-from tests.conftest import until
-from tests.support.sql_client import Loom
+from tests.support.schema_dump import dumped_schema, function_bodies
+from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -40,43 +39,17 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 # Migrations
 
 
-async def dumped(dsn: str) -> str:
-    """The schema treadle as pg_dump writes it: tables, views and signatures; less the inner functions, the grants
-    (tested above), and what changes from day to day."""
-    program = embedded.Embedded(Path("unused")).binary("pg_dump")
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *("--schema-only", "--schema=treadle", "--no-owner", "--no-privileges", "--exclude-table=treadle.events_2*"),
-        f"--dbname={dsn}",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    dump = re.sub(r"(?ms)^    AS (\$\w*\$).*?\1;$", "    AS ...;", out.decode())
-    dump = re.sub(r"(?ms)^CREATE FUNCTION treadle\._.*?^    AS \.\.\.;$", "", dump)
-    lines = [line for line in dump.splitlines() if line and not re.match(r"--|SET |SELECT pg_catalog|\\", line)]
-    return "\n".join(lines) + "\n"
-
-
-async def bodies(sql: Connection) -> list[str]:
-    rows = await sql.fetch(
-        "select pg_get_functiondef(oid) as body from pg_proc where pronamespace = 'treadle'::regnamespace order by 1"
-    )
-    return [row["body"] for row in rows]
-
-
-async def test_a_second_migration_changes_nothing(loom: Loom, dsn: str) -> None:
-    await loom.submit(thread_id="t")
-    await loom.run()
-    before = await loom.everything(), await dumped(dsn), await bodies(loom.sql)
+async def test_a_second_migration_changes_nothing(sql_client: SqlClient, dsn: str) -> None:
+    await sql_client.submit(thread_id="t")
+    await sql_client.run()
+    before = await sql_client.all_rows(), await dumped_schema(dsn), await function_bodies(sql_client.sql)
     await migrate(dsn)
-    assert (await loom.everything(), await dumped(dsn), await bodies(loom.sql)) == before
+    assert (await sql_client.all_rows(), await dumped_schema(dsn), await function_bodies(sql_client.sql)) == before
 
 
 async def test_migrations_at_once_on_an_empty_database(empty_dsn: str, dsn: str) -> None:
     await asyncio.gather(*(migrate(empty_dsn) for _ in range(3)))
-    assert await dumped(empty_dsn) == await dumped(dsn)
+    assert await dumped_schema(empty_dsn) == await dumped_schema(dsn)
     connection = await connect(empty_dsn, name="test")
     facts = dict(await connection.fetch("select name, value from treadle.meta"))
     assert set(facts) == {"functions", "manifest", "pgmq", "release", "woven"}
@@ -102,7 +75,7 @@ async def test_a_migration_that_was_interrupted_is_mended_by_the_next(
         with pytest.raises(PowerCut):
             await migrate(empty_dsn)
     await migrate(empty_dsn)
-    assert await dumped(empty_dsn) == await dumped(dsn)
+    assert await dumped_schema(empty_dsn) == await dumped_schema(dsn)
 
 
 Release = Callable[..., None]
@@ -123,11 +96,11 @@ def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Release:
 
 async def test_functions_come_all_or_none(sql: Connection, dsn: str, release: Release) -> None:
     """A release with a broken file leaves the old functions in their places, and one sentence."""
-    before = await bodies(sql), await sql.fetch("table treadle.meta")
+    before = await function_bodies(sql), await sql.fetch("table treadle.meta")
     release("drop function treadle.uuid7(); create function treadle.broken() returns nonsense language sql as ''")
     with pytest.raises(SchemaError, match=r'nothing was changed in this step: type "nonsense" does not exist\.$'):
         await migrate(dsn)
-    assert (await bodies(sql), await sql.fetch("table treadle.meta")) == before
+    assert (await function_bodies(sql), await sql.fetch("table treadle.meta")) == before
 
 
 OLD = "create function treadle.old(m treadle.messages, x text default '') returns text language sql as 'select $2'"
@@ -136,22 +109,22 @@ OLD = "create function treadle.old(m treadle.messages, x text default '') return
 async def test_what_a_former_release_had_goes_and_what_was_changed_is_put_back(
     sql: Connection, dsn: str, release: Release
 ) -> None:
-    before = await bodies(sql), await sql.fetch("select * from treadle.meta order by name")
+    before = await function_bodies(sql), await sql.fetch("select * from treadle.meta order by name")
     release(OLD)
     await migrate(dsn)
-    assert len(await bodies(sql)) == len(before[0]) + 1
+    assert len(await function_bodies(sql)) == len(before[0]) + 1
     await sql.execute(
         "create or replace function treadle.uuid7() returns uuid language sql volatile as 'select gen_random_uuid()'"
     )
     release()
     await migrate(dsn)
-    assert (await bodies(sql), await sql.fetch("select * from treadle.meta order by name")) == before
+    assert (await function_bodies(sql), await sql.fetch("select * from treadle.meta order by name")) == before
 
 
 async def test_a_former_function_that_somebody_needs_stays_until_nobody_does(
     sql: Connection, dsn: str, release: Release
 ) -> None:
-    before = await bodies(sql)
+    before = await function_bodies(sql)
     release(OLD)
     await migrate(dsn)
     await sql.execute("create view public.mine as select treadle.old(m) from treadle.messages m")
@@ -161,7 +134,7 @@ async def test_a_former_function_that_somebody_needs_stays_until_nobody_does(
         assert await sql.fetch("table public.mine") == []
     await sql.execute("drop view public.mine")
     await migrate(dsn)
-    assert await bodies(sql) == before
+    assert await function_bodies(sql) == before
 
 
 async def test_what_somebody_has_in_our_schema_stays_as_it_is(sql: Connection, dsn: str) -> None:
@@ -177,29 +150,29 @@ async def test_what_somebody_has_in_our_schema_stays_as_it_is(sql: Connection, d
         "select oid, xmin, * from pg_proc where proname = any('{mine,format,spare}') order by 1",
         "select reloptions from pg_class where oid = 'treadle.report'::regclass",
     )
-    before = await bodies(sql), [await sql.fetch(query) for query in theirs]
+    before = await function_bodies(sql), [await sql.fetch(query) for query in theirs]
     await migrate(dsn)
-    assert (await bodies(sql), [await sql.fetch(query) for query in theirs]) == before
+    assert (await function_bodies(sql), [await sql.fetch(query) for query in theirs]) == before
 
 
 async def test_without_a_manifest_nothing_goes(sql: Connection, dsn: str, release: Release) -> None:
     release(OLD)
     await migrate(dsn)
-    before = await bodies(sql)
+    before = await function_bodies(sql)
     await sql.execute("delete from treadle.meta where name = 'manifest'")
     release()
     await migrate(dsn)
-    assert await bodies(sql) == before
+    assert await function_bodies(sql) == before
 
 
-async def test_a_queue_or_an_agent_survives_a_migration(loom: Loom, dsn: str) -> None:
-    await loom.register({"agent": "other", "queue": "side"})
-    message_id = await loom.submit(agent="other")
-    await loom.sql.execute("select treadle.pause('side')")
+async def test_a_queue_or_an_agent_survives_a_migration(sql_client: SqlClient, dsn: str) -> None:
+    await sql_client.register({"agent": "other", "queue": "side"})
+    message_id = await sql_client.submit(agent="other")
+    await sql_client.sql.execute("select treadle.pause('side')")
     await migrate(dsn)
-    assert await loom.claim(queues=["side"]) == []
-    await loom.sql.execute("select treadle.pause('side', false)")
-    assert (await loom.claim_one(queues=["side"])).message_id == message_id
+    assert await sql_client.claim(queues=["side"]) == []
+    await sql_client.sql.execute("select treadle.pause('side', false)")
+    assert (await sql_client.claim_one(queues=["side"])).message_id == message_id
 
 
 async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
@@ -210,14 +183,14 @@ async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
 
 async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration, "PATIENCE", 0)
-    before = await bodies(sql)
+    before = await function_bodies(sql)
     other = await connect(dsn, name="test")
     for held in ("lock table treadle.messages in access exclusive mode", "table treadle.queue_overview"):
         async with other.transaction():
             await other.execute(held)
             with pytest.raises(SchemaError, match="A table or a view is locked by somebody else's transaction"):
                 await migrate(dsn)
-        assert await bodies(sql) == before
+        assert await function_bodies(sql) == before
     await other.close()
 
 
@@ -241,37 +214,37 @@ upgrade = lambda: op.execute("select pg_sleep(0.3)")"""
 
 
 async def test_submits_go_on_while_a_migration_waits_for_a_report(
-    loom: Loom, dsn: str, monkeypatch: pytest.MonkeyPatch
+    sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "MOMENT", "60s")
-    report = await loom.connect()
+    report = await sql_client.connect()
     async with report.sql.transaction():
         await report.sql.execute("table treadle.worker_overview")
         migrating = asyncio.create_task(migrate(dsn))
-        await until(lambda: blocks(loom, report))
-        await loom.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="1ms")
+        await until(lambda: blocks(sql_client, report))
+        await sql_client.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="1ms")
     await migrating
 
 
 async def test_a_report_reads_on_beside_a_migration_that_waits_for_it(
-    loom: Loom, dsn: str, monkeypatch: pytest.MonkeyPatch
+    sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It wants a view that the migration has, which wants its view: the migration lets go, and comes again."""
     monkeypatch.setattr(migration, "PAUSE", 0.05)
-    report = await loom.connect()
+    report = await sql_client.connect()
     async with report.sql.transaction():
         await report.sql.execute("table treadle.worker_overview")
         migrating = asyncio.create_task(migrate(dsn))
-        await until(lambda: blocks(loom, report))
+        await until(lambda: blocks(sql_client, report))
         await report.sql.execute("table treadle.message_overview; table treadle.queue_overview")
-        await until(lambda: blocks(loom, report))
+        await until(lambda: blocks(sql_client, report))
     await migrating
 
 
-async def blocks(loom: Loom, other: Loom) -> bool:
+async def blocks(sql_client: SqlClient, other: SqlClient) -> bool:
     """Whether somebody waits for the other connection."""
     waiting = "select exists (select from pg_stat_activity where $1 = any(pg_blocking_pids(pid)))"
-    return bool(await loom.sql.fetchval(waiting, other.sql.get_server_pid()))
+    return bool(await sql_client.sql.fetchval(waiting, other.sql.get_server_pid()))
 
 
 async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, database: Database) -> None:
@@ -353,7 +326,7 @@ async def test_a_drift_would_be_found(dsn: str) -> None:
 
 
 async def test_the_dumped_schema_is_the_one_in_the_file(dsn: str) -> None:
-    found = await dumped(dsn)
+    found = await dumped_schema(dsn)
     if os.environ.get("RENEW_SCHEMA"):
         SCHEMA.write_text(found)
     wanted = SCHEMA.read_text()

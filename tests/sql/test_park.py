@@ -13,20 +13,20 @@ import pytest
 from service.db.pool import Connection
 from service.queues.model import Claim
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import Loom, prepare
+from tests.support.sql_client import SqlClient, decode_jsonb
 
 
 @pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
+async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     async with contextlib.AsyncExitStack() as stack:
-        await prepare(sql)
-        loom = Loom(sql, dsn, stack)
-        await loom.register()
-        yield loom
+        await decode_jsonb(sql)
+        sql_client = SqlClient(sql, dsn, stack)
+        await sql_client.register()
+        yield sql_client
 
 
-async def new_id(loom: Loom) -> UUID:
-    return UUID(str(await loom.sql.fetchval("select treadle.uuid7()")))
+async def new_id(sql_client: SqlClient) -> UUID:
+    return UUID(str(await sql_client.sql.fetchval("select treadle.uuid7()")))
 
 
 def letters(claim: Claim, *ids: UUID, **fields: Any) -> str:
@@ -35,9 +35,11 @@ def letters(claim: Claim, *ids: UUID, **fields: Any) -> str:
     )
 
 
-async def send(loom: Loom, claim: Claim, *ids: UUID, first_seq: int | None = None, **fields: Any) -> tuple[str, bool]:
+async def send(
+    sql_client: SqlClient, claim: Claim, *ids: UUID, first_seq: int | None = None, **fields: Any
+) -> tuple[str, bool]:
     """Append a step that sends messages."""
-    row = await loom.sql.fetchrow(
+    row = await sql_client.sql.fetchrow(
         "select * from treadle.append_and_send($1, $2, $3, '{step}', $4, $5)",
         claim.message_id,
         claim.lease,
@@ -49,7 +51,7 @@ async def send(loom: Loom, claim: Claim, *ids: UUID, first_seq: int | None = Non
 
 
 async def conclude(
-    loom: Loom,
+    sql_client: SqlClient,
     claim: Claim,
     outcome: str = "completed",
     *,
@@ -59,7 +61,7 @@ async def conclude(
     first_seq: int | None = None,
 ) -> str:
     return str(
-        await loom.sql.fetchval(
+        await sql_client.sql.fetchval(
             "select treadle.conclude($1, $2, $3, $4, null, null, null, null, $5, '{}', '{}', 3, $6, $7, $8)",
             claim.message_id,
             claim.lease,
@@ -73,167 +75,169 @@ async def conclude(
     )
 
 
-async def count(loom: Loom) -> int:
-    return int(await loom.sql.fetchval("select count(*) from treadle.messages"))
+async def count(sql_client: SqlClient) -> int:
+    return int(await sql_client.sql.fetchval("select count(*) from treadle.messages"))
 
 
-async def tend(loom: Loom, *ids: UUID) -> int:
-    return int(await loom.sql.fetchval("select treadle.tend_parents($1)", list(ids) or None))
+async def tend(sql_client: SqlClient, *ids: UUID) -> int:
+    return int(await sql_client.sql.fetchval("select treadle.tend_parents($1)", list(ids) or None))
 
 
 PLACES = pytest.mark.parametrize("target", [None, "own", "new", "old"])
 
 
 @PLACES
-async def test_a_step_and_what_it_sends(loom: Loom, target: str | None) -> None:
-    await loom.submit(thread_id="old")
-    await loom.run()
-    await loom.submit(thread_id="own")
-    claim, child = await loom.claim_one(), await new_id(loom)
+async def test_a_step_and_what_it_sends(sql_client: SqlClient, target: str | None) -> None:
+    await sql_client.submit(thread_id="old")
+    await sql_client.run()
+    await sql_client.submit(thread_id="own")
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
     place = {"thread_id": target} if target else {}
     for _ in range(2):  # the second time its answer was lost
-        assert await send(loom, claim, child, **place) == ("ok", False)
-    assert await loom.types(claim.message_id) == ["queued", "started", "step"]
-    assert await loom.state(child) == ("queued", "thread" if target == "own" else None)
-    assert (await loom.message(child))["parent"] == claim.message_id
-    assert await count(loom) == 3
-    await assert_consistent(loom.sql)
+        assert await send(sql_client, claim, child, **place) == ("ok", False)
+    assert await sql_client.types(claim.message_id) == ["queued", "started", "step"]
+    assert await sql_client.state(child) == ("queued", "thread" if target == "own" else None)
+    assert (await sql_client.message(child))["parent"] == claim.message_id
+    assert await count(sql_client) == 3
+    await assert_consistent(sql_client.sql)
 
 
-async def test_who_has_lost_the_lease_sends_nothing(loom: Loom) -> None:
-    await loom.submit()
-    claim, child = await loom.claim_one(), await new_id(loom)
-    await loom.finish(claim, outcome="released")
-    before = await loom.everything()
-    assert await send(loom, claim, child, thread_id="new") == ("lost", False)
-    assert await conclude(loom, claim, sends=letters(claim, child, thread_id="new"), state='{"a": 1}') == "lost"
-    assert await conclude(loom, claim, "children", sends=letters(claim, child), children=[child]) == "lost"
-    assert await loom.everything() == before
+async def test_who_has_lost_the_lease_sends_nothing(sql_client: SqlClient) -> None:
+    await sql_client.submit()
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
+    await sql_client.finish(claim, outcome="released")
+    before = await sql_client.all_rows()
+    assert await send(sql_client, claim, child, thread_id="new") == ("lost", False)
+    assert await conclude(sql_client, claim, sends=letters(claim, child, thread_id="new"), state='{"a": 1}') == "lost"
+    assert await conclude(sql_client, claim, "children", sends=letters(claim, child), children=[child]) == "lost"
+    assert await sql_client.all_rows() == before
 
 
-async def test_who_is_cancelled_sends_nothing(loom: Loom) -> None:
-    await loom.submit(thread_id="t")
-    claim, child = await loom.claim_one(), await new_id(loom)
-    assert await loom.cancel(claim.message_id) == "requested"
-    assert await send(loom, claim, child, thread_id="new") == ("ok", True)
+async def test_who_is_cancelled_sends_nothing(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="t")
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
+    assert await sql_client.cancel(claim.message_id) == "requested"
+    assert await send(sql_client, claim, child, thread_id="new") == ("ok", True)
     assert (
         await conclude(
-            loom, claim, "children", sends=letters(claim, child), children=[child], first_seq=claim.last_seq + 2
+            sql_client, claim, "children", sends=letters(claim, child), children=[child], first_seq=claim.last_seq + 2
         )
         == "cancelled"
     )
-    assert (await count(loom), await loom.sql.fetchval("select count(*) from treadle.threads")) == (1, 1)
-    await assert_consistent(loom.sql)
+    assert (await count(sql_client), await sql_client.sql.fetchval("select count(*) from treadle.threads")) == (1, 1)
+    await assert_consistent(sql_client.sql)
 
 
-async def test_events_that_are_missing_send_nothing(loom: Loom) -> None:
-    await loom.submit()
-    claim, child = await loom.claim_one(), await new_id(loom)
-    before = await loom.everything()
-    assert await send(loom, claim, child, thread_id="new", first_seq=9) == ("gap", False)
-    assert await conclude(loom, claim, sends=letters(claim, child, thread_id="new"), first_seq=9) == "gap"
-    assert await loom.everything() == before
+async def test_events_that_are_missing_send_nothing(sql_client: SqlClient) -> None:
+    await sql_client.submit()
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
+    before = await sql_client.all_rows()
+    assert await send(sql_client, claim, child, thread_id="new", first_seq=9) == ("gap", False)
+    assert await conclude(sql_client, claim, sends=letters(claim, child, thread_id="new"), first_seq=9) == "gap"
+    assert await sql_client.all_rows() == before
 
 
-async def test_a_refused_message_undoes_the_end(loom: Loom) -> None:
-    await loom.submit(thread_id="t")
-    claim, child = await loom.claim_one(), await new_id(loom)
-    before = await loom.everything()
+async def test_a_refused_message_undoes_the_end(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="t")
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
+    before = await sql_client.all_rows()
     with pytest.raises(asyncpg.PostgresError, match="There is no agent 'nobody'"):
-        await conclude(loom, claim, sends=letters(claim, child, agent="nobody", thread_id="new"))
-    assert await loom.everything() == before
-    assert await conclude(loom, claim) == "completed"
+        await conclude(sql_client, claim, sends=letters(claim, child, agent="nobody", thread_id="new"))
+    assert await sql_client.all_rows() == before
+    assert await conclude(sql_client, claim) == "completed"
 
 
-async def test_a_parked_message_goes_on_first_when_the_last_child_is_over(loom: Loom) -> None:
-    await loom.submit(thread_id="t")
-    claim = await loom.claim_one()
-    one, two = await new_id(loom), await new_id(loom)
-    assert await conclude(loom, claim, "children", sends=letters(claim, one, two), children=[one, two]) == "queued"
-    assert await loom.state(claim.message_id) == ("queued", "children")
-    assert (await loom.thread("t"))["turn"] == claim.message_id
-    await assert_consistent(loom.sql)
-    (first,) = await loom.claim(1)
-    await loom.finish(first)
-    assert await tend(loom) == 0
-    (second,) = await loom.claim(1)
-    assert await tend(loom, claim.message_id) == 0
-    await loom.finish(second, outcome="rejected")
-    await loom.submit(priority="high")
-    assert await tend(loom) == 1
-    assert await tend(loom) == 0
-    await assert_consistent(loom.sql)
-    claims = await loom.claim(2)
+async def test_a_parked_message_goes_on_first_when_the_last_child_is_over(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="t")
+    claim = await sql_client.claim_one()
+    one, two = await new_id(sql_client), await new_id(sql_client)
+    assert (
+        await conclude(sql_client, claim, "children", sends=letters(claim, one, two), children=[one, two]) == "queued"
+    )
+    assert await sql_client.state(claim.message_id) == ("queued", "children")
+    assert (await sql_client.thread("t"))["turn"] == claim.message_id
+    await assert_consistent(sql_client.sql)
+    (first,) = await sql_client.claim(1)
+    await sql_client.finish(first)
+    assert await tend(sql_client) == 0
+    (second,) = await sql_client.claim(1)
+    assert await tend(sql_client, claim.message_id) == 0
+    await sql_client.finish(second, outcome="rejected")
+    await sql_client.submit(priority="high")
+    assert await tend(sql_client) == 1
+    assert await tend(sql_client) == 0
+    await assert_consistent(sql_client.sql)
+    claims = await sql_client.claim(2)
     assert {c.message_id for c in claims} >= {claim.message_id}
     again = next(c for c in claims if c.message_id == claim.message_id)
     assert (again.attempt, again.failures, again.losses) == (2, 0, 0)
-    assert await loom.types(claim.message_id) == ["queued", "started", "parked", "started"]
-    assert await conclude(loom, again, state='{"a": 1}') == "completed"
-    assert (await loom.thread("t"))["memory"] == {"a": 1}
-    await assert_consistent(loom.sql)
+    assert await sql_client.types(claim.message_id) == ["queued", "started", "parked", "started"]
+    assert await conclude(sql_client, again, state='{"a": 1}') == "completed"
+    assert (await sql_client.thread("t"))["memory"] == {"a": 1}
+    await assert_consistent(sql_client.sql)
 
 
-async def test_children_that_are_gone_are_not_waited_for(loom: Loom) -> None:
-    await loom.submit()
-    claim, child = await loom.claim_one(), await new_id(loom)
-    await conclude(loom, claim, "children", sends=letters(claim, child, thread_id="child"), children=[child])
-    await loom.sql.execute("select treadle.delete_thread('child')")
-    assert await tend(loom) == 1
-    await assert_consistent(loom.sql)
+async def test_children_that_are_gone_are_not_waited_for(sql_client: SqlClient) -> None:
+    await sql_client.submit()
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
+    await conclude(sql_client, claim, "children", sends=letters(claim, child, thread_id="child"), children=[child])
+    await sql_client.sql.execute("select treadle.delete_thread('child')")
+    assert await tend(sql_client) == 1
+    await assert_consistent(sql_client.sql)
 
 
-async def test_the_tending_passes_over_what_others_hold(loom: Loom) -> None:
-    await loom.submit(thread_id="a")
-    await loom.submit(thread_id="b")
-    for claim in await loom.claim(2):
-        await conclude(loom, claim, "children", children=[uuid4()])
-    other = await loom.connect()
+async def test_the_tending_passes_over_what_others_hold(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="a")
+    await sql_client.submit(thread_id="b")
+    for claim in await sql_client.claim(2):
+        await conclude(sql_client, claim, "children", children=[uuid4()])
+    other = await sql_client.connect()
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 'a' for update")
-        assert await tend(loom) == 1
-    assert await tend(loom) == 1
-    await assert_consistent(loom.sql)
+        assert await tend(sql_client) == 1
+    assert await tend(sql_client) == 1
+    await assert_consistent(sql_client.sql)
 
 
-async def test_cancelling_a_parent_cancels_a_tree(loom: Loom) -> None:
+async def test_cancelling_a_parent_cancels_a_tree(sql_client: SqlClient) -> None:
     """Of those that wait, and those that run; what another transaction holds is cancelled later."""
-    await loom.submit(thread_id="t")
-    claim = await loom.claim_one()
-    ids = [await new_id(loom) for _ in range(4)]
+    await sql_client.submit(thread_id="t")
+    claim = await sql_client.claim_one()
+    ids = [await new_id(sql_client) for _ in range(4)]
     waits, runs, parked, held = ids
     sends = json.dumps(
         json.loads(letters(claim, waits, delay_seconds=60))
         + json.loads(letters(claim, runs, parked, priority="high"))
         + json.loads(letters(claim, held, delay_seconds=60, thread_id="held"))
     )
-    await conclude(loom, claim, "children", sends=sends, children=ids)
-    for child in await loom.claim(2):
+    await conclude(sql_client, claim, "children", sends=sends, children=ids)
+    for child in await sql_client.claim(2):
         if child.message_id == parked:
-            grandchild = await new_id(loom)
+            grandchild = await new_id(sql_client)
             letter = letters(child, grandchild, delay_seconds=60)
-            await conclude(loom, child, "children", sends=letter, children=[grandchild])
-    other = await loom.connect()
+            await conclude(sql_client, child, "children", sends=letter, children=[grandchild])
+    other = await sql_client.connect()
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 'held' for update")
-        assert await loom.cancel(claim.message_id) == "cancelled"
-        assert await loom.state(held) == ("queued", "delay")
-    assert [await loom.state(i) for i in (waits, runs)] == [("cancelled", None), ("processing", None)]
-    assert await loom.sql.fetchval("select cancel_requested from treadle.leases where message_id = $1", runs)
+        assert await sql_client.cancel(claim.message_id) == "cancelled"
+        assert await sql_client.state(held) == ("queued", "delay")
+    assert [await sql_client.state(i) for i in (waits, runs)] == [("cancelled", None), ("processing", None)]
+    assert await sql_client.sql.fetchval("select cancel_requested from treadle.leases where message_id = $1", runs)
     for _ in range(2):
-        await tend(loom)
-    assert [(await loom.state(i))[0] for i in (held, parked, grandchild)] == ["cancelled"] * 3
-    assert await loom.sql.fetchval("select count(*) from treadle.parked") == 0
-    await assert_consistent(loom.sql)
+        await tend(sql_client)
+    assert [(await sql_client.state(i))[0] for i in (held, parked, grandchild)] == ["cancelled"] * 3
+    assert await sql_client.sql.fetchval("select count(*) from treadle.parked") == 0
+    await assert_consistent(sql_client.sql)
 
 
-async def test_a_crowd_that_sends_to_each_other_meets_no_deadlock(loom: Loom) -> None:
+async def test_a_crowd_that_sends_to_each_other_meets_no_deadlock(sql_client: SqlClient) -> None:
     """Parents of some threads send to the same threads, in any order, while others finish, submit and cancel there."""
     names = [f"t{n}" for n in range(4)]
     for name in names:
-        await loom.submit(thread_id=name)
-    looms = [await loom.connect() for _ in range(4)]
+        await sql_client.submit(thread_id=name)
+    sql_clients = [await sql_client.connect() for _ in range(4)]
 
-    async def parent(ours: Loom, n: int) -> None:
+    async def parent(ours: SqlClient, n: int) -> None:
         for turn in range(15):
             for claim in await ours.claim(1, worker=f"w{n}"):
                 targets = names[n:] + names[:n]
@@ -252,23 +256,23 @@ async def test_a_crowd_that_sends_to_each_other_meets_no_deadlock(loom: Loom) ->
                         continue
             await tend(ours)
 
-    await asyncio.gather(*(parent(ours, n) for n, ours in enumerate(looms)))
-    await tend(loom)
-    await assert_consistent(loom.sql)
+    await asyncio.gather(*(parent(ours, n) for n, ours in enumerate(sql_clients)))
+    await tend(sql_client)
+    await assert_consistent(sql_client.sql)
 
 
-async def test_input_is_refused_where_none_is_asked(loom: Loom) -> None:
-    message_id = await loom.submit(thread_id="t")
+async def test_input_is_refused_where_none_is_asked(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit(thread_id="t")
     for state, code in (("queued", "TR409"), ("processing", "TR409")):
         with pytest.raises(asyncpg.PostgresError, match=f"does not wait for input: it is {state}") as refused:
-            await loom.sql.execute("select treadle.input($1, '1')", message_id)
+            await sql_client.sql.execute("select treadle.input($1, '1')", message_id)
         assert refused.value.sqlstate == code
         if state == "queued":
-            claim = await loom.claim_one()
+            claim = await sql_client.claim_one()
     with pytest.raises(asyncpg.PostgresError, match="There is no message"):
-        await loom.sql.execute("select treadle.input($1, '1')", uuid4())
-    assert await conclude(loom, claim, "input") == "queued"
+        await sql_client.sql.execute("select treadle.input($1, '1')", uuid4())
+    assert await conclude(sql_client, claim, "input") == "queued"
     with pytest.raises(asyncpg.PostgresError, match="input must be given"):
-        await loom.sql.execute("select treadle.input($1, null)", message_id)
-    assert await loom.cancel(message_id) == "cancelled"
-    await assert_consistent(loom.sql)
+        await sql_client.sql.execute("select treadle.input($1, null)", message_id)
+    assert await sql_client.cancel(message_id) == "cancelled"
+    await assert_consistent(sql_client.sql)

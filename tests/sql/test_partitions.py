@@ -6,19 +6,19 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 
-async def partitions(loom: Loom) -> list[str]:
-    rows = await loom.sql.fetch(
+async def partitions(sql_client: SqlClient) -> list[str]:
+    rows = await sql_client.sql.fetch(
         "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid"
         " where i.inhparent = 'treadle.events'::regclass order by 1"
     )
     return [row["relname"].removeprefix("events_") for row in rows]
 
 
-async def days(loom: Loom, first: int, last: int) -> list[str]:
-    rows = await loom.sql.fetch(
+async def days(sql_client: SqlClient, first: int, last: int) -> list[str]:
+    rows = await sql_client.sql.fetch(
         "select to_char(treadle.clock() at time zone 'UTC' + make_interval(days => d), 'YYYYMMDD')"
         " from generate_series($1::integer, $2::integer) d",
         first,
@@ -27,63 +27,65 @@ async def days(loom: Loom, first: int, last: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def place(loom: Loom, message_id: UUID) -> str:
-    name = await loom.sql.fetchval(
+async def place(sql_client: SqlClient, message_id: UUID) -> str:
+    name = await sql_client.sql.fetchval(
         "select distinct c.relname from treadle.events e join pg_class c on c.oid = e.tableoid where message_id = $1",
         message_id,
     )
     return str(name).removeprefix("events_")
 
 
-async def ensure(loom: Loom, days: int = 3) -> int:
-    return int(await loom.sql.fetchval("select treadle.ensure_partitions($1)", days))
+async def ensure(sql_client: SqlClient, days: int = 3) -> int:
+    return int(await sql_client.sql.fetchval("select treadle.ensure_partitions($1)", days))
 
 
-async def drop(loom: Loom, days_ago: float = 0) -> int:
+async def drop(sql_client: SqlClient, days_ago: float = 0) -> int:
     return int(
-        await loom.sql.fetchval(
+        await sql_client.sql.fetchval(
             "select treadle.drop_partitions(treadle.clock() - make_interval(secs => $1 * 86400))", days_ago
         )
     )
 
 
-async def test_there_is_a_partition_for_every_day_from_yesterday_on(loom: Loom) -> None:
-    assert await partitions(loom) == [*await days(loom, -1, 3), "default"]
-    assert await ensure(loom) == 0
-    await loom.shift(86400)
-    assert await ensure(loom) == 1
-    assert await partitions(loom) == [*await days(loom, -2, 3), "default"]
-    assert await place(loom, await loom.submit()) == (await days(loom, -1, -1))[0]  # ids keep to the true time
+async def test_there_is_a_partition_for_every_day_from_yesterday_on(sql_client: SqlClient) -> None:
+    assert await partitions(sql_client) == [*await days(sql_client, -1, 3), "default"]
+    assert await ensure(sql_client) == 0
+    await sql_client.shift_clock(86400)
+    assert await ensure(sql_client) == 1
+    assert await partitions(sql_client) == [*await days(sql_client, -2, 3), "default"]
+    assert (
+        await place(sql_client, await sql_client.submit()) == (await days(sql_client, -1, -1))[0]
+    )  # ids keep to the true time
 
 
-async def test_an_event_lies_where_its_message_s_id_says(loom: Loom) -> None:
+async def test_an_event_lies_where_its_message_s_id_says(sql_client: SqlClient) -> None:
     async def submit(day: int) -> UUID:
-        id = await loom.sql.fetchval(
+        id = await sql_client.sql.fetchval(
             "select overlay(treadle.uuid7()::text placing"
             " left(treadle.uuid_at(treadle.clock() + make_interval(days => $1))::text, 13) from 1)",
             day,
         )
-        await loom.shift(max(day, 0) * 86400)  # ids from far ahead are refused
-        message_id = await loom.submit(message_id=id)
-        await loom.shift(0)
+        await sql_client.shift_clock(max(day, 0) * 86400)  # ids from far ahead are refused
+        message_id = await sql_client.submit(message_id=id)
+        await sql_client.shift_clock(0)
         return message_id
 
     for day in (-1, 0, 3):
-        assert [await place(loom, await submit(day))] == await days(loom, day, day)
+        assert [await place(sql_client, await submit(day))] == await days(sql_client, day, day)
     for day in (-2, 4):
-        assert await place(loom, await submit(day)) == "default"
+        assert await place(sql_client, await submit(day)) == "default"
     # A day whose first events lie in the default partition stays there; the others get theirs.
-    assert await ensure(loom, 6) == 2
-    assert await partitions(loom) == [*await days(loom, -1, 3), *await days(loom, 5, 6), "default"]
-    assert await place(loom, await submit(4)) == "default"
-    await loom.shift(4 * 86400)
-    await loom.run()
+    assert await ensure(sql_client, 6) == 2
+    assert await partitions(sql_client) == [*await days(sql_client, -1, 3), *await days(sql_client, 5, 6), "default"]
+    assert await place(sql_client, await submit(4)) == "default"
+    await sql_client.shift_clock(4 * 86400)
+    await sql_client.run()
 
 
-async def test_a_partition_has_the_keys_of_the_whole(loom: Loom) -> None:
-    await loom.shift(30 * 86400)
-    await ensure(loom)
-    rows = await loom.sql.fetch(
+async def test_a_partition_has_the_keys_of_the_whole(sql_client: SqlClient) -> None:
+    await sql_client.shift_clock(30 * 86400)
+    await ensure(sql_client)
+    rows = await sql_client.sql.fetch(
         "select c.relname as name, array_agg(i.indkey::text order by i.indkey::text) as keys from pg_inherits h"
         " join pg_class c on c.oid = h.inhrelid join pg_index i on i.indrelid = c.oid"
         " where h.inhparent = 'treadle.events'::regclass group by 1"
@@ -92,41 +94,41 @@ async def test_a_partition_has_the_keys_of_the_whole(loom: Loom) -> None:
     assert {tuple(row["keys"]) for row in rows} == {("1 2", "4 5")}
 
 
-async def test_only_what_is_old_and_empty_is_dropped(loom: Loom) -> None:
-    message_id = await loom.submit()
-    await loom.run()
-    today = (await days(loom, 0, 0))[0]
-    assert await drop(loom) == 1
-    assert await partitions(loom) == [*await days(loom, 0, 3), "default"]
-    await loom.shift(9 * 86400)
-    await ensure(loom)
-    assert await drop(loom, 7) == 1  # the day after; today's still holds something
-    assert today in await partitions(loom)
-    await loom.sql.execute("select treadle.purge(24, 24)")
-    assert await drop(loom, 7) == 1
-    assert today not in await partitions(loom)
-    assert await loom.sql.fetchval("select count(*) from treadle.messages where message_id = $1", message_id) == 0
+async def test_only_what_is_old_and_empty_is_dropped(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit()
+    await sql_client.run()
+    today = (await days(sql_client, 0, 0))[0]
+    assert await drop(sql_client) == 1
+    assert await partitions(sql_client) == [*await days(sql_client, 0, 3), "default"]
+    await sql_client.shift_clock(9 * 86400)
+    await ensure(sql_client)
+    assert await drop(sql_client, 7) == 1  # the day after; today's still holds something
+    assert today in await partitions(sql_client)
+    await sql_client.sql.execute("select treadle.purge(24, 24)")
+    assert await drop(sql_client, 7) == 1
+    assert today not in await partitions(sql_client)
+    assert await sql_client.sql.fetchval("select count(*) from treadle.messages where message_id = $1", message_id) == 0
 
 
-async def test_tending_partitions_does_not_hold_up_the_log(loom: Loom) -> None:
+async def test_tending_partitions_does_not_hold_up_the_log(sql_client: SqlClient) -> None:
     """Somebody reads the log in a transaction that goes on: the chores give way, for a waiting one would block all."""
-    reader, janitor = await loom.connect(), await loom.connect()
+    reader, janitor = await sql_client.connect(), await sql_client.connect()
     async with reader.sql.transaction():
         await reader.sql.fetch("select * from treadle.events")
-        await janitor.shift(86400)
+        await janitor.shift_clock(86400)
         await janitor.sql.execute("set statement_timeout = '5s'")  # a chore that waited would end in this
         for chore in (ensure, drop):
             with pytest.raises(asyncpg.LockNotAvailableError):
                 await chore(janitor)
-    await janitor.shift(86400)
+    await janitor.shift_clock(86400)
     assert await ensure(janitor) == 1
     assert await drop(janitor) > 0
 
 
-async def test_two_janitors_tend_partitions_at_once(loom: Loom) -> None:
-    others = [await loom.connect() for _ in range(3)]
+async def test_two_janitors_tend_partitions_at_once(sql_client: SqlClient) -> None:
+    others = [await sql_client.connect() for _ in range(3)]
     for other in others:
-        await other.shift(5 * 86400)
+        await other.shift_clock(5 * 86400)
     made = await asyncio.gather(*(ensure(other) for other in others))
     assert sorted(made) == [0, 0, 5]
     dropped = await asyncio.gather(*(drop(other) for other in others))

@@ -13,7 +13,7 @@ import pytest
 
 from service.db.pool import Connection
 from service.queues.model import Claim
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 BIG = 50  # pages, from which on a table counts as big
 
@@ -38,30 +38,30 @@ FILL = """
 
 
 @pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
+async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     async with contextlib.AsyncExitStack() as stack:
-        loom = Loom(sql, dsn, stack)
-        await loom.register()
+        sql_client = SqlClient(sql, dsn, stack)
+        await sql_client.register()
         await sql.execute(FILL)
         for priority in ("high", "normal", "low"):
-            await loom.submit_many(*[{"priority": priority}] * 2000)
-            await loom.submit_many(*[{"thread_id": f"old{n % 300}", "priority": priority} for n in range(900)])
-        yield loom
+            await sql_client.submit_many(*[{"priority": priority}] * 2000)
+            await sql_client.submit_many(*[{"thread_id": f"old{n % 300}", "priority": priority} for n in range(900)])
+        yield sql_client
 
 
 @pytest.fixture
-async def claims(loom: Loom) -> list[Claim]:
+async def claims(sql_client: SqlClient) -> list[Claim]:
     """Some three thousand messages are running."""
-    claims = await loom.claim(3000)
-    await loom.sql.execute("analyze")
+    claims = await sql_client.claim(3000)
+    await sql_client.sql.execute("analyze")
     return claims
 
 
 class Plans:
     """Collects the plans of what runs on this connection while it is entered."""
 
-    def __init__(self, loom: Loom) -> None:
-        self._sql = loom.sql
+    def __init__(self, sql_client: SqlClient) -> None:
+        self._sql = sql_client.sql
         self._big: set[str] = set()
         self._plans: list[str] = []
 
@@ -93,32 +93,34 @@ class Plans:
         return [plan for plan in self._plans if re.search(rf"Scan (Backward )?(using|on) {index}", plan)]
 
 
-async def test_the_watch_sees_what_it_is_for(loom: Loom, claims: list[Claim]) -> None:
-    async with Plans(loom) as plans:
-        await loom.sql.execute("select from treadle.messages where agent = 'nobody'")
-        await loom.sql.execute("do $$ begin perform from treadle.threads where metadata <> '{}'; end $$")
-        await loom.sql.execute("select from treadle.messages order by message_id limit 1")
+async def test_the_watch_sees_what_it_is_for(sql_client: SqlClient, claims: list[Claim]) -> None:
+    async with Plans(sql_client) as plans:
+        await sql_client.sql.execute("select from treadle.messages where agent = 'nobody'")
+        await sql_client.sql.execute("do $$ begin perform from treadle.threads where metadata <> '{}'; end $$")
+        await sql_client.sql.execute("select from treadle.messages order by message_id limit 1")
     assert len(plans.whole_tables) == 2
     assert len(plans.reading("messages_pkey")) == 1
     big = {"messages", "threads", "thread_log", "idempotency", "leases", "q_default_high", "q_default_normal"}
     assert plans._big >= big, sorted(big - plans._big)
 
 
-async def test_what_a_worker_does(loom: Loom, claims: list[Claim]) -> None:
-    async with Plans(loom) as plans:
+async def test_what_a_worker_does(sql_client: SqlClient, claims: list[Claim]) -> None:
+    async with Plans(sql_client) as plans:
         for reverse in (False, True):
-            assert len(await loom.claim(1, reverse=reverse)) == 1
-            assert len(await loom.claim(20, reverse=reverse)) == 20
+            assert len(await sql_client.claim(1, reverse=reverse)) == 1
+            assert len(await sql_client.claim(20, reverse=reverse)) == 20
     assert plans.whole_tables == []
     assert plans.reading("q_default_low_pkey")
     # However long the lane, it is read from its head, in the order of its key, as far as wanted.
     (peek, *_) = [plan for plan in plans.reading("q_default_normal_pkey") if "array_agg(h.msg_id" in plan]
     assert re.search(r"Limit.*LockRows.*Index Scan using q_default_normal_pkey", peek, re.DOTALL), peek
 
-    async with Plans(loom) as plans:
+    async with Plans(sql_client) as plans:
         for patient in (True, False):
-            await loom.append((claims[0], 3, ["x"] * 20), patient=patient)
-            assert set(await loom.append(*[(claim, 3, ["x"]) for claim in claims[1:30]], patient=patient)) == {"ok"}
+            await sql_client.append((claims[0], 3, ["x"] * 20), patient=patient)
+            assert set(await sql_client.append(*[(claim, 3, ["x"]) for claim in claims[1:30]], patient=patient)) == {
+                "ok"
+            }
     assert plans.whole_tables == []
     assert plans.reading("leases_pkey")
 
@@ -126,84 +128,86 @@ async def test_what_a_worker_does(loom: Loom, claims: list[Claim]) -> None:
     alone = [claim for claim in claims[100:] if not claim.thread]
     for n, outcome in enumerate(("completed", "error", "rejected", "released")):
         ending = in_threads[n * 10 : n * 10 + 10] + alone[n * 10 : n * 10 + 10]
-        async with Plans(loom) as plans:
-            await loom.finish(ending[0], outcome=outcome, chunks=["x"])
-            await loom.finish(*ending[1:], outcome=outcome, patient=False)
+        async with Plans(sql_client) as plans:
+            await sql_client.finish(ending[0], outcome=outcome, chunks=["x"])
+            await sql_client.finish(*ending[1:], outcome=outcome, patient=False)
         assert plans.whole_tables == [], outcome
         assert bool(plans.reading("messages_waiting")) == (outcome in ("completed", "rejected"))
 
-    async with Plans(loom) as plans:
-        await loom.beat("w", *claims[:50], grace=1000)
-        await loom.shift(40)
-        await loom.beat("w", *claims[:50], grace=1000)
-        await loom.beat("v", grace=0)
+    async with Plans(sql_client) as plans:
+        await sql_client.heartbeat("w", *claims[:50], grace=1000)
+        await sql_client.shift_clock(40)
+        await sql_client.heartbeat("w", *claims[:50], grace=1000)
+        await sql_client.heartbeat("v", grace=0)
     assert plans.whole_tables == []
     assert plans.reading("leases_order")
 
 
-async def test_what_a_client_does(loom: Loom, claims: list[Claim]) -> None:
+async def test_what_a_client_does(sql_client: SqlClient, claims: list[Claim]) -> None:
     for thread in ("old7", "new", None):
-        async with Plans(loom) as plans:
-            await loom.submit_many({"thread_id": thread}, {"thread_id": thread, "priority": "high"}, patient=False)
-            await loom.submit_many({"thread_id": thread}, max_queue_size=10**6)
-            held = await loom.submit(thread_id=thread)
+        async with Plans(sql_client) as plans:
+            await sql_client.submit_many(
+                {"thread_id": thread}, {"thread_id": thread, "priority": "high"}, patient=False
+            )
+            await sql_client.submit_many({"thread_id": thread}, max_queue_size=10**6)
+            held = await sql_client.submit(thread_id=thread)
         assert plans.whole_tables == [], thread
-    await loom.submit(thread_id="old9")
-    held = await loom.submit(thread_id="old9")
+    await sql_client.submit(thread_id="old9")
+    held = await sql_client.submit(thread_id="old9")
     failed = claims[0].message_id
-    await loom.finish(claims[0], outcome="rejected")
-    async with Plans(loom) as plans:
-        await loom.sql.execute("select treadle.submit_once('k', '', '[{\"message\": \"x\"}]')")
-        await loom.cancel(claims[1].message_id)
-        await loom.cancel(held)
-        await loom.redrive(failed)
+    await sql_client.finish(claims[0], outcome="rejected")
+    async with Plans(sql_client) as plans:
+        await sql_client.sql.execute("select treadle.submit_once('k', '', '[{\"message\": \"x\"}]')")
+        await sql_client.cancel(claims[1].message_id)
+        await sql_client.cancel(held)
+        await sql_client.redrive(failed)
         for message_id in (failed, held):
-            await loom.sql.execute(f"select * from treadle.message_overview where message_id = '{message_id}'")
-            await loom.sql.execute(f"select treadle.queue_position('{message_id}')")
-        await loom.sql.execute(
+            await sql_client.sql.execute(f"select * from treadle.message_overview where message_id = '{message_id}'")
+            await sql_client.sql.execute(f"select treadle.queue_position('{message_id}')")
+        await sql_client.sql.execute(
             "select * from treadle.message_overview where thread = 9 and ord > 0 order by ord limit 5"
         )
-        await loom.sql.execute("select treadle.waiting(100)")
+        await sql_client.sql.execute("select treadle.waiting(100)")
     assert plans.whole_tables == []
-    async with Plans(loom) as plans:
-        await loom.sql.execute(
+    async with Plans(sql_client) as plans:
+        await sql_client.sql.execute(
             "select * from treadle.thread_overview where tenant = 'default'"
             " order by last_activity desc, thread desc limit 50"
         )
-        await loom.sql.execute("select treadle.delete_thread('old9')")
+        await sql_client.sql.execute("select treadle.delete_thread('old9')")
     assert plans.reading("threads_recent")
 
 
-async def test_what_a_reader_does(loom: Loom, claims: list[Claim]) -> None:
+async def test_what_a_reader_does(sql_client: SqlClient, claims: list[Claim]) -> None:
     ids = [claim.message_id for claim in claims[:20]]
     threads = list(range(1, 21))
-    async with Plans(loom) as plans:
-        assert len(await loom.sql.fetch("select * from treadle.read_events($1, $2, 200)", ids, [1] * 20)) == 20
-        await loom.sql.fetch("select * from treadle.read_thread_events($1, $2, 200)", threads, [0] * 20)
+    async with Plans(sql_client) as plans:
+        assert len(await sql_client.sql.fetch("select * from treadle.read_events($1, $2, 200)", ids, [1] * 20)) == 20
+        await sql_client.sql.fetch("select * from treadle.read_thread_events($1, $2, 200)", threads, [0] * 20)
     assert plans.whole_tables == []
     assert plans.reading(r"events_\d+_pkey")
     assert plans.reading(r"events_\d+_thread_thread_pos_idx")
     # Of all the partitions only the one is read in which the message lies.
-    await loom.shift(86400 * 20)
-    await loom.sql.execute("select treadle.ensure_partitions(30); set auto_explain.log_analyze = on")
-    async with Plans(loom) as plans:
-        await loom.sql.fetch("select * from treadle.read_events($1, '{0}', 200)", ids[:1])
+    await sql_client.shift_clock(86400 * 20)
+    await sql_client.sql.execute("select treadle.ensure_partitions(30); set auto_explain.log_analyze = on")
+    async with Plans(sql_client) as plans:
+        await sql_client.sql.fetch("select * from treadle.read_events($1, '{0}', 200)", ids[:1])
     (plan,) = plans.reading(r"events_\d+_pkey")
     read = re.findall(r"Scan on events_\w+ .*|Scan using events_\w+_pkey .*", plan)
     assert len(read) > 30
     assert len([line for line in read if "never executed" not in line]) == 1, plan
 
 
-async def test_what_a_janitor_does(loom: Loom, claims: list[Claim]) -> None:
-    async with Plans(loom) as plans:
-        assert await loom.sql.fetchval("select treadle.admit_due(100)") == 0
-        await loom.shift(700)
-        assert await loom.sql.fetchval("select treadle.admit_due(20)") == 20
+async def test_what_a_janitor_does(sql_client: SqlClient, claims: list[Claim]) -> None:
+    async with Plans(sql_client) as plans:
+        assert await sql_client.sql.fetchval("select treadle.admit_due(100)") == 0
+        await sql_client.shift_clock(700)
+        assert await sql_client.sql.fetchval("select treadle.admit_due(20)") == 20
     assert plans.whole_tables == []
     assert plans.reading("messages_due")
-    async with Plans(loom) as plans:
-        row = await loom.sql.fetchrow("select * from treadle.mend_lanes(null, 100)")
-        await loom.sql.fetchrow("select * from treadle.mend_lanes($1, 100)", row and row["last"])
-        await loom.sql.fetchrow("select * from treadle.purge(24, 24)")
+    async with Plans(sql_client) as plans:
+        row = await sql_client.sql.fetchrow("select * from treadle.mend_lanes(null, 100)")
+        await sql_client.sql.fetchrow("select * from treadle.mend_lanes($1, 100)", row and row["last"])
+        await sql_client.sql.fetchrow("select * from treadle.purge(24, 24)")
     assert plans.whole_tables == []
     assert plans.reading("threads_recent")

@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from service.queues.model import Claim
-from tests.support.sql_client import Loom, running
+from tests.support.sql_client import SqlClient
+from tests.support.sql_states import claim_new
 
 
-async def read(loom: Loom, *cursors: tuple[UUID, int], quantity: int = 100) -> list[list[tuple[Any, ...]]]:
+async def read(sql_client: SqlClient, *cursors: tuple[UUID, int], quantity: int = 100) -> list[list[tuple[Any, ...]]]:
     """For each reader: (seq, type, data, last)."""
-    rows = await loom.sql.fetch(
+    rows = await sql_client.sql.fetch(
         "select * from treadle.read_events($1, $2, $3)",
         [id for id, _ in cursors],
         [after for _, after in cursors],
@@ -29,24 +30,24 @@ async def read(loom: Loom, *cursors: tuple[UUID, int], quantity: int = 100) -> l
     ]
 
 
-async def read_thread(loom: Loom, thread: int, after: int, quantity: int = 100) -> list[tuple[Any, ...]]:
-    rows = await loom.sql.fetch(
+async def read_thread(sql_client: SqlClient, thread: int, after: int, quantity: int = 100) -> list[tuple[Any, ...]]:
+    rows = await sql_client.sql.fetch(
         "select * from treadle.read_thread_events(array[$1::bigint], array[$2::bigint], $3)", thread, after, quantity
     )
     return [(row["thread_pos"], row["message_id"], row["seq"], row["type"], row["data"]) for row in rows]
 
 
-async def test_a_reader_is_shown_the_whole_story(loom: Loom) -> None:
-    message_id = await loom.submit("hello", thread_id="t", priority="high")
-    (claim,) = await loom.claim()
-    await loom.append((claim, 3, ["a"]))
-    await loom.finish(claim, outcome="error", error="Oh.", first_seq=4, delay=0)
-    await loom.sql.execute("select treadle.admit_due()")
-    (claim,) = await loom.claim()
-    await loom.finish(claim, result={"x": [1]})
-    completed_at = await loom.sql.fetchval("select to_jsonb(completed_at) from treadle.messages")
-    retry_at = (await loom.log(message_id))[3][1]["retry_at"]
-    (events,) = await read(loom, (message_id, 0))
+async def test_a_reader_is_shown_the_whole_story(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit("hello", thread_id="t", priority="high")
+    (claim,) = await sql_client.claim()
+    await sql_client.append((claim, 3, ["a"]))
+    await sql_client.finish(claim, outcome="error", error="Oh.", first_seq=4, delay=0)
+    await sql_client.sql.execute("select treadle.admit_due()")
+    (claim,) = await sql_client.claim()
+    await sql_client.finish(claim, result={"x": [1]})
+    completed_at = await sql_client.sql.fetchval("select to_jsonb(completed_at) from treadle.messages")
+    retry_at = (await sql_client.log(message_id))[3][1]["retry_at"]
+    (events,) = await read(sql_client, (message_id, 0))
     assert events == [
         (1, "queued", {"message": "hello", "agent": "echo", "priority": "high", "thread_id": "t"}, False),
         (2, "started", {"attempt": 1}, False),
@@ -57,40 +58,40 @@ async def test_a_reader_is_shown_the_whole_story(loom: Loom) -> None:
     ]
 
 
-async def test_queued_and_done_are_stored_without_data(loom: Loom) -> None:
+async def test_queued_and_done_are_stored_without_data(sql_client: SqlClient) -> None:
     """They are read from the message, so that log and result cannot disagree."""
-    message_id = await loom.submit()
-    await loom.run(result="first")
-    stored = dict(await loom.log(message_id))
+    message_id = await sql_client.submit()
+    await sql_client.run(result="first")
+    stored = dict(await sql_client.log(message_id))
     assert stored["queued"] is stored["done"] is None
-    await loom.sql.execute("update treadle.messages set result = '\"second\"', body = '\"other\"'")
-    (events,) = await read(loom, (message_id, 0))
+    await sql_client.sql.execute("update treadle.messages set result = '\"second\"', body = '\"other\"'")
+    (events,) = await read(sql_client, (message_id, 0))
     assert events[0][2]["message"] == "other"
     assert events[-1][2]["result"] == "second"
 
 
-async def test_a_reader_that_resumes_gets_exactly_the_rest(loom: Loom) -> None:
-    (claim,) = await running(loom)
-    await loom.append((claim, 3, list(range(10))))
-    await loom.finish(claim, first_seq=13)
-    (whole,) = await read(loom, (claim.message_id, 0))
+async def test_a_reader_that_resumes_gets_exactly_the_rest(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    await sql_client.append((claim, 3, list(range(10))))
+    await sql_client.finish(claim, first_seq=13)
+    (whole,) = await read(sql_client, (claim.message_id, 0))
     assert [event[0] for event in whole] == list(range(1, 14))
     cursors = [(claim.message_id, after) for after in range(15)]
-    assert await read(loom, *cursors) == [whole[after:] for after in range(15)]
-    assert await read(loom, *cursors, quantity=3) == [whole[after : after + 3] for after in range(15)]
-    story = await read_thread(loom, claim.thread or 0, 0)
+    assert await read(sql_client, *cursors) == [whole[after:] for after in range(15)]
+    assert await read(sql_client, *cursors, quantity=3) == [whole[after : after + 3] for after in range(15)]
+    story = await read_thread(sql_client, claim.thread or 0, 0)
     assert [(seq, type) for _, _, seq, type, _ in story] == [(event[0], event[1]) for event in whole]
     for after in range(15):
-        assert await read_thread(loom, claim.thread or 0, after) == story[after:]
-        assert await read_thread(loom, claim.thread or 0, after, 4) == story[after : after + 4]
+        assert await read_thread(sql_client, claim.thread or 0, after) == story[after:]
+        assert await read_thread(sql_client, claim.thread or 0, after, 4) == story[after : after + 4]
 
 
-async def test_many_readers_of_many_messages_in_one_call(loom: Loom) -> None:
-    one, two = await running(loom, 2)
-    await loom.finish(one, chunks=["a"])
+async def test_many_readers_of_many_messages_in_one_call(sql_client: SqlClient) -> None:
+    one, two = await claim_new(sql_client, 2)
+    await sql_client.finish(one, chunks=["a"])
     gone = uuid4()
     cursors = [(two.message_id, 0), (gone, 0), (one.message_id, 3), (two.message_id, 2), (one.message_id, 2)]
-    answers = await read(loom, *cursors)
+    answers = await read(sql_client, *cursors)
     assert [[event[:2] for event in events] for events in answers] == [
         [(1, "queued"), (2, "started")],
         [(None, None)],
@@ -100,18 +101,18 @@ async def test_many_readers_of_many_messages_in_one_call(loom: Loom) -> None:
     ]
 
 
-async def test_readers_of_a_thread_that_is_gone(loom: Loom) -> None:
-    (claim,) = await running(loom)
-    await loom.sql.execute("select treadle.delete_thread('t0')")
-    assert await read_thread(loom, claim.thread or 0, 1) == [(None, None, None, None, None)]
-    assert await read(loom, (claim.message_id, 1)) == [[(None, None, None, None)]]
+async def test_readers_of_a_thread_that_is_gone(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    await sql_client.sql.execute("select treadle.delete_thread('t0')")
+    assert await read_thread(sql_client, claim.thread or 0, 1) == [(None, None, None, None, None)]
+    assert await read(sql_client, (claim.message_id, 1)) == [[(None, None, None, None)]]
 
 
-async def test_an_answer_has_a_limit_in_bytes_but_at_least_one_event(loom: Loom) -> None:
-    (claim,) = await running(loom)
+async def test_an_answer_has_a_limit_in_bytes_but_at_least_one_event(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
     big = "x" * 100_000
-    await loom.append((claim, 3, [big * 3, "a", big, big, big, "b"]))
-    answers = await read(loom, *[(claim.message_id, after) for after in range(9)])
+    await sql_client.append((claim, 3, [big * 3, "a", big, big, big, "b"]))
+    answers = await read(sql_client, *[(claim.message_id, after) for after in range(9)])
     assert [[event[0] for event in events] for events in answers] == [
         [1, 2, 3],
         [2, 3],
@@ -123,22 +124,22 @@ async def test_an_answer_has_a_limit_in_bytes_but_at_least_one_event(loom: Loom)
         [8],
         [],
     ]
-    story = [await read_thread(loom, claim.thread or 0, after) for after in (0, 2, 3)]
+    story = [await read_thread(sql_client, claim.thread or 0, after) for after in (0, 2, 3)]
     assert [[event[0] for event in events] for events in story] == [[1, 2, 3], [3], [4, 5, 6, 7]]
 
 
-async def test_after_a_redrive_the_old_end_is_not_the_last(loom: Loom) -> None:
-    message_id = await loom.submit(max_attempts=1, thread_id="t")
-    await loom.run(outcome="error")
+async def test_after_a_redrive_the_old_end_is_not_the_last(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit(max_attempts=1, thread_id="t")
+    await sql_client.run(outcome="error")
 
     async def ends() -> list[tuple[str, bool]]:
-        (events,) = await read(loom, (message_id, 0))
+        (events,) = await read(sql_client, (message_id, 0))
         return [(type, last) for _, type, _, last in events if type in ("queued", "done", "error", "cancelled")]
 
     assert await ends() == [("queued", False), ("error", True)]
-    await loom.redrive(message_id)
+    await sql_client.redrive(message_id)
     assert await ends() == [("queued", False), ("error", False), ("queued", False)]
-    (events,) = await read(loom, (message_id, 3))
+    (events,) = await read(sql_client, (message_id, 3))
     assert events[0][2] == {
         "message": "hello",
         "agent": "echo",
@@ -146,23 +147,23 @@ async def test_after_a_redrive_the_old_end_is_not_the_last(loom: Loom) -> None:
         "thread_id": "t",
         "redriven": True,
     }
-    (claim,) = await loom.claim()
+    (claim,) = await sql_client.claim()
     assert not any(last for _, last in await ends())
-    await loom.cancel(message_id)
-    assert await loom.finish(claim) == ["cancelled"]
+    await sql_client.cancel(message_id)
+    assert await sql_client.finish(claim) == ["cancelled"]
     assert await ends() == [("queued", False), ("error", False), ("queued", False), ("cancelled", True)]
 
 
-async def test_a_thread_tells_the_events_of_all_its_messages_in_one_order(loom: Loom) -> None:
-    one, two = await loom.submit(thread_id="t"), await loom.submit(thread_id="t")
-    aside = await loom.submit(thread_id="t", aside=True)
-    claims = {claim.message_id: claim for claim in await loom.claim(10)}
-    await loom.append((claims[aside], 3, ["x"]), (claims[one], 3, ["a", "b"]))
-    await loom.append((claims[aside], 4, ["y"]))
-    await loom.finish(claims[one], first_seq=5)
-    thread = (await loom.thread("t"))["id"]
+async def test_a_thread_tells_the_events_of_all_its_messages_in_one_order(sql_client: SqlClient) -> None:
+    one, two = await sql_client.submit(thread_id="t"), await sql_client.submit(thread_id="t")
+    aside = await sql_client.submit(thread_id="t", aside=True)
+    claims = {claim.message_id: claim for claim in await sql_client.claim(10)}
+    await sql_client.append((claims[aside], 3, ["x"]), (claims[one], 3, ["a", "b"]))
+    await sql_client.append((claims[aside], 4, ["y"]))
+    await sql_client.finish(claims[one], first_seq=5)
+    thread = (await sql_client.thread("t"))["id"]
     names = {one: "one", two: "two", aside: "aside"}
-    story = [(pos, names[id], seq, type) for pos, id, seq, type, _ in await read_thread(loom, thread, 0)]
+    story = [(pos, names[id], seq, type) for pos, id, seq, type, _ in await read_thread(sql_client, thread, 0)]
     assert story == [
         (1, "one", 1, "queued"),
         (2, "two", 1, "queued"),
@@ -177,23 +178,25 @@ async def test_a_thread_tells_the_events_of_all_its_messages_in_one_order(loom: 
     ]
 
 
-async def test_a_thread_s_log_is_dense_under_concurrent_appends_and_a_reader_misses_nothing(loom: Loom) -> None:
+async def test_a_thread_s_log_is_dense_under_concurrent_appends_and_a_reader_misses_nothing(
+    sql_client: SqlClient,
+) -> None:
     writers, rounds = 4, 15
-    claims = await running(loom, writers, thread_id="t", aside=True)
-    thread = (await loom.thread("t"))["id"]
-    looms = [await loom.connect() for _ in range(writers)]
+    claims = await claim_new(sql_client, writers, thread_id="t", aside=True)
+    thread = (await sql_client.thread("t"))["id"]
+    sql_clients = [await sql_client.connect() for _ in range(writers)]
 
-    async def write(own: Loom, claim: Claim) -> None:
+    async def write(own: SqlClient, claim: Claim) -> None:
         for n in range(rounds):
             assert await own.append((claim, 3 + 2 * n, [n, n]), patient=True) == ["ok"]
 
     async def follow() -> list[int]:
         seen: list[int] = []
         while len(seen) < writers * (2 + 2 * rounds):
-            seen += [event[0] for event in await read_thread(loom, thread, len(seen))]
+            seen += [event[0] for event in await read_thread(sql_client, thread, len(seen))]
         return seen
 
     async with asyncio.timeout(30):
-        writing = [write(own, claim) for own, claim in zip(looms, claims, strict=True)]
+        writing = [write(own, claim) for own, claim in zip(sql_clients, claims, strict=True)]
         seen, *_ = await asyncio.gather(follow(), *writing)
     assert seen == list(range(1, len(seen) + 1))

@@ -7,16 +7,16 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 
-async def refused(loom: Loom, *messages: Any, state: str = "TR422", **arguments: Any) -> str:
+async def refused(sql_client: SqlClient, *messages: Any, state: str = "TR422", **arguments: Any) -> str:
     """The whole batch is refused and nothing changes; returns the sentence."""
-    before = await loom.everything()
+    before = await sql_client.all_rows()
     with pytest.raises(asyncpg.PostgresError) as raised:
-        await loom.submit_many(*messages, **arguments)
+        await sql_client.submit_many(*messages, **arguments)
     assert raised.value.sqlstate == state
-    assert await loom.everything() == before
+    assert await sql_client.all_rows() == before
     return str(raised.value)
 
 
@@ -50,9 +50,9 @@ NONSENSE = [
 ]
 
 
-async def test_nonsense_is_refused_in_one_sentence(loom: Loom) -> None:
+async def test_nonsense_is_refused_in_one_sentence(sql_client: SqlClient) -> None:
     for message, sentence in NONSENSE:
-        assert await refused(loom, {}, {"thread_id": "t", **message}) == sentence, message
+        assert await refused(sql_client, {}, {"thread_id": "t", **message}) == sentence, message
 
 
 def id_of(seconds: float, version: int = 7) -> str:
@@ -61,78 +61,78 @@ def id_of(seconds: float, version: int = 7) -> str:
     return f"{digits[:8]}-{digits[8:]}-{version}000-8000-000000000000"
 
 
-async def test_an_id_that_would_never_be_purged_is_refused(loom: Loom) -> None:
+async def test_an_id_that_would_never_be_purged_is_refused(sql_client: SqlClient) -> None:
     """Ids sort by their time, and what is past its time is looked for by that."""
     for odd in (id_of(0, version=4), id_of(90_000), "ffffffff-ffff-7fff-bfff-ffffffffffff"):
         sentence = f"A message_id must be a UUIDv7 of a time at most a day ahead; {odd} is not."
-        assert await refused(loom, {}, {"thread_id": "t", "message_id": odd}) == sentence
+        assert await refused(sql_client, {}, {"thread_id": "t", "message_id": odd}) == sentence
     fine = [id_of(80_000), id_of(-1e9), id_of(0).upper().replace("-", "")]
-    await loom.submit_many(*[{"message_id": message_id} for message_id in fine])
+    await sql_client.submit_many(*[{"message_id": message_id} for message_id in fine])
 
 
-async def test_what_is_just_acceptable(loom: Loom) -> None:
-    await loom.submit_many(
+async def test_what_is_just_acceptable(sql_client: SqlClient) -> None:
+    await sql_client.submit_many(
         {"message": "x", "priority": None, "thread_id": None, "metadata": None, "delay_seconds": None},
         {"thread_id": "x" * 255, "max_attempts": 1000, "timeout_seconds": 604800, "delay_seconds": 31622400},
         {"thread_id": " ä?#", "max_attempts": 1, "timeout_seconds": 0.001},
     )
 
 
-async def test_the_first_fault_of_a_batch_is_named(loom: Loom) -> None:
-    assert await refused(loom, {}, {"message": ""}, {"priority": "x"}) == "message must not be empty."
+async def test_the_first_fault_of_a_batch_is_named(sql_client: SqlClient) -> None:
+    assert await refused(sql_client, {}, {"message": ""}, {"priority": "x"}) == "message must not be empty."
 
 
-async def test_messages_must_be_an_array(loom: Loom) -> None:
+async def test_messages_must_be_an_array(sql_client: SqlClient) -> None:
     for messages in ('{"message": "x"}', '"x"', "null"):
         with pytest.raises(asyncpg.PostgresError, match="messages must be an array"):
-            await loom.sql.execute("select treadle.submit_many($1)", messages)
+            await sql_client.sql.execute("select treadle.submit_many($1)", messages)
     with pytest.raises(asyncpg.PostgresError, match="message must be a text or an object"):
-        await loom.sql.execute("select treadle.submit_many($1)", '["x"]')
+        await sql_client.sql.execute("select treadle.submit_many($1)", '["x"]')
 
 
-async def test_without_agents_nothing_can_be_submitted(loom: Loom) -> None:
-    await loom.sql.execute("delete from treadle.agents")
-    assert await refused(loom, {}) == "No agent is registered yet: start a worker, or name one."
-    await loom.register({"agent": "some"})
-    assert await refused(loom, {}) == "No agent is registered yet: start a worker, or name one."
-    await loom.submit(agent="some")
+async def test_without_agents_nothing_can_be_submitted(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("delete from treadle.agents")
+    assert await refused(sql_client, {}) == "No agent is registered yet: start a worker, or name one."
+    await sql_client.register({"agent": "some"})
+    assert await refused(sql_client, {}) == "No agent is registered yet: start a worker, or name one."
+    await sql_client.submit(agent="some")
 
 
-async def test_an_object_goes_to_an_agent_that_declares_its_input(loom: Loom) -> None:
-    await loom.register({"agent": "typed", "input": {"type": "object"}})
-    rows = await loom.submit_many({"message": {"x": 1}, "agent": "typed"}, {"message": "text", "agent": "typed"})
-    assert [(await loom.message(row["message_id"]))["body"] for row in rows] == [{"x": 1}, "text"]
-    assert json.loads((await loom.claim(1))[0].body) == {"x": 1}
+async def test_an_object_goes_to_an_agent_that_declares_its_input(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "typed", "input": {"type": "object"}})
+    rows = await sql_client.submit_many({"message": {"x": 1}, "agent": "typed"}, {"message": "text", "agent": "typed"})
+    assert [(await sql_client.message(row["message_id"]))["body"] for row in rows] == [{"x": 1}, "text"]
+    assert json.loads((await sql_client.claim(1))[0].body) == {"x": 1}
 
 
-async def test_a_new_default_agent_replaces_the_old_one(loom: Loom) -> None:
-    await loom.register({"agent": "claude", "is_default": True})
-    message = await loom.message(await loom.submit())
+async def test_a_new_default_agent_replaces_the_old_one(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "claude", "is_default": True})
+    message = await sql_client.message(await sql_client.submit())
     assert message["agent"] == "claude"
-    assert await loom.sql.fetchval("select count(*) from treadle.agents where is_default") == 1
+    assert await sql_client.sql.fetchval("select count(*) from treadle.agents where is_default") == 1
 
 
-async def test_a_full_queue_takes_no_more(loom: Loom) -> None:
-    await loom.register({"agent": "other", "queue": "side"})
-    await loom.submit_many({}, {"thread_id": "t"}, {"thread_id": "t"}, {"delay_seconds": 9}, max_queue_size=4)
-    sentence = await refused(loom, {}, {"agent": "other"}, state="TR429", max_queue_size=4)
+async def test_a_full_queue_takes_no_more(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "other", "queue": "side"})
+    await sql_client.submit_many({}, {"thread_id": "t"}, {"thread_id": "t"}, {"delay_seconds": 9}, max_queue_size=4)
+    sentence = await refused(sql_client, {}, {"agent": "other"}, state="TR429", max_queue_size=4)
     assert sentence == "The queue 'default' is full: it holds at most 4 messages."
-    await loom.submit_many({"agent": "other"}, max_queue_size=4)
-    await loom.claim(1)  # what runs does not count
-    await loom.submit_many({}, max_queue_size=4)
-    await refused(loom, {}, {}, state="TR429", max_queue_size=5)
-    await loom.sql.fetchval("select treadle.fold_counters()")
-    await loom.submit_many({}, max_queue_size=5)
+    await sql_client.submit_many({"agent": "other"}, max_queue_size=4)
+    await sql_client.claim(1)  # what runs does not count
+    await sql_client.submit_many({}, max_queue_size=4)
+    await refused(sql_client, {}, {}, state="TR429", max_queue_size=5)
+    await sql_client.sql.fetchval("select treadle.fold_counters()")
+    await sql_client.submit_many({}, max_queue_size=5)
 
 
-async def test_a_queue_s_name_must_be_one(loom: Loom) -> None:
+async def test_a_queue_s_name_must_be_one(sql_client: SqlClient) -> None:
     for name in ("", "Default", "1a", "a-b", "a" * 41, "a b", None):
         with pytest.raises(asyncpg.PostgresError, match="A queue's name is 1 to 40 of a-z") as raised:
-            await loom.sql.execute("select treadle.create_queue($1)", name)
+            await sql_client.sql.execute("select treadle.create_queue($1)", name)
         assert raised.value.sqlstate == "TR422"
 
 
-async def test_the_longest_queue_name_works(loom: Loom) -> None:
-    await loom.register({"agent": "long", "queue": "q" * 40})
-    message_id = await loom.submit(agent="long", priority="normal")
-    assert (await loom.claim_one(queues=["q" * 40])).message_id == message_id
+async def test_the_longest_queue_name_works(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "long", "queue": "q" * 40})
+    message_id = await sql_client.submit(agent="long", priority="normal")
+    assert (await sql_client.claim_one(queues=["q" * 40])).message_id == message_id

@@ -14,7 +14,7 @@ from service.db.migrate import migrate
 from service.db.pool import Connection, connect
 from service.db.tables import metadata
 from service.errors import SchemaError
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 # Who may do what
 
@@ -29,9 +29,9 @@ async def person(sql: Connection) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def visitor(loom: Loom, person: str, dsn: str) -> AsyncIterator[Connection]:
+async def visitor(sql_client: SqlClient, person: str, dsn: str) -> AsyncIterator[Connection]:
     """A session of somebody who was given treadle_app."""
-    await loom.sql.execute(f"grant treadle_app to {person}")
+    await sql_client.sql.execute(f"grant treadle_app to {person}")
     connection = await asyncpg.connect(dsn, user=person)
     yield connection
     await connection.close()
@@ -52,11 +52,13 @@ async def test_the_public_may_execute_nothing_and_see_nothing(sql: Connection, p
     await connection.close()
 
 
-async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(loom: Loom, visitor: Connection) -> None:
+async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(
+    sql_client: SqlClient, visitor: Connection
+) -> None:
     message_id = await visitor.fetchval("select treadle.submit('hello', thread_id => 't')")
     rows = await visitor.fetch("select * from treadle.submit_many($1)", json.dumps([{"message": "x"}] * 2))
     assert await visitor.fetchval("select treadle.cancel($1)", rows[0]["message_id"]) == "cancelled"
-    await loom.run(outcome="rejected")
+    await sql_client.run(outcome="rejected")
     assert await visitor.fetchval("select count(*) from treadle.dead_letters") == 2
     assert await visitor.fetchval("select treadle.redrive($1)", message_id) == "queued"
     assert await visitor.fetchval("select treadle.queue_position($1)", message_id) == 0
@@ -77,13 +79,13 @@ SETTABLE_COLUMN = """
     order by a.attnum limit 1"""
 
 
-async def test_whoever_was_given_treadle_app_can_write_no_table(loom: Loom, visitor: Connection) -> None:
-    await loom.submit(thread_id="t")
+async def test_whoever_was_given_treadle_app_can_write_no_table(sql_client: SqlClient, visitor: Connection) -> None:
+    await sql_client.submit(thread_id="t")
     tables = [table.fullname for table in metadata.tables.values()]
     tables += [f"pgmq.q_default_{lane}" for lane in ("high", "normal", "low", "dlq")]
-    before = await loom.everything()
+    before = await sql_client.all_rows()
     for table in tables:
-        column = await loom.sql.fetchval(SETTABLE_COLUMN, table)
+        column = await sql_client.sql.fetchval(SETTABLE_COLUMN, table)
         for statement in (
             f"insert into {table} default values",
             f"update {table} set {column} = {column}",
@@ -103,7 +105,7 @@ async def test_whoever_was_given_treadle_app_can_write_no_table(loom: Loom, visi
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await visitor.execute(statement)
-    assert await loom.everything() == before
+    assert await sql_client.all_rows() == before
 
 
 async def test_every_door_runs_with_its_owner_s_rights_and_a_pinned_search_path(sql: Connection) -> None:
@@ -178,16 +180,16 @@ STATEMENTS = [
 ]
 
 
-async def test_the_tables_refuse_nonsense(loom: Loom) -> None:
-    message_id = await loom.submit(thread_id="t")
-    await loom.submit(thread_id="t")
+async def test_the_tables_refuse_nonsense(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit(thread_id="t")
+    await sql_client.submit(thread_id="t")
     changes = [
         f"update treadle.messages set {change} where message_id = '{message_id}'" for change in CHANGES_OF_A_MESSAGE
     ]
     taken = []
     for statement in changes + STATEMENTS:
         with contextlib.suppress(asyncpg.IntegrityConstraintViolationError):
-            await loom.sql.execute(statement)
+            await sql_client.sql.execute(statement)
             taken.append(statement)
     assert taken == []
 

@@ -9,23 +9,23 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 
-async def refused(loom: Loom, *messages: Any, state: str = "TR422", **arguments: Any) -> str:
+async def refused(sql_client: SqlClient, *messages: Any, state: str = "TR422", **arguments: Any) -> str:
     """The whole batch is refused and nothing changes; returns the sentence."""
-    before = await loom.everything()
+    before = await sql_client.all_rows()
     with pytest.raises(asyncpg.PostgresError) as raised:
-        await loom.submit_many(*messages, **arguments)
+        await sql_client.submit_many(*messages, **arguments)
     assert raised.value.sqlstate == state
-    assert await loom.everything() == before
+    assert await sql_client.all_rows() == before
     return str(raised.value)
 
 
-async def order(loom: Loom) -> list[UUID]:
+async def order(sql_client: SqlClient) -> list[UUID]:
     """The order in which messages run, one after the other."""
     ran = []
-    while claims := await loom.run(1):
+    while claims := await sql_client.run(1):
         ran.append(claims[0].message_id)
     return ran
 
@@ -33,26 +33,26 @@ async def order(loom: Loom) -> list[UUID]:
 # Order and turns
 
 
-async def test_places_in_a_thread_are_given_in_the_order_of_submission(loom: Loom) -> None:
-    first = await loom.submit(thread_id="t")
-    rows = await loom.submit_many(*[{"thread_id": "t"}] * 3)
-    last = await loom.submit(thread_id="t")
+async def test_places_in_a_thread_are_given_in_the_order_of_submission(sql_client: SqlClient) -> None:
+    first = await sql_client.submit(thread_id="t")
+    rows = await sql_client.submit_many(*[{"thread_id": "t"}] * 3)
+    last = await sql_client.submit(thread_id="t")
     ids = [first, *[row["message_id"] for row in rows], last]
-    assert [(await loom.message(id))["ord"] for id in ids] == [1, 2, 3, 4, 5]
-    assert await order(loom) == ids
+    assert [(await sql_client.message(id))["ord"] for id in ids] == [1, 2, 3, 4, 5]
+    assert await order(sql_client) == ids
 
 
-async def test_a_thread_runs_by_priority_and_then_by_place(loom: Loom) -> None:
-    await loom.submit(thread_id="t")
-    claim = await loom.claim_one()
+async def test_a_thread_runs_by_priority_and_then_by_place(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="t")
+    claim = await sql_client.claim_one()
     priorities = ["low", "normal", "high", "low", "normal", "high"]
-    ids = [await loom.submit(thread_id="t", priority=priority) for priority in priorities]
-    await loom.finish(claim)
-    assert await order(loom) == [ids[n] for n in (2, 5, 1, 4, 0, 3)]
+    ids = [await sql_client.submit(thread_id="t", priority=priority) for priority in priorities]
+    await sql_client.finish(claim)
+    assert await order(sql_client) == [ids[n] for n in (2, 5, 1, 4, 0, 3)]
 
 
-async def test_the_first_turn_of_a_batch_goes_to_its_highest_priority(loom: Loom) -> None:
-    rows = await loom.submit_many(
+async def test_the_first_turn_of_a_batch_goes_to_its_highest_priority(sql_client: SqlClient) -> None:
+    rows = await sql_client.submit_many(
         {"thread_id": "t", "priority": "low"},
         {"thread_id": "t", "priority": "high", "delay_seconds": 9},
         {"thread_id": "t", "priority": "high", "aside": True},
@@ -60,111 +60,113 @@ async def test_the_first_turn_of_a_batch_goes_to_its_highest_priority(loom: Loom
         {"thread_id": "t"},
     )
     low, delayed, aside, one, two = [row["message_id"] for row in rows]
-    assert (await loom.thread("t"))["turn"] == one
-    assert [(await loom.message(id))["hold"] for id in (low, delayed, aside, one, two)] == [
+    assert (await sql_client.thread("t"))["turn"] == one
+    assert [(await sql_client.message(id))["hold"] for id in (low, delayed, aside, one, two)] == [
         "thread",
         "delay",
         None,
         None,
         "thread",
     ]
-    assert [(await loom.message(id))["ord"] for id in (low, delayed, aside, one, two)] == [1, 2, 3, 4, 5]
-    assert await order(loom) == [aside, one, two, low]
+    assert [(await sql_client.message(id))["ord"] for id in (low, delayed, aside, one, two)] == [1, 2, 3, 4, 5]
+    assert await order(sql_client) == [aside, one, two, low]
 
 
-async def test_an_unstarted_head_gives_way_to_a_higher_priority(loom: Loom) -> None:
-    low = await loom.submit(thread_id="t", priority="low")
-    normal = await loom.submit(thread_id="t")
-    assert (await loom.thread("t"))["turn"] == normal
-    assert await loom.state(low) == ("queued", "thread")
-    assert await loom.lanes() == [[], [normal], []]
-    await assert_consistent(loom.sql)
-    high = await loom.submit(thread_id="t", priority="high")
-    assert await loom.lanes() == [[high], [], []]
-    assert await order(loom) == [high, normal, low]
+async def test_an_unstarted_head_gives_way_to_a_higher_priority(sql_client: SqlClient) -> None:
+    low = await sql_client.submit(thread_id="t", priority="low")
+    normal = await sql_client.submit(thread_id="t")
+    assert (await sql_client.thread("t"))["turn"] == normal
+    assert await sql_client.state(low) == ("queued", "thread")
+    assert await sql_client.lanes() == [[], [normal], []]
+    await assert_consistent(sql_client.sql)
+    high = await sql_client.submit(thread_id="t", priority="high")
+    assert await sql_client.lanes() == [[high], [], []]
+    assert await order(sql_client) == [high, normal, low]
 
 
-async def test_a_head_does_not_give_way_to_its_equal(loom: Loom) -> None:
-    head = await loom.submit(thread_id="t")
-    await loom.submit(thread_id="t")
-    assert (await loom.thread("t"))["turn"] == head
+async def test_a_head_does_not_give_way_to_its_equal(sql_client: SqlClient) -> None:
+    head = await sql_client.submit(thread_id="t")
+    await sql_client.submit(thread_id="t")
+    assert (await sql_client.thread("t"))["turn"] == head
 
 
 @pytest.mark.parametrize("start", ["running", "released", "backoff", "admitted"])
-async def test_a_started_head_does_not_give_way(loom: Loom, start: str) -> None:
-    head = await loom.submit(thread_id="t", priority="low")
-    claim = await loom.claim_one()
+async def test_a_started_head_does_not_give_way(sql_client: SqlClient, start: str) -> None:
+    head = await sql_client.submit(thread_id="t", priority="low")
+    claim = await sql_client.claim_one()
     if start == "released":
-        await loom.finish(claim, outcome="released")
+        await sql_client.finish(claim, outcome="released")
     elif start in ("backoff", "admitted"):
-        await loom.finish(claim, outcome="error", delay=0 if start == "admitted" else 60)
-        await loom.sql.fetchval("select treadle.admit_due()")
-    await loom.submit(thread_id="t", priority="high")
-    assert (await loom.thread("t"))["turn"] == head
+        await sql_client.finish(claim, outcome="error", delay=0 if start == "admitted" else 60)
+        await sql_client.sql.fetchval("select treadle.admit_due()")
+    await sql_client.submit(thread_id="t", priority="high")
+    assert (await sql_client.thread("t"))["turn"] == head
 
 
-async def test_a_head_that_a_worker_takes_just_now_does_not_give_way(loom: Loom) -> None:
-    head = await loom.submit(thread_id="t", priority="low")
-    other = await loom.connect()
+async def test_a_head_that_a_worker_takes_just_now_does_not_give_way(sql_client: SqlClient) -> None:
+    head = await sql_client.submit(thread_id="t", priority="low")
+    other = await sql_client.connect()
     async with other.sql.transaction():
         claim = await other.claim_one()
         # The claim holds the thread's log, and this submit needs it: it goes on once the claim has committed.
-        submitting = asyncio.create_task(loom.submit(thread_id="t", priority="high"))
-        await (await loom.connect()).until_blocked(loom)
+        submitting = asyncio.create_task(sql_client.submit(thread_id="t", priority="high"))
+        await (await sql_client.connect()).until_blocked(sql_client)
     high = await submitting
-    assert (await loom.thread("t"))["turn"] == head == claim.message_id
-    assert await loom.state(high) == ("queued", "thread")
-    await loom.finish(claim)
-    assert (await loom.thread("t"))["turn"] == high
+    assert (await sql_client.thread("t"))["turn"] == head == claim.message_id
+    assert await sql_client.state(high) == ("queued", "thread")
+    await sql_client.finish(claim)
+    assert (await sql_client.thread("t"))["turn"] == high
 
 
-async def test_a_message_aside_takes_no_turn_but_belongs_to_the_thread(loom: Loom) -> None:
-    head = await loom.submit(thread_id="t")
-    aside = await loom.submit(thread_id="t", aside=True)
-    assert {claim.message_id for claim in await loom.claim(10)} == {head, aside}
-    assert (await loom.message(aside))["ord"] == 2
-    thread = await loom.thread("t")
+async def test_a_message_aside_takes_no_turn_but_belongs_to_the_thread(sql_client: SqlClient) -> None:
+    head = await sql_client.submit(thread_id="t")
+    aside = await sql_client.submit(thread_id="t", aside=True)
+    assert {claim.message_id for claim in await sql_client.claim(10)} == {head, aside}
+    assert (await sql_client.message(aside))["ord"] == 2
+    thread = await sql_client.thread("t")
     assert (thread["turn"], thread["last_ord"]) == (head, 2)
-    rows = await loom.sql.fetch("select * from treadle.read_thread_events(array[$1::bigint], '{0}', 100)", thread["id"])
+    rows = await sql_client.sql.fetch(
+        "select * from treadle.read_thread_events(array[$1::bigint], '{0}', 100)", thread["id"]
+    )
     assert aside in {row["message_id"] for row in rows}
 
 
-async def test_a_delayed_message_takes_its_place_when_it_is_due(loom: Loom) -> None:
-    delayed = await loom.submit(thread_id="t", delay_seconds=10)
-    head = await loom.submit(thread_id="t")
-    waiting = await loom.submit(thread_id="t")
-    claim = await loom.claim_one()
-    await loom.shift(11)
-    assert await loom.sql.fetchval("select treadle.admit_due()") == 1
-    assert await loom.state(delayed) == ("queued", "thread")
-    assert (await loom.thread("t"))["turn"] == head
-    await loom.finish(claim)
-    assert await order(loom) == [delayed, waiting]
+async def test_a_delayed_message_takes_its_place_when_it_is_due(sql_client: SqlClient) -> None:
+    delayed = await sql_client.submit(thread_id="t", delay_seconds=10)
+    head = await sql_client.submit(thread_id="t")
+    waiting = await sql_client.submit(thread_id="t")
+    claim = await sql_client.claim_one()
+    await sql_client.shift_clock(11)
+    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 1
+    assert await sql_client.state(delayed) == ("queued", "thread")
+    assert (await sql_client.thread("t"))["turn"] == head
+    await sql_client.finish(claim)
+    assert await order(sql_client) == [delayed, waiting]
 
 
-async def test_a_delayed_message_of_higher_priority_swaps_an_unstarted_head_when_due(loom: Loom) -> None:
-    delayed = await loom.submit(thread_id="t", delay_seconds=10, priority="high")
-    head = await loom.submit(thread_id="t")
-    await loom.shift(11)
-    await loom.sql.fetchval("select treadle.admit_due()")
-    assert (await loom.thread("t"))["turn"] == delayed
-    assert await order(loom) == [delayed, head]
+async def test_a_delayed_message_of_higher_priority_swaps_an_unstarted_head_when_due(sql_client: SqlClient) -> None:
+    delayed = await sql_client.submit(thread_id="t", delay_seconds=10, priority="high")
+    head = await sql_client.submit(thread_id="t")
+    await sql_client.shift_clock(11)
+    await sql_client.sql.fetchval("select treadle.admit_due()")
+    assert (await sql_client.thread("t"))["turn"] == delayed
+    assert await order(sql_client) == [delayed, head]
 
 
-async def test_a_delay_too_short_to_be_one_breaks_no_turn(loom: Loom) -> None:
+async def test_a_delay_too_short_to_be_one_breaks_no_turn(sql_client: SqlClient) -> None:
     """Less than a microsecond is nothing to PostgreSQL's clock."""
     for _ in range(2):
-        await loom.submit(thread_id="t", delay_seconds=1e-9)
-    await assert_consistent(loom.sql)
-    assert len(await loom.claim(10)) == 1
+        await sql_client.submit(thread_id="t", delay_seconds=1e-9)
+    await assert_consistent(sql_client.sql)
+    assert len(await sql_client.claim(10)) == 1
 
 
 # Batches
 
 
-async def test_a_batch_may_mix_queues_agents_and_threads(loom: Loom) -> None:
-    await loom.register({"agent": "other", "queue": "side", "timeout_seconds": 5, "max_attempts": 9})
-    rows = await loom.submit_many(
+async def test_a_batch_may_mix_queues_agents_and_threads(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "other", "queue": "side", "timeout_seconds": 5, "max_attempts": 9})
+    rows = await sql_client.submit_many(
         {"message": "1", "thread_id": "t"},
         {"message": "2", "agent": "other", "priority": "high"},
         {"message": "3", "agent": "other", "thread_id": "t"},
@@ -177,102 +179,102 @@ async def test_a_batch_may_mix_queues_agents_and_threads(loom: Loom) -> None:
     assert [row["queue"] for row in rows] == ["default", "side", "side", "default", "default", "default"]
     assert [row["thread_id"] for row in rows] == ["t", None, "t", "u", None, "u"]
     assert {row["state"] for row in rows} == {"queued"}
-    assert rows[0]["thread"] == (await loom.thread("t"))["id"]
-    messages = [await loom.message(id) for id in ids]
+    assert rows[0]["thread"] == (await sql_client.thread("t"))["id"]
+    messages = [await sql_client.message(id) for id in ids]
     assert [message["body"] for message in messages] == ["1", "2", "3", "4", "5", "6"]
     assert [message["ord"] for message in messages] == [1, None, 2, 1, None, 2]
     assert [message["hold"] for message in messages] == [None, None, "thread", "thread", None, None]
     assert [(message["timeout_seconds"], message["max_attempts"]) for message in messages[:2]] == [(60, 3), (5, 9)]
-    assert await loom.lanes() == [[], [ids[0], ids[4], ids[5]], []]
-    assert await loom.lanes("side") == [[ids[1]], [], []]
+    assert await sql_client.lanes() == [[], [ids[0], ids[4], ids[5]], []]
+    assert await sql_client.lanes("side") == [[ids[1]], [], []]
     # The thread goes on in the queue of its next message's agent.
-    await loom.run()
-    assert await loom.lanes("side") == [[ids[1]], [ids[2]], []]
+    await sql_client.run()
+    assert await sql_client.lanes("side") == [[ids[1]], [ids[2]], []]
 
 
-async def test_an_empty_batch_is_no_harm(loom: Loom) -> None:
-    assert await loom.submit_many() == []
+async def test_an_empty_batch_is_no_harm(sql_client: SqlClient) -> None:
+    assert await sql_client.submit_many() == []
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-async def test_all_or_nothing(loom: Loom, place: int) -> None:
+async def test_all_or_nothing(sql_client: SqlClient, place: int) -> None:
     messages: list[dict[str, Any]] = [{"thread_id": "t"}, {"thread_id": "t"}]
     messages.insert(place, {"thread_id": "t", "priority": "urgent"})
-    await refused(loom, *messages)
+    await refused(sql_client, *messages)
 
 
 # Threads that others hold
 
 
-async def test_an_impatient_batch_passes_over_held_threads(loom: Loom) -> None:
-    other = await loom.connect()
+async def test_an_impatient_batch_passes_over_held_threads(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
     for thread_id in ("t", "u"):
-        await loom.submit(thread_id=thread_id)
+        await sql_client.submit(thread_id=thread_id)
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 't' for no key update")
-        rows = await loom.submit_many(
+        rows = await sql_client.submit_many(
             {"thread_id": "u"}, {"thread_id": "t"}, {}, {"thread_id": "t"}, {"thread_id": "new"}, patient=False
         )
     assert [row["state"] for row in rows] == ["queued", "busy", "queued", "busy", "queued"]
     assert [row["message_id"] is None for row in rows] == [False, True, False, True, False]
     assert [row["thread_id"] for row in rows] == ["u", "t", None, "t", "new"]
-    assert (await loom.thread("t"))["last_ord"] == 1
-    assert (await loom.thread("u"))["last_ord"] == 2
+    assert (await sql_client.thread("t"))["last_ord"] == 1
+    assert (await sql_client.thread("u"))["last_ord"] == 2
 
 
-async def test_an_impatient_batch_of_busy_messages_alone_writes_nothing(loom: Loom) -> None:
-    other = await loom.connect()
-    await loom.submit(thread_id="t")
-    before = await loom.everything()
+async def test_an_impatient_batch_of_busy_messages_alone_writes_nothing(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
+    await sql_client.submit(thread_id="t")
+    before = await sql_client.all_rows()
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads for no key update")
-        rows = await loom.submit_many({"thread_id": "t"}, patient=False)
+        rows = await sql_client.submit_many({"thread_id": "t"}, patient=False)
     assert [(row["state"], row["message_id"]) for row in rows] == [("busy", None)]
-    assert await loom.everything() == before
+    assert await sql_client.all_rows() == before
 
 
-async def test_a_repeat_in_a_busy_thread_is_known_all_the_same(loom: Loom) -> None:
-    other = await loom.connect()
+async def test_a_repeat_in_a_busy_thread_is_known_all_the_same(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
     message = {"message_id": str(uuid7()), "thread_id": "t"}
-    await loom.submit_many(message)
+    await sql_client.submit_many(message)
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads for no key update")
-        assert [row["state"] for row in await loom.submit_many(message, patient=False)] == ["queued"]
+        assert [row["state"] for row in await sql_client.submit_many(message, patient=False)] == ["queued"]
 
 
-async def test_an_impatient_batch_passes_over_a_thread_that_is_just_being_made(loom: Loom) -> None:
-    other = await loom.connect()
+async def test_an_impatient_batch_passes_over_a_thread_that_is_just_being_made(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
     async with other.sql.transaction():
         await other.submit(thread_id="new")
-        await loom.sql.execute("set statement_timeout = '5s'")
-        rows = await loom.submit_many({"thread_id": "new"}, {}, {"thread_id": "other"}, patient=False)
-        await loom.sql.execute("reset statement_timeout")
+        await sql_client.sql.execute("set statement_timeout = '5s'")
+        rows = await sql_client.submit_many({"thread_id": "new"}, {}, {"thread_id": "other"}, patient=False)
+        await sql_client.sql.execute("reset statement_timeout")
         assert rows[0]["state"] == "busy"
         assert rows[1]["state"] == "queued"
-    alone = await loom.submit_many({"thread_id": "other"}, {"thread_id": "new"}, patient=False)
+    alone = await sql_client.submit_many({"thread_id": "other"}, {"thread_id": "new"}, patient=False)
     assert [row["state"] for row in alone] == ["queued", "queued"]
 
 
-async def test_a_patient_submit_waits_for_the_thread(loom: Loom) -> None:
-    other = await loom.connect()
-    await loom.submit(thread_id="t")
+async def test_a_patient_submit_waits_for_the_thread(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
+    await sql_client.submit(thread_id="t")
     async with other.sql.transaction():
         first = await other.submit(thread_id="t")
-        waiting = asyncio.create_task(loom.submit(thread_id="t"))
-        await (await loom.connect()).until_blocked(loom)
+        waiting = asyncio.create_task(sql_client.submit(thread_id="t"))
+        await (await sql_client.connect()).until_blocked(sql_client)
     second = await waiting
-    assert [(await loom.message(id))["ord"] for id in (first, second)] == [2, 3]
+    assert [(await sql_client.message(id))["ord"] for id in (first, second)] == [2, 3]
 
 
-async def test_a_submit_that_does_not_say_is_patient(loom: Loom) -> None:
-    other = await loom.connect()
-    await loom.submit(thread_id="t")
+async def test_a_submit_that_does_not_say_is_patient(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
+    await sql_client.submit(thread_id="t")
     async with other.sql.transaction():
         await other.submit(thread_id="t")
-        await loom.sql.execute("set statement_timeout = '5s'; set lock_timeout = '50ms'")
+        await sql_client.sql.execute("set statement_timeout = '5s'; set lock_timeout = '50ms'")
         with pytest.raises(asyncpg.LockNotAvailableError):
-            await loom.submit_many({"thread_id": "t"}, patient=None)
-        await loom.sql.execute("reset statement_timeout")
+            await sql_client.submit_many({"thread_id": "t"}, patient=None)
+        await sql_client.sql.execute("reset statement_timeout")
 
 
 # In a user's own transaction
@@ -281,17 +283,17 @@ async def test_a_submit_that_does_not_say_is_patient(loom: Loom) -> None:
 SUBMIT = "select treadle.submit('hello', thread_id => 't', notify => true)"
 
 
-async def test_a_submit_in_a_transaction_that_rolls_back_never_was(loom: Loom) -> None:
-    before = await loom.everything()
-    transaction = loom.sql.transaction()
+async def test_a_submit_in_a_transaction_that_rolls_back_never_was(sql_client: SqlClient) -> None:
+    before = await sql_client.all_rows()
+    transaction = sql_client.sql.transaction()
     await transaction.start()
-    await loom.sql.fetchval(SUBMIT)
+    await sql_client.sql.fetchval(SUBMIT)
     await transaction.rollback()
-    assert await loom.everything() == before
+    assert await sql_client.all_rows() == before
 
 
-async def test_a_submit_in_a_transaction_is_seen_when_it_commits(loom: Loom) -> None:
-    user, listener = await loom.connect(), await loom.connect()
+async def test_a_submit_in_a_transaction_is_seen_when_it_commits(sql_client: SqlClient) -> None:
+    user, listener = await sql_client.connect(), await sql_client.connect()
     heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     for channel in ("treadle_work", "treadle_events"):
         await listener.sql.add_listener(channel, lambda _c, _p, channel, payload: heard.put_nowait((channel, payload)))
@@ -299,14 +301,14 @@ async def test_a_submit_in_a_transaction_is_seen_when_it_commits(loom: Loom) -> 
         await user.sql.execute("create table orders (message uuid)")
         message_id = await user.sql.fetchval(SUBMIT)
         await user.sql.execute("insert into orders values ($1)", message_id)
-        assert await loom.claim(10) == []
+        assert await sql_client.claim(10) == []
         assert heard.empty()
     async with asyncio.timeout(20):
-        thread = await loom.sql.fetchval("select thread from treadle.messages where message_id = $1", message_id)
+        thread = await sql_client.sql.fetchval("select thread from treadle.messages where message_id = $1", message_id)
         told = f"{message_id}:{thread}" if thread else str(message_id)
         assert {await heard.get(), await heard.get()} == {("treadle_work", "default"), ("treadle_events", told)}
     await listener.sql.reset()
-    assert (await loom.claim_one()).message_id == message_id
+    assert (await sql_client.claim_one()).message_id == message_id
 
 
 @pytest.mark.parametrize(
@@ -318,22 +320,22 @@ async def test_a_submit_in_a_transaction_is_seen_when_it_commits(loom: Loom) -> 
     ],
     ids=["submit_many", "impatient", "submit_once"],
 )
-async def test_the_user_s_own_patience_is_what_it_was(loom: Loom, call: str) -> None:
-    async with loom.sql.transaction():
-        await loom.sql.execute("set local lock_timeout = '77s'")
-        await loom.sql.execute(f"select {call}")
-        assert await loom.sql.fetchval("show lock_timeout") == "77s"
+async def test_the_user_s_own_patience_is_what_it_was(sql_client: SqlClient, call: str) -> None:
+    async with sql_client.sql.transaction():
+        await sql_client.sql.execute("set local lock_timeout = '77s'")
+        await sql_client.sql.execute(f"select {call}")
+        assert await sql_client.sql.fetchval("show lock_timeout") == "77s"
 
 
-async def test_submit_has_all_the_fields(loom: Loom) -> None:
-    await loom.register({"agent": "typed", "input": {"type": "object"}})
-    message_id = await loom.sql.fetchval(
+async def test_submit_has_all_the_fields(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "typed", "input": {"type": "object"}})
+    message_id = await sql_client.sql.fetchval(
         "select treadle.submit('hello', 't', 'high', 'typed', '{\"a\": 1}', 5, 7, 8.5, true, true)"
     )
-    message = await loom.message(message_id)
+    message = await sql_client.message(message_id)
     wanted = {
         "body": "hello",
-        "thread": (await loom.thread("t"))["id"],
+        "thread": (await sql_client.thread("t"))["id"],
         "priority": "high",
         "agent": "typed",
         "metadata": {"a": 1},
@@ -343,7 +345,7 @@ async def test_submit_has_all_the_fields(loom: Loom) -> None:
         "aside": True,
     }
     assert {name: message[name] for name in wanted} == wanted
-    typed = await loom.sql.fetchval("select treadle.submit('{\"x\": 1}'::jsonb, agent => 'typed')")
-    assert (await loom.message(typed))["body"] == {"x": 1}
-    plain = await loom.sql.fetchval("select treadle.submit('hello')")
-    assert (await loom.message(plain))["agent"] == "echo"
+    typed = await sql_client.sql.fetchval("select treadle.submit('{\"x\": 1}'::jsonb, agent => 'typed')")
+    assert (await sql_client.message(typed))["body"] == {"x": 1}
+    plain = await sql_client.sql.fetchval("select treadle.submit('hello')")
+    assert (await sql_client.message(plain))["agent"] == "echo"

@@ -8,147 +8,147 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from tests.support.sql_client import Loom
+from tests.support.sql_client import SqlClient
 
 # Repetition
 
 
-async def test_a_repeated_submit_writes_nothing_and_answers_with_the_present_state(loom: Loom) -> None:
+async def test_a_repeated_submit_writes_nothing_and_answers_with_the_present_state(sql_client: SqlClient) -> None:
     ids = [str(uuid7()) for _ in range(3)]
     threads = ("t", "t", None)
     messages = [{"message_id": id, "thread_id": thread} for id, thread in zip(ids, threads, strict=True)]
-    rows = await loom.submit_many(*messages)
+    rows = await sql_client.submit_many(*messages)
     assert [str(row["message_id"]) for row in rows] == ids
-    for claim in await loom.claim(1):
-        await loom.finish(claim)
-    before = await loom.everything()
-    again = await loom.submit_many(*messages)
-    assert await loom.everything() == before
+    for claim in await sql_client.claim(1):
+        await sql_client.finish(claim)
+    before = await sql_client.all_rows()
+    again = await sql_client.submit_many(*messages)
+    assert await sql_client.all_rows() == before
     assert [row["state"] for row in again] == ["completed", "queued", "queued"]
     assert [row["queue_position"] for row in again] == [None, 1, 0]
     for name in ("message_id", "queue", "created_at", "thread_id", "thread"):
         assert [row[name] for row in again] == [row[name] for row in rows]
 
 
-async def test_a_batch_half_of_which_is_there(loom: Loom) -> None:
-    known = str(await loom.submit(thread_id="t"))
-    rows = await loom.submit_many({"thread_id": "t"}, {"message_id": known, "thread_id": "t"}, {"thread_id": "t"})
-    assert [(await loom.message(row["message_id"]))["ord"] for row in rows] == [2, 1, 3]
+async def test_a_batch_half_of_which_is_there(sql_client: SqlClient) -> None:
+    known = str(await sql_client.submit(thread_id="t"))
+    rows = await sql_client.submit_many({"thread_id": "t"}, {"message_id": known, "thread_id": "t"}, {"thread_id": "t"})
+    assert [(await sql_client.message(row["message_id"]))["ord"] for row in rows] == [2, 1, 3]
 
 
-async def test_ids_are_made_where_there_are_none(loom: Loom) -> None:
+async def test_ids_are_made_where_there_are_none(sql_client: SqlClient) -> None:
     given = str(uuid7())
-    rows = await loom.submit_many({"message_id": given}, {}, {"message_id": None})
+    rows = await sql_client.submit_many({"message_id": given}, {}, {"message_id": None})
     ids = [row["message_id"] for row in rows]
     assert str(ids[0]) == given
     assert [id.version for id in ids[1:]] == [7, 7]
     assert len(set(ids)) == 3
 
 
-async def test_the_same_submit_at_once_from_two_is_written_once(loom: Loom) -> None:
-    one, two = await loom.connect(), await loom.connect()
+async def test_the_same_submit_at_once_from_two_is_written_once(sql_client: SqlClient) -> None:
+    one, two = await sql_client.connect(), await sql_client.connect()
     message = {"message_id": str(uuid7()), "thread_id": "t"}
     async with one.sql.transaction():
         await one.submit_many(message)
         second = asyncio.create_task(two.submit_many(message))
-        await loom.until_blocked(two)
+        await sql_client.until_blocked(two)
     with pytest.raises(asyncpg.UniqueViolationError):  # the pool tries again on this
         await second
     assert (await two.submit_many(message))[0]["state"] == "queued"
-    assert (await loom.thread("t"))["last_ord"] == 1
+    assert (await sql_client.thread("t"))["last_ord"] == 1
 
 
-async def test_a_repeat_is_known_however_full_the_queue_is(loom: Loom) -> None:
+async def test_a_repeat_is_known_however_full_the_queue_is(sql_client: SqlClient) -> None:
     message = {"message_id": str(uuid7())}
-    await loom.submit_many(message, max_queue_size=1)
-    assert [row["state"] for row in await loom.submit_many(message, max_queue_size=1)] == ["queued"]
+    await sql_client.submit_many(message, max_queue_size=1)
+    assert [row["state"] for row in await sql_client.submit_many(message, max_queue_size=1)] == ["queued"]
 
 
-async def test_of_a_batch_half_of_which_is_there_the_other_half_must_fit(loom: Loom) -> None:
+async def test_of_a_batch_half_of_which_is_there_the_other_half_must_fit(sql_client: SqlClient) -> None:
     known, new = [{"message_id": str(uuid7())} for _ in range(2)]
-    await loom.submit_many(known)
-    before = await loom.everything()
+    await sql_client.submit_many(known)
+    before = await sql_client.all_rows()
     with pytest.raises(asyncpg.PostgresError, match="The queue 'default' is full"):
-        await loom.submit_many(known, new, max_queue_size=1)
-    assert await loom.everything() == before
-    rows = await loom.submit_many(known, new, max_queue_size=2)
+        await sql_client.submit_many(known, new, max_queue_size=1)
+    assert await sql_client.all_rows() == before
+    rows = await sql_client.submit_many(known, new, max_queue_size=2)
     assert [str(row["message_id"]) for row in rows] == [known["message_id"], new["message_id"]]
-    assert len(await loom.claim(10)) == 2
+    assert len(await sql_client.claim(10)) == 2
 
 
 # Under an Idempotency-Key
 
 
-async def once(loom: Loom, *messages: Any, key: str = "k", digest: bytes = b"1") -> tuple[Any, bool]:
-    row = await loom.sql.fetchrow(
+async def once(sql_client: SqlClient, *messages: Any, key: str = "k", digest: bytes = b"1") -> tuple[Any, bool]:
+    row = await sql_client.sql.fetchrow(
         "select * from treadle.submit_once($1, $2, $3)", key, digest, json.dumps(messages or [{"message": "hello"}])
     )
     return row["answer"], row["repeated"]
 
 
-async def test_submit_once_answers_a_repeat_with_the_first_answer(loom: Loom) -> None:
-    answer, repeated = await once(loom)
+async def test_submit_once_answers_a_repeat_with_the_first_answer(sql_client: SqlClient) -> None:
+    answer, repeated = await once(sql_client)
     assert not repeated
     assert [(row["state"], row["queue_position"]) for row in answer] == [("queued", 0)]
-    await loom.run()
-    before = await loom.everything()
-    assert await once(loom) == (answer, True)
-    assert await loom.everything() == before
-    other, repeated = await once(loom, key="l")
+    await sql_client.run()
+    before = await sql_client.all_rows()
+    assert await once(sql_client) == (answer, True)
+    assert await sql_client.all_rows() == before
+    other, repeated = await once(sql_client, key="l")
     assert not repeated
     assert other[0]["message_id"] != answer[0]["message_id"]
 
 
-async def test_submit_once_refuses_another_body_under_the_key(loom: Loom) -> None:
-    await once(loom)
-    before = await loom.everything()
+async def test_submit_once_refuses_another_body_under_the_key(sql_client: SqlClient) -> None:
+    await once(sql_client)
+    before = await sql_client.all_rows()
     with pytest.raises(asyncpg.PostgresError, match="This Idempotency-Key was used with another body") as raised:
-        await once(loom, digest=b"2")
+        await once(sql_client, digest=b"2")
     assert raised.value.sqlstate == "TR422"
-    assert await loom.everything() == before
+    assert await sql_client.all_rows() == before
 
 
-async def test_a_refused_submit_keeps_no_key(loom: Loom) -> None:
+async def test_a_refused_submit_keeps_no_key(sql_client: SqlClient) -> None:
     with pytest.raises(asyncpg.PostgresError):
-        await once(loom, {"message": ""})
-    assert not (await once(loom, digest=b"2"))[1]
+        await once(sql_client, {"message": ""})
+    assert not (await once(sql_client, digest=b"2"))[1]
 
 
-async def test_a_key_is_forgotten_after_a_day(loom: Loom) -> None:
-    first, _ = await once(loom)
-    await loom.shift(23 * 3600)
-    assert (await once(loom))[1]
-    await loom.shift(25 * 3600)
-    second, repeated = await once(loom, digest=b"2")
+async def test_a_key_is_forgotten_after_a_day(sql_client: SqlClient) -> None:
+    first, _ = await once(sql_client)
+    await sql_client.shift_clock(23 * 3600)
+    assert (await once(sql_client))[1]
+    await sql_client.shift_clock(25 * 3600)
+    second, repeated = await once(sql_client, digest=b"2")
     assert not repeated
     assert second[0]["message_id"] != first[0]["message_id"]
-    assert (await once(loom, digest=b"2")) == (second, True)
+    assert (await once(sql_client, digest=b"2")) == (second, True)
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
-async def test_a_concurrent_repeat_waits_for_the_first(loom: Loom, ending: str) -> None:
-    one, two = await loom.connect(), await loom.connect()
+async def test_a_concurrent_repeat_waits_for_the_first(sql_client: SqlClient, ending: str) -> None:
+    one, two = await sql_client.connect(), await sql_client.connect()
     transaction = one.sql.transaction()
     await transaction.start()
     answer, _ = await once(one)
     second = asyncio.create_task(once(two))
-    await loom.until_blocked(two)
+    await sql_client.until_blocked(two)
     await getattr(transaction, ending)()
     if ending == "commit":
         assert await second == (answer, True)
     else:
         assert not (await second)[1]
-    assert await loom.sql.fetchval("select count(*) from treadle.messages") == 1
+    assert await sql_client.sql.fetchval("select count(*) from treadle.messages") == 1
 
 
-async def test_a_concurrent_repeat_does_not_wait_for_ever(loom: Loom) -> None:
-    one, two = await loom.connect(), await loom.connect()
+async def test_a_concurrent_repeat_does_not_wait_for_ever(sql_client: SqlClient) -> None:
+    one, two = await sql_client.connect(), await sql_client.connect()
     async with one.sql.transaction():
         await once(one)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await once(two)
 
 
-async def test_a_key_with_nothing_under_it_has_an_answer(loom: Loom) -> None:
+async def test_a_key_with_nothing_under_it_has_an_answer(sql_client: SqlClient) -> None:
     call = "select answer, repeated from treadle.submit_once('k', '1', '[]')"
-    assert [tuple(await loom.sql.fetchrow(call)) for _ in range(2)] == [([], False), ([], True)]
+    assert [tuple(await sql_client.sql.fetchrow(call)) for _ in range(2)] == [([], False), ([], True)]

@@ -17,10 +17,10 @@ from service.db import schema
 from service.db.migrate import migrate
 from service.db.pool import Connection
 from service.errors import Unavailable
-from tests.conftest import until
-from tests.sql.test_locks import seeded
-from tests.sql.test_migrations import bodies, dumped
-from tests.support.sql_client import Loom
+from tests.support.randomness import random_seed
+from tests.support.schema_dump import dumped_schema, function_bodies
+from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
 
 GATE = 42  # an advisory lock: whoever wants it waits until the test lets him go on, or ends him
 
@@ -28,7 +28,7 @@ GATE = 42  # an advisory lock: whoever wants it waits until the test lets him go
 class Traffic:
     """A client that always has some messages open, a worker, and its janitor."""
 
-    def __init__(self, client: Loom, worker: Loom, janitor: Loom) -> None:
+    def __init__(self, client: SqlClient, worker: SqlClient, janitor: SqlClient) -> None:
         self.client, self.worker, self.janitor = client, worker, janitor
         self.sent: list[UUID] = []
         self.done: list[UUID] = []
@@ -51,7 +51,7 @@ class Traffic:
     async def work(self) -> None:
         while not self.stopping or len(self.done) < len(self.sent):
             claims = await self.worker.claim(4)
-            await self.worker.beat("w", *claims)
+            await self.worker.heartbeat("w", *claims)
             assert set(await self.worker.append(*[(claim, claim.last_seq + 1, ["x"]) for claim in claims])) <= {"ok"}
             assert set(await self.worker.finish(*claims)) <= {"completed"}
             self.done += [claim.message_id for claim in claims]
@@ -61,16 +61,16 @@ class Traffic:
     async def look_after(self) -> None:
         while not self.stopping:
             await self.janitor.register()
-            await self.janitor.beat("janitor")
+            await self.janitor.heartbeat("janitor")
             await self.janitor.reap()
             for chore in ("admit_due()", "fold_counters()", "sweep()", "mend_lanes(null)", "purge(1, 1)"):
                 await self.janitor.sql.execute(f"select treadle.{chore}")
 
 
 @pytest.fixture
-async def traffic(loom: Loom) -> AsyncIterator[Traffic]:
+async def traffic(sql_client: SqlClient) -> AsyncIterator[Traffic]:
     """At the end everything that was accepted has been done, once."""
-    traffic = Traffic(*[await loom.connect() for _ in range(3)])
+    traffic = Traffic(*[await sql_client.connect() for _ in range(3)])
     for each in (traffic.client, traffic.worker, traffic.janitor):
         await each.sql.execute("set lock_timeout = '2s'")  # nobody waits for a migration
     async with asyncio.TaskGroup() as group:
@@ -115,13 +115,13 @@ async def test_everybody_goes_on_while_a_migration_has_replaced_everything_and_n
 async def test_everybody_goes_on_while_it_migrates_again_and_again_and_twice_at_once(
     sql: Connection, traffic: Traffic, dsn: str
 ) -> None:
-    before = await dumped(dsn), await bodies(sql)
+    before = await dumped_schema(dsn), await function_bodies(sql)
     for _ in range(3):
         await migrate(dsn)
         await traffic.more(10)
     await asyncio.gather(migrate(dsn), migrate(dsn))
     await traffic.more(10)
-    assert (await dumped(dsn), await bodies(sql)) == before
+    assert (await dumped_schema(dsn), await function_bodies(sql)) == before
 
 
 # Interrupted
@@ -142,8 +142,8 @@ EMPTY = "drop schema treadle cascade; drop schema pgmq cascade; select setval('p
 async def test_a_migration_that_is_ended_anywhere_is_mended_by_the_next(
     empty_dsn: str, dsn: str, sql: Connection
 ) -> None:
-    dice = random.Random(seeded("ends"))
-    fresh = await dumped(dsn), await bodies(sql)
+    dice = random.Random(random_seed("ends"))
+    fresh = await dumped_schema(dsn), await function_bodies(sql)
     other = await asyncpg.connect(empty_dsn)
     await other.execute(COUNT)
     await migrate(empty_dsn)
@@ -160,5 +160,5 @@ async def test_a_migration_that_is_ended_anywhere_is_mended_by_the_next(
                 await migrating
         await other.execute("delete from public.cut")
         await migrate(empty_dsn)
-        assert (await dumped(empty_dsn), await bodies(other)) == fresh
+        assert (await dumped_schema(empty_dsn), await function_bodies(other)) == fresh
     await other.close()

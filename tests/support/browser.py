@@ -15,7 +15,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.conftest import until
+from tests.support.waiting import until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -89,7 +89,7 @@ class Browser:
 
 
 @contextlib.asynccontextmanager
-async def browsing() -> AsyncIterator[Browser]:
+async def open_browser() -> AsyncIterator[Browser]:
     """Skips the test where there is no Chromium."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
+
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 HTTP = DOCS / "http.md"

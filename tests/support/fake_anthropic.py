@@ -25,7 +25,7 @@ class Answer(msgspec.Struct, frozen=True):
     stop_details: dict[str, Any] | None = None
 
 
-def asks(*calls: tuple[str, str, Any], pieces: tuple[str, ...] = (), **fields: Any) -> Answer:
+def tool_calls(*calls: tuple[str, str, Any], pieces: tuple[str, ...] = (), **fields: Any) -> Answer:
     """An answer that asks for tools: the id, name and input of each call."""
     blocks = tuple({"type": "tool_use", "id": id, "name": name, "input": input} for id, name, input in calls)
     return Answer(pieces, **{"stop_reason": "tool_use", "blocks": blocks, **fields})

@@ -1,4 +1,4 @@
-"""Graphs that tests run as agents, and where they keep their checkpoints."""
+"""LangGraph graphs that tests run as agents, and checkpoint savers for them."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,22 +14,22 @@ from service.agents.contract import Agent
 Checkpoints = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-async def lasting(dsn: str) -> Checkpoints:
-    """A way to LangGraph's saver in the test's database."""
+async def stored_checkpoints(dsn: str) -> Checkpoints:
+    """LangGraph's own saver in the test's database."""
     async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
         await saver.setup()
     return lambda: AsyncPostgresSaver.from_conn_string(dsn)
 
 
-def dying(dsn: str, step: int, late: bool) -> Checkpoints:
+def failing_checkpoints(dsn: str, step: int, late: bool) -> Checkpoints:
     """A saver that fails once, right before or after it has stored a super-step's checkpoint."""
-    died: list[bool] = []
+    failed: list[bool] = []
 
     class Saver(AsyncPostgresSaver):
         async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
-            due = metadata["step"] == step and not died
+            due = metadata["step"] == step and not failed
             if due:
-                died.append(True)
+                failed.append(True)
             if due and not late:
                 raise ConnectionError("before the checkpoint")
             stored = await super().aput(config, checkpoint, metadata, new_versions)
@@ -40,7 +40,7 @@ def dying(dsn: str, step: int, late: bool) -> Checkpoints:
     return lambda: Saver.from_conn_string(dsn)
 
 
-def chain(state: Any, **nodes: Any) -> StateGraph[Any, Any, Any, Any]:
+def chain_graph(state: Any, **nodes: Any) -> StateGraph[Any, Any, Any, Any]:
     """A graph of these nodes, one after the other."""
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(state)
     before = START
@@ -56,7 +56,7 @@ class Numbers(TypedDict):
 
 
 class Nodes:
-    """Nodes that note their calls; one that asks adds what it is answered to the numbers."""
+    """Nodes that note their calls; an asking node adds the answers it is given to the numbers."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -129,8 +129,8 @@ async def flood(context: Context, text: str) -> None:
         await context.emit(f"{number:04}" + "x" * 996)
 
 
-async def there(file: str) -> None:
-    """Wait until the file is."""
+async def until_exists(file: str) -> None:
+    """Wait until the file exists."""
     while not os.path.exists(file):  # noqa: ASYNC240
         await asyncio.sleep(0.01)
 
@@ -159,7 +159,7 @@ async def stays(context: Context, how: str) -> str:
             finally:
                 await context.emit(" goodbye")
         case file:  # until it is there
-            await there(file)
+            await until_exists(file)
             await context.emit(" over")
     return how
 
@@ -186,7 +186,7 @@ async def steps(context: Context, file: str) -> list[str]:
     found = []
     for number in range(5):
         if number == 3:
-            await there(f"{file}.go")
+            await until_exists(f"{file}.go")
         found.append(await context.step(f"step {number}", step))
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.agents.resolver.model_requests import Ask, DoTask
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.team import team
-from tests.support.isolated_agents import there
+from tests.support.isolated_agents import until_exists
 
 
 class Noted(Scripted):
@@ -19,7 +19,7 @@ class Noted(Scripted):
         with Path(os.environ["TEST_NOTES"]).open("a") as notes:  # noqa: ASYNC230
             notes.write(f"{name}\n")
         if name == "task t3":
-            await there(os.environ["TEST_GO"])
+            await until_exists(os.environ["TEST_GO"])
         async with aclosing(super().stream(ask, usage)) as pieces:
             async for piece in pieces:
                 yield piece

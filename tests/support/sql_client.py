@@ -1,5 +1,4 @@
-"""A client and a worker in SQL: each method is one call of one function, on a connection of the test's choice; and what
-tests of the states and of the log share."""
+"""A client and a worker in SQL: each method calls one function of sql/, on a connection that the test chooses."""
 
 from __future__ import annotations
 
@@ -11,12 +10,11 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-import pytest
 
 from service.db.pool import Connection
 from service.queues.model import Claim
-from tests.conftest import until
 from tests.support.invariants import assert_consistent
+from tests.support.waiting import until
 
 ECHO: dict[str, Any] = {
     "agent": "echo",
@@ -26,28 +24,27 @@ ECHO: dict[str, Any] = {
     "is_default": True,
 }
 
-PLACES = pytest.mark.parametrize("place", [{}, {"thread_id": "t"}, {"thread_id": "t", "aside": True}], ids=str)
 OUTCOMES = ("completed", "error", "rejected", "deferred", "released")  # of a finish
 
 
-class Loom:
+class SqlClient:
     def __init__(self, sql: Connection, dsn: str, stack: contextlib.AsyncExitStack) -> None:
         self.sql = sql
         self._dsn = dsn
         self._stack = stack
 
-    async def connect(self) -> Loom:
+    async def connect(self) -> SqlClient:
         """The same on a connection of its own."""
         connection = await asyncpg.connect(self._dsn)
         self._stack.push_async_callback(connection.close)
-        await prepare(connection)
-        return Loom(connection, self._dsn, self._stack)
+        await decode_jsonb(connection)
+        return SqlClient(connection, self._dsn, self._stack)
 
     async def register(self, *agents: dict[str, Any]) -> None:
         rows = [{**ECHO, "is_default": False, **agent} for agent in agents] or [ECHO]
         await self.sql.execute("select treadle.register_agents($1)", json.dumps(rows))
 
-    async def shift(self, seconds: float) -> None:
+    async def shift_clock(self, seconds: float) -> None:
         """Move the clock of this connection, from its true time."""
         await self.sql.execute("select set_config('treadle.clock_shift', $1, false)", f"{seconds} seconds")
 
@@ -142,7 +139,7 @@ class Loom:
         assert [row["message_id"] for row in rows] == [claim.message_id for claim in claims]
         return [row["status"] for row in rows]
 
-    async def beat(
+    async def heartbeat(
         self,
         worker: str = "w",
         *claims: Claim,
@@ -236,7 +233,7 @@ class Loom:
     async def lanes(self, queue: str = "default") -> list[list[UUID]]:
         return [await self.lane(lane, queue) for lane in ("high", "normal", "low")]
 
-    async def everything(self) -> dict[str, list[str]]:
+    async def all_rows(self) -> dict[str, list[str]]:
         """All rows of all tables: what must not change when something is refused."""
         names = await self.sql.fetch(
             "select format('%I.%I', relnamespace::regnamespace, relname) as name from pg_class"
@@ -248,78 +245,24 @@ class Loom:
             for row in names
         }
 
-    async def until_blocked(self, other: Loom) -> None:
+    async def until_blocked(self, other: SqlClient) -> None:
         """Wait until the other connection waits for a lock."""
         pid = other.sql.get_server_pid()
         await until(lambda: self.sql.fetchval("select cardinality(pg_blocking_pids($1)) > 0", pid))
 
 
-async def prepare(connection: Connection) -> None:
+async def decode_jsonb(connection: Connection) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode)
 
 
 @contextlib.asynccontextmanager
-async def weaving(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
-    """A loom with the agent echo; what the test did must leave a consistent database."""
+async def open_sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
+    """A sql_client with the agent echo; what the test did must leave a consistent database."""
     async with contextlib.AsyncExitStack() as stack:
-        loom = Loom(sql, dsn, stack)
-        await loom.register()
-        yield loom
+        sql_client = SqlClient(sql, dsn, stack)
+        await sql_client.register()
+        yield sql_client
         await assert_consistent(sql)
-
-
-# What tests of the states and of the log share
-
-
-async def expect(
-    loom: Loom,
-    message_id: UUID,
-    state: str,
-    types: str,
-    *,
-    hold: str | None = None,
-    lane: str | None = None,
-    attempt: int = 0,
-    failures: int = 0,
-    losses: int = 0,
-) -> asyncpg.Record:
-    """The message stands like this, `types` are its events, and the whole database agrees."""
-    message = await loom.message(message_id)
-    found = {name: message[name] for name in ("state", "hold", "lane", "attempt", "failures", "losses")}
-    wanted = {
-        "state": state,
-        "hold": hold,
-        "lane": lane,
-        "attempt": attempt,
-        "failures": failures,
-        "losses": losses,
-    }
-    assert found == wanted
-    assert " ".join(await loom.types(message_id)) == types
-    await assert_consistent(loom.sql)
-    return message
-
-
-async def turn(loom: Loom) -> UUID | None:
-    return (await loom.thread("t"))["turn"]
-
-
-async def lose(loom: Loom, claim: Any, *, worker: str = "w") -> None:
-    """Let the worker of a claim be dead beyond doubt: it is unknown, its lease old, and the janitor steady."""
-    clock = await loom.sql.fetchval("select extract(epoch from treadle.clock() - clock_timestamp())::integer")
-    for seconds in range(0, 14, 2):
-        await loom.shift(clock + seconds)
-        await loom.beat("janitor")
-    assert await loom.reap() == {claim.message_id: None}
-
-
-async def running(loom: Loom, quantity: int = 1, **fields: Any) -> list[Claim]:
-    """Running messages, each in a thread of its own unless told otherwise, oldest first."""
-    for n in range(quantity):
-        await loom.submit(**{"thread_id": f"t{n}", **fields})
-    claims = await loom.claim(quantity)
-    assert len(claims) == quantity
-    return claims
 
 
 def _events(lists: Sequence[Sequence[Any]]) -> tuple[list[int], list[str], list[str]]:

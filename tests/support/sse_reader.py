@@ -1,20 +1,18 @@
-"""What tests of streams share: a strict reader, and an agent that says what the test tells it to."""
+"""A strict reader of server-sent events."""
 
 import asyncio
 import contextlib
 import json
 import re
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import msgspec
 
-from service.agents.contract import Context, agent
-from tests.conftest import Client
+from tests.support.api_client import Client
 
-PATIENCE = 60  # seconds, after which a stream that says nothing is a failure
+STREAM_TIMEOUT_SECONDS = 60  # seconds, after which a stream that says nothing is a failure
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -24,14 +22,14 @@ class Event(msgspec.Struct, frozen=True):
 
 
 Comment = str
-COME_BACK = "retry: 1000"
+RETRY_LINE = "retry: 1000"
 
 
 def parse(block: bytes) -> Event | Comment:
     """One block of a stream, strictly: an event (an id or none, then event, then data, each on one line), a comment,
     or the request to come back."""
     text = block.decode()
-    if text == COME_BACK or re.fullmatch(r": \w+", text):
+    if text == RETRY_LINE or re.fullmatch(r": \w+", text):
         return text
     found = re.fullmatch(r"(?:id: (\d+)\n)?event: ([^\r\n]+)\ndata: ([^\r\n]+)", text)
     assert found, text
@@ -83,21 +81,24 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def reading(
+async def open_stream(
     api: Client, path: str, *, header: int | None = None, query: int | None = None
 ) -> AsyncIterator[Reader]:
     """Open a stream at a cursor; leaving the block drops the connection."""
     headers = {} if header is None else {"Last-Event-ID": str(header)}
     params = {} if query is None else {"after": query}
-    async with asyncio.timeout(PATIENCE), api.stream("GET", path, headers=headers, params=params) as answer:
+    async with (
+        asyncio.timeout(STREAM_TIMEOUT_SECONDS),
+        api.stream("GET", path, headers=headers, params=params) as answer,
+    ):
         yield Reader(answer)
 
 
-def of(message_id: str) -> str:
+def stream_path(message_id: str) -> str:
     return f"/messages/{message_id}/stream"
 
 
-async def log(api: Client, message_id: str) -> list[Event]:
+async def stored_log(api: Client, message_id: str) -> list[Event]:
     """The whole log by the other route."""
     page = (await api.get(f"/messages/{message_id}/events", params={"limit": 1000})).json()
     return [Event(event["seq"], event["type"], event["data"]) for event in page["events"]]
@@ -107,32 +108,5 @@ def types(events: list[Event]) -> list[str]:
     return [event.type for event in events]
 
 
-def ids(events: list[Event]) -> list[int | None]:
+def event_ids(events: list[Event]) -> list[int | None]:
     return [event.id for event in events]
-
-
-class Script:
-    """An agent that says what the test tells it to, when it tells it: texts, (type, data) pairs, errors; None ends."""
-
-    def __init__(self) -> None:
-        self.lines: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
-
-        @agent("script", max_attempts=2)
-        async def script(context: Context, text: str) -> str:
-            """Says what it is told."""
-            said = ""
-            while (line := await self.lines[context.message_id].get()) is not None:
-                if isinstance(line, Exception):
-                    raise line
-                if isinstance(line, str):
-                    said += line
-                    await context.emit(line)
-                else:
-                    await context.event(*line)
-            return said
-
-        self.agent = script
-
-    def say(self, message_id: str, *lines: Any) -> None:
-        for line in lines:
-            self.lines[message_id].put_nowait(line)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from service.queues.model import Claim
-from tests.support.sql_client import OUTCOMES, Loom
+from tests.support.sql_client import OUTCOMES, SqlClient
 from tests.support.sql_model import Model
 from tests.support.sql_model_rows import AGENTS, GRACE, HOUR, INTERVAL, LEASE, MAX_LOSSES, RANKS, Holder, Message, Sent
 from tests.support.state_machine_sessions import QUEUES, THREADS, WORKERS, Sessions
@@ -124,8 +124,8 @@ class Machine(RuleBasedStateMachine):
 
         self.ask(self.submission(self.on.client, sents, patient=False, max_queue_size=room), expect)
 
-    async def submission(self, loom: Loom, sents: Sequence[Sent], **arguments: Any) -> list[str]:
-        rows = await loom.submit_many(*[sent.body() for sent in sents], **arguments)
+    async def submission(self, sql_client: SqlClient, sents: Sequence[Sent], **arguments: Any) -> list[str]:
+        rows = await sql_client.submit_many(*[sent.body() for sent in sents], **arguments)
         return [row["state"] for row in rows]
 
     @rule(key=st.sampled_from(("k", "l")), fields=SUBMISSIONS, digest=st.sampled_from((b"1", b"1", b"2")))
@@ -243,8 +243,8 @@ class Machine(RuleBasedStateMachine):
         return [f"{holder}: {self.made}.{n}" for n in range(many)]
 
     async def appending(self, items: Sequence[tuple[Holder, int, list[str]]], patient: bool) -> list[str]:
-        loom = self.on.workers[items[0][0].worker]
-        statuses = await loom.append(*[(h.claim, first, chunks) for h, first, chunks in items], patient=patient)
+        sql_client = self.on.workers[items[0][0].worker]
+        statuses = await sql_client.append(*[(h.claim, first, chunks) for h, first, chunks in items], patient=patient)
         for status, (holder, first_seq, chunks) in zip(statuses, items, strict=True):
             if status == "ok":
                 holder.seq = max(holder.seq, first_seq + len(chunks))
@@ -292,9 +292,9 @@ class Machine(RuleBasedStateMachine):
         )
         self.heartbeat(self.on.workers[worker], worker, named, grace)
 
-    def heartbeat(self, loom: Loom, worker: str, named: list[Holder], grace: int) -> None:
+    def heartbeat(self, sql_client: SqlClient, worker: str, named: list[Holder], grace: int) -> None:
         self.ask(
-            loom.beat(
+            sql_client.heartbeat(
                 worker,
                 *[holder.claim for holder in named],
                 interval=INTERVAL * HOUR,

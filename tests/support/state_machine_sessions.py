@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.support.sql_client import Loom, prepare
+from tests.support.sql_client import SqlClient, decode_jsonb
 from tests.support.sql_model_rows import AGENTS, HOUR, RANKS
 
 WORKERS = ("w0", "w1", "w2")
@@ -37,28 +37,28 @@ class Sessions:
     async def look(self) -> list[list[asyncpg.Record]]:
         return [await self.watch.sql.fetch(look) for look in ("table treadle.violations", MESSAGES, THREADS_THERE)]
 
-    async def shift(self, hours: int) -> None:
-        for loom in self.all:
-            await loom.shift(hours * HOUR)
+    async def shift_clock(self, hours: int) -> None:
+        for sql_client in self.all:
+            await sql_client.shift_clock(hours * HOUR)
 
-    async def until_blocked(self, task: asyncio.Task[Any], loom: Loom) -> None:
-        blocked = asyncio.create_task(self.watch.until_blocked(loom))
+    async def until_blocked(self, task: asyncio.Task[Any], sql_client: SqlClient) -> None:
+        blocked = asyncio.create_task(self.watch.until_blocked(sql_client))
         await asyncio.wait({task, blocked}, return_when=asyncio.FIRST_COMPLETED)
         assert not task.done(), f"it should have waited: {task}"
         await blocked
 
-    async def _connect(self, setting: str = "") -> Loom:
+    async def _connect(self, setting: str = "") -> SqlClient:
         connection = await asyncpg.connect(self._dsn)
         self._stack.push_async_callback(connection.close)
-        await prepare(connection)
+        await decode_jsonb(connection)
         await connection.execute(f"set plan_cache_mode = force_generic_plan; {setting}")
-        return Loom(connection, self._dsn, self._stack)
+        return SqlClient(connection, self._dsn, self._stack)
 
     async def close(self) -> None:
         await self._stack.aclose()
 
     @property
-    def all(self) -> list[Loom]:
+    def all(self) -> list[SqlClient]:
         return [self.watch, self.user, self.client, self.janitor, *self.workers.values()]
 
     async def clean(self) -> None:
@@ -66,8 +66,8 @@ class Sessions:
         await self.watch.sql.execute(CLEAN)
         if await self.watch.sql.fetchval("select exists (select from treadle.queues where queue = 'late')"):
             await self.watch.sql.execute(DROP_LATE)
-        for loom in self.all:
-            await loom.sql.execute("reset treadle.clock_shift; select pg_advisory_unlock_all()")
+        for sql_client in self.all:
+            await sql_client.sql.execute("reset treadle.clock_shift; select pg_advisory_unlock_all()")
 
 
 TABLES = ("messages", "leases", "events", "threads", "thread_log", "workers", "idempotency", "counters")

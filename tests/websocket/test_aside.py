@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from service.agents.contract import RetryAfter
-from tests.conftest import Client
-from tests.support.chat_clients import Socket, address, chatting
-from tests.support.scripted_team import QUERY, Journal, ask, happened
+from tests.support.api_client import Client
+from tests.support.scripted_model import QUERY, ScriptedModel, ask_resolver, has_event
+from tests.support.websocket_client import Socket, chat_url, open_socket
 
 PACE = {"metadata": {"pace_ms": 0}}
 
@@ -26,113 +26,113 @@ async def agent_of(api: Client, accepted: dict[str, Any]) -> tuple[str, bool]:
     return row["agent"], row["aside"]
 
 
-async def test_while_the_team_is_at_work_the_clarifier_answers(resolving: Client, journal: Journal) -> None:
-    journal.hold("task t1")
-    async with chatting(address(resolving, "t")) as chat:
+async def test_while_the_team_is_at_work_the_clarifier_answers(resolver_api: Client, model: ScriptedModel) -> None:
+    model.hold("task t1")
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         first = await said(chat, QUERY, agent="resolver")
         assert "agent" not in first
-        await journal.holds("task t1")
+        await model.holds("task t1")
         for number, fields in enumerate([{}, {"agent": "resolver"}, {"agent": "clarifier"}]):
             accepted = await said(chat, f"How far are you? {number}", **fields)
             assert accepted["agent"] == "clarifier"
-            assert await agent_of(resolving, accepted) == ("clarifier", True)
+            assert await agent_of(resolver_api, accepted) == ("clarifier", True)
             done = await chat.find(event="done")
             assert done["message_id"] == accepted["message_id"]
             assert "The team is at work" in done["data"]["result"]
-        assert (await resolving.status(first["message_id"]))["state"] == "processing"
-        journal.let_go()
+        assert (await resolver_api.status(first["message_id"]))["state"] == "processing"
+        model.let_go()
         assert (await chat.find(event="done"))["message_id"] == first["message_id"]
         after = await said(chat, "Make it shorter", agent="resolver")
         assert "agent" not in after
-        assert await agent_of(resolving, after) == ("resolver", False)
+        assert await agent_of(resolver_api, after) == ("resolver", False)
 
 
-async def test_a_client_may_say_otherwise(resolving: Client, journal: Journal) -> None:
-    journal.hold("task t1")
-    async with chatting(address(resolving, "t")) as chat:
+async def test_a_client_may_say_otherwise(resolver_api: Client, model: ScriptedModel) -> None:
+    model.hold("task t1")
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         await said(chat, QUERY, agent="resolver")
-        await journal.holds("task t1")
+        await model.holds("task t1")
         turn = await said(chat, "Make it shorter", agent="resolver", aside=False)
         other = await said(chat, "echoed in its turn", agent="echo")  # somebody else is meant
         aside = await said(chat, "echoed at once", agent="echo", aside=True)
         assert "agent" not in {**turn, **other, **aside}
-        assert await agent_of(resolving, turn) == ("resolver", False)
-        assert await agent_of(resolving, other) == ("echo", False)
-        assert await agent_of(resolving, aside) == ("echo", True)
+        assert await agent_of(resolver_api, turn) == ("resolver", False)
+        assert await agent_of(resolver_api, other) == ("echo", False)
+        assert await agent_of(resolver_api, aside) == ("echo", True)
         done = await chat.find(event="done")
         assert (done["message_id"], done["data"]["result"]) == (aside["message_id"], "echoed at once")
-        journal.let_go()
-        await resolving.settled(other["message_id"])
+        model.let_go()
+        await resolver_api.settled(other["message_id"])
 
 
-async def test_an_object_is_for_the_agent_it_names(resolving: Client, journal: Journal) -> None:
-    journal.hold("task t1")
-    async with chatting(address(resolving, "t")) as chat:
+async def test_an_object_is_for_the_agent_it_names(resolver_api: Client, model: ScriptedModel) -> None:
+    model.hold("task t1")
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         await said(chat, QUERY, agent="resolver")
-        await journal.holds("task t1")
+        await model.holds("task t1")
         await chat.send("user_input", message={"an": "object"}, agent="resolver", key="object")
         refused = await chat.find(key="object")
         assert refused["detail"] == "The agent 'resolver' takes text, not an object."
-        journal.let_go()
+        model.let_go()
 
 
-async def test_between_its_attempts_an_agent_is_at_work_too(resolving: Client, journal: Journal) -> None:
-    journal.fail("task t2", RetryAfter(1000, "Later."))
-    message_id = await ask(resolving)
-    await happened(resolving, message_id, "retry", attempt=1)
-    async with chatting(address(resolving, "t")) as chat:
+async def test_between_its_attempts_an_agent_is_at_work_too(resolver_api: Client, model: ScriptedModel) -> None:
+    model.fail("task t2", RetryAfter(1000, "Later."))
+    message_id = await ask_resolver(resolver_api)
+    await has_event(resolver_api, message_id, "retry", attempt=1)
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         assert (await said(chat, "Well?"))["agent"] == "clarifier"
 
 
-async def test_what_has_not_begun_is_not_at_work(resolving: Client, journal: Journal) -> None:
-    await ask(resolving, delay_seconds=0)
-    message_id = await ask(resolving, thread_id="u", delay_seconds=1000)
-    async with chatting(address(resolving, "u")) as chat:
+async def test_what_has_not_begun_is_not_at_work(resolver_api: Client, model: ScriptedModel) -> None:
+    await ask_resolver(resolver_api, delay_seconds=0)
+    message_id = await ask_resolver(resolver_api, thread_id="u", delay_seconds=1000)
+    async with open_socket(chat_url(resolver_api, "u")) as chat:
         assert "agent" not in await said(chat, "Hello?", agent="echo")
         assert (await chat.find(event="done"))["data"]["result"] == "Hello?"
-    assert (await resolving.status(message_id))["state"] == "queued"
+    assert (await resolver_api.status(message_id))["state"] == "queued"
 
 
 @pytest.mark.parametrize("meanwhile", [None, "nobody"])
 async def test_an_agent_that_names_nobody_is_waited_for(
-    resolving: Client, journal: Journal, sql: Any, meanwhile: str | None
+    resolver_api: Client, model: ScriptedModel, sql: Any, meanwhile: str | None
 ) -> None:
     await sql.execute(
         "update treadle.agents set settings = jsonb_strip_nulls(jsonb_build_object('meanwhile', $1::text))"
         " where agent = 'resolver'",
         meanwhile,
     )
-    journal.hold("task t1")
-    async with chatting(address(resolving, "t")) as chat:
+    model.hold("task t1")
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         await said(chat, QUERY, agent="resolver")
-        await journal.holds("task t1")
+        await model.holds("task t1")
         waits = await said(chat, "How far are you?", agent="resolver")
         assert "agent" not in waits
-        assert await agent_of(resolving, waits) == ("resolver", False)
-        journal.let_go()
-        await resolving.settled(waits["message_id"])
+        assert await agent_of(resolver_api, waits) == ("resolver", False)
+        model.let_go()
+        await resolver_api.settled(waits["message_id"])
 
 
-async def test_an_input_sent_again_is_the_message_it_was(resolving: Client, journal: Journal) -> None:
+async def test_an_input_sent_again_is_the_message_it_was(resolver_api: Client, model: ScriptedModel) -> None:
     """Wherever it would go by now."""
-    journal.hold("task t1")
-    async with chatting(address(resolving, "t")) as chat:
+    model.hold("task t1")
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         first = await said(chat, QUERY, agent="resolver")
-        await journal.holds("task t1")
+        await model.holds("task t1")
         again = await said(chat, QUERY, agent="resolver")
         assert (again["message_id"], "agent" in again) == (first["message_id"], False)
         aside = await said(chat, "How far are you?")
         assert await said(chat, "How far are you?") == aside
-        journal.let_go()
-        await resolving.settled(first["message_id"])
+        model.let_go()
+        await resolver_api.settled(first["message_id"])
         again = await said(chat, "How far are you?")
         assert again["message_id"] == aside["message_id"]
-    page = (await resolving.get("/threads/t/messages")).json()
+    page = (await resolver_api.get("/threads/t/messages")).json()
     assert page["total_messages"] == 2
 
 
-async def test_an_aside_that_makes_no_sense_is_refused(resolving: Client) -> None:
-    async with chatting(address(resolving, "t")) as chat:
+async def test_an_aside_that_makes_no_sense_is_refused(resolver_api: Client) -> None:
+    async with open_socket(chat_url(resolver_api, "t")) as chat:
         refused = await said(chat, "Hello", aside="yes")
         assert refused["type"] == "error"
         assert refused["detail"] == "aside must be true, false, or left out: then an agent at work decides who answers."

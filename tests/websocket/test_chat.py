@@ -7,57 +7,61 @@ import pytest
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.db.pool import Connection
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.chat_clients import (
-    Person,
-    address,
-    chatting,
-    events,
-    kinds,
-    path_address,
-    stored,
-    transcript_is_whole,
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import until
+from tests.support.websocket_client import (
+    ChatUser,
+    assert_whole_transcript,
+    chat_path_url,
+    chat_url,
+    event_types,
+    log_frames,
+    open_socket,
+    stored_events,
 )
-from tests.support.sse_reader import Script
 
 
-async def test_the_transcript_is_the_threads_log(running: Client) -> None:
-    async with chatting(address(running, "t", token="ignored")) as chat:
+async def test_the_transcript_is_the_threads_log(api_with_worker: Client) -> None:
+    async with open_socket(chat_url(api_with_worker, "t", token="ignored")) as chat:
         assert await chat.frame() == {"type": "status", "status": "open", "thread_id": "t", "after": 0, "last": 0}
         frames = []
         for text in ("a b", "c", "d e f"):
             await chat.send("user_input", text=text)
-        while kinds(frames).count("done") < 3:
+        while event_types(frames).count("done") < 3:
             frames.append(await chat.frame())
     accepted = [frame["message_id"] for frame in frames if frame.get("status") == "accepted"]
-    answers = [(frame["message_id"], frame["data"]["result"]) for frame in events(frames) if frame["event"] == "done"]
+    answers = [
+        (frame["message_id"], frame["data"]["result"]) for frame in log_frames(frames) if frame["event"] == "done"
+    ]
     assert answers == list(zip(accepted, ["a b", "c", "d e f"], strict=True))
     [opened] = [frame for frame in frames if frame.get("status") == "open"]
     assert opened.keys() == {"type", "status", "thread_id", "log", "after", "last"}
-    transcript_is_whole(frames, await stored(running, "t", 3 * 3 + 6))
+    assert_whole_transcript(frames, await stored_events(api_with_worker, "t", 3 * 3 + 6))
 
 
 @pytest.mark.parametrize("thread_id", ["plain", "ünï ?#%2F..", "chat"])
-async def test_both_addresses_lead_to_the_same_thread(running: Client, thread_id: str) -> None:
-    async with chatting(address(running, thread_id)) as chat:
+async def test_both_addresses_lead_to_the_same_thread(api_with_worker: Client, thread_id: str) -> None:
+    async with open_socket(chat_url(api_with_worker, thread_id)) as chat:
         await chat.send("user_input", text="x")
-        whole = events(await chat.until(event="done"))
+        whole = log_frames(await chat.until(event="done"))
     assert whole[0]["data"]["thread_id"] == thread_id
     if thread_id != "chat":  # at that address the thread is named in the query
-        async with chatting(path_address(running, thread_id)) as chat:
-            assert events(await chat.until(event="done")) == whole
-    async with chatting(address(running, thread_id)) as chat:
-        assert events(await chat.until(event="done")) == whole
+        async with open_socket(chat_path_url(api_with_worker, thread_id)) as chat:
+            assert log_frames(await chat.until(event="done")) == whole
+    async with open_socket(chat_url(api_with_worker, thread_id)) as chat:
+        assert log_frames(await chat.until(event="done")) == whole
 
 
-async def test_whoever_comes_back_gets_exactly_the_rest(running: Client) -> None:
-    async with chatting(address(running, "t")) as chat:
+async def test_whoever_comes_back_gets_exactly_the_rest(api_with_worker: Client) -> None:
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.send("user_input", text="one two")
         await chat.send("user_input", text="three")
-        whole = events(await chat.until(event="done") + await chat.until(event="done"))
+        whole = log_frames(await chat.until(event="done") + await chat.until(event="done"))
     assert [frame["id"] for frame in whole] == list(range(1, 10))
     for seen in range(10):
-        async with chatting(address(running, "t", after=seen)) as chat:
+        async with open_socket(chat_url(api_with_worker, "t", after=seen)) as chat:
             opened = await chat.frame()
             assert (opened["after"], opened["last"]) == (seen, 9)
             assert [await chat.frame() for _ in range(9 - seen)] == whole[seen:]
@@ -65,8 +69,8 @@ async def test_whoever_comes_back_gets_exactly_the_rest(running: Client) -> None
             assert await chat.frame() == {"type": "pong"}  # and nothing more of the log
 
 
-async def test_an_answer_grows_and_says_what_its_agent_says(scripted: Client, script: Script) -> None:
-    async with chatting(address(scripted, "t")) as chat:
+async def test_an_answer_grows_and_says_what_its_agent_says(scripted_api: Client, script: ScriptedAgent) -> None:
+    async with open_socket(chat_url(scripted_api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script", key="k")
         message_id = (await chat.find(status="accepted", key="k"))["message_id"]
         await chat.until(event="started")
@@ -85,43 +89,43 @@ async def test_an_answer_grows_and_says_what_its_agent_says(scripted: Client, sc
 
 
 async def test_the_fields_of_an_input_reach_the_message(
-    start_api: StartApi, start_worker: StartWorker, running: Client
+    start_api: StartApi, start_worker: StartWorker, api_with_worker: Client
 ) -> None:
     @agent("look")
     async def look(context: Context, request: dict[str, Any]) -> dict[str, Any]:
         return {"asked": request, "metadata": context.metadata}
 
     await start_worker(echo, look)
-    async with chatting(address(running, "t")) as chat:
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.send("user_input", message={"a": [1]}, agent="look", priority="high", metadata={"b": 2})
         done = await chat.find(event="done")
         assert done["data"]["result"] == {"asked": {"a": [1]}, "metadata": {"b": 2}}
-        assert (await running.status(done["message_id"]))["priority"] == "high"
+        assert (await api_with_worker.status(done["message_id"]))["priority"] == "high"
         await chat.send("user_input", message="a text")
         assert (await chat.find(event="done"))["data"]["result"] == "a text"
 
 
-async def test_any_number_of_sockets_see_the_same(running: Client, start_api: StartApi) -> None:
+async def test_any_number_of_sockets_see_the_same(api_with_worker: Client, start_api: StartApi) -> None:
     replica = await start_api()
     async with (
-        chatting(address(running, "t")) as one,
-        chatting(address(running, "t")) as other,
-        chatting(address(replica, "t")) as elsewhere,
+        open_socket(chat_url(api_with_worker, "t")) as one,
+        open_socket(chat_url(api_with_worker, "t")) as other,
+        open_socket(chat_url(replica, "t")) as elsewhere,
     ):
         for chat in (one, other, elsewhere):
             assert "log" not in await chat.frame()  # there is no thread yet
         await one.send("user_input", text="from one")
-        shown = [events(await chat.until(event="done")) for chat in (one, other, elsewhere)]
+        shown = [log_frames(await chat.until(event="done")) for chat in (one, other, elsewhere)]
         assert shown[0] == shown[1] == shown[2]
         await elsewhere.send("user_input", text="from elsewhere")
-        shown = [events(await chat.until(event="done")) for chat in (one, other, elsewhere)]
+        shown = [log_frames(await chat.until(event="done")) for chat in (one, other, elsewhere)]
         assert shown[0] == shown[1] == shown[2]
         assert shown[0][0]["data"]["message"] == "from elsewhere"
 
 
-async def test_an_input_repeated_with_its_key_is_not_doubled(running: Client, sql: Connection) -> None:
+async def test_an_input_repeated_with_its_key_is_not_doubled(api_with_worker: Client, sql: Connection) -> None:
     async def ask(text: str, *, thread_id: str = "t", **fields: Any) -> dict[str, Any]:
-        async with chatting(address(running, thread_id)) as chat:
+        async with open_socket(chat_url(api_with_worker, thread_id)) as chat:
             await chat.send("user_input", text=text, **fields)
             found = {"status": "accepted"} if fields.get("key") != "k" or text == "hello" else {"type": "error"}
             return await chat.find(**found)
@@ -132,7 +136,7 @@ async def test_an_input_repeated_with_its_key_is_not_doubled(running: Client, sq
     assert (refused["key"], "used with another" in refused["detail"]) == ("k", True)
     elsewhere = await ask("hello", key="k", thread_id="u")  # keys are the thread's own
     assert elsewhere["message_id"] != first["message_id"]
-    await running.post("/messages", json={"message": "by http"}, headers={"Idempotency-Key": "k"})
+    await api_with_worker.post("/messages", json={"message": "by http"}, headers={"Idempotency-Key": "k"})
     assert (await ask("hello"))["message_id"] != (await ask("hello"))["message_id"]
     counts = await sql.fetch(
         "select t.thread_id, count(*) from treadle.messages m left join treadle.threads t on t.id = m.thread group by 1"
@@ -140,16 +144,16 @@ async def test_an_input_repeated_with_its_key_is_not_doubled(running: Client, sq
     assert {row["thread_id"]: row["count"] for row in counts} == {"t": 3, "u": 1, None: 1}
 
 
-async def test_a_client_resends_what_was_not_acknowledged(running: Client) -> None:
+async def test_a_client_resends_what_was_not_acknowledged(api_with_worker: Client) -> None:
     """The socket is cut between an input and its answer."""
-    person = Person("t")
+    person = ChatUser("t")
     key = person.say("hello")
-    async with chatting(address(running, "t")) as chat:
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.frame()
         await chat.send("user_input", **person.unacknowledged[key])
         chat.cut()
     while not person.over:
-        async with chatting(address(running, "t", after=person.last)) as chat:
+        async with open_socket(chat_url(api_with_worker, "t", after=person.last)) as chat:
             for wanted in person.unacknowledged.values():
                 await chat.send("user_input", **wanted)
             while not person.over:
@@ -157,13 +161,13 @@ async def test_a_client_resends_what_was_not_acknowledged(running: Client) -> No
     assert [frame["event"] for frame in person.frames] == ["queued", "started", "chunk", "done"]
 
 
-async def test_cancel(scripted: Client, script: Script) -> None:
-    async with chatting(address(scripted, "t")) as chat:
+async def test_cancel(scripted_api: Client, script: ScriptedAgent) -> None:
+    async with open_socket(chat_url(scripted_api, "t")) as chat:
         for _ in range(2):
             await chat.send("user_input", text="x", agent="script")
         running = (await chat.find(status="accepted"))["message_id"]
         queued = (await chat.find(status="accepted"))["message_id"]
-        await scripted.settled(running, "processing")
+        await scripted_api.settled(running, "processing")
         for message_id in (queued, running):
             await chat.send("cancel", message_id=message_id)
             frames = [await chat.frame()]
@@ -172,7 +176,7 @@ async def test_cancel(scripted: Client, script: Script) -> None:
             while not any(frame.get("event") == "cancelled" for frame in frames):
                 frames.append(await chat.frame())
             assert any(frame.get("status") == "cancelling" and frame["message_id"] == message_id for frame in frames)
-            assert (await scripted.settled(message_id))["state"] == "cancelled"
+            assert (await scripted_api.settled(message_id))["state"] == "cancelled"
         await chat.send("cancel", message_id=running)
         refused = await chat.find(type="error")
         assert refused["message_id"] == running
@@ -180,50 +184,52 @@ async def test_cancel(scripted: Client, script: Script) -> None:
         assert "There is no message" in (await chat.find(type="error"))["detail"]
 
 
-async def test_closing_a_socket_stops_no_agent(scripted: Client, script: Script) -> None:
-    async with chatting(address(scripted, "t")) as chat:
+async def test_closing_a_socket_stops_no_agent(scripted_api: Client, script: ScriptedAgent) -> None:
+    async with open_socket(chat_url(scripted_api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script")
         message_id = (await chat.find(status="accepted"))["message_id"]
         await chat.until(event="started")
     script.say(message_id, "while nobody looked", None)
-    assert (await scripted.settled(message_id))["result"] == "while nobody looked"
+    assert (await scripted_api.settled(message_id))["result"] == "while nobody looked"
 
 
-async def test_an_input_counts_although_its_socket_goes_at_once(running: Client) -> None:
-    async with chatting(address(running, "t"), max_queue=None) as chat:
+async def test_an_input_counts_although_its_socket_goes_at_once(api_with_worker: Client) -> None:
+    async with open_socket(chat_url(api_with_worker, "t"), max_queue=None) as chat:
         for number in range(20):
             await chat.send("user_input", text=f"{number}")
 
     async def count() -> int:
-        answer = await running.get("/threads/t")
+        answer = await api_with_worker.get("/threads/t")
         return int(answer.json()["message_count"]) if answer.status_code == 200 else 0
 
     await until(count, lambda found: found == 20)
 
 
-async def test_a_deleted_thread_begins_anew(running: Client) -> None:
-    async with chatting(address(running, "t")) as chat:
+async def test_a_deleted_thread_begins_anew(api_with_worker: Client) -> None:
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.send("user_input", text="one two three")
         opened = [frame for frame in await chat.until(event="done") if frame.get("status") == "open"]
-        assert (await running.delete("/threads/t")).status_code == 204
+        assert (await api_with_worker.delete("/threads/t")).status_code == 204
         assert await chat.frame() == {"type": "status", "status": "deleted", "thread_id": "t"}
         await chat.send("user_input", text="x")
         frames = await chat.until(event="done")
-        assert [frame["id"] for frame in events(frames)] == [1, 2, 3, 4]
-    async with chatting(address(running, "t", after=6)) as chat:  # of the log before
+        assert [frame["id"] for frame in log_frames(frames)] == [1, 2, 3, 4]
+    async with open_socket(chat_url(api_with_worker, "t", after=6)) as chat:  # of the log before
         again = await chat.frame()
         assert (again["after"], again["last"]) == (4, 4)
         assert again["log"] != opened[-1]["log"]
 
 
-async def test_a_long_log_is_replayed_in_pages(start_api: StartApi, start_worker: StartWorker, running: Client) -> None:
-    async with chatting(address(running, "t")) as chat:
+async def test_a_long_log_is_replayed_in_pages(
+    start_api: StartApi, start_worker: StartWorker, api_with_worker: Client
+) -> None:
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.send("user_input", text="w " * 1000)
-        whole = events(await chat.until(event="done"))
+        whole = log_frames(await chat.until(event="done"))
     assert [frame["id"] for frame in whole] == list(range(1, len(whole) + 1))
     assert len(whole) > 1000
-    async with chatting(address(running, "t")) as chat:
-        assert events(await chat.until(event="done")) == whole
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
+        assert log_frames(await chat.until(event="done")) == whole
 
 
 async def test_a_question_is_answered_over_the_socket(start_api: StartApi, start_worker: StartWorker) -> None:
@@ -233,7 +239,7 @@ async def test_a_question_is_answered_over_the_socket(start_api: StartApi, start
 
     await start_worker(asks)
     api = await start_api()
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", text="x", agent="asks")
         parked = await chat.find(event="parked")
         message_id = parked["message_id"]

@@ -10,22 +10,29 @@ import random
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from service.db.pool import Connection
-from tests.conftest import StartApi, StartWorker
-from tests.support.chat_clients import Person, Socket, address, chatting, stored, transcript_is_whole
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.websocket_client import (
+    ChatUser,
+    Socket,
+    assert_whole_transcript,
+    chat_url,
+    open_socket,
+    stored_events,
+)
 
 CHATS = 50
 INPUTS = int(os.environ.get("TREADLE_CHAT_INPUTS", "3"))
 SEED = random.randrange(2**32)
 
 
-async def talk(person: Person, apis: list[str], chance: random.Random) -> int:
+async def talk(person: ChatUser, apis: list[str], chance: random.Random) -> int:
     """Until all is said and answered; returns how often the socket was cut."""
     unsaid = [f"{person.thread_id} says this as number {number}" for number in range(INPUTS)]
     cuts = 0
     while unsaid or not person.over:
         url = chance.choice(apis).format(thread_id=person.thread_id, last=person.last)
         try:
-            async with chatting(url) as chat:
+            async with open_socket(url) as chat:
                 for wanted in list(person.unacknowledged.values()):
                     await chat.send("user_input", **wanted)
                 await listen(chat, person, unsaid, chance)
@@ -35,7 +42,7 @@ async def talk(person: Person, apis: list[str], chance: random.Random) -> int:
     return cuts
 
 
-async def listen(chat: Socket, person: Person, unsaid: list[str], chance: random.Random) -> None:
+async def listen(chat: Socket, person: ChatUser, unsaid: list[str], chance: random.Random) -> None:
     """For some frames; then the socket is cut, in the middle of whatever it is."""
     for _ in range(chance.randrange(1, 8)):
         if unsaid and (person.over or chance.random() < 0.4):
@@ -51,11 +58,11 @@ async def test_chats_cut_at_random_are_whole(start_api: StartApi, start_worker: 
     await start_worker()
     clients = [await start_api(), await start_api()]
     apis = [
-        address(client, "{thread_id}", after="{last}").replace("%7B", "{").replace("%7D", "}") for client in clients
+        chat_url(client, "{thread_id}", after="{last}").replace("%7B", "{").replace("%7D", "}") for client in clients
     ]
     print(f"seed {SEED}")
     chance = random.Random(SEED)
-    people = [Person(f"chat-{number}") for number in range(CHATS)]
+    people = [ChatUser(f"chat-{number}") for number in range(CHATS)]
     async with asyncio.TaskGroup() as group:
         talks = [group.create_task(talk(person, apis, random.Random(chance.random()))) for person in people]
     assert sum(talk.result() for talk in talks) > 2 * CHATS  # else nothing was shown
@@ -64,5 +71,5 @@ async def test_chats_cut_at_random_are_whole(start_api: StartApi, start_worker: 
         assert person.errors == []
         assert len(person.messages) == INPUTS
         words = len(f"{person.thread_id} says this as number 1".split())
-        transcript_is_whole(person.frames, await stored(clients[0], person.thread_id, INPUTS * (3 + words)))
+        assert_whole_transcript(person.frames, await stored_events(clients[0], person.thread_id, INPUTS * (3 + words)))
     assert await sql.fetchval("select count(*) from treadle.messages") == CHATS * INPUTS

@@ -1,39 +1,21 @@
 """The page service/dashboard/static, in a real browser: to talk, to watch, to go away and to find everything again."""
 
-import asyncio
-import os
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.config import Settings
-from tests.conftest import Client, StartWorker, until
-from tests.support.browser import Tab, browsing
-from tests.support.chat_clients import serving
-from tests.support.sse_reader import Script
+from tests.support.api_client import Client
+from tests.support.api_server import api_server
+from tests.support.browser import open_browser
+from tests.support.chat_page import CONNECTION, choose_agent, save_screenshot
+from tests.support.fixture_types import StartWorker
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import until
 
-PICTURES = os.environ.get("TREADLE_PICTURES")  # a folder for screenshots, for whoever works on the page
 ANSWERS = "[...document.querySelectorAll('.turn')].map((turn) => turn.querySelector('.answer').textContent)"
 STATES = "[...document.querySelectorAll('.turn')].map((turn) => turn.dataset.state)"
-CONNECTION = "document.querySelector('#connection').textContent"
-
-
-async def picture(tab: Tab, name: str) -> None:
-    if PICTURES:
-        content = await tab.picture()
-        await asyncio.to_thread(Path(PICTURES, f"{name}.png").write_bytes, content)
-
-
-async def choose(tab: Tab, name: str) -> None:
-    await tab.until(f"[...document.querySelector('#agent').options].some((option) => option.value == '{name}')")
-    await tab.ask(
-        f"document.querySelector('#agent').value = '{name}';"
-        "document.querySelector('#agent').dispatchEvent(new Event('change'));"
-        "document.querySelector('#text').focus()"
-    )
 
 
 async def newest(api: Client, count: int) -> str:
@@ -46,19 +28,21 @@ async def newest(api: Client, count: int) -> str:
     return str(page.json()["messages"][-1]["message_id"])
 
 
-async def test_a_person_talks_leaves_and_finds_everything(settings: Settings, scripted: Client, script: Script) -> None:
-    async with serving(settings) as served, browsing() as browser:
+async def test_a_person_talks_leaves_and_finds_everything(
+    settings: Settings, scripted_api: Client, script: ScriptedAgent
+) -> None:
+    async with api_server(settings) as served, open_browser() as browser:
         page = f"http://127.0.0.1:{served.port}/chat#tour"
         async with browser.open(page) as tab:
             await tab.until(CONNECTION, "Connected")
-            await picture(tab, "1-empty")
+            await save_screenshot(tab, "1-empty")
             await tab.type("hello from a browser")
             await tab.until(ANSWERS, ["hello from a browser"])
             await tab.until(STATES, ["done"])
 
-            await choose(tab, "script")
+            await choose_agent(tab, "script")
             await tab.type("a long story")
-            message_id = await newest(scripted, 2)
+            message_id = await newest(scripted_api, 2)
             script.say(
                 message_id,
                 ("progress", {"percent": 40, "message": "reading"}),
@@ -71,11 +55,11 @@ async def test_a_person_talks_leaves_and_finds_everything(settings: Settings, sc
             assert (
                 await tab.ask("document.querySelectorAll('.turn')[1].querySelector('.steps b').textContent") == "search"
             )
-            await picture(tab, "2-working")
+            await save_screenshot(tab, "2-working")
             await tab.close()  # in the middle of the answer
 
         script.say(message_id, RuntimeError("The pen broke."))  # nobody looks, and nothing stops
-        await scripted.settled(message_id, "queued", "processing")
+        await scripted_api.settled(message_id, "queued", "processing")
         script.say(message_id, "There was")
         async with browser.open(page) as tab:
             await tab.until(ANSWERS, ["hello from a browser", "There was"])  # of the new attempt alone
@@ -90,26 +74,26 @@ async def test_a_person_talks_leaves_and_finds_everything(settings: Settings, sc
 
             await tab.ask("document.querySelector('#text').focus()")
             await tab.type("never mind")
-            await newest(scripted, 3)
+            await newest(scripted_api, 3)
             await tab.until(STATES, ["done", "done", "working"])
             await tab.ask("document.querySelectorAll('.state button')[2].click()")
             await tab.until(STATES, ["done", "done", "cancelled"])
-            await picture(tab, "3-back")
+            await save_screenshot(tab, "3-back")
 
             # The service goes away. What is said meanwhile waits, also through a reload of the page.
             await served.stop()
             await tab.until("document.querySelector('#connection').dataset.state", "lost")
-            await choose(tab, "echo")
+            await choose_agent(tab, "echo")
             await tab.type("are you there")
             await tab.until(STATES, ["done", "done", "cancelled", "sending"])
-            await picture(tab, "4-lost")
+            await save_screenshot(tab, "4-lost")
             await tab.close()
         await served.start()
         async with browser.open(page) as tab:
             await tab.until(STATES, ["done", "done", "cancelled", "done"])
             await tab.until(f"{ANSWERS}[3]", "are you there")
             assert await tab.ask("localStorage.getItem('treadle.pending.tour')") == "null"
-        assert len((await scripted.get("/threads/tour/messages")).json()["messages"]) == 4
+        assert len((await scripted_api.get("/threads/tour/messages")).json()["messages"]) == 4
 
 
 async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
@@ -124,13 +108,13 @@ async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
         return "b" * 200
 
     await start_worker(echo, table)
-    async with serving(settings) as served, browsing() as browser, browser.open("about:blank") as tab:
+    async with api_server(settings) as served, open_browser() as browser, browser.open("about:blank") as tab:
         await tab.call("Emulation.setDeviceMetricsOverride", width=375, height=667, deviceScaleFactor=2, mobile=True)
         scheme = {"name": "prefers-color-scheme", "value": "dark"}
         await tab.call("Emulation.setEmulatedMedia", features=[scheme])
         await tab.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/chat#{'long' * 30}")
         await tab.until(f"document.readyState == 'complete' && {CONNECTION}", "Connected")
-        await choose(tab, "table")
+        await choose_agent(tab, "table")
         await tab.type("<img src=x onerror=document.title='gotcha'>")
         await tab.until(STATES, ["done"])
         assert await tab.ask("document.querySelectorAll('#turns img').length") == 0
@@ -139,7 +123,7 @@ async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
         assert await tab.ask("document.documentElement.scrollWidth") <= 375
         unnamed = "[...document.querySelectorAll('input, select, textarea')].filter((one) => !one.labels.length).length"
         assert await tab.ask(unnamed) == 0
-        await picture(tab, "5-telephone")
+        await save_screenshot(tab, "5-telephone")
 
 
 class Wish(msgspec.Struct):
@@ -160,15 +144,15 @@ async def test_who_takes_a_text_is_sent_a_text(settings: Settings, start_worker:
     await start_worker(either, objects)
     results = ANSWERS.replace(".answer", ".result")
     async with (
-        serving(settings) as served,
-        browsing() as browser,
+        api_server(settings) as served,
+        open_browser() as browser,
         browser.open(f"http://127.0.0.1:{served.port}/chat#tour") as tab,
     ):
         await tab.until(CONNECTION, "Connected")
-        await choose(tab, "either")
+        await choose_agent(tab, "either")
         await tab.type("a wish")
         await tab.until(results, ["either a wish"])
-        await choose(tab, "objects")
+        await choose_agent(tab, "objects")
         await tab.until("document.querySelector('#hint').textContent", "This agent takes an object: write JSON.")
         await tab.type('{"wish": "a bike"}')
         await tab.until(results, ["either a wish", "object a bike"])

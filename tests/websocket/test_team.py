@@ -6,11 +6,12 @@ import json
 from service.agents.contract import Context, agent
 from service.agents.resolver.scripted import PLAINLY
 from service.config import Settings
-from tests.conftest import Client, StartApi, StartWorker
-from tests.support.browser import browsing
-from tests.support.chat_clients import serving
-from tests.support.scripted_team import Journal
-from tests.websocket.test_page import CONNECTION, choose, picture
+from tests.support.api_client import Client
+from tests.support.api_server import api_server
+from tests.support.browser import open_browser
+from tests.support.chat_page import CONNECTION, choose_agent, save_screenshot
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.scripted_model import ScriptedModel
 
 TASKS = """[...document.querySelectorAll('#turns > .turn:last-child .task')].map((task) =>
     [task.querySelector('b').textContent, task.dataset.state])"""
@@ -28,14 +29,14 @@ def states(*found: str) -> list[list[str]]:
     return [list(pair) for pair in zip(titles, found, strict=True)]
 
 
-async def test_a_team_is_seen_at_work(settings: Settings, resolving: Client, journal: Journal) -> None:
-    journal.hold("task t2", "task t3", "aggregator")
-    async with serving(settings) as served, browsing() as browser:
+async def test_a_team_is_seen_at_work(settings: Settings, resolver_api: Client, model: ScriptedModel) -> None:
+    model.hold("task t2", "task t3", "aggregator")
+    async with api_server(settings) as served, open_browser() as browser:
         page = f"http://127.0.0.1:{served.port}/chat#tea"
         async with browser.open(page) as tab:
             await tab.until(CONNECTION, "Connected")
             await tab.until("document.querySelector('#offer').hidden", False)
-            await picture(tab, "6-offer")
+            await save_screenshot(tab, "6-offer")
             await tab.ask("document.querySelector('#offer').click()")
             assert await tab.ask("document.querySelector('#text').value") == QUERY
             await tab.type("")
@@ -52,42 +53,42 @@ async def test_a_team_is_seen_at_work(settings: Settings, resolving: Client, jou
             for part in ("1 of 3 tasks are finished", "Of “Describe how tea is made” it is known:", PLAIN):
                 await tab.until(f"{said}.includes({json.dumps(part)})")
             assert await tab.ask(STATES) == ["working"]
-            await picture(tab, "7-team")
+            await save_screenshot(tab, "7-team")
 
             await tab.ask("document.querySelector('#later').click()")
             await tab.type("The coffee should be decaffeinated")  # in its turn
             await tab.until(STATES, ["working", "waiting"])
             await tab.close()
 
-        journal.let_go("task t2", "task t3")
-        await journal.holds("aggregator")
+        model.let_go("task t2", "task t3")
+        await model.holds("aggregator")
         async with browser.open(page) as tab:
             await tab.until(STATES, ["working", "waiting"])
             await tab.until(ASIDES, [["What about the tea?", "clarifier", "done"]])
             first = "document.querySelector('#turns > .turn')"
             await tab.until(f"{first}.querySelector('.stage').textContent", "Writing the answer: 3 of 3 tasks done")
-            journal.let_go("aggregator")
+            model.let_go("aggregator")
             await tab.until(STATES, ["done", "done"])
             await tab.until(f"{first}.querySelector('.answer h5')?.textContent", "Describe how tea is made")
             await tab.until(TASKS, states("kept", "done", "done"))
             assert await tab.ask(STAGE) == "Plan: 3 of 3 tasks done, 1 kept from before"
             last = "document.querySelector('#turns > .turn:last-child .answer').textContent"
             await tab.until(f"{last}.includes('The instruction was: Then compare them')")
-            await picture(tab, "8-refined")
+            await save_screenshot(tab, "8-refined")
             whole = await tab.ask(EVERYTHING)
-        assert journal.asked.count("task t1") == 1
+        assert model.asked.count("task t1") == 1
         async with browser.open(page) as tab:
             await tab.until(EVERYTHING, whole)
 
 
 async def test_a_retry_begins_its_text_anew_and_keeps_what_is_finished(
-    settings: Settings, resolving: Client, journal: Journal
+    settings: Settings, resolver_api: Client, model: ScriptedModel
 ) -> None:
-    journal.fail("task t3", ConnectionError("The line is down."))
-    async with serving(settings) as served, browsing() as browser, browser.open("about:blank") as tab:
+    model.fail("task t3", ConnectionError("The line is down."))
+    async with api_server(settings) as served, open_browser() as browser, browser.open("about:blank") as tab:
         await tab.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/chat#tea")
         await tab.until(CONNECTION, "Connected")
-        await choose(tab, "resolver")
+        await choose_agent(tab, "resolver")
         await tab.type(QUERY)
         await tab.until(STATES, ["done"])
         await tab.until(TASKS, states("done", "done", "done"))
@@ -105,15 +106,15 @@ async def test_an_agent_asks_a_person(settings: Settings, start_worker: StartWor
         return f"Let me see. A {colour} one."
 
     await start_worker(asks)
-    async with serving(settings) as served, browsing() as browser:
+    async with api_server(settings) as served, open_browser() as browser:
         async with browser.open(f"http://127.0.0.1:{served.port}/chat#asks") as tab:
             await tab.until(CONNECTION, "Connected")
-            await choose(tab, "asks")
+            await choose_agent(tab, "asks")
             await tab.type("a bicycle")
             await tab.until(STATES, ["parked"])
             asked = "document.querySelector('.question:not([hidden]) label')?.textContent"
             await tab.until(asked, "Which colour do you want?")
-            await picture(tab, "9-question")
+            await save_screenshot(tab, "9-question")
             await tab.close()
         async with browser.open(f"http://127.0.0.1:{served.port}/chat#asks") as tab:
             await tab.until(asked, "Which colour do you want?")
@@ -153,8 +154,8 @@ x = "<b>"
 <img src=x onerror=alert(1)>"""
 
 
-async def test_markdown_becomes_elements_and_never_markup(settings: Settings, resolving: Client) -> None:
-    async with serving(settings) as served, browsing() as browser, browser.open("about:blank") as tab:
+async def test_markdown_becomes_elements_and_never_markup(settings: Settings, resolver_api: Client) -> None:
+    async with api_server(settings) as served, open_browser() as browser, browser.open("about:blank") as tab:
         await tab.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/chat#md")
         await tab.until(CONNECTION, "Connected")
         await tab.ask("import('/chat/markdown.js').then(({ render }) => { window.render = render; })")

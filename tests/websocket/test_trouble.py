@@ -14,11 +14,21 @@ from websockets.exceptions import InvalidStatus
 from faults.proxy import Proxy
 from service.agents.contract import Context, agent
 from service.config import Settings
-from tests.conftest import Client, StartApi, StartWorker, until, value
-from tests.support.chat_clients import PATIENCE, Served, address, chatting, events, kinds, serving, transcript_is_whole
-from tests.support.chat_clients import stored as log_of
-from tests.support.harness import closed_port
-from tests.support.sse_reader import Script
+from tests.support.api_client import Client
+from tests.support.api_server import ApiServer, api_server
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.ports import with_closed_port
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import until
+from tests.support.websocket_client import (
+    SOCKET_TIMEOUT_SECONDS,
+    assert_whole_transcript,
+    chat_url,
+    event_types,
+    log_frames,
+    open_socket,
+)
+from tests.support.websocket_client import stored_events as log_of
 
 # What a client says
 
@@ -51,11 +61,11 @@ from tests.support.sse_reader import Script
     ],
 )
 async def test_a_bad_frame_is_answered_and_the_socket_stays_open(
-    start_api: StartApi, agents: Any, frame: str | bytes, detail: str
+    start_api: StartApi, register_agents: Any, frame: str | bytes, detail: str
 ) -> None:
-    await agents()
+    await register_agents()
     api = await start_api(max_message_chars=5)
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         await chat.frame()
         await chat.connection.send(frame)
         error = await chat.frame()
@@ -68,16 +78,16 @@ async def test_a_bad_frame_is_answered_and_the_socket_stays_open(
 
 
 async def test_an_error_says_which_input_it_is_of(api: Client) -> None:
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         for fields in ({"text": ""}, {"text": "x", "agent": "nobody"}, {"text": "x", "what": 1}):
             await chat.send("user_input", **fields, key="mine")
             assert (await chat.find(type="error"))["key"] == "mine"
 
 
-async def test_a_full_queue_may_be_tried_again(start_api: StartApi, agents: Any) -> None:
-    await agents()
+async def test_a_full_queue_may_be_tried_again(start_api: StartApi, register_agents: Any) -> None:
+    await register_agents()
     api = await start_api(max_queue_size=1)
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", text="x", key="1")
         await chat.find(status="accepted")
         await chat.send("user_input", text="y", key="2")
@@ -90,10 +100,10 @@ async def test_a_full_queue_may_be_tried_again(start_api: StartApi, agents: Any)
         await chat.find(status="accepted", key="2")
 
 
-async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, agents: Any) -> None:
-    await agents()
+async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, register_agents: Any) -> None:
+    await register_agents()
     api = await start_api(max_body_bytes=10_000)
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", text="x" * 9_000)
         await chat.until(event="queued")
         await chat.send("user_input", text="x" * 10_000)
@@ -113,7 +123,7 @@ async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, ag
     ],
 )
 async def test_a_bad_address_is_refused_with_a_sentence(api: Client, asked: dict[str, Any], detail: str) -> None:
-    async with chatting(address(api, **asked)) as chat:
+    async with open_socket(chat_url(api, **asked)) as chat:
         [error], code = await chat.rest()
         assert detail in error["detail"]
         assert code == 1008
@@ -136,19 +146,19 @@ async def test_pages_of_other_hosts_are_refused(api: Client, origin: str, welcom
         "additional_headers": {"X-Forwarded-Host": "proxied.example.org"},
     }
     if welcome:
-        async with chatting(address(api, "t"), **options) as chat:
+        async with open_socket(chat_url(api, "t"), **options) as chat:
             assert (await chat.frame())["status"] == "open"
     else:
         with pytest.raises(InvalidStatus) as refused:
-            async with chatting(address(api, "t"), **options):
+            async with open_socket(chat_url(api, "t"), **options):
                 pass
         assert refused.value.response.status_code == 403
 
 
 async def test_an_unknown_address_is_refused(api: Client) -> None:
-    url = address(api, "t").replace("/ws/chat", "/ws/no/such")
+    url = chat_url(api, "t").replace("/ws/chat", "/ws/no/such")
     with pytest.raises(InvalidStatus):
-        async with chatting(url):
+        async with open_socket(url):
             pass
     for headers in ({}, {"Connection": "upgrade", "Upgrade": "websocket"}):  # no handshake
         assert 400 <= (await api.get("/ws/chat", headers=headers)).status_code < 500
@@ -175,7 +185,7 @@ async def flooded(start_api: StartApi, start_worker: StartWorker) -> Client:
 
 
 async def test_a_slow_reader_is_closed_and_costs_little_memory(settings: Settings, flooded: Client) -> None:
-    async with serving(settings, keepalive_interval=0.5) as served, chatting(address(served, "t")) as chat:
+    async with api_server(settings, keepalive_interval=0.5) as served, open_socket(chat_url(served, "t")) as chat:
         seen = [await chat.frame() for _ in range(5)]  # and then it reads no more
         [connection] = served.connections
         held = []
@@ -186,14 +196,14 @@ async def test_a_slow_reader_is_closed_and_costs_little_memory(settings: Setting
 
         await until(closed)
         assert max(held) < 300_000  # the limit, and one frame above it
-        await until(lambda: value(not served.server._feed._readers))
+        await until(lambda: not served.server._feed._readers)
         frames, _ = await chat.rest()  # what was under way
         seen += frames
-    assert [frame["id"] for frame in events(seen)] == list(range(1, len(events(seen)) + 1))
-    assert len(events(seen)) < 300
-    async with chatting(address(flooded, "t", after=events(seen)[-1]["id"])) as chat:
+    assert [frame["id"] for frame in log_frames(seen)] == list(range(1, len(log_frames(seen)) + 1))
+    assert len(log_frames(seen)) < 300
+    async with open_socket(chat_url(flooded, "t", after=log_frames(seen)[-1]["id"])) as chat:
         seen += await chat.until(event="done")
-    transcript_is_whole(seen, await log_of(flooded, "t", 303))
+    assert_whole_transcript(seen, await log_of(flooded, "t", 303))
 
 
 class Bare:
@@ -204,7 +214,7 @@ class Bare:
         self._writer = writer
 
     @classmethod
-    async def open(cls, served: Served, thread_id: str) -> "Bare":
+    async def open(cls, served: ApiServer, thread_id: str) -> "Bare":
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         key = base64.b64encode(os.urandom(16)).decode()
         writer.write(
@@ -216,7 +226,7 @@ class Bare:
 
     async def frame(self) -> tuple[int, bytes] | None:
         """Opcode and content; None at the end."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
             try:
                 first, size = await self._reader.readexactly(2)
                 if size == 126:
@@ -240,10 +250,10 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 async def test_a_peer_that_reads_nothing_and_closes_its_half_is_let_go(settings: Settings, flooded: Client) -> None:
-    async with serving(settings) as served:
+    async with api_server(settings) as served:
         client = await Bare.open(served, "t")
         client.say_no_more()
-        await until(lambda: value(not served.connections))
+        await until(lambda: not served.connections)
         assert not served.server._feed._readers
         client.close()
 
@@ -254,18 +264,20 @@ async def test_a_handshake_with_a_header_that_is_too_long_harms_nobody(api: Clie
         b"GET /ws/t HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"
     )
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
         assert b" 431 " in await reader.readline()
         await reader.read()  # to the end
     writer.close()
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         assert (await chat.frame())["status"] == "open"
 
 
 @pytest.mark.parametrize("alive", ["pong", "text"])
-async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(settings: Settings, agents: Any, alive: str) -> None:
-    await agents()
-    async with serving(settings, keepalive_interval=0.5) as served:
+async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(
+    settings: Settings, register_agents: Any, alive: str
+) -> None:
+    await register_agents()
+    async with api_server(settings, keepalive_interval=0.5) as served:
         client = await Bare.open(served, "t")
         answered = 0
         frames = []
@@ -280,7 +292,7 @@ async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(settings: Set
         assert answered == 3
         assert frames.count(PING) == 4
         assert frames[-1] == CLOSE
-        await until(lambda: value(not served.connections))
+        await until(lambda: not served.connections)
         client.close()
 
 
@@ -302,8 +314,8 @@ def by(dsn: str, port: int) -> str:
 
 
 async def test_without_a_database_a_chat_is_to_come_back(dsn: str, start_api: StartApi) -> None:
-    api = await start_api(database_url=closed_port(dsn))
-    async with chatting(address(api, "t")) as chat:
+    api = await start_api(database_url=with_closed_port(dsn))
+    async with open_socket(chat_url(api, "t")) as chat:
         [error], code = await chat.rest()
         assert "PostgreSQL cannot be reached" in error["detail"]
         assert (error["retry_after"], code) == (1, 1013)
@@ -311,10 +323,10 @@ async def test_without_a_database_a_chat_is_to_come_back(dsn: str, start_api: St
 
 @pytest.mark.parametrize("asking", [False, True])
 async def test_a_database_that_goes_away_ends_the_chat_until_it_is_back(
-    scripted: Client, script: Script, start_api: StartApi, dsn: str, way: Proxy, asking: bool
+    scripted_api: Client, script: ScriptedAgent, start_api: StartApi, dsn: str, way: Proxy, asking: bool
 ) -> None:
     api = await start_api(database_url=by(dsn, way.port))
-    async with chatting(address(api, "t")) as chat:
+    async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script", key="1")
         seen = await chat.until(event="started")
         there, way.target = way.target, 1
@@ -324,24 +336,24 @@ async def test_a_database_that_goes_away_ends_the_chat_until_it_is_back(
         frames, code = await chat.rest()
         assert code == 1013
         assert frames[-1]["type"] == "error"
-        assert not events(frames)
-    [message_id] = {frame["message_id"] for frame in events(seen)}
+        assert not log_frames(frames)
+    [message_id] = {frame["message_id"] for frame in log_frames(seen)}
     script.say(message_id, "meanwhile", None)
-    await scripted.settled(message_id)
+    await scripted_api.settled(message_id)
     way.target = there
-    async with chatting(address(api, "t", after=events(seen)[-1]["id"])) as chat:
-        assert kinds(await chat.until(event="done")) == ["chunk", "done"]
+    async with open_socket(chat_url(api, "t", after=log_frames(seen)[-1]["id"])) as chat:
+        assert event_types(await chat.until(event="done")) == ["chunk", "done"]
 
 
 async def test_a_restart_of_the_api_sends_its_chats_elsewhere(
-    settings: Settings, scripted: Client, script: Script
+    settings: Settings, scripted_api: Client, script: ScriptedAgent
 ) -> None:
-    async with serving(settings) as served:
-        async with chatting(address(served, "t")) as chat, chatting(address(served, "nobody's")) as idle:
+    async with api_server(settings) as served:
+        async with open_socket(chat_url(served, "t")) as chat, open_socket(chat_url(served, "nobody's")) as idle:
             await chat.send("user_input", text="x", agent="script")
             seen = await chat.until(event="started")
             await idle.frame()
-            [message_id] = {frame["message_id"] for frame in events(seen)}
+            [message_id] = {frame["message_id"] for frame in log_frames(seen)}
             script.say(message_id, "before")
             seen += await chat.until(event="chunk")
             stopping = asyncio.create_task(served.stop())
@@ -350,6 +362,6 @@ async def test_a_restart_of_the_api_sends_its_chats_elsewhere(
             await stopping
         script.say(message_id, "while it was away", None)
         await served.start()
-        async with chatting(address(served, "t", after=events(seen)[-1]["id"])) as chat:
+        async with open_socket(chat_url(served, "t", after=log_frames(seen)[-1]["id"])) as chat:
             seen += await chat.until(event="done")
-        transcript_is_whole(seen, await log_of(scripted, "t", 5))
+        assert_whole_transcript(seen, await log_of(scripted_api, "t", 5))

@@ -8,20 +8,11 @@ from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import (
-    closed_port,
-    look,
-    run,
-    settled,
-    submit,
-    text,
-    types,
-    wait_for,
-    workers,
-    working,
-    working_apart,
-)
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import overview, run, settled, submit, text, types
+from tests.support.ports import with_closed_port
+from tests.support.waiting import until, wait_for
+from tests.support.workers import running_worker, worker_ids, worker_in_thread
 
 
 async def test_a_running_agent_is_cancelled_and_cleans_up(sql: Connection, start_worker: StartWorker) -> None:
@@ -79,7 +70,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_left_behind(
     assert await ended == "CancelledError"
     assert (await run(sql, "next", agent="echo"))["result"] == "next"
     assert await types(sql, message_id) == ["queued", "started", "cancelled"]
-    assert (await look(sql, message_id))["state"] == "cancelled"
+    assert (await overview(sql, message_id))["state"] == "cancelled"
 
 
 async def test_an_agent_that_only_emits_and_swallows_cannot_hang_its_worker(
@@ -95,8 +86,8 @@ async def test_an_agent_that_only_emits_and_swallows_cannot_hang_its_worker(
                 await context.emit("x" * 1000)
         return "done"
 
-    with working_apart(settings, babbling, echo) as worker:
-        await until(lambda: workers(sql), lambda found: worker.worker_id in found)
+    with worker_in_thread(settings, babbling, echo) as worker:
+        await until(lambda: worker_ids(sql), lambda found: worker.worker_id in found)
         message_id = await submit(sql, "x", agent="babbling")
         await wait_for(running)
         await sql.fetchval("select treadle.cancel($1)", message_id)
@@ -159,8 +150,8 @@ async def test_a_cancellation_whose_hint_is_lost_is_learned_from_the_heartbeat(
         await asyncio.Event().wait()
         return "never"
 
-    deaf = closed_port(str(settings.database_url))
-    async with working(sql, settings, endless, listen_database_url=deaf) as worker:
+    deaf = with_closed_port(str(settings.database_url))
+    async with running_worker(sql, settings, endless, listen_database_url=deaf) as worker:
         message_id = await submit(sql, "x", agent="endless")
         await wait_for(running)
         assert await sql.fetchval("select treadle.cancel($1)", message_id) == "requested"

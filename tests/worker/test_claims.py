@@ -8,8 +8,12 @@ from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import closed_port, gate, look, run, settled, submit, submit_many, working
+from tests.support.agents import gate_agent
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import overview, run, settled, submit, submit_many
+from tests.support.ports import with_closed_port
+from tests.support.waiting import until
+from tests.support.workers import running_worker
 
 
 async def in_flight(sql: Connection) -> dict[str, int]:
@@ -18,7 +22,7 @@ async def in_flight(sql: Connection) -> dict[str, int]:
 
 
 async def test_it_runs_as_many_messages_at_once_as_worker_concurrency_says(
-    sql: Connection, start_worker: StartWorker, agents: Any
+    sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
     running = most = 0
     release = asyncio.Event()
@@ -31,7 +35,7 @@ async def test_it_runs_as_many_messages_at_once_as_worker_concurrency_says(
         await release.wait()
         running -= 1
 
-    await agents(count)
+    await register_agents(count)
     ids = await submit_many(sql, [{"message": str(n), "agent": "count"} for n in range(10)])
     worker = await start_worker(count, worker_concurrency=3)
     await until(lambda: in_flight(sql), lambda found: found == {worker.worker_id: 3})
@@ -42,7 +46,7 @@ async def test_it_runs_as_many_messages_at_once_as_worker_concurrency_says(
 
 
 async def test_two_workers_share_a_queue(sql: Connection, start_worker: StartWorker) -> None:
-    wait, waiting, release = gate()
+    wait, waiting, release = gate_agent()
     first = await start_worker(wait, worker_concurrency=10)
     second = await start_worker(wait, worker_concurrency=10)
     ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(20)])
@@ -102,14 +106,16 @@ async def test_threads_stay_in_order_on_two_workers_and_nothing_is_lost_or_doubl
     assert holes == 0
 
 
-async def test_high_goes_before_normal_before_low(sql: Connection, start_worker: StartWorker, agents: Any) -> None:
+async def test_high_goes_before_normal_before_low(
+    sql: Connection, start_worker: StartWorker, register_agents: Any
+) -> None:
     order: list[str] = []
 
     @agent("order")
     async def note(context: Context, request: str) -> None:
         order.append(request)
 
-    await agents(note)
+    await register_agents(note)
     messages = [
         {"message": f"{priority} {n}", "priority": priority, "agent": "order"}
         for n in range(3)
@@ -123,7 +129,7 @@ async def test_high_goes_before_normal_before_low(sql: Connection, start_worker:
 
 
 async def test_low_is_not_starved_by_an_endless_supply_of_high(
-    sql: Connection, start_worker: StartWorker, agents: Any
+    sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
     order: list[str] = []
 
@@ -131,7 +137,7 @@ async def test_low_is_not_starved_by_an_endless_supply_of_high(
     async def note(context: Context, request: str) -> None:
         order.append(request)
 
-    await agents(note)
+    await register_agents(note)
     low = await submit(sql, "low", agent="order", priority="low")
     high = await submit_many(sql, [{"message": "high", "priority": "high", "agent": "order"} for _ in range(40)])
     await start_worker(note, worker_concurrency=1)
@@ -149,7 +155,7 @@ async def test_a_paused_queue_is_left_alone_until_it_is_resumed(sql: Connection,
     await sql.fetchval("select treadle.pause('default')")
     paused = await submit(sql, "paused", agent="echo")
     assert (await run(sql, "not paused", agent="other"))["state"] == "completed"  # it looked at both queues
-    assert (await look(sql, paused))["state"] == "queued"
+    assert (await overview(sql, paused))["state"] == "queued"
     await sql.fetchval("select treadle.pause('default', false)")
     assert (await settled(sql, paused))["result"] == "paused"
 
@@ -162,7 +168,7 @@ async def test_a_worker_leaves_queues_alone_that_are_not_its_own(sql: Connection
     first = await start_worker(echo, other)
     foreign = await submit(sql, "x", agent="other")
     assert (await run(sql, "mine", agent="echo"))["worker_id"] == first.worker_id
-    assert (await look(sql, foreign))["state"] == "queued"
+    assert (await overview(sql, foreign))["state"] == "queued"
     second = await start_worker(echo, other, queues=("other",))
     assert (await settled(sql, foreign))["worker_id"] == second.worker_id
 
@@ -172,17 +178,19 @@ async def test_delayed_messages_run_when_they_are_due(sql: Connection, start_wor
     late = await submit(sql, "late", delay_seconds=0.4)
     later = await submit(sql, "in a thread", delay_seconds=0.3, thread_id="t")
     never = await submit(sql, "never", delay_seconds=1000)
-    assert (await look(sql, late))["hold"] == "delay"
+    assert (await overview(sql, late))["hold"] == "delay"
     for message_id in (late, later):
         message = await settled(sql, message_id)
         assert message["state"] == "completed"
         assert message["started_at"] >= message["run_at"]
-    assert (await look(sql, never))["hold"] == "delay"
+    assert (await overview(sql, never))["hold"] == "delay"
 
 
 async def test_with_every_hint_lost_everything_happens_by_polling(sql: Connection, settings: Settings) -> None:
     failing = {"fail_times": 1}
-    async with working(sql, settings, echo, listen_database_url=closed_port(str(settings.database_url))) as worker:
+    async with running_worker(
+        sql, settings, echo, listen_database_url=with_closed_port(str(settings.database_url))
+    ) as worker:
         assert (await run(sql, "alone"))["state"] == "completed"
         ids = await submit_many(
             sql,

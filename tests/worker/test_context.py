@@ -13,8 +13,9 @@ from service.agents.builtin.echo import echo
 from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
 from service.leases.store import LeaseStore
-from tests.conftest import StartWorker, until, value
-from tests.support.harness import log, look, run, settled, submit, submit_many, text, types, wait_for
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
+from tests.support.waiting import until, wait_for
 
 # What an agent emits
 
@@ -96,7 +97,7 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
         async with blocker.transaction():
             await blocker.execute("lock table treadle.events in exclusive mode")
             go.set()
-            await until(lambda: value(emitted))
+            await until(lambda: emitted)
             assert emitted < 1100  # it never let go of the loop before it had to wait
     finally:
         await blocker.close()
@@ -106,7 +107,7 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
 
 
 async def test_many_megabytes_at_once_go_to_postgres_in_pieces_that_it_can_take(
-    sql: Connection, start_worker: StartWorker, agents: Any, monkeypatch: pytest.MonkeyPatch
+    sql: Connection, start_worker: StartWorker, register_agents: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     finish = LeaseStore.finish
@@ -121,7 +122,7 @@ async def test_many_megabytes_at_once_go_to_postgres_in_pieces_that_it_can_take(
         return "y" * 1_000_000
 
     monkeypatch.setattr(LeaseStore, "finish", measured)
-    await agents(large)
+    await register_agents(large)
     ids = await submit_many(sql, [{"message": str(number), "agent": "large"} for number in range(20)])
     await start_worker(large)
     for message_id in ids:
@@ -157,7 +158,7 @@ async def test_history_is_the_completed_earlier_part_of_the_own_thread(
     assert histories["three"] == [("one", "re: one"), ("two", "re: two")]
     assert histories["four"] == [("one", "re: one"), ("two", "re: two"), ("three", "re: three")]
     assert histories["four, last 2"] == [("two", "re: two"), ("three", "re: three")]
-    assert (await look(sql, later))["state"] == "queued"
+    assert (await overview(sql, later))["state"] == "queued"
 
 
 async def test_a_context_tells_the_agent_what_it_needs_to_know(sql: Connection, start_worker: StartWorker) -> None:

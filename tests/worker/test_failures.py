@@ -7,8 +7,9 @@ import pytest
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, Rejected, RetryAfter, agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import dead_letter, run, types
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import dead_letter, run, types
+from tests.support.waiting import until
 
 
 async def test_rejected_fails_at_once(sql: Connection, start_worker: StartWorker) -> None:

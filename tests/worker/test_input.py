@@ -7,9 +7,10 @@ import pytest
 
 from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import log, look, settled, submit
+from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.messages import log, overview, settled, submit
+from tests.support.waiting import until
 
 
 @agent("double")
@@ -31,7 +32,7 @@ async def test_a_sync_agent_waits_as_well(sql: Connection, start_worker: StartWo
 
     await start_worker(parent, double)
     message_id = await submit(sql, "x", agent="parent", thread_id="t")
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
     assert await sql.fetchval("select treadle.input($1, '\"yes\"')", message_id) == "queued"
     row = await settled(sql, message_id)
     assert (row["result"], row["attempt"]) == (["xx", "yes"], 3)
@@ -48,12 +49,12 @@ async def test_input(sql: Connection, start_worker: StartWorker) -> None:
 
     await start_worker(asks)
     message_id = await submit(sql, "x", agent="asks", thread_id="t")
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
     await assert_consistent(sql)
     with pytest.raises(Exception, match="asks 'name' now, not 'age'"):
         await sql.fetchval("select treadle.input($1, '1', 'age')", message_id)
     await sql.fetchval("select treadle.input($1, '\"Ada\"', 'name')", message_id)
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input" and row["attempt"] == 2)
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input" and row["attempt"] == 2)
     with pytest.raises(Exception, match="asks 'input 1' now, not 'name'"):  # a repeat of the first answer
         await sql.fetchval("select treadle.input($1, '\"Ada\"', 'name')", message_id)
     await sql.fetchval("select treadle.input($1, 'null')", message_id)
@@ -83,7 +84,7 @@ async def test_an_agent_that_swallows_its_end_is_parked_all_the_same(
 
     await start_worker(stubborn)
     message_id = await submit(sql, "x", agent="stubborn")
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
     await sql.fetchval("select treadle.input($1, '\"yes\"')", message_id)
     assert (await settled(sql, message_id))["result"] == "yes"
 
@@ -109,7 +110,7 @@ async def test_what_a_step_asks_does_not_shift_what_comes_after(
     message_id = await submit(sql, "x", agent="asks in a sync step" if sync else "asks in a step")
     for answer in (1, 2):
         row = await until(
-            lambda: look(sql, message_id), lambda row, n=answer: row["hold"] == "input" and row["attempt"] == n
+            lambda: overview(sql, message_id), lambda row, n=answer: row["hold"] == "input" and row["attempt"] == n
         )
         asked.append((await log(sql, message_id))[-1].data["name"])
         await sql.fetchval("select treadle.input($1, $2::jsonb)", message_id, str(answer))

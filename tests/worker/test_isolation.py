@@ -21,10 +21,10 @@ from service.leases.store import EventToAppend
 from service.worker.event_buffer import HIGH_WATER, Outbox
 from service.worker.isolation.pool import Isolation
 from service.worker.worker import Worker
-from tests.conftest import until, value
-from tests.support.harness import dead_letter, log, look, settled, submit, text, types
 from tests.support.invariants import assert_consistent
-from tests.support.processes import emitted, gone, lose, process_of
+from tests.support.messages import dead_letter, log, overview, settled, submit, text, types
+from tests.support.waiting import until
+from tests.support.worker_processes import agent_process, emitted_text, processes_ended, submit_lost
 
 Start = Callable[..., Awaitable[Worker]]
 
@@ -47,14 +47,14 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
                 await task
 
             stack.push_async_callback(stop)
-            await until(lambda: value(worker.ready or task.done()))
+            await until(lambda: worker.ready or task.done())
             return worker
 
         yield start
 
 
 async def run(sql: Connection, message: Any, **fields: Any) -> dict[str, Any]:
-    return await settled(sql, await lose(sql, message, **fields))
+    return await settled(sql, await submit_lost(sql, message, **fields))
 
 
 # The same for the agent
@@ -67,8 +67,8 @@ async def test_an_agent_can_do_apart_what_it_can_do_in_the_worker(name: str, sql
     for losses in (0, 1):
         thread = f"thread {losses}"
         place = {"agent": name, "thread_id": thread, "metadata": {"a": [1], "big": 10**30}}
-        first = await settled(sql, await lose(sql, "first", losses=losses, **place))
-        message_id = await lose(sql, "word", losses=losses, **place)
+        first = await settled(sql, await submit_lost(sql, "first", losses=losses, **place))
+        message_id = await submit_lost(sql, "word", losses=losses, **place)
         message = await settled(sql, message_id)
         result = message["result"]
         assert result["turns"] == [["first", first["result"]]]
@@ -113,9 +113,9 @@ async def test_what_an_agent_raises_means_the_same(
     await start()
     for losses in (0, 1):
         attempts = 2 if how == "retry" else 1
-        message_id = await lose(sql, how, losses=losses, agent="fails", max_attempts=attempts)
-        await until(lambda message_id=message_id: look(sql, message_id), lambda row: row["failures"] == 1)
-        message = await look(sql, message_id)
+        message_id = await submit_lost(sql, how, losses=losses, agent="fails", max_attempts=attempts)
+        await until(lambda message_id=message_id: overview(sql, message_id), lambda row: row["failures"] == 1)
+        message = await overview(sql, message_id)
         assert (message["state"], message["error"], message["losses"]) == (state, error, losses)
         begun = LOST_ONCE if losses else ["queued", "started"]
         assert await types(sql, message_id) == [*begun, "chunk", "retry" if state == "queued" else "error"]
@@ -137,11 +137,11 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
     await start()
     blocker = await asyncpg.connect(dsn)
     try:
-        message_id = await lose(sql, "x", agent="flood")
+        message_id = await submit_lost(sql, "x", agent="flood")
         await settled(sql, message_id, "processing")
         async with blocker.transaction():
             await blocker.execute("lock table treadle.events in exclusive mode")
-            await until(lambda: value(max(sizes)), lambda size: size > HIGH_WATER - 2000)
+            await until(lambda: max(sizes), lambda size: size > HIGH_WATER - 2000)
     finally:
         await blocker.close()
     assert (await settled(sql, message_id))["state"] == "completed"
@@ -166,7 +166,7 @@ async def test_a_process_that_dies_is_a_loss_of_its_message(
     how: str, error: str, sql: Connection, start: Start
 ) -> None:
     await start()
-    message_id = await lose(sql, how, agent="dies", thread_id="t", max_attempts=1)
+    message_id = await submit_lost(sql, how, agent="dies", thread_id="t", max_attempts=1)
     behind = await submit(sql, "after it", agent="echo", thread_id="t")
     message = await settled(sql, message_id)
     assert (message["state"], message["error"]) == ("failed", error)
@@ -183,8 +183,8 @@ async def test_a_process_that_dies_is_a_loss_of_its_message(
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux says whom it would kill")
 async def test_short_of_memory_the_kernel_chooses_a_child(sql: Connection, start: Start) -> None:
     await start()
-    message_id = await lose(sql, "listens", agent="stays")
-    child, nursery = map(int, (await emitted(sql, message_id)).split())
+    message_id = await submit_lost(sql, "listens", agent="stays")
+    child, nursery = map(int, (await emitted_text(sql, message_id)).split())
     assert (_score(child), _score(nursery)) == (1000, _score(os.getpid()))
 
 
@@ -196,14 +196,14 @@ async def test_children_go_with_the_process_that_forks_them_and_the_next_one_wor
     sql: Connection, start: Start
 ) -> None:
     await start()
-    message_id = await lose(sql, "blocks", agent="stays", max_attempts=1)
-    listening = await lose(sql, "listens", agent="stays", max_attempts=1)
-    child, nursery = map(int, (await emitted(sql, listening)).split())
-    blocked = await process_of(sql, message_id)
+    message_id = await submit_lost(sql, "blocks", agent="stays", max_attempts=1)
+    listening = await submit_lost(sql, "listens", agent="stays", max_attempts=1)
+    child, nursery = map(int, (await emitted_text(sql, listening)).split())
+    blocked = await agent_process(sql, message_id)
     os.kill(nursery, signal.SIGKILL)
-    await gone(child, nursery, *([blocked] if sys.platform == "linux" else []))
+    await processes_ended(child, nursery, *([blocked] if sys.platform == "linux" else []))
     for lost in (message_id, listening):
-        await until(lambda lost=lost: look(sql, lost), lambda row: row["losses"] == 2)
+        await until(lambda lost=lost: overview(sql, lost), lambda row: row["losses"] == 2)
         [_, retry] = [entry.data for entry in await log(sql, lost) if entry.type == "retry"]
         assert retry["error"] == "The agent's process was lost."
         await sql.fetchval("select treadle.cancel($1)", lost)
@@ -215,8 +215,8 @@ async def test_without_processes_a_message_is_put_off_and_not_charged(
 ) -> None:
     monkeypatch.setattr("service.worker.isolation.pool.COMMAND", "raise SystemExit(9)")
     await start()
-    message_id = await lose(sql, "x", agent="echo", max_attempts=1)
-    message = await until(lambda: look(sql, message_id), lambda row: row["state"] == "queued" and row["hold"])
+    message_id = await submit_lost(sql, "x", agent="echo", max_attempts=1)
+    message = await until(lambda: overview(sql, message_id), lambda row: row["state"] == "queued" and row["hold"])
     assert (message["failures"], message["losses"]) == (0, 1)
     assert message["error"] == "No process can be started for the agent: the nursery ended with exit code 9."
     monkeypatch.undo()
@@ -235,12 +235,12 @@ STUBBORN = [
 @pytest.mark.parametrize(("name", "how"), STUBBORN)
 async def test_cancel_ends_a_process_that_does_not_heed_it(name: str, how: str, sql: Connection, start: Start) -> None:
     await start()
-    message_id = await lose(sql, how, agent=name)
-    child = await process_of(sql, message_id)
+    message_id = await submit_lost(sql, how, agent=name)
+    child = await agent_process(sql, message_id)
     await sql.fetchval("select treadle.cancel($1)", message_id)
     message = await settled(sql, message_id)
     assert (message["state"], message["failures"], message["losses"]) == ("cancelled", 0, 1)
-    await gone(child)
+    await processes_ended(child)
 
 
 @pytest.mark.parametrize(("name", "how"), STUBBORN)
@@ -248,23 +248,23 @@ async def test_a_timeout_ends_a_process_that_does_not_heed_it(
     name: str, how: str, sql: Connection, start: Start
 ) -> None:
     await start()
-    message_id = await lose(sql, how, agent=name, timeout_seconds=1, max_attempts=1)
-    child = await process_of(sql, message_id)
+    message_id = await submit_lost(sql, how, agent=name, timeout_seconds=1, max_attempts=1)
+    child = await agent_process(sql, message_id)
     message = await settled(sql, message_id)
     assert (message["state"], message["failures"], message["losses"]) == ("failed", 1, 1)
     assert message["error"] == "TimeoutError: the attempt took longer than 1 seconds"
-    await gone(child)
+    await processes_ended(child)
 
 
 @pytest.mark.parametrize("name", ["stays", "stays sync"])
 async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start: Start) -> None:
     await start()
-    message_id = await lose(sql, "listens", agent=name)
-    child = await process_of(sql, message_id)
+    message_id = await submit_lost(sql, "listens", agent=name)
+    child = await agent_process(sql, message_id)
     await sql.fetchval("select treadle.cancel($1)", message_id)
     assert (await settled(sql, message_id))["state"] == "cancelled"
     assert (await text(sql, message_id)).endswith(" goodbye")
-    await gone(child)
+    await processes_ended(child)
 
 
 # Waiting, and run_in="process"
@@ -274,8 +274,8 @@ async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start:
 @pytest.mark.parametrize("name", ["parent", "parent sync"])
 async def test_an_agent_waits_apart_as_in_the_worker(name: str, losses: int, sql: Connection, start: Start) -> None:
     await start()
-    message_id = await lose(sql, "a b", losses=losses, agent=name, thread_id="t")
-    parked = await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    message_id = await submit_lost(sql, "a b", losses=losses, agent=name, thread_id="t")
+    parked = await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
     assert parked["losses"] == losses
     await sql.fetchval("select treadle.input($1, '42')", message_id)
     row = await settled(sql, message_id)
@@ -301,7 +301,7 @@ async def test_what_computes_without_end_is_ended_with_its_process(sql: Connecti
     process = (await log(sql, message_id))[2].data
     assert await sql.fetchval("select treadle.cancel($1)", message_id) == "requested"
     assert (await settled(sql, message_id))["state"] == "cancelled"
-    await until(lambda: value(Path(f"/proc/{process}").exists()), lambda there: not there)
+    await until(lambda: Path(f"/proc/{process}").exists(), lambda there: not there)
 
 
 async def test_memory_that_is_refused_is_the_agents_own_trouble(sql: Connection, start: Start) -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from service.agents.contract import Context, agent
 from service.db.pool import Connection
-from tests.conftest import Client, StartWorker, until, value
-from tests.support.harness import run, settled, submit, wait_for
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.messages import run, settled, submit
+from tests.support.waiting import until, wait_for
 
 
 async def state(sql: Connection, thread_id: str) -> Any:
@@ -172,7 +174,7 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     assert (await run(sql, "x", agent="keeps"))["result"] == 1
     assert made == ["a", "b", "a", "None"]
     assert (await api.delete("/instances/keeps/a")).status_code == 202
-    await until(lambda: value(closed), lambda names: names == ["a", "None", "a"])  # those that are not kept, at once
+    await until(lambda: closed, lambda names: names == ["a", "None", "a"])  # those that are not kept, at once
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 1
     assert (await run(sql, "x", agent="keeps", thread_id="b"))["result"] == 2
     answered = await api.delete("/instances/nobody/a")
@@ -223,7 +225,7 @@ async def test_what_is_used_is_not_closed(sql: Connection, start_worker: StartWo
     await asyncio.sleep(0)
     go_on.set()
     assert (await settled(sql, message_id))["result"] == 0
-    await until(lambda: value(closed), lambda names: names == ["closed"])
+    await until(lambda: closed, lambda names: names == ["closed"])
 
 
 @pytest.mark.parametrize("state", [None, [], "text", 1])

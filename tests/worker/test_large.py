@@ -10,8 +10,8 @@ from service.agents.contract import Context, agent
 from service.db.pool import COMMAND_TIMEOUT, Connection, Database
 from service.errors import TooSlow
 from service.leases import store as leases
-from tests.conftest import StartWorker
-from tests.support.harness import run, settled, submit_many
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import run, settled, submit_many
 
 
 @agent("large", max_attempts=3)

@@ -15,40 +15,29 @@ from service.agents.registry import Registry
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.worker import Worker
-from tests.conftest import StartWorker, until, value
-from tests.support.harness import (
-    closed_port,
-    gate,
-    log,
-    look,
-    run,
-    settled,
-    submit,
-    submit_many,
-    text,
-    types,
-    wait_for,
-    workers,
-    working,
-    working_apart,
-)
+from tests.support.agents import gate_agent
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
+from tests.support.ports import with_closed_port
+from tests.support.waiting import until, wait_for
+from tests.support.workers import running_worker, worker_ids, worker_in_thread
 
 # How it stops
 
 
 async def test_a_stopping_worker_lets_its_messages_end_and_takes_no_more(sql: Connection, settings: Settings) -> None:
-    wait, waiting, release = gate()
-    async with working(sql, settings, wait, worker_concurrency=5) as worker:
+    wait, waiting, release = gate_agent()
+    async with running_worker(sql, settings, wait, worker_concurrency=5) as worker:
         ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(3)])
-        await until(lambda: value(len(waiting) == 3))
+        await until(lambda: len(waiting) == 3)
         worker.stop()
         late = await submit(sql, "late", agent="gate")
         release.set()
         for message_id in ids:
             message = await settled(sql, message_id)
             assert (message["state"], message["attempt"], message["failures"]) == ("completed", 1, 0)
-        await until(lambda: workers(sql), lambda found: found == [])
-    assert (await look(sql, late))["state"] == "queued"
+        await until(lambda: worker_ids(sql), lambda found: found == [])
+    assert (await overview(sql, late))["state"] == "queued"
     assert "late" not in waiting
 
 
@@ -66,7 +55,7 @@ async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_work
             await asyncio.Event().wait()
         return request
 
-    async with working(sql, settings, slow, shutdown_grace=1000 if how == "second stop" else 0.1) as worker:
+    async with running_worker(sql, settings, slow, shutdown_grace=1000 if how == "second stop" else 0.1) as worker:
         message_id = await submit(sql, "x", agent="slow", max_attempts=1, thread_id="t")
         await wait_for(running)
         worker.stop()
@@ -77,7 +66,7 @@ async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_work
         retry = (await log(sql, message_id))[-1]
         assert retry.type == "retry"
         assert retry.data["error"] == "The worker was stopped."
-        await until(lambda: workers(sql), lambda found: found == [])
+        await until(lambda: worker_ids(sql), lambda found: found == [])
     other = await start_worker(slow)
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["worker_id"]) == ("completed", 2, other.worker_id)
@@ -88,10 +77,10 @@ async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_work
 async def test_what_a_claim_brings_after_the_second_stop_is_handed_back_at_once(
     sql: Connection, dsn: str, settings: Settings
 ) -> None:
-    wait, waiting, _ = gate()
+    wait, waiting, _ = gate_agent()
     blocker = await asyncpg.connect(dsn)
     try:
-        async with working(sql, settings, wait, shutdown_grace=1000) as worker:
+        async with running_worker(sql, settings, wait, shutdown_grace=1000) as worker:
             async with blocker.transaction():
                 await blocker.execute("lock table treadle.leases in exclusive mode")
                 message_id = await submit(sql, "x", agent="gate")
@@ -101,26 +90,26 @@ async def test_what_a_claim_brings_after_the_second_stop_is_handed_back_at_once(
                 await until(lambda: sql.fetchval(blocked))
                 worker.stop()
                 worker.stop()
-            await until(lambda: workers(sql), lambda found: found == [])
+            await until(lambda: worker_ids(sql), lambda found: found == [])
     finally:
         await blocker.close()
-    message = await look(sql, message_id)
+    message = await overview(sql, message_id)
     assert (message["state"], message["failures"], message["losses"]) == ("queued", 0, 0)
     assert waiting == []
 
 
 async def test_a_message_cancelled_while_its_worker_stops_is_cancelled(sql: Connection, settings: Settings) -> None:
-    wait, waiting, _ = gate()
-    async with working(sql, settings, wait) as worker:
+    wait, waiting, _ = gate_agent()
+    async with running_worker(sql, settings, wait) as worker:
         message_id = await submit(sql, "x", agent="gate")
-        await until(lambda: value(waiting))
+        await until(lambda: waiting)
         worker.stop()
         await sql.fetchval("select treadle.cancel($1)", message_id)
         assert (await settled(sql, message_id))["state"] == "cancelled"
 
 
 async def test_a_worker_that_never_found_its_database_can_be_stopped(settings: Settings) -> None:
-    worker = Worker(settings, closed_port(str(settings.database_url)), Registry(settings, [echo]))
+    worker = Worker(settings, with_closed_port(str(settings.database_url)), Registry(settings, [echo]))
     task = asyncio.create_task(worker.run())
     await asyncio.wait({task}, timeout=0.1)  # it tries
     worker.stop()
@@ -131,21 +120,21 @@ async def test_a_worker_that_never_found_its_database_can_be_stopped(settings: S
 
 
 async def test_a_worker_beats_and_says_goodbye(sql: Connection, settings: Settings) -> None:
-    wait, waiting, release = gate()
+    wait, waiting, release = gate_agent()
     row = "select * from treadle.worker_overview where worker_id = $1"
-    async with working(sql, settings, wait, worker_concurrency=7, queues=("default", "spare")) as worker:
+    async with running_worker(sql, settings, wait, worker_concurrency=7, queues=("default", "spare")) as worker:
         first = await sql.fetchrow(row, worker.worker_id)
         assert (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
         assert (first["queues"], first["concurrency"], first["in_flight"]) == (["default", "spare"], 7, 0)
         await submit_many(sql, [{"message": "x", "agent": "gate"}] * 2)
-        await until(lambda: value(len(waiting) == 2))
+        await until(lambda: len(waiting) == 2)
         later = await until(
             lambda: sql.fetchrow(row, worker.worker_id), lambda found: found["heartbeat_at"] > first["heartbeat_at"]
         )
         assert later["in_flight"] == 2
         assert later["started_at"] == first["started_at"]
         release.set()
-    assert await workers(sql) == []
+    assert await worker_ids(sql) == []
 
 
 async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
@@ -171,8 +160,8 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
     impatient = msgspec.structs.replace(
         settings, worker_timeout=0.5, heartbeat_interval=0.1, poll_interval=0.1, worker_concurrency=5
     )
-    with working_apart(impatient, freeze, neighbour) as worker:
-        await until(lambda: workers(sql), lambda found: worker.worker_id in found)
+    with worker_in_thread(impatient, freeze, neighbour) as worker:
+        await until(lambda: worker_ids(sql), lambda found: worker.worker_id in found)
         late = await submit(sql, "late", agent="beside")
         await wait_for(beside)
         blocking = await submit(sql, "blocking", agent="freeze")
@@ -188,7 +177,7 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
             await until(lambda: sql.fetchval(steady, janitor.worker_id))
             silence = "select silent_seconds from treadle.worker_overview where worker_id = $1"
             assert await sql.fetchval(silence, worker.worker_id) < 0.5
-            assert (await look(sql, late))["state"] == "processing"
+            assert (await overview(sql, late))["state"] == "processing"
         finally:
             thaw.set()
         for message_id in (late, blocking):
@@ -203,7 +192,7 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
 async def test_the_janitor_purges_what_is_past_retention(
     sql: Connection, dsn: str, settings: Settings, start_worker: StartWorker
 ) -> None:
-    async with working(sql, settings, echo):
+    async with running_worker(sql, settings, echo):
         old = [await run(sql, "alone"), await run(sql, "in a thread", thread_id="t")]
         dead = await run(sql, "dead", metadata={"delay_ms": "no number"})
         open_one = await submit(sql, "open", thread_id="open", delay_seconds=10_000_000)
@@ -212,8 +201,8 @@ async def test_the_janitor_purges_what_is_past_retention(
     await sql.execute(f"alter database {dsn.rpartition('/')[2]} set treadle.clock_shift = '8 days'")
     await start_worker(echo)
     await until(lambda: sql.fetchval("select count(*) from treadle.messages"), lambda found: found == 2)
-    assert await look(sql, dead["message_id"])
-    assert await look(sql, open_one)
+    assert await overview(sql, dead["message_id"])
+    assert await overview(sql, open_one)
     for message in old:
         assert (
             await sql.fetchval("select count(*) from treadle.events where message_id = $1", message["message_id"]) == 0

@@ -11,8 +11,10 @@ from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until
-from tests.support.harness import log, run, settled, submit, submit_many, text, types, wait_for, workers, working_apart
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit, submit_many, text, types
+from tests.support.waiting import until, wait_for
+from tests.support.workers import worker_ids, worker_in_thread
 
 TAKE_AWAY = (
     "select treadle._take_back(array(select l from treadle.leases l where l.message_id = $1),"
@@ -95,8 +97,8 @@ async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_
         return "second"
 
     # It looks at nothing on its own, so that the answer to an append is what tells it.
-    with working_apart(settings, babbling, echo, poll_interval=1000, heartbeat_interval=1000) as worker:
-        await until(lambda: workers(sql), lambda found: worker.worker_id in found)
+    with worker_in_thread(settings, babbling, echo, poll_interval=1000, heartbeat_interval=1000) as worker:
+        await until(lambda: worker_ids(sql), lambda found: worker.worker_id in found)
         message_id = await submit(sql, "x", agent="babbling")
         await wait_for(running)
         await until(lambda: sql.fetchval(TAKE_AWAY, message_id))
@@ -105,9 +107,9 @@ async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_
 
 
 async def test_the_messages_of_a_vanished_worker_go_on_elsewhere(
-    sql: Connection, start_worker: StartWorker, agents: Any
+    sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
-    await agents()
+    await register_agents()
     message_id = await submit(sql, "x")
     # A worker on a host that is gone: it beat once, has no listener, and its claim is never finished.
     who = "'gone', 'host', 1, array['default'], 1, now(), null"
@@ -117,7 +119,7 @@ async def test_the_messages_of_a_vanished_worker_go_on_elsewhere(
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
     assert (await log(sql, message_id))[2].data["error"] == "The worker was lost."
-    assert "gone" not in await workers(sql)
+    assert "gone" not in await worker_ids(sql)
 
 
 async def test_connections_killed_in_the_middle_of_streams_lose_nothing(

@@ -14,8 +14,10 @@ from service.db.pool import Connection, Database
 from service.errors import Busy
 from service.leases.store import LeaseStore, VacuumHealth
 from service.maintenance.janitor import Janitor
-from tests.conftest import Client, StartApi, StartWorker, until
-from tests.support.harness import look, run, settled, submit, submit_many
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.messages import overview, run, settled, submit, submit_many
+from tests.support.waiting import until
 
 
 async def test_an_answer_whose_events_were_refused_is_a_failure(sql: Connection, start_worker: StartWorker) -> None:
@@ -115,9 +117,9 @@ async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings:
 
 
 async def test_due_messages_are_admitted_past_those_of_locked_threads(
-    sql: Connection, database: Database, agents: Any, dsn: str
+    sql: Connection, database: Database, register_agents: Any, dsn: str
 ) -> None:
-    await agents()
+    await register_agents()
     held = [{"message": "x", "thread_id": "held", "delay_seconds": 0.001}] * 30
     await submit_many(sql, held)
     free = await submit(sql, "x", delay_seconds=0.002)
@@ -127,7 +129,7 @@ async def test_due_messages_are_admitted_past_those_of_locked_threads(
     await user.execute("select from treadle.threads for update")
     store = LeaseStore(database)
     await until(lambda: store.admit_due(10))
-    assert (await look(sql, free))["hold"] is None
+    assert (await overview(sql, free))["hold"] is None
     await transaction.rollback()
     await user.close()
 

@@ -8,65 +8,67 @@ import pytest
 
 from service.agents.contract import agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker, until, value
-from tests.support.harness import Hall, settled, submit_many
+from tests.support.agents import HoldingAgent
+from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import Loom, prepare
+from tests.support.messages import settled, submit_many
+from tests.support.sql_client import SqlClient, decode_jsonb
+from tests.support.waiting import until
 
 
 @pytest.fixture
-async def loom(sql: Connection, dsn: str) -> AsyncIterator[Loom]:
+async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     async with contextlib.AsyncExitStack() as stack:
-        await prepare(sql)
-        yield Loom(sql, dsn, stack)
+        await decode_jsonb(sql)
+        yield SqlClient(sql, dsn, stack)
 
 
 LIMITED = {"agent": "few", "queue": "few", "settings": {"concurrency": 2}}
 
 
-async def test_a_queue_gives_no_more_than_its_agents_take(loom: Loom) -> None:
-    await loom.register({"agent": "echo"}, LIMITED)
+async def test_a_queue_gives_no_more_than_its_agents_take(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "echo"}, LIMITED)
     for _ in range(4):
-        await loom.submit(agent="few")
-    await loom.submit(agent="echo")
-    first = await loom.claim(10, queues=["few", "default"])
+        await sql_client.submit(agent="few")
+    await sql_client.submit(agent="echo")
+    first = await sql_client.claim(10, queues=["few", "default"])
     assert sorted(claim.agent for claim in first) == ["echo", "few", "few"]
-    other = await loom.connect()
+    other = await sql_client.connect()
     assert await other.claim(10, worker="other", queues=["few", "default"]) == []
-    await loom.finish(next(claim for claim in first if claim.agent == "few"))
+    await sql_client.finish(next(claim for claim in first if claim.agent == "few"))
     [next_one] = await other.claim(10, worker="other", queues=["few", "default"])
     assert next_one.agent == "few"
-    await assert_consistent(loom.sql)
+    await assert_consistent(sql_client.sql)
 
 
-async def test_while_one_claims_from_such_a_queue_another_passes_it_over(loom: Loom) -> None:
-    await loom.register({"agent": "echo"}, LIMITED)
+async def test_while_one_claims_from_such_a_queue_another_passes_it_over(sql_client: SqlClient) -> None:
+    await sql_client.register({"agent": "echo"}, LIMITED)
     for _ in range(4):
-        await loom.submit(agent="few")
-    other = await loom.connect()
-    async with loom.sql.transaction():
-        assert len(await loom.claim(1, queues=["few"])) == 1
+        await sql_client.submit(agent="few")
+    other = await sql_client.connect()
+    async with sql_client.sql.transaction():
+        assert len(await sql_client.claim(1, queues=["few"])) == 1
         assert await other.claim(10, worker="other", queues=["few"]) == []
     assert len(await other.claim(10, worker="other", queues=["few"])) == 1
 
 
-async def test_what_the_agents_say_last_counts(loom: Loom) -> None:
-    await loom.register(LIMITED)
-    assert await loom.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") == 2
-    await loom.register(LIMITED | {"settings": {"meanwhile": None}})
-    assert await loom.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") is None
-    assert await loom.sql.fetchval("select settings from treadle.agents where agent = 'few'") == {}
+async def test_what_the_agents_say_last_counts(sql_client: SqlClient) -> None:
+    await sql_client.register(LIMITED)
+    assert await sql_client.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") == 2
+    await sql_client.register(LIMITED | {"settings": {"meanwhile": None}})
+    assert await sql_client.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") is None
+    assert await sql_client.sql.fetchval("select settings from treadle.agents where agent = 'few'") == {}
 
 
 async def test_two_workers_share_the_places(sql: Connection, start_worker: StartWorker) -> None:
-    hall = Hall("few")
-    hall.agent.concurrency = 3
+    holding = HoldingAgent("few")
+    holding.agent.concurrency = 3
     for _ in range(2):
-        await start_worker(hall.agent, queues=("few",), poll_interval=0.1)
-    ids = await submit_many(sql, [{"message": "x", "agent": "hall"}] * 8)
-    await until(lambda: value(len(hall.inside)), lambda inside: inside == 3)
+        await start_worker(holding.agent, queues=("few",), poll_interval=0.1)
+    ids = await submit_many(sql, [{"message": "x", "agent": "holding"}] * 8)
+    await until(lambda: len(holding.inside), lambda inside: inside == 3)
     assert await sql.fetchval("select count(*) from treadle.leases") == 3
-    hall.doors.set()
+    holding.release.set()
     for message_id in ids:
         assert (await settled(sql, message_id))["state"] == "completed"
     await assert_consistent(sql)

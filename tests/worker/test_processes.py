@@ -9,28 +9,35 @@ import pytest
 
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import until
-from tests.support.harness import dead_letter, log, look, settled, submit, submit_many, types
-from tests.support.processes import Processes, emitted, ended, gone, lose, process_of
+from tests.support.messages import dead_letter, log, overview, settled, submit, submit_many, types
+from tests.support.waiting import until
+from tests.support.worker_processes import (
+    WorkerProcesses,
+    agent_process,
+    emitted_text,
+    exit_code,
+    processes_ended,
+    submit_lost,
+)
 
 
 @pytest.fixture
-def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
-    processes = Processes(settings, tmp_path / "log")
+def processes(settings: Settings, tmp_path: Path) -> Iterator[WorkerProcesses]:
+    processes = WorkerProcesses(settings, tmp_path / "log")
     yield processes
     processes.end()
 
 
 async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
-    sql: Connection, processes: Processes, tmp_path: Path
+    sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     first = await processes.start(sql)
     door = tmp_path / "door"
     neighbours = await submit_many(sql, [{"message": str(door), "agent": "stays"}] * 5)
     for neighbour in neighbours:
-        await emitted(sql, neighbour)
+        await emitted_text(sql, neighbour)
     [poison] = await submit_many(sql, [{"message": "exit", "agent": "dies"}])
-    assert await ended(first) == 3
+    assert await exit_code(first) == 3
     second = await processes.start(sql)
     message = await settled(sql, poison)
     assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
@@ -46,25 +53,25 @@ async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
     assert second.poll() is None
 
 
-async def test_a_killed_worker_takes_its_children_with_it(sql: Connection, processes: Processes) -> None:
+async def test_a_killed_worker_takes_its_children_with_it(sql: Connection, processes: WorkerProcesses) -> None:
     worker = await processes.start(sql)
     pids = set()
     for how in ("listens", "blocks", "computes"):
-        pids |= set(map(int, (await emitted(sql, await lose(sql, how, agent="stays"))).split()))
+        pids |= set(map(int, (await emitted_text(sql, await submit_lost(sql, how, agent="stays"))).split()))
     assert len(pids) == 4  # three children of one nursery
     worker.kill()
-    await gone(*pids)
+    await processes_ended(*pids)
 
 
-async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, processes: Processes) -> None:
+async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, processes: WorkerProcesses) -> None:
     worker = await processes.start(sql, SHUTDOWN_GRACE="0.1")
-    ids = [await lose(sql, how, agent="stays", max_attempts=1) for how in ("listens", "blocks")]
-    children = [await process_of(sql, message_id) for message_id in ids]
+    ids = [await submit_lost(sql, how, agent="stays", max_attempts=1) for how in ("listens", "blocks")]
+    children = [await agent_process(sql, message_id) for message_id in ids]
     worker.terminate()
-    assert await ended(worker) == 0
-    await gone(*children)
+    assert await exit_code(worker) == 0
+    await processes_ended(*children)
     for message_id in ids:
-        message = await look(sql, message_id)
+        message = await overview(sql, message_id)
         assert (message["state"], message["attempt"]) == ("queued", 2)
         assert (message["failures"], message["losses"]) == (0, 1)
         assert (await log(sql, message_id))[-1].data["error"] == "The worker was stopped."
@@ -72,13 +79,13 @@ async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, proc
 
 
 async def test_children_let_their_worker_say_when_to_stop(
-    sql: Connection, processes: Processes, tmp_path: Path
+    sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     """Ctrl-C and a service manager signal every process of a group."""
     worker = await processes.start(sql, SHUTDOWN_GRACE="1000")
     door = tmp_path / "door"
-    message_id = await lose(sql, str(door), agent="stays")
-    child, nursery = map(int, (await emitted(sql, message_id)).split())
+    message_id = await submit_lost(sql, str(door), agent="stays")
+    child, nursery = map(int, (await emitted_text(sql, message_id)).split())
     for pid in (child, nursery):
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
@@ -86,12 +93,12 @@ async def test_children_let_their_worker_say_when_to_stop(
     door.touch()
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
-    assert await ended(worker) == 0
-    await gone(child, nursery)
+    assert await exit_code(worker) == 0
+    await processes_ended(child, nursery)
 
 
 async def test_after_a_kill_only_the_steps_that_are_missing_run(
-    sql: Connection, processes: Processes, tmp_path: Path
+    sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     """Five steps, and the worker killed after the third: the agent's own notes show what ran where."""
     worker = await processes.start(sql)

@@ -9,8 +9,9 @@ import pytest
 from service.config import Settings
 from service.db.pool import Connection
 from service.maintenance.janitor import Janitor
-from tests.conftest import StartWorker, until
-from tests.support.sql_client import Loom
+from tests.support.fixture_types import StartWorker
+from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
 
 A, B, C = (UUID(int=n) for n in (1, 2, 3))
 
@@ -40,10 +41,10 @@ async def test_what_was_kept_is_looked_at_once_an_hour(monkeypatch: pytest.Monke
     assert store.asked[7:] == [None]
 
 
-async def test_the_trash_is_emptied(loom: Loom, sql: Connection, start_worker: StartWorker) -> None:
+async def test_the_trash_is_emptied(sql_client: SqlClient, sql: Connection, start_worker: StartWorker) -> None:
     for _ in range(3):
-        await loom.submit(thread_id="t")
-        await loom.run()
+        await sql_client.submit(thread_id="t")
+        await sql_client.run()
     await sql.execute("select treadle._forget(array(select message_id from treadle.messages), 0)")
     await sql.execute("delete from treadle.thread_log; delete from treadle.threads")
     assert await sql.fetchval("select count(*) from treadle.trash") == 3

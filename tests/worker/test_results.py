@@ -15,8 +15,9 @@ from service.db.pool import Connection
 from service.worker.attempt import Attempt
 from service.worker.event_buffer import Outbox
 from service.worker.outcome import clean, encode
-from tests.conftest import StartWorker, until
-from tests.support.harness import log, run, settled, submit_many, text, types
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit_many, text, types
+from tests.support.waiting import until
 
 
 async def test_a_completed_message_has_its_result_and_a_whole_log(sql: Connection, start_worker: StartWorker) -> None:
@@ -147,7 +148,7 @@ async def test_a_result_that_is_not_json_fails_the_attempt(sql: Connection, star
 
 
 async def test_a_result_that_postgres_does_not_take_fails_its_attempt_alone(
-    sql: Connection, start_worker: StartWorker, agents: Any
+    sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
     @agent("numbers")
     async def numbers(context: Context, request: str) -> Any:
@@ -155,7 +156,7 @@ async def test_a_result_that_postgres_does_not_take_fails_its_attempt_alone(
         return msgspec.Raw(b"1e999999999") if request == "bad" else 1
 
     # Waiting together, they are finished together.
-    await agents(numbers)
+    await register_agents(numbers)
     bad, *good = await submit_many(
         sql, [{"message": m, "agent": "numbers", "max_attempts": 1} for m in ("bad", *["good"] * 20)]
     )

@@ -10,8 +10,9 @@ from service.agents.contract import Context, RetryAfter, agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.outcome import backoff
-from tests.conftest import StartWorker, until
-from tests.support.harness import dead_letter, log, look, run, settled, submit, submit_many, types
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import dead_letter, log, overview, run, settled, submit, submit_many, types
+from tests.support.waiting import until
 
 
 async def test_a_failed_attempt_is_tried_again_after_a_backoff(sql: Connection, start_worker: StartWorker) -> None:
@@ -164,19 +165,19 @@ async def test_a_timeout_of_the_agents_own_is_an_error_like_any(sql: Connection,
 
 
 async def test_a_message_for_an_agent_unknown_to_this_worker_is_put_off_without_a_failure(
-    sql: Connection, start_worker: StartWorker, agents: Any, caplog: pytest.LogCaptureFixture
+    sql: Connection, start_worker: StartWorker, register_agents: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     @agent("elsewhere")
     async def elsewhere(context: Context, request: str) -> str:
         return "found"
 
-    await agents(elsewhere)
+    await register_agents(elsewhere)
     caplog.set_level("WARNING", "service.worker.attempt")
     ignorant = await start_worker()
     message_id, other_id = await submit_many(sql, [{"message": "x", "agent": "elsewhere", "max_attempts": 1}] * 2)
     await until(lambda: types(sql, message_id), lambda found: found.count("retry") >= 2)
     assert (await log(sql, message_id))[2].data["error"] == "This worker has no agent 'elsewhere'."
-    assert (await look(sql, message_id))["failures"] == 0
+    assert (await overview(sql, message_id))["failures"] == 0
     warned = [vars(record)["agent"] for record in caplog.records if "has no agent" in record.message]
     assert warned == ["elsewhere"]  # once, however often it is asked
     assert await sql.fetchval("select treadle.cancel($1)", other_id) in {"cancelled", "requested"}

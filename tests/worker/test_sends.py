@@ -8,9 +8,10 @@ import pytest
 
 from service.agents.contract import ChildFailed, Context, Rejected, agent
 from service.db.pool import Connection, Database
-from tests.conftest import StartWorker, until
-from tests.support.harness import log, look, run, settled, submit, types, wait_for
+from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.messages import log, overview, run, settled, submit, types
+from tests.support.waiting import until, wait_for
 
 
 @agent("double")
@@ -80,13 +81,13 @@ async def test_the_thread_waits_with_its_message(sql: Connection, start_worker: 
 
     await start_worker(parent, slow, double)
     first = await submit(sql, "x", agent="parent", thread_id="t")
-    await until(lambda: look(sql, first), lambda row: row["hold"] == "children")
+    await until(lambda: overview(sql, first), lambda row: row["hold"] == "children")
     second = await submit(sql, "y", agent="double", thread_id="t", priority="high")
-    assert (await look(sql, second))["hold"] == "thread"
+    assert (await overview(sql, second))["hold"] == "thread"
     await assert_consistent(sql)
     hold.set()
     assert (await settled(sql, second))["state"] == "completed"
-    assert (await look(sql, first))["result"] == ["x"]
+    assert (await overview(sql, first))["result"] == ["x"]
     await assert_consistent(sql)
 
 
@@ -193,11 +194,11 @@ async def test_cancelling_who_waits_cancels_what_is_waited_for(sql: Connection, 
     await start_worker(parent, endless, double)
     message_id = await submit(sql, "x", agent="parent")
     await wait_for(inside)
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "children")
     assert await sql.fetchval("select treadle.cancel($1)", message_id) == "cancelled"
     for child in await children(sql, message_id):
         assert (await settled(sql, child["message_id"]))["state"] == "cancelled"
-    await until(lambda: look(sql, message_id), lambda row: row["children"] is None)
+    await until(lambda: overview(sql, message_id), lambda row: row["children"] is None)
     await assert_consistent(sql)
 
 
@@ -209,7 +210,7 @@ async def test_a_cancelled_child_lets_its_parent_go_on(sql: Connection, start_wo
 
     await start_worker(parent, double)
     message_id = await submit(sql, "x", agent="parent")
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "children")
     [child] = await children(sql, message_id)
     await sql.fetchval("select treadle.cancel($1)", child["message_id"])
     assert (await settled(sql, message_id))["result"] == "cancelled"
@@ -253,7 +254,7 @@ async def test_what_was_sent_and_is_gone_is_not_sent_again(
 
     await start_worker(parent, child)
     message_id = await submit(sql, before, agent="parent")
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "input")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
     [only] = await children(sql, message_id)
     await settled(sql, only["message_id"])
     await sql.execute("select treadle.delete_thread('child''s')")
@@ -279,7 +280,7 @@ async def test_deleting_who_waits_cancels_what_is_waited_for(sql: Connection, st
     await start_worker(parent, endless)
     message_id = await submit(sql, "x", agent="parent", thread_id="t")
     await wait_for(inside)
-    await until(lambda: look(sql, message_id), lambda row: row["hold"] == "children")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "children")
     await sql.execute("select treadle.delete_thread('t')")
     for child in await children(sql, message_id):
         assert (await settled(sql, child["message_id"]))["state"] == "cancelled"

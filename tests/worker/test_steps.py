@@ -14,8 +14,9 @@ from service.batching import Batcher
 from service.db.pool import Connection
 from service.leases.store import EventToAppend
 from service.worker.event_buffer import Outbox
-from tests.conftest import StartWorker
-from tests.support.harness import log, run, settled, submit, submit_many, types, wait_for
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import log, run, settled, submit, submit_many, types
+from tests.support.waiting import wait_for
 
 Calls = list[str]
 

@@ -10,8 +10,9 @@ import pytest
 from service.agents.builtin.echo import echo
 from service.agents.contract import Context, agent
 from service.db.pool import Connection
-from tests.conftest import StartWorker
-from tests.support.harness import run, settled, submit, text, types, wait_for
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import run, settled, submit, text, types
+from tests.support.waiting import wait_for
 
 
 async def test_sync_agents_run_in_threads_and_can_do_what_async_ones_can(

@@ -1,77 +1,35 @@
-"""What tests of chats share: an API that can be stopped, and a client as one should be written: it keeps its last id
-and what was not acknowledged yet, and no more."""
+"""A WebSocket client that checks every frame, and a chat user who keeps the last id and the unacknowledged inputs."""
 
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
-import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from service.api.app import Api, _Server
-from service.config import Settings
 from service.events.model import RESERVED
-from tests.conftest import Client, until, value
+from tests.support.api_client import Client
+from tests.support.api_server import ApiServer
 
-PATIENCE = 30  # seconds, after which a socket that says nothing is a failure
+SOCKET_TIMEOUT_SECONDS = 30  # seconds, after which a socket that says nothing is a failure
 OUTPUT = {"chunk", "done"}
 
 
-class Served:
-    """An API of one process, which may be stopped and come back at its port."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.port = 0
-
-    async def start(self) -> None:
-        self.server = _Server(Api(self._settings, str(self._settings.database_url)))
-        self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listening.bind(("127.0.0.1", self.port))
-        self._listening.listen(200)
-        self.port = self._listening.getsockname()[1]
-        self._task = asyncio.create_task(self.server.serve([self._listening]))
-        await until(lambda: value(self.server.started or self._task.done()))
-
-    async def stop(self) -> None:
-        self.server.should_exit = True
-        await self._task
-        self._listening.close()
-
-    @property
-    def connections(self) -> list[Any]:
-        """uvicorn's side of the open connections."""
-        return list(self.server.server_state.connections)
+def port_of(api: Client | ApiServer) -> int:
+    return api.port if isinstance(api, ApiServer) else int(api.base_url.port or 0)
 
 
-@contextlib.asynccontextmanager
-async def serving(settings: Settings, **changes: Any) -> AsyncIterator[Served]:
-    served = Served(msgspec.structs.replace(settings, **changes))
-    await served.start()
-    try:
-        yield served
-    finally:
-        await served.stop()
-
-
-def port_of(api: Client | Served) -> int:
-    return api.port if isinstance(api, Served) else int(api.base_url.port or 0)
-
-
-def address(api: Client | Served, thread_id: str | None, *, after: Any = None, token: str | None = None) -> str:
+def chat_url(api: Client | ApiServer, thread_id: str | None, *, after: Any = None, token: str | None = None) -> str:
     asked = {"thread_id": thread_id, "last_event_id": after, "token": token}
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     return f"ws://127.0.0.1:{port_of(api)}/ws/chat?{query}"
 
 
-def path_address(api: Client | Served, thread_id: str) -> str:
+def chat_path_url(api: Client | ApiServer, thread_id: str) -> str:
     return f"ws://127.0.0.1:{port_of(api)}/ws/{quote(thread_id, safe='')}"
 
 
@@ -85,7 +43,7 @@ class Socket:
         await self.connection.send(json.dumps({"type": type, **fields}))
 
     async def frame(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
             return checked(json.loads(await self.connection.recv()))
 
     async def until(self, **wanted: Any) -> list[dict[str, Any]]:
@@ -113,7 +71,7 @@ class Socket:
 
 
 @contextlib.asynccontextmanager
-async def chatting(url: str, **options: Any) -> AsyncIterator[Socket]:
+async def open_socket(url: str, **options: Any) -> AsyncIterator[Socket]:
     async with connect(url, compression=None, proxy=None, close_timeout=1, **options) as connection:
         yield Socket(connection)
 
@@ -138,16 +96,16 @@ def matches(frame: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return all(frame.get(name) == value for name, value in wanted.items())
 
 
-def events(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def log_frames(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that are of the log."""
     return [frame for frame in frames if "id" in frame]
 
 
-def kinds(frames: list[dict[str, Any]]) -> list[str]:
-    return [frame["event"] for frame in events(frames)]
+def event_types(frames: list[dict[str, Any]]) -> list[str]:
+    return [frame["event"] for frame in log_frames(frames)]
 
 
-async def stored(api: Client, thread_id: str, count: int) -> list[dict[str, Any]]:
+async def stored_events(api: Client, thread_id: str, count: int) -> list[dict[str, Any]]:
     """The thread's first events, by its messages' logs, message by message; all of them must be over."""
     messages = (await api.get(f"/threads/{quote(thread_id, safe='')}/messages")).json()["messages"]
     found = []
@@ -161,9 +119,9 @@ async def stored(api: Client, thread_id: str, count: int) -> list[dict[str, Any]
     return found
 
 
-def transcript_is_whole(frames: list[dict[str, Any]], log: list[dict[str, Any]]) -> None:
+def assert_whole_transcript(frames: list[dict[str, Any]], log: list[dict[str, Any]]) -> None:
     """Every event of the log once, in the thread's order, as it was stored."""
-    shown = events(frames)
+    shown = log_frames(frames)
     assert [frame["id"] for frame in shown] == list(range(1, len(log) + 1))
     by_message = {
         (frame["message_id"], frame["seq"]): (frame["event"], frame["data"], frame["created_at"]) for frame in shown
@@ -176,7 +134,7 @@ def transcript_is_whole(frames: list[dict[str, Any]], log: list[dict[str, Any]])
         assert seqs == list(range(1, len(seqs) + 1))
 
 
-class Person:
+class ChatUser:
     """Somebody on a thread, over any number of connections."""
 
     def __init__(self, thread_id: str) -> None:

@@ -1,4 +1,4 @@
-"""To be asked by a message, and to answer it, as a person does."""
+"""Wait for a question of a message (`Context.input`), and answer it."""
 
 from typing import Any
 from uuid import UUID
@@ -6,15 +6,15 @@ from uuid import UUID
 import msgspec
 
 from service.db.pool import Connection
-from tests.conftest import until
-from tests.support.harness import log, look
+from tests.support.messages import log, overview
+from tests.support.waiting import until
 
 
-async def asks(sql: Connection, message_id: UUID, count: int = 1) -> Any:
-    """What the message asks, once it has asked so often: the event's name and question."""
+async def asked_input(sql: Connection, message_id: UUID, count: int = 1) -> Any:
+    """Wait until the message waits for its `count`th input; returns the data of that `parked` event."""
 
     async def parked() -> list[Any]:
-        row = await look(sql, message_id)
+        row = await overview(sql, message_id)
         entries = [entry.data for entry in await log(sql, message_id) if entry.type == "parked"]
         return entries if row["hold"] == "input" else []
 
@@ -22,6 +22,6 @@ async def asks(sql: Connection, message_id: UUID, count: int = 1) -> Any:
     return entries[-1]
 
 
-async def answer(sql: Connection, message_id: UUID, given: Any, name: str | None = None) -> None:
+async def give_input(sql: Connection, message_id: UUID, given: Any, name: str | None = None) -> None:
     text = msgspec.json.encode(given).decode()
     assert await sql.fetchval("select treadle.input($1, $2, $3)", message_id, text, name) == "queued"

@@ -1,5 +1,4 @@
-"""What tests of the resolver share: a scripted model that notes what it is asked, and waits or fails where the test
-wants it to."""
+"""A scripted model for the resolver. It records its requests, and waits or fails where the test wants it to."""
 
 import asyncio
 import json
@@ -12,8 +11,9 @@ from service.agents.contract import Agent
 from service.agents.resolver.model_requests import Ask, Clarify, DoTask, MakePlan, RevisePlan
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.team import team
-from tests.conftest import Client, until, value
-from tests.support.sse_reader import log
+from tests.support.api_client import Client
+from tests.support.sse_reader import stored_log
+from tests.support.waiting import until
 
 QUERY = "Describe the bread. Describe the butter. Then compare them."  # t1 and t2, then t3
 
@@ -22,9 +22,9 @@ def named(ask: Ask) -> str:
     return f"task {ask.task.id}" if isinstance(ask, DoTask) else ask.role
 
 
-class Journal(Scripted):
-    """`plans` are what the planner says, one after another, instead of what it would; `hold` makes an ask wait until it
-    is let go, and `fail` makes it raise, once for each error."""
+class ScriptedModel(Scripted):
+    """The planner answers with `plans`, one after another. `hold` makes a request wait until `let_go`; `fail` makes it
+    raise, once for each error."""
 
     def __init__(self, *plans: Any) -> None:
         self.asks: list[Ask] = []
@@ -53,11 +53,11 @@ class Journal(Scripted):
         self._errors[name] = list(errors)
 
     async def holds(self, *names: str) -> None:
-        await until(lambda: value(self.held), lambda held: set(held) == set(names))
+        await until(lambda: self.held, lambda held: set(held) == set(names))
 
     async def failed(self, name: str) -> None:
-        """Until all its errors were raised."""
-        await until(lambda: value(not self._errors[name]))
+        """Wait until the model has raised all errors of this request."""
+        await until(lambda: not self._errors[name])
 
     async def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
         name = named(ask)
@@ -96,17 +96,17 @@ def task(name: str, *after: str) -> dict[str, Any]:
     return {"id": name, "title": f"Title {name}", "instruction": f"Do {name}.", "after": list(after)}
 
 
-async def ask(api: Client, message: str = QUERY, **fields: Any) -> str:
+async def ask_resolver(api: Client, message: str = QUERY, **fields: Any) -> str:
     return await api.submit(message, **{"agent": "resolver", "thread_id": "t", "metadata": {"pace_ms": 0}, **fields})
 
 
-async def happened(api: Client, message_id: str, type: str, **data: Any) -> None:
-    """Until there is an event with these data in the message's log."""
+async def has_event(api: Client, message_id: str, type: str, **data: Any) -> None:
+    """Wait until the message's log has an event of this type with these data."""
     await until(
-        lambda: log(api, message_id),
+        lambda: stored_log(api, message_id),
         lambda events: any(event.type == type and data.items() <= event.data.items() for event in events),
     )
 
 
-async def answered(api: Client, message: str = QUERY, **fields: Any) -> dict[str, Any]:
-    return await api.settled(await ask(api, message, **fields))
+async def ask_and_settle(api: Client, message: str = QUERY, **fields: Any) -> dict[str, Any]:
+    return await api.settled(await ask_resolver(api, message, **fields))

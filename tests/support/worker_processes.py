@@ -1,5 +1,4 @@
-"""What tests of agents in processes of their own share: messages that were lost before, workers as people start them,
-and what becomes of processes."""
+"""Worker processes: start them, wait for their end, and make the messages that they run alone."""
 
 import os
 import subprocess
@@ -10,41 +9,41 @@ from uuid import UUID
 
 from service.config import Settings
 from service.db.pool import Connection
-from tests.conftest import until
-from tests.support.harness import submit_many, text, workers
+from tests.support.messages import submit_many, text
+from tests.support.repository import ROOT
+from tests.support.waiting import until
+from tests.support.workers import worker_ids
 
-TAKE_AWAY = (
+TAKE_BACK = (
     "select treadle._take_back(array(select l from treadle.leases l where l.message_id = $1),"
     " 'lost', 'The worker was lost.', 3, treadle.clock())"
 )
 
 
-async def lose(sql: Connection, message: Any, losses: int = 1, **fields: Any) -> UUID:
-    """Submit a message that has been lost before. (The one claimed is this one, for no other waits.)"""
+async def submit_lost(sql: Connection, message: Any, losses: int = 1, **fields: Any) -> UUID:
+    """Submit a message that was lost before. (No other message waits, so the claim takes this one.)"""
     waiting = "select count(*) from treadle.messages where state = 'queued' and hold is null"
     await until(lambda: sql.fetchval(waiting), lambda count: count == 0)
     async with sql.transaction():
         [message_id] = await submit_many(sql, [{"message": message, "priority": "high", **fields}])
         for _ in range(losses):
             await sql.execute("select treadle.claim('gone', array['default'], 1, 60)")
-            assert await sql.fetchval(TAKE_AWAY, message_id)
+            assert await sql.fetchval(TAKE_BACK, message_id)
     return message_id
 
 
-async def emitted(sql: Connection, message_id: UUID) -> str:
-    """What its last attempt has emitted, once there is something."""
+async def emitted_text(sql: Connection, message_id: UUID) -> str:
+    """Wait until the last attempt has emitted something; returns it."""
     return str(await until(lambda: text(sql, message_id)))
 
 
-async def process_of(sql: Connection, message_id: UUID) -> int:
-    return int((await emitted(sql, message_id)).split()[0])
+async def agent_process(sql: Connection, message_id: UUID) -> int:
+    return int((await emitted_text(sql, message_id)).split()[0])
 
 
-async def gone(*pids: int) -> None:
-    async def alive() -> list[int]:
-        return [pid for pid in pids if _is_alive(pid)]
-
-    await until(alive, lambda found: not found)
+async def processes_ended(*pids: int) -> None:
+    """Wait until none of these processes is alive."""
+    await until(lambda: [pid for pid in pids if _is_alive(pid)], lambda alive: not alive)
 
 
 def _is_alive(pid: int) -> bool:
@@ -52,13 +51,13 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # Dead, but not buried by an init that does not care.
+    # A zombie is dead, even where init does not reap it.
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-class Processes:
-    """Workers as people start them."""
+class WorkerProcesses:
+    """Worker processes, started by `treadle work`."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self._log = log.open("ab")
@@ -71,7 +70,7 @@ class Processes:
             },
             "DATABASE_URL": str(settings.database_url),
             "AGENTS": "tests.support.isolated_agents",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            "PYTHONPATH": str(ROOT),
         }
 
     async def start(self, sql: Connection, **environ: str) -> subprocess.Popen[bytes]:
@@ -82,7 +81,7 @@ class Processes:
             stderr=self._log,
         )
         self._running.append(process)
-        await until(lambda: workers(sql), lambda ids: any(f":{process.pid}:" in worker for worker in ids))
+        await until(lambda: worker_ids(sql), lambda ids: any(f":{process.pid}:" in worker for worker in ids))
         return process
 
     def end(self) -> None:
@@ -92,8 +91,6 @@ class Processes:
         self._log.close()
 
 
-async def ended(process: subprocess.Popen[bytes]) -> int:
-    async def code() -> int | None:
-        return process.poll()
-
-    return int(await until(code, lambda found: found is not None))
+async def exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Wait until the process has ended."""
+    return int(await until(process.poll, lambda code: code is not None))

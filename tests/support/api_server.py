@@ -1,0 +1,55 @@
+"""An API that a test can stop and start again."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from service.api.app import Api, _Server
+from service.config import Settings
+from tests.support.waiting import until
+
+
+class ApiServer:
+    """An API in this process. It can be stopped and started again at its port."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = _Server(Api(self._settings, str(self._settings.database_url)))
+        self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listening.bind(("127.0.0.1", self.port))
+        self._listening.listen(200)
+        self.port = self._listening.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve([self._listening]))
+        await until(lambda: self._server.started or self._task.done())
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        await self._task
+        self._listening.close()
+
+    @property
+    def server(self) -> _Server:
+        return self._server
+
+    @property
+    def connections(self) -> list[Any]:
+        """uvicorn's side of the open connections."""
+        return list(self._server.server_state.connections)
+
+
+@contextlib.asynccontextmanager
+async def api_server(settings: Settings, **changes: Any) -> AsyncIterator[ApiServer]:
+    server = ApiServer(msgspec.structs.replace(settings, **changes))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()

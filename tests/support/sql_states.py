@@ -1,0 +1,64 @@
+"""States of messages in SQL: check where a message stands, and bring messages into a state."""
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.queues.model import Claim
+from tests.support.invariants import assert_consistent
+from tests.support.sql_client import SqlClient
+
+PLACES = pytest.mark.parametrize("place", [{}, {"thread_id": "t"}, {"thread_id": "t", "aside": True}], ids=str)
+
+
+async def expect(
+    sql_client: SqlClient,
+    message_id: UUID,
+    state: str,
+    types: str,
+    *,
+    hold: str | None = None,
+    lane: str | None = None,
+    attempt: int = 0,
+    failures: int = 0,
+    losses: int = 0,
+) -> asyncpg.Record:
+    """The message stands like this, `types` are its events, and the whole database agrees."""
+    message = await sql_client.message(message_id)
+    found = {name: message[name] for name in ("state", "hold", "lane", "attempt", "failures", "losses")}
+    wanted = {
+        "state": state,
+        "hold": hold,
+        "lane": lane,
+        "attempt": attempt,
+        "failures": failures,
+        "losses": losses,
+    }
+    assert found == wanted
+    assert " ".join(await sql_client.types(message_id)) == types
+    await assert_consistent(sql_client.sql)
+    return message
+
+
+async def thread_turn(sql_client: SqlClient) -> UUID | None:
+    return (await sql_client.thread("t"))["turn"]
+
+
+async def lose_worker(sql_client: SqlClient, claim: Any, *, worker: str = "w") -> None:
+    """Let the worker of a claim be dead beyond doubt: it is unknown, its lease old, and the janitor steady."""
+    clock = await sql_client.sql.fetchval("select extract(epoch from treadle.clock() - clock_timestamp())::integer")
+    for seconds in range(0, 14, 2):
+        await sql_client.shift_clock(clock + seconds)
+        await sql_client.heartbeat("janitor")
+    assert await sql_client.reap() == {claim.message_id: None}
+
+
+async def claim_new(sql_client: SqlClient, quantity: int = 1, **fields: Any) -> list[Claim]:
+    """Running messages, each in a thread of its own unless told otherwise, oldest first."""
+    for n in range(quantity):
+        await sql_client.submit(**{"thread_id": f"t{n}", **fields})
+    claims = await sql_client.claim(quantity)
+    assert len(claims) == quantity
+    return claims

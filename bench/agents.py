@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from service.agents.contract import Context, agent
+from treadle import Context, agent
 
 
 @agent("noop")

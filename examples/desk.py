@@ -13,8 +13,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.agents.claude.agent import claude_agent
-from service.agents.contract import Context
+from treadle import Context
+from treadle.adapters import claude_agent
 
 
 class Order(Struct):

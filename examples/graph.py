@@ -18,7 +18,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
-from service.agents.adapters.langgraph.agent import langgraph_agent
+from treadle.adapters import langgraph_agent
 
 
 class State(MessagesState):

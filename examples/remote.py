@@ -33,6 +33,6 @@ class Counter(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     ThreadingHTTPServer(("127.0.0.1", PORT), Counter).serve_forever()
 else:
-    from service.agents.adapters.http import http_agent
+    from treadle.adapters import http_agent
 
     counter = http_agent("counter", f"http://127.0.0.1:{PORT}/", timeout=60, description="Counts words.")

@@ -17,7 +17,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.agents.contract import Context, Rejected, agent
+from treadle import Context, Rejected, agent
 
 
 class Summarise(Struct):

@@ -15,7 +15,7 @@ from autogen_core.model_context import UnboundedChatCompletionContext
 from autogen_core.models import ChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
 
-from service.agents.adapters.autogen.agent import Kit, autogen_agent
+from treadle.adapters import Kit, autogen_agent
 
 
 def model() -> ChatCompletionClient:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Context, agent
+from treadle import Context, agent
 
 JOURNAL = os.environ.get("FAULTS_JOURNAL")
 MEMBERS = 3

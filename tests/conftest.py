@@ -18,7 +18,6 @@ pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 
 from service import logs
 from service.agents.builtin.echo import echo
-from service.agents.contract import Agent
 from service.agents.registry import Registry
 from service.api.app import Api, _Server
 from service.config import Settings
@@ -34,6 +33,7 @@ from tests.support.scripted_agent import ScriptedAgent
 from tests.support.scripted_model import ScriptedModel
 from tests.support.sql_client import SqlClient, decode_jsonb, open_sql_client
 from tests.support.waiting import until
+from treadle import Agent
 
 _running = contextlib.ExitStack()
 

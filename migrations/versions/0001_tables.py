@@ -46,7 +46,7 @@ create table treadle.agents (
 comment on table treadle.agents is 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
 comment on column treadle.agents.is_default is 'Answers messages that name no agent; at most one agent is the default';
 comment on column treadle.agents.input is 'JSON Schema of the input type that the agent declares; null: the agent takes text';
-comment on column treadle.agents.settings is 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), meanwhile';
+comment on column treadle.agents.settings is 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
 create unique index agents_default on treadle.agents (is_default) where is_default;
 
 create table treadle.threads (

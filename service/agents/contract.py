@@ -1,44 +1,36 @@
-"""The contract between Treadle and an agent: all that user code needs to import.
+"""The contract between Treadle and an agent: what an agent receives, and what it may raise.
+
+    from treadle import Context, agent
 
     @agent("summarise", timeout=120)
     async def summarise(context: Context, request: str) -> str: ...
 
-An agent takes a Context and its input, and returns its result. Input and result are text (`str`), or msgspec Structs
-(or any type that msgspec knows), as the annotations say. A sync function runs in a thread. What it raises decides what
-comes next:
+An agent is a function of a Context and an input, and it returns a result. Input and result are text (`str`), msgspec
+Structs, or any other type that msgspec can convert; the annotations say which. A sync function runs in a thread. The
+exception that an agent raises decides what happens next:
 
-    any exception         the attempt failed; retried with backoff while attempts are left
-    RetryAfter(seconds)   the same, after that delay
-    Rejected              failed for good: trying again would not help
+    Rejected              The message fails for good; a further attempt would not help.
+    RetryAfter(seconds)   The attempt failed; the next one begins after this delay.
+    any other exception   The attempt failed; it is retried with backoff while attempts are left.
 
-An agent that waits, for others (`gather`) or for a person (`input`), is parked: its attempt ends there, and a new one
-begins when there is an answer. What it has done in steps is not done again.
+An agent that waits for other messages (`gather`) or for a person (`input`) is parked: its attempt ends, and a new
+attempt begins when the answer is there. Steps that have finished are not run again.
 """
 
-import functools
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol
 
 import msgspec
 
-from service.limits import (
-    MAX_AGENT_NAME_CHARS,
-    MAX_ATTEMPTS,
-    MAX_CONCURRENCY,
-    MAX_DELAY_SECONDS,
-    MAX_TIMEOUT_SECONDS,
-)
-
-IDLE_TIMEOUT = 7200.0  # seconds
+from service.limits import MAX_DELAY_SECONDS
 
 
 class RetryAfter(Exception):
     """The attempt failed; try again after `seconds` (at most 366 days)."""
 
-    seconds = 0.0  # of a subclass that does not say
+    seconds = 0.0  # the default of a subclass that does not call __init__
 
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason or f"Asked to be retried after {seconds:g} seconds.")
@@ -46,11 +38,11 @@ class RetryAfter(Exception):
 
 
 class Rejected(Exception):
-    """The message cannot be answered, now or later; no further attempt is made."""
+    """The message cannot be answered, now or later: it fails, and no further attempt is made."""
 
 
 class ChildFailed(Rejected):
-    """A message that was waited for failed, was cancelled or is gone. Nothing would be different at another attempt."""
+    """A message that `gather` waited for did not complete: it failed, was cancelled, or no longer exists."""
 
     def __init__(self, message_id: str, state: str, error: str | None) -> None:
         super().__init__(f"The message {message_id} is {state}{f': {error}' if error else '.'}")
@@ -60,8 +52,8 @@ class ChildFailed(Rejected):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """An earlier message of the thread: what was asked, what was answered (text, or the decoded JSON), and, where that
-    was asked for, the data of its `tool` events."""
+    """An earlier message of the thread with its result: text, or the decoded JSON. `tools` is the data of its `tool`
+    events, if the history was read with them."""
 
     message: Any
     result: Any
@@ -69,7 +61,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class UnderWay(msgspec.Struct, frozen=True):
-    """The message of the thread whose turn it is: what was asked, the results of its finished steps by name, and the
+    """The message whose turn it is in the thread: its text or JSON, the results of its finished steps by name, and the
     data of its last `progress` events, oldest first."""
 
     message_id: str
@@ -80,45 +72,50 @@ class UnderWay(msgspec.Struct, frozen=True):
 
 
 class Context(Protocol):
-    """What an agent is given. In a sync agent the same methods exist without `await`."""
+    """The message that an agent answers, and what the agent can do with it.
+
+    A sync agent has the same methods, and calls them without `await`.
+    """
 
     message_id: str
     thread_id: str | None
-    attempt: int  # executions begun, this one included
+    attempt: int  # the number of this attempt, from 1
     metadata: Mapping[str, Any]
     deadline: datetime  # when this attempt times out
     log: logging.LoggerAdapter[logging.Logger]
-    # A small JSON document of the thread: changes are saved with the message's completion, in one transaction. Always
-    # empty without a thread; an aside sees it, and saves nothing.
+    # A small JSON object of the thread. Changes are saved in the transaction that completes the message. It is empty
+    # without a thread. An aside can read it; its changes are not saved.
     memory: dict[str, Any]
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt is to end: cancelled, timed out, or its lease lost. For sync agents, which nobody can
-        interrupt."""
+        """Whether the attempt must end: it was cancelled, it timed out, or its lease is lost.
+
+        Sync agents check it, because the worker cannot interrupt a thread.
+        """
 
     async def emit(self, chunk: str) -> None:
-        """Stream a piece of text. Returns once it is buffered; waits while a megabyte is unsent.
+        """Stream a piece of text. Returns when it is buffered; waits while a megabyte is unsent.
 
-        After the end of the attempt (the agent did not heed its cancellation) it raises CancelledError.
+        Raises CancelledError after the end of the attempt, if the agent ignored its cancellation.
         """
 
     async def event(self, type: str, data: Any) -> None:
-        """Stream an event of any other type, e.g. `progress` or `tool`; `data` is anything JSON.
+        """Stream an event of another type, for example `progress` or `tool`. `data` is any JSON value.
 
-        Raises ValueError for a type that the service itself writes and for data of more than MAX_EVENT_BYTES.
+        Raises ValueError for a type that the service itself writes, and for more than MAX_EVENT_BYTES of data.
         """
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
-        """Run `function` once for this message, however often it is attempted, and return its result.
+        """Run `function` once for this message, however many attempts it takes, and return its result.
 
-        The result is in the log (an event `step` with `name` and `result`, which readers see) before this returns: a
-        later attempt, or a redriven life, is given it without running the function again. It must be JSON; it comes
-        back as the type that the function's annotation says, else as plain JSON. `name` (1 to 200 characters) is unique
-        in the message. Steps may run side by side (asyncio.gather). A function that is no coroutine function runs in a
-        thread. What it raises is raised here, and nothing is stored.
+        The result is in the log, as an event `step` that clients can read, before this call returns. A later attempt
+        and a redriven message receive it without running the function again. The result must be JSON; it is returned
+        as the type of the function's return annotation, else as plain JSON. `name` (1 to 200 characters) is unique in
+        the message. Steps may run concurrently (asyncio.gather). A function that is not a coroutine function runs in a
+        thread. If the function raises, nothing is stored, and this call raises the same exception.
 
-        Raises ValueError for a name that is taken and a result of more than MAX_EVENT_BYTES.
+        Raises ValueError for a name used before in this attempt, and for a result of more than MAX_EVENT_BYTES.
         """
 
     async def send(
@@ -133,165 +130,51 @@ class Context(Protocol):
         aside: bool = False,
         name: str | None = None,
     ) -> str:
-        """Submit another message, and return its id.
+        """Submit another message, and return its id. `delay` is in seconds.
 
-        It is committed with the next step, `gather` or `input`, or with this message's completion; an attempt that ends
-        otherwise has sent nothing since. A message is sent once, however often this one is attempted: the n-th send of
-        an attempt is the same in the next one. Where their order may differ, give each a `name`.
+        The message is committed with the next step, `gather` or `input`, or with the completion of this message. If the
+        attempt ends before that, the message is not sent. Each message is sent once, however many attempts this one
+        takes: the n-th send of an attempt is the same message as the n-th send of the next attempt. Give sends a
+        `name` if their order may differ between attempts.
         """
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
-        """The results of messages that this one has sent, in this order.
+        """Wait for messages that this one has sent, and return their results in the order of the ids.
 
-        While one of them is not over, this message is parked, without a place in a worker. Cancelling it then cancels
-        them, too. Raises ChildFailed for the first that is not completed, or, with `return_exceptions`, has that in
-        the place of its result. Raises ValueError for a message that this one did not send, and for one in this
-        message's own thread, whose turn would never come.
+        Until all of them are over, this message is parked and uses no worker; cancelling it cancels them too. Raises
+        ChildFailed for the first message that did not complete; with `return_exceptions` the exception takes the place
+        of the result. Raises ValueError for a message that this one did not send, and for a message in the same thread,
+        because its turn could not come before this one ends.
         """
 
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        """What a person answers (`POST /messages/{id}/input`); this message is parked until then.
+        """Ask a person, and return the answer (`POST /messages/{id}/input`). The message is parked until then.
 
-        `question` is anything JSON: readers see it in the event `parked`. As with sends, the n-th question of an
-        attempt is the same in the next one, unless it has a `name`.
+        `question` is any JSON value; clients see it in the event `parked`. The n-th question of an attempt is the same
+        question as the n-th of the next attempt. Give questions a `name` if their order may differ.
         """
 
     async def instance(self, make: Callable[[], Any]) -> Any:
-        """What `make`, a function or coroutine function, made for an earlier message of this agent and thread in this
-        worker; made now where there is none.
+        """Return the object that `make` created for an earlier message of this agent and thread in this worker, or
+        call `make` (a function or coroutine function) now.
 
-        It is dropped when it was not used for the agent's `idle_timeout`, with `DELETE /instances/{agent}/{thread_id}`,
-        and with the worker; its `aclose()` or `close()`, if it has one, is called then. A cache and no more: the next
-        message may go to another worker. Without a thread it is made for this message only.
+        The worker drops the object after the agent's `idle_timeout` without use, on
+        `DELETE /instances/{agent}/{thread_id}`, and when the worker ends; it then calls `aclose()` or `close()`, if the
+        object has one. This is only a cache: another worker may run the next message. Without a thread, the object
+        lives for this message only.
         """
 
     async def under_way(self) -> UnderWay | None:
-        """What the thread is at, for asides: None where it is nobody's turn."""
+        """The message whose turn it is in this thread, for asides. None if no message has the turn."""
 
     async def history(
         self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
-        """The last completed messages of the thread before this one, oldest first; empty without a thread.
+        """The last completed messages of the thread before this one, oldest first. Empty without a thread.
 
-        `tools`: with the data of their `tool` events.
-
-        With `max_tokens`, only the latest whole exchanges that fit into it together with the system prompt. Tokens are
-        estimated: one for every four bytes of text or JSON.
+        With `max_tokens`, only the latest whole exchanges that fit into this number together with the prompt `system`;
+        four bytes of text or JSON count as one token. With `tools`, each exchange has the data of its `tool` events.
         """
 
     def usage(self, **counts: Any) -> None:
-        """Store what the answer cost with the message, e.g. tokens; anything JSON."""
-
-
-class Agent:
-    """A registered agent; calling it calls the function. Unset limits are the service's settings.
-
-    Raises ValueError or TypeError for what cannot be an agent.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        *,
-        queue: str = "default",
-        timeout: float | None = None,
-        max_attempts: int | None = None,
-        description: str | None = None,
-        run_in: str = "worker",
-        concurrency: int | None = None,
-        idle_timeout: float = IDLE_TIMEOUT,
-        meanwhile: str | None = None,
-    ) -> None:
-        if not 1 <= len(name) <= MAX_AGENT_NAME_CHARS:
-            raise ValueError(f"an agent's name has 1 to {MAX_AGENT_NAME_CHARS} characters")
-        if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_SECONDS:
-            raise ValueError(f"the agent's timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
-        if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS:
-            raise ValueError(f"the agent's max_attempts must be between 1 and {MAX_ATTEMPTS}")
-        if run_in not in {"worker", "process"}:
-            raise ValueError(f"the agent's run_in is worker or process, not {run_in!r}")
-        if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
-            raise ValueError(f"the agent's concurrency must be between 1 and {MAX_CONCURRENCY}")
-        if concurrency is not None and queue == "default":
-            raise ValueError("an agent with a concurrency needs a queue of its own")
-        if not 0 <= idle_timeout <= MAX_TIMEOUT_SECONDS:
-            raise ValueError(f"the agent's idle_timeout must be between 0 and {MAX_TIMEOUT_SECONDS} seconds")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"the agent {name!r} is a generator: emit what it yields, and return the result")
-        self.name = name
-        self.function = function
-        self.queue = queue
-        self.timeout = timeout
-        self.max_attempts = max_attempts
-        self.run_in = run_in
-        self.concurrency = concurrency
-        self.idle_timeout = idle_timeout
-        self.meanwhile = meanwhile
-        self.description = description or (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.input_type = _input_type(function)
-        # JSON Schema of the input; None where the agent takes text.
-        self.input_schema = None if self.input_type is str else msgspec.json.schema(self.input_type)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-    def decode(self, body: Any) -> Any:
-        """The input as the agent declares it; raises Rejected where the message does not fit."""
-        try:
-            return msgspec.convert(body, self.input_type, str_keys=True)
-        except msgspec.ValidationError as error:
-            raise Rejected(f"The message does not fit the agent's input: {error}.") from None
-
-
-def agent(
-    name: str,
-    *,
-    queue: str = "default",
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    description: str | None = None,
-    run_in: str = "worker",
-    concurrency: int | None = None,
-    idle_timeout: float = IDLE_TIMEOUT,
-    meanwhile: str | None = None,
-) -> Callable[[Callable[..., Any]], Agent]:
-    """Make a function an agent.
-
-    timeout       seconds for one attempt
-    description   if none, the docstring's first paragraph
-    run_in        `process`: each message in a process of its own, which is killed where it does not heed its end
-    concurrency   how many messages of its queue run at once, in all workers together; such an agent has a queue of its
-                  own
-    idle_timeout  seconds after which an instance that was not used is dropped (Context.instance)
-    meanwhile     the agent that answers what is said in a chat while this one is at work in the thread
-    """
-
-    def decorate(function: Callable[..., Any]) -> Agent:
-        return Agent(
-            name,
-            function,
-            queue=queue,
-            timeout=timeout,
-            max_attempts=max_attempts,
-            description=description,
-            run_in=run_in,
-            concurrency=concurrency,
-            idle_timeout=idle_timeout,
-            meanwhile=meanwhile,
-        )
-
-    return decorate
-
-
-def _input_type(function: Callable[..., Any]) -> Any:
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) != 2:
-        name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(f"an agent takes a context and its input; {name} takes {len(parameters)} arguments")
-    while isinstance(function, functools.partial):
-        function = function.func
-    hints = get_type_hints(function)
-    declared = hints.get(parameters[1].name, str)
-    return str if declared is Any or declared is str else declared
+        """Store with the message what the answer cost, for example tokens. Any JSON values."""

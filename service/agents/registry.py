@@ -11,7 +11,7 @@ from service.agents import templates
 from service.agents.builtin.echo import echo
 from service.agents.claude import agent as claude
 from service.agents.claude.api import Api
-from service.agents.contract import Agent
+from service.agents.definition import Agent
 from service.agents.resolver import team as resolver
 from service.config import Settings
 from service.errors import ConfigError
@@ -31,17 +31,17 @@ class Registry:
         return [
             {
                 "agent": agent.name,
-                "queue": agent.queue,
-                "timeout_seconds": agent.timeout or self._settings.processing_timeout,
-                "max_attempts": agent.max_attempts or self._settings.max_attempts,
+                "queue": agent.limits.queue,
+                "timeout_seconds": agent.limits.timeout or self._settings.processing_timeout,
+                "max_attempts": agent.limits.max_attempts or self._settings.max_attempts,
                 "is_default": agent.name == self._default,
                 "input": agent.input_schema,
-                "description": agent.description,
+                "description": agent.limits.description,
                 "settings": {
-                    "run_in": agent.run_in,
-                    "concurrency": agent.concurrency,
-                    "idle_timeout": agent.idle_timeout,
-                    "meanwhile": agent.meanwhile,
+                    "run_in": agent.limits.run_in,
+                    "concurrency": agent.limits.concurrency,
+                    "idle_timeout": agent.limits.idle_timeout,
+                    "while_busy": agent.limits.while_busy,
                 },
             }
             for agent in self._agents.values()

@@ -1,4 +1,4 @@
-"""Agents that are a few lines of YAML, in the file that AGENT_TEMPLATES names:
+"""Agents that are described in a few lines of YAML, in the file that AGENT_TEMPLATES names:
 
     agents:
       - name: translator
@@ -8,11 +8,11 @@
         tools: [mytools:find_order, mytools:refund]
         timeout: 300
       - name: counter
-        template: service.agents.adapters.http:http_agent
+        template: treadle.adapters:http_agent
         url: http://localhost:9000/
 
-Each is what its template, a function, makes of the other keys. Where none is named that is claude_agent; the tools of
-its entries are functions by their place, or definitions of tools that Anthropic runs.
+A template is a function (`module:name`) that makes an agent; the other keys of the entry are its arguments. The default
+template is claude_agent. Its tools are functions (`module:name`), or definitions of tools that Anthropic runs.
 """
 
 import importlib
@@ -20,7 +20,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -28,98 +28,121 @@ import yaml
 from service.agents.claude.agent import NAME as CLAUDE
 from service.agents.claude.agent import claude_agent
 from service.agents.claude.tools import arguments
-from service.agents.contract import Agent
+from service.agents.definition import Agent
+from service.agents.limits import LimitOptions, Limits
 from service.config import WORDS
 from service.errors import ConfigError
 
-# What an entry for claude_agent may say.
-_Claude = arguments(
-    CLAUDE,
-    list(inspect.signature(claude_agent).parameters.values()),
-    get_type_hints(claude_agent) | {"tools": list[str | dict[str, Any]]},
-)
 
-
-class _Wrong(Exception):
-    """What is wrong with an entry, without its name."""
+class _EntryError(Exception):
+    """What is wrong with an entry: the second half of a sentence that begins with the agent's name."""
 
 
 def load(path: Path) -> list[Agent]:
-    """Read the file and make its agents; raises ConfigError with one sentence naming the entry at fault."""
+    """Read the file and make its agents. Raises ConfigError with one sentence that names the faulty entry."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"AGENT_TEMPLATES: {path} cannot be read: {_line(error)}.") from None
+        raise ConfigError(f"AGENT_TEMPLATES: {path} cannot be read: {_one_line(error)}.") from None
     entries = content.get("agents") if isinstance(content, dict) else None
     if not isinstance(entries, list) or len(content) > 1:
-        raise ConfigError(f"AGENT_TEMPLATES: {path} is not a mapping of `agents` to a list, and nothing else.")
+        raise ConfigError(f"AGENT_TEMPLATES: {path} must have one key, `agents`, whose value is a list.")
     agents: dict[str, Agent] = {}
     for number, entry in enumerate(entries, 1):
         name = entry.get("name") if isinstance(entry, dict) else None
         if not name or not isinstance(name, str):
-            raise ConfigError(f"AGENT_TEMPLATES: entry {number} of {path} is not a mapping with a name.")
+            raise ConfigError(f"AGENT_TEMPLATES: entry {number} of {path} must be a mapping with a name.")
         try:
             if name in agents:
-                raise _Wrong("is there twice")
-            agents[name] = _made({str(key): value for key, value in entry.items()})
-        except _Wrong as wrong:
-            raise ConfigError(f"AGENT_TEMPLATES: the agent {name!r} of {path} {wrong}.") from wrong.__cause__
+                raise _EntryError("appears twice")
+            agents[name] = _make({str(key): value for key, value in entry.items()})
+        except _EntryError as error:
+            raise ConfigError(f"AGENT_TEMPLATES: the agent {name!r} of {path} {error}.") from error.__cause__
     return list(agents.values())
 
 
-def _made(entry: dict[str, Any]) -> Agent:
-    """The agent of an entry."""
+def _make(entry: dict[str, Any]) -> Agent:
+    """Call the entry's template with the entry's other keys."""
     template = entry.pop("template", CLAUDE)
-    factory = claude_agent if template == CLAUDE else _found("template", template)
+    factory = claude_agent if template == CLAUDE else _import("template", template)
     try:
-        signature = inspect.signature(factory)
+        parameters, takes_any_key = _parameters(factory)
     except (TypeError, ValueError):
-        raise _Wrong(f"has the template {template!r}, which is no function") from None
-    known = signature.parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    if not takes_all and (unknown := [key for key in entry if key not in known]):
-        raise _Wrong(f"has the unknown key {unknown[0]!r}")
+        raise _EntryError(f"has the template {template!r}, which is not a function") from None
+    except NameError as error:
+        raise _EntryError(
+            f"has the template {template!r}, whose annotations cannot be read: {_one_line(error)}"
+        ) from None
+    known = {parameter.name for parameter in parameters}
+    if not takes_any_key and (unknown := [key for key in entry if key not in known]):
+        raise _EntryError(f"has the unknown key {unknown[0]!r}")
     if factory is claude_agent:
-        entry = _checked(entry)
+        entry = _claude_arguments(entry)
     try:
-        signature.bind(**entry)
+        inspect.signature(factory).bind(**entry)
         agent = factory(**entry)
     except (Exception, SystemExit) as error:
-        raise _Wrong(f"cannot be made: {_line(error)}") from error
+        raise _EntryError(f"cannot be made: {_one_line(error)}") from error
     if not isinstance(agent, Agent) or agent.name != entry["name"]:
-        raise _Wrong(f"has the template {template!r}, which makes no agent of this name")
+        raise _EntryError(f"has the template {template!r}, which makes another agent")
     return agent
 
 
-def _checked(entry: dict[str, Any]) -> dict[str, Any]:
-    """The keys of an entry for claude_agent, its tools found."""
+def _parameters(factory: Callable[..., Any]) -> tuple[list[inspect.Parameter], bool]:
+    """The factory's parameters, `**limits: Unpack[LimitOptions]` replaced by its options; and whether it takes any
+    other key. Raises TypeError or ValueError if the factory has no signature."""
+    found: list[inspect.Parameter] = []
+    takes_any_key = False
+    for parameter in inspect.signature(factory, eval_str=True).parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            found.append(parameter)
+        elif get_origin(parameter.annotation) is Unpack and get_args(parameter.annotation) == (LimitOptions,):
+            found += [
+                inspect.Parameter(field.name, parameter.KEYWORD_ONLY, default=field.default)
+                for field in msgspec.structs.fields(Limits)
+            ]
+        else:
+            takes_any_key = True
+    return found, takes_any_key
+
+
+# The keys of an entry for claude_agent, with their types.
+_ClaudeEntry = arguments(
+    CLAUDE,
+    _parameters(claude_agent)[0],
+    get_type_hints(LimitOptions) | get_type_hints(claude_agent) | {"tools": list[str | dict[str, Any]]},
+)
+
+
+def _claude_arguments(entry: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of claude_agent: the entry, checked, with its tools imported."""
     try:
-        msgspec.convert(entry, _Claude)
+        msgspec.convert(entry, _ClaudeEntry)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$.")
         for pattern, words in WORDS:
             reason = re.sub(pattern, words, reason)
-        raise _Wrong(f"has a {place.rstrip('`')} that does not fit: {reason}") from None
-    tools = [tool if isinstance(tool, Mapping) else _found("tool", tool) for tool in entry.get("tools", ())]
+        raise _EntryError(f"has a {place.rstrip('`')} that does not fit: {reason}") from None
+    tools = [tool if isinstance(tool, Mapping) else _import("tool", tool) for tool in entry.get("tools", ())]
     return entry | {"tools": tools}
 
 
-def _found(what: str, place: Any) -> Callable[..., Any]:
-    """What stands at `module:name`."""
+def _import(kind: str, place: Any) -> Callable[..., Any]:
+    """The function at `module:name`; `kind` is `template` or `tool`, for the error."""
     module, _, name = str(place).partition(":")
     if not module or not name:
-        expected = f"{CLAUDE} or module:name" if what == "template" else "module:name"
-        raise _Wrong(f"has the unknown {what} {place!r}; it is {expected}")
+        expected = f"{CLAUDE} or module:name" if kind == "template" else "module:name"
+        raise _EntryError(f"has the unknown {kind} {place!r}; write {expected}")
     try:
         found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
-        raise _Wrong(f"has the {what} {place!r}, which cannot be imported: {_line(error)}") from error
+        raise _EntryError(f"has the {kind} {place!r}, which cannot be imported: {_one_line(error)}") from error
     if not callable(found):
-        raise _Wrong(f"has the {what} {place!r}, which is no function")
+        raise _EntryError(f"has the {kind} {place!r}, which is not a function")
     return found  # type: ignore[no-any-return]
 
 
-def _line(error: BaseException) -> str:
-    """What an error says, in a line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.split()).rstrip(".") or type(error).__name__
+def _one_line(error: BaseException) -> str:
+    """The error's text on one line, without its full stop."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

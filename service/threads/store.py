@@ -113,14 +113,14 @@ class ThreadStore:
         )
         return [None if row["id"] is None else (row["id"], row["last"]) for row in rows]
 
-    async def meanwhile(self, thread_id: str, agent: str | None) -> str | None:
+    async def agent_while_busy(self, thread_id: str, agent: str | None) -> str | None:
         """The agent that answers at once what is said to `agent` (None: to nobody in particular): the one at work in
         the thread names it. None where none does, and where somebody else is meant."""
         found = await self._database.fetchval(
             "select other.agent from treadle.threads t"
             " join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)"
             " join treadle.agents a on a.agent = m.agent"
-            " join treadle.agents other on other.agent = a.settings ->> 'meanwhile'"
+            " join treadle.agents other on other.agent = a.settings ->> 'while_busy'"
             " where t.tenant = $1 and t.thread_id = $2 and ($3::text is null or $3 in (a.agent, other.agent))",
             TENANT,
             thread_id,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Agent
+from service.agents.definition import Agent
 from service.agents.registry import Registry
 from service.batching import Batcher
 from service.config import Settings
@@ -56,7 +56,7 @@ class Attempt:
         self._usage: dict[str, Any] = {}
         # After its first loss a message runs in a process of its own, so that only the guilty one is charged again.
         agent = tools.registry.get(claim.agent)
-        self._isolation = tools.isolation if claim.losses or (agent and agent.run_in == "process") else None
+        self._isolation = tools.isolation if claim.losses or (agent and agent.limits.run_in == "process") else None
         self._timer: asyncio.TimerHandle | None = None
         self._uses = tools.instances.uses()
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from service.agents.contract import Agent
+from service.agents.definition import Agent
 from service.worker.context import call_step
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ class Instances:
 
     async def get(self, agent: Agent, thread_id: str | None, make: Callable[[], Any], uses: "Uses") -> Any:
         """The one that is kept for agent and thread, or a new one; `uses` holds it. Raises what `make` raises."""
-        key = (agent.name, thread_id) if thread_id is not None and agent.idle_timeout else None
+        key = (agent.name, thread_id) if thread_id is not None and agent.limits.idle_timeout else None
         kept = self._kept.pop(key, None) if key else None
         if kept is None or kept.failed:
-            kept = _Instance(agent.idle_timeout, asyncio.create_task(call_step(make)))
+            kept = _Instance(agent.limits.idle_timeout, asyncio.create_task(call_step(make)))
         if key:
             self._kept[key] = kept
         else:

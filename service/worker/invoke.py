@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Agent, Rejected
+from service.agents.contract import Rejected
+from service.agents.definition import Agent
 from service.config import Settings
 from service.queues.model import Claim
 from service.worker.context import AttemptContext, Backing

@@ -257,7 +257,7 @@ class Worker:
             log.warning("a lease was lost", extra={"message_id": str(claim.message_id), "attempt": claim.attempt})
             return
         self._notifier.hint(EVENTS, _event_hint(claim))
-        limited = (agent := self._registry.get(claim.agent)) is not None and agent.concurrency is not None
+        limited = (agent := self._registry.get(claim.agent)) is not None and agent.limits.concurrency is not None
         if limited:
             self._wake.set()  # there is room in its queue
         if claim.thread is not None or state == "queued" or limited:  # its thread's next, or what we hand back

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from service.agents import registry
 from service.agents.builtin.echo import echo
-from service.agents.contract import Agent, Context, Rejected, RetryAfter, agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
 from service.limits import MAX_DELAY_SECONDS
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
+from treadle import Agent, Context, Rejected, RetryAfter, agent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,8 +103,8 @@ def test_an_agent_knows_what_its_function_says() -> None:
         """
         return " ".join(request.words)
 
-    assert (full.name, full.queue, full.timeout, full.max_attempts) == ("full", "special", 5, 7)
-    assert full.description == "Answers questions."
+    assert (full.name, full.limits.queue, full.limits.timeout, full.limits.max_attempts) == ("full", "special", 5, 7)
+    assert full.limits.description == "Answers questions."
     assert full.is_async
     assert full.input_type is Question
     assert full.input_schema is not None
@@ -119,8 +119,9 @@ def test_an_agent_takes_text_where_it_says_nothing_else() -> None:
     def plain(context, request):  # type: ignore[no-untyped-def]
         """Not this."""
 
-    assert (plain.queue, plain.timeout, plain.max_attempts, plain.is_async) == ("default", None, None, False)
-    assert plain.description == "Says it differently."
+    assert (plain.limits.queue, plain.limits.timeout, plain.limits.max_attempts) == ("default", None, None)
+    assert not plain.is_async
+    assert plain.limits.description == "Says it differently."
     assert plain.input_schema is None
     assert plain.decode("text") == "text"
 
@@ -178,7 +179,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Se
 
 
 AGENT = """
-from service.agents.contract import Context, agent
+from treadle import Context, agent
 
 @agent("{name}", queue="own", timeout=3)
 async def answer(context: Context, request: str) -> str:
@@ -199,7 +200,7 @@ def test_modules_of_agents_are_found_from_the_working_folder(modules: Callable[.
         "is_default": False,
         "input": None,
         "description": "Answers.",
-        "settings": {"run_in": "worker", "concurrency": None, "idle_timeout": 7200.0, "meanwhile": None},
+        "settings": {"run_in": "worker", "concurrency": None, "idle_timeout": 7200.0, "while_busy": None},
     }
     assert found.get("two") is not None
     assert found.get("three") is None

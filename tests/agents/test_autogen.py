@@ -18,13 +18,13 @@ from pydantic import BaseModel
 
 from service.agents.adapters.autogen.agent import ASKED, Kit, autogen_agent
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context
 from service.db.pool import Connection
 from tests.support.autogen_models import ReplayModel, assistant
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.waiting import until, wait_for
 from tests.support.worker_processes import TAKE_BACK
+from treadle import Context
 
 
 def calls(name: str, arguments: str) -> CreateResult:
@@ -157,7 +157,7 @@ async def test_input_and_output_may_be_ones_own(sql: Connection, start_worker: S
     await start_worker(team)
     row = await run(sql, {"lines": ["a", "b"]}, agent="pair")
     assert row["result"] == 3
-    assert (team.input_type, team.timeout, team.max_attempts) == (Order, 9, 1)
+    assert (team.input_type, team.limits.timeout, team.limits.max_attempts) == (Order, 9, 1)
 
 
 async def test_the_thread_is_what_a_model_remembers(sql: Connection, start_worker: StartWorker) -> None:

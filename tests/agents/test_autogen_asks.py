@@ -9,8 +9,6 @@ from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermi
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat, SelectorGroupChat
 from autogen_core.models import CreateResult
 
-from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, autogen_agent
-from service.agents.contract import Context
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.autogen_models import ReplayModel, assistant
@@ -21,6 +19,8 @@ from tests.support.messages import log, run, settled, submit, types
 from tests.support.waiting import wait_for
 from tests.support.worker_processes import TAKE_BACK
 from tests.support.workers import running_worker
+from treadle import Context
+from treadle.adapters import AgentOutput, Kit, UserInput, autogen_agent
 
 
 def asking(model: Any, **options: Any) -> Any:

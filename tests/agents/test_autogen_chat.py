@@ -5,11 +5,11 @@ from typing import Any
 from autogen_agentchat.conditions import TextMentionTermination
 from autogen_agentchat.teams import RoundRobinGroupChat
 
-from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, autogen_agent
-from service.agents.contract import Context
 from tests.support.autogen_models import ReplayModel, assistant
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.websocket_client import chat_url, log_frames, open_socket
+from treadle import Context
+from treadle.adapters import AgentOutput, Kit, UserInput, autogen_agent
 
 
 async def test_a_team_chat_over_a_socket_that_breaks(start_api: StartApi, start_worker: StartWorker) -> None:

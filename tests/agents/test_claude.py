@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.claude.agent import ClaudeAgent, claude_agent
 from service.agents.claude.api import Api
 from service.db.pool import Connection
 from tests.support.fake_anthropic import Answer, FakeAnthropic, Status
@@ -16,6 +15,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.ports import with_closed_port
 from tests.support.waiting import until, wait_for
+from treadle.adapters import ClaudeAgent, claude_agent
 
 
 def connected(url: str, **options: Any) -> ClaudeAgent:

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.agents.claude.agent import claude_agent
 from service.db.pool import Connection
 from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
 from tests.support.fake_anthropic import Answer, FakeAnthropic, Status, tool_calls
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, text
+from treadle.adapters import claude_agent
 
 
 @pytest.fixture

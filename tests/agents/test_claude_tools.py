@@ -9,15 +9,15 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from service.agents.claude.agent import claude_agent
 from service.agents.claude.tools import MAX_OUTPUT_CHARS, CallContext, Tool
-from service.agents.contract import Context, Rejected, RetryAfter
 from service.db.pool import Connection
 from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, settled, submit, types
 from tests.support.waiting import until, wait_for
+from treadle import Context, Rejected, RetryAfter
+from treadle.adapters import claude_agent
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from service.agents import registry
-from service.agents.contract import Agent
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.documents import blocks
@@ -21,6 +20,7 @@ from tests.support.inputs import asked_input, give_input
 from tests.support.messages import log, run, settled, submit, text
 from tests.support.repository import ROOT
 from tests.support.waiting import until
+from treadle import Agent
 
 SHOWN = [block for block in blocks(ROOT / "docs" / "agents.md") if block.language.startswith("python examples/")]
 

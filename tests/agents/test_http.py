@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from service.agents.adapters import http
-from service.agents.adapters.http import http_agent
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.ports import with_closed_port
 from tests.support.waiting import until, wait_for
+from treadle.adapters import http_agent
 
 
 class Reply(msgspec.Struct, frozen=True):

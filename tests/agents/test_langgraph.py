@@ -15,9 +15,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import MessagesState
 
 from service.agents import registry
-from service.agents.adapters.langgraph.agent import langgraph_agent
 from service.agents.builtin.echo import echo
-from service.agents.contract import Agent, Context
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation.pool import Isolation
@@ -27,6 +25,8 @@ from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.waiting import until, wait_for
 from tests.support.worker_processes import TAKE_BACK, submit_lost
+from treadle import Agent, Context
+from treadle.adapters import langgraph_agent
 
 
 def fake(*answers: Any) -> GenericFakeChatModel:
@@ -104,7 +104,7 @@ async def test_a_graph_of_other_states_takes_an_object(sql: Connection, start_wo
     assert (await run(sql, {"numbers": [1, 2]}, agent="whole"))["result"] == {"numbers": [1, 2, 3]}
     assert (await run(sql, {"numbers": [1, 2]}, agent="key"))["result"] == [1, 2, 3]
     assert (await run(sql, {"terms": [3, 4]}, agent="typed"))["result"] == 7
-    assert (typed.input_type, typed.timeout, typed.max_attempts) == (Sum, 9, 1)
+    assert (typed.input_type, typed.limits.timeout, typed.limits.max_attempts) == (Sum, 9, 1)
     assert "does not fit" in (await run(sql, {"terms": "x"}, agent="typed"))["error"]
 
 

@@ -12,8 +12,6 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
 from service.agents import registry
-from service.agents.adapters.langgraph.agent import langgraph_agent
-from service.agents.contract import Agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation.pool import Isolation
@@ -34,6 +32,8 @@ from tests.support.messages import overview, run, settled, submit, types
 from tests.support.waiting import until, wait_for
 from tests.support.worker_processes import TAKE_BACK, submit_lost
 from tests.support.workers import running_worker
+from treadle import Agent
+from treadle.adapters import langgraph_agent
 
 
 @pytest.fixture

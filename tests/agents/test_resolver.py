@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from service.agents.contract import Context, Rejected, RetryAfter
 from service.agents.resolver.memory import Memory, recall
 from service.agents.resolver.model_requests import DoTask, MakePlan, WriteAnswer
 from service.agents.resolver.plan import MAX_TASKS, Task
@@ -18,6 +17,7 @@ from tests.support.scripted_model import QUERY, ScriptedModel, ask_and_settle, a
 from tests.support.sse_reader import stored_log
 from tests.support.waiting import until
 from tests.support.worker_processes import WorkerProcesses, exit_code
+from treadle import Context, Rejected, RetryAfter
 
 
 async def progress(api: Client, message_id: str) -> list[tuple[str, ...]]:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from service.agents.contract import RetryAfter
 from service.agents.resolver.model_requests import Clarify
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.scripted_model import QUERY, ScriptedModel, ask_and_settle, ask_resolver, has_event
 from tests.support.waiting import until
+from treadle import RetryAfter
 
 QUESTION = {"agent": "clarifier", "aside": True}
 

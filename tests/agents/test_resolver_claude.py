@@ -189,6 +189,6 @@ def test_a_key_decides_who_is_asked(settings: Settings) -> None:
     with_key = msgspec.structs.replace(settings, anthropic_api_key="sk-test")
     for own, kind in ((settings, Scripted), (with_key, Claude)):
         resolver, clarifier = team.make(own)
-        assert (resolver.name, resolver.meanwhile, clarifier.name) == ("resolver", "clarifier", "clarifier")
+        assert (resolver.name, resolver.limits.while_busy, clarifier.name) == ("resolver", "clarifier", "clarifier")
         [model] = [cell.cell_contents for cell in resolver.function.__closure__ or ()]
         assert isinstance(model, kind)

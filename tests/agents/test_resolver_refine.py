@@ -1,11 +1,11 @@
 """Refining an answer: what the instruction touches is done anew, the rest is remembered."""
 
-from service.agents.contract import Rejected
 from service.agents.resolver.model_requests import MakePlan, WriteAnswer
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.scripted_model import QUERY, ScriptedModel, ask_and_settle
 from tests.support.sse_reader import stored_log
+from treadle import Rejected
 
 
 async def test_a_refinement_does_anew_what_it_touches(resolver_api: Client, model: ScriptedModel) -> None:

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from service.agents import registry
-from service.agents.adapters.http import http_agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
@@ -21,9 +20,10 @@ from tests.support.messages import overview, run, settled, submit, text, types
 from tests.support.repository import ROOT
 from tests.support.waiting import until
 from tests.support.worker_processes import WorkerProcesses, exit_code
+from treadle.adapters import http_agent
 
 TOOLS = """
-from service.agents.claude.agent import claude_agent
+from treadle.adapters import claude_agent
 
 def lookup(word: str) -> str:
     "Looks a word up."
@@ -74,7 +74,7 @@ def test_entries_are_agents(write: Write) -> None:
             description: Translates.
           - name: plain
           - name: counter
-            template: service.agents.adapters.http:http_agent
+            template: treadle.adapters:http_agent
             url: http://localhost:9000/
             timeout: 7.5
         """
@@ -88,7 +88,7 @@ def test_entries_are_agents(write: Write) -> None:
     assert rows["plain"]["description"] == rows["claude"]["description"] != ""
     assert rows["plain"]["input"] == rows["claude"]["input"]
     assert rows["counter"]["timeout_seconds"] == 7.5
-    assert rows["counter"]["description"] == http_agent("x", "http://localhost/").description
+    assert rows["counter"]["description"] == http_agent("x", "http://localhost/").limits.description
 
 
 async def test_what_an_entry_says_is_asked(
@@ -129,10 +129,10 @@ async def test_without_a_key_they_reject(sql: Connection, start_worker: StartWor
     ("content", "said"),
     [
         ("agents: [", "cannot be read: while parsing"),
-        ("", "is not a mapping of `agents` to a list, and nothing else."),
-        ([], "is not a mapping of `agents` to a list, and nothing else."),
-        ({"agents": {}}, "is not a mapping of `agents` to a list, and nothing else."),
-        ({"agents": [], "more": 1}, "is not a mapping of `agents` to a list, and nothing else."),
+        ("", "must have one key, `agents`, whose value is a list."),
+        ([], "must have one key, `agents`, whose value is a list."),
+        ({"agents": {}}, "must have one key, `agents`, whose value is a list."),
+        ({"agents": [], "more": 1}, "must have one key, `agents`, whose value is a list."),
     ],
 )
 def test_a_file_that_will_not_do_is_named(content: Any, said: str, write: Write) -> None:
@@ -153,25 +153,25 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"tools": "my_tools:lookup"}, "has a tools that does not fit: Expected a list, got a text."),
         ({"thinking": 7}, "cannot be made: thinking is at least 1024 tokens and below max_tokens (4096)."),
         ({"timeout": 0}, "cannot be made: the agent's timeout must be above 0 and at most 604800 seconds."),
-        ({"template": "clod"}, "has the unknown template 'clod'; it is claude or module:name."),
-        ({"template": 3}, "has the unknown template 3; it is claude or module:name."),
+        ({"template": "clod"}, "has the unknown template 'clod'; write claude or module:name."),
+        ({"template": 3}, "has the unknown template 3; write claude or module:name."),
         ({"template": "gone:x"}, "has the template 'gone:x', which cannot be imported: No module named 'gone'."),
-        ({"template": "my_tools:number"}, "has the template 'my_tools:number', which is no function."),
+        ({"template": "my_tools:number"}, "has the template 'my_tools:number', which is not a function."),
         ({"template": "my_tools:lookup"}, "has the unknown key 'name'."),
         (
-            {"template": "service.agents.adapters.http:http_agent"},
+            {"template": "treadle.adapters:http_agent"},
             "cannot be made: missing a required argument: 'url'.",
         ),
-        ({"template": "my_tools:other"}, "has the template 'my_tools:other', which makes no agent of this name."),
-        ({"template": "service.agents.adapters.http:http_agent", "uri": "x"}, "has the unknown key 'uri'."),
-        ({"tools": ["lookup"]}, "has the unknown tool 'lookup'; it is module:name."),
+        ({"template": "my_tools:other"}, "has the template 'my_tools:other', which makes another agent."),
+        ({"template": "treadle.adapters:http_agent", "uri": "x"}, "has the unknown key 'uri'."),
+        ({"tools": ["lookup"]}, "has the unknown tool 'lookup'; write module:name."),
         (
             {"tools": ["my_tools:nothing"]},
             "has the tool 'my_tools:nothing', which cannot be imported:"
             " module 'my_tools' has no attribute 'nothing'.",
         ),
         ({"tools": ["my_tools:untyped"]}, "cannot be made: the tool untyped: its parameter word has no type."),
-        ({"tools": ["my_tools:number"]}, "has the tool 'my_tools:number', which is no function."),
+        ({"tools": ["my_tools:number"]}, "has the tool 'my_tools:number', which is not a function."),
     ],
 )  # fmt: skip
 def test_an_entry_that_will_not_do_is_named(entry: dict[str, Any], said: str, write: Write) -> None:
@@ -183,12 +183,12 @@ def test_an_entry_that_will_not_do_is_named(entry: dict[str, Any], said: str, wr
 @pytest.mark.parametrize("entry", ["x", {}, {"name": ""}, {"name": 3}])
 def test_an_entry_without_a_name_is_counted(entry: Any, write: Write) -> None:
     said = refusal(write({"agents": [{"name": "x"}, entry]}))
-    assert said == "AGENT_TEMPLATES: entry 2 of agents.yaml is not a mapping with a name."
+    assert said == "AGENT_TEMPLATES: entry 2 of agents.yaml must be a mapping with a name."
 
 
 def test_no_two_agents_share_a_name(write: Write) -> None:
     assert refusal(write({"agents": [{"name": "x"}] * 2})) == (
-        "AGENT_TEMPLATES: the agent 'x' of agents.yaml is there twice."
+        "AGENT_TEMPLATES: the agent 'x' of agents.yaml appears twice."
     )
     said = refusal(write({"agents": [{"name": "claude"}]}))
     assert said == "AGENT_TEMPLATES: there is another agent 'claude'."

@@ -8,12 +8,12 @@ from typing import Any
 from click.testing import Result
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.cli_runner import Cli, error_sentence, run_treadle
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit, submit_many
+from treadle import Context, Rejected, agent
 
 
 def header(result: Result) -> list[str]:

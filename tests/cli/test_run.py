@@ -18,7 +18,7 @@ from tests.support.workers import worker_ids
 
 STUBBORN = """
 import asyncio
-from service.agents.contract import Context, agent
+from treadle import Context, agent
 
 @agent("stubborn")
 async def stubborn(context: Context, request: str) -> str:

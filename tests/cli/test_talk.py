@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.cli_runner import Cli, error_sentence
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, submit
 from tests.support.waiting import until
+from treadle import Context, Rejected, agent
 
 
 async def test_send_prints_the_messages_id(sql: Connection, cli: Cli, register_agents: Any) -> None:

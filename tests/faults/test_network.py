@@ -10,7 +10,6 @@ import pytest
 
 from faults.proxy import Proxy
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.hosts import hosts
 from service.db.listener import Listener
@@ -20,6 +19,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled, submit
 from tests.support.proxies import dsn_through
 from tests.support.waiting import until, wait_for
+from treadle import Context, agent
 
 
 @pytest.mark.parametrize(

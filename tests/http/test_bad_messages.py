@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID, named_case, problem, row_counts
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
+from treadle import Context, agent
 
 JSON = {"Content-Type": "application/json"}
 

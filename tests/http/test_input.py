@@ -3,11 +3,11 @@
 from typing import Any
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from tests.support.api_answers import UNKNOWN_ID, get, problem
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.waiting import until
+from treadle import Context, agent
 
 
 @agent("asks")

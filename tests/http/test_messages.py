@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, Rejected, agent
 from tests.support.api_answers import parse_time, positions
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.waiting import until
+from treadle import Context, Rejected, agent
 
 STATUS = (
     *("message_id", "state", "user_message", "priority", "created_at", "started_at", "completed_at", "result", "error"),

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from service.queues import store
 from tests.support.agents import HoldingAgent, reject
@@ -16,6 +15,7 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import submit_many
 from tests.support.waiting import until
+from treadle import Context, agent
 
 
 async def test_an_idle_service(api: Client) -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from service.agents.contract import Context, Rejected, agent
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import open_stream, stored_log, stream_path, types
+from treadle import Context, Rejected, agent
 
 
 async def test_a_waiting_message_tells_its_place(api: Client) -> None:

@@ -341,7 +341,7 @@ CREATE TABLE treadle.agents (
 COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
 COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
 COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
-COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), meanwhile';
+COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
 CREATE TABLE treadle.alembic_version (
     version_num character varying(32) NOT NULL
 );

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from service.agents.contract import Context, agent
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.messages.model import NewMessage
@@ -18,6 +17,7 @@ from service.messages.store import MessageStore
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled
 from tests.support.waiting import until
+from treadle import Context, agent
 
 # What a worker does whether there are messages or not.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}

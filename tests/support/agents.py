@@ -2,8 +2,8 @@
 
 import asyncio
 
-from service.agents.contract import Agent, Context, Rejected, agent
 from tests.support.waiting import until
+from treadle import Agent, Context, Rejected, agent
 
 
 def gate_agent() -> tuple[Agent, list[str], asyncio.Event]:

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.agents.claude.agent import ClaudeAgent, claude_agent
 from service.agents.claude.api import Api
 from service.db.pool import Connection
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run
+from treadle.adapters import ClaudeAgent, claude_agent
 
 StartClaudeAgent = Callable[..., Awaitable[ClaudeAgent]]
 

@@ -9,7 +9,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
-from service.agents.adapters.langgraph.agent import langgraph_agent
+from treadle.adapters import langgraph_agent
 
 
 class State(TypedDict):

@@ -8,8 +8,8 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
-from service.agents.adapters.langgraph.agent import langgraph_agent
-from service.agents.contract import Agent
+from treadle import Agent
+from treadle.adapters import langgraph_agent
 
 Checkpoints = Callable[[], AbstractAsyncContextManager[Any]]
 

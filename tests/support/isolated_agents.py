@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Context, Rejected, RetryAfter, agent
+from treadle import Context, Rejected, RetryAfter, agent
 
 
 def told(context: Context) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from typing import Any
 
-from service.agents.contract import Context, agent
+from treadle import Context, agent
 
 
 class ScriptedAgent:

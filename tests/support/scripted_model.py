@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from service.agents.contract import Agent
 from service.agents.resolver.model_requests import Ask, Clarify, DoTask, MakePlan, RevisePlan
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.team import team
 from tests.support.api_client import Client
 from tests.support.sse_reader import stored_log
 from tests.support.waiting import until
+from treadle import Agent
 
 QUERY = "Describe the bread. Describe the butter. Then compare them."  # t1 and t2, then t3
 

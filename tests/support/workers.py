@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Agent
 from service.agents.registry import Registry
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.worker import Worker
 from tests.support.waiting import until
+from treadle import Agent
 
 
 async def worker_ids(sql: Connection) -> list[str]:

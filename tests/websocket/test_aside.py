@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from service.agents.contract import RetryAfter
 from tests.support.api_client import Client
 from tests.support.scripted_model import QUERY, ScriptedModel, ask_resolver, has_event
 from tests.support.websocket_client import Socket, chat_url, open_socket
+from treadle import RetryAfter
 
 PACE = {"metadata": {"pace_ms": 0}}
 
@@ -93,14 +93,14 @@ async def test_what_has_not_begun_is_not_at_work(resolver_api: Client, model: Sc
     assert (await resolver_api.status(message_id))["state"] == "queued"
 
 
-@pytest.mark.parametrize("meanwhile", [None, "nobody"])
+@pytest.mark.parametrize("while_busy", [None, "nobody"])
 async def test_an_agent_that_names_nobody_is_waited_for(
-    resolver_api: Client, model: ScriptedModel, sql: Any, meanwhile: str | None
+    resolver_api: Client, model: ScriptedModel, sql: Any, while_busy: str | None
 ) -> None:
     await sql.execute(
-        "update treadle.agents set settings = jsonb_strip_nulls(jsonb_build_object('meanwhile', $1::text))"
+        "update treadle.agents set settings = jsonb_strip_nulls(jsonb_build_object('while_busy', $1::text))"
         " where agent = 'resolver'",
-        meanwhile,
+        while_busy,
     )
     model.hold("task t1")
     async with open_socket(chat_url(resolver_api, "t")) as chat:

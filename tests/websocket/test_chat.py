@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
@@ -21,6 +20,7 @@ from tests.support.websocket_client import (
     open_socket,
     stored_events,
 )
+from treadle import Context, agent
 
 
 async def test_the_transcript_is_the_threads_log(api_with_worker: Client) -> None:

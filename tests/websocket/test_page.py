@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.config import Settings
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
@@ -13,6 +12,7 @@ from tests.support.chat_page import CONNECTION, choose_agent, save_screenshot
 from tests.support.fixture_types import StartWorker
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
+from treadle import Context, agent
 
 ANSWERS = "[...document.querySelectorAll('.turn')].map((turn) => turn.querySelector('.answer').textContent)"
 STATES = "[...document.querySelectorAll('.turn')].map((turn) => turn.dataset.state)"

@@ -3,7 +3,6 @@ everything again for who comes back; and an agent that asks a person."""
 
 import json
 
-from service.agents.contract import Context, agent
 from service.agents.resolver.scripted import PLAINLY
 from service.config import Settings
 from tests.support.api_client import Client
@@ -12,6 +11,7 @@ from tests.support.browser import open_browser
 from tests.support.chat_page import CONNECTION, choose_agent, save_screenshot
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.scripted_model import ScriptedModel
+from treadle import Context, agent
 
 TASKS = """[...document.querySelectorAll('#turns > .turn:last-child .task')].map((task) =>
     [task.querySelector('b').textContent, task.dataset.state])"""

@@ -12,7 +12,6 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from faults.proxy import Proxy
-from service.agents.contract import Context, agent
 from service.config import Settings
 from tests.support.api_client import Client
 from tests.support.api_server import ApiServer, api_server
@@ -29,6 +28,7 @@ from tests.support.websocket_client import (
     open_socket,
 )
 from tests.support.websocket_client import stored_events as log_of
+from treadle import Context, agent
 
 # What a client says
 

@@ -5,7 +5,6 @@ import contextlib
 import threading
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
@@ -13,6 +12,7 @@ from tests.support.messages import overview, run, settled, submit, text, types
 from tests.support.ports import with_closed_port
 from tests.support.waiting import until, wait_for
 from tests.support.workers import running_worker, worker_ids, worker_in_thread
+from treadle import Context, agent
 
 
 async def test_a_running_agent_is_cancelled_and_cleans_up(sql: Connection, start_worker: StartWorker) -> None:

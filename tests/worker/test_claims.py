@@ -5,7 +5,6 @@ from collections import defaultdict
 from typing import Any
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.agents import gate_agent
@@ -14,6 +13,7 @@ from tests.support.messages import overview, run, settled, submit, submit_many
 from tests.support.ports import with_closed_port
 from tests.support.waiting import until
 from tests.support.workers import running_worker
+from treadle import Context, agent
 
 
 async def in_flight(sql: Connection) -> dict[str, int]:

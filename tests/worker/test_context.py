@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
 from service.leases.store import LeaseStore
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
 from tests.support.waiting import until, wait_for
+from treadle import Context, Rejected, agent
 
 # What an agent emits
 

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, Rejected, RetryAfter, agent
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import dead_letter, run, types
 from tests.support.waiting import until
+from treadle import Context, Rejected, RetryAfter, agent
 
 
 async def test_rejected_fails_at_once(sql: Connection, start_worker: StartWorker) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from service.agents.contract import Context, Rejected, agent
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.messages import log, overview, settled, submit
 from tests.support.waiting import until
+from treadle import Context, Rejected, agent
 
 
 @agent("double")

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.messages import run, settled, submit
 from tests.support.waiting import until, wait_for
+from treadle import Context, agent
 
 
 async def state(sql: Connection, thread_id: str) -> Any:

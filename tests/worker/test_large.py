@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from service.agents.contract import Context, agent
 from service.db.pool import COMMAND_TIMEOUT, Connection, Database
 from service.errors import TooSlow
 from service.leases import store as leases
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit_many
+from treadle import Context, agent
 
 
 @agent("large", max_attempts=3)

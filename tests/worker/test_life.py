@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.agents.registry import Registry
 from service.config import Settings
 from service.db.pool import Connection
@@ -21,6 +20,7 @@ from tests.support.messages import log, overview, run, settled, submit, submit_m
 from tests.support.ports import with_closed_port
 from tests.support.waiting import until, wait_for
 from tests.support.workers import running_worker, worker_ids, worker_in_thread
+from treadle import Context, agent
 
 # How it stops
 

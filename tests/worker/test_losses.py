@@ -8,13 +8,13 @@ import asyncpg
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, submit_many, text, types
 from tests.support.waiting import until, wait_for
 from tests.support.workers import worker_ids, worker_in_thread
+from treadle import Context, agent
 
 TAKE_AWAY = (
     "select treadle._take_back(array(select l from treadle.leases l where l.message_id = $1),"

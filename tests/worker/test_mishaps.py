@@ -7,7 +7,6 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from service.agents.contract import Context, RetryAfter, agent
 from service.batching import Batcher
 from service.config import Settings
 from service.db.pool import Connection, Database
@@ -18,6 +17,7 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
 from tests.support.waiting import until
+from treadle import Context, RetryAfter, agent
 
 
 async def test_an_answer_whose_events_were_refused_is_a_failure(sql: Connection, start_worker: StartWorker) -> None:

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
-from service.agents.contract import agent
 from service.db.pool import Connection
 from tests.support.agents import HoldingAgent
 from tests.support.fixture_types import StartWorker
@@ -14,6 +14,7 @@ from tests.support.invariants import assert_consistent
 from tests.support.messages import settled, submit_many
 from tests.support.sql_client import SqlClient, decode_jsonb
 from tests.support.waiting import until
+from treadle import agent
 
 
 @pytest.fixture
@@ -55,14 +56,14 @@ async def test_while_one_claims_from_such_a_queue_another_passes_it_over(sql_cli
 async def test_what_the_agents_say_last_counts(sql_client: SqlClient) -> None:
     await sql_client.register(LIMITED)
     assert await sql_client.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") == 2
-    await sql_client.register(LIMITED | {"settings": {"meanwhile": None}})
+    await sql_client.register(LIMITED | {"settings": {"while_busy": None}})
     assert await sql_client.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") is None
     assert await sql_client.sql.fetchval("select settings from treadle.agents where agent = 'few'") == {}
 
 
 async def test_two_workers_share_the_places(sql: Connection, start_worker: StartWorker) -> None:
     holding = HoldingAgent("few")
-    holding.agent.concurrency = 3
+    holding.agent.limits = msgspec.structs.replace(holding.agent.limits, concurrency=3)
     for _ in range(2):
         await start_worker(holding.agent, queues=("few",), poll_interval=0.1)
     ids = await submit_many(sql, [{"message": "x", "agent": "holding"}] * 8)
@@ -79,4 +80,4 @@ def test_a_limited_agent_has_a_queue_of_its_own() -> None:
 
     with pytest.raises(ValueError, match="queue of its own"):
         agent("few", concurrency=2)(nothing)
-    assert agent("few", concurrency=2, queue="few")(nothing).concurrency == 2
+    assert agent("few", concurrency=2, queue="few")(nothing).limits.concurrency == 2

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from service.worker.attempt import Attempt
 from service.worker.event_buffer import Outbox
@@ -18,6 +17,7 @@ from service.worker.outcome import clean, encode
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit_many, text, types
 from tests.support.waiting import until
+from treadle import Context, agent
 
 
 async def test_a_completed_message_has_its_result_and_a_whole_log(sql: Connection, start_worker: StartWorker) -> None:

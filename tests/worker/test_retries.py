@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from service.agents.contract import Context, RetryAfter, agent
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.outcome import backoff
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import dead_letter, log, overview, run, settled, submit, submit_many, types
 from tests.support.waiting import until
+from treadle import Context, RetryAfter, agent
 
 
 async def test_a_failed_attempt_is_tried_again_after_a_backoff(sql: Connection, start_worker: StartWorker) -> None:

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from service.agents.contract import ChildFailed, Context, Rejected, agent
 from service.db.pool import Connection, Database
 from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.messages import log, overview, run, settled, submit, types
 from tests.support.waiting import until, wait_for
+from treadle import ChildFailed, Context, Rejected, agent
 
 
 @agent("double")

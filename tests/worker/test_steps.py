@@ -9,7 +9,6 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from service.agents.contract import Context, Rejected, agent
 from service.batching import Batcher
 from service.db.pool import Connection
 from service.leases.store import EventToAppend
@@ -17,6 +16,7 @@ from service.worker.event_buffer import Outbox
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, submit_many, types
 from tests.support.waiting import wait_for
+from treadle import Context, Rejected, agent
 
 Calls = list[str]
 

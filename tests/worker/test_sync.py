@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.agents.contract import Context, agent
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit, text, types
 from tests.support.waiting import wait_for
+from treadle import Context, agent
 
 
 async def test_sync_agents_run_in_threads_and_can_do_what_async_ones_can(

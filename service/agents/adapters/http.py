@@ -11,12 +11,14 @@ answer, `done` the end with the result, `error` a failure, and any other event o
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
-from service.agents.contract import Agent, Context, Rejected, RetryAfter
+from service.agents.contract import Context, Rejected, RetryAfter
+from service.agents.definition import Agent
 from service.agents.http_errors import verdict
+from service.agents.limits import LimitOptions
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,10 +37,7 @@ def http_agent(
     *,
     headers: Mapping[str, str] | None = None,
     history: int = HISTORY,
-    queue: str = "default",
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    description: str | None = None,
+    **limits: Unpack[LimitOptions],
 ) -> Agent:
     """Make what answers at `url` an agent. `headers` go with each call, e.g. an Authorization; `history` is how many
     completed messages of the thread are sent along, 0 for none.
@@ -49,16 +48,10 @@ def http_agent(
     remote = _Remote(url, dict(headers or {}), history)
 
     async def answer(context: Context, message: str | dict[str, Any] | list[Any]) -> Any:
+        """Asks an agent over HTTP."""
         return await remote.ask(context, message)
 
-    return Agent(
-        name,
-        answer,
-        queue=queue,
-        timeout=timeout,
-        max_attempts=max_attempts,
-        description=description or "Asks an agent over HTTP.",
-    )
+    return Agent(name, answer, **limits)
 
 
 class _Remote:

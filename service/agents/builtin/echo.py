@@ -7,7 +7,8 @@ seconds.
 import asyncio
 import re
 
-from service.agents.contract import Context, Rejected, RetryAfter, agent
+from service.agents.contract import Context, Rejected, RetryAfter
+from service.agents.definition import agent
 
 RETRY_SECONDS = 0.2
 

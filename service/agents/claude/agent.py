@@ -12,14 +12,16 @@ starts. metadata.system adds to the system prompt, metadata.max_tokens sets the 
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import msgspec
 from msgspec import Meta
 
 from service.agents.claude.api import Answer, Api
 from service.agents.claude.tools import Declared, Output, Toolbox
-from service.agents.contract import IDLE_TIMEOUT, Agent, Context, Rejected
+from service.agents.contract import Context, Rejected
+from service.agents.definition import Agent
+from service.agents.limits import LimitOptions
 from service.agents.tool_events import ToolCall, ToolResult, plain, tell
 
 NAME = "claude"
@@ -75,7 +77,7 @@ class Template(msgspec.Struct, frozen=True):
 class ClaudeAgent(Agent):
     """An agent that asks Claude, once it is connected; before, or without a key, it rejects what it is asked."""
 
-    def __init__(self, name: str, template: Template, **limits: Any) -> None:
+    def __init__(self, name: str, template: Template, **limits: Unpack[LimitOptions]) -> None:
         super().__init__(name, self._answer, **limits)
         self._template = template
         self._api: Api | None = None
@@ -104,14 +106,7 @@ def claude_agent(
     price: Mapping[str, float] | None = None,
     max_calls: int = MAX_CALLS,
     options: Mapping[str, Any] | None = None,
-    queue: str = "default",
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    description: str | None = None,
-    run_in: str = "worker",
-    concurrency: int | None = None,
-    idle_timeout: float = IDLE_TIMEOUT,
-    meanwhile: str | None = None,
+    **limits: Unpack[LimitOptions],
 ) -> ClaudeAgent:
     """Make an agent that asks Claude.
 
@@ -146,18 +141,7 @@ def claude_agent(
         max_calls=max_calls,
         options=dict(options or {}),
     )
-    return ClaudeAgent(
-        name,
-        template,
-        queue=queue,
-        timeout=timeout,
-        max_attempts=max_attempts,
-        description=description,
-        run_in=run_in,
-        concurrency=concurrency,
-        idle_timeout=idle_timeout,
-        meanwhile=meanwhile,
-    )
+    return ClaudeAgent(name, template, **limits)
 
 
 class _Final(Exception):

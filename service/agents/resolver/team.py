@@ -4,8 +4,11 @@ A message of a thread that has an answer already is an instruction to refine it:
 """
 
 from collections import Counter
+from typing import Unpack
 
-from service.agents.contract import Agent, Context
+from service.agents.contract import Context
+from service.agents.definition import Agent
+from service.agents.limits import LimitOptions
 from service.agents.resolver.claude import Claude
 from service.agents.resolver.memory import recall
 from service.agents.resolver.model_requests import Clarify, Model
@@ -16,8 +19,8 @@ from service.config import Settings
 
 NAME = "resolver"
 CLARIFIER = "clarifier"
-TIMEOUT = 1800.0  # seconds for an attempt of the team: twelve tasks, some after others
-CLARIFIER_TIMEOUT = 120.0
+TEAM_TIMEOUT_SECONDS = 1800.0  # of an attempt: up to twelve tasks, some after others
+CLARIFIER_TIMEOUT_SECONDS = 120.0
 
 
 def make(settings: Settings) -> tuple[Agent, Agent]:
@@ -26,13 +29,21 @@ def make(settings: Settings) -> tuple[Agent, Agent]:
     return team(Claude(key, settings.anthropic_base_url, settings.model_name) if key else Scripted())
 
 
-def team(model: Model, name: str = NAME, clarifier: str = CLARIFIER) -> tuple[Agent, Agent]:
-    """Such a team under other names, with a model of its own."""
+def team(
+    model: Model, name: str = NAME, clarifier: str = CLARIFIER, **limits: Unpack[LimitOptions]
+) -> tuple[Agent, Agent]:
+    """Make a team with a model of your own: the agent that resolves queries, and its clarifier.
+
+    The limits are the first agent's. The clarifier waits in the queue `default` with a timeout of two minutes.
+    """
+    own: LimitOptions = {"timeout": TEAM_TIMEOUT_SECONDS, "while_busy": clarifier, **limits}
 
     async def resolve(context: Context, text: str) -> str:
+        """Plans a query, works on its parts side by side and writes one answer; refines it when asked."""
         return await Work(context, model).run(text)
 
     async def clarify(context: Context, text: str) -> str:
+        """Says where a query stands while another agent is at work on it."""
         picture = await _picture(context)
         earlier = () if picture else await said_before(context)
         usage: Counter[str] = Counter()
@@ -41,21 +52,7 @@ def team(model: Model, name: str = NAME, clarifier: str = CLARIFIER) -> tuple[Ag
         context.usage(model=model.name, **usage)
         return answer
 
-    return (
-        Agent(
-            name,
-            resolve,
-            timeout=TIMEOUT,
-            meanwhile=clarifier,
-            description="Plans a query, works on its parts side by side and writes one answer; refines it when asked.",
-        ),
-        Agent(
-            clarifier,
-            clarify,
-            timeout=CLARIFIER_TIMEOUT,
-            description="Says where a query stands while another agent is at work on it.",
-        ),
-    )
+    return Agent(name, resolve, **own), Agent(clarifier, clarify, timeout=CLARIFIER_TIMEOUT_SECONDS)
 
 
 async def _picture(context: Context) -> Picture | None:

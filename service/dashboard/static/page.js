@@ -60,7 +60,7 @@ const agents = new Map();
 const takesObject = (agent) => Boolean(agent?.input) && !agent.input.anyOf?.some(({ type }) => type === "string");
 
 /** Whether this agent is there to answer while another one is at work. */
-const answersMeanwhile = (name) => [...agents.values()].some(({ settings }) => settings?.meanwhile === name);
+const answersMeanwhile = (name) => [...agents.values()].some(({ settings }) => settings?.while_busy === name);
 
 async function fill() {
   try {
@@ -91,7 +91,7 @@ async function fill() {
 function explain() {
   const agent = agents.get(page.agent.value);
   const busy = chat?.working?.agent.textContent;
-  const other = agents.get(busy)?.settings?.meanwhile;
+  const other = agents.get(busy)?.settings?.while_busy;
   const asks = other && [busy, other].includes(page.agent.value); // who is asked now is not who is chosen
   const hints = [
     [takesObject(agent), "This agent takes an object: write JSON."],

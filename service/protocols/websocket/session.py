@@ -147,7 +147,7 @@ class Session:
         try:
             message = asked.of_thread(self._thread_id)
             check([message], self._chats.settings, batch=False)
-            agent = await self._meanwhile(asked, message)
+            agent = await self._agent_while_busy(asked, message)
             sent = msgspec.structs.replace(message, agent=agent, aside=True) if agent else message
             if asked.key is None:
                 accepted = await messages.submit(sent)
@@ -170,12 +170,12 @@ class Session:
             )
         )
 
-    async def _meanwhile(self, asked: UserInput, message: NewMessage) -> str | None:
+    async def _agent_while_busy(self, asked: UserInput, message: NewMessage) -> str | None:
         """Who answers this at once, where an agent is at work in the thread and the client does not say otherwise. An
         object is made for the agent that it names."""
         if asked.aside is not None or not isinstance(message.message, str):
             return None
-        return await self._chats.threads.meanwhile(self._thread_id, asked.agent)
+        return await self._chats.threads.agent_while_busy(self._thread_id, asked.agent)
 
     def _once(self, key: str, message: NewMessage) -> tuple[str, bytes]:
         """The Idempotency-Key of an input and the hash of what it asks: keys are a thread's own, and none of HTTP's."""

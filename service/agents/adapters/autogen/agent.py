@@ -26,12 +26,15 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
-from service.agents.contract import Agent, Context, Rejected
+from service.agents.adapters.frameworks import require
+from service.agents.contract import Context, Rejected
+from service.agents.definition import Agent, input_type
 from service.agents.http_errors import patient
+from service.agents.limits import LimitOptions
 from service.agents.tool_events import ToolCall, ToolResult, plain, tell
 
 if TYPE_CHECKING:
@@ -148,10 +151,7 @@ def autogen_agent(
     output: Callable[[Any], Any] | None = None,
     speakers: Collection[str] | None = None,
     keep_state: bool = False,
-    queue: str = "default",
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    description: str | None = None,
+    **limits: Unpack[LimitOptions],
 ) -> Agent:
     """Make a team an agent.
 
@@ -164,22 +164,17 @@ def autogen_agent(
     keep_state  begin each message of a thread with the team as the last one left it: its state is saved with the
                 message's completion, in the thread's state under the agent's name
     """
+    require("autogen_agentchat", framework="AutoGen", extra="autogen")
     input = input or _task
 
     async def answer(context: Context, message: Any) -> Any:
+        """Runs an AutoGen team."""
         task = input(context, message)
         runner = _Runner(Kit(context), output or _last, speakers, name if keep_state else None)
         return await runner.run(make, await task if inspect.isawaitable(task) else task)
 
-    answer.__annotations__["message"] = Agent(name, input).input_type
-    return Agent(
-        name,
-        answer,
-        queue=queue,
-        timeout=timeout,
-        max_attempts=max_attempts,
-        description=description or "Runs an AutoGen team.",
-    )
+    answer.__annotations__["message"] = input_type(input)
+    return Agent(name, answer, **limits)
 
 
 class _Runner:

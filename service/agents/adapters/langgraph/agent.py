@@ -15,10 +15,13 @@ answer, and goes on with it.
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from service.agents.contract import Agent, Context, Rejected
+from service.agents.adapters.frameworks import require
+from service.agents.contract import Context, Rejected
+from service.agents.definition import Agent, input_type
 from service.agents.http_errors import patient
+from service.agents.limits import LimitOptions
 from service.agents.tool_events import ToolCall, ToolResult, plain, tell
 
 if TYPE_CHECKING:
@@ -40,10 +43,7 @@ def langgraph_agent(
     output: str | Callable[[Any], Any] | None = None,
     checkpointer: Any = None,
     nodes: Collection[str] | None = None,
-    queue: str = "default",
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    description: str | None = None,
+    **limits: Unpack[LimitOptions],
 ) -> Agent:
     """Make a graph an agent.
 
@@ -57,20 +57,15 @@ def langgraph_agent(
                   the graph's own, if it has one
     nodes         whose tokens are the answer; if none, those of all
     """
+    require("langgraph", framework="LangGraph", extra="langgraph")
     runner = _Runner(graph, input or _messages, output, checkpointer, nodes)
 
     async def answer(context: Context, message: Any) -> Any:
+        """Runs a LangGraph graph."""
         return await runner.run(context, message)
 
-    answer.__annotations__["message"] = Agent(name, input or _messages).input_type
-    return Agent(
-        name,
-        answer,
-        queue=queue,
-        timeout=timeout,
-        max_attempts=max_attempts,
-        description=description or "Runs a LangGraph graph.",
-    )
+    answer.__annotations__["message"] = input_type(input or _messages)
+    return Agent(name, answer, **limits)
 
 
 class _Runner:

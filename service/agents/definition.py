@@ -1,0 +1,74 @@
+"""`Agent` and the decorator `@agent`: how a function becomes an agent."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Unpack, get_type_hints
+
+import msgspec
+
+from service.agents.contract import Rejected
+from service.agents.limits import LimitOptions, Limits
+from service.limits import MAX_AGENT_NAME_CHARS
+
+
+def agent(name: str, **limits: Unpack[LimitOptions]) -> Callable[[Callable[..., Any]], "Agent"]:
+    """Make a function an agent: `@agent("summarise", timeout=60)`.
+
+    `name` (1 to 100 characters) is what clients ask for. The keyword arguments are explained at `Limits`.
+    Raises ValueError or TypeError if the name, a limit or the function cannot make an agent.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Agent:
+        return Agent(name, function, **limits)
+
+    return decorate
+
+
+class Agent:
+    """A function that answers messages, with its name and limits. Calling the agent calls the function.
+
+    `limits.description` is filled from the docstring if none is given. The worker's settings apply where `timeout` or
+    `max_attempts` is None. Raises ValueError or TypeError if the arguments cannot make an agent.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], **limits: Unpack[LimitOptions]) -> None:
+        if not 1 <= len(name) <= MAX_AGENT_NAME_CHARS:
+            raise ValueError(f"an agent's name has 1 to {MAX_AGENT_NAME_CHARS} characters")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"the agent {name!r} is a generator: emit each piece instead of yielding it")
+        declared = Limits(**limits)
+        self.name = name
+        self.function = function
+        self.limits = msgspec.structs.replace(declared, description=declared.description or _first_paragraph(function))
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.input_type = input_type(function)
+        # The JSON Schema of the input; None if the agent takes text.
+        self.input_schema = None if self.input_type is str else msgspec.json.schema(self.input_type)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def decode(self, body: Any) -> Any:
+        """Convert the message to the type that the agent declares. Raises Rejected if it does not fit."""
+        try:
+            return msgspec.convert(body, self.input_type, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise Rejected(f"The message does not fit the agent's input: {error}.") from None
+
+
+def input_type(function: Callable[..., Any]) -> Any:
+    """The type of the second parameter; `str` without an annotation. Raises TypeError unless there are two."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"an agent takes a context and its input; {name} takes {len(parameters)} arguments")
+    while isinstance(function, functools.partial):
+        function = function.func
+    hints = get_type_hints(function)
+    declared = hints.get(parameters[1].name, str)
+    return str if declared is Any or declared is str else declared
+
+
+def _first_paragraph(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")

@@ -1,0 +1,30 @@
+"""Agents that another framework or service runs.
+
+    langgraph_agent   a LangGraph graph; needs `pip install 'treadle[langgraph]'`
+    autogen_agent     an AutoGen team; needs `pip install 'treadle[autogen]'`
+    http_agent        a server that answers over HTTP
+    claude_agent      Claude with your tools
+
+Importing this module imports no framework. A factory whose framework is not installed raises an ImportError that names
+the extra to install.
+"""
+
+from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, autogen_agent
+from service.agents.adapters.http import http_agent
+from service.agents.adapters.langgraph.agent import langgraph_agent
+from service.agents.claude.agent import ClaudeAgent, ClaudeInput, claude_agent
+from service.agents.tool_events import ToolCall, ToolResult
+
+__all__ = [
+    "AgentOutput",
+    "ClaudeAgent",
+    "ClaudeInput",
+    "Kit",
+    "ToolCall",
+    "ToolResult",
+    "UserInput",
+    "autogen_agent",
+    "claude_agent",
+    "http_agent",
+    "langgraph_agent",
+]

@@ -29,6 +29,7 @@ from service.db.migrate import migrate
 from service.db.pool import Connection, Database, connect
 from service.db.tables import metadata
 from service.errors import SchemaError, Unavailable
+from tests.support.migrations import AddMigration
 from tests.support.schema_dump import dumped_schema, function_bodies
 from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
@@ -195,17 +196,13 @@ async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, m
 
 
 async def test_a_statement_may_take_its_time_in_tables_and_in_functions(
-    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: Release
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, release: Release, add_migration: AddMigration
 ) -> None:
-    """Longer than any other call of ours may."""
+    """It may take longer than any other call."""
     monkeypatch.setattr(connect, "__kwdefaults__", {**(connect.__kwdefaults__ or {}), "command_timeout": 0.1})
-    shutil.copytree(migration.MIGRATIONS_FOLDER, tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "9999_slow.py").write_text(
-        f"""from alembic import op
-revision, down_revision = "9999", "{schema.TABLES}"
-upgrade = lambda: op.execute("select pg_sleep(0.3)")"""
-    )
-    monkeypatch.setattr(migration, "MIGRATIONS_FOLDER", tmp_path / "migrations")
+    add_migration("""from alembic import op
+revision, down_revision = "0002", "0001"
+upgrade = lambda: op.execute("select pg_sleep(0.3)")""")
     release("select pg_sleep(0.3)")
     await migrate(empty_dsn)
     monkeypatch.setattr(migration, "STATEMENT_TIMEOUT", 0.1)

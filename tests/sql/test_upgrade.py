@@ -17,6 +17,7 @@ from service.db import schema
 from service.db.migrate import migrate
 from service.db.pool import Connection
 from service.errors import Unavailable
+from tests.support.migrations import NEXT_MIGRATION, REMOVE_NEXT, AddMigration
 from tests.support.randomness import random_seed
 from tests.support.schema_dump import dumped_schema, function_bodies
 from tests.support.sql_client import SqlClient
@@ -124,9 +125,20 @@ async def test_everybody_goes_on_while_it_migrates_again_and_again_and_twice_at_
     assert (await dumped_schema(dsn), await function_bodies(sql)) == before
 
 
+async def test_the_service_goes_on_while_the_next_release_migrates(
+    sql: Connection, traffic: Traffic, dsn: str, add_migration: AddMigration
+) -> None:
+    add_migration(NEXT_MIGRATION)
+    await traffic.more(10)
+    await migrate(dsn)
+    await traffic.more(10)
+    assert await sql.fetchval("select version_num from treadle.alembic_version") == "0002"
+    assert await sql.fetchval("select count(*) from treadle.threads where colour <> 'plain'") == 0
+
+
 # Interrupted
 
-# Whoever gives the database its command number public.cut waits there, in the middle of its work.
+# The command that is number public.cut of the database waits at the gate.
 COUNT = f"""
     create sequence public.commands;
     create table public.cut (at bigint);
@@ -162,3 +174,28 @@ async def test_a_migration_that_is_ended_anywhere_is_mended_by_the_next(
         await migrate(empty_dsn)
         assert (await dumped_schema(empty_dsn), await function_bodies(other)) == fresh
     await other.close()
+
+
+@pytest.mark.parametrize("command", range(1, 7))
+async def test_an_upgrade_that_is_ended_is_completed_by_the_next(
+    sql_client: SqlClient, dsn: str, sql: Connection, add_migration: AddMigration, command: int
+) -> None:
+    """It is ended at its first commands, one after the other: those of the tables."""
+    message_id = await sql_client.submit(thread_id="t")
+    add_migration(NEXT_MIGRATION)
+    await migrate(dsn)
+    upgraded = await dumped_schema(dsn), await function_bodies(sql)
+    await sql.execute(REMOVE_NEXT)
+    await sql.execute(COUNT)
+    await sql.execute("insert into public.cut values ($1)", command)
+    await sql.execute("select setval('public.commands', 1, false)")
+    async with gate(sql):
+        migrating = asyncio.create_task(migrate(dsn))
+        pid = await until(lambda: waiting(sql))
+        await sql.execute("select pg_terminate_backend($1)", pid)
+        with pytest.raises(Unavailable, match=r"^PostgreSQL cannot be reached: .*\.$"):
+            await migrating
+    await sql.execute("drop event trigger cut; drop table public.cut")
+    await migrate(dsn)
+    assert (await dumped_schema(dsn), await function_bodies(sql)) == upgraded
+    assert (await sql_client.claim_one()).message_id == message_id

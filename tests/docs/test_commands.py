@@ -18,10 +18,13 @@ from service.config import Settings
 from service.local.postgres import Embedded
 from tests.support.documents import HTTP, README, Block, blocks
 from tests.support.repository import ROOT
+from tests.support.requirements import require_or_skip
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("bash") and shutil.which("curl")), reason="the commands need bash and curl"
-)
+
+@pytest.fixture(autouse=True)
+def shell() -> None:
+    for program in ("bash", "curl", "make"):
+        require_or_skip(shutil.which(program), program)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import yaml
 from service.cli import main
 from service.config import Settings
 from tests.support.repository import ROOT
+from tests.support.requirements import require_or_skip
 
 COMPOSE = ROOT / "docker-compose.yml"
 OURS = {"migrate", "api", "worker"}
@@ -136,11 +137,8 @@ def test_the_api_is_published_where_it_listens(services: dict[str, Any], dockerf
 
 
 def test_compose_accepts_the_file(services: dict[str, Any]) -> None:
-    command = next(filter(None, (_compose("docker", "compose"), _compose("docker-compose"))), None)
-    if command is None:
-        pytest.skip(
-            "neither `docker compose` nor `docker-compose` is installed; the tests above read the file themselves"
-        )
+    found = next(filter(None, (_compose("docker", "compose"), _compose("docker-compose"))), None)
+    command = require_or_skip(found, "`docker compose` or `docker-compose`")
     done = subprocess.run(
         [*command, "-f", COMPOSE, "config"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,7 +1,6 @@
 """The examples of adapters answer, and docs/agents.md shows them as they are."""
 
 import asyncio
-import socket
 import sys
 import textwrap
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from tests.support.documents import blocks
 from tests.support.fixture_types import StartWorker
 from tests.support.inputs import asked_input, give_input
 from tests.support.messages import log, run, settled, submit, text
+from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.waiting import until
 from treadle import Agent
@@ -106,8 +106,7 @@ async def test_the_team_that_asks(
 async def counter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """The server of examples/remote.py, as a person starts it."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("COUNTER_PORT", str(port))
     server = await asyncio.create_subprocess_exec(
         sys.executable, str(ROOT / "examples" / "remote.py"), stderr=asyncio.subprocess.DEVNULL

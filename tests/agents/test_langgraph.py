@@ -289,11 +289,11 @@ async def test_cancelling_and_timeouts_end_the_node(sql: Connection, start_worke
     await wait_for(inside)
     await sql.fetchval("select treadle.cancel($1)", message_id)
     assert (await settled(sql, message_id))["state"] == "cancelled"
-    await asyncio.wait_for(ended.acquire(), 5)
+    await asyncio.wait_for(ended.acquire(), 20)
 
-    row = await run(sql, {"numbers": []}, agent="waits", timeout_seconds=0.2)
-    assert row["error"] == "TimeoutError: the attempt took longer than 0.2 seconds"
-    await asyncio.wait_for(ended.acquire(), 5)
+    row = await run(sql, {"numbers": []}, agent="waits", timeout_seconds=1)
+    assert row["error"] == "TimeoutError: the attempt took longer than 1 seconds"
+    await asyncio.wait_for(ended.acquire(), 20)
 
 
 async def test_a_model_that_says_when_is_obeyed(sql: Connection, start_worker: StartWorker) -> None:

@@ -21,9 +21,10 @@ import yaml
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
 from service.local.postgres import Embedded
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0  # seconds until a test that waits for nothing is ended; none is meant to come near
+LIMIT_SECONDS = 120.0  # the supervisor of a test that waits in vain is killed after this time
 
 
 class Up:
@@ -34,7 +35,7 @@ class Up:
         self.process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.workers = int(environ.get("WORKERS", "1"))
         self.said = ""
-        self._guard = threading.Timer(PATIENCE, self.process.kill)
+        self._guard = threading.Timer(LIMIT_SECONDS, self.process.kill)
         self._guard.start()
 
     def until(self, pattern: str) -> str:
@@ -87,8 +88,7 @@ def postgres(folder: Path) -> Iterator[Embedded]:
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
     """Starts supervisors; `serve`, `work` and `migrate` are more arguments for the stubs."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     running: list[Up] = []
 
     def start(*, serve: str = "", work: str = "", migrate: str = "", **environ: str) -> Up:

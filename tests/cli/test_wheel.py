@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from service.local.postgres import Embedded
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 120.0  # after which a process that hangs is killed; none comes near
@@ -55,8 +55,7 @@ def installed(wheel: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def environ(installed: Path, tmp_path: Path) -> dict[str, str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     return {"PATH": f"{installed}:{os.defpath}", "HOME": str(tmp_path), "PORT": str(port)}
 
 

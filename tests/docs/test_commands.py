@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pytest
 from service.config import Settings
 from service.local.postgres import Embedded
 from tests.support.documents import HTTP, README, Block, blocks
+from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
 
@@ -29,9 +29,7 @@ def shell() -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

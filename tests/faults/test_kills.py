@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from service.local.postgres import Embedded
+from tests.support.ports import free_port
 
 PATIENCE = 90.0  # seconds until a test is given up; none is meant to come near
 WORDS = " ".join(f"word{n}" for n in range(30))
@@ -26,8 +26,7 @@ class Service:
     """`treadle up` in a folder of its own."""
 
     def __init__(self, home: Path, **environ: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.home = home
         self._environ = {
             **os.environ,

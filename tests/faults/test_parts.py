@@ -55,12 +55,12 @@ async def eventually(look: Callable[[], object]) -> None:
     await until(look)
 
 
-async def ask(proxy: Proxy, text: bytes = b"ab") -> bytes:
-    """What is answered; b"" where that is the end of the connection."""
+async def ask(proxy: Proxy, text: bytes = b"ab", seconds: float = 20) -> bytes:
+    """Send the text and return the answer: b"" if the connection ends, TimeoutError after so many seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     try:
         writer.write(text)
-        return await asyncio.wait_for(reader.read(100), 1)
+        return await asyncio.wait_for(reader.read(100), seconds)
     finally:
         writer.transport.abort()
 
@@ -89,7 +89,7 @@ async def test_two_that_freeze_or_refuse_both_have_to_end_it(proxy: Proxy) -> No
     proxy.freeze()
     proxy.thaw()
     with pytest.raises(TimeoutError):
-        await ask(proxy)
+        await ask(proxy, seconds=0.3)
     proxy.thaw()
     proxy.refuse()
     proxy.refuse()

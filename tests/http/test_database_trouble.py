@@ -1,17 +1,16 @@
 """With PostgreSQL away, never migrated, broken or held up by somebody, the API says what is wrong and no more."""
 
 import asyncio
-import socket
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import pytest
 
 from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID, problem
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
+from tests.support.ports import with_closed_port
 
 
 async def test_a_bug_shows_no_trace(api: Client, sql: Connection) -> None:
@@ -25,16 +24,8 @@ async def test_a_bug_shows_no_trace(api: Client, sql: Connection) -> None:
     problem(answer, answer.status_code)
 
 
-@pytest.fixture
-def closed_port() -> int:
-    """A port of loopback at which nobody answers."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
-async def test_without_postgres(start_api: StartApi, closed_port: int) -> None:
-    api = await start_api(database_url=f"postgresql://treadle@127.0.0.1:{closed_port}/treadle")
+async def test_without_postgres(start_api: StartApi, dsn: str) -> None:
+    api = await start_api(database_url=with_closed_port(dsn))
     for path in ("/health", "/health/ready"):
         answer = await api.get(path)
         assert answer.status_code == 503

@@ -15,6 +15,7 @@ from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.ports import with_closed_port
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import RETRY_LINE, Event, open_stream, stream_path, types
 from tests.support.waiting import until
@@ -85,13 +86,10 @@ async def test_a_stream_opened_on_another_replica_before_the_claim(
 
 
 async def test_with_every_hint_lost_streams_go_by_polling(
-    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent
+    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent, dsn: str
 ) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        closed = f"postgresql://treadle@127.0.0.1:{nobody.getsockname()[1]}/treadle"
     await start_worker(echo, script.agent)
-    deaf = await start_api(listen_database_url=closed, poll_interval=0.05)
+    deaf = await start_api(listen_database_url=with_closed_port(dsn), poll_interval=0.05)
     message_id = await deaf.submit("x", agent="script", thread_id="t")
     async with open_stream(deaf, stream_path(message_id)) as stream, open_stream(deaf, "/threads/t/stream") as thread:
         await stream.until("started")

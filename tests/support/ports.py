@@ -1,11 +1,26 @@
-"""Addresses at which no server listens."""
+"""Ports of loopback for servers that must know theirs in advance, and ports at which no server listens."""
 
+import random
 import socket
+
+# Below the range from which Linux (from 32768) and macOS (from 49152) take the ports of outgoing connections: no
+# connection of another test takes the port before the server listens at it.
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+
+
+def free_port() -> int:
+    """A port at which no server listens, for a server that starts a moment later."""
+    while True:
+        port = random.SystemRandom().randint(FIRST_PORT, LAST_PORT)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def with_closed_port(dsn: str) -> str:
     """The same address with a port at which no server listens."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
     user_and_host, _, database = dsn.rpartition("/")
-    return f"{user_and_host.rpartition(':')[0]}:{port}/{database}"
+    return f"{user_and_host.rpartition(':')[0]}:{free_port()}/{database}"

@@ -51,10 +51,10 @@ async def test_hung_sync_agents_cost_no_other_message_a_failure(sql: Connection,
 
     @agent("hung", timeout=0.1, max_attempts=1)
     def hung(context: Any, request: str) -> str:
-        let_go.wait(20)
+        let_go.wait(60)
         return "late"
 
-    @agent("quick", timeout=0.5, max_attempts=1)
+    @agent("quick", timeout=20, max_attempts=1)
     def quick(context: Any, request: str) -> str:
         return "quick"
 

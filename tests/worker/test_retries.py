@@ -134,7 +134,7 @@ async def test_an_attempt_that_takes_too_long_is_a_failure_that_names_the_time(
 ) -> None:
     ended = asyncio.Event()
 
-    @agent("slow", timeout=0.2 if limit == "agent" else None)
+    @agent("slow", timeout=1 if limit == "agent" else None)
     async def slow(context: Context, request: str) -> str:
         await context.emit("partial")
         if context.attempt > 1:
@@ -145,12 +145,12 @@ async def test_an_attempt_that_takes_too_long_is_a_failure_that_names_the_time(
             ended.set()
         return "never"
 
-    await start_worker(slow, **({"processing_timeout": 0.2} if limit == "settings" else {}))
-    message = await run(sql, "x", agent="slow", **({"timeout_seconds": 0.2} if limit == "message" else {}))
+    await start_worker(slow, **({"processing_timeout": 1} if limit == "settings" else {}))
+    message = await run(sql, "x", agent="slow", **({"timeout_seconds": 1} if limit == "message" else {}))
     assert (message["state"], message["result"], message["failures"]) == ("completed", "quick", 1)
     entries = await log(sql, message["message_id"])
     assert [entry.type for entry in entries] == ["queued", "started", "chunk", "retry", "started", "chunk", "done"]
-    assert entries[3].data["error"] == "TimeoutError: the attempt took longer than 0.2 seconds"
+    assert entries[3].data["error"] == "TimeoutError: the attempt took longer than 1 seconds"
     assert ended.is_set()
 
 

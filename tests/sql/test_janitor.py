@@ -105,7 +105,7 @@ async def test_two_janitors_admit_each_message_once(sql_client: SqlClient) -> No
 async def sums(sql_client: SqlClient) -> list[Any]:
     rows = await sql_client.sql.fetch(
         "select queue, sum(queued), sum(processing), sum(completed), sum(failed), sum(cancelled),"
-        " round(sum(busy)::numeric, 6) from treadle.counters group by queue order by queue"
+        " round(sum(run_seconds)::numeric, 6) from treadle.counters group by queue order by queue"
     )
     return [tuple(row) for row in rows]
 

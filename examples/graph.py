@@ -54,7 +54,7 @@ haiku = langgraph_agent(
 
 
 async def entitle(state: State) -> dict[str, Any]:
-    title = interrupt("What is its title?")  # the message is parked until somebody answers
+    title = interrupt("What is its title?")  # the message is parked until a person answers
     return {"messages": [AIMessage(f"{title}\n\n{state['messages'][-1].content}")]}
 
 

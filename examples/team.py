@@ -51,7 +51,7 @@ slogan = autogen_agent(
 
 def reviewers(kit: Kit) -> RoundRobinGroupChat:
     writer = AssistantAgent("writer", kit.model(model()), system_message="Write a slogan.")
-    reader = kit.user("reader")  # the message is parked until somebody answers
+    reader = kit.user("reader")  # the message is parked until a person answers
     over = TextMentionTermination("APPROVE", sources=["reader"])
     return RoundRobinGroupChat([writer, reader], termination_condition=over)
 

@@ -1,4 +1,4 @@
-"""The examples of adapters answer, and docs/agents.md shows them as they are."""
+"""The examples of adapters answer, and docs/agents/*.md show them unchanged."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from service.agents import registry
 from service.config import Settings
 from service.db.pool import Connection
-from tests.support.documents import blocks
+from tests.support.documents import AGENTS, blocks
 from tests.support.fixture_types import StartWorker
 from tests.support.inputs import asked_input, give_input
 from tests.support.messages import log, run, settled, submit, text
@@ -22,7 +22,12 @@ from tests.support.repository import ROOT
 from tests.support.waiting import until
 from treadle import Agent
 
-SHOWN = [block for block in blocks(ROOT / "docs" / "agents.md") if block.language.startswith("python examples/")]
+SHOWN = [
+    pytest.param(block, id=f"{page.stem}-{block.line}")
+    for page in AGENTS
+    for block in blocks(page)
+    if block.language.startswith("python examples/")
+]
 
 
 def load(name: str, agent: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Agent:
@@ -35,14 +40,15 @@ def load(name: str, agent: str, settings: Settings, monkeypatch: pytest.MonkeyPa
     return found
 
 
-@pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.heading)
-def test_what_is_shown_is_what_runs(block: Any) -> None:
+@pytest.mark.parametrize("block", SHOWN)
+def test_a_shown_example_is_a_part_of_its_file(block: Any) -> None:
     file = (ROOT / block.language.partition(" ")[2]).read_text(encoding="utf-8")
     assert block.text in file or textwrap.indent(block.text, "    ") in file
 
 
-def test_every_adapter_is_shown() -> None:
-    assert [block.heading for block in SHOWN] == ["Claude", "LangGraph", "LangGraph", "AutoGen", "AutoGen", "HTTP"]
+def test_every_adapter_page_shows_its_example() -> None:
+    pages = {str(shown.id).partition("-")[0] for shown in SHOWN}
+    assert pages == {"autogen", "claude", "http", "langgraph"}
 
 
 @pytest.mark.parametrize("durable", [False, True], ids=["without", "with checkpoints"])

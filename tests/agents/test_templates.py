@@ -13,7 +13,7 @@ from service.agents import registry
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
-from tests.support.documents import blocks
+from tests.support.documents import DOCS, blocks
 from tests.support.fake_anthropic import Answer, FakeAnthropic, tool_calls
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, run, settled, submit, text, types
@@ -206,9 +206,9 @@ def refusal(settings: Settings) -> str:
 
 
 def test_the_file_shown_is_the_example() -> None:
-    [shown] = blocks(ROOT / "docs" / "agents.md", "yaml examples/agents.yaml")
+    [shown] = blocks(DOCS / "agents" / "templates.md", "yaml examples/agents.yaml")
     assert shown.text == (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
-    assert [*yaml.safe_load(blocks(ROOT / "docs" / "agents.md", "yaml")[0].text)] == ["agents"]
+    assert [*yaml.safe_load(blocks(DOCS / "agents" / "templates.md", "yaml")[0].text)] == ["agents"]
 
 
 async def test_the_examples_answer(

@@ -10,8 +10,9 @@ import pytest
 
 from service.agents import registry
 from service.config import Settings
-from tests.support.documents import AGENTS, README, blocks
+from tests.support.documents import AGENTS, DOCS, README, blocks
 from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.repository import ROOT
 
 # agent: (message, final state, result or error)
 EXPECTED: dict[str, tuple[Any, str, Any]] = {
@@ -25,15 +26,17 @@ EXPECTED: dict[str, tuple[Any, str, Any]] = {
     "survey": ("one two", "completed", "ONE TWO"),
     "tally": ("one two", "completed", 2),
     "warm": ("one", "completed", 1),
+    "poet": ("The river", "completed", "The river quietly goes on and on"),
 }
 
 
 def write_modules(folder: Path) -> list[str]:
     """Write the Python blocks of each page as one module; returns the names of the modules."""
     names = []
-    for page in [README, *AGENTS]:
+    for page in [README, DOCS / "start.md", *AGENTS]:
         if code := [block.text for block in blocks(page, "python")]:
-            names.append(f"shown_in_{page.stem.replace('-', '_').lower()}")
+            place = "_".join(page.relative_to(ROOT).with_suffix("").parts)
+            names.append(f"shown_in_{place.replace('-', '_').lower()}")
             folder.joinpath(f"{names[-1]}.py").write_text("\n".join(code))
     return names
 

@@ -9,7 +9,7 @@ from tests.support.repository import ROOT
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 HTTP = DOCS / "http.md"
-AGENTS = [DOCS / "agents.md"]
+AGENTS = sorted(DOCS.glob("agents/*.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("**/*.md"), *ROOT.glob("sql/*.md"), *ROOT.glob("bench/*.md")])
 
 HEADING = re.compile(r"^(#+) (.+)$")

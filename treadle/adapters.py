@@ -9,10 +9,13 @@ Importing this module imports no framework. A factory whose framework is not ins
 the extra to install.
 """
 
-from service.agents.adapters.autogen.agent import AgentOutput, Kit, UserInput, autogen_agent
+from service.agents.adapters.autogen.agent import autogen_agent
+from service.agents.adapters.autogen.kit import Kit
+from service.agents.adapters.autogen.messages import AgentOutput, UserInput
 from service.agents.adapters.http import http_agent
 from service.agents.adapters.langgraph.agent import langgraph_agent
-from service.agents.claude.agent import ClaudeAgent, ClaudeInput, claude_agent
+from service.agents.claude.agent import ClaudeAgent, claude_agent
+from service.agents.claude.request import ClaudeInput
 from service.agents.tool_events import ToolCall, ToolResult
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What another service's refusal means for the message: later, by backoff, or never. Shared by agents that call one."""
+"""Which exception an agent raises when another service refuses a call: retry later, retry with backoff, or fail."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -6,28 +6,31 @@ from email.utils import parsedate_to_datetime
 
 from service.agents.contract import Rejected, RetryAfter
 
-PASSING = frozenset({408, 409, 425, 429})  # the answers of 4xx that another try may change
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})  # the 4xx answers that another attempt may change
 
 
-def verdict(status: int, headers: Mapping[str, str], reason: str) -> Exception:
-    """The exception for an answer that is none: a Retry-After is obeyed, other passing trouble is retried by backoff,
-    and what the service will never answer is rejected."""
-    if status < 500 and status not in PASSING:
+def error_for_answer(status: int, headers: Mapping[str, str], reason: str) -> Exception:
+    """The exception for an answer of 3xx to 5xx.
+
+    RetryAfter if the answer may change and names a Retry-After, ConnectionError (retried with backoff) if it names
+    none, and Rejected if the answer will stay the same.
+    """
+    if status < 500 and status not in RETRYABLE_STATUSES:
         return Rejected(reason)
-    delay = retry_after(headers)
+    delay = retry_after_seconds(headers)
     return ConnectionError(reason) if delay is None else RetryAfter(delay, reason)
 
 
-def patient(error: Exception) -> Exception:
-    """RetryAfter in place of an error that carries a service's Retry-After, as those of the model makers' SDKs do; else
-    the error itself."""
+def with_retry_after(error: Exception) -> Exception:
+    """RetryAfter if the error carries a response with a Retry-After, as the errors of the model SDKs do; else the error
+    itself."""
     headers = getattr(getattr(error, "response", None), "headers", None)
-    delay = retry_after(headers) if isinstance(headers, Mapping) else None
+    delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else None
     return error if delay is None else RetryAfter(delay, f"{type(error).__name__}: {error}")
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, of either form that RFC 9110 allows; None where there is no such header, or none that makes sense."""
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """The header Retry-After in seconds, from a number or a date (RFC 9110); None if it is missing or invalid."""
     value = headers.get("retry-after", "")
     try:
         return float(value)
@@ -35,5 +38,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError):  # not a date, or a date without a time zone
         return None

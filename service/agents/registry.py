@@ -1,5 +1,4 @@
-"""Which agents there are: those that ship, those in the modules that AGENTS names, and those that AGENT_TEMPLATES
-describes."""
+"""The agents of a process: the shipped ones, those in the modules of AGENTS, and those of AGENT_TEMPLATES."""
 
 import importlib
 import sys
@@ -27,7 +26,7 @@ class Registry:
         return self._agents.get(name)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The agents as treadle.register_agents reads them."""
+        """The agents in the form that treadle.register_agents takes."""
         return [
             {
                 "agent": agent.name,
@@ -49,24 +48,26 @@ class Registry:
 
 
 def load(settings: Settings) -> Registry:
-    """Collect the agents of the modules of AGENTS (found from the working folder, too) and of AGENT_TEMPLATES, and
-    connect those that ask Claude.
+    """Collect the agents of the modules of AGENTS (also searched in the working folder) and of AGENT_TEMPLATES, and
+    give those that ask Claude the API.
 
-    Raises ConfigError naming the module that cannot be imported, holds no agent, or takes another one's name; the same
-    of templates.
+    Raises ConfigError that names the module if it cannot be imported, has no agent, or has an agent whose name is
+    taken; likewise for templates.
     """
     shipped = (echo, claude.claude_agent(claude.NAME), *resolver.make(settings))
     agents: dict[str, Agent] = {agent.name: agent for agent in shipped}
     if (settings.agents or settings.agent_templates) and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in settings.agents:
-        for agent in _of_module(name):
+        for agent in _agents_of_module(name):
             if agents.get(agent.name, agent) is not agent:
-                raise ConfigError(f"AGENTS: the module {name} has an agent {agent.name!r}, and so has another.")
+                raise ConfigError(
+                    f"AGENTS: the module {name} has an agent {agent.name!r}, but that name is taken: rename it."
+                )
             agents[agent.name] = agent
     for agent in templates.load(settings.agent_templates) if settings.agent_templates else ():
         if agent.name in agents:
-            raise ConfigError(f"AGENT_TEMPLATES: there is another agent {agent.name!r}.")
+            raise ConfigError(f"AGENT_TEMPLATES: the name {agent.name!r} is taken by another agent: rename it.")
         agents[agent.name] = agent
     key = settings.anthropic_api_key
     api = Api(key, settings.anthropic_base_url, settings.model_name) if key else None
@@ -76,7 +77,7 @@ def load(settings: Settings) -> Registry:
     return Registry(settings, agents.values())
 
 
-def _of_module(name: str) -> list[Agent]:
+def _agents_of_module(name: str) -> list[Agent]:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -84,5 +85,5 @@ def _of_module(name: str) -> list[Agent]:
         raise ConfigError(f"AGENTS: the module {name} cannot be imported: {reason}.") from error
     found = [value for value in vars(module).values() if isinstance(value, Agent)]
     if not found:
-        raise ConfigError(f"AGENTS: the module {name} has no @agent function.")
+        raise ConfigError(f"AGENTS: the module {name} has no agent: decorate a function with @agent.")
     return found

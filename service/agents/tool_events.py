@@ -1,4 +1,4 @@
-"""What adapters write into a message's log, the same whatever the framework: tool calls, and anything as plain JSON."""
+"""The events that the adapters write, the same for every framework: tool calls, tool results, and any value as JSON."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from service.agents.contract import Context
 
 
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Data of a `tool` event: a model asks for a tool; `source` is the agent of a team that does."""
+    """Data of a `tool` event: a model calls a tool. `source` is the agent of a team whose model it is."""
 
     id: str
     name: str
@@ -17,7 +17,7 @@ class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Data of a `tool` event: what the call with this id came to; `failed` where that is an error's text."""
+    """Data of a `tool` event: the result of the call with this id. With `failed`, `output` is an error's text."""
 
     id: str
     name: str
@@ -27,15 +27,15 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON knows it: frameworks' models as objects, what has no such form as its text."""
+    """The value as plain JSON. Models of frameworks become objects; other values without a JSON form become text."""
     try:
-        return msgspec.to_builtins(value, str_keys=True, enc_hook=_plainly)
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_model)
     except (TypeError, ValueError, RecursionError):
         return str(value)
 
 
-async def tell(context: Context, event: str, /, **data: Any) -> None:
-    """Write an event; one that is too large for the log without its last field."""
+async def write_event(context: Context, event: str, /, **data: Any) -> None:
+    """Write an event with these data. If they are too large for the log, the last field is left out."""
     try:
         await context.event(event, plain(data))
     except ValueError:
@@ -43,8 +43,8 @@ async def tell(context: Context, event: str, /, **data: Any) -> None:
         await context.event(event, plain(data) | {"omitted": "larger than an event may be"})
 
 
-def _plainly(value: Any) -> Any:
-    if hasattr(value, "response_metadata"):  # a message of LangChain, whose many empty fields tell nothing
+def _encode_model(value: Any) -> Any:
+    if hasattr(value, "response_metadata"):  # a message of LangChain: most of its fields are empty
         return {"type": value.type, **value.model_dump(mode="json", exclude_defaults=True)}
     if hasattr(value, "model_dump"):  # a pydantic model
         return value.model_dump(mode="json")

@@ -218,8 +218,8 @@ def test_one_agent_may_be_named_by_several_modules(modules: Callable[..., Settin
         ("raise ValueError('two\\nlines')", "cannot be imported: two"),
         ("def", "cannot be imported: invalid syntax"),
         ("raise SystemExit('no key')", "cannot be imported: no key."),
-        ("x = 1", "has no @agent function."),
-        (AGENT.format(name="echo"), "has an agent 'echo', and so has another."),
+        ("x = 1", "has no agent: decorate a function with @agent."),
+        (AGENT.format(name="echo"), "has an agent 'echo', but that name is taken: rename it."),
         (AGENT.format(name=""), "cannot be imported: an agent's name has 1 to 100 characters."),
     ],
 )

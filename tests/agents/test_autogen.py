@@ -16,7 +16,7 @@ from autogen_core.model_context import UnboundedChatCompletionContext
 from autogen_core.models import CreateResult, RequestUsage
 from pydantic import BaseModel
 
-from service.agents.adapters.autogen.agent import ASKED, Kit, autogen_agent
+from service.agents.adapters.autogen.runner import NEEDS_KIT_USER
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.autogen_models import ReplayModel, assistant
@@ -25,6 +25,7 @@ from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.waiting import until, wait_for
 from tests.support.worker_processes import TAKE_BACK
 from treadle import Context
+from treadle.adapters import Kit, autogen_agent
 
 
 def calls(name: str, arguments: str) -> CreateResult:
@@ -315,7 +316,7 @@ async def test_a_team_that_asks_a_person_by_itself_is_rejected(
 
     await start_worker(autogen_agent("asks", make))
     row = await run(sql, "Hi", agent="asks")
-    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, ASKED.format("person"))
+    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, NEEDS_KIT_USER.format("person"))
     asked.set()
     await asyncio.sleep(0.1)  # nothing waits for what an agent does that ignores its end
 

@@ -134,7 +134,7 @@ async def test_what_is_no_message_is_rejected(sql: Connection, anthropic: FakeAn
         assert row["error"] == f"The message does not fit the agent's input: {said}"
     row = await ask(sql, {"content": [PICTURE, {"text": "x"}]})
     assert (row["state"], row["attempt"]) == ("failed", 1)
-    assert row["error"] == "The message's content[1] is no content block: it has no type."
+    assert row["error"] == "The message's content[1] is not a content block: it has no type."
     assert anthropic.requests == []
 
 
@@ -146,7 +146,7 @@ async def test_a_prompt_of_its_own_stays(sql: Connection, fake: FakeAnthropic, s
     assert [len(request.body["messages"]) for request in fake.requests] == [1, 3, 3, 1]
     assert [request.body["system"] for request in fake.requests[2:]] == ["You are Ada.", "You are Ada.\n\nBe brief."]
     row = await ask(sql, "five", metadata={"max_tokens": 2000})
-    assert row["error"] == "metadata.max_tokens must be above the 2000 tokens that the model may think."
+    assert row["error"] == "metadata.max_tokens must be above the 2000 tokens of thinking."
 
 
 async def test_the_conversation_may_be_bounded_by_its_tokens(

@@ -100,7 +100,7 @@ async def test_tools_are_called_side_by_side_until_the_model_is_done(
         {"id": "c", "name": "shout", "output": "SUN"},
     ]
     steps = [step["name"] for step in await event_data(sql, message, "step")]
-    assert (steps[0], steps[3:]) == ("turn 1", ["turn 2", "tool 2.1 shout"])
+    assert (steps[0], steps[3:]) == ("round 1", ["round 2", "tool 2.1 shout"])
     assert set(steps[1:3]) == {"tool 1.1 weather", "tool 1.2 weather"}
 
 
@@ -184,7 +184,7 @@ async def test_a_model_that_never_ends_is_stopped(
     await start(clock, max_calls=3)
     message = await ask_claude(sql)
     assert (message["state"], message["attempt"]) == ("failed", 1)
-    assert message["error"] == "The model was called 3 times for this message, and is not done."
+    assert message["error"] == "The model was called 3 times (max_calls) and has not finished."
     assert len(fake.requests) == 3
 
 

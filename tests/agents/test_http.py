@@ -168,9 +168,9 @@ async def test_the_end_without_done_is_a_failure(sql: Connection, remote: Remote
     for reply, said in (
         (stream("event: chunk\ndata: x\n\n"), "The agent's stream ended without a done event."),
         (stream("event: done\ndata: 1\n"), "The agent's stream ended without a done event."),
-        (stream("event: chunk\ndata: x\n\n", cut=True), "The agent broke off: "),
-        (Reply((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",)), "The agent broke off: "),
-        (Reply(()), "The agent broke off: "),
+        (stream("event: chunk\ndata: x\n\n", cut=True), "The agent broke off its answer: "),
+        (Reply((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",)), "The agent broke off its answer: "),
+        (Reply(()), "The agent broke off its answer: "),
         (answer(b""), "The agent's answer is not JSON: "),
         (answer(b"{"), "The agent's answer is not JSON: "),
         (answer(b"\xff"), "The agent's answer is not JSON: "),
@@ -191,7 +191,7 @@ async def test_an_error_event_says_what_becomes_of_it(sql: Connection, remote: R
         ('{"error": "boom"}', "completed", 2, "RuntimeError: boom"),
         ('{"error": "later", "retry_after": 0.1}', "completed", 2, "later"),
         ('{"error": "never", "retryable": false}', "failed", 1, "never"),
-        ("{}", "completed", 2, "RuntimeError: The agent failed, and does not say why."),
+        ("{}", "completed", 2, "RuntimeError: The agent failed without giving a reason."),
     ):
         remote.script.append(stream(f"event: error\ndata: {data}\n\n"))
         row = await ask(sql)
@@ -236,14 +236,17 @@ async def test_retry_after_is_obeyed(sql: Connection, remote: Remote) -> None:
 
 
 async def test_what_is_too_large_is_rejected(sql: Connection, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1000)
     monkeypatch.setattr(http, "MAX_EVENT_BYTES", 1000)
     for reply, said in (
         (answer("x" * 1000), "The agent's answer has more than 1000 bytes."),
         (stream("data: " + "x" * 1000), "A line of the agent's stream has more than 1000 bytes."),
         (stream("data: " + "x" * 1001 + "\n\n"), "An event of the agent has more than 1000 bytes."),
         (stream(*["data: " + "x" * 99 + "\n"] * 11), "An event of the agent has more than 1000 bytes."),
-        (answer(b"x", Content_Encoding="gzip"), "The agent's answer is compressed, which it was not asked for."),
+        (
+            answer(b"x", Content_Encoding="gzip"),
+            "The agent compressed its answer, which the request forbids.",
+        ),
     ):
         remote.script.append(reply)
         row = await ask(sql)
@@ -277,4 +280,4 @@ async def test_a_server_that_is_not_there_is_retried(
     assert row["error"].startswith("ConnectionError: The agent cannot be reached: ")
     odd = await run(sql, "Hi", agent="odd")
     assert (odd["state"], odd["attempt"]) == ("failed", 1)
-    assert odd["error"].startswith("The agent's address is none: ")
+    assert odd["error"].startswith("The agent URL is invalid: ")

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import MemorySaver
 
-from service.agents.adapters.langgraph.agent import FORGETFUL
-from service.agents.adapters.langgraph.pauses import STUCK
+from service.agents.adapters.langgraph.pauses import INNER_GRAPH_CANNOT_CONTINUE
+from service.agents.adapters.langgraph.runner import NEEDS_LASTING_CHECKPOINTER
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import (
@@ -104,7 +104,7 @@ async def test_a_graph_whose_checkpoints_do_not_last_may_not_ask(
     graph = chain_graph(Numbers, ask=nodes.asking("ask", "How many?"))
     await start_worker(graph_agent(graph.compile(interrupt_before=["ask"] if static else None), saver))
     row = await run(sql, {"numbers": []}, agent="asks")
-    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, FORGETFUL)
+    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, NEEDS_LASTING_CHECKPOINTER)
 
 
 async def test_a_graph_that_a_node_makes_may_have_no_breakpoints(
@@ -119,4 +119,4 @@ async def test_a_graph_that_a_node_makes_may_have_no_breakpoints(
 
     await start_worker(graph_agent(chain_graph(Numbers, makes=makes), checkpoints))
     row = await run(sql, {"numbers": []}, agent="asks")
-    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, STUCK)
+    assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, INNER_GRAPH_CANNOT_CONTINUE)

@@ -191,7 +191,7 @@ def test_no_two_agents_share_a_name(write: Write) -> None:
         "AGENT_TEMPLATES: the agent 'x' of agents.yaml appears twice."
     )
     said = refusal(write({"agents": [{"name": "claude"}]}))
-    assert said == "AGENT_TEMPLATES: there is another agent 'claude'."
+    assert said == "AGENT_TEMPLATES: the name 'claude' is taken by another agent: rename it."
 
 
 def refusal(settings: Settings) -> str:

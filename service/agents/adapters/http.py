@@ -1,12 +1,13 @@
-"""An agent that is somewhere else: a message is one POST, its answer JSON or a stream of server-sent events.
+"""An agent that runs on another server: each message is one POST; the answer is JSON or a stream of server-sent events.
 
-    from service.agents.adapters.http import http_agent
+    from treadle.adapters import http_agent
 
     remote = http_agent("remote", "http://localhost:9000/answer")
 
-The body is {message, thread_id, message_id, attempt, metadata, history}, and the header Idempotency-Key is the message
-id, the same in each attempt. A JSON answer is the result, or has it in `result`. In a stream, `chunk` is a piece of the
-answer, `done` the end with the result, `error` a failure, and any other event one of the message's.
+The body is {message, thread_id, message_id, attempt, metadata, history}. The header Idempotency-Key is the message id,
+the same in each attempt. A JSON answer is the result, or an object with the field `result`. In a stream, `chunk` is a
+piece of the answer, `done` ends the stream with the result, `error` is a failure, and any other event becomes an event
+of the message.
 """
 
 import contextlib
@@ -17,17 +18,17 @@ import msgspec
 
 from service.agents.contract import Context, Rejected, RetryAfter
 from service.agents.definition import Agent
-from service.agents.http_errors import verdict
+from service.agents.http_errors import error_for_answer
 from service.agents.limits import LimitOptions
 
 if TYPE_CHECKING:
     import httpx2
 
-HISTORY = 50  # messages of the thread
-MAX_BODY_BYTES = 10_000_000  # of a JSON answer
+DEFAULT_HISTORY_EXCHANGES = 50
+MAX_ANSWER_BYTES = 10_000_000  # of a JSON answer
 MAX_EVENT_BYTES = 1_000_000  # of one event of a stream
-MAX_QUOTED_BYTES = 10_000  # of a refusal
-MAX_SAID_CHARS = 500  # of what a refusal says
+MAX_ERROR_BODY_BYTES = 10_000  # read from an answer of 4xx or 5xx
+MAX_REASON_CHARS = 500  # quoted from such an answer
 CONNECT_SECONDS = 10
 
 
@@ -36,20 +37,24 @@ def http_agent(
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
-    history: int = HISTORY,
+    history: int = DEFAULT_HISTORY_EXCHANGES,
     **limits: Unpack[LimitOptions],
 ) -> Agent:
-    """Make what answers at `url` an agent. `headers` go with each call, e.g. an Authorization; `history` is how many
-    completed messages of the thread are sent along, 0 for none.
+    """Make the server at `url` an agent.
 
-    Answers of 4xx and redirects reject the message; 408, 409, 425, 429, 5xx, connections that fail and answers that
-    break off are retried, after Retry-After where there is one.
+    headers  Sent with each call, for example an Authorization.
+    history  How many completed messages of the thread are sent with the message; 0 for none.
+    limits   The options of every agent; see `treadle.Limits`.
+
+    Redirects and answers of 4xx reject the message. The agent retries after 408, 409, 425, 429, 5xx, a failed
+    connection and an answer that breaks off; it obeys a Retry-After. Raises ValueError for a limit that is out of
+    range.
     """
     remote = _Remote(url, dict(headers or {}), history)
 
     async def answer(context: Context, message: str | dict[str, Any] | list[Any]) -> Any:
         """Asks an agent over HTTP."""
-        return await remote.ask(context, message)
+        return await remote.call(context, message)
 
     return Agent(name, answer, **limits)
 
@@ -61,8 +66,8 @@ class _Remote:
         self._history = history
         self._tls: Any = None
 
-    async def ask(self, context: Context, message: Any) -> Any:
-        import httpx2  # only those who have such an agent wait for it
+    async def call(self, context: Context, message: Any) -> Any:
+        import httpx2  # slow to import, and only workers with such an agent need it
 
         exchanges = await context.history(self._history) if self._history else []
         body = {
@@ -74,45 +79,45 @@ class _Remote:
             "history": [{"message": exchange.message, "result": exchange.result} for exchange in exchanges],
         }
         if self._tls is None:
-            self._tls = httpx2.create_ssl_context()  # takes longer than all else here
+            self._tls = httpx2.create_ssl_context()  # slow, so it is made once
         headers = httpx2.Headers(
             {
                 "Accept": "text/event-stream, application/json",
-                "Accept-Encoding": "identity",  # a few compressed bytes could be gigabytes
+                "Accept-Encoding": "identity",  # a compressed answer could expand to gigabytes
                 "Content-Type": "application/json",
             }
         )
         headers.update(self._headers)
         headers["Idempotency-Key"] = context.message_id
-        # Reading has no limit of its own: the attempt has one.
-        limits = httpx2.Timeout(None, connect=CONNECT_SECONDS)
+        # Reading has no timeout: the attempt has one.
+        timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
         try:
             async with (
-                httpx2.AsyncClient(verify=self._tls, timeout=limits) as client,
+                httpx2.AsyncClient(verify=self._tls, timeout=timeout) as client,
                 client.stream("POST", self._url, content=msgspec.json.encode(body), headers=headers) as response,
             ):
                 return await self._read(context, response)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise Rejected(f"The agent's address is none: {error}") from error
+            raise Rejected(f"The agent URL is invalid: {error}") from error
         except httpx2.TransportError as error:
-            trouble = (
-                "cannot be reached" if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) else "broke off"
-            )
+            unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            failure = "cannot be reached" if unreachable else "broke off its answer"
             reason = (str(error) or type(error).__name__).rstrip(".")
-            raise ConnectionError(f"The agent {trouble}: {reason}.") from error
+            raise ConnectionError(f"The agent {failure}: {reason}.") from error
 
     async def _read(self, context: Context, response: "httpx2.Response") -> Any:
         status = response.status_code
         if 300 <= status < 400:
             raise Rejected(f"The agent answered {status}: redirects are not followed.")
         if status >= 400:
-            said = _complaint(await _begun(response))
-            raise verdict(status, response.headers, f"The agent answered {status}{': ' + said if said else ''}.")
+            reason = _reason(await _first_bytes(response))
+            text = f"The agent answered {status}{': ' + reason if reason else ''}."
+            raise error_for_answer(status, response.headers, text)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise Rejected("The agent's answer is compressed, which it was not asked for.")
+            raise Rejected("The agent compressed its answer, which the request forbids.")
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "text/event-stream":
-            return await _follow(context, response)
+            return await _read_stream(context, response)
         if status == 204:
             return None
         body = await _body(response)
@@ -122,25 +127,25 @@ class _Remote:
             raise ConnectionError(f"The agent's answer is not JSON: {error}.") from error
 
 
-async def _follow(context: Context, response: "httpx2.Response") -> Any:
-    """Hand on a stream's events until its `done`; returns the result."""
-    said: list[str] = []
+async def _read_stream(context: Context, response: "httpx2.Response") -> Any:
+    """Pass on the stream's events until `done`, and return the result."""
+    pieces: list[str] = []
     async with contextlib.aclosing(_events(response)) as events:
         async for type, data in events:
             if type == "chunk":
-                said.append(_piece(data))
-                await context.emit(said[-1])
+                pieces.append(_chunk_text(data))
+                await context.emit(pieces[-1])
             elif type == "done":
-                return _result(context, _decoded(data)) if data else "".join(said)
+                return _result(context, _decoded(data)) if data else "".join(pieces)
             elif type == "error":
-                raise _failure(_decoded(data))
+                raise _error_of_event(_decoded(data))
             else:
                 await context.event(type, _decoded(data))
     raise ConnectionError("The agent's stream ended without a done event.")
 
 
 async def _events(response: "httpx2.Response") -> AsyncGenerator[tuple[str, str], None]:
-    """Type and data of a stream's events, as the HTML standard has it."""
+    """The type and data of a stream's events, by the HTML standard."""
     type, size = "", 0
     data: list[str] = []
     async for line in _lines(response):
@@ -160,11 +165,11 @@ async def _events(response: "httpx2.Response") -> AsyncGenerator[tuple[str, str]
 
 
 async def _lines(response: "httpx2.Response") -> AsyncGenerator[str, None]:
-    """Lines, ended by CR LF, LF or CR. One that the stream's end cuts off is none."""
-    rest, start, half = b"", True, False
+    """The lines, ended by CR LF, LF or CR. A last line without an end is dropped."""
+    rest, start, after_cr = b"", True, False
     async for piece in response.aiter_raw():
-        text = rest + (piece.removeprefix(b"\n") if half else piece)
-        half = piece.endswith(b"\r")  # a LF that comes next belongs to it
+        text = rest + (piece.removeprefix(b"\n") if after_cr else piece)
+        after_cr = piece.endswith(b"\r")  # an LF at the start of the next piece belongs to this CR
         *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in lines:
             yield line.decode("utf-8", "replace").removeprefix("\ufeff" if start else "")
@@ -177,23 +182,23 @@ async def _body(response: "httpx2.Response") -> bytes:
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Rejected(f"The agent's answer has more than {MAX_BODY_BYTES} bytes.")
+        if len(body) > MAX_ANSWER_BYTES:
+            raise Rejected(f"The agent's answer has more than {MAX_ANSWER_BYTES} bytes.")
     return bytes(body)
 
 
-async def _begun(response: "httpx2.Response") -> bytes:
-    """The first bytes of a body that is only to be quoted."""
+async def _first_bytes(response: "httpx2.Response") -> bytes:
+    """The beginning of an error's body."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece
-        if len(body) > MAX_QUOTED_BYTES:
+        if len(body) > MAX_ERROR_BODY_BYTES:
             break
-    return bytes(body[:MAX_QUOTED_BYTES])
+    return bytes(body[:MAX_ERROR_BODY_BYTES])
 
 
 def _result(context: Context, answer: Any) -> Any:
-    """An object with `result` may have `usage`, too; any other JSON is the result itself."""
+    """The result in a JSON answer: the field `result` of an object, which may also have `usage`; else all of it."""
     if not isinstance(answer, dict) or "result" not in answer:
         return answer
     if isinstance(answer.get("usage"), dict):
@@ -201,38 +206,38 @@ def _result(context: Context, answer: Any) -> Any:
     return answer["result"]
 
 
-def _piece(data: str) -> str:
-    """A chunk's text: a JSON text, an object with `chunk`, or else the data as they are."""
+def _chunk_text(data: str) -> str:
+    """The text of a `chunk` event: a JSON text, the field `chunk` of an object, or the data unchanged."""
     decoded = _decoded(data)
     if isinstance(decoded, dict) and isinstance(decoded.get("chunk"), str):
         return str(decoded["chunk"])
     return decoded if isinstance(decoded, str) else data
 
 
-def _failure(said: Any) -> Exception:
-    """What an `error` event asks for: {error, retryable, retry_after}, or a text."""
-    told = said if isinstance(said, dict) else {"error": said}
-    reason = str(told.get("error") or "The agent failed, and does not say why.")[:MAX_SAID_CHARS]
-    delay = told.get("retry_after")
-    if told.get("retryable") is False:
+def _error_of_event(data: Any) -> Exception:
+    """The exception for an `error` event: an object {error, retryable, retry_after}, or a text."""
+    fields = data if isinstance(data, dict) else {"error": data}
+    reason = str(fields.get("error") or "The agent failed without giving a reason.")[:MAX_REASON_CHARS]
+    delay = fields.get("retry_after")
+    if fields.get("retryable") is False:
         return Rejected(reason)
     if isinstance(delay, int | float) and not isinstance(delay, bool):
         return RetryAfter(delay, reason)
     return RuntimeError(reason)
 
 
-def _complaint(body: bytes) -> str:
-    """What a refusal says, in a line."""
-    said = _decoded(body.decode("utf-8", "replace"))
+def _reason(body: bytes) -> str:
+    """The reason in an error's body, on one line."""
+    value = _decoded(body.decode("utf-8", "replace"))
     for key in ("detail", "error", "message"):
-        if isinstance(said, dict) and isinstance(said.get(key), str | dict):
-            said = said[key]
-    text = said if isinstance(said, str) else msgspec.json.encode(said).decode()
-    return " ".join(text.split())[:MAX_SAID_CHARS].rstrip(".")
+        if isinstance(value, dict) and isinstance(value.get(key), str | dict):
+            value = value[key]
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return " ".join(text.split())[:MAX_REASON_CHARS].rstrip(".")
 
 
 def _decoded(data: str) -> Any:
-    """JSON, or the text as it is."""
+    """The decoded JSON, or the text itself if it is not JSON."""
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
-"""The agent for demos and tests: streams its input back word by word.
+"""The agent for demonstrations and tests: it streams its input back word by word.
 
-metadata.delay_ms waits before each word; metadata.fail_times fails that many attempts first, each retried after 0.2
-seconds.
+`metadata.delay_ms` is a pause before each word. `metadata.fail_times` makes that many attempts fail first; each is
+retried after 0.2 seconds.
 """
 
 import asyncio

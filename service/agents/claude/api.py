@@ -1,18 +1,19 @@
-"""The Messages API of Anthropic, one streamed call at a time, through its SDK. The SDK's own retries are off: the queue
-retries, and a Retry-After of the API is obeyed."""
+"""One streamed call of Anthropic's Messages API, through its SDK. The SDK's own retries are off: the queue retries, and
+obeys the API's Retry-After."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from service.agents.http_errors import verdict
+from service.agents.http_errors import error_for_answer
 
-UNFINISHED = frozenset({"refusal", "max_tokens", "model_context_window_exceeded"})  # the model did not get to its end
+# The model stopped before the end of its answer, so that a tool call in it may be incomplete.
+CUT_OFF_STOP_REASONS = frozenset({"refusal", "max_tokens", "model_context_window_exceeded"})
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the model answered to one call: Anthropic's content blocks as they came, and the numbers of its usage."""
+    """The answer to one call: Anthropic's content blocks, unchanged, and the token counts of its usage."""
 
     content: list[dict[str, Any]]
     model: str
@@ -21,20 +22,20 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     explanation: str | None = None  # of a refusal
 
     @property
-    def calls(self) -> list[dict[str, Any]]:
-        """The tools it asks for; none where it broke off in the middle."""
-        if self.stop_reason in UNFINISHED:
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The complete tool calls; empty if the answer was cut off."""
+        if self.stop_reason in CUT_OFF_STOP_REASONS:
             return []
         return [block for block in self.content if block["type"] == "tool_use"]
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the model is to be asked again: it wants results, or time."""
-        return bool(self.calls) or self.stop_reason == "pause_turn"
+    def is_unfinished(self) -> bool:
+        """Whether the model must be called again: it waits for tool results, or the API paused it."""
+        return bool(self.tool_calls) or self.stop_reason == "pause_turn"
 
     @property
-    def turn(self) -> list[dict[str, Any]]:
-        """The blocks as they are passed back; the API sends empty texts, and takes none."""
+    def returnable_content(self) -> list[dict[str, Any]]:
+        """The blocks for the next request. The API sends empty text blocks, but refuses to receive them."""
         return [block for block in self.content if block["type"] != "text" or block["text"].strip()]
 
     @property
@@ -43,54 +44,53 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Api:
-    """How a worker reaches the API; `model` is asked by agents that name none."""
+    """A worker's connection to the API. `model` is the default of agents that name none."""
 
     def __init__(self, api_key: str, base_url: str | None, model: str) -> None:
-        import anthropic  # takes a second, and only those with a key need it
+        import anthropic  # takes a second to import, and only workers with a key need it
 
         self.model = model
         self._errors = anthropic.APIStatusError, anthropic.APIConnectionError
         self._client = anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, max_retries=0)
 
-    async def ask(self, request: dict[str, Any], hear: Callable[[str, str], Awaitable[None]]) -> Answer:
-        """Make a call. `hear` is told of text as it comes and of each thought when it is whole: `text` or `thinking`,
-        and what it says.
+    async def call(self, request: dict[str, Any], stream_to: Callable[[str, str], Awaitable[None]]) -> Answer:
+        """Call the model. `stream_to` receives the kind (`text` or `thinking`) and the text: pieces of text as they
+        arrive, thinking when a block is complete.
 
-        Raises Rejected, RetryAfter or ConnectionError, as the API's trouble asks for.
+        Raises Rejected, RetryAfter or ConnectionError, depending on the API's error.
         """
-        refused, unreachable = self._errors
-        whole = False
+        status_error, connection_error = self._errors
+        complete = False
         try:
             async with self._client.messages.stream(**request) as stream:
                 async for event in stream:
                     if event.type == "text":
-                        await hear("text", event.text)
+                        await stream_to("text", event.text)
                     elif event.type == "content_block_stop" and event.content_block.type == "thinking":
-                        await hear("thinking", event.content_block.thinking)
-                    whole = whole or event.type == "message_stop"
-                if not whole:
-                    # The connection ended early but cleanly: the SDK raises nothing, yet this is no answer.
+                        await stream_to("thinking", event.content_block.thinking)
+                    complete = complete or event.type == "message_stop"
+                if not complete:
+                    # The connection was closed early but cleanly: the SDK raises nothing.
                     raise ConnectionError("The stream ended before the answer did.")
-                said = await stream.get_final_message()
-        except refused as error:
-            raise _verdict(error) from error
-        except unreachable as error:
+                message = await stream.get_final_message()
+        except status_error as error:
+            raise _error(error) from error
+        except connection_error as error:
             reason = str(error.__cause__ or error).rstrip(".")
             raise ConnectionError(f"The Anthropic API cannot be reached: {reason}.") from error
         return Answer(
-            [block.to_dict() for block in said.content],
-            said.model,
-            said.stop_reason,
-            {name: count for name, count in said.usage.to_dict().items() if type(count) is int},
-            said.stop_details.explanation if said.stop_details else None,
+            [block.to_dict() for block in message.content],
+            message.model,
+            message.stop_reason,
+            {name: count for name, count in message.usage.to_dict().items() if type(count) is int},
+            message.stop_details.explanation if message.stop_details else None,
         )
 
 
-def _verdict(error: Any) -> Exception:
-    """What an error of the API means for the message: later, by backoff, or never."""
-    said = (error.api_message or error.message).rstrip(".")
-    if error.status_code < 400:  # an error event in the middle of a stream
-        return ConnectionError(f"The Anthropic API broke off its answer: {said}.")
-    return verdict(
-        error.status_code, error.response.headers, f"The Anthropic API answered {error.status_code}: {said}."
-    )
+def _error(error: Any) -> Exception:
+    """The exception for an error status, or for an error event in the middle of a stream."""
+    reason = (error.api_message or error.message).rstrip(".")
+    if error.status_code < 400:
+        return ConnectionError(f"The Anthropic API broke off its answer: {reason}.")
+    text = f"The Anthropic API answered {error.status_code}: {reason}."
+    return error_for_answer(error.status_code, error.response.headers, text)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from service.agents.contract import Rejected
-from service.agents.http_errors import verdict
+from service.agents.http_errors import error_for_answer
 from service.agents.resolver.model_requests import Ask
 
 
@@ -57,4 +57,4 @@ def _verdict(error: Any, role: str) -> Exception:
     if error.status_code < 400:  # an error event in the middle of a stream
         return ConnectionError(f"The Anthropic API broke off the answer of the {role}: {said}.")
     reason = f"The Anthropic API answered the {role} {error.status_code}: {said}."
-    return verdict(error.status_code, error.response.headers, reason)
+    return error_for_answer(error.status_code, error.response.headers, reason)

@@ -1,8 +1,8 @@
-"""A model of AutoGen each of whose answers is a step of the message. Imported where a team is made with one."""
+"""An AutoGen model that stores each answer as a step of the message. Imported only when a team is made with one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage, ModelInfo, RequestUsage
@@ -10,18 +10,21 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 
-class StepClient(ChatCompletionClient):
-    """`step` stores what a call came to, by what was asked; `failed` is told what a call raised."""
+class StepStore(Protocol):
+    """The part of a Kit that a model needs."""
 
-    def __init__(
-        self,
-        client: ChatCompletionClient,
-        step: Callable[[Any, Callable[[], Awaitable[Any]]], Coroutine[Any, Any, Any]],
-        failed: Callable[[Exception], None],
-    ) -> None:
+    last_model_error: Exception | None
+
+    async def step(self, kind: str, arguments: Any, run: Callable[[], Awaitable[Any]]) -> Any: ...
+
+
+class StepClient(ChatCompletionClient):
+    """The model `client`, whose answers go into `steps`. `name` begins the names of its steps."""
+
+    def __init__(self, client: ChatCompletionClient, steps: StepStore, name: str) -> None:
         self._client = client
-        self._store = step
-        self._failed = failed
+        self._steps = steps
+        self._name = name
 
     async def create(
         self,
@@ -33,7 +36,7 @@ class StepClient(ChatCompletionClient):
         extra_create_args: Mapping[str, Any] = {},
         cancellation_token: CancellationToken | None = None,
     ) -> CreateResult:
-        async def ask() -> Any:
+        async def call_model() -> Any:
             answer = await self._client.create(
                 messages,
                 tools=tools,
@@ -44,8 +47,8 @@ class StepClient(ChatCompletionClient):
             )
             return answer.model_dump(mode="json")
 
-        asked = _asked(messages, tools, tool_choice, json_output, extra_create_args)
-        task = self._step(asked, ask, cancellation_token)
+        arguments = _arguments(messages, tools, tool_choice, json_output, extra_create_args)
+        task = self._step(arguments, call_model, cancellation_token)
         return CreateResult.model_validate(await task)
 
     async def create_stream(
@@ -60,7 +63,7 @@ class StepClient(ChatCompletionClient):
     ) -> AsyncGenerator[str | CreateResult, None]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
-        async def ask() -> Any:
+        async def call_model() -> Any:
             answer: CreateResult | None = None
             async for item in self._client.create_stream(
                 messages,
@@ -78,8 +81,8 @@ class StepClient(ChatCompletionClient):
                 raise ConnectionError("The model's stream ended before its answer did.")
             return answer.model_dump(mode="json")
 
-        asked = _asked(messages, tools, tool_choice, json_output, extra_create_args)
-        task = self._step(asked, ask, cancellation_token)
+        arguments = _arguments(messages, tools, tool_choice, json_output, extra_create_args)
+        task = self._step(arguments, call_model, cancellation_token)
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         streamed = False
         try:
@@ -90,20 +93,20 @@ class StepClient(ChatCompletionClient):
         finally:
             task.cancel()
         if not streamed and isinstance(answer.content, str) and answer.content:
-            yield answer.content  # from the log: readers of this attempt have not seen it
+            yield answer.content  # from an earlier attempt: this one has not streamed it yet
         yield answer
 
     def _step(
-        self, asked: Any, ask: Callable[[], Awaitable[Any]], token: CancellationToken | None
+        self, arguments: Any, call_model: Callable[[], Awaitable[Any]], token: CancellationToken | None
     ) -> asyncio.Future[Any]:
-        async def call() -> Any:
+        async def run() -> Any:
             try:
-                return await ask()
+                return await call_model()
             except Exception as error:
-                self._failed(error)
+                self._steps.last_model_error = error
                 raise
 
-        task = asyncio.ensure_future(self._store(asked, call))
+        task = asyncio.ensure_future(self._steps.step(self._name, arguments, run))
         if token is not None:
             token.link_future(task)
         return task
@@ -124,7 +127,7 @@ class StepClient(ChatCompletionClient):
         return self._client.remaining_tokens(messages, tools=tools)
 
     @property
-    def capabilities(self) -> Any:  # AutoGen still asks for it, and warns of it
+    def capabilities(self) -> Any:  # AutoGen reads it, although it is deprecated
         return self._client.model_info
 
     @property
@@ -132,14 +135,14 @@ class StepClient(ChatCompletionClient):
         return self._client.model_info
 
 
-def _asked(
+def _arguments(
     messages: Sequence[LLMMessage],
     tools: Sequence[Tool | ToolSchema],
     tool_choice: Tool | str,
     json_output: bool | type[BaseModel] | None,
     extra: Mapping[str, Any],
 ) -> list[Any]:
-    """What makes a call the same as another: what the model is given, never when or by whom."""
+    """What the model receives. Two calls with equal arguments are the same call, at any time and from any agent."""
     return [
         messages,
         [_schema(tool) for tool in tools],

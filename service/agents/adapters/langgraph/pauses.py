@@ -1,16 +1,16 @@
-"""Where a LangGraph graph waits for a person, and what it is answered. Imported when a graph has stopped or goes on.
+"""The questions that a LangGraph graph asks a person, and their answers. Imported only when a graph runs.
 
-Its checkpoints say where it stopped, not what was told to the person who is asked. So each question has a name that
-follows from the checkpoints alone, the same in each attempt:
+The graph's checkpoints record where it stopped, but not which questions were asked through Treadle. So each question
+has a name that follows from the checkpoints alone, and is the same in each attempt:
 
-    interrupt <id>        interrupt(): LangGraph's id, of the task that asks; a task that asks again adds a number
-    breakpoint <id>       interrupt_before, interrupt_after: the id of the checkpoint that is stopped at
+    interrupt <id>     interrupt(): LangGraph's id, of the task that asks; a further question of the task adds a number
+    breakpoint <id>    interrupt_before, interrupt_after: the id of the checkpoint at which the graph stopped
 
-How many answers a task was given already is in the checkpoints, once it used them: they stay there if it fails then.
+The checkpoints also record how many answers a task has used. They keep this record if the task fails afterwards.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.types import Interrupt, StateSnapshot
@@ -18,16 +18,17 @@ from langgraph.types import Interrupt, StateSnapshot
 from service.agents.contract import Context, Rejected
 from service.agents.tool_events import plain
 
-STUCK = (
-    "The graph has stopped in a graph within it where it cannot be gone on with: that one is made while a node runs."
+INNER_GRAPH_CANNOT_CONTINUE = (
+    "The graph stopped in an inner graph that a node creates while it runs, and such a graph cannot continue: add the "
+    "inner graph to the outer one as a node."
 )
 
-# What a run stopped with: the interrupts by id, each with the namespace of the graph whose node asked.
-Stop = Mapping[str, tuple[Interrupt, str]]
+# The interrupts that ended a run, by id, each with the namespace of the graph whose node asked.
+Interrupts: TypeAlias = Mapping[str, tuple[Interrupt, str]]
 
 
 class Pauses:
-    """The questions of one attempt, none of them asked twice."""
+    """The questions of one attempt; each is asked once."""
 
     def __init__(self, context: Context, graph: Any, thread_id: str) -> None:
         self._context = context
@@ -35,23 +36,23 @@ class Pauses:
         self._thread_id = thread_id
         self._answers: dict[str, Any] = {}  # by the question's name
 
-    async def answers(self, kept: StateSnapshot, stop: Stop | None) -> dict[str, Any]:
-        """Ask what the graph waits for; returns the answers for its interrupts by id. `stop` is what this attempt's
-        last run ended with, None at the attempt's start.
+    async def answers(self, saved: StateSnapshot, interrupts: Interrupts | None) -> dict[str, Any]:
+        """Ask every question that the graph waits for, and return the answers by the interrupt's id.
 
-        Where a graph stopped before this attempt, what it waits for is in its checkpoints, but for a task that was
-        given answers before: that one is run again, and says itself whether it wants another.
+        `interrupts` ended the last run of this attempt; None at the start of an attempt. In that case the questions
+        come from the checkpoints, but only those of tasks that have used no answer yet: the others run again first,
+        and ask by themselves if they need a further answer.
         """
-        before = len(self._answers)
-        async for checkpoint_id, nodes in self._breakpoints(self._graph, kept, ""):
+        answered_before = len(self._answers)
+        async for checkpoint_id, nodes in self._breakpoints(self._graph, saved, ""):
             await self._ask(f"breakpoint {checkpoint_id}", nodes)
-        found = await self._stored(kept) if stop is None else await self._told(stop)
+        open_interrupts = await self._from_checkpoints(saved) if interrupts is None else await self._counted(interrupts)
         answers = {}
-        for interrupt, given in found:
-            name = f"interrupt {interrupt.id} {given + 1}" if given else f"interrupt {interrupt.id}"
+        for interrupt, used in open_interrupts:
+            name = f"interrupt {interrupt.id} {used + 1}" if used else f"interrupt {interrupt.id}"
             answers[interrupt.id] = await self._ask(name, plain(interrupt.value))
-        if stop is not None and len(self._answers) == before:
-            raise Rejected(STUCK)
+        if interrupts is not None and len(self._answers) == answered_before:
+            raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
         return answers
 
     async def _ask(self, name: str, question: Any) -> Any:
@@ -59,45 +60,46 @@ class Pauses:
             self._answers[name] = await self._context.input(question, name=name)
         return self._answers[name]
 
-    async def _stored(self, kept: StateSnapshot) -> list[tuple[Interrupt, int]]:
-        """The interrupts that surely wait: their tasks were given no answer yet."""
+    async def _from_checkpoints(self, saved: StateSnapshot) -> list[tuple[Interrupt, int]]:
+        """The interrupts of tasks that have used no answer yet."""
         found = []
-        for task in kept.tasks:
+        for task in saved.tasks:
             if isinstance(task.state, StateSnapshot):
-                found += await self._stored(task.state)
+                found += await self._from_checkpoints(task.state)
             elif task.interrupts:
-                writes = await self._writes(_namespace(kept))
-                # Of a graph that is made while a node runs only the outer task is known here.
-                own = Interrupt.from_ns(None, "|".join(filter(None, (_namespace(kept), f"{task.name}:{task.id}")))).id
-                if _given(writes, own) == 0:
-                    found += [(one, 0) for one in task.interrupts]
+                writes = await self._writes(_namespace(saved))
+                # If a node creates a graph while it runs, only the outer task is known here.
+                own = Interrupt.from_ns(None, "|".join(filter(None, (_namespace(saved), f"{task.name}:{task.id}")))).id
+                if _used_answers(writes, own) == 0:
+                    found += [(interrupt, 0) for interrupt in task.interrupts]
         return found
 
-    async def _told(self, stop: Stop) -> list[tuple[Interrupt, int]]:
-        """The interrupts of a run that just stopped, and how many answers their tasks were given before."""
+    async def _counted(self, interrupts: Interrupts) -> list[tuple[Interrupt, int]]:
+        """The interrupts of a run that just ended, each with the number of answers that its task has used."""
         found = []
-        for interrupt, namespace in stop.values():
-            given = _given(await self._writes(namespace), interrupt.id)
-            if given is None:
-                raise Rejected(STUCK)
-            found.append((interrupt, given))
+        for interrupt, namespace in interrupts.values():
+            used = _used_answers(await self._writes(namespace), interrupt.id)
+            if used is None:
+                raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
+            found.append((interrupt, used))
         return found
 
     async def _breakpoints(
-        self, graph: Any, kept: StateSnapshot, path: str
+        self, graph: Any, saved: StateSnapshot, path: str
     ) -> AsyncIterator[tuple[str, dict[str, list[str]]]]:
-        """The checkpoints at which a graph, or one within it, is to stop, whether it has or not: a worker may die in
-        between, and who goes on from a checkpoint is not stopped there."""
-        stops = {"before": _among(graph.interrupt_before_nodes, kept)}
-        if graph.interrupt_after_nodes and kept.parent_config:
-            stops["after"] = _among(graph.interrupt_after_nodes, await self._graph.aget_state(kept.parent_config))
+        """The checkpoints at which this graph, or a graph inside it, must stop, whether it has stopped there or not: a
+        worker may die before the stop, and a run that starts at a checkpoint does not stop there."""
+        stops = {"before": _next_nodes_among(graph.interrupt_before_nodes, saved)}
+        if graph.interrupt_after_nodes and saved.parent_config:
+            parent = await self._graph.aget_state(saved.parent_config)
+            stops["after"] = _next_nodes_among(graph.interrupt_after_nodes, parent)
         if any(stops.values()):
             yield (
-                kept.config["configurable"]["checkpoint_id"],
+                saved.config["configurable"]["checkpoint_id"],
                 {when: [path + node for node in nodes] for when, nodes in stops.items() if nodes},
             )
-        inner = {name: found async for name, found in graph.aget_subgraphs()}
-        for task in kept.tasks:
+        inner = {name: subgraph async for name, subgraph in graph.aget_subgraphs()}
+        for task in saved.tasks:
             if isinstance(task.state, StateSnapshot) and task.state.created_at:
                 async for found in self._breakpoints(inner[task.name], task.state, f"{path}{task.name}/"):
                     yield found
@@ -109,12 +111,12 @@ class Pauses:
         return (saved and saved.pending_writes) or []
 
 
-def _namespace(kept: StateSnapshot) -> str:
-    return str(kept.config["configurable"].get("checkpoint_ns", ""))
+def _namespace(saved: StateSnapshot) -> str:
+    return str(saved.config["configurable"].get("checkpoint_ns", ""))
 
 
-def _given(writes: Iterable[tuple[str, str, Any]], interrupt_id: str) -> int | None:
-    """How many answers the task that asks this was given; None where no task does."""
+def _used_answers(writes: Iterable[tuple[str, str, Any]], interrupt_id: str) -> int | None:
+    """How many answers the task with this interrupt has used; None if no task has it."""
     asking = {
         task for task, channel, value in writes if channel == INTERRUPT and any(one.id == interrupt_id for one in value)
     }
@@ -122,7 +124,7 @@ def _given(writes: Iterable[tuple[str, str, Any]], interrupt_id: str) -> int | N
     return max(answers, default=0) if asking else None
 
 
-def _among(chosen: Any, kept: StateSnapshot) -> list[str]:
-    """The nodes, of those that are next, that are among the chosen; `*` are all."""
-    names = [task.name for task in kept.tasks if not task.name.startswith("__")]
+def _next_nodes_among(chosen: Any, saved: StateSnapshot) -> list[str]:
+    """The next nodes that are among the chosen; `*` chooses all."""
+    names = [task.name for task in saved.tasks if not task.name.startswith("__")]
     return sorted({name for name in names if chosen == "*" or name in chosen})

@@ -1,0 +1,151 @@
+"""Runs a team for one attempt, and writes its messages into the log."""
+
+import asyncio
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any
+
+import msgspec
+
+from service.agents.adapters.autogen.kit import Kit
+from service.agents.adapters.autogen.messages import AgentOutput, message_content
+from service.agents.contract import Rejected
+from service.agents.http_errors import with_retry_after
+from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
+
+CANCEL_SECONDS = 0.3  # for a team to end after its cancellation token is cancelled
+NEEDS_KIT_USER = "The team's agent {!r} asks a person directly: make it with kit.user(), which can wait for the answer."
+
+
+class Runner:
+    def __init__(
+        self,
+        kit: Kit,
+        *,
+        output: Callable[[Any], Any],
+        speakers: Collection[str] | None,
+        memory_key: str | None,
+    ) -> None:
+        self._kit = kit
+        self._context = kit.context
+        self._output = output
+        self._speakers = speakers
+        self._memory_key = memory_key
+
+    async def run(self, make: Callable[[Kit], Any], task: Any) -> Any:
+        """Make the team, run it, and return the agent's result as JSON. If the attempt is cancelled, the team is
+        cancelled and has CANCEL_SECONDS to end."""
+        from autogen_core import CancellationToken
+
+        made = make(self._kit)
+        team = await made if inspect.isawaitable(made) else made
+        saved = self._context.memory.get(self._memory_key) if self._memory_key is not None else None
+        if saved is not None:
+            await team.load_state(saved)
+        token = CancellationToken()
+        logging.getLogger("autogen_core").addFilter(_is_not_a_cancellation)
+        running = asyncio.ensure_future(self._run_team(team, task, token))
+        running.add_done_callback(_retrieve_exception)
+        try:
+            result = plain(self._output(await asyncio.shield(running)))
+            if self._memory_key is not None:
+                self._context.memory[self._memory_key] = plain(await team.save_state())
+            return result
+        except asyncio.CancelledError:
+            token.cancel()  # ends the team's agents; the team's stream waits for them
+            await asyncio.wait({running}, timeout=CANCEL_SECONDS)
+            running.cancel()
+            raise
+
+    async def _run_team(self, team: Any, task: Any, token: Any) -> Any:
+        """Returns AutoGen's TaskResult."""
+        tokens: Counter[str] = Counter()
+        result: Any = None
+        stream = team.run_stream(task=task, cancellation_token=token)
+        try:
+            async for item in stream:
+                if hasattr(item, "stop_reason"):
+                    result = item
+                else:
+                    _count(tokens, item)
+                    await self._write(item)
+        except BaseException as error:
+            token.cancel()
+            # The stream waits for its agents, which end by the token. Agents that ignore it are left behind.
+            closing = asyncio.ensure_future(stream.aclose())
+            closing.add_done_callback(_retrieve_exception)
+            try:
+                await asyncio.wait({closing}, timeout=CANCEL_SECONDS)
+            finally:
+                closing.cancel()
+            if not isinstance(error, Exception) or (cause := self._cause(error)) is error:
+                raise
+            raise cause from error
+        self._context.usage(**tokens, stop_reason=result.stop_reason)
+        return result
+
+    async def _write(self, item: Any) -> None:
+        """Write the event for a message or an event of the team."""
+        context, source = self._context, item.source
+        match item.type:
+            case "ModelClientStreamingChunkEvent":
+                if self._speakers is None or source in self._speakers:
+                    await context.emit(item.content)
+            case "ToolCallRequestEvent":
+                for call in item.content:
+                    event = ToolCall(call.id, call.name, _decoded_arguments(call.arguments), source)
+                    await write_event(context, "tool", **_fields(event))
+            case "ToolCallExecutionEvent":
+                for done in item.content:
+                    result = ToolResult(done.call_id, done.name, done.content, bool(done.is_error), source)
+                    await write_event(context, "tool", **_fields(result))
+            case "ThoughtEvent":
+                await write_event(context, "thinking", source=source, content=item.content)
+            case "UserInputRequestedEvent":
+                if source not in self._kit.questions:
+                    raise Rejected(NEEDS_KIT_USER.format(source))
+            case _:
+                await write_event(context, "message", **_fields(AgentOutput(source, item.type, message_content(item))))
+
+    def _cause(self, error: Exception) -> Exception:
+        """The error of a model call, which a team raises as a RuntimeError whose text is a traceback."""
+        text, _, _ = str(error).partition("\nTraceback:")
+        model_error = self._kit.last_model_error
+        if model_error is not None and text == f"{type(model_error).__name__}: {model_error}":
+            return with_retry_after(model_error)
+        return RuntimeError(text) if type(error) is RuntimeError else with_retry_after(error)
+
+
+def _is_not_a_cancellation(record: logging.LogRecord) -> bool:
+    """AutoGen logs the cancellation of an agent as an error with a traceback; this filter drops it."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+def _retrieve_exception(task: asyncio.Future[Any]) -> None:
+    """Prevents asyncio's warning about an exception that no caller retrieved."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _count(tokens: Counter[str], item: Any) -> None:
+    if item.models_usage is not None:
+        tokens["prompt_tokens"] += item.models_usage.prompt_tokens
+        tokens["completion_tokens"] += item.models_usage.completion_tokens
+
+
+def _fields(data: msgspec.Struct) -> dict[str, Any]:
+    """The fields of an event, with the one that may be too large last, where `write_event` leaves it out."""
+    fields: dict[str, Any] = plain(data)
+    large = next(name for name in ("content", "output", "input") if name in fields)
+    value = fields.pop(large)
+    return {**fields, large: value}
+
+
+def _decoded_arguments(arguments: str) -> Any:
+    """A tool call's arguments: JSON, or the text if the model wrote something else."""
+    try:
+        return msgspec.json.decode(arguments)
+    except msgspec.DecodeError:
+        return arguments

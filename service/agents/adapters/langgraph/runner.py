@@ -1,0 +1,149 @@
+"""Runs a graph for each attempt: from its input or its last checkpoint, to its end or to a question for a person."""
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from service.agents.adapters.langgraph.events import is_from_model, message_text, write_custom, write_updates
+from service.agents.contract import Context, Rejected
+from service.agents.http_errors import with_retry_after
+from service.agents.tool_events import plain
+
+if TYPE_CHECKING:
+    from service.agents.adapters.langgraph.pauses import Interrupts
+
+INTERRUPT_KEY = "__interrupt__"  # LangGraph's, in its updates
+STREAM_MODES = ["messages", "custom", "updates", "values"]
+NEEDS_LASTING_CHECKPOINTER = (
+    "The graph asks a person (interrupt), but its checkpoints do not outlast this worker: give it a checkpointer that "
+    "stores them, for example AsyncPostgresSaver."
+)
+
+
+class Runner:
+    def __init__(
+        self,
+        graph: Any,
+        input: Callable[[Context, Any], Any],
+        *,
+        output: str | Callable[[Any], Any] | None,
+        checkpointer: Any,
+        nodes: Collection[str] | None,
+    ) -> None:
+        self._source = graph
+        self._graph: Any = None
+        self._input = input
+        self._output = output
+        self._checkpointer = checkpointer
+        self._nodes = nodes
+
+    async def run(self, context: Context, message: Any) -> Any:
+        """Run the graph for one attempt, and return the agent's result as JSON."""
+        async with self._with_checkpointer() as graph:
+            state = await self._final_state(context, message, graph)
+        return plain(self._result(state))
+
+    @contextlib.asynccontextmanager
+    async def _with_checkpointer(self) -> AsyncIterator[Any]:
+        if self._graph is None:
+            made = self._source() if callable(self._source) else self._source
+            self._graph = made.compile() if hasattr(made, "compile") else made
+        if self._checkpointer is None:
+            yield self._graph
+        elif callable(self._checkpointer):
+            async with self._checkpointer() as saver:
+                yield self._graph.copy({"checkpointer": saver})
+        else:
+            yield self._graph.copy({"checkpointer": self._checkpointer})
+
+    async def _final_state(self, context: Context, message: Any, graph: Any) -> Any:
+        """Run the graph from its last checkpoint, or from its input, to its end. Questions for a person are asked on
+        the way."""
+        from langgraph.types import Command
+
+        from service.agents.adapters.langgraph.pauses import Pauses
+
+        config = {"configurable": {"thread_id": context.message_id}}
+        has_checkpoints, outlast_worker = _checkpoints(graph)
+        pauses = Pauses(context, graph, context.message_id)
+        interrupts: Interrupts | None = None
+        while True:
+            saved = None
+            if has_checkpoints and (context.attempt > 1 or interrupts is not None):
+                saved = await graph.aget_state(config, subgraphs=True)
+            if saved is None or saved.created_at is None:
+                start = self._input(context, message)
+                start = await start if inspect.isawaitable(start) else start
+            elif not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
+                return saved.values
+            else:
+                answers = await pauses.answers(saved, interrupts) if outlast_worker else {}
+                context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
+                start = Command(resume=answers) if answers else None
+            state, interrupts = await self._stream(context, graph, start, config, has_checkpoints)
+            if interrupts is None:
+                return state
+            if not outlast_worker:
+                raise Rejected(NEEDS_LASTING_CHECKPOINTER)
+
+    async def _stream(
+        self, context: Context, graph: Any, start: Any, config: Any, has_checkpoints: bool
+    ) -> "tuple[Any, Interrupts | None]":
+        """Run the graph until it ends or is interrupted. Returns its state, and the interrupts, None at its end."""
+        # `sync`: a super-step's checkpoint is stored before the next super-step begins.
+        options = {"durability": "sync"} if has_checkpoints else {}
+        state: Any = None
+        written: set[str] = set()  # the tool calls and results that have an event
+        interrupted, interrupts = False, {}
+        stream = graph.astream(start, config, stream_mode=STREAM_MODES, subgraphs=True, **options)
+        try:
+            async with contextlib.aclosing(stream):
+                async for namespace, mode, data in stream:
+                    if mode == "values":
+                        state = state if namespace else data
+                    elif mode == "messages":
+                        await self._emit(context, *data)
+                    elif mode == "custom":
+                        await write_custom(context, data)
+                    elif INTERRUPT_KEY in data:
+                        interrupted = interrupted or not namespace
+                        # The innermost graph reports an interrupt first, then each graph around it repeats it.
+                        interrupts.update(
+                            {
+                                interrupt.id: (interrupt, "|".join(namespace))
+                                for interrupt in data[INTERRUPT_KEY]
+                                if interrupt.id not in interrupts
+                            }
+                        )
+                    else:
+                        await write_updates(context, namespace, data, written)
+        except Exception as error:
+            if (translated := with_retry_after(error)) is error:
+                raise
+            raise translated from error
+        return state, interrupts if interrupted else None
+
+    async def _emit(self, context: Context, message: Any, metadata: Any) -> None:
+        chosen = self._nodes is None or metadata.get("langgraph_node") in self._nodes
+        if chosen and is_from_model(message) and (text := message_text(message)):
+            await context.emit(text)
+
+    def _result(self, state: Any) -> Any:
+        if callable(self._output):
+            return self._output(state)
+        if self._output is not None:
+            return state[self._output]
+        messages = state.get("messages") if isinstance(state, dict) else None
+        if isinstance(messages, list):
+            for message in reversed(messages):
+                if is_from_model(message):
+                    return message_text(message)
+        return state
+
+
+def _checkpoints(graph: Any) -> tuple[bool, bool]:
+    """Whether the graph has checkpoints, and whether they outlast the worker."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    return bool(graph.checkpointer), bool(graph.checkpointer) and not isinstance(graph.checkpointer, InMemorySaver)

@@ -1,0 +1,120 @@
+"""One attempt at a message: rounds of a model call and the tools that it calls, until the model has finished.
+
+Each model call that is not the last, and each tool call, is a durable step. A later attempt receives their results and
+continues with the first call that has none.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from service.agents.claude.api import Answer, Api
+from service.agents.claude.options import ClaudeOptions
+from service.agents.claude.request import ClaudeInput, first_request
+from service.agents.claude.tools import Output
+from service.agents.contract import Context, Rejected
+from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
+
+MAX_STEP_TOOL_CHARS = 100  # of the tool's name in the name of its step
+
+
+class _FinalAnswer(Exception):
+    """Carries the last answer out of its step, so that the step stores nothing: completing the message stores it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+class Attempt:
+    def __init__(self, options: ClaudeOptions, api: Api, context: Context) -> None:
+        self._options = options
+        self._api = api
+        self._context = context
+        self._usage: Counter[str] = Counter()
+        self._texts = [""]  # one text for each round
+        self._needs_blank_line = False  # the next text begins a round, and an earlier round had text
+
+    async def run(self, message: str | ClaudeInput) -> str:
+        """Returns the text of the last round that has text."""
+        request = await first_request(self._context, self._options, self._api.model, message)
+        messages = request["messages"]
+        for number in range(1, self._options.max_calls + 1):
+            answer = await self._call_model(number, request)
+            self._count(answer)
+            self._texts[-1] += answer.text
+            if answer.stop_reason == "refusal":
+                raise Rejected(f"The model refuses to answer{f': {answer.explanation}' if answer.explanation else '.'}")
+            if not answer.is_unfinished:
+                if any(block["type"] == "tool_use" for block in answer.content):
+                    raise Rejected(f"The model's answer ended in the middle of a tool call: {answer.stop_reason}.")
+                return next((text for text in reversed(self._texts) if text.strip()), "")
+            if messages[-1]["role"] == "assistant":  # the API paused this answer; the next call continues it
+                messages[-1]["content"] += answer.returnable_content
+            else:
+                messages.append({"role": "assistant", "content": answer.returnable_content})
+            if answer.tool_calls:
+                messages.append({"role": "user", "content": await self._call_tools(number, answer.tool_calls)})
+                self._needs_blank_line = self._needs_blank_line or bool(self._texts[-1].strip())
+                self._texts.append("")
+        raise Rejected(f"The model was called {self._options.max_calls} times (max_calls) and has not finished.")
+
+    async def _call_model(self, number: int, request: dict[str, Any]) -> Answer:
+        """The model's answer in this round: from an earlier attempt's step, or from a call."""
+        streamed = False
+
+        async def call() -> Answer:
+            nonlocal streamed
+            streamed = True
+            answer = await self._api.call(request, self._stream)
+            if not answer.is_unfinished:
+                raise _FinalAnswer(answer)
+            return answer
+
+        try:
+            answer: Answer = await self._context.step(f"round {number}", call)
+        except _FinalAnswer as final:
+            return final.answer
+        if not streamed:
+            for block in answer.content:
+                if block["type"] in {"text", "thinking"}:
+                    await self._stream(block["type"], block[block["type"]])
+        return answer
+
+    async def _stream(self, kind: str, text: str) -> None:
+        """Emit text and thinking; a blank line separates the texts of two rounds."""
+        if kind == "thinking" and text:
+            await write_event(self._context, "thinking", content=text)
+        elif text:
+            await self._context.emit(f"\n\n{text}" if self._needs_blank_line else text)
+            self._needs_blank_line = False
+
+    async def _call_tools(self, number: int, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Run the tools of a round concurrently, and return their `tool_result` blocks.
+
+        An exception of one tool ends the attempt after the others have finished, so that a later attempt need not call
+        those again.
+        """
+        for call in calls:
+            await write_event(self._context, "tool", **plain(ToolCall(call["id"], call["name"], call["input"])))
+        steps = [f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}" for place, call in enumerate(calls, 1)]
+        results = await asyncio.gather(*map(self._call_tool, steps, calls), return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            raise next((error for error in errors if isinstance(error, Rejected)), errors[0])
+        return [result for result in results if not isinstance(result, BaseException)]
+
+    async def _call_tool(self, step: str, call: dict[str, Any]) -> dict[str, Any]:
+        async def run() -> Output:
+            return await self._options.toolbox.call(self._context, step, call["name"], call["input"])
+
+        output: Output = await self._context.step(step, run)
+        event = ToolResult(call["id"], call["name"], output.output, failed=output.failed)
+        await write_event(self._context, "tool", **plain(event))
+        result = {"type": "tool_result", "tool_use_id": call["id"], "content": output.text}
+        return {**result, "is_error": True} if output.failed else result
+
+    def _count(self, answer: Answer) -> None:
+        """Store the usage so far: of all model calls for this message, in any attempt, whose answer is known."""
+        self._usage.update(answer.usage)
+        cost = {"cost_usd": self._options.price.dollars(self._usage)} if self._options.price else {}
+        self._context.usage(model=answer.model, stop_reason=answer.stop_reason, **self._usage, **cost)

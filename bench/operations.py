@@ -13,9 +13,9 @@ import uuid_utils.compat as uuid
 
 from bench.sample import BODY
 from service.db.pool import Database
-from service.leases.store import Finish, LeaseStore
+from service.leases.model import Claim, Finish, Outcome
+from service.leases.store import LeaseStore
 from service.messages.store import MessageStore
-from service.queues.model import Claim
 from service.queues.store import QueueStore
 
 BATCH = 100
@@ -92,13 +92,13 @@ class Round:
         await self._database.fetchval("select treadle.queue_position($1)", message_id)
 
     async def _claim(self, quantity: int) -> list[Claim]:
-        return await self._leases.claim(WORKER, ["default"], quantity, LEASE_SECONDS, False)
+        return await self._leases.claim(
+            worker=WORKER, queues=["default"], quantity=quantity, lease_seconds=LEASE_SECONDS, reverse=False
+        )
 
     async def _finish(self, claims: list[Claim]) -> None:
-        finishes = [
-            Finish(c.message_id, c.lease, "completed", '"ok"', None, None, None, None, c.last_seq + 1, ())
-            for c in claims
-        ]
+        outcome = Outcome("completed", result='"ok"')
+        finishes = [Finish(c.message_id, c.lease, outcome, None, c.last_seq + 1, ()) for c in claims]
         answers = await self._leases.finish(finishes, False, 3)
         assert all(answer.status == "completed" for answer in answers)
 

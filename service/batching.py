@@ -1,7 +1,7 @@
 """Natural batching: while one call is in flight, requests pile up; when it returns, all of them go in the next call.
 
-Idle, nothing waits; loaded, batches grow by themselves. Used for submits (API), appends and finishes (worker) and reads
-(API).
+Idle, no request waits; under load, batches grow by themselves. Used for submits and reads (API), appends and finishes
+(worker).
 """
 
 import asyncio
@@ -11,20 +11,23 @@ from typing import Generic, TypeVar
 
 from service.errors import Busy, Unavailable
 
-PATIENT = 2  # items that wait on their own at once: each holds a connection meanwhile
+ALONE_CALLS = 2  # at once; each holds a connection while it waits for a lock
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """`run` takes a list of items and answers with their results in the same order; an exception among them is its
-    item's. A batch has `limit` items, fewer where `weigh` says that one counts for several.
+    """`run` takes a list of items and whether it may wait for locks (`patient`); it returns the results in the same
+    order. An exception among the results is raised for its item only.
 
-    A caller that is cancelled cancels nobody: its item is run with its batch. When `run` raises for a batch (anything
-    but Unavailable, which is nobody's fault), the batch is split until only the item at fault fails. An item answered
-    with Busy is run once more on its own (`patient` true), beside the others, so that nobody waits for what holds it
-    up; and, with `again`, once more so many seconds after each further Busy.
+    A batch has at most `limit` items, fewer if `weigh` counts one of them for several. If `run` raises for a batch, the
+    batch is split until only the item at fault fails; Unavailable is raised for all items at once.
+
+    Items for which `alone` holds, and items answered with Busy, run one by one beside the batches, with `patient` true.
+    If an item is still Busy then, it runs again after `again` seconds; without `again`, Busy is raised.
+
+    Cancelling a caller does not cancel its item: it runs with its batch.
     """
 
     def __init__(
@@ -33,20 +36,25 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int,
         weigh: Callable[[Item], int] = lambda _: 1,
+        alone: Callable[[Item], bool] | None = None,
         again: float | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._weigh = weigh
+        self._goes_alone = alone
         self._again = again
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._driver: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
-        self._patience = asyncio.Semaphore(PATIENT)
+        self._alone_calls = asyncio.Semaphore(ALONE_CALLS)
 
     async def submit(self, item: Item) -> Result:
-        """Wait for the result of this item; raises what `run` said of it."""
+        """Wait for the item's result, or raise the exception that `run` gave for it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._goes_alone is not None and self._goes_alone(item):
+            self._start_alone(item, future)
+            return await future
         self._waiting.append((item, future))
         if self._driver is None:
             self._driver = asyncio.create_task(self._drive())
@@ -66,9 +74,14 @@ class Batcher(Generic[Item, Result]):
             batch.append(self._waiting.popleft())
         return batch
 
+    def _start_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
+        task = asyncio.create_task(self._settle_alone(item, future))
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+
     async def _settle_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
         while not future.done():
-            async with self._patience:  # first come, first served: whoever waits longer comes back to the end
+            async with self._alone_calls:  # fair: an item that stays Busy queues behind the others
                 await self._settle([(item, future)], patient=True)
             if not future.done():
                 await asyncio.sleep(self._again or 0)
@@ -89,13 +102,11 @@ class Batcher(Generic[Item, Result]):
             results = [error]
         for (item, future), result in zip(batch, results, strict=True):
             if isinstance(result, Busy) and not patient:
-                task = asyncio.create_task(self._settle_alone(item, future))
-                self._alone.add(task)
-                task.add_done_callback(self._alone.discard)
+                self._start_alone(item, future)
             elif future.done() or (isinstance(result, Busy) and self._again is not None):
                 pass
             elif isinstance(result, Exception):
                 future.set_exception(result)
-                future.exception()  # the caller may be gone: that is no lost exception
+                future.exception()  # marks it as retrieved: the caller may have been cancelled
             else:
                 future.set_result(result)

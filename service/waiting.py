@@ -1,12 +1,12 @@
-"""Waiting for an event, but not for ever."""
+"""Wait for an event with a time limit."""
 
 import asyncio
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event comes within so many seconds.
+    """Whether the event is set within so many seconds.
 
-    Unlike asyncio.wait_for before Python 3.12, it loses no cancellation that comes at the same moment.
+    Unlike asyncio.wait_for before Python 3.12, it does not lose a cancellation that arrives at the same moment.
     """
     try:
         async with asyncio.timeout(seconds):

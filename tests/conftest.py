@@ -20,6 +20,7 @@ from service import logs
 from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
 from service.api.app import Api, _Server
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.migrate import migrate
 from service.db.pool import Connection, Database
@@ -165,7 +166,7 @@ async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
 
         async def start(*agents: Agent, **changes: Any) -> Worker:
             own = msgspec.structs.replace(settings, **changes)
-            worker = Worker(own, str(own.database_url), Registry(own, agents or (echo,)))
+            worker = build_worker(own, str(own.database_url), Registry(own, agents or (echo,)))
             task = asyncio.create_task(worker.run())
 
             async def stop() -> None:

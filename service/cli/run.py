@@ -69,13 +69,13 @@ def work(settings: Settings) -> None:
       AGENTS=examples.summarise QUEUES=default,slow treadle work
     """
     from service.agents import registry
+    from service.cli.wiring import build_worker
     from service.worker.isolation.pool import Isolation
-    from service.worker.worker import Worker
 
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
-        worker = Worker(settings, common.dsn(settings), registry.load(settings), Isolation(settings))
+        worker = build_worker(settings, common.dsn(settings), registry.load(settings), isolation=Isolation(settings))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()

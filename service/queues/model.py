@@ -1,4 +1,4 @@
-"""What clients see of queues, agents and workers, and what workers see of a claim."""
+"""What clients see of queues, agents and workers."""
 
 from datetime import datetime
 from typing import Any
@@ -96,28 +96,3 @@ class Worker(Struct, frozen=True):
     in_flight: int
     started_at: datetime
     heartbeat_at: datetime
-
-
-class Claim(Struct, frozen=True):
-    """A message under lease: all that an attempt needs. `body`, `metadata` and the thread's `memory` are JSON text."""
-
-    message_id: UUID
-    lease: UUID
-    thread: int | None
-    thread_id: str | None
-    ord: int | None
-    queue: str
-    agent: str
-    priority: str
-    body: str
-    metadata: str
-    attempt: int
-    max_attempts: int
-    failures: int
-    losses: int
-    timeout_seconds: float
-    last_seq: int
-    created_at: datetime
-    aside: bool = False
-    parent: UUID | None = None  # the message that sent it
-    memory: str | None = None

@@ -1,37 +1,29 @@
-"""What agents ask of the database: asked again until it answers."""
+"""What agents read from PostgreSQL, repeated until it answers."""
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
 from uuid import UUID
 
-from service.leases.store import Child, LeaseStore, Recorded
+from service.leases.model import Child, Recorded
+from service.leases.store import LeaseStore
 from service.threads.store import Exchange, ThreadStore, UnderWay
-
-Answer = TypeVar("Answer")
-
-
-class Persist(Protocol):
-    """Repeats a call until PostgreSQL has answered; `what` names it in the log."""
-
-    async def __call__(self, what: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer: ...
+from service.worker.persistence import persist
 
 
-class StoredLookups:
-    """Implements service.worker.context.Lookups."""
+class StoredAttemptQueries:
+    """Implements service.worker.context.backend.AttemptQueries."""
 
-    def __init__(self, leases: LeaseStore, threads: ThreadStore, persist: Persist) -> None:
+    def __init__(self, leases: LeaseStore, threads: ThreadStore) -> None:
         self._leases = leases
         self._threads = threads
-        self._persist = persist
 
     async def recorded(self, message_id: UUID) -> Recorded:
-        return await self._persist("recorded", lambda: self._leases.recorded(message_id))
+        return await persist("recorded", lambda: self._leases.recorded(message_id))
 
     async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[Exchange]:
-        return await self._persist("history", lambda: self._threads.exchanges(thread, before, limit, tools))
+        return await persist("history", lambda: self._threads.exchanges(thread, before, limit, tools))
 
     async def children(self, message_ids: Sequence[UUID]) -> list[Child]:
-        return await self._persist("children", lambda: self._leases.children(message_ids))
+        return await persist("children", lambda: self._leases.children(message_ids))
 
     async def under_way(self, thread: int) -> UnderWay | None:
-        return await self._persist("under way", lambda: self._threads.under_way(thread))
+        return await persist("under way", lambda: self._threads.under_way(thread))

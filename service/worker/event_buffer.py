@@ -2,51 +2,47 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from uuid import UUID
+from collections.abc import Awaitable
+from typing import Protocol
 
-from service.batching import Batcher
-from service.leases.store import Append, Appended, EventToAppend
+from service.leases.model import Append, Appended, Claim, EventToAppend
+from service.worker.outcome import StopReason
 
-HIGH_WATER = 1_000_000  # bytes unsent at which emitters wait
-CHUNK_BYTES = 256_000
-CHUNK_EVENTS = 500
-
-
-def _nobody(_: str | Exception) -> None:
-    """Nobody is to be stopped any more."""
+HIGH_WATER_BYTES = 1_000_000  # unsent bytes at which emitters wait
+APPEND_BYTES = 256_000
+APPEND_EVENTS = 500
 
 
-class Outbox:
-    """`stop` is called with 'lost' or 'cancelled' when an append's answer says so, or with what went wrong."""
+class AppendWriter(Protocol):
+    def append(self, append: Append) -> Awaitable[Appended]: ...
 
-    def __init__(
-        self,
-        message_id: UUID,
-        lease: UUID,
-        next_seq: int,
-        appends: Batcher[Append, Appended],
-        stop: Callable[[str | Exception], None],
-    ) -> None:
-        self._message_id = message_id
-        self._lease = lease
-        self._next_seq = next_seq
-        self._appends = appends
-        self._stop = stop
+
+class Stoppable(Protocol):
+    def stop(self, reason: StopReason | Exception) -> None: ...
+
+
+class EventBuffer:
+    """Stops the attempt if the answer to an append says `lost` or `cancelled`, or if an append fails."""
+
+    def __init__(self, claim: Claim, writer: AppendWriter, attempt: Stoppable) -> None:
+        self._claim = claim
+        self._writer = writer
+        self._attempt: Stoppable | None = attempt
+        self._next_seq = claim.last_seq + 1
         self._unsent: deque[EventToAppend] = deque()
         self._bytes = 0
         self._room = asyncio.Event()
         self._room.set()
         self._sender: asyncio.Task[None] | None = None
-        self._awaited: deque[tuple[int, asyncio.Future[None]]] = deque()  # seqs whose append somebody waits for
+        self._saves: deque[tuple[int, asyncio.Future[None]]] = deque()  # by seq: calls of `save` that wait
         self._closed = False
         self._abandoned = False
 
     async def put(self, event: EventToAppend) -> None:
         """Buffer an event; waits while too much is unsent.
 
-        Drops it once nothing can be written any more; raises CancelledError once the attempt has ended, for an agent
-        that did not heed its cancellation. Both let go of the loop: an agent may do nothing but emit.
+        Drops the event if the log can no longer be written. Raises CancelledError if the attempt is over, for an agent
+        that ignored its cancellation. Both yield to the loop: an agent may do nothing but emit.
         """
         if self._closed or self._abandoned:
             await asyncio.sleep(0)
@@ -57,49 +53,43 @@ class Outbox:
         self._bytes += len(event.data)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
-        if self._bytes > HIGH_WATER:
+        if self._bytes > HIGH_WATER_BYTES:
             self._room.clear()
             await self._room.wait()
 
     async def save(self, event: EventToAppend) -> None:
-        """Put an event, and wait until it is in the log. Raises CancelledError once nothing can be written any more."""
+        """Put an event, and wait until it is in the log. Raises CancelledError if the log can no longer be written."""
         if self._closed or self._abandoned:
             await asyncio.sleep(0)
             raise asyncio.CancelledError
         saved = asyncio.get_running_loop().create_future()
-        self._awaited.append((self._next_seq + len(self._unsent), saved))
+        self._saves.append((self._next_seq + len(self._unsent), saved))
         await self.put(event)
         await saved
 
     async def close(self) -> tuple[int, list[EventToAppend]]:
-        """Take no more; wait for the append in flight; returns what is unsent and the seq of its first."""
+        """Accept no more events; wait for the append in flight; returns the seq of the first unsent event, and the
+        unsent events."""
         self._closed = True
         self._room.set()
-        self._give_up()
+        self._cancel_saves()
         if self._sender is not None:
             await asyncio.wait({self._sender})
-        self._stop = _nobody  # the attempt is over; and neither keeps the other alive
-        # An event without what is sent with it would be remembered, and that never sent.
+        self._attempt = None  # neither keeps the other alive
+        # A step whose sends are not committed must not get into the log: the next attempt would not send them.
         return self._next_seq, [event for event in self._unsent if not event.sends]
 
     async def _send(self) -> None:
         try:
             while self._unsent and not self._closed:
-                chunk = self._chunk()
-                answer = await self._appends.submit(Append(self._message_id, self._lease, self._next_seq, chunk))
+                events = self._next_events()
+                answer = await self._writer.append(
+                    Append(self._claim.message_id, self._claim.lease, self._next_seq, events, self._claim.thread)
+                )
                 if answer.status != "ok":
                     self._abandon("lost")
                     return
-                for event in chunk:
-                    self._unsent.popleft()
-                    self._bytes -= len(event.data)
-                self._next_seq += len(chunk)
-                while self._awaited and self._awaited[0][0] < self._next_seq:
-                    _, saved = self._awaited.popleft()
-                    if not saved.done():
-                        saved.set_result(None)
-                if self._bytes <= HIGH_WATER:
-                    self._room.set()
+                self._mark_sent(events)
                 if answer.cancel_requested:
                     self._stop("cancelled")
         except Exception as error:
@@ -107,26 +97,42 @@ class Outbox:
         finally:
             self._sender = None
 
-    def _abandon(self, reason: str | Exception) -> None:
+    def _mark_sent(self, events: list[EventToAppend]) -> None:
+        for event in events:
+            self._unsent.popleft()
+            self._bytes -= len(event.data)
+        self._next_seq += len(events)
+        while self._saves and self._saves[0][0] < self._next_seq:
+            _, saved = self._saves.popleft()
+            if not saved.done():
+                saved.set_result(None)
+        if self._bytes <= HIGH_WATER_BYTES:
+            self._room.set()
+
+    def _abandon(self, reason: StopReason | Exception) -> None:
         self._abandoned = True
         self._unsent.clear()
         self._room.set()
-        self._give_up()
+        self._cancel_saves()
         self._stop(reason)
 
-    def _give_up(self) -> None:
-        """Nobody need wait for an append any more."""
-        while self._awaited:
-            self._awaited.popleft()[1].cancel()
+    def _stop(self, reason: StopReason | Exception) -> None:
+        if self._attempt is not None:
+            self._attempt.stop(reason)
 
-    def _chunk(self) -> list[EventToAppend]:
-        chunk: list[EventToAppend] = []
+    def _cancel_saves(self) -> None:
+        while self._saves:
+            self._saves.popleft()[1].cancel()
+
+    def _next_events(self) -> list[EventToAppend]:
+        """The events of the next append; an event with `sends` goes alone."""
+        events: list[EventToAppend] = []
         size = 0
         for event in self._unsent:
-            if chunk and (event.sends or chunk[0].sends):
-                break  # what is sent goes with its event, and nothing else
-            if chunk and (len(chunk) == CHUNK_EVENTS or size + len(event.data) > CHUNK_BYTES):
+            if events and (event.sends or events[0].sends):
                 break
-            chunk.append(event)
+            if events and (len(events) == APPEND_EVENTS or size + len(event.data) > APPEND_BYTES):
+                break
+            events.append(event)
             size += len(event.data)
-        return chunk
+        return events

@@ -7,109 +7,125 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from service.config import Settings
 from service.db.availability import Availability
 from service.db.pool import COMMAND_TIMEOUT, Database
 from service.errors import TreadleError
-from service.leases.store import Heartbeat, Verdict, beat
+from service.leases.model import HeartbeatReport, Verdict
+from service.leases.store import LeaseStore
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS = 300.0  # for which the worker's loop may be blocked; then the process ends, for nobody else can mend it
-STALLED = 70  # its exit code
-AGAIN_SECONDS = 0.25  # after a beat that failed
-CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be unknown to the heartbeat
+STALL_SECONDS = 300.0  # after which a process whose loop is blocked ends itself, because nothing else can unblock it
+STALLED_EXIT_CODE = 70
+RETRY_SECONDS = 0.25  # after a failed heartbeat
+CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be missing from the report
+JOIN_SECONDS = 5.0
 
 
-class Pulse:
-    """Beats until stopped. `describe` (called in the thread) says who we are and what we hold; `judge` (called in the
-    thread) is handed the verdicts; `claiming_since` is the time.monotonic() at which a claim under way began, or
-    None; `seen` that at which the worker's loop last ran."""
+class HeartbeatSource(Protocol):
+    """The worker, as the heartbeat sees it. Called in the heartbeat's thread."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        dsn: str,
-        lease_seconds: float,
-        describe: Callable[[], Heartbeat],
-        claiming_since: Callable[[], float | None],
-        judge: Callable[[Sequence[Verdict]], None],
-        seen: Callable[[], float],
-        availability: Availability,
-    ) -> None:
+    def report(self) -> HeartbeatReport: ...
+
+    @property
+    def claiming_since(self) -> float | None:
+        """When the claim in flight began, by time.monotonic()."""
+
+    @property
+    def loop_ran_at(self) -> float:
+        """When the worker's event loop last ran, by time.monotonic()."""
+
+    def receive_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Leases whose attempts must end."""
+
+
+class Heartbeat:
+    """Sends heartbeats from `start` to `stop`."""
+
+    def __init__(self, *, settings: Settings, dsn: str, lease_seconds: float, availability: Availability) -> None:
         self._settings = settings
         self._dsn = dsn
         self._lease_seconds = lease_seconds
-        self._describe = describe
-        self._claiming_since = claiming_since
-        self._judge = judge
-        self._seen = seen
         self._availability = availability
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._wake = asyncio.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._stalls = 0
 
-    def start(self) -> None:
+    def start(self, source: HeartbeatSource) -> None:
         self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, source), name="heartbeat", daemon=True)
         self._thread.start()
 
-    def now(self) -> None:
-        """Beat at once: somebody hinted at a cancellation. From any thread."""
+    def send_soon(self) -> None:
+        """Send the next heartbeat now: a message may have been cancelled. From any thread."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: we are stopping
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker stops
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def stop(self) -> None:
         self._stopping = True
-        self.now()
-        await asyncio.to_thread(self._thread.join, 5)
+        self.send_soon()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
-    def _run(self) -> None:
-        assert self._loop is not None
-        asyncio.set_event_loop(self._loop)
+    def _run(self, loop: asyncio.AbstractEventLoop, source: HeartbeatSource) -> None:
+        asyncio.set_event_loop(loop)
         try:
-            self._loop.run_until_complete(self._beat())
+            loop.run_until_complete(self._send_until_stopped(source))
         finally:
-            self._loop.close()
+            loop.close()
 
-    async def _beat(self) -> None:
-        # A cancellation whose hint was lost is learned here, hence no less often than the poll.
-        pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
-        pooler = self._settings.database_pooler == "transaction"
-        # A dead connection must be noticed while there is still time to beat on another.
-        patience = max(1.0, min(COMMAND_TIMEOUT, self._settings.worker_timeout / 3))
-        database = Database(
+    async def _send_until_stopped(self, source: HeartbeatSource) -> None:
+        database = self._connect()
+        store = LeaseStore(database)
+        while not self._stopping:
+            self._wake.clear()
+            self._end_if_stalled(source)
+            await wait_for(self._wake, await self._send(store, source))
+        await database.close()
+
+    def _connect(self) -> Database:
+        return Database(
             self._dsn,
             name="heartbeat",
             size=1,
-            pooler=pooler,
-            command_timeout=patience,
+            pooler=self._settings.database_pooler == "transaction",
+            # A dead connection must be noticed while there is still time for a heartbeat on another one.
+            command_timeout=max(1.0, min(COMMAND_TIMEOUT, self._settings.worker_timeout / 3)),
             availability=self._availability,
         )
-        stalled = 0
-        while not self._stopping:
-            self._wake.clear()
-            wait = pause
-            # Twice in a row: after a SIGSTOP the loop may not have had its turn yet.
-            stalled = stalled + 1 if time.monotonic() - self._seen() > STALL_SECONDS else 0
-            if stalled == 2:
-                log.critical("an agent has blocked the loop for too long: ending", extra={"seconds": STALL_SECONDS})
-                os._exit(STALLED)
-            since = self._claiming_since()
-            grace = CLAIM_GRACE + (time.monotonic() - since if since is not None else 0)
-            try:
-                verdicts = await beat(
-                    database, self._describe(), self._settings.heartbeat_interval, self._lease_seconds, grace
-                )
-                self._judge(verdicts)
-            except TreadleError as error:
-                log.log(error.log_level, "heartbeat failed", extra={"error": str(error)})
-                wait = min(pause, AGAIN_SECONDS)  # who is cut off for a moment must not be taken for dead
-            except Exception:  # a worker that stops beating is taken for dead
-                log.exception("heartbeat failed")
-            await wait_for(self._wake, wait)
-        await database.close()
+
+    async def _send(self, store: LeaseStore, source: HeartbeatSource) -> float:
+        """Send one heartbeat; returns the seconds to the next one."""
+        # At least as often as the poll: a cancellation whose hint was lost is learned here.
+        pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
+        since = source.claiming_since
+        grace = CLAIM_GRACE + (time.monotonic() - since if since is not None else 0)
+        try:
+            verdicts = await store.heartbeat(
+                source.report(),
+                interval=self._settings.heartbeat_interval,
+                lease_seconds=self._lease_seconds,
+                grace=grace,
+            )
+            source.receive_verdicts(verdicts)
+        except TreadleError as error:
+            log.log(error.log_level, "heartbeat failed", extra={"error": str(error)})
+            return min(pause, RETRY_SECONDS)  # a worker that briefly loses its connection is not declared dead
+        except Exception:  # without heartbeats the worker would be declared dead
+            log.exception("heartbeat failed")
+        return pause
+
+    def _end_if_stalled(self, source: HeartbeatSource) -> None:
+        # Twice in a row: right after a SIGSTOP the loop has not run yet.
+        self._stalls = self._stalls + 1 if time.monotonic() - source.loop_ran_at > STALL_SECONDS else 0
+        if self._stalls == 2:
+            log.critical("an agent has blocked the loop for too long: ending", extra={"seconds": STALL_SECONDS})
+            os._exit(STALLED_EXIT_CODE)

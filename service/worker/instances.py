@@ -1,4 +1,4 @@
-"""Warm instances: what agents keep in their worker from one message of a thread to the next. A cache and no more."""
+"""Warm instances: what agents keep in their worker from one message of a thread to the next. Only a cache."""
 
 import asyncio
 import inspect
@@ -8,109 +8,108 @@ from collections.abc import Callable
 from typing import Any
 
 from service.agents.definition import Agent
-from service.worker.context import call_step
+from service.agents.thread_bridge import call_anywhere
 
 log = logging.getLogger(__name__)
 
-MOST = 10_000  # kept at once; beyond that the one that was used longest ago goes
+MAX_CACHED_INSTANCES = 10_000
+CLOSE_SECONDS = 5.0  # for all instances together when the worker stops
 
 
 class _Instance:
     def __init__(self, idle_timeout: float, making: "asyncio.Task[Any]") -> None:
         self.making = making
         self.idle_timeout = idle_timeout
-        self.used = time.monotonic()
-        self.users = 0
+        self.used_at = time.monotonic()
+        self.pins = 0  # attempts that use it
         self.dropped = False
 
     def idle_at(self, now: float) -> bool:
-        return not self.users and now - self.used > self.idle_timeout
+        return not self.pins and now - self.used_at > self.idle_timeout
 
     @property
     def failed(self) -> bool:
         return self.making.done() and (self.making.cancelled() or self.making.exception() is not None)
 
 
-class Instances:
+class InstanceCache:
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], _Instance] = {}  # by agent and thread, the last used last
+        self._cached: dict[tuple[str, str], _Instance] = {}  # by agent and thread, the least recently used first
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def get(self, agent: Agent, thread_id: str | None, make: Callable[[], Any], uses: "Uses") -> Any:
-        """The one that is kept for agent and thread, or a new one; `uses` holds it. Raises what `make` raises."""
+    async def get(self, agent: Agent, thread_id: str | None, make: Callable[[], Any], pins: "InstancePins") -> Any:
+        """The cached instance for agent and thread, or a new one; `pins` keeps it open. Raises what `make` raises."""
         key = (agent.name, thread_id) if thread_id is not None and agent.limits.idle_timeout else None
-        kept = self._kept.pop(key, None) if key else None
-        if kept is None or kept.failed:
-            kept = _Instance(agent.limits.idle_timeout, asyncio.create_task(call_step(make)))
+        instance = self._cached.pop(key, None) if key else None
+        if instance is None or instance.failed:
+            instance = _Instance(agent.limits.idle_timeout, asyncio.create_task(call_anywhere(make)))
         if key:
-            self._kept[key] = kept
+            self._cached[key] = instance
         else:
-            kept.dropped = True  # for this attempt only
-        uses.hold(kept)
-        return await asyncio.shield(kept.making)
-
-    def uses(self) -> "Uses":
-        """Of one attempt."""
-        return Uses(self._close)
+            instance.dropped = True  # for this attempt only
+        pins.add(instance)
+        return await asyncio.shield(instance.making)
 
     def drop(self, agent: str, thread_id: str) -> None:
-        """Forget it, if it is here, and close it as soon as nobody uses it."""
-        if kept := self._kept.pop((agent, thread_id), None):
-            kept.dropped = True
-            if not kept.users:
-                self._close(kept)
-
-    async def close(self) -> None:
-        """Forget and close all."""
-        for key in list(self._kept):
-            self.drop(*key)
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=5)
+        """Remove the instance, if it is cached, and close it as soon as no attempt uses it."""
+        if instance := self._cached.pop((agent, thread_id), None):
+            instance.dropped = True
+            if not instance.pins:
+                self.close_instance(instance)
 
     def drop_idle(self) -> None:
-        """Forget and close what was not used for its time, or is too much."""
+        """Drop instances that were not used for their idle timeout; if there are none, those above the maximum."""
         now = time.monotonic()
-        idle = [key for key, kept in self._kept.items() if kept.failed or kept.idle_at(now)]
-        for key in idle or list(self._kept)[: max(0, len(self._kept) - MOST)]:
+        idle = [key for key, instance in self._cached.items() if instance.failed or instance.idle_at(now)]
+        for key in idle or list(self._cached)[: max(0, len(self._cached) - MAX_CACHED_INSTANCES)]:
             self.drop(*key)
 
-    def _close(self, kept: _Instance) -> None:
-        task = asyncio.create_task(_end(kept.making))
+    async def close(self) -> None:
+        """Drop and close all instances."""
+        for key in list(self._cached):
+            self.drop(*key)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_SECONDS)
+
+    def close_instance(self, instance: _Instance) -> None:
+        """Close a dropped instance in the background."""
+        task = asyncio.create_task(_close(instance.making))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
 
-class Uses:
-    """The instances that an attempt uses: none of them is closed before it is over."""
+class InstancePins:
+    """The instances that one attempt uses: they are closed no earlier than its end."""
 
-    def __init__(self, close: Callable[[_Instance], None]) -> None:
-        self._held: set[_Instance] = set()
-        self._close = close
+    def __init__(self, cache: InstanceCache) -> None:
+        self._cache = cache
+        self._instances: set[_Instance] = set()
 
-    def hold(self, kept: _Instance) -> None:
-        if kept not in self._held:
-            self._held.add(kept)
-            kept.users += 1
+    def add(self, instance: _Instance) -> None:
+        if instance not in self._instances:
+            self._instances.add(instance)
+            instance.pins += 1
 
-    def end(self) -> None:
-        for kept in self._held:
-            kept.users -= 1
-            kept.used = time.monotonic()
-            if kept.dropped and not kept.users:
-                self._close(kept)
-        self._held.clear()
+    def release(self) -> None:
+        """The attempt is over."""
+        for instance in self._instances:
+            instance.pins -= 1
+            instance.used_at = time.monotonic()
+            if instance.dropped and not instance.pins:
+                self._cache.close_instance(instance)
+        self._instances.clear()
 
 
-async def _end(making: "asyncio.Task[Any]") -> None:
+async def _close(making: "asyncio.Task[Any]") -> None:
     try:
         instance = await making
     except BaseException:
-        return  # whoever asked for it was told
-    end = getattr(instance, "aclose", None) or getattr(instance, "close", None)
-    if end is not None:
+        return  # the attempt that made it has already received the exception
+    close = getattr(instance, "aclose", None) or getattr(instance, "close", None)
+    if close is not None:
         try:
-            ended = end()
-            if inspect.isawaitable(ended):
-                await ended
+            closed = close()
+            if inspect.isawaitable(closed):
+                await closed
         except Exception:
             log.exception("an instance could not be closed")

@@ -1,5 +1,7 @@
-"""The agent's part of an attempt: decode, run, and make an outcome of how it ended. The same in the worker and in a
-child."""
+"""The agent's part of an attempt: decode its input, run it, and turn its end into an outcome.
+
+The same in the worker and in an agent's own process.
+"""
 
 import asyncio
 from typing import Any
@@ -8,43 +10,49 @@ import msgspec
 
 from service.agents.contract import Rejected
 from service.agents.definition import Agent
+from service.agents.thread_bridge import ThreadBridge
 from service.config import Settings
-from service.queues.model import Claim
-from service.worker.context import AttemptContext, Backing
-from service.worker.outcome import Outcome, completed, failed
-from service.worker.sync_agents import SyncContext, SyncRunner
+from service.leases.model import Claim, Outcome
+from service.worker.context.attempt_context import AttemptContext
+from service.worker.context.backend import ContextBackend
+from service.worker.outcome import completed, failed
+from service.worker.sync_agents import AgentThreads, SyncContext
 
 
-async def call(agent: Agent, claim: Claim, backing: Backing, settings: Settings, sync: SyncRunner) -> Outcome:
-    """Run the agent to its end. Nothing it raises, SystemExit included, gets further than this; a CancelledError does
-    where the attempt was stopped."""
+async def invoke(
+    agent: Agent, claim: Claim, backend: ContextBackend, settings: Settings, threads: AgentThreads
+) -> Outcome:
+    """Run the agent to its end. An exception of the agent, SystemExit included, becomes an outcome; only a
+    CancelledError of a stopped attempt is raised."""
     try:
         context = AttemptContext(
             claim,
             _read(claim.metadata),
-            backing,
+            backend,
             max_event_bytes=settings.max_event_bytes,
             in_thread=not agent.is_async,
         )
         request = agent.decode(_read(claim.body))
         if agent.is_async:
-            return context.concluded(completed(await agent(context, request), settings))
-        in_thread = SyncContext(context, asyncio.get_running_loop())
+            return context.conclude(completed(await agent(context, request), settings))
+        bridge = ThreadBridge()
         try:
-            outcome = await sync.run(_call_sync, agent, in_thread, request, claim.failures, settings)
+            outcome = await threads.run(
+                _invoke_sync, agent, SyncContext(context, bridge), request, claim.failures, settings
+            )
         finally:
-            in_thread.end()
-        return context.concluded(outcome) if outcome.kind == "completed" else outcome
+            bridge.close()
+        return context.conclude(outcome) if outcome.kind == "completed" else outcome
     except asyncio.CancelledError as error:
-        if backing.stopped():
+        if backend.stopped:
             raise
         return failed(error, claim.failures, settings)
     except BaseException as error:
         return failed(error, claim.failures, settings)
 
 
-def _call_sync(agent: Agent, context: SyncContext, request: Any, failures: int, settings: Settings) -> Outcome:
-    """In a thread. What the agent raises stays here: no future can carry StopIteration."""
+def _invoke_sync(agent: Agent, context: SyncContext, request: Any, failures: int, settings: Settings) -> Outcome:
+    """In a thread. Exceptions become outcomes here, because a future cannot carry StopIteration."""
     try:
         return completed(agent(context, request), settings)
     except BaseException as error:
@@ -52,7 +60,7 @@ def _call_sync(agent: Agent, context: SyncContext, request: Any, failures: int, 
 
 
 def _read(text: str) -> Any:
-    """JSON of a message; raises Rejected where it came from SQL and is more than Python takes (1e999, deep nests)."""
+    """JSON of a message; raises Rejected for JSON that SQL accepted and Python does not (1e999, deep nesting)."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -1,92 +1,82 @@
-"""How an attempt ended, and when a failed one is tried again."""
+"""Make the outcome of an attempt, and decide when a failed one is tried again."""
 
 import asyncio
 import random
 import signal
 import traceback
-from typing import Any
-from uuid import UUID
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from service.agents.contract import Rejected, RetryAfter
 from service.config import Settings
+from service.leases.model import Outcome
 
 MAX_ERROR_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 20_000
 
-
-class Outcome(msgspec.Struct, frozen=True):
-    """`kind` as treadle.finish takes it; `result` is JSON text; `delay` in seconds, where it is to be tried again.
-
-    `sends`, `memory` and `children` as Finish has them."""
-
-    kind: str
-    result: str | None = None
-    error: str | None = None
-    traceback: str | None = None
-    delay: float | None = None
-    sends: str | None = None
-    memory: str | None = None
-    children: list[UUID] | None = None
+StopReason: TypeAlias = Literal["cancelled", "lost", "released", "parked"]
+"""Why a worker ends an attempt early: its message was cancelled, its lease was lost, the worker stops, or the agent
+waits for others."""
 
 
 RELEASED = Outcome("released", error="The worker was stopped.")
-CANCELLED = Outcome("error", error="Cancelled.")  # the database makes it `cancelled`, for so it was requested
+CANCELLED = Outcome("error", error="Cancelled.")  # PostgreSQL makes it `cancelled`, because a cancel was requested
 
 
 def completed(result: Any, settings: Settings) -> Outcome:
-    """Raises TypeError where the result is not JSON, Rejected where it is too large."""
+    """Raises TypeError if the result is not JSON, Rejected if it is too large."""
     text = encode(result)
     if (size := len(text.encode())) > settings.max_result_bytes:
-        most = settings.max_result_bytes
-        raise Rejected(f"A result has at most {most} bytes (MAX_RESULT_BYTES); this one has {size}.")
+        limit = settings.max_result_bytes
+        raise Rejected(f"A result has at most {limit} bytes (MAX_RESULT_BYTES); this one has {size}.")
     return Outcome("completed", result=text)
 
 
 def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
-    """An exception's meaning; `failures` counts those before this one."""
+    """The outcome of an agent that raised; `failures` counts the earlier ones."""
     text = clean(_describe(error))[:MAX_ERROR_CHARS]
     trace = clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
     if isinstance(error, Rejected):
         return Outcome("rejected", error=text, traceback=trace)
     delay = error.seconds if isinstance(error, RetryAfter) else backoff(failures, settings)
-    return Outcome("error", error=text, traceback=trace, delay=delay)
+    return Outcome("error", error=text, traceback=trace, delay_seconds=delay)
 
 
 def broken(error: Exception, failures: int, settings: Settings) -> Outcome:
-    """An attempt that our own code could not bring to an end: charged, lest it be tried for ever."""
-    return Outcome("error", error=f"The attempt broke: {type(error).__name__}.", delay=backoff(failures, settings))
+    """The outcome of an attempt in which our own code raised: a failure, so that it is not repeated for ever."""
+    text = f"The attempt broke: {type(error).__name__}."
+    return Outcome("error", error=text, delay_seconds=backoff(failures, settings))
 
 
 def lost(exit_code: int | None, losses: int, settings: Settings) -> Outcome:
-    """The agent's own process ended before the agent did: with this exit code, the negative number of a signal, or None
-    where nobody knows. `losses` counts those before."""
+    """The agent's own process ended before the agent did. `exit_code`: negative for a signal, None if unknown. `losses`
+    counts the earlier ones."""
     end = "was lost" if exit_code is None else f"ended with exit code {exit_code}"
     if exit_code is not None and exit_code < 0:
         name = f" ({signal.Signals(-exit_code).name})" if -exit_code in set(signal.Signals) else ""
         end = f"was killed by signal {-exit_code}{name}"
-    return Outcome("lost", error=f"The agent's process {end}.", delay=backoff(losses, settings))
+    return Outcome("lost", error=f"The agent's process {end}.", delay_seconds=backoff(losses, settings))
 
 
 def unknown(agent: str, attempt: int, settings: Settings) -> Outcome:
-    """A message for an agent that only other workers have, e.g. newer ones."""
+    """The outcome for an agent that this worker does not have; newer workers may have it."""
     return deferred(f"This worker has no agent {agent!r}.", attempt, settings)
 
 
 def deferred(reason: str, attempt: int, settings: Settings) -> Outcome:
-    """What this worker cannot do now, by no fault of the message: put off, without a failure."""
-    return Outcome("deferred", error=clean(reason)[:MAX_ERROR_CHARS], delay=backoff(attempt - 1, settings))
+    """The outcome when this worker cannot run the agent now: tried again later, without a failure."""
+    return Outcome("deferred", error=clean(reason)[:MAX_ERROR_CHARS], delay_seconds=backoff(attempt - 1, settings))
 
 
 def backoff(failures: int, settings: Settings) -> float:
-    """Seconds: exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
-    2015)."""
+    """Seconds to the next attempt: exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015)."""
     return random.uniform(0, min(settings.retry_max_seconds, settings.retry_base_seconds * 2.0 ** min(failures, 30)))
 
 
 def encode(value: Any) -> str:
-    """JSON text that PostgreSQL takes: without U+0000 and lone surrogates. Raises TypeError for what is not JSON."""
+    """JSON text that PostgreSQL accepts: without U+0000 and lone surrogates. Raises TypeError for other values."""
     try:
         text = msgspec.json.encode(value).decode()
         if "\\u0000" not in text:

@@ -1,21 +1,22 @@
-"""Where sync agents run, and what they are given: threads, counted for as long as they really run, for nobody can end
-one."""
+"""Sync agents: the threads they run in, and the context they are given."""
 
 import asyncio
-import concurrent.futures
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from service.agents.contract import Exchange, UnderWay
-from service.worker.context import AttemptContext, as_returned, within
+from service.agents.thread_bridge import ThreadBridge
+from service.worker.context.attempt_context import AttemptContext
+from service.worker.context.scope import within_step
+from service.worker.context.steps import as_returned
 
 Answer = TypeVar("Answer")
 
 
-class SyncRunner:
-    """`busy` counts calls that run, those that nobody waits for any more included."""
+class AgentThreads:
+    """`busy` counts the threads that run an agent, also after its attempt is over: a thread cannot be killed."""
 
     def __init__(self, size: int) -> None:
         self._executor = ThreadPoolExecutor(size, thread_name_prefix="agent")
@@ -30,7 +31,7 @@ class SyncRunner:
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Start nothing more; what runs is left to itself."""
+        """Start nothing more; running threads are left to themselves."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, _: Future[Any]) -> None:
@@ -42,13 +43,11 @@ class SyncRunner:
 
 
 class SyncContext:
-    """A context whose methods wait instead of being awaited."""
+    """The context of a sync agent: the same methods, without `await`."""
 
-    def __init__(self, context: AttemptContext, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, context: AttemptContext, bridge: ThreadBridge) -> None:
         self._context = context
-        self._loop = loop
-        self._waits: set[Future[Any]] = set()
-        self._ended = False
+        self._bridge = bridge
         self.message_id = context.message_id
         self.thread_id = context.thread_id
         self.attempt = context.attempt
@@ -70,59 +69,38 @@ class SyncContext:
         return self._context.cancelled
 
     def emit(self, chunk: str) -> None:
-        self._wait(self._context.emit(chunk))
+        self._bridge.wait(self._context.emit(chunk))
 
     def event(self, type: str, data: Any) -> None:
-        self._wait(self._context.event(type, data))
+        self._bridge.wait(self._context.event(type, data))
 
     def step(self, name: str, function: Callable[[], Any]) -> Any:
         """The function runs here, in the agent's own thread."""
         if inspect.iscoroutinefunction(function):
-            return self._wait(self._context.step(name, function))
-        name, result = self._wait(self._context.find_step(name))
+            return self._bridge.wait(self._context.step(name, function))
+        name, result = self._bridge.wait(self._context.find_step(name))
         if result is None:
-            with within(name):
+            with within_step(name):
                 answer = function()
                 if inspect.iscoroutine(answer):
-                    answer = self._wait(answer)
-            result = self._wait(self._context.keep_step(name, answer))
+                    answer = self._bridge.wait(answer)
+            result = self._bridge.wait(self._context.keep_step(name, answer))
         return as_returned(function, result)
 
     def send(self, message: Any, **options: Any) -> str:
-        return self._wait(self._context.send(message, **options))
+        return self._bridge.wait(self._context.send(message, **options))
 
     def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
-        return self._wait(self._context.gather(*messages, return_exceptions=return_exceptions))
+        return self._bridge.wait(self._context.gather(*messages, return_exceptions=return_exceptions))
 
     def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return self._wait(self._context.input(question, name=name))
+        return self._bridge.wait(self._context.input(question, name=name))
 
     def instance(self, make: Callable[[], Any]) -> Any:
-        return self._wait(self._context.instance(make))
+        return self._bridge.wait(self._context.instance(make))
 
     def under_way(self) -> UnderWay | None:
-        return self._wait(self._context.under_way())
+        return self._bridge.wait(self._context.under_way())
 
     def history(self, limit: int = 50, **options: Any) -> Sequence[Exchange]:
-        return self._wait(self._context.history(limit, **options))
-
-    def end(self) -> None:
-        """The attempt is over: nobody waits any more. In the loop's thread."""
-        self._ended = True
-        for wait in list(self._waits):
-            wait.cancel()
-
-    def _wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._ended:
-            call.close()
-            raise asyncio.CancelledError
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        self._waits.add(future)
-        try:
-            if self._ended:
-                future.cancel()
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise asyncio.CancelledError from None  # which an agent's `except Exception` lets pass
-        finally:
-            self._waits.discard(future)
+        return self._bridge.wait(self._context.history(limit, **options))

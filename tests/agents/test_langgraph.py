@@ -16,10 +16,10 @@ from langgraph.graph import MessagesState
 
 from service.agents import registry
 from service.agents.builtin.echo import echo
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation.pool import Isolation
-from service.worker.worker import Worker
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, settled, submit, text, types
@@ -229,7 +229,7 @@ async def test_a_process_that_dies_takes_no_finished_node_with_it(
         await saver.setup()
     monkeypatch.setenv("TEST_CHECKPOINTS", dsn)
     own = msgspec.structs.replace(settings, agents=("tests.support.crashing_graphs",))
-    worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
+    worker = build_worker(own, str(own.database_url), registry.load(own), isolation=Isolation(own))
     task = asyncio.create_task(worker.run())
     try:
         await until(lambda: worker.ready or task.done())

@@ -12,10 +12,10 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
 from service.agents import registry
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.isolation.pool import Isolation
-from service.worker.worker import Worker
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import (
     Checkpoints,
@@ -288,7 +288,7 @@ async def test_a_process_that_dies_with_an_answer_does_not_ask_again(
         await saver.setup()
     monkeypatch.setenv("TEST_CHECKPOINTS", dsn)
     own = msgspec.structs.replace(settings, agents=("tests.support.crashing_graphs",))
-    worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
+    worker = build_worker(own, str(own.database_url), registry.load(own), isolation=Isolation(own))
     working = asyncio.create_task(worker.run())
     try:
         await until(lambda: worker.ready or working.done())

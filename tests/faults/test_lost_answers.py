@@ -4,17 +4,16 @@ call is made again, and the outcome is the same."""
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
 
 from faults.proxy import Proxy
 from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.errors import Unavailable
-from service.leases.store import Append, EventToAppend, Finish, LeaseStore
+from service.leases.model import Append, Claim, EventToAppend, Finish, Outcome, OutcomeKind
+from service.leases.store import LeaseStore
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
-from service.queues.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.proxies import dsn_through
 from tests.support.sql_client import SqlClient
@@ -109,11 +108,13 @@ async def test_an_append(line: Line) -> None:
     assert await line.sql_client.types(claim.message_id) == ["queued", "started", "chunk", "chunk"]
 
 
-def ending(claim: Claim, outcome: str) -> Finish:
+def ending(claim: Claim, outcome: OutcomeKind) -> Finish:
     result = '"answer"' if outcome == "completed" else None
-    return Finish(
-        claim.message_id, claim.lease, outcome, result, "why", None, 60.0, None, claim.last_seq + 1, NO_EVENTS
-    )
+    return finish(claim, Outcome(outcome, result=result, error="why", delay_seconds=60.0))
+
+
+def finish(claim: Claim, outcome: Outcome) -> Finish:
+    return Finish(claim.message_id, claim.lease, outcome, None, claim.last_seq + 1, NO_EVENTS)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def ending(claim: Claim, outcome: str) -> Finish:
         ("lost", "queued", "backoff"),
     ],
 )
-async def test_a_finish(line: Line, outcome: str, state: str, hold: str | None) -> None:
+async def test_a_finish(line: Line, outcome: OutcomeKind, state: str, hold: str | None) -> None:
     """Its repeat finds the lease gone, which is what a finish that went through looks like; the message is as the first
     one left it, and its thread has gone on once."""
     warm = await line.claimed()
@@ -170,22 +171,22 @@ async def test_a_step_that_sends(line: Line) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["completed", "children", "input"])
-async def test_an_end_that_sends(line: Line, outcome: str) -> None:
+async def test_an_end_that_sends(line: Line, outcome: OutcomeKind) -> None:
     for lost in (False, True):
         await line.sql_client.submit(thread_id="t")
         (claim,) = await line.sql_client.claim(1)
         child = UUID(str(await line.sql_client.sql.fetchval("select treadle.uuid7()")))
-        end = msgspec.structs.replace(
-            ending(claim, outcome),
+        end = Outcome(
+            outcome,
             result='{"answer": 1}',
-            delay=None,
+            error="why",
             sends=letter(claim, child),
             memory=f'{{"lost": {str(lost).lower()}}}' if outcome == "completed" else None,
             children=[child] if outcome == "children" else None,
         )
         if lost:
             line.lose()
-        answer = await line.leases.conclude(end, 3)
+        answer = await line.leases.conclude(finish(claim, end), 3)
         assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
         assert (await line.sql_client.message(child))["parent"] == claim.message_id
         row = await line.sql_client.message(claim.message_id)
@@ -206,11 +207,11 @@ async def test_a_claim(line: Line) -> None:
     """It is not repeated: what it took is given back by the heartbeat that does not name it, and no loss is charged."""
     message_id = await line.sql_client.submit()
 
-    async def claim() -> list[UUID]:
-        taken = await line.leases.claim("w", ["default"], 10, 60, False)
-        return [claim.message_id for claim in taken]
+    async def claim(queue: str = "default") -> list[UUID]:
+        claims = await line.leases.claim(worker="w", queues=[queue], quantity=10, lease_seconds=60, reverse=False)
+        return [claim.message_id for claim in claims]
 
-    await line.leases.claim("w", ["nothing"], 10, 60, False)
+    await claim("nothing")
     line.lose()
     with pytest.raises(Unavailable):
         await claim()

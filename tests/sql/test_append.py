@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import claim_new

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
 
 DAY = 86400

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.randomness import random_seed
 from tests.support.sql_client import SqlClient

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from service.db.pool import Connection
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient, decode_jsonb
 

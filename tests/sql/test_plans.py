@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from service.db.pool import Connection
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
 
 BIG = 50  # pages, from which on a table counts as big

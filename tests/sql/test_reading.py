@@ -5,7 +5,7 @@ import json
 from typing import Any
 from uuid import UUID, uuid4
 
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import claim_new
 

@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from service.db.pool import Connection
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.waiting import until
 

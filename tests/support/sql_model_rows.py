@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from service.queues.model import Claim
+from service.leases.model import Claim
 
 HOUR = 3600
 INTERVAL, GRACE, TIMEOUT, LEASE = 1, 1, 3, 4  # hours: of heartbeats, of claims on their way, of workers, of leases

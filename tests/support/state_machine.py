@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from service.queues.model import Claim
+from service.leases.model import Claim
 from tests.support.sql_client import OUTCOMES, SqlClient
 from tests.support.sql_model import Model
 from tests.support.sql_model_rows import AGENTS, GRACE, HOUR, INTERVAL, LEASE, MAX_LOSSES, RANKS, Holder, Message, Sent

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from service.agents.registry import Registry
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.worker import Worker
@@ -25,7 +26,7 @@ async def worker_ids(sql: Connection) -> list[str]:
 async def running_worker(sql: Connection, settings: Settings, *agents: Agent, **changes: Any) -> AsyncIterator[Worker]:
     """A worker that is ready without hearing hints. At the end it hands its messages back."""
     own = msgspec.structs.replace(settings, **changes)
-    worker = Worker(own, str(own.database_url), Registry(own, agents))
+    worker = build_worker(own, str(own.database_url), Registry(own, agents))
     task = asyncio.create_task(worker.run())
     try:
         await until(lambda: worker_ids(sql), lambda ids: worker.worker_id in ids or task.done())
@@ -44,7 +45,7 @@ def worker_in_thread(settings: Settings, *agents: Agent, **changes: Any) -> Iter
     started = threading.Event()
 
     async def main() -> None:
-        worker = Worker(own, str(own.database_url), Registry(own, agents))
+        worker = build_worker(own, str(own.database_url), Registry(own, agents))
         made.append((worker, asyncio.get_running_loop()))
         started.set()
         await worker.run()

@@ -1,4 +1,4 @@
-"""Natural batching: what waits together goes together, and nobody pays for another's fault."""
+"""Natural batching: requests that wait together go together, and a faulty item fails alone."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from service.errors import Busy, Invalid, Unavailable
 
 
 class Database:
-    """Answers a batch with its items doubled, when it is let; remembers the batches."""
+    """Answers a batch with its items doubled, once the gate is open; records the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -33,7 +33,7 @@ class Database:
 
 
 async def together(batcher: Batcher[int, int], database: Database, items: Sequence[int]) -> list[Any]:
-    """Submit a first item, and all others while that one's batch is in flight; returns the others' outcomes."""
+    """Submit a first item, and the others while its batch is in flight; returns the others' outcomes."""
     database.gate.clear()
     first = asyncio.create_task(batcher.submit(0))
     await database.called.wait()
@@ -45,14 +45,14 @@ async def together(batcher: Batcher[int, int], database: Database, items: Sequen
     return results
 
 
-async def test_what_piles_up_during_a_call_goes_in_the_next() -> None:
+async def test_items_submitted_during_a_call_go_in_the_next() -> None:
     database = Database()
     batcher = Batcher(database.run, limit=100)
     assert await together(batcher, database, range(1, 50)) == [item * 2 for item in range(1, 50)]
     assert database.batches == [[0], list(range(1, 50))]
 
 
-async def test_an_idle_batcher_adds_no_delay_and_starts_anew() -> None:
+async def test_an_idle_batcher_runs_each_item_at_once() -> None:
     database = Database()
     batcher = Batcher(database.run, limit=100)
     assert await batcher.submit(1) == 2
@@ -67,7 +67,7 @@ async def test_a_batch_has_at_most_limit_items() -> None:
     assert [len(batch) for batch in database.batches] == [1, 10, 10, 5]
 
 
-async def test_heavy_items_count_for_several() -> None:
+async def test_a_heavy_item_counts_for_several() -> None:
     database = Database()
     batcher = Batcher(database.run, limit=10, weigh=lambda item: item)
     await together(batcher, database, [4, 4, 4, 100, 1, 9, 1])
@@ -90,7 +90,7 @@ async def test_only_the_item_at_fault_fails() -> None:
     assert len(database.batches) <= 2 + 2 * 5  # it halves
 
 
-async def test_an_error_that_nobody_foresaw_is_its_items_too() -> None:
+async def test_an_unexpected_exception_fails_only_its_item() -> None:
     class Broken(Database):
         def answer(self, item: int, patient: bool) -> Any:
             if item == 13:
@@ -104,21 +104,21 @@ async def test_an_error_that_nobody_foresaw_is_its_items_too() -> None:
     assert results == [item * 2 for item in range(1, 21) if item != 13]
 
 
-async def test_when_postgres_is_gone_the_whole_batch_hears_it_once() -> None:
-    class Gone(Database):
+async def test_unavailable_fails_the_whole_batch_without_splitting_it() -> None:
+    class Away(Database):
         def answer(self, item: int, patient: bool) -> Any:
             if item:
-                raise Unavailable("gone")
+                raise Unavailable("away")
             return 0
 
-    database = Gone()
+    database = Away()
     batcher = Batcher(database.run, limit=100)
     results = await together(batcher, database, range(1, 5))
     assert [type(result) for result in results] == [Unavailable] * 4
     assert database.batches == [[0], [1, 2, 3, 4]]
 
 
-async def test_an_exception_among_the_answers_is_its_items() -> None:
+async def test_an_exception_among_the_answers_is_raised_for_its_item() -> None:
     class Partly(Database):
         def answer(self, item: int, patient: bool) -> Any:
             return Invalid("odd") if item % 2 else item
@@ -129,7 +129,7 @@ async def test_an_exception_among_the_answers_is_its_items() -> None:
     assert len(database.batches) == 2
 
 
-async def test_a_busy_item_goes_on_its_own_and_holds_up_nobody() -> None:
+async def test_a_busy_item_runs_alone_beside_the_others() -> None:
     class Locked(Database):
         def __init__(self) -> None:
             super().__init__()
@@ -156,7 +156,7 @@ async def test_a_busy_item_goes_on_its_own_and_holds_up_nobody() -> None:
     assert database.patient == [2]
 
 
-async def test_an_item_that_is_busy_even_for_the_patient_is_told_so() -> None:
+async def test_an_item_that_is_still_busy_when_patient_raises_busy() -> None:
     class Locked(Database):
         def answer(self, item: int, patient: bool) -> Any:
             return Busy("locked")
@@ -168,23 +168,23 @@ async def test_an_item_that_is_busy_even_for_the_patient_is_told_so() -> None:
     assert database.patient == [1]
 
 
-async def test_a_caller_that_is_cancelled_cancels_nobody() -> None:
+async def test_a_cancelled_caller_does_not_cancel_its_item() -> None:
     database = Database()
     batcher = Batcher(database.run, limit=100)
     database.gate.clear()
-    gone = asyncio.create_task(batcher.submit(1))
+    cancelled = asyncio.create_task(batcher.submit(1))
     await database.called.wait()
     waiting = [asyncio.create_task(batcher.submit(item)) for item in (2, 3)]
     await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     waiting[0].cancel()
-    await asyncio.wait({gone, waiting[0]})
+    await asyncio.wait({cancelled, waiting[0]})
     database.gate.set()
     assert await waiting[1] == 6
-    assert database.batches == [[1], [2, 3]]  # what was asked is done
+    assert database.batches == [[1], [2, 3]]
 
 
-async def test_a_failure_after_its_caller_has_gone_is_no_lost_exception() -> None:
+async def test_a_failure_of_a_cancelled_callers_item_is_not_reported_as_unretrieved() -> None:
     class Failing(Database):
         def answer(self, item: int, patient: bool) -> Any:
             return Invalid("no")
@@ -194,18 +194,57 @@ async def test_a_failure_after_its_caller_has_gone_is_no_lost_exception() -> Non
     database = Failing()
     batcher = Batcher(database.run, limit=100)
     database.gate.clear()
-    gone = asyncio.create_task(batcher.submit(1))
+    cancelled = asyncio.create_task(batcher.submit(1))
     await database.called.wait()
-    gone.cancel()
+    cancelled.cancel()
     database.gate.set()
     with pytest.raises(Invalid):
         await batcher.submit(2)
     assert complaints == []
 
 
-async def test_too_few_answers_leave_nobody_waiting() -> None:
+async def test_too_few_answers_raise_for_every_item() -> None:
     async def short(batch: Sequence[int], patient: bool) -> Sequence[Any]:
         return []
 
     with pytest.raises(RuntimeError, match="1 items were answered with 0 results"):
         await Batcher(short, limit=100).submit(1)
+
+
+async def test_an_alone_item_runs_beside_the_batch_in_flight() -> None:
+    """It neither joins a batch nor waits for one, and it may wait for locks at once."""
+    database = Database()
+    batcher = Batcher(database.run, limit=100, alone=lambda item: item >= 10)
+    database.gate.clear()
+    items = [asyncio.create_task(batcher.submit(item)) for item in (1, 10, 2, 11)]
+    await database.called.wait()
+    await asyncio.sleep(0)
+    assert database.batches == [[1, 2], [10], [11]]
+    assert database.patient == [10, 11]
+    database.gate.set()
+    assert await asyncio.gather(*items) == [2, 20, 4, 22]
+
+
+async def test_alone_items_run_two_at_a_time() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=100, alone=lambda item: True)
+    database.gate.clear()
+    items = [asyncio.create_task(batcher.submit(item)) for item in range(5)]
+    await database.called.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert database.batches == [[0], [1]]
+    database.gate.set()
+    assert await asyncio.gather(*items) == [0, 2, 4, 6, 8]
+
+
+async def test_an_alone_item_that_is_busy_runs_again() -> None:
+    class Locked(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            return Busy("locked") if len(self.batches) < 3 else item * 2
+
+    database = Locked()
+    batcher = Batcher(database.run, limit=100, alone=lambda item: True, again=0.0)
+    assert await batcher.submit(1) == 2
+    assert database.batches == [[1], [1], [1]]
+    assert database.patient == [1, 1, 1]

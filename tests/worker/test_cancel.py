@@ -1,4 +1,4 @@
-"""A running agent is cancelled, however it takes it and however its worker learns of it."""
+"""A running agent is cancelled, whether or not it cooperates, and with or without the hint."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ async def test_a_running_agent_is_cancelled_and_cleans_up(sql: Connection, start
     assert await text(sql, message_id) == "beforelast words"
 
 
-async def test_an_agent_that_swallows_its_cancellation_is_left_behind(
+async def test_an_agent_that_ignores_its_cancellation_does_not_delay_the_message(
     sql: Connection, start_worker: StartWorker
 ) -> None:
     running, release = asyncio.Event(), asyncio.Event()
@@ -73,7 +73,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_left_behind(
     assert (await overview(sql, message_id))["state"] == "cancelled"
 
 
-async def test_an_agent_that_only_emits_and_swallows_cannot_hang_its_worker(
+async def test_an_agent_that_only_emits_and_ignores_its_cancellation_cannot_block_its_worker(
     sql: Connection, settings: Settings
 ) -> None:
     running, release = threading.Event(), threading.Event()
@@ -96,7 +96,7 @@ async def test_an_agent_that_only_emits_and_swallows_cannot_hang_its_worker(
         release.set()
 
 
-async def test_a_cancellation_that_meets_a_successful_end_is_still_a_cancellation(
+async def test_a_cancel_accepted_before_the_finish_wins_over_the_result(
     sql: Connection, start_worker: StartWorker
 ) -> None:
     running, release = asyncio.Event(), asyncio.Event()
@@ -139,9 +139,7 @@ async def test_a_failing_agent_that_is_cancelled_is_cancelled_not_retried(
     assert (message["state"], message["attempt"], message["failures"]) == ("cancelled", 1, 0)
 
 
-async def test_a_cancellation_whose_hint_is_lost_is_learned_from_the_heartbeat(
-    sql: Connection, settings: Settings
-) -> None:
+async def test_the_heartbeat_reports_a_cancellation_whose_hint_was_lost(sql: Connection, settings: Settings) -> None:
     running = asyncio.Event()
 
     @agent("endless")
@@ -159,7 +157,7 @@ async def test_a_cancellation_whose_hint_is_lost_is_learned_from_the_heartbeat(
         assert not worker.ready
 
 
-async def test_a_thread_that_is_deleted_stops_its_running_agent(sql: Connection, start_worker: StartWorker) -> None:
+async def test_deleting_a_thread_stops_its_running_agent(sql: Connection, start_worker: StartWorker) -> None:
     running, stopped = asyncio.Event(), asyncio.Event()
 
     @agent("endless")

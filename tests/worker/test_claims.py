@@ -1,4 +1,4 @@
-"""What a worker takes, how much at once, and in which order."""
+"""Which messages a worker claims, how many at once, and in which order."""
 
 import asyncio
 from collections import defaultdict
@@ -21,7 +21,7 @@ async def in_flight(sql: Connection) -> dict[str, int]:
     return {row["worker_id"]: row["in_flight"] for row in rows}
 
 
-async def test_it_runs_as_many_messages_at_once_as_worker_concurrency_says(
+async def test_a_worker_runs_worker_concurrency_messages_at_once(
     sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
     running = most = 0
@@ -86,7 +86,7 @@ async def test_threads_stay_in_order_on_two_workers_and_nothing_is_lost_or_doubl
     )
     assert together == []
     assert dict(order) == {f"t{n}": [0, 1, 2, 3, 4] for n in range(1000)}
-    # The database says the same: one attempt each, on both workers, and each turn over before the next begins.
+    # In the database: one attempt per message, both workers took part, and no two turns of a thread overlap.
     assert await sql.fetchval("select count(*) from treadle.messages where attempt = 1 and result = body") == 5000
     assert await sql.fetchval("select count(distinct worker_id) from treadle.messages") == 2
     assert await sql.fetchval("select count(*) from pgmq.q_default_normal") == 0
@@ -146,7 +146,9 @@ async def test_low_is_not_starved_by_an_endless_supply_of_high(
     assert order.index("low") == 15  # every 16th claim begins with low
 
 
-async def test_a_paused_queue_is_left_alone_until_it_is_resumed(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_paused_queue_is_not_claimed_from_until_it_is_resumed(
+    sql: Connection, start_worker: StartWorker
+) -> None:
     @agent("other", queue="other")
     async def other(context: Context, request: str) -> str:
         return request
@@ -154,13 +156,13 @@ async def test_a_paused_queue_is_left_alone_until_it_is_resumed(sql: Connection,
     await start_worker(echo, other, queues=("default", "other"))
     await sql.fetchval("select treadle.pause('default')")
     paused = await submit(sql, "paused", agent="echo")
-    assert (await run(sql, "not paused", agent="other"))["state"] == "completed"  # it looked at both queues
+    assert (await run(sql, "not paused", agent="other"))["state"] == "completed"
     assert (await overview(sql, paused))["state"] == "queued"
     await sql.fetchval("select treadle.pause('default', false)")
     assert (await settled(sql, paused))["result"] == "paused"
 
 
-async def test_a_worker_leaves_queues_alone_that_are_not_its_own(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_worker_claims_only_from_its_own_queues(sql: Connection, start_worker: StartWorker) -> None:
     @agent("other", queue="other")
     async def other(context: Context, request: str) -> str:
         return request
@@ -186,7 +188,7 @@ async def test_delayed_messages_run_when_they_are_due(sql: Connection, start_wor
     assert (await overview(sql, never))["hold"] == "delay"
 
 
-async def test_with_every_hint_lost_everything_happens_by_polling(sql: Connection, settings: Settings) -> None:
+async def test_without_any_hint_everything_happens_by_polling(sql: Connection, settings: Settings) -> None:
     failing = {"fail_times": 1}
     async with running_worker(
         sql, settings, echo, listen_database_url=with_closed_port(str(settings.database_url))

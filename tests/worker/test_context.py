@@ -1,4 +1,4 @@
-"""What a context gives its agent: to emit text and events of any amount, history, and what it needs to know."""
+"""The context: emitting text and events of any amount, history, and information about the message."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from tests.support.messages import log, overview, run, settled, submit, submit_m
 from tests.support.waiting import until, wait_for
 from treadle import Context, Rejected, agent
 
-# What an agent emits
+# Emitting
 
 
 async def test_huge_text_is_split_into_events_of_the_allowed_size(sql: Connection, start_worker: StartWorker) -> None:
@@ -39,7 +39,9 @@ async def test_huge_text_is_split_into_events_of_the_allowed_size(sql: Connectio
     assert await text(sql, message["message_id"]) == huge + "end"
 
 
-async def test_events_must_be_small_and_of_a_free_type(sql: Connection, start_worker: StartWorker) -> None:
+async def test_events_of_agents_have_a_size_limit_and_no_reserved_type(
+    sql: Connection, start_worker: StartWorker
+) -> None:
     refused: dict[str, str] = {}
 
     @agent("naughty")
@@ -98,7 +100,7 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
             await blocker.execute("lock table treadle.events in exclusive mode")
             go.set()
             await until(lambda: emitted)
-            assert emitted < 1100  # it never let go of the loop before it had to wait
+            assert emitted < 1100  # it did not yield to the loop before it had to wait
     finally:
         await blocker.close()
     assert (await settled(sql, message_id))["state"] == "completed"
@@ -106,14 +108,16 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
     assert [streamed[start : start + 4] for start in range(0, len(streamed), 1000)] == [f"{n:04}" for n in range(4000)]
 
 
-async def test_many_megabytes_at_once_go_to_postgres_in_pieces_that_it_can_take(
+async def test_many_megabytes_at_once_go_to_postgresql_in_several_appends(
     sql: Connection, start_worker: StartWorker, register_agents: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     finish = LeaseStore.finish
 
     async def measured(store: LeaseStore, batch: Any, patient: bool, max_losses: int) -> Any:
-        sizes.append(sum(len(item.result or "") + sum(len(event.data) for event in item.events) for item in batch))
+        sizes.append(
+            sum(len(item.outcome.result or "") + sum(len(event.data) for event in item.events) for item in batch)
+        )
         return await finish(store, batch, patient, max_losses)
 
     @agent("large")
@@ -131,10 +135,10 @@ async def test_many_megabytes_at_once_go_to_postgres_in_pieces_that_it_can_take(
     assert max(sizes) <= 8_000_000
 
 
-# What it is told
+# Information
 
 
-async def test_history_is_the_completed_earlier_part_of_the_own_thread(
+async def test_history_has_the_completed_earlier_messages_of_the_thread(
     sql: Connection, start_worker: StartWorker
 ) -> None:
     histories: dict[str, list[tuple[Any, Any]]] = {}
@@ -161,7 +165,7 @@ async def test_history_is_the_completed_earlier_part_of_the_own_thread(
     assert (await overview(sql, later))["state"] == "queued"
 
 
-async def test_a_context_tells_the_agent_what_it_needs_to_know(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_context_has_the_ids_attempt_metadata_and_deadline(sql: Connection, start_worker: StartWorker) -> None:
     @agent("curious", timeout=30)
     async def curious(context: Context, request: str) -> Any:
         left = context.deadline - datetime.now(context.deadline.tzinfo)

@@ -1,4 +1,4 @@
-"""Whatever an agent raises fails its attempt and not its worker."""
+"""Any exception of an agent fails its attempt, not its worker."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ RAISED: dict[str, tuple[BaseException, str]] = {
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])
-async def test_whatever_an_agent_raises_fails_its_attempt_and_not_the_worker(
+async def test_any_exception_of_an_agent_fails_its_attempt_and_not_the_worker(
     way: str, sql: Connection, start_worker: StartWorker
 ) -> None:
     @agent("raising")
@@ -73,7 +73,7 @@ async def test_whatever_an_agent_raises_fails_its_attempt_and_not_the_worker(
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])
-async def test_stop_iteration_is_an_error_like_any(way: str, sql: Connection, start_worker: StartWorker) -> None:
+async def test_stop_iteration_is_an_ordinary_failure(way: str, sql: Connection, start_worker: StartWorker) -> None:
     @agent("first")
     async def first(context: Context, request: str) -> str:
         return str(next(iter(())))

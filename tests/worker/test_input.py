@@ -1,4 +1,4 @@
-"""Messages that wait for a person: parked until the answer is there, and then done anew."""
+"""Messages that wait for a person: parked until the answer arrives, then attempted again."""
 
 import asyncio
 from typing import Any
@@ -15,19 +15,19 @@ from treadle import Context, Rejected, agent
 
 @agent("double")
 async def double(context: Context, text: str) -> str:
-    """Says it twice."""
+    """Returns the text twice."""
     if text == "bad":
         raise Rejected("Not that.")
     return text * 2
 
 
-async def test_a_sync_agent_waits_as_well(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_sync_agent_is_parked_too(sql: Connection, start_worker: StartWorker) -> None:
     @agent("parent")
     def parent(context: Any, text: str) -> list[Any]:
         context.memory["asked"] = True
         try:
             return [*context.gather(context.send("x", agent="double")), context.input({"sure": True})]
-        except Exception:  # its parking is none
+        except Exception:  # parking raises no Exception
             return ["caught"]
 
     await start_worker(parent, double)
@@ -39,7 +39,7 @@ async def test_a_sync_agent_waits_as_well(sql: Connection, start_worker: StartWo
     assert await sql.fetchval("select memory from treadle.threads") == {"asked": True}
 
 
-async def test_input(sql: Connection, start_worker: StartWorker) -> None:
+async def test_an_answer_resumes_the_message(sql: Connection, start_worker: StartWorker) -> None:
     @agent("asks")
     async def asks(context: Context, text: str) -> list[Any]:
         await context.emit("Let me ask. ")
@@ -72,7 +72,7 @@ async def test_input(sql: Connection, start_worker: StartWorker) -> None:
     await assert_consistent(sql)
 
 
-async def test_an_agent_that_swallows_its_end_is_parked_all_the_same(
+async def test_an_agent_that_ignores_its_cancellation_is_parked_nevertheless(
     sql: Connection, start_worker: StartWorker
 ) -> None:
     @agent("stubborn")
@@ -90,10 +90,10 @@ async def test_an_agent_that_swallows_its_end_is_parked_all_the_same(
 
 
 @pytest.mark.parametrize("sync", [False, True])
-async def test_what_a_step_asks_does_not_shift_what_comes_after(
+async def test_a_question_inside_a_step_does_not_renumber_later_questions(
     sync: bool, sql: Connection, start_worker: StartWorker
 ) -> None:
-    """In the second attempt the step is not run, and its question is not asked; the next one is still the next."""
+    """The second attempt does not run the step and does not ask its question; the next question keeps its name."""
     asked: list[Any] = []
 
     @agent("asks in a step")

@@ -1,5 +1,5 @@
-"""After its first loss a message runs in a process of its own: the same for its agent, and the end of it harms nobody
-else."""
+"""After its first loss a message runs in a process of its own: nothing changes for its agent, and the death of the
+process affects no other message."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from service.agents import registry
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
-from service.leases.store import EventToAppend
-from service.worker.event_buffer import HIGH_WATER, Outbox
+from service.leases.model import EventToAppend
+from service.worker.event_buffer import HIGH_WATER_BYTES, EventBuffer
 from service.worker.isolation.pool import Isolation
 from service.worker.worker import Worker
 from tests.support.invariants import assert_consistent
@@ -38,7 +39,7 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
 
         async def start(**changes: Any) -> Worker:
             own = msgspec.structs.replace(settings, agents=("tests.support.isolated_agents",), **changes)
-            worker = Worker(own, str(own.database_url), registry.load(own), Isolation(own))
+            worker = build_worker(own, str(own.database_url), registry.load(own), isolation=Isolation(own))
             task = asyncio.create_task(worker.run())
 
             async def stop() -> None:
@@ -57,11 +58,13 @@ async def run(sql: Connection, message: Any, **fields: Any) -> dict[str, Any]:
     return await settled(sql, await submit_lost(sql, message, **fields))
 
 
-# The same for the agent
+# Nothing changes for the agent
 
 
 @pytest.mark.parametrize("name", ["everything", "everything sync"])
-async def test_an_agent_can_do_apart_what_it_can_do_in_the_worker(name: str, sql: Connection, start: Start) -> None:
+async def test_an_agent_can_do_in_its_process_what_it_can_do_in_the_worker(
+    name: str, sql: Connection, start: Start
+) -> None:
     await start()
     found = []
     for losses in (0, 1):
@@ -107,7 +110,7 @@ async def test_structs_go_in_and_out(sql: Connection, start: Start) -> None:
         ("no json", "failed", "TypeError: Encoding objects of type object is unsupported"),
     ],
 )
-async def test_what_an_agent_raises_means_the_same(
+async def test_exceptions_mean_the_same_in_a_process(
     how: str, state: str, error: str, sql: Connection, start: Start
 ) -> None:
     await start()
@@ -127,13 +130,13 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
     sql: Connection, dsn: str, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [0]
-    put = Outbox.put
+    put = EventBuffer.put
 
-    async def measured(outbox: Outbox, event: EventToAppend) -> None:
-        sizes.append(outbox._bytes)
-        await put(outbox, event)
+    async def measured(events: EventBuffer, event: EventToAppend) -> None:
+        sizes.append(events._bytes)
+        await put(events, event)
 
-    monkeypatch.setattr(Outbox, "put", measured)
+    monkeypatch.setattr(EventBuffer, "put", measured)
     await start()
     blocker = await asyncpg.connect(dsn)
     try:
@@ -141,16 +144,16 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
         await settled(sql, message_id, "processing")
         async with blocker.transaction():
             await blocker.execute("lock table treadle.events in exclusive mode")
-            await until(lambda: max(sizes), lambda size: size > HIGH_WATER - 2000)
+            await until(lambda: max(sizes), lambda size: size > HIGH_WATER_BYTES - 2000)
     finally:
         await blocker.close()
     assert (await settled(sql, message_id))["state"] == "completed"
-    assert max(sizes) <= HIGH_WATER + 2000
+    assert max(sizes) <= HIGH_WATER_BYTES + 2000
     streamed = await text(sql, message_id)
     assert [streamed[start : start + 4] for start in range(0, len(streamed), 1000)] == [f"{n:04}" for n in range(4000)]
 
 
-# Its death
+# The process dies
 
 
 @pytest.mark.parametrize(
@@ -181,27 +184,25 @@ async def test_a_process_that_dies_is_a_loss_of_its_message(
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux says whom it would kill")
-async def test_short_of_memory_the_kernel_chooses_a_child(sql: Connection, start: Start) -> None:
+async def test_if_memory_runs_out_the_kernel_kills_a_child_first(sql: Connection, start: Start) -> None:
     await start()
     message_id = await submit_lost(sql, "listens", agent="stays")
-    child, nursery = map(int, (await emitted_text(sql, message_id)).split())
-    assert (_score(child), _score(nursery)) == (1000, _score(os.getpid()))
+    child, forkserver = map(int, (await emitted_text(sql, message_id)).split())
+    assert (_score(child), _score(forkserver)) == (1000, _score(os.getpid()))
 
 
 def _score(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
-async def test_children_go_with_the_process_that_forks_them_and_the_next_one_works(
-    sql: Connection, start: Start
-) -> None:
+async def test_children_die_with_their_fork_server_and_the_next_one_works(sql: Connection, start: Start) -> None:
     await start()
     message_id = await submit_lost(sql, "blocks", agent="stays", max_attempts=1)
     listening = await submit_lost(sql, "listens", agent="stays", max_attempts=1)
-    child, nursery = map(int, (await emitted_text(sql, listening)).split())
+    child, forkserver = map(int, (await emitted_text(sql, listening)).split())
     blocked = await agent_process(sql, message_id)
-    os.kill(nursery, signal.SIGKILL)
-    await processes_ended(child, nursery, *([blocked] if sys.platform == "linux" else []))
+    os.kill(forkserver, signal.SIGKILL)
+    await processes_ended(child, forkserver, *([blocked] if sys.platform == "linux" else []))
     for lost in (message_id, listening):
         await until(lambda lost=lost: overview(sql, lost), lambda row: row["losses"] == 2)
         [_, retry] = [entry.data for entry in await log(sql, lost) if entry.type == "retry"]
@@ -210,7 +211,7 @@ async def test_children_go_with_the_process_that_forks_them_and_the_next_one_wor
     assert (await run(sql, "next", agent="echo"))["result"] == "next"
 
 
-async def test_without_processes_a_message_is_put_off_and_not_charged(
+async def test_a_message_that_gets_no_process_is_deferred_without_a_failure(
     sql: Connection, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.worker.isolation.pool.COMMAND", "raise SystemExit(9)")
@@ -218,12 +219,12 @@ async def test_without_processes_a_message_is_put_off_and_not_charged(
     message_id = await submit_lost(sql, "x", agent="echo", max_attempts=1)
     message = await until(lambda: overview(sql, message_id), lambda row: row["state"] == "queued" and row["hold"])
     assert (message["failures"], message["losses"]) == (0, 1)
-    assert message["error"] == "No process can be started for the agent: the nursery ended with exit code 9."
+    assert message["error"] == "No process can be started for the agent: the fork server ended with exit code 9."
     monkeypatch.undo()
     assert (await settled(sql, message_id))["result"] == "x"
 
 
-# Its end, asked for
+# Cancelled or timed out
 
 
 STUBBORN = [
@@ -233,7 +234,7 @@ STUBBORN = [
 
 
 @pytest.mark.parametrize(("name", "how"), STUBBORN)
-async def test_cancel_ends_a_process_that_does_not_heed_it(name: str, how: str, sql: Connection, start: Start) -> None:
+async def test_cancel_kills_a_process_that_ignores_it(name: str, how: str, sql: Connection, start: Start) -> None:
     await start()
     message_id = await submit_lost(sql, how, agent=name)
     child = await agent_process(sql, message_id)
@@ -244,9 +245,7 @@ async def test_cancel_ends_a_process_that_does_not_heed_it(name: str, how: str, 
 
 
 @pytest.mark.parametrize(("name", "how"), STUBBORN)
-async def test_a_timeout_ends_a_process_that_does_not_heed_it(
-    name: str, how: str, sql: Connection, start: Start
-) -> None:
+async def test_a_timeout_kills_a_process_that_ignores_it(name: str, how: str, sql: Connection, start: Start) -> None:
     await start()
     message_id = await submit_lost(sql, how, agent=name, timeout_seconds=1, max_attempts=1)
     child = await agent_process(sql, message_id)
@@ -272,7 +271,9 @@ async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start:
 
 @pytest.mark.parametrize("losses", [0, 1])
 @pytest.mark.parametrize("name", ["parent", "parent sync"])
-async def test_an_agent_waits_apart_as_in_the_worker(name: str, losses: int, sql: Connection, start: Start) -> None:
+async def test_an_agent_in_a_process_is_parked_like_one_in_the_worker(
+    name: str, losses: int, sql: Connection, start: Start
+) -> None:
     await start()
     message_id = await submit_lost(sql, "a b", losses=losses, agent=name, thread_id="t")
     parked = await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
@@ -287,14 +288,14 @@ async def test_an_agent_waits_apart_as_in_the_worker(name: str, losses: int, sql
     await assert_consistent(sql)
 
 
-async def test_who_wants_a_process_has_one(sql: Connection, start: Start) -> None:
+async def test_an_agent_with_run_in_process_gets_a_process(sql: Connection, start: Start) -> None:
     await start()
     row = await settled(sql, await submit(sql, "x", agent="crunches"))
     assert row["state"] == "completed"
     assert row["result"]["process"] not in {os.getpid(), row["result"]["worker"]}
 
 
-async def test_what_computes_without_end_is_ended_with_its_process(sql: Connection, start: Start) -> None:
+async def test_an_endless_computation_is_killed_with_its_process(sql: Connection, start: Start) -> None:
     await start()
     message_id = await submit(sql, "endless", agent="crunches")
     await until(lambda: types(sql, message_id), lambda found: "begun" in found)
@@ -304,8 +305,8 @@ async def test_what_computes_without_end_is_ended_with_its_process(sql: Connecti
     await until(lambda: Path(f"/proc/{process}").exists(), lambda there: not there)
 
 
-async def test_memory_that_is_refused_is_the_agents_own_trouble(sql: Connection, start: Start) -> None:
-    """Under a real limit: as an exception, and as the death of its process."""
+async def test_an_agent_that_exceeds_its_memory_limit_fails_alone(sql: Connection, start: Start) -> None:
+    """Under a real limit: once with a MemoryError, once with the death of its process."""
     await start(max_losses=2, retry_base_seconds=0.01)
     neighbour = await submit(sql, "stays", agent="child", delay_seconds=1)
     refused = await settled(sql, await submit(sql, "raise", agent="hoards"))

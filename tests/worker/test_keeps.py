@@ -1,4 +1,4 @@
-"""What agents keep: the state of their thread, warm instances; and what they see of it."""
+"""What agents keep between messages: the memory of their thread, and warm instances."""
 
 import asyncio
 from typing import Any
@@ -36,7 +36,9 @@ async def test_a_threads_memory_is_saved_with_the_completion(sql: Connection, st
     await assert_consistent(sql)
 
 
-async def test_a_memory_that_is_replaced_or_not_changed(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_memory_can_be_replaced_and_an_unchanged_one_is_not_written(
+    sql: Connection, start_worker: StartWorker
+) -> None:
     @agent("replaces")
     async def replaces(context: Context, text: str) -> Any:
         before = context.memory
@@ -52,7 +54,7 @@ async def test_a_memory_that_is_replaced_or_not_changed(sql: Connection, start_w
     assert await state(sql, "t") == {"text": "b", "\ufffd": 1.5}
 
 
-async def test_a_memory_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_memory_has_a_maximum_size(sql: Connection, start_worker: StartWorker) -> None:
     @agent("large", max_attempts=5)
     async def large(context: Context, text: str) -> None:
         context.memory["x"] = "x" * 2_000
@@ -87,7 +89,7 @@ async def test_a_cancelled_message_saves_nothing(sql: Connection, start_worker: 
     assert await sql.fetchval("select count(*) from treadle.messages") == 1
 
 
-async def test_an_aside_sees_what_is_under_way(sql: Connection, start_worker: StartWorker) -> None:
+async def test_an_aside_sees_the_message_whose_turn_it_is(sql: Connection, start_worker: StartWorker) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     @agent("main")
@@ -124,8 +126,8 @@ async def test_an_aside_sees_what_is_under_way(sql: Connection, start_worker: St
     await assert_consistent(sql)
 
 
-async def test_history_within_a_budget(sql: Connection, start_worker: StartWorker) -> None:
-    """Whole turns, the latest; each is of 10 + 10 tokens, and 13 of its tool; the prompt is of 5."""
+async def test_history_fits_a_token_budget(sql: Connection, start_worker: StartWorker) -> None:
+    """The latest whole exchanges. Each has 10 + 10 tokens, and 13 of its tool; the prompt has 5."""
 
     @agent("talks")
     async def talks(context: Context, text: str) -> str:
@@ -174,7 +176,7 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     assert (await run(sql, "x", agent="keeps"))["result"] == 1
     assert made == ["a", "b", "a", "None"]
     assert (await api.delete("/instances/keeps/a")).status_code == 202
-    await until(lambda: closed, lambda names: names == ["a", "None", "a"])  # those that are not kept, at once
+    await until(lambda: closed, lambda names: names == ["a", "None", "a"])  # uncached ones, at once
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 1
     assert (await run(sql, "x", agent="keeps", thread_id="b"))["result"] == 2
     answered = await api.delete("/instances/nobody/a")
@@ -183,7 +185,7 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     assert declared["settings"] == {"run_in": "worker", "idle_timeout": 0.0}
 
 
-async def test_an_instance_that_cannot_be_made_is_tried_again(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_failed_instance_is_made_again(sql: Connection, start_worker: StartWorker) -> None:
     tries: list[int] = []
 
     def make() -> str:
@@ -201,8 +203,8 @@ async def test_an_instance_that_cannot_be_made_is_tried_again(sql: Connection, s
     assert (row["result"], row["attempt"], len(tries)) == ("made", 2, 2)
 
 
-async def test_what_is_used_is_not_closed(sql: Connection, start_worker: StartWorker) -> None:
-    """However long the message takes, and whoever drops it meanwhile."""
+async def test_an_instance_in_use_is_not_closed(sql: Connection, start_worker: StartWorker) -> None:
+    """However long the message takes, and if it is dropped meanwhile."""
     inside, go_on = asyncio.Event(), asyncio.Event()
     closed: list[str] = []
 
@@ -220,8 +222,8 @@ async def test_what_is_used_is_not_closed(sql: Connection, start_worker: StartWo
     worker = await start_worker(uses)
     message_id = await submit(sql, "x", agent="uses", thread_id="t")
     await wait_for(inside)
-    worker._instances.drop_idle()
-    worker._instances.drop("uses", "t")
+    worker._services.instances.drop_idle()
+    worker._services.instances.drop("uses", "t")
     await asyncio.sleep(0)
     go_on.set()
     assert (await settled(sql, message_id))["result"] == 0

@@ -1,4 +1,4 @@
-"""What is large or slow holds up nobody else for ever: results have a size, calls the time that their size needs."""
+"""Large or slow messages do not block others: results have a maximum size, and a call's timeout grows with its size."""
 
 import asyncio
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 from service.db.pool import COMMAND_TIMEOUT, Connection, Database
 from service.errors import TooSlow
 from service.leases import store as leases
+from service.leases.model import Append, EventToAppend
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit_many
 from treadle import Context, agent
@@ -16,19 +17,19 @@ from treadle import Context, agent
 
 @agent("large", max_attempts=3)
 async def large(context: Context, text: str) -> str:
-    """Answers with so many characters."""
+    """Returns so many characters."""
     return "x" * int(text)
 
 
-async def test_a_result_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_result_has_a_maximum_size(sql: Connection, start_worker: StartWorker) -> None:
     await start_worker(large, max_result_bytes=1_000)
-    row = await run(sql, "999", agent="large")  # and two quotes
+    row = await run(sql, "999", agent="large")  # plus two quotes
     assert (row["state"], row["attempt"]) == ("failed", 1)
     assert row["error"] == "A result has at most 1000 bytes (MAX_RESULT_BYTES); this one has 1001."
     assert (await run(sql, "998", agent="large"))["state"] == "completed"
 
 
-async def test_a_call_that_takes_too_long_says_so(dsn: str) -> None:
+async def test_a_call_that_takes_too_long_raises_too_slow(dsn: str) -> None:
     database = Database(dsn, name="test", size=1)
     try:
         with pytest.raises(TooSlow, match="TimeoutError"):
@@ -38,17 +39,17 @@ async def test_a_call_that_takes_too_long_says_so(dsn: str) -> None:
         await database.close()
 
 
-async def test_a_batch_that_takes_too_long_is_divided(
+async def test_a_batch_that_takes_too_long_is_split(
     sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of ten holds the others up, whatever their number: they go without it."""
+    """One message delays every batch that contains it: the others finish without it."""
     stuck = asyncio.Event()
     calls: list[int] = []
     whole = leases.LeaseStore.finish
 
     async def finish(self: Any, finishes: Any, patient: bool, max_losses: int) -> Any:
         calls.append(len(finishes))
-        if any(len(one.result or "") > 1_000 for one in finishes) and not stuck.is_set():
+        if any(len(one.outcome.result or "") > 1_000 for one in finishes) and not stuck.is_set():
             raise TooSlow("It takes too long.")
         return await whole(self, finishes, patient, max_losses)
 
@@ -63,10 +64,7 @@ async def test_a_batch_that_takes_too_long_is_divided(
     assert max(calls) > 1
 
 
-def test_a_call_has_the_time_that_its_size_needs() -> None:
-    small, big = (
-        leases.Append(UUID(int=0), UUID(int=0), 1, [leases.EventToAppend("part", "x" * size)])
-        for size in (0, 1_000_000)
-    )
-    assert leases.time_for([small]) == COMMAND_TIMEOUT
-    assert leases.time_for([big, small, big]) == COMMAND_TIMEOUT + 10
+def test_the_timeout_of_a_call_grows_with_its_size() -> None:
+    small, big = (Append(UUID(int=0), UUID(int=0), 1, [EventToAppend("part", "x" * size)]) for size in (0, 1_000_000))
+    assert leases.call_timeout([small]) == COMMAND_TIMEOUT
+    assert leases.call_timeout([big, small, big]) == COMMAND_TIMEOUT + 10

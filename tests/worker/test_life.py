@@ -1,4 +1,4 @@
-"""The worker as a process: what it says of itself, what it does beside its messages, and how it stops."""
+"""The worker as a process: how it stops, its heartbeats, and its chores."""
 
 import asyncio
 import os
@@ -11,9 +11,9 @@ import pytest
 
 from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
-from service.worker.worker import Worker
 from tests.support.agents import gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
@@ -22,10 +22,10 @@ from tests.support.waiting import until, wait_for
 from tests.support.workers import running_worker, worker_ids, worker_in_thread
 from treadle import Context, agent
 
-# How it stops
+# Stopping
 
 
-async def test_a_stopping_worker_lets_its_messages_end_and_takes_no_more(sql: Connection, settings: Settings) -> None:
+async def test_a_stopping_worker_finishes_its_messages_and_claims_no_more(sql: Connection, settings: Settings) -> None:
     wait, waiting, release = gate_agent()
     async with running_worker(sql, settings, wait, worker_concurrency=5) as worker:
         ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(3)])
@@ -42,7 +42,7 @@ async def test_a_stopping_worker_lets_its_messages_end_and_takes_no_more(sql: Co
 
 
 @pytest.mark.parametrize("how", ["second stop", "grace is over"])
-async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_worker(
+async def test_unfinished_messages_are_handed_back_and_finish_on_another_worker(
     how: str, sql: Connection, settings: Settings, start_worker: StartWorker
 ) -> None:
     running = asyncio.Event()
@@ -74,7 +74,7 @@ async def test_what_does_not_end_in_time_is_handed_back_and_ends_on_another_work
     assert await text(sql, message_id) == "attempt 2"
 
 
-async def test_what_a_claim_brings_after_the_second_stop_is_handed_back_at_once(
+async def test_messages_claimed_after_the_second_stop_are_handed_back_at_once(
     sql: Connection, dsn: str, settings: Settings
 ) -> None:
     wait, waiting, _ = gate_agent()
@@ -109,17 +109,17 @@ async def test_a_message_cancelled_while_its_worker_stops_is_cancelled(sql: Conn
 
 
 async def test_a_worker_that_never_found_its_database_can_be_stopped(settings: Settings) -> None:
-    worker = Worker(settings, with_closed_port(str(settings.database_url)), Registry(settings, [echo]))
+    worker = build_worker(settings, with_closed_port(str(settings.database_url)), Registry(settings, [echo]))
     task = asyncio.create_task(worker.run())
-    await asyncio.wait({task}, timeout=0.1)  # it tries
+    await asyncio.wait({task}, timeout=0.1)  # it keeps trying
     worker.stop()
     await asyncio.wait_for(task, 20)
 
 
-# What it says of itself
+# Heartbeats
 
 
-async def test_a_worker_beats_and_says_goodbye(sql: Connection, settings: Settings) -> None:
+async def test_a_worker_sends_heartbeats_and_signs_off(sql: Connection, settings: Settings) -> None:
     wait, waiting, release = gate_agent()
     row = "select * from treadle.worker_overview where worker_id = $1"
     async with running_worker(sql, settings, wait, worker_concurrency=7, queues=("default", "spare")) as worker:
@@ -146,7 +146,7 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
     @agent("freeze")
     async def freeze(context: Context, request: str) -> str:
         frozen.set()
-        assert thaw.wait(30)  # blocks the loop: what an agent must not do
+        assert thaw.wait(30)  # blocks the loop, which an agent must not do
         return request
 
     @agent("beside")
@@ -171,7 +171,7 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
             **{name: getattr(impatient, name) for name in ("worker_timeout", "heartbeat_interval", "poll_interval")},
             queues=("spare",),
         )
-        # Long enough for a janitor with a steady heartbeat to reap a silent worker twice.
+        # Long enough for another worker to reap a silent one twice.
         steady = "select beating_since < now() - interval '3 seconds' from treadle.workers where worker_id = $1"
         try:
             await until(lambda: sql.fetchval(steady, janitor.worker_id))
@@ -186,10 +186,10 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
         assert await text(sql, late) == "before and after"
 
 
-# What it does beside its messages
+# Chores
 
 
-async def test_the_janitor_purges_what_is_past_retention(
+async def test_the_janitor_purges_messages_past_their_retention(
     sql: Connection, dsn: str, settings: Settings, start_worker: StartWorker
 ) -> None:
     async with running_worker(sql, settings, echo):
@@ -197,7 +197,7 @@ async def test_the_janitor_purges_what_is_past_retention(
         dead = await run(sql, "dead", metadata={"delay_ms": "no number"})
         open_one = await submit(sql, "open", thread_id="open", delay_seconds=10_000_000)
     assert dead["state"] == "failed"
-    # Eight days go by.
+    # Eight days pass.
     await sql.execute(f"alter database {dsn.rpartition('/')[2]} set treadle.clock_shift = '8 days'")
     await start_worker(echo)
     await until(lambda: sql.fetchval("select count(*) from treadle.messages"), lambda found: found == 2)

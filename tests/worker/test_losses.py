@@ -1,4 +1,4 @@
-"""Losing a claim's answer, a lease, a worker or its connections loses no message."""
+"""A lost answer, lease, worker or connection loses no message."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ TAKE_AWAY = (
 )
 
 
-async def test_a_claim_whose_answer_was_lost_is_given_back(
+async def test_a_claim_whose_answer_was_lost_is_released(
     sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.worker.heartbeat.CLAIM_GRACE", 0.1)
@@ -33,14 +33,14 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(
     message = await settled(sql, message_id, "queued")
     assert (message["attempt"], message["failures"], message["losses"]) == (1, 0, 0)
     assert (await log(sql, message_id))[-1].data["error"] == "The answer to the claim was lost."
-    monkeypatch.undo()  # the other one's answers may take a while
+    monkeypatch.undo()  # the other worker's answers may be slow
     await start_worker(echo)
     assert (await settled(sql, message_id))["attempt"] == 2
 
 
 @pytest.mark.parametrize("where", ["the same worker", "another worker"])
 @pytest.mark.parametrize("way", ["emits", "returns", "fails", "is silent"])
-async def test_an_attempt_whose_message_was_taken_away_writes_nothing_and_is_stopped(
+async def test_an_attempt_that_lost_its_lease_writes_nothing_and_is_stopped(
     way: str, where: str, sql: Connection, start_worker: StartWorker
 ) -> None:
     running, stolen, stopped, second = (asyncio.Event() for _ in range(4))
@@ -73,7 +73,7 @@ async def test_an_attempt_whose_message_was_taken_away_writes_nothing_and_is_sto
         other = await start_worker(twice)
     async with sql.transaction():
         assert await sql.fetchval(TAKE_AWAY, message_id)
-        await sql.execute("notify treadle_work, 'default'")  # who takes it next does so before any heartbeat
+        await sql.execute("notify treadle_work, 'default'")  # the next worker claims it before any heartbeat
     await settled(sql, message_id, "processing")
     stolen.set()
     await wait_for(stopped)
@@ -84,7 +84,7 @@ async def test_an_attempt_whose_message_was_taken_away_writes_nothing_and_is_sto
     assert await types(sql, message_id) == ["queued", "started", "retry", "started", "chunk", "done"]
 
 
-async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_is_lost(
+async def test_an_agent_that_only_emits_does_not_block_its_worker_when_its_lease_is_lost(
     sql: Connection, settings: Settings
 ) -> None:
     running = threading.Event()
@@ -96,7 +96,7 @@ async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_
             running.set()
         return "second"
 
-    # It looks at nothing on its own, so that the answer to an append is what tells it.
+    # Without polls and heartbeats, only the answer to an append can tell the worker.
     with worker_in_thread(settings, babbling, echo, poll_interval=1000, heartbeat_interval=1000) as worker:
         await until(lambda: worker_ids(sql), lambda found: worker.worker_id in found)
         message_id = await submit(sql, "x", agent="babbling")
@@ -106,20 +106,20 @@ async def test_an_agent_that_only_emits_does_not_hang_its_worker_when_its_lease_
         assert (await settled(sql, message_id))["result"] == "second"
 
 
-async def test_the_messages_of_a_vanished_worker_go_on_elsewhere(
+async def test_the_messages_of_a_vanished_worker_run_on_another_one(
     sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
     await register_agents()
     message_id = await submit(sql, "x")
-    # A worker on a host that is gone: it beat once, has no listener, and its claim is never finished.
-    who = "'gone', 'host', 1, array['default'], 1, now(), null"
+    # A worker on a vanished host: it sent one heartbeat, has no listener, and never finishes its claim.
+    who = "'vanished', 'host', 1, array['default'], 1, now(), null"
     await sql.fetch(f"select * from treadle.heartbeat({who}, '{{}}', '{{}}', 0.5, 60, 5)")
-    assert await sql.fetchval("select count(*) from treadle.claim('gone', array['default'], 10, 60)") == 1
+    assert await sql.fetchval("select count(*) from treadle.claim('vanished', array['default'], 10, 60)") == 1
     await start_worker(echo, worker_timeout=0.5, heartbeat_interval=0.1)
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
     assert (await log(sql, message_id))[2].data["error"] == "The worker was lost."
-    assert "gone" not in await worker_ids(sql)
+    assert "vanished" not in await worker_ids(sql)
 
 
 async def test_connections_killed_in_the_middle_of_streams_lose_nothing(
@@ -144,7 +144,7 @@ async def test_connections_killed_in_the_middle_of_streams_lose_nothing(
     seen = await sql.fetchval(events)
     for _ in range(6):
         seen = await until(lambda: sql.fetchval(events), lambda found, seen=seen: found > seen + 50)
-        assert await sql.fetchval(kill) > 0
+        await until(lambda: sql.fetchval(kill))  # at least one: all may be reconnecting
     for message_id in ids:
         message = await settled(sql, message_id)
         assert (message["state"], message["failures"], message["losses"]) == ("completed", 0, 0)
@@ -154,7 +154,7 @@ async def test_connections_killed_in_the_middle_of_streams_lose_nothing(
     assert await sql.fetchval("select count(*) from treadle.leases") == 0
 
 
-async def test_a_connection_that_dies_under_history_is_no_failure_of_the_agent(
+async def test_a_connection_that_dies_during_history_does_not_fail_the_agent(
     sql: Connection, dsn: str, start_worker: StartWorker
 ) -> None:
     ready, go = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""What a review found: each of these once lost something, held a stranger up, or went on for ever."""
+"""Defects that a review found: each once lost data, delayed unrelated messages, or never ended."""
 
 import asyncio
 import threading
@@ -11,8 +11,8 @@ from service.batching import Batcher
 from service.config import Settings
 from service.db.pool import Connection, Database
 from service.errors import Busy
-from service.leases.store import LeaseStore, VacuumHealth
 from service.maintenance.janitor import Janitor
+from service.maintenance.store import MaintenanceStore, VacuumHealth
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
@@ -23,7 +23,7 @@ from treadle import Context, RetryAfter, agent
 async def test_an_answer_whose_events_were_refused_is_a_failure(sql: Connection, start_worker: StartWorker) -> None:
     @agent("odd", max_attempts=1)
     async def odd(context: Context, request: str) -> str:
-        await context.event("tool", msgspec.Raw(b'{"n":1e999999}'))  # JSON to everybody but PostgreSQL
+        await context.event("tool", msgspec.Raw(b'{"n":1e999999}'))  # JSON that PostgreSQL refuses
         await asyncio.sleep(0)
         return "answered"
 
@@ -34,7 +34,7 @@ async def test_an_answer_whose_events_were_refused_is_a_failure(sql: Connection,
 
 async def test_an_attempt_that_breaks_is_charged(sql: Connection, start_worker: StartWorker) -> None:
     class Later(RetryAfter):
-        def __init__(self) -> None:  # says no seconds
+        def __init__(self) -> None:  # without seconds
             Exception.__init__(self, "later")
 
     @agent("odd", max_attempts=2)
@@ -68,7 +68,7 @@ async def test_hung_sync_agents_cost_no_other_message_a_failure(sql: Connection,
     let_go.set()
 
 
-async def test_whoever_waits_for_a_lock_lets_others_have_their_turn() -> None:
+async def test_items_that_wait_for_a_lock_do_not_block_other_busy_items() -> None:
     tried: list[str] = []
     let_go = asyncio.Event()
 
@@ -84,7 +84,7 @@ async def test_whoever_waits_for_a_lock_lets_others_have_their_turn() -> None:
     assert await asyncio.gather(*stuck) == [f"stuck {n}" for n in range(5)]
 
 
-async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings: Settings) -> None:
+async def test_distant_retries_do_not_delay_the_janitors_rounds(settings: Settings) -> None:
     rounds = 0
     enough = asyncio.Event()
 
@@ -96,15 +96,24 @@ async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings:
                 enough.set()
             return 0
 
-        async def chore(self, *_: Any) -> Any:
+        async def chore(self, *_: Any, **__: Any) -> Any:
             return None, 0
 
         async def vacuum_health(self) -> VacuumHealth:
             return VacuumHealth(0, "treadle.messages", None, None)
 
-        reap = fold_counters = sweep = mend_lanes = purge = tend_partitions = chore
+        async def count(self, *_: Any, **__: Any) -> int:
+            return 0
 
-    janitor = Janitor("w", settings, Store(), lambda: None)  # type: ignore[arg-type]
+        fold_counters = sweep = mend_lanes = purge = tend_partitions = chore
+        reap = tend_parents = count
+
+    class Arrivals:
+        def announce(self) -> None:
+            pass
+
+    store: Any = Store()
+    janitor = Janitor(worker="w", settings=settings, store=store, arrivals=Arrivals())
     task = asyncio.create_task(janitor.run())
 
     async def fail() -> bool:
@@ -113,10 +122,10 @@ async def test_far_off_retries_do_not_keep_the_janitor_from_its_rounds(settings:
 
     await until(fail)
     task.cancel()
-    assert janitor._due == []
+    assert janitor._admissions._due == []
 
 
-async def test_due_messages_are_admitted_past_those_of_locked_threads(
+async def test_due_messages_are_admitted_despite_locked_threads(
     sql: Connection, database: Database, register_agents: Any, dsn: str
 ) -> None:
     await register_agents()
@@ -127,14 +136,14 @@ async def test_due_messages_are_admitted_past_those_of_locked_threads(
     transaction = user.transaction()
     await transaction.start()
     await user.execute("select from treadle.threads for update")
-    store = LeaseStore(database)
+    store = MaintenanceStore(database)
     await until(lambda: store.admit_due(10))
     assert (await overview(sql, free))["hold"] is None
     await transaction.rollback()
     await user.close()
 
 
-async def test_requests_for_a_locked_thread_leave_connections_for_others(
+async def test_requests_for_a_locked_thread_leave_connections_for_other_requests(
     api: Client, sql: Connection, dsn: str
 ) -> None:
     held = [await api.submit("x", thread_id="held") for _ in range(12)]
@@ -152,7 +161,7 @@ async def test_requests_for_a_locked_thread_leave_connections_for_others(
     await user.close()
 
 
-async def test_a_stream_from_beyond_the_log_ends_all_the_same(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_a_stream_from_beyond_the_log_ends_too(start_api: StartApi, start_worker: StartWorker) -> None:
     go_on = asyncio.Event()
 
     @agent("slow")
@@ -166,4 +175,7 @@ async def test_a_stream_from_beyond_the_log_ends_all_the_same(start_api: StartAp
     await client.settled(message_id, "processing")
     reading = asyncio.create_task(client.events(message_id, after=50))
     go_on.set()
-    assert [event.type for event in await reading][-1:] in ([], ["done"])  # nothing, where it was over before the read
+    assert [event.type for event in await reading][-1:] in (
+        [],
+        ["done"],
+    )  # empty if the message was over before the read

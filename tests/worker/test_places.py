@@ -1,4 +1,4 @@
-"""Where agents run, and how many at once: in a process of their own, and no more than their queue takes in all."""
+"""The concurrency of an agent: how many messages of its queue run at once, in all workers together."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
 LIMITED = {"agent": "few", "queue": "few", "settings": {"concurrency": 2}}
 
 
-async def test_a_queue_gives_no_more_than_its_agents_take(sql_client: SqlClient) -> None:
+async def test_a_queue_runs_at_most_the_concurrency_of_its_agents(sql_client: SqlClient) -> None:
     await sql_client.register({"agent": "echo"}, LIMITED)
     for _ in range(4):
         await sql_client.submit(agent="few")
@@ -42,7 +42,7 @@ async def test_a_queue_gives_no_more_than_its_agents_take(sql_client: SqlClient)
     await assert_consistent(sql_client.sql)
 
 
-async def test_while_one_claims_from_such_a_queue_another_passes_it_over(sql_client: SqlClient) -> None:
+async def test_concurrent_claims_skip_a_limited_queue(sql_client: SqlClient) -> None:
     await sql_client.register({"agent": "echo"}, LIMITED)
     for _ in range(4):
         await sql_client.submit(agent="few")
@@ -53,7 +53,7 @@ async def test_while_one_claims_from_such_a_queue_another_passes_it_over(sql_cli
     assert len(await other.claim(10, worker="other", queues=["few"])) == 1
 
 
-async def test_what_the_agents_say_last_counts(sql_client: SqlClient) -> None:
+async def test_the_last_registration_sets_the_concurrency(sql_client: SqlClient) -> None:
     await sql_client.register(LIMITED)
     assert await sql_client.sql.fetchval("select concurrency from treadle.queues where queue = 'few'") == 2
     await sql_client.register(LIMITED | {"settings": {"while_busy": None}})
@@ -61,7 +61,7 @@ async def test_what_the_agents_say_last_counts(sql_client: SqlClient) -> None:
     assert await sql_client.sql.fetchval("select settings from treadle.agents where agent = 'few'") == {}
 
 
-async def test_two_workers_share_the_places(sql: Connection, start_worker: StartWorker) -> None:
+async def test_two_workers_share_the_concurrency(sql: Connection, start_worker: StartWorker) -> None:
     holding = HoldingAgent("few")
     holding.agent.limits = msgspec.structs.replace(holding.agent.limits, concurrency=3)
     for _ in range(2):
@@ -75,7 +75,7 @@ async def test_two_workers_share_the_places(sql: Connection, start_worker: Start
     await assert_consistent(sql)
 
 
-def test_a_limited_agent_has_a_queue_of_its_own() -> None:
+def test_an_agent_with_a_concurrency_needs_its_own_queue() -> None:
     async def nothing(context: Any, text: str) -> None: ...
 
     with pytest.raises(ValueError, match="queue of its own"):

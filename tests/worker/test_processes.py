@@ -28,7 +28,7 @@ def processes(settings: Settings, tmp_path: Path) -> Iterator[WorkerProcesses]:
     processes.end()
 
 
-async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
+async def test_a_message_that_kills_its_worker_is_charged_alone_afterwards(
     sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     first = await processes.start(sql)
@@ -47,7 +47,7 @@ async def test_a_poisonous_message_kills_one_worker_and_is_then_charged_alone(
         message = await settled(sql, neighbour)
         assert (message["state"], message["failures"], message["losses"]) == ("completed", 0, 1)
         assert message["attempt"] == 2
-    await sql.fetchval("select treadle.redrive($1)", poison)  # it is known for what it is
+    await sql.fetchval("select treadle.redrive($1)", poison)  # its losses still count
     message = await settled(sql, poison)
     assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
     assert second.poll() is None
@@ -58,12 +58,12 @@ async def test_a_killed_worker_takes_its_children_with_it(sql: Connection, proce
     pids = set()
     for how in ("listens", "blocks", "computes"):
         pids |= set(map(int, (await emitted_text(sql, await submit_lost(sql, how, agent="stays"))).split()))
-    assert len(pids) == 4  # three children of one nursery
+    assert len(pids) == 4  # three children of one fork server
     worker.kill()
     await processes_ended(*pids)
 
 
-async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, processes: WorkerProcesses) -> None:
+async def test_a_stopped_worker_hands_back_messages_in_processes(sql: Connection, processes: WorkerProcesses) -> None:
     worker = await processes.start(sql, SHUTDOWN_GRACE="0.1")
     ids = [await submit_lost(sql, how, agent="stays", max_attempts=1) for how in ("listens", "blocks")]
     children = [await agent_process(sql, message_id) for message_id in ids]
@@ -78,15 +78,15 @@ async def test_a_stopped_worker_hands_back_what_runs_apart(sql: Connection, proc
         assert (await types(sql, message_id)).count("chunk") == (2 if message_id == ids[0] else 1)
 
 
-async def test_children_let_their_worker_say_when_to_stop(
+async def test_children_ignore_signals_to_the_process_group(
     sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     """Ctrl-C and a service manager signal every process of a group."""
     worker = await processes.start(sql, SHUTDOWN_GRACE="1000")
     door = tmp_path / "door"
     message_id = await submit_lost(sql, str(door), agent="stays")
-    child, nursery = map(int, (await emitted_text(sql, message_id)).split())
-    for pid in (child, nursery):
+    child, forkserver = map(int, (await emitted_text(sql, message_id)).split())
+    for pid in (child, forkserver):
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
     worker.terminate()
@@ -94,13 +94,13 @@ async def test_children_let_their_worker_say_when_to_stop(
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
     assert await exit_code(worker) == 0
-    await processes_ended(child, nursery)
+    await processes_ended(child, forkserver)
 
 
-async def test_after_a_kill_only_the_steps_that_are_missing_run(
+async def test_after_a_kill_only_the_unfinished_steps_run(
     sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
-    """Five steps, and the worker killed after the third: the agent's own notes show what ran where."""
+    """The worker is killed after the third of five steps; the agent records which step ran in which process."""
     worker = await processes.start(sql)
     notes = tmp_path / "notes"
     message_id = await submit(sql, str(notes), agent="steps")

@@ -1,4 +1,4 @@
-"""How a worker's janitor goes through what is past its time: on from where it stopped, and once an hour through all."""
+"""The purge continues where it stopped, and starts again from the beginning once an hour."""
 
 from collections import deque
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from service.config import Settings
 from service.db.pool import Connection
-from service.maintenance.janitor import Janitor
+from service.maintenance.purge import Purge
 from tests.support.fixture_types import StartWorker
 from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
@@ -17,27 +17,29 @@ A, B, C = (UUID(int=n) for n in (1, 2, 3))
 
 
 class Store:
-    """Answers as it is told, and notes where it is asked to go on."""
+    """Returns prepared answers, and records where each call was asked to continue."""
 
     def __init__(self, *answers: tuple[UUID | None, int]) -> None:
         self._answers = deque(answers)
         self.asked: list[UUID | None] = []
 
-    async def purge(self, _retention: float, _dead: float, after: UUID | None) -> tuple[UUID | None, int]:
+    async def purge(
+        self, *, retention_hours: float, dead_letter_hours: float, after: UUID | None
+    ) -> tuple[UUID | None, int]:
         self.asked.append(after)
         return self._answers.popleft()
 
 
-async def test_what_was_kept_is_looked_at_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kept_messages_are_checked_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     store: Any = Store((A, 7), (B, 0), (None, 5), (None, 0), (C, 1), (None, 0), (None, 0), (None, 0))
-    chores = Janitor("w", Settings(), store, lambda: None)
-    await chores._purge()
-    assert store.asked == [None, A, B, B]  # also until nothing goes any more: of the trash, say
-    await chores._purge()
-    await chores._purge()
+    purge = Purge(Settings(), store)
+    await purge.run()
+    assert store.asked == [None, A, B, B]  # also after the end, until nothing more is deleted
+    await purge.run()
+    await purge.run()
     assert store.asked[4:] == [B, C, C]
-    monkeypatch.setattr(chores, "_purge_whole_at", 0.0)
-    await chores._purge()
+    monkeypatch.setattr(purge, "_from_start_at", 0.0)
+    await purge.run()
     assert store.asked[7:] == [None]
 
 

@@ -1,4 +1,4 @@
-"""What an agent takes and what it answers: its own types, nothing at all, usage, and what is not plain JSON."""
+"""Inputs and results: own types, no result, usage, and values that are not plain JSON."""
 
 import enum
 import gc
@@ -11,7 +11,7 @@ import msgspec
 
 from service.db.pool import Connection
 from service.worker.attempt import Attempt
-from service.worker.event_buffer import Outbox
+from service.worker.event_buffer import EventBuffer
 from service.worker.outcome import clean, encode
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit_many, text, types
@@ -87,7 +87,7 @@ async def test_input_that_does_not_fit_the_declared_struct_is_rejected(
     assert not called
 
 
-async def test_numbers_can_be_keys_of_the_input(sql: Connection, start_worker: StartWorker) -> None:
+async def test_keys_of_the_input_can_be_numbers(sql: Connection, start_worker: StartWorker) -> None:
     @agent("sum")
     async def sum_up(context: Context, request: dict[int, float]) -> float:
         return sum(key * value for key, value in request.items())
@@ -97,7 +97,7 @@ async def test_numbers_can_be_keys_of_the_input(sql: Connection, start_worker: S
     assert message["result"] == 6.0
 
 
-async def test_an_agent_may_answer_nothing(sql: Connection, start_worker: StartWorker) -> None:
+async def test_an_agent_may_return_none(sql: Connection, start_worker: StartWorker) -> None:
     @agent("silent")
     async def silent(context: Context, request: str) -> None:
         return None
@@ -132,7 +132,7 @@ async def test_usage_that_is_not_json_fails_the_attempt(sql: Connection, start_w
     assert "TypeError" in message["error"]
 
 
-# What is not plain
+# Values that are not plain JSON
 
 
 async def test_a_result_that_is_not_json_fails_the_attempt(sql: Connection, start_worker: StartWorker) -> None:
@@ -146,7 +146,7 @@ async def test_a_result_that_is_not_json_fails_the_attempt(sql: Connection, star
     assert message["error"].startswith("TypeError: ")
 
 
-async def test_a_result_that_postgres_does_not_take_fails_its_attempt_alone(
+async def test_a_result_that_postgresql_refuses_fails_only_its_attempt(
     sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
     @agent("numbers")
@@ -154,7 +154,7 @@ async def test_a_result_that_postgres_does_not_take_fails_its_attempt_alone(
         await context.emit("some text")
         return msgspec.Raw(b"1e999999999") if request == "bad" else 1
 
-    # Waiting together, they are finished together.
+    # They end together, so one batch finishes them.
     await register_agents(numbers)
     bad, *good = await submit_many(
         sql, [{"message": m, "agent": "numbers", "max_attempts": 1} for m in ("bad", *["good"] * 20)]
@@ -227,7 +227,7 @@ async def test_nul_and_lone_surrogates_become_the_replacement_character(
             assert await text(sql, message["message_id"]) == stored
 
 
-def test_cleaning_leaves_all_other_text_alone() -> None:
+def test_cleaning_does_not_change_other_text() -> None:
     assert clean("plain") == "plain"
     assert clean("Grüße 😀 \ufffd\n\t\x7f") == "Grüße 😀 \ufffd\n\t\x7f"
     assert encode({"a": "Grüße 😀", "b": [1.5, None]}) == '{"a":"Grüße 😀","b":[1.5,null]}'
@@ -240,9 +240,7 @@ async def late(context: Context, text: str) -> str:
     return "in time, but for the loop"
 
 
-async def test_a_result_that_is_there_counts_though_the_deadline_is_over(
-    sql: Connection, start_worker: StartWorker
-) -> None:
+async def test_a_result_counts_even_after_the_deadline(sql: Connection, start_worker: StartWorker) -> None:
     await start_worker(late)
     row = await run(sql, "x", agent="late")
     assert (row["state"], row["attempt"], row["failures"]) == ("completed", 1, 0)
@@ -250,7 +248,7 @@ async def test_a_result_that_is_there_counts_though_the_deadline_is_over(
 
 async def test_an_attempt_leaves_no_garbage(sql: Connection, start_worker: StartWorker) -> None:
     async def left() -> int:
-        return sum(isinstance(thing, Attempt | Outbox) for thing in gc.get_objects())
+        return sum(isinstance(thing, Attempt | EventBuffer) for thing in gc.get_objects())
 
     await start_worker()
     gc.collect()

@@ -1,4 +1,4 @@
-"""A failed attempt is tried again, after a backoff or when its agent says, until it is a dead letter."""
+"""A failed attempt is repeated after a backoff, or after the time that its agent names, until it is a dead letter."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -44,7 +44,7 @@ async def test_a_failed_attempt_is_tried_again_after_a_backoff(sql: Connection, 
         assert timedelta(0) <= delay <= timedelta(seconds=0.05 * 2**attempt)
 
 
-async def test_the_backoff_is_as_long_as_the_settings_say(sql: Connection, start_worker: StartWorker) -> None:
+async def test_the_settings_determine_the_backoff(sql: Connection, start_worker: StartWorker) -> None:
     @agent("broken")
     async def broken(context: Context, request: str) -> str:
         raise ValueError
@@ -86,7 +86,7 @@ async def test_after_max_attempts_it_is_a_dead_letter_with_reason_attempts_and_t
     assert "in broken\n    raise ValueError(" in letter["traceback"]
 
 
-async def test_the_agents_own_max_attempts_count_where_the_message_names_none(
+async def test_the_agents_max_attempts_apply_unless_the_message_names_them(
     sql: Connection, start_worker: StartWorker
 ) -> None:
     @agent("once", max_attempts=1)
@@ -115,7 +115,7 @@ async def test_retry_after_sets_the_delay(sql: Connection, start_worker: StartWo
 
 
 @pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1.0])
-async def test_retry_after_nonsense_is_still_a_retry(
+async def test_retry_after_with_an_odd_number_is_still_a_retry(
     seconds: float, sql: Connection, start_worker: StartWorker
 ) -> None:
     @agent("later")
@@ -129,7 +129,7 @@ async def test_retry_after_nonsense_is_still_a_retry(
 
 
 @pytest.mark.parametrize("limit", ["message", "agent", "settings"])
-async def test_an_attempt_that_takes_too_long_is_a_failure_that_names_the_time(
+async def test_an_attempt_that_takes_too_long_fails_and_names_its_timeout(
     limit: str, sql: Connection, start_worker: StartWorker
 ) -> None:
     ended = asyncio.Event()
@@ -154,7 +154,7 @@ async def test_an_attempt_that_takes_too_long_is_a_failure_that_names_the_time(
     assert ended.is_set()
 
 
-async def test_a_timeout_of_the_agents_own_is_an_error_like_any(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_timeout_error_of_the_agent_is_an_ordinary_failure(sql: Connection, start_worker: StartWorker) -> None:
     @agent("impatient")
     async def impatient(context: Context, request: str) -> None:
         async with asyncio.timeout(0):
@@ -164,7 +164,7 @@ async def test_a_timeout_of_the_agents_own_is_an_error_like_any(sql: Connection,
     assert (await run(sql, "x", agent="impatient", max_attempts=1))["error"] == "TimeoutError"
 
 
-async def test_a_message_for_an_agent_unknown_to_this_worker_is_put_off_without_a_failure(
+async def test_a_message_for_an_unknown_agent_is_deferred_without_a_failure(
     sql: Connection, start_worker: StartWorker, register_agents: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     @agent("elsewhere")
@@ -179,7 +179,7 @@ async def test_a_message_for_an_agent_unknown_to_this_worker_is_put_off_without_
     assert (await log(sql, message_id))[2].data["error"] == "This worker has no agent 'elsewhere'."
     assert (await overview(sql, message_id))["failures"] == 0
     warned = [vars(record)["agent"] for record in caplog.records if "has no agent" in record.message]
-    assert warned == ["elsewhere"]  # once, however often it is asked
+    assert warned == ["elsewhere"]  # once, however often it is deferred
     assert await sql.fetchval("select treadle.cancel($1)", other_id) in {"cancelled", "requested"}
     assert (await settled(sql, other_id))["state"] == "cancelled"
     await start_worker(elsewhere)

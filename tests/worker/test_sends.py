@@ -1,4 +1,4 @@
-"""Messages that send messages and wait for them: sent once, with the step or the end; parked without a place."""
+"""Messages that send messages and wait for them: sent once, with a step or the end; parked outside the concurrency."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from treadle import ChildFailed, Context, Rejected, agent
 
 @agent("double")
 async def double(context: Context, text: str) -> str:
-    """Says it twice."""
+    """Returns the text twice."""
     if text == "bad":
         raise Rejected("Not that.")
     return text * 2
@@ -28,7 +28,9 @@ async def children(sql: Connection, parent: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("thread", [None, "t"])
-async def test_gather(thread: str | None, sql: Connection, start_worker: StartWorker) -> None:
+async def test_gather_returns_the_results_of_sent_messages(
+    thread: str | None, sql: Connection, start_worker: StartWorker
+) -> None:
     attempts: list[int] = []
 
     @agent("parent")
@@ -50,8 +52,8 @@ async def test_gather(thread: str | None, sql: Connection, start_worker: StartWo
     await assert_consistent(sql)
 
 
-async def test_a_parked_message_takes_no_place(sql: Connection, start_worker: StartWorker) -> None:
-    """Of one place: a tree of messages three deep gets through it."""
+async def test_a_parked_message_uses_no_concurrency(sql: Connection, start_worker: StartWorker) -> None:
+    """A tree of messages three deep completes with a concurrency of one."""
 
     @agent("tree")
     async def tree(context: Context, text: str) -> int:
@@ -67,7 +69,7 @@ async def test_a_parked_message_takes_no_place(sql: Connection, start_worker: St
     await assert_consistent(sql)
 
 
-async def test_the_thread_waits_with_its_message(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_parked_message_keeps_its_threads_turn(sql: Connection, start_worker: StartWorker) -> None:
     hold = asyncio.Event()
 
     @agent("slow")
@@ -106,7 +108,7 @@ async def test_a_failed_child_fails_its_parent(sql: Connection, start_worker: St
     assert "is failed: Not that." in failed["error"]
 
 
-async def test_what_failed_has_sent_nothing_and_what_is_sent_is_sent_once(
+async def test_a_failed_attempt_sends_nothing_and_a_message_is_sent_once(
     sql: Connection, database: Database, start_worker: StartWorker
 ) -> None:
     @agent("parent", max_attempts=3)
@@ -134,7 +136,7 @@ async def test_what_failed_has_sent_nothing_and_what_is_sent_is_sent_once(
     await assert_consistent(sql)
 
 
-async def test_what_is_sent_goes_where_it_is_told(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_sent_message_has_the_fields_that_send_was_given(sql: Connection, start_worker: StartWorker) -> None:
     @agent("parent")
     async def parent(context: Context, text: str) -> None:
         await context.send(
@@ -154,7 +156,7 @@ async def test_what_is_sent_goes_where_it_is_told(sql: Connection, start_worker:
     await assert_consistent(sql)
 
 
-async def test_what_cannot_be_gathered(sql: Connection, start_worker: StartWorker) -> None:
+async def test_gather_refuses_messages_that_it_cannot_wait_for(sql: Connection, start_worker: StartWorker) -> None:
     @agent("parent", max_attempts=1)
     async def parent(context: Context, text: str) -> Any:
         if text == "own":
@@ -177,7 +179,7 @@ async def test_what_cannot_be_gathered(sql: Connection, start_worker: StartWorke
     await assert_consistent(sql)
 
 
-async def test_cancelling_who_waits_cancels_what_is_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+async def test_cancelling_a_parent_cancels_its_children(sql: Connection, start_worker: StartWorker) -> None:
     inside = asyncio.Event()
 
     @agent("endless")
@@ -202,7 +204,7 @@ async def test_cancelling_who_waits_cancels_what_is_waited_for(sql: Connection, 
     await assert_consistent(sql)
 
 
-async def test_a_cancelled_child_lets_its_parent_go_on(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_cancelled_child_resumes_its_parent(sql: Connection, start_worker: StartWorker) -> None:
     @agent("parent")
     async def parent(context: Context, text: str) -> str:
         [result] = await context.gather(await context.send("x", agent="double", delay=3600), return_exceptions=True)
@@ -216,7 +218,7 @@ async def test_a_cancelled_child_lets_its_parent_go_on(sql: Connection, start_wo
     assert (await settled(sql, message_id))["result"] == "cancelled"
 
 
-async def test_what_a_step_has_sent_can_be_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+async def test_messages_sent_in_a_step_can_be_gathered(sql: Connection, start_worker: StartWorker) -> None:
     @agent("parent")
     async def parent(context: Context, text: str) -> list[Any]:
         async def fan_out() -> list[str]:
@@ -231,9 +233,7 @@ async def test_what_a_step_has_sent_can_be_waited_for(sql: Connection, start_wor
 
 
 @pytest.mark.parametrize("before", ["gather", "step"])
-async def test_what_was_sent_and_is_gone_is_not_sent_again(
-    before: str, sql: Connection, start_worker: StartWorker
-) -> None:
+async def test_a_deleted_child_is_not_sent_again(before: str, sql: Connection, start_worker: StartWorker) -> None:
     ran: list[str] = []
 
     @agent("child")
@@ -259,12 +259,12 @@ async def test_what_was_sent_and_is_gone_is_not_sent_again(
     await settled(sql, only["message_id"])
     await sql.execute("select treadle.delete_thread('child''s')")
     await sql.fetchval("select treadle.input($1, '1')", message_id)
-    assert (await settled(sql, message_id))["result"] == "gone"
+    assert (await settled(sql, message_id))["result"] == "deleted"
     assert ran == ["once"]
     assert await sql.fetchval("select count(*) from treadle.threads") == 0
 
 
-async def test_deleting_who_waits_cancels_what_is_waited_for(sql: Connection, start_worker: StartWorker) -> None:
+async def test_deleting_a_parent_cancels_its_children(sql: Connection, start_worker: StartWorker) -> None:
     inside = asyncio.Event()
 
     @agent("endless")
@@ -288,7 +288,7 @@ async def test_deleting_who_waits_cancels_what_is_waited_for(sql: Connection, st
     await assert_consistent(sql)
 
 
-async def test_what_cannot_be_sent_is_refused_where_it_is_written(sql: Connection, start_worker: StartWorker) -> None:
+async def test_send_refuses_invalid_messages(sql: Connection, start_worker: StartWorker) -> None:
     @agent("parent", max_attempts=1)
     async def parent(context: Context, text: str) -> list[str]:
         said = []

@@ -1,20 +1,20 @@
-"""Durable steps: a retry or a redrive is given what finished steps returned, and pays only for the others."""
+"""Durable steps: a retry or a redrive receives the results of finished steps and runs only the others."""
 
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 
-from service.batching import Batcher
 from service.db.pool import Connection
-from service.leases.store import EventToAppend
-from service.worker.event_buffer import Outbox
+from service.leases.model import Append, Appended, EventToAppend
+from service.worker.event_buffer import EventBuffer
+from service.worker.outcome import StopReason
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, submit_many, types
+from tests.support.sql_client import SqlClient
 from tests.support.waiting import wait_for
 from treadle import Context, Rejected, agent
 
@@ -22,7 +22,7 @@ Calls = list[str]
 
 
 def counted(calls: Calls, name: str, answer: Any = None) -> Callable[[], Awaitable[Any]]:
-    """A step that notes that it ran."""
+    """A step that records that it ran."""
 
     async def step() -> Any:
         calls.append(name)
@@ -31,7 +31,7 @@ def counted(calls: Calls, name: str, answer: Any = None) -> Callable[[], Awaitab
     return step
 
 
-async def test_a_retry_runs_only_what_was_not_finished(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_retry_runs_only_unfinished_steps(sql: Connection, start_worker: StartWorker) -> None:
     calls: Calls = []
 
     @agent("five")
@@ -55,7 +55,7 @@ async def test_a_retry_runs_only_what_was_not_finished(sql: Connection, start_wo
     assert entries[2].data == {"name": "step 0", "result": "0"}
 
 
-async def test_a_step_is_in_the_log_before_the_agent_goes_on(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_step_is_in_the_log_before_the_agent_continues(sql: Connection, start_worker: StartWorker) -> None:
     seen: list[int] = []
 
     @agent("looks")
@@ -131,7 +131,7 @@ async def test_steps_run_side_by_side(sql: Connection, start_worker: StartWorker
 
     @agent("parallel")
     async def parallel(context: Context, text: str) -> list[int]:
-        # Plain functions, which wait for each other: each has a thread, and the loop goes on.
+        # Sync functions that wait for each other: each has a thread, and the loop keeps running.
         return list(await asyncio.gather(*(context.step(f"{n}", together.wait) for n in range(3))))
 
     await start_worker(parallel)
@@ -154,7 +154,7 @@ async def test_a_sync_agent_has_steps(sql: Connection, start_worker: StartWorker
     assert (row["state"], row["result"], calls) == ("completed", "X", ["ran"])
 
 
-async def test_a_step_that_fails_is_tried_again(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_failed_step_runs_again(sql: Connection, start_worker: StartWorker) -> None:
     calls: Calls = []
 
     @agent("fails")
@@ -173,7 +173,7 @@ async def test_a_step_that_fails_is_tried_again(sql: Connection, start_worker: S
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "twice"])
-async def test_what_is_no_step_is_refused(sql: Connection, start_worker: StartWorker, name: str) -> None:
+async def test_steps_with_invalid_names_are_refused(sql: Connection, start_worker: StartWorker, name: str) -> None:
     @agent("refused", max_attempts=1)
     async def refused(context: Context, text: str) -> None:
         await context.step("twice", counted([], "x"))
@@ -195,10 +195,10 @@ async def test_a_result_that_is_too_large_is_refused(sql: Connection, start_work
     assert "a step has at most 1000 bytes (MAX_EVENT_BYTES)" in row["error"]
 
 
-async def test_who_waits_for_a_step_when_the_lease_is_lost_is_cancelled(
+async def test_an_agent_that_waits_for_a_step_is_cancelled_when_its_lease_is_lost(
     sql: Connection, start_worker: StartWorker
 ) -> None:
-    """And the zombie's step is in no log."""
+    """And its step is not in the log."""
     running, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @agent("zombie")
@@ -213,14 +213,14 @@ async def test_who_waits_for_a_step_when_the_lease_is_lost_is_cancelled(
     await start_worker(zombie)
     message_id = await submit(sql, "x", agent="zombie")
     await wait_for(running)
-    await sql.execute("update treadle.leases set lease = gen_random_uuid()")  # another's now
+    await sql.execute("update treadle.leases set lease = gen_random_uuid()")  # another worker holds it now
     go.set()
     await wait_for(ended)
     assert "step" not in await types(sql, message_id)
 
 
 async def test_steps_within_steps_of_many_sync_agents(sql: Connection, start_worker: StartWorker) -> None:
-    """Each in the thread of its agent: none waits for a thread that another one holds."""
+    """Each runs in its agent's thread: no step waits for a thread that another step occupies."""
 
     @agent("nested")
     def nested(context: Any, text: str) -> Any:
@@ -237,21 +237,28 @@ async def test_steps_within_steps_of_many_sync_agents(sql: Connection, start_wor
     assert (await run(sql, "x", agent="after"))["result"] == "x"
 
 
-async def test_a_step_that_did_not_get_into_the_log_is_not_in_the_end_either() -> None:
-    """What it would have sent is not sent: so it is to run again."""
-    never = asyncio.Event()
+async def test_a_step_that_was_not_appended_is_not_written_with_the_finish(sql_client: SqlClient) -> None:
+    """The messages that it sent are not submitted, so the next attempt must run it again."""
+    await sql_client.submit()
+    claim = await sql_client.claim_one()
 
-    async def append(batch: Any, patient: bool) -> Any:
-        await never.wait()
+    class Writer:
+        async def append(self, append: Append) -> Appended:
+            await asyncio.Event().wait()
+            raise AssertionError("never answered")
 
-    outbox = Outbox(UUID(int=1), UUID(int=2), 1, Batcher(append, limit=10), lambda reason: None)
-    await outbox.put(EventToAppend("chunk", "{}"))
-    saving = asyncio.create_task(outbox.save(EventToAppend("step", "{}", "[]")))
+    class Attempt:
+        def stop(self, reason: StopReason | Exception) -> None:
+            pass
+
+    events = EventBuffer(claim, Writer(), Attempt())
+    await events.put(EventToAppend("chunk", "{}"))
+    saving = asyncio.create_task(events.save(EventToAppend("step", "{}", "[]")))
     await asyncio.sleep(0)
-    closing = asyncio.create_task(outbox.close())
+    closing = asyncio.create_task(events.close())
     await asyncio.sleep(0)
-    outbox._sender.cancel()  # type: ignore[union-attr]
+    events._sender.cancel()  # type: ignore[union-attr]
     first_seq, unsent = await closing
-    assert (first_seq, [event.type for event in unsent]) == (1, ["chunk"])
+    assert (first_seq, [event.type for event in unsent]) == (claim.last_seq + 1, ["chunk"])
     with pytest.raises(asyncio.CancelledError):
         await saving

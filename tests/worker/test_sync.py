@@ -1,4 +1,4 @@
-"""Sync agents: they run in threads, can do what async ones can, and block nobody."""
+"""Sync agents run in threads, can do what async agents can, and do not block other agents."""
 
 import functools
 import threading
@@ -46,7 +46,7 @@ async def test_sync_agents_run_in_threads_and_can_do_what_async_ones_can(
     assert threading.main_thread() not in threads
 
 
-async def test_a_sync_agent_blocks_nobody(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_sync_agent_does_not_block_other_agents(sql: Connection, start_worker: StartWorker) -> None:
     running, release = threading.Event(), threading.Event()
 
     @agent("blocking")
@@ -114,7 +114,7 @@ async def test_a_partial_of_a_coroutine_function_is_async(sql: Connection, start
     assert (await run(sql, "Ada", agent="greet"))["result"] == "Hello, Ada"
 
 
-def test_a_generator_is_no_agent() -> None:
+def test_a_generator_cannot_be_an_agent() -> None:
     async def stream(context: Context, request: str) -> Any:
         yield request
 

@@ -1,4 +1,4 @@
-"""Waiting for an event loses neither the event nor a cancellation."""
+"""wait_for loses neither the event nor a cancellation."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from service.waiting import wait_for
 
 
-async def test_it_says_whether_the_event_came() -> None:
+async def test_it_returns_whether_the_event_was_set() -> None:
     event = asyncio.Event()
     assert not await wait_for(event, 0.001)
     event.set()
@@ -15,8 +15,8 @@ async def test_it_says_whether_the_event_came() -> None:
     assert await wait_for(event, 0)
 
 
-async def test_a_cancellation_that_comes_with_the_event_is_not_lost() -> None:
-    """asyncio.wait_for of Python 3.11 returns, and whoever waits goes on for ever."""
+async def test_a_cancellation_that_arrives_with_the_event_is_not_lost() -> None:
+    """asyncio.wait_for of Python 3.11 returns, and its caller would continue for ever."""
     event = asyncio.Event()
     task = asyncio.create_task(wait_for(event, 10))
     await asyncio.sleep(0)

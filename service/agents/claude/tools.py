@@ -6,12 +6,12 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, get_type_hints
 
 import msgspec
 
 from service.agents.contract import Context, Rejected, RetryAfter
+from service.agents.thread_bridge import ThreadBridge
 from service.agents.tool_events import plain
 
 MAX_OUTPUT_CHARS = 100_000  # of a result, as the model reads it
@@ -70,17 +70,17 @@ class Tool:
         except msgspec.ValidationError as error:
             return Output(f"The arguments do not fit: {error}.", failed=True)
         if not inspect.iscoroutinefunction(self._function):
-            in_thread = _InThread(context, asyncio.get_running_loop())
+            bridge = ThreadBridge()
             try:
-                return await asyncio.to_thread(self._run, in_thread, given)
+                return await asyncio.to_thread(self._run, SyncCallContext(context, bridge), given)
             finally:
-                in_thread.end()
+                bridge.close()
         try:
             return _whole(await self._function(*([context] if self._with_context else []), **given))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
-    def _run(self, context: "_InThread", given: dict[str, Any]) -> Output:
+    def _run(self, context: "SyncCallContext", given: dict[str, Any]) -> Output:
         try:
             return _whole(self._function(*([context] if self._with_context else []), **given))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -153,34 +153,19 @@ class CallContext:
         return f"{self._call}: {name}"
 
 
-class _InThread:
+class SyncCallContext:
     """The same for a sync tool, which runs in a thread: methods wait instead of being awaited."""
 
-    def __init__(self, context: CallContext, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, context: CallContext, bridge: ThreadBridge) -> None:
         self._context = context
-        self._loop = loop
-        self._waits: set[Future[Any]] = set()
-        self._over = False
+        self._bridge = bridge
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._context, name)
         return functools.partial(self._wait, member) if inspect.iscoroutinefunction(member) else member
 
-    def end(self) -> None:
-        """The attempt is over: a thread that waits for it would wait for ever."""
-        self._over = True
-        for wait in list(self._waits):
-            wait.cancel()
-
     def _wait(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        wait = asyncio.run_coroutine_threadsafe(method(*args, **kwargs), self._loop)
-        self._waits.add(wait)
-        if self._over:
-            wait.cancel()
-        try:
-            return wait.result()
-        finally:
-            self._waits.discard(wait)
+        return self._bridge.wait(method(*args, **kwargs))
 
 
 def _whole(value: Any) -> Output:

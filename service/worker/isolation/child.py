@@ -1,5 +1,5 @@
-"""What runs in an agent's own process: the same call as in a worker, its context backed by the worker at the other end
-of a socket. It never touches the database."""
+"""What runs in an agent's own process: the same call as in a worker, with a context that reaches the worker through a
+socket. It never touches the database."""
 
 import asyncio
 import contextlib
@@ -9,43 +9,43 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import uvloop
 
 from service.agents.registry import Registry
+from service.agents.thread_bridge import call_anywhere
 from service.config import Settings
-from service.leases.store import Child, EventToAppend, Recorded
-from service.queues.model import Claim
+from service.leases.model import Child, Claim, EventToAppend, Outcome, Recorded
 from service.threads.store import Exchange, UnderWay
-from service.worker.context import Backing, call_step
-from service.worker.invoke import call
+from service.worker.invoke import invoke
 from service.worker.isolation import ipc
-from service.worker.outcome import Outcome, unknown
-from service.worker.sync_agents import SyncRunner
+from service.worker.outcome import unknown
+from service.worker.sync_agents import AgentThreads
 
 PR_SET_PDEATHSIG = 1
 
 
 def main(channel: socket.socket, settings: Settings, agents: Registry) -> None:
-    """Run one agent and say how it ended. Does not return: when the worker closes the channel, or is gone, this process
-    ends, and with it all that the agent has started in its process group."""
-    _ask_the_kernel()
+    """Run one agent and report its outcome. Does not return: when the worker closes the channel or dies, this process
+    ends, and with it everything that the agent has started in its process group."""
+    _prepare_process()
 
     async def live() -> None:
         reader, writer = await asyncio.open_unix_connection(sock=channel)
         if (claim := await ipc.read(reader, ipc.CLAIM)) is not None:
             await _serve(claim, reader, writer, settings, agents)
-        os.killpg(0, signal.SIGKILL)  # from inside: the loop would wait for what ignores its cancellation
+        os.killpg(0, signal.SIGKILL)  # from inside: the loop would wait for an agent that ignores its cancellation
 
     uvloop.run(live())
 
 
-def _ask_the_kernel() -> None:
-    """On Linux: short of memory, to end this process and not the worker; and to end it when its parent, the nursery, is
-    killed, for then nobody is left who would, should the agent block."""
+def _prepare_process() -> None:
+    """On Linux: if memory runs out, the kernel kills this process and not the worker. If the fork server dies, the
+    kernel kills this process: nothing else would kill a blocked agent."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with contextlib.suppress(OSError, AttributeError):
@@ -55,75 +55,87 @@ def _ask_the_kernel() -> None:
 async def _serve(
     claim: Claim, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, settings: Settings, agents: Registry
 ) -> None:
-    """Begin, and listen to the worker for as long as it is there."""
-    link = _Link(writer)
+    """Start the agent, and listen to the worker until it closes the channel."""
+    link = WorkerLink(writer)
     agent = agents.get(claim.agent)
     if agent is None:  # the modules have changed since the worker read them
         ipc.write(writer, ipc.Ended(unknown(claim.agent, claim.attempt, settings)))
     else:
-        backing = Backing(link.put, link.save, link, link.park, link.count, lambda: link.stopped, call_step)
-        task = asyncio.create_task(call(agent, claim, backing, settings, SyncRunner(1)))
-        task.add_done_callback(link.ended)
-    while (said := await ipc.read(reader, ipc.FROM_WORKER)) is not None:
-        if isinstance(said, ipc.Answer):
-            link.answered(said)
+        task = asyncio.create_task(invoke(agent, claim, link, settings, AgentThreads(1)))
+        task.add_done_callback(link.report_end)
+    while (frame := await ipc.read(reader, ipc.FROM_WORKER)) is not None:
+        if isinstance(frame, ipc.Reply):
+            link.receive(frame)
         else:
             link.stopped = True
-            if agent is not None and agent.is_async:  # a sync one is to look at context.cancelled
+            if agent is not None and agent.is_async:  # a sync agent has to look at context.cancelled
                 task.cancel()
 
 
-class _Link:
-    """The way to the worker: what a context is backed by here."""
+class WorkerLink:
+    """The way to the worker. Implements ContextBackend, EventSink and AttemptQueries of service.worker.context.backend:
+    each call becomes a frame."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._asked: deque[asyncio.Future[ipc.Answer]] = deque()
+        self._requests: deque[asyncio.Future[ipc.Reply]] = deque()
         self.stopped = False
 
+    @property
+    def events(self) -> "WorkerLink":
+        return self
+
+    @property
+    def queries(self) -> "WorkerLink":
+        return self
+
     async def put(self, event: EventToAppend) -> None:
-        await self._ask(ipc.Put(event.type, event.data))
+        await self._request(ipc.Put(event.type, event.data))
 
     async def save(self, event: EventToAppend) -> None:
-        await self._ask(ipc.Put(event.type, event.data, save=True, sends=event.sends))
+        await self._request(ipc.Put(event.type, event.data, save=True, sends=event.sends))
+
+    async def recorded(self, message_id: UUID) -> Recorded:
+        return (await self._request(ipc.QueryRecorded(message_id))).recorded
+
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]:
+        return (await self._request(ipc.QueryExchanges(thread, before, limit, tools))).exchanges
+
+    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]:
+        return (await self._request(ipc.QueryChildren(list(message_ids)))).children
+
+    async def under_way(self, thread: int) -> UnderWay | None:
+        return (await self._request(ipc.QueryUnderWay(thread))).under_way
 
     def park(self, outcome: Outcome) -> None:
         ipc.write(self._writer, ipc.Park(outcome))
 
-    async def recorded(self, message_id: UUID) -> Recorded:
-        return (await self._ask(ipc.LookUpRecorded(message_id))).recorded
+    def count(self, usage: str) -> None:
+        """From any thread; the frame goes before all later ones."""
+        self._loop.call_soon_threadsafe(ipc.write, self._writer, ipc.Count(usage))
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]:
-        return (await self._ask(ipc.LookUpExchanges(thread, before, limit, tools))).exchanges
+    async def instance(self, make: Callable[[], Any]) -> Any:
+        """Made for this message only: the process ends with it."""
+        return await call_anywhere(make)
 
-    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]:
-        return (await self._ask(ipc.LookUpChildren(list(message_ids)))).children
-
-    async def under_way(self, thread: int) -> UnderWay | None:
-        return (await self._ask(ipc.LookUpUnderWay(thread))).under_way
-
-    def count(self, counts: str) -> None:
-        """From any thread; said before whatever is said later."""
-        self._loop.call_soon_threadsafe(ipc.write, self._writer, ipc.Count(counts))
-
-    def ended(self, task: asyncio.Task[Outcome]) -> None:
+    def report_end(self, task: asyncio.Task[Outcome]) -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # whatever the agent made of it
+            with contextlib.suppress(Exception):  # the agent may have replaced or closed it
                 stream.flush()
         ipc.write(self._writer, ipc.Ended(None if task.cancelled() else task.result()))
 
-    def answered(self, answer: ipc.Answer) -> None:
-        question = self._asked.popleft()
-        if question.done():  # the agent does not wait for it any more
+    def receive(self, reply: ipc.Reply) -> None:
+        request = self._requests.popleft()
+        if request.done():  # the agent was cancelled while it waited
             return
-        if answer.refused is None:
-            question.set_result(answer)
+        if reply.refused is None:
+            request.set_result(reply)
         else:
-            question.set_exception(RuntimeError(answer.refused))
+            request.set_exception(RuntimeError(reply.refused))
 
-    async def _ask(self, question: ipc.Question) -> ipc.Answer:
-        ipc.write(self._writer, question)  # first: it may be refused as no JSON
-        asked: asyncio.Future[ipc.Answer] = self._loop.create_future()
-        self._asked.append(asked)
-        return await asked
+    async def _request(self, request: ipc.Request) -> ipc.Reply:
+        ipc.write(self._writer, request)  # first: encoding it may fail
+        reply: asyncio.Future[ipc.Reply] = self._loop.create_future()
+        self._requests.append(reply)
+        return await reply

@@ -1,8 +1,8 @@
-"""What a worker and an agent's process tell each other: JSON, four bytes before it that say how long it is.
+"""What a worker and an agent's process tell each other: JSON, preceded by its length in four bytes.
 
-The worker begins with the Claim. The child asks (Put and the lookups), and each question is answered with an Answer, in
-order; Count, Park and Ended are told and not answered. The worker may say Stop at any time. After Ended the child waits
-to be ended. What the nursery says of a child is no frame: READY, and at its end an EXIT_CODE.
+The worker begins with the Claim. The child sends requests (Put and the queries); the worker answers each with a Reply,
+in order. Count, Park and Ended get no reply. The worker may send Stop at any time. After Ended the child waits to be
+killed. What the fork server writes about a child is no frame: READY, and finally an EXIT_CODE.
 """
 
 import asyncio
@@ -12,23 +12,21 @@ from uuid import UUID
 
 import msgspec
 
-from service.leases.store import Child, Recorded
-from service.queues.model import Claim
+from service.leases.model import Child, Claim, Outcome, Recorded
 from service.threads.store import Exchange, UnderWay
-from service.worker.outcome import Outcome
 
 READY = b"+"
 EXIT_CODE = struct.Struct("!i")  # or the negative number of a signal
 
-PREFIX = 4  # bytes
+LENGTH_BYTES = 4
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, tag_field="frame"):
-    """Named by its class."""
+    """Tagged with the name of its class."""
 
 
 class Put(_Frame, frozen=True):
-    """An event for the log; answered when there is room for more, or, to be saved, when it is there."""
+    """An event for the log; the reply comes when there is room for more, or, with `save`, when the event is there."""
 
     type: str
     data: str
@@ -36,45 +34,45 @@ class Put(_Frame, frozen=True):
     sends: str | None = None
 
 
-class LookUpRecorded(_Frame, frozen=True):
+class QueryRecorded(_Frame, frozen=True):
     message_id: UUID
 
 
-class LookUpExchanges(_Frame, frozen=True):
+class QueryExchanges(_Frame, frozen=True):
     thread: int
     before: int
     limit: int
     tools: bool
 
 
-class LookUpChildren(_Frame, frozen=True):
+class QueryChildren(_Frame, frozen=True):
     message_ids: list[UUID]
 
 
-class LookUpUnderWay(_Frame, frozen=True):
+class QueryUnderWay(_Frame, frozen=True):
     thread: int
 
 
 class Count(_Frame, frozen=True):
     """Usage: a JSON object."""
 
-    counts: str
+    usage: str
 
 
 class Park(_Frame, frozen=True):
-    """The attempt is to end like this: the agent waits for others."""
+    """The attempt must end with this outcome: the agent waits for others."""
 
     outcome: Outcome
 
 
 class Ended(_Frame, frozen=True):
-    """The agent has ended; without an outcome where it was stopped."""
+    """The agent has ended; without an outcome if it was stopped."""
 
     outcome: Outcome | None
 
 
-class Answer(_Frame, frozen=True):
-    """`refused`: why the question could not be answered."""
+class Reply(_Frame, frozen=True):
+    """`refused`: why the request failed."""
 
     recorded: Recorded = Recorded()
     exchanges: list[Exchange] = []
@@ -84,13 +82,13 @@ class Answer(_Frame, frozen=True):
 
 
 class Stop(_Frame, frozen=True):
-    """The attempt is to end."""
+    """The attempt must end."""
 
 
-LookUp: TypeAlias = LookUpRecorded | LookUpExchanges | LookUpChildren | LookUpUnderWay
-Question: TypeAlias = Put | LookUp
-FromChild: TypeAlias = Question | Count | Park | Ended
-FromWorker: TypeAlias = Answer | Stop
+Query: TypeAlias = QueryRecorded | QueryExchanges | QueryChildren | QueryUnderWay
+Request: TypeAlias = Put | Query
+FromChild: TypeAlias = Request | Count | Park | Ended
+FromWorker: TypeAlias = Reply | Stop
 Frame = TypeVar("Frame")
 
 CLAIM = msgspec.json.Decoder(Claim)
@@ -101,13 +99,13 @@ FROM_WORKER: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 async def read(reader: asyncio.StreamReader, decoder: msgspec.json.Decoder[Frame]) -> Frame | None:
     """The next frame; None at the end."""
     try:
-        size = int.from_bytes(await reader.readexactly(PREFIX), "big")
+        size = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
         return decoder.decode(await reader.readexactly(size))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
 
 
 def write(writer: asyncio.StreamWriter, frame: Any) -> None:
-    """Buffer a frame; it is dropped where nobody reads any more."""
+    """Buffer a frame; it is dropped if the other end has closed the connection."""
     body = msgspec.json.encode(frame)
-    writer.writelines((len(body).to_bytes(PREFIX, "big"), body))
+    writer.writelines((len(body).to_bytes(LENGTH_BYTES, "big"), body))

@@ -1,7 +1,7 @@
 """The worker's side of agents that run in processes of their own.
 
-After its first loss a message runs in one. It may have been the one that took its worker down: if it does so again, it
-is charged alone. And what nobody can end in the worker, because it blocks or ignores its cancellation, is killed there.
+A message runs in one after its first loss, because it may have killed its worker: if it kills its process too, only it
+is charged. An agent that blocks or ignores its cancellation can be killed there, but not in the worker.
 """
 
 import asyncio
@@ -14,15 +14,14 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from service.config import Settings
-from service.leases.store import EventToAppend
-from service.queues.model import Claim
-from service.worker.context import Backing, Lookups
+from service.leases.model import Claim, EventToAppend, Outcome
+from service.worker.context.backend import AttemptQueries, ContextBackend
 from service.worker.isolation import ipc
 from service.worker.isolation.ipc import EXIT_CODE, READY
-from service.worker.outcome import CANCELLED, Outcome, lost
+from service.worker.outcome import CANCELLED, lost
 
-START_SECONDS = 60.0  # which a start may take; the first one imports the agents
-# The fork server finds modules where the worker found them.
+START_TIMEOUT_SECONDS = 60.0  # the first start imports the agents
+# The fork server searches for modules where the worker does.
 COMMAND = """\
 import sys
 sys.path[:] = sys.argv[2:]
@@ -31,29 +30,26 @@ main(int(sys.argv[1]))
 """
 
 
-class _Nursery(NamedTuple):
+class _ForkServer(NamedTuple):
     process: Process
     control: socket.socket
 
 
 class NoProcess(Exception):
-    """No process can be started for an agent. That is no fault of the message."""
+    """No process can be started for an agent; the message is not charged with a failure."""
 
 
 class Isolation:
-    """Starts children, through a nursery that is itself started when the first one is needed."""
+    """Starts children through a fork server, which starts with the first child."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._nursery: _Nursery | None = None
-        self._one_by_one = asyncio.Lock()
+        self._forkserver: _ForkServer | None = None
+        self._forking = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def child(self) -> AsyncIterator["Child"]:
-        """A process that waits for its message; killed at the end of the block, whatever it does then.
-
-        Raises NoProcess.
-        """
+        """A process that waits for its message; it is killed at the end of the block. Raises NoProcess."""
         with contextlib.ExitStack() as sockets:
             try:
                 child = await self._fork(sockets)
@@ -63,20 +59,20 @@ class Isolation:
             yield child
 
     async def close(self) -> None:
-        """End the nursery, and with it every child."""
-        if self._nursery is not None:
-            self._nursery.control.close()
-            await self._nursery.process.wait()
+        """End the fork server, and with it every child."""
+        if self._forkserver is not None:
+            self._forkserver.control.close()
+            await self._forkserver.process.wait()
 
     async def _fork(self, ours: contextlib.ExitStack) -> "Child":
         with contextlib.ExitStack() as theirs:
             channel, its_channel = _pair(ours, theirs)
             leash, its_leash = _pair(ours, theirs)
-            async with asyncio.timeout(START_SECONDS), self._one_by_one:
-                if self._nursery is None or self._nursery.process.returncode is not None:
+            async with asyncio.timeout(START_TIMEOUT_SECONDS), self._forking:
+                if self._forkserver is None or self._forkserver.process.returncode is not None:
                     await self.close()
-                    self._nursery = await self._start()
-                socket.send_fds(self._nursery.control, [b"+"], [its_channel.fileno(), its_leash.fileno()])
+                    self._forkserver = await self._start()
+                socket.send_fds(self._forkserver.control, [b"+"], [its_channel.fileno(), its_leash.fileno()])
                 theirs.close()
                 if await asyncio.get_running_loop().sock_recv(leash, 1) != READY:
                     raise ChildProcessError("it was not forked")
@@ -84,7 +80,7 @@ class Isolation:
         ours.callback(writer.transport.abort)
         return Child(reader, writer, leash, self._settings)
 
-    async def _start(self) -> _Nursery:
+    async def _start(self) -> _ForkServer:
         control, theirs = socket.socketpair()
         with contextlib.ExitStack() as failed:
             failed.callback(control.close)
@@ -93,18 +89,18 @@ class Isolation:
                     *(sys.executable, "-c", COMMAND, str(theirs.fileno()), *sys.path),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,  # a terminal's Ctrl-C is for the worker alone, which lets children end
+                    start_new_session=True,  # a terminal's Ctrl-C must reach only the worker, which drains children
                 )
             failed.callback(_kill, process)
-            said = b""
+            answer = b""
             with contextlib.suppress(ConnectionError):
                 control.sendall(pickle.dumps(self._settings))
                 control.setblocking(False)
-                said = await asyncio.get_running_loop().sock_recv(control, 1)
-            if said != READY:
-                raise ChildProcessError(f"the nursery ended with exit code {await process.wait()}")
+                answer = await asyncio.get_running_loop().sock_recv(control, 1)
+            if answer != READY:
+                raise ChildProcessError(f"the fork server ended with exit code {await process.wait()}")
             failed.pop_all()
-        return _Nursery(process, control)
+        return _ForkServer(process, control)
 
 
 class Child:
@@ -118,13 +114,13 @@ class Child:
         self._leash = leash
         self._settings = settings
 
-    async def run(self, claim: Claim, backing: Backing) -> Outcome:
-        """The agent's outcome, or `lost` where its process ended before it did.
+    async def run(self, claim: Claim, backend: ContextBackend) -> Outcome:
+        """The agent's outcome, or `lost` if its process ended before the agent did.
 
-        Cancelled, it tells the agent so and waits for its end; cancelled once more, it waits no longer.
+        When cancelled, it tells the agent to stop and waits for its end; when cancelled again, it stops waiting.
         """
         ipc.write(self._writer, claim)
-        end = asyncio.create_task(self._end(claim, backing))
+        end = asyncio.create_task(self._end(claim, backend))
         end.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             outcome = await asyncio.shield(end)
@@ -136,64 +132,65 @@ class Child:
             end.cancel()
         return outcome
 
-    async def _end(self, claim: Claim, backing: Backing) -> Outcome:
-        talk = asyncio.create_task(self._talk(backing))
+    async def _end(self, claim: Claim, backend: ContextBackend) -> Outcome:
+        serving = asyncio.create_task(self._serve(backend))
         death = asyncio.create_task(self._death())
         try:
-            # Its death is learned from the leash: what the agent has started may keep the channel open.
-            await asyncio.wait({talk, death}, return_when=asyncio.FIRST_COMPLETED)
-            if talk.done() and (ended := talk.result()) is not None:
+            # The leash tells of its death: processes that the agent has started may keep the channel open.
+            await asyncio.wait({serving, death}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done() and (ended := serving.result()) is not None:
                 return ended.outcome or CANCELLED
             return lost(await death, claim.losses, self._settings)
         finally:
-            talk.cancel()
+            serving.cancel()
             death.cancel()
 
-    async def _talk(self, backing: Backing) -> ipc.Ended | None:
-        """Do what the child asks until its agent has ended; None where it says nothing more."""
-        while (said := await ipc.read(self._reader, ipc.FROM_CHILD)) is not None:
-            match said:
+    async def _serve(self, backend: ContextBackend) -> ipc.Ended | None:
+        """Serve the child's requests until its agent has ended; None if the channel closes before."""
+        while (frame := await ipc.read(self._reader, ipc.FROM_CHILD)) is not None:
+            match frame:
                 case ipc.Put(type, data, save, sends):
-                    await (backing.save if save else backing.put)(EventToAppend(type, data, sends))
-                    ipc.write(self._writer, ipc.Answer())
-                case ipc.Count(counts):
-                    backing.count(counts)
+                    event = EventToAppend(type, data, sends)
+                    await (backend.events.save(event) if save else backend.events.put(event))
+                    ipc.write(self._writer, ipc.Reply())
+                case ipc.Count(usage):
+                    backend.count(usage)
                 case ipc.Park(outcome):
-                    backing.park(outcome)
+                    backend.park(outcome)
                 case ipc.Ended():
-                    return said
+                    return frame
                 case _:
-                    ipc.write(self._writer, await _look_up(said, backing.lookups))
+                    ipc.write(self._writer, await _answer(frame, backend.queries))
         return None
 
     async def _death(self) -> int | None:
-        """The exit code, negative for a signal; None where the nursery died, too."""
+        """The exit code, negative for a signal; None if the fork server died, too."""
         code = await asyncio.get_running_loop().sock_recv(self._leash, EXIT_CODE.size)
         return EXIT_CODE.unpack(code)[0] if code else None
 
 
-async def _look_up(asked: ipc.LookUp, lookups: Lookups) -> ipc.Answer:
+async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
     try:
-        match asked:
-            case ipc.LookUpRecorded(message_id):
-                return ipc.Answer(recorded=await lookups.recorded(message_id))
-            case ipc.LookUpExchanges(thread, before, limit, tools):
-                return ipc.Answer(exchanges=list(await lookups.exchanges(thread, before, limit, tools)))
-            case ipc.LookUpChildren(message_ids):
-                return ipc.Answer(children=list(await lookups.children(message_ids)))
-            case ipc.LookUpUnderWay(thread):
-                return ipc.Answer(under_way=await lookups.under_way(thread))
-    except Exception as error:  # of the question: it is the agent's to deal with
-        return ipc.Answer(refused=f"{type(error).__name__}: {error}")
+        match query:
+            case ipc.QueryRecorded(message_id):
+                return ipc.Reply(recorded=await queries.recorded(message_id))
+            case ipc.QueryExchanges(thread, before, limit, tools):
+                return ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools)))
+            case ipc.QueryChildren(message_ids):
+                return ipc.Reply(children=list(await queries.children(message_ids)))
+            case ipc.QueryUnderWay(thread):
+                return ipc.Reply(under_way=await queries.under_way(thread))
+    except Exception as error:  # raised again in the agent's process
+        return ipc.Reply(refused=f"{type(error).__name__}: {error}")
 
 
 def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
-    """Our end of a connection and the other one, each closed by its stack."""
-    one, other = socket.socketpair()
-    one.setblocking(False)
-    ours.callback(one.close)
-    theirs.callback(other.close)
-    return one, other
+    """Our end of a connection and the child's, each closed by its stack."""
+    our_end, their_end = socket.socketpair()
+    our_end.setblocking(False)
+    ours.callback(our_end.close)
+    theirs.callback(their_end.close)
+    return our_end, their_end
 
 
 def _kill(process: Process) -> None:

@@ -1,0 +1,50 @@
+"""The bridge between the event loop and threads that run sync code: agents, steps and tools."""
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+class ThreadBridge:
+    """Lets a thread wait for coroutines of the loop, until the attempt that the thread works for is over."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waits: set[Future[Any]] = set()
+        self._closed = False
+
+    def wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run the coroutine in the loop and wait for its result, in a thread. Raises asyncio.CancelledError once the
+        bridge is closed: unlike concurrent.futures.CancelledError, `except Exception` does not catch it."""
+        if self._closed:
+            call.close()
+            raise asyncio.CancelledError
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        self._waits.add(future)
+        try:
+            if self._closed:
+                future.cancel()
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None
+        finally:
+            self._waits.discard(future)
+
+    def close(self) -> None:
+        """Cancel all waits and refuse further ones, in the loop's thread: otherwise the thread would wait for ever."""
+        self._closed = True
+        for wait in list(self._waits):
+            wait.cancel()
+
+
+async def call_anywhere(function: Callable[[], Any]) -> Any:
+    """Call a coroutine function in the loop, any other function in a thread, because it may block."""
+    if inspect.iscoroutinefunction(function):
+        return await function()
+    answer = await asyncio.to_thread(function)
+    return await answer if inspect.isawaitable(answer) else answer

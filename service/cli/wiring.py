@@ -1,0 +1,95 @@
+"""Build the processes from their parts: the only place that wires them."""
+
+import asyncio
+import os
+import socket
+from uuid import uuid4
+
+from service.agents.registry import Registry
+from service.config import Settings
+from service.db.availability import Availability
+from service.db.listener import Listener
+from service.db.notifier import Notifier
+from service.db.pool import Database
+from service.leases.store import LeaseStore
+from service.maintenance.janitor import Janitor
+from service.maintenance.store import MaintenanceStore
+from service.threads.store import ThreadStore
+from service.worker.attempt_queries import StoredAttemptQueries
+from service.worker.claims import Claims
+from service.worker.execution import AttemptServices
+from service.worker.heartbeat import Heartbeat
+from service.worker.hints import ArrivalHints, ReceivedHints
+from service.worker.instances import InstanceCache
+from service.worker.isolation.pool import Isolation
+from service.worker.sync_agents import AgentThreads
+from service.worker.worker import Worker
+from service.worker.writer import Writer
+
+WORKER_CONNECTIONS = 6
+MIN_LEASE_SECONDS = 60.0
+LEASE_WORKER_TIMEOUTS = 6
+
+
+def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation: Isolation | None = None) -> Worker:
+    """A worker, in the running loop. Without `isolation`, every agent runs in this process, also after a loss."""
+    worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    lease_seconds = max(MIN_LEASE_SECONDS, settings.worker_timeout * LEASE_WORKER_TIMEOUTS)
+    availability = Availability()
+    database = Database(
+        dsn,
+        name="worker",
+        size=WORKER_CONNECTIONS,
+        pooler=settings.database_pooler == "transaction",
+        availability=availability,
+    )
+    notifier = Notifier(database)
+    leases = LeaseStore(database)
+    work = asyncio.Event()
+    janitor = Janitor(
+        worker=worker_id,
+        settings=settings,
+        store=MaintenanceStore(database),
+        arrivals=ArrivalHints(work, notifier),
+    )
+    services = AttemptServices(
+        settings=settings,
+        registry=registry,
+        queries=StoredAttemptQueries(leases, ThreadStore(database)),
+        instances=InstanceCache(),
+        threads=AgentThreads(settings.worker_concurrency),
+        isolation=isolation,
+        unknown_agents=set(),
+    )
+    claims = Claims(
+        worker=worker_id,
+        settings=settings,
+        lease_seconds=lease_seconds,
+        store=leases,
+        writer=Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses),
+        services=services,
+        work=work,
+    )
+    heartbeat = Heartbeat(settings=settings, dsn=dsn, lease_seconds=lease_seconds, availability=availability)
+    received = ReceivedHints(
+        queues=settings.queues, work=work, claims=claims, heartbeat=heartbeat, instances=services.instances
+    )
+    listener = Listener(
+        settings.listen_database_url or dsn,
+        received.handlers,
+        work.set,
+        worker=worker_id,
+        availability=availability,
+    )
+    return Worker(
+        worker_id=worker_id,
+        settings=settings,
+        database=database,
+        notifier=notifier,
+        listener=listener,
+        store=leases,
+        claims=claims,
+        heartbeat=heartbeat,
+        janitor=janitor,
+        services=services,
+    )

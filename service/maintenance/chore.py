@@ -1,0 +1,31 @@
+"""What the janitor expects of a chore, and what chores expect of the worker."""
+
+import asyncio
+import random
+from typing import Protocol
+
+
+class Chore(Protocol):
+    """The janitor runs it, waits for `pause`, and runs it again."""
+
+    name: str
+
+    async def run(self) -> None: ...
+
+    async def pause(self) -> None: ...
+
+
+class Periodic:
+    """Pauses for `seconds`, give or take a fifth, so that the workers' janitors spread out."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self._seconds = seconds
+
+    async def pause(self) -> None:
+        await asyncio.sleep(self._seconds * random.uniform(0.8, 1.2))
+
+
+class Arrivals(Protocol):
+    def announce(self) -> None:
+        """Messages were put into their lanes: workers can claim them."""

@@ -1,0 +1,29 @@
+"""Take back the messages of dead workers."""
+
+import logging
+
+from service.config import Settings
+from service.maintenance.chore import Arrivals, Periodic
+from service.maintenance.store import MaintenanceStore
+
+log = logging.getLogger(__name__)
+
+
+class Reap(Periodic):
+    def __init__(self, worker: str, settings: Settings, store: MaintenanceStore, arrivals: Arrivals) -> None:
+        super().__init__("reap", settings.poll_interval)
+        self._worker = worker
+        self._settings = settings
+        self._store = store
+        self._arrivals = arrivals
+
+    async def run(self) -> None:
+        reaped = await self._store.reap(
+            janitor=self._worker,
+            interval=self._settings.heartbeat_interval,
+            worker_timeout=self._settings.worker_timeout,
+            max_losses=self._settings.max_losses,
+        )
+        if reaped:
+            log.warning("took back messages of lost workers", extra={"messages": reaped})
+            self._arrivals.announce()

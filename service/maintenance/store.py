@@ -1,0 +1,82 @@
+"""The chores in PostgreSQL, each one SQL function. Concurrent calls skip the rows that another one has locked."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from service.db.pool import DELETION_TIMEOUT, Database
+
+
+class VacuumHealth(msgspec.Struct, frozen=True):
+    """The table with most dead rows (if they are a tenth or more), and the oldest snapshot that keeps them."""
+
+    dead_rows: int | None
+    table_name: str | None
+    snapshot_seconds: float | None
+    holder: str | None
+
+
+class MaintenanceStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reap(self, *, janitor: str, interval: float, worker_timeout: float, max_losses: int) -> int:
+        """Take back the messages of dead workers; returns how many. `interval`: seconds between two calls by all
+        janitors together."""
+        rows = await self._database.fetch(
+            "select * from treadle.reap($1, $2, $3, $4)", janitor, interval, worker_timeout, max_losses
+        )
+        return len(rows)
+
+    async def admit_due(self, limit: int) -> int:
+        """Admit up to `limit` messages whose time has come; returns how many."""
+        return int(await self._database.fetchval("select treadle.admit_due($1)", limit))
+
+    async def tend_parents(self, message_ids: Sequence[UUID] | None = None) -> int:
+        """Admit those of these parked messages (None: of all) whose children have ended; returns how many."""
+        return int(await self._database.fetchval("select treadle.tend_parents($1)", message_ids))
+
+    async def fold_counters(self) -> None:
+        """Add up the deltas of the queues' counters."""
+        await self._database.fetchval("select treadle.fold_counters()")
+
+    async def sweep(self, whole: bool) -> None:
+        """Move the low-water marks forward; `whole`: also back, to rows that have become visible again."""
+        await self._database.fetchval("select treadle.sweep($1)", whole)
+
+    async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int]:
+        """Restore lane rows that are missing in the next stretch of messages; returns where to continue (None: from the
+        start) and how many messages were repaired."""
+        row = await self._database.fetchrow("select last, mended from treadle.mend_lanes($1)", after)
+        assert row is not None
+        return row["last"], row["mended"]
+
+    async def purge(
+        self, *, retention_hours: float, dead_letter_hours: float, after: UUID | None
+    ) -> tuple[UUID | None, int]:
+        """Delete a chunk of messages past their retention; returns where to continue (None: the end is reached) and how
+        many were deleted."""
+        row = await self._database.fetchrow(
+            "select last, purged from treadle.purge($1, $2, $3)",
+            retention_hours,
+            dead_letter_hours,
+            after,
+            timeout=DELETION_TIMEOUT,
+        )
+        assert row is not None
+        return row["last"], row["purged"]
+
+    async def tend_partitions(self, retention_hours: float) -> None:
+        """Create the partitions of the coming days, drop the empty ones past retention."""
+        await self._database.fetchval("select treadle.ensure_partitions()")
+        await self._database.fetchval(
+            "select treadle.drop_partitions(treadle.clock() - make_interval(secs => $1 * 3600))", retention_hours
+        )
+
+    async def vacuum_health(self) -> VacuumHealth:
+        row = await self._database.fetchrow(
+            f"select {', '.join(VacuumHealth.__struct_fields__)} from treadle.vacuum_health()"
+        )
+        assert row is not None
+        return VacuumHealth(*row)

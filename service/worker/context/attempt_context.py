@@ -1,0 +1,137 @@
+"""The context of an attempt, as its agent uses it."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Exchange, Rejected, UnderWay
+from service.events.model import RESERVED
+from service.leases.model import Claim, EventToAppend, Outcome
+from service.worker.context import history, sends, steps, waits
+from service.worker.context.backend import ContextBackend
+from service.worker.context.scope import AttemptScope
+from service.worker.outcome import clean, encode
+
+log = logging.getLogger("service.agent")
+
+RESERVED_TYPES = RESERVED | {"chunk"}
+MAX_TYPE_CHARACTERS = 100
+MAX_JSON_BYTES_PER_CHARACTER = 12
+
+
+class AttemptContext:
+    """Implements service.agents.contract.Context."""
+
+    def __init__(
+        self, claim: Claim, metadata: dict[str, Any], backend: ContextBackend, *, max_event_bytes: int, in_thread: bool
+    ) -> None:
+        self.message_id = str(claim.message_id)
+        self.thread_id = claim.thread_id
+        self.attempt = claim.attempt
+        self.metadata = metadata
+        self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
+        self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
+        stored = msgspec.json.decode(claim.memory or "{}")
+        self.memory: dict[str, Any] = stored if isinstance(stored, dict) else {}
+        self._claim = claim
+        self._backend = backend
+        self._scope = AttemptScope(claim, backend, max_event_bytes=max_event_bytes)
+        self._chunk_characters = max(1, max_event_bytes // MAX_JSON_BYTES_PER_CHARACTER)
+        self._in_thread = in_thread  # the agent is sync and runs in a thread
+        self._chunks = 0
+
+    @property
+    def cancelled(self) -> bool:
+        return self._backend.stopped
+
+    async def emit(self, chunk: str) -> None:
+        if not isinstance(chunk, str):
+            raise TypeError(f"emit takes text, not {type(chunk).__name__}")
+        for start in range(0, len(chunk), self._chunk_characters):
+            text = clean(chunk[start : start + self._chunk_characters])
+            data = encode({"type": "content", "chunk": text, "index": self._chunks})
+            self._chunks += 1
+            await self._backend.events.put(EventToAppend("chunk", data))
+
+    async def event(self, type: str, data: Any) -> None:
+        if type in RESERVED_TYPES or not type or len(type) > MAX_TYPE_CHARACTERS or not type.isprintable():
+            raise ValueError(f"agents cannot write events of the type {type!r}: choose another one")
+        await self._backend.events.put(EventToAppend(type, self._scope.fit(data, "an event")))
+
+    async def step(self, name: str, function: Callable[[], Any]) -> Any:
+        return await steps.run(self._scope, name, function)
+
+    async def find_step(self, name: str) -> tuple[str, str | None]:
+        """For SyncContext, which runs the function in the agent's own thread."""
+        return await steps.find(self._scope, name)
+
+    async def keep_step(self, name: str, answer: Any) -> str:
+        """For SyncContext."""
+        return await steps.keep(self._scope, name, answer)
+
+    async def send(
+        self,
+        message: Any,
+        *,
+        agent: str | None = None,
+        thread_id: str | None = None,
+        priority: str = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        delay: float = 0.0,
+        aside: bool = False,
+        name: str | None = None,
+    ) -> str:
+        return await sends.send(
+            self._scope,
+            message,
+            agent=agent,
+            thread_id=thread_id,
+            priority=priority,
+            metadata=metadata,
+            delay=delay,
+            aside=aside,
+            name=name,
+        )
+
+    async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        return await waits.gather(self._scope, messages, return_exceptions=return_exceptions, in_thread=self._in_thread)
+
+    async def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        return await waits.ask(self._scope, question, name, in_thread=self._in_thread)
+
+    async def instance(self, make: Callable[[], Any]) -> Any:
+        return await self._backend.instance(make)
+
+    async def under_way(self) -> UnderWay | None:
+        return await history.under_way(self._scope)
+
+    async def history(
+        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+    ) -> Sequence[Exchange]:
+        return await history.history(self._scope, limit, max_tokens=max_tokens, system=system, tools=tools)
+
+    def usage(self, **counts: Any) -> None:
+        self._backend.count(encode(counts))
+
+    def conclude(self, outcome: Outcome) -> Outcome:
+        """The outcome of a completed agent, with what is committed with it: unsent messages, and the memory if it has
+        changed.
+
+        Raises Rejected if the memory is too large or not an object.
+        """
+        return msgspec.structs.replace(outcome, sends=self._scope.take_unsent(), memory=self._changed_memory())
+
+    def _changed_memory(self) -> str | None:
+        if self._claim.thread is None or self._claim.aside:
+            return None
+        if not isinstance(self.memory, dict):
+            raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
+        try:
+            text = self._scope.fit(self.memory, "a thread's memory")
+        except ValueError as error:
+            raise Rejected(f"{error}.") from None
+        changed = msgspec.json.decode(text) != msgspec.json.decode(self._claim.memory or "{}")
+        return text if changed else None

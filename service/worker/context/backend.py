@@ -1,0 +1,55 @@
+"""What a context needs of its attempt and of PostgreSQL, in the worker or in an agent's own process.
+
+In the worker, `Execution` is the backend, `EventBuffer` its events and `StoredAttemptQueries` its queries. In an
+agent's own process, `WorkerLink` is all three, and passes each call to the worker.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+from service.leases.model import Child, EventToAppend, Outcome, Recorded
+from service.threads.store import Exchange, UnderWay
+
+
+class EventSink(Protocol):
+    """The way of events to the message's log."""
+
+    async def put(self, event: EventToAppend) -> None:
+        """Buffer an event; waits while too much is unsent."""
+
+    async def save(self, event: EventToAppend) -> None:
+        """Put an event, and wait until it is in the log."""
+
+
+class AttemptQueries(Protocol):
+    """What a context reads from PostgreSQL."""
+
+    async def recorded(self, message_id: UUID) -> Recorded: ...
+
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]: ...
+
+    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]: ...
+
+    async def under_way(self, thread: int) -> UnderWay | None: ...
+
+
+class ContextBackend(Protocol):
+    @property
+    def events(self) -> EventSink: ...
+
+    @property
+    def queries(self) -> AttemptQueries: ...
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the attempt must end."""
+
+    def park(self, outcome: Outcome) -> None:
+        """End the attempt now with this outcome, which names what the message waits for."""
+
+    def count(self, usage: str) -> None:
+        """Add usage, a JSON object. Called from any thread."""
+
+    async def instance(self, make: Callable[[], Any]) -> Any:
+        """The agent's instance for the thread, made if there is none."""

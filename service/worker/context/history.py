@@ -1,0 +1,47 @@
+"""What an agent reads of its thread."""
+
+from collections.abc import Sequence
+
+from service.agents.contract import Exchange, UnderWay
+from service.worker.context.scope import AttemptScope
+from service.worker.outcome import encode
+
+BYTES_PER_TOKEN = 4  # roughly, in English text
+
+
+async def history(
+    scope: AttemptScope, limit: int, *, max_tokens: int | None, system: str, tools: bool
+) -> Sequence[Exchange]:
+    claim = scope.claim
+    if claim.thread is None or claim.ord is None:
+        return []
+    found = await scope.backend.queries.exchanges(claim.thread, claim.ord, limit, tools)
+    exchanges = [Exchange(exchange.message, exchange.result, exchange.tools) for exchange in found]
+    return exchanges if max_tokens is None else _fitting(exchanges, max_tokens - tokens(system))
+
+
+async def under_way(scope: AttemptScope) -> UnderWay | None:
+    """The message whose turn it is in the thread; None if it is this one, or none has the turn."""
+    if scope.claim.thread is None:
+        return None
+    found = await scope.backend.queries.under_way(scope.claim.thread)
+    if found is None or found.message_id == scope.claim.message_id:
+        return None
+    return UnderWay(str(found.message_id), found.agent, found.message, found.steps, found.progress)
+
+
+def tokens(value: object) -> int:
+    """Roughly how many tokens a model counts for it."""
+    size = len(value.encode()) if isinstance(value, str) else len(encode(value))
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def _fitting(exchanges: list[Exchange], budget_tokens: int) -> list[Exchange]:
+    """The latest whole exchanges that fit."""
+    first = len(exchanges)
+    for exchange in reversed(exchanges):
+        budget_tokens -= tokens(exchange.message) + tokens(exchange.result) + sum(map(tokens, exchange.tools))
+        if budget_tokens < 0:
+            break
+        first -= 1
+    return exchanges[first:]

@@ -1,0 +1,165 @@
+"""The agent's part of an attempt: run it, here or in a process of its own, to its end, its timeout or a stop reason."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from service.agents.definition import Agent
+from service.agents.registry import Registry
+from service.config import Settings
+from service.leases.model import Claim, Outcome
+from service.worker.context.backend import AttemptQueries, EventSink
+from service.worker.instances import InstanceCache, InstancePins
+from service.worker.invoke import invoke
+from service.worker.isolation.pool import Isolation, NoProcess
+from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, encode, failed, unknown
+from service.worker.sync_agents import AgentThreads
+
+log = logging.getLogger(__name__)
+
+CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message goes on without it
+
+
+class AttemptServices(msgspec.Struct, frozen=True):
+    """What the attempts of a worker share to run their agents."""
+
+    settings: Settings
+    registry: Registry
+    queries: AttemptQueries
+    instances: InstanceCache
+    threads: AgentThreads
+    isolation: Isolation | None  # None: every agent runs in the worker
+    unknown_agents: set[str]  # which this worker does not have: each is logged once
+
+
+class Execution:
+    """Implements service.worker.context.backend.ContextBackend."""
+
+    def __init__(self, claim: Claim, services: AttemptServices, events: EventSink) -> None:
+        self.events = events
+        self.queries = services.queries
+        self._claim = claim
+        self._services = services
+        self._agent = services.registry.get(claim.agent)
+        self._reason: StopReason | Exception | None = None  # why it must end early
+        self._parked: Outcome | None = None
+        self._over = asyncio.get_running_loop().create_future()  # done with the agent, or when it must end
+        self._usage: dict[str, Any] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._pins = InstancePins(services.instances)
+
+    async def run(self) -> Outcome | None:
+        """The outcome; None if the lease is lost."""
+        agent = self._agent
+        if agent is None:
+            self._log_unknown()
+            return unknown(self._claim.agent, self._claim.attempt, self._services.settings)
+        if self._reason is not None:
+            return self._interrupted(self._reason)
+        task = asyncio.create_task(self._invoke(agent))
+        task.add_done_callback(self._end)
+        try:
+            await self._over
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        if task.done() and not task.cancelled() and self._parked is None:
+            return task.result()
+        if task.done() and self._reason is None:
+            return self.failed(asyncio.CancelledError())
+        if self._reason is None:
+            self._reason = TimeoutError(f"the attempt took longer than {self._claim.timeout_seconds:g} seconds")
+        await self._cancel(task, agent)
+        return self._interrupted(self._reason)
+
+    def stop(self, reason: StopReason | Exception) -> None:
+        """End it early; the first reason counts."""
+        if self._reason is None:
+            self._reason = reason
+            self._end()
+
+    def close(self) -> None:
+        """The agent's part is over."""
+        self._pins.release()
+
+    def failed(self, error: BaseException) -> Outcome:
+        return failed(error, self._claim.failures, self._services.settings)
+
+    @property
+    def usage(self) -> str | None:
+        """What the agent counted, a JSON object."""
+        return encode(self._usage) if self._usage else None
+
+    @property
+    def stopped(self) -> bool:
+        return self._reason is not None
+
+    def park(self, outcome: Outcome) -> None:
+        if self._reason is None:
+            self._parked = outcome
+            self.stop("parked")
+
+    def count(self, usage: str) -> None:
+        self._usage |= msgspec.json.decode(usage)
+
+    async def instance(self, make: Callable[[], Any]) -> Any:
+        assert self._agent is not None
+        return await self._services.instances.get(self._agent, self._claim.thread_id, make, self._pins)
+
+    async def _invoke(self, agent: Agent) -> Outcome:
+        if isolation := self._isolation(agent):
+            return await self._invoke_in_process(agent, isolation)
+        self._start_timer()
+        return await invoke(agent, self._claim, self, self._services.settings, self._services.threads)
+
+    def _isolation(self, agent: Agent) -> Isolation | None:
+        # After its first loss a message runs in a process of its own: if it kills that too, only it is charged again.
+        return self._services.isolation if self._claim.losses or agent.limits.run_in == "process" else None
+
+    async def _invoke_in_process(self, agent: Agent, isolation: Isolation) -> Outcome:
+        try:
+            async with isolation.child() as child:
+                self._start_timer()
+                outcome = await child.run(self._claim, self)
+        except NoProcess as error:
+            log.exception("an agent got no process", extra={"message_id": str(self._claim.message_id)})
+            return deferred(str(error), self._claim.attempt, self._services.settings)
+        if outcome.kind == "lost":
+            extra = {"message_id": str(self._claim.message_id), "agent": agent.name, "error": outcome.error}
+            log.warning("an agent's process died", extra=extra)
+        return outcome
+
+    def _start_timer(self) -> None:
+        """The agent's time begins: the start of a process does not count."""
+        self._timer = asyncio.get_running_loop().call_later(self._claim.timeout_seconds, self._end)
+
+    def _end(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def _cancel(self, task: asyncio.Task[Outcome], agent: Agent) -> None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_GRACE_SECONDS)
+        if not task.done():
+            extra = {"message_id": str(self._claim.message_id), "agent": agent.name}
+            log.warning("an agent ignores its cancellation", extra=extra)
+            task.add_done_callback(lambda ignored: ignored.cancelled() or ignored.exception())
+            if self._isolation(agent):
+                task.cancel()  # the second one kills its process
+                await asyncio.wait({task})
+
+    def _interrupted(self, reason: StopReason | Exception) -> Outcome | None:
+        if isinstance(reason, Exception):
+            return self.failed(reason)
+        return {"cancelled": CANCELLED, "released": RELEASED, "parked": self._parked}.get(reason)
+
+    def _log_unknown(self) -> None:
+        if self._claim.agent not in self._services.unknown_agents:
+            self._services.unknown_agents.add(self._claim.agent)
+            log.warning(
+                "this worker has no agent of this name: its messages are put off",
+                extra={"agent": self._claim.agent, "queue": self._claim.queue},
+            )

@@ -1,0 +1,61 @@
+"""Hints between workers: what this one does when it receives one, and what it sends when messages have arrived."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier
+from service.worker.claims import Claims
+from service.worker.heartbeat import Heartbeat
+from service.worker.instances import InstanceCache
+
+
+class ReceivedHints:
+    """`work` is set when there may be messages to claim."""
+
+    def __init__(
+        self,
+        *,
+        queues: Sequence[str],
+        work: asyncio.Event,
+        claims: Claims,
+        heartbeat: Heartbeat,
+        instances: InstanceCache,
+    ) -> None:
+        self._queues = queues
+        self._work = work
+        self._claims = claims
+        self._heartbeat = heartbeat
+        self._instances = instances
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[[str], None]]:
+        """By channel, for the Listener."""
+        return {WORK: self.on_work, CANCEL: self.on_cancel, INSTANCES: self.on_instances}
+
+    def on_work(self, payload: str) -> None:
+        if payload == EVERYTHING or not set(self._queues).isdisjoint(payload.split(",")):
+            self._work.set()
+
+    def on_cancel(self, payload: str) -> None:
+        if self._claims.names_any(payload):
+            self._heartbeat.send_soon()  # its answer names the cancelled leases
+
+    def on_instances(self, payload: str) -> None:
+        if payload != EVERYTHING:
+            agent, thread_id = msgspec.json.decode(payload, type=tuple[str, str])
+            self._instances.drop(agent, thread_id)
+
+
+class ArrivalHints:
+    """Wakes this worker and tells all others and all readers. Implements service.maintenance.chore.Arrivals."""
+
+    def __init__(self, work: asyncio.Event, notifier: Notifier) -> None:
+        self._work = work
+        self._notifier = notifier
+
+    def announce(self) -> None:
+        self._work.set()
+        self._notifier.hint(WORK, EVERYTHING)
+        self._notifier.hint(EVENTS, EVERYTHING)

@@ -1,0 +1,32 @@
+"""Repeat a call until PostgreSQL has answered."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from service.errors import TooSlow, Unavailable
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_SECONDS = 0.1
+MAX_DELAY_SECONDS = 2.0
+
+Answer = TypeVar("Answer")
+
+
+async def persist(name: str, call: Callable[[], Coroutine[Any, Any, Answer]], items: int = 1) -> Answer:
+    """The answer of a call that can be repeated with the same outcome; `name` stands in the log.
+
+    Raises TimeoutError if a call for several items takes too long: it must be split, not repeated.
+    """
+    delay = FIRST_DELAY_SECONDS
+    while True:
+        try:
+            return await call()
+        except Unavailable as error:
+            if isinstance(error, TooSlow) and items > 1:
+                raise TimeoutError(str(error)) from error
+            log.log(error.log_level, "trying again", extra={"call": name, "error": str(error)})
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, MAX_DELAY_SECONDS)

@@ -1,0 +1,97 @@
+"""What a worker writes: appends and finishes in batches, each followed by its hints."""
+
+from collections.abc import Awaitable, Sequence
+
+from service.batching import Batcher
+from service.db.notifier import EVENTS, WORK, Notifier
+from service.errors import Busy
+from service.leases.model import Append, Appended, Claim, Finish, Finished, FinishStatus
+from service.leases.store import LeaseStore
+from service.maintenance.janitor import Janitor
+from service.worker.persistence import persist
+
+APPEND_BATCH_ITEMS = 200
+FINISH_BATCH_ITEMS = 100
+ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
+BUSY_SECONDS = 0.2  # between two tries at a thread that another transaction has locked
+
+
+class Writer:
+    def __init__(self, *, store: LeaseStore, notifier: Notifier, janitor: Janitor, max_losses: int) -> None:
+        self._store = store
+        self._notifier = notifier
+        self._janitor = janitor
+        self._max_losses = max_losses
+        self._appends: Batcher[Append, Appended] = Batcher(
+            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, alone=_sends, again=BUSY_SECONDS
+        )
+        self._finishes: Batcher[Finish, Finished] = Batcher(
+            self._finish, limit=FINISH_BATCH_ITEMS, weigh=_weight, alone=_is_not_plain, again=BUSY_SECONDS
+        )
+
+    def append(self, append: Append) -> Awaitable[Appended]:
+        """Write events of an attempt to its message's log."""
+        return self._appends.submit(append)
+
+    def finish(self, finish: Finish) -> Awaitable[Finished]:
+        """End an attempt."""
+        return self._finishes.submit(finish)
+
+    def hint_started(self, claim: Claim) -> None:
+        """Tell readers of the log that the attempt has started."""
+        self._notifier.hint(EVENTS, _event_hint(claim))
+
+    def hint_ended(self, claim: Claim, state: FinishStatus, *, queue_has_room: bool) -> None:
+        """Tell readers of the log, and the workers if its queue or its thread may have another message to claim."""
+        self._notifier.hint(EVENTS, _event_hint(claim))
+        if claim.thread is not None or state == "queued" or queue_has_room:
+            self._notifier.hint(WORK, claim.queue)
+        if claim.parent is not None and state != "queued":
+            self._janitor.tend(claim.parent)
+
+    async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
+        if _sends(batch[0]):
+            answers = [await persist("append", lambda: self._store.append_and_send(batch[0]))]
+            hint = None
+        else:
+            # The hint of a single append travels with its commit, which saves a transaction.
+            hint = _event_hint(batch[0]) if len(batch) == 1 else None
+            answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
+        if hint is None:
+            for append in batch:
+                self._notifier.hint(EVENTS, _event_hint(append))
+        return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
+        losses = self._max_losses
+        if _is_not_plain(batch[0]):
+            answers = [await persist("conclude", lambda: self._store.conclude(batch[0], losses))]
+        else:
+            answers = await persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
+        for finish, answer in zip(batch, answers, strict=True):
+            if answer.status == "queued":
+                self._tend_queued(finish)
+        return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    def _tend_queued(self, finish: Finish) -> None:
+        if finish.outcome.delay_seconds is not None:
+            self._janitor.admit_in(finish.outcome.delay_seconds)
+        elif finish.outcome.children:
+            self._janitor.tend(finish.message_id)  # its children may have ended by now
+
+
+def _event_hint(item: Append | Claim) -> str:
+    return f"{item.message_id}:{item.thread}" if item.thread else str(item.message_id)
+
+
+def _weight(item: Append | Finish) -> int:
+    """For how many items it counts in a batch."""
+    return 1 + item.characters // ITEM_CHARACTERS
+
+
+def _sends(append: Append) -> bool:
+    return append.sends is not None
+
+
+def _is_not_plain(finish: Finish) -> bool:
+    return not finish.outcome.is_plain

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.db.pool import Connection
+from service.db.pool import Connection, Database
 from service.leases.model import Append, Appended, EventToAppend
 from service.worker.event_buffer import EventBuffer
 from service.worker.outcome import StopReason
@@ -55,13 +55,15 @@ async def test_a_retry_runs_only_unfinished_steps(sql: Connection, start_worker:
     assert entries[2].data == {"name": "step 0", "result": "0"}
 
 
-async def test_a_step_is_in_the_log_before_the_agent_continues(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_step_is_in_the_log_before_the_agent_continues(
+    sql: Connection, database: Database, start_worker: StartWorker
+) -> None:
     seen: list[int] = []
 
     @agent("looks")
     async def looks(context: Context, text: str) -> None:
         await context.step("one", counted([], "x"))
-        seen.append(await sql.fetchval("select count(*) from treadle.events where type = 'step'"))
+        seen.append(await database.fetchval("select count(*) from treadle.events where type = 'step'"))
 
     await start_worker(looks)
     assert (await run(sql, "x", agent="looks"))["state"] == "completed"

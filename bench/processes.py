@@ -15,7 +15,7 @@ import msgspec
 
 from bench.server import ROOT
 from service.local import address
-from service.local.parent_watch import VARIABLE
+from service.local.parent_watch import PARENT_PIPE_VARIABLE
 
 START_SECONDS = 30.0
 STOP_SECONDS = 8.0
@@ -109,7 +109,7 @@ class Crew:
         self._folder = folder
         self._dsn = dsn
         self._name = dsn.rpartition("/")[2]
-        self._lifeline, self._held = os.pipe()
+        self._pipe, self._write_end = os.pipe()
         self._children: list[Child] = []
         self._services: list[Child] = []  # those of them that must live as long as something is measured
 
@@ -156,8 +156,8 @@ class Crew:
 
     async def close(self) -> None:
         await asyncio.gather(*(child.stop() for child in self._children))
-        os.close(self._held)
-        os.close(self._lifeline)
+        os.close(self._write_end)
+        os.close(self._pipe)
 
     async def _service(self, kind: str, command: str, settings: Mapping[str, str]) -> Child:
         environment = {
@@ -167,7 +167,7 @@ class Crew:
             "MAX_QUEUE_SIZE": "100000000",
             "MAX_BODY_BYTES": "100000000",
             "SHUTDOWN_GRACE": "1",
-            VARIABLE: str(self._lifeline),
+            PARENT_PIPE_VARIABLE: str(self._pipe),
         }
         process, log = await self._spawn(kind, ("-m", "service.cli", command), environment | dict(settings))
         child = Child(kind, process, log)
@@ -194,7 +194,7 @@ class Crew:
                 stderr=output,
                 cwd=ROOT,
                 env=os.environ | environment,
-                pass_fds=(self._lifeline,),
+                pass_fds=(self._pipe,),
                 limit=LINE_LIMIT,
             )
         return process, log

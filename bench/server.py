@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,17 +36,17 @@ class Server:
     measured.
     """
 
-    def __init__(self, embedded: Embedded, folder: Path) -> None:
-        self._embedded = embedded
+    def __init__(self, postgres: PrivatePostgres, folder: Path) -> None:
+        self._postgres = postgres
         self.folder = folder
 
     @property
     def pid(self) -> int:
-        assert self._embedded.pid is not None
-        return self._embedded.pid
+        assert self._postgres.pid is not None
+        return self._postgres.pid
 
     def dsn(self, database: str, user: str = "treadle") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self._embedded.port}/{database}"
+        return f"postgresql://{user}@127.0.0.1:{self._postgres.port}/{database}"
 
     async def connect(self, database: str) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(self.dsn(database, "bench"), timeout=5, command_timeout=600)
@@ -127,13 +127,13 @@ async def serving(profile: bool) -> AsyncIterator[Server]:
     """Start it, and leave nothing of it at the end. `profile`: statements inside functions are counted, too."""
     folder = Path(tempfile.mkdtemp(prefix="treadle-bench-"))
     track = {"pg_stat_statements.track": "all" if profile else "top"}
-    embedded = Embedded(folder, port=0, options=SETTINGS | track)
+    postgres = PrivatePostgres(folder, port=0, options=SETTINGS | track)
     try:
-        await asyncio.to_thread(embedded.start)
-        server = Server(embedded, folder)
+        await asyncio.to_thread(postgres.start)
+        server = Server(postgres, folder)
         await server._prepare()
         yield server
     finally:
-        embedded.stop()
-        shutil.rmtree(embedded.place.folder, ignore_errors=True)
+        postgres.stop()
+        shutil.rmtree(postgres.place.folder, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)

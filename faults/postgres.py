@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 
 OPTIONS = {"max_connections": "100", "wal_keep_size": "256MB"}
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -21,42 +21,42 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._embedded = Embedded(folder, port=0, options=OPTIONS | DURABLE)
+        self._server = PrivatePostgres(folder, port=0, options=OPTIONS | DURABLE)
 
     @property
     def port(self) -> int:
-        return self._embedded.port
+        return self._server.port
 
     @property
     def alive(self) -> bool:
-        return self._embedded.alive()
+        return self._server.alive()
 
     async def start(self) -> None:
         """Start it, and wait until it has recovered and accepts connections."""
-        await asyncio.to_thread(self._embedded.start)
+        await asyncio.to_thread(self._server.start)
 
     async def stop(self, number: signal.Signals) -> None:
         """SIGINT: fast shutdown; SIGQUIT: at once, so that it has to recover."""
-        if self._embedded.pid is not None and self._embedded.alive():
+        if self._server.pid is not None and self._server.alive():
             with suppress(ProcessLookupError):
-                os.kill(self._embedded.pid, number)
+                os.kill(self._server.pid, number)
             async with asyncio.timeout(STOP_SECONDS):
-                while self._embedded.alive():
+                while self._server.alive():
                     await asyncio.sleep(0.02)
 
     async def delete(self) -> None:
         """Delete its data: it will not come back."""
-        await asyncio.to_thread(shutil.rmtree, self._embedded.data, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self._server.data, ignore_errors=True)
 
     async def copy(self, primary: "Server") -> None:
         """Become the primary's standby: copy it (pg_basebackup) and follow it."""
-        place = self._embedded.place
+        place = self._server.place
         self.folder.mkdir(parents=True, exist_ok=True)
         place.prepare()
         source = f"host=127.0.0.1 port={primary.port} user=treadle application_name=standby"
         how = ("-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-d", source)
         made = await asyncio.to_thread(
-            lambda: place.run(place.program("pg_basebackup"), "-D", place.data, *how, lowered=True)
+            lambda: place.run(place.program("pg_basebackup"), "-D", place.data, *how, as_server_user=True)
         )
         if made.returncode:
             raise RuntimeError(f"pg_basebackup failed: {made.stderr.strip()}")
@@ -77,8 +77,8 @@ class Server:
 
     def remove(self) -> None:
         """End it and leave nothing of it."""
-        self._embedded.stop()
-        shutil.rmtree(self._embedded.place.folder, ignore_errors=True)
+        self._server.stop()
+        shutil.rmtree(self._server.place.folder, ignore_errors=True)
 
 
 class Cluster:

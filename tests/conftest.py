@@ -4,9 +4,7 @@ workers on it, in the test's own event loop, on loopback."""
 import asyncio
 import contextlib
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -24,12 +22,12 @@ from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.migrate import migrate
 from service.db.pool import Connection, Database
-from service.local import postgres as embedded
 from service.queues.store import QueueStore
 from service.worker.worker import Worker
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, invoke
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.postgres_server import postgres_of_the_run
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.scripted_model import ScriptedModel
 from tests.support.sql_client import SqlClient, decode_jsonb, open_sql_client
@@ -43,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The controller starts the server; workers of xdist are told its port."""
     workerinput = getattr(config, "workerinput", None)
     if workerinput is None:
-        server = _running.enter_context(embedded.throwaway(Path(tempfile.mkdtemp(prefix="treadle-tests-"))))
+        server = _running.enter_context(postgres_of_the_run())
         port = server.port
     else:
         port = workerinput["treadle_port"]

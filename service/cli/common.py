@@ -18,9 +18,9 @@ def dsn(settings: Settings) -> str:
     """The connection string: DATABASE_URL, or where the private PostgreSQL is."""
     if settings.database_url is not None:
         return settings.database_url
-    from service.local.postgres import Embedded
+    from service.local.private_postgres import PrivatePostgres
 
-    return Embedded(settings.treadle_home).dsn
+    return PrivatePostgres(settings.treadle_home).dsn
 
 
 @contextlib.asynccontextmanager

@@ -98,9 +98,9 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
     """
     program: str | Path | None = shutil.which("psql") if settings.database_url is not None else None
     if program is None:
-        from service.local.postgres import Embedded
+        from service.local.private_postgres import PrivatePostgres
 
-        program = Embedded(settings.treadle_home).binary("psql")
+        program = PrivatePostgres(settings.treadle_home).program("psql")
     # A role named treadle would make what it creates in our schema. A pooler takes no such option.
     environ = dict(os.environ)
     if settings.database_pooler == "none":

@@ -1,10 +1,13 @@
-"""The API's address, seen from outside of it: is it free, does the API answer there, how do people write it."""
+"""Addresses on this machine: whether a port is free, whether the API answers there, and the URL to print."""
 
 import errno
 import http.client
 import socket
+from contextlib import suppress
 
 from service.errors import ConfigError
+
+ANSWER_TIMEOUT_SECONDS = 2.0
 
 
 def check_free(host: str, port: int) -> None:
@@ -21,8 +24,8 @@ def check_free(host: str, port: int) -> None:
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether the API is alive; may take two seconds to say no."""
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
+    """Whether the API answers; may take two seconds to return False."""
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=ANSWER_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/health/live")
         return connection.getresponse().status == 200
@@ -33,9 +36,29 @@ def answers(host: str, port: int) -> bool:
 
 
 def url(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
+    """The API's URL for a browser on this machine."""
     host = _reachable(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def usable_port(port: int, *, any_port: bool) -> int:
+    """This port of 127.0.0.1; where it is taken, another one if `any_port`, or else ConfigError is raised."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    if not any_port:
+        raise ConfigError(f"Port {port} on 127.0.0.1 is in use by another program.")
+    return free_port()
 
 
 def _reachable(host: str) -> str:

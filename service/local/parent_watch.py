@@ -1,6 +1,7 @@
-"""How a process started by `up` notices that its supervisor is gone, even by kill -9.
+"""How a process that `treadle up` started notices that its supervisor has died, even by kill -9.
 
-It inherits the read end of a pipe whose write end the supervisor alone holds: end of file means that nobody does now.
+Every child inherits the read end of a pipe. Only the supervisor holds the write end, so the children read end of file
+when the supervisor ends.
 """
 
 import os
@@ -9,22 +10,24 @@ import threading
 import time
 from collections.abc import Mapping
 
-VARIABLE = "TREADLE_SUPERVISOR_FD"
+PARENT_PIPE_VARIABLE = "TREADLE_SUPERVISOR_FD"
 
 
-def follow_supervisor(environ: Mapping[str, str], patience: float) -> None:
-    """Have this process sent SIGTERM when its supervisor is gone, and end it `patience` seconds later if it does not by
-    itself; without a supervisor, do nothing. Call it once."""
-    if VARIABLE not in environ:
+def follow_supervisor(environ: Mapping[str, str], patience_seconds: float) -> None:
+    """Send this process SIGTERM when its supervisor ends, and exit `patience_seconds` later if it still runs.
+
+    Without a supervisor it does nothing. Call it once.
+    """
+    if PARENT_PIPE_VARIABLE not in environ:
         return
-    lifeline = int(environ[VARIABLE])
-    os.set_inheritable(lifeline, False)
-    threading.Thread(target=_follow, args=(lifeline, patience), name="lifeline", daemon=True).start()
+    pipe = int(environ[PARENT_PIPE_VARIABLE])
+    os.set_inheritable(pipe, False)
+    threading.Thread(target=_follow, args=(pipe, patience_seconds), name="parent-watch", daemon=True).start()
 
 
-def _follow(lifeline: int, patience: float) -> None:
-    while os.read(lifeline, 1):
+def _follow(pipe: int, patience_seconds: float) -> None:
+    while os.read(pipe, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(patience)
-    os._exit(1)  # whatever holds it up, nobody is left who would kill it
+    time.sleep(patience_seconds)
+    os._exit(1)  # the supervisor, which would have killed this process, does not exist any more

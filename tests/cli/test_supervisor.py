@@ -20,7 +20,7 @@ import yaml
 
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,9 +78,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def postgres(folder: Path) -> Iterator[Embedded]:
+def postgres(folder: Path) -> Iterator[PrivatePostgres]:
     """The server that a supervisor without DATABASE_URL runs (not started here)."""
-    server = Embedded(folder / "home")
+    server = PrivatePostgres(folder / "home")
     yield server
     server.stop()
 
@@ -150,7 +150,7 @@ def test_a_second_one_is_refused(start: Start) -> None:
     assert "started" not in second.said
 
 
-def test_killed_its_children_end_and_postgres_is_adopted(start: Start, postgres: Embedded) -> None:
+def test_killed_its_children_end_and_postgres_is_adopted(start: Start, postgres: PrivatePostgres) -> None:
     up = start(DATABASE_URL="")
     up.until_all_runs()
     assert f"with {postgres.dsn}\n" in up.said
@@ -208,7 +208,7 @@ def test_children_that_do_not_listen_end_all_the_same(start: Start) -> None:
     assert "worker-1 does not listen" in up.said
 
 
-def test_a_port_in_use_ends_it(start: Start, postgres: Embedded) -> None:
+def test_a_port_in_use_ends_it(start: Start, postgres: PrivatePostgres) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         up = start(PORT=str(port), DATABASE_URL="")
@@ -218,7 +218,7 @@ def test_a_port_in_use_ends_it(start: Start, postgres: Embedded) -> None:
     assert not (postgres.data / "postmaster.pid").exists()
 
 
-def test_a_failing_migration_ends_it(start: Start, postgres: Embedded) -> None:
+def test_a_failing_migration_ends_it(start: Start, postgres: PrivatePostgres) -> None:
     up = start(migrate="fails", DATABASE_URL="")
     assert up.end() == 1
     assert "migrate has a reason to fail\nThe migration ended with exit status 3; nothing was started.\n" in up.said
@@ -255,7 +255,7 @@ def test_an_api_that_never_answers_ends_it(start: Start) -> None:
     assert "worker-1 drained\n" in up.said
 
 
-def test_a_killed_postgres_is_started_again(start: Start, postgres: Embedded) -> None:
+def test_a_killed_postgres_is_started_again(start: Start, postgres: PrivatePostgres) -> None:
     up = start(DATABASE_URL="")
     up.until_all_runs()
     postgres.start()
@@ -280,7 +280,7 @@ def test_ctrl_c_twice_kills(start: Start) -> None:
 
 
 def test_a_child_that_does_not_stop_in_time_is_killed(start: Start) -> None:
-    up = start(work="deaf", SHUTDOWN_GRACE="0.01", MARGIN="0.01")
+    up = start(work="deaf", SHUTDOWN_GRACE="0.01", STOP_MARGIN_SECONDS="0.01")
     up.until_all_runs()
     up.signal(signal.SIGTERM)
     assert up.end() == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,4 +126,4 @@ def running_up(environ: dict[str, str], folder: Path) -> Iterator[subprocess.Pop
             up.terminate()
             up.communicate()
             guard.cancel()
-            Embedded(folder / ".treadle").stop()
+            PrivatePostgres(folder / ".treadle").stop()

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from service.config import Settings
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 from tests.support.documents import HTTP, README, Block, blocks
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
@@ -40,7 +40,7 @@ def environment(port: int) -> Iterator[dict[str, str]]:
     foreign = {field.name.upper() for field in msgspec.structs.fields(Settings)} | {"TREADLE_CONFIG"}
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     yield kept | {"TREADLE_HOME": str(home), "PORT": str(port), "SHUTDOWN_GRACE": "5"}
-    server = Embedded(home)
+    server = PrivatePostgres(home)
     server.stop()
     shutil.rmtree(server.place.folder, ignore_errors=True)
     shutil.rmtree(home, ignore_errors=True)

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 from tests.support.documents import DOCS, README, Block, blocks
 
 
 async def psql(dsn: str, page: Path, found: list[Block]) -> str:
     """Run blocks in one session of psql, as they are written; returns its output."""
     script = "".join(f"\\echo == {page.name}, line {block.line}\n{block.text}\n" for block in found)
-    program = Embedded(Path("anywhere")).binary("psql")
+    program = PrivatePostgres(Path("anywhere")).program("psql")
     process = await asyncio.create_subprocess_exec(
         *(program, "-X", "-v", "ON_ERROR_STOP=1", dsn),
         stdin=asyncio.subprocess.PIPE,

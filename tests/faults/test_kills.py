@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.local.postgres import Embedded
+from service.local.private_postgres import PrivatePostgres
 from tests.support.ports import free_port
 
 PATIENCE = 90.0  # seconds until a test is given up; none is meant to come near
@@ -59,7 +59,7 @@ class Service:
         finally:
             self.process.kill()
             self.client.close()
-            Embedded(self.home).stop()
+            PrivatePostgres(self.home).stop()
 
     def submit(self, **fields: Any) -> str:
         answer = self.client.post("/messages", json={"message": WORDS, "metadata": {"delay_ms": 100}, **fields})
@@ -186,7 +186,7 @@ def test_a_killed_postgres(service: Service) -> None:
     reader = Reader(service, message_id)
     for seq, _, _ in reader.read():
         if seq == 6:
-            postgres = Embedded(service.home)
+            postgres = PrivatePostgres(service.home)
             postgres.start()  # adopts the one that runs
             assert postgres.pid
             os.kill(postgres.pid, signal.SIGKILL)

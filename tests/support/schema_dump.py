@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 
 from service.db.pool import Connection
-from service.local import postgres as embedded
+from service.local.private_postgres import PrivatePostgres
 
 
 async def dumped_schema(dsn: str) -> str:
     """The schema treadle as pg_dump writes it: tables, views and signatures; less the inner functions, the grants
     (tested above), and what changes from day to day."""
-    program = embedded.Embedded(Path("unused")).binary("pg_dump")
+    program = PrivatePostgres(Path("unused")).program("pg_dump")
     process = await asyncio.create_subprocess_exec(
         program,
         *("--schema-only", "--schema=treadle", "--no-owner", "--no-privileges", "--exclude-table=treadle.events_2*"),

@@ -10,10 +10,15 @@ from service.errors import TreadleError
 from service.local import supervisor
 
 logging.basicConfig(stream=sys.stdout, level="INFO", format="%(message)s")
-supervisor.MARGIN = float(os.environ.get("MARGIN", "60"))
 print(f"supervisor is {os.getpid()}", flush=True)
 announce = lambda text: print(text, flush=True)  # noqa: E731
 try:
-    supervisor.run(load(os.environ), os.environ, announce, json.loads(os.environ["STUBS"]))
+    supervisor.run(
+        load(os.environ),
+        os.environ,
+        announce,
+        commands=json.loads(os.environ["STUBS"]),
+        stop_margin_seconds=float(os.environ.get("STOP_MARGIN_SECONDS", "60")),
+    )
 except TreadleError as error:
     sys.exit(announce(str(error)) or 1)

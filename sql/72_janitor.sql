@@ -172,7 +172,9 @@ begin
                 order by m.message_id for update skip locked)
             returning m.*
         ), sent as (
-            select treadle._lane_insert(array_agg(a.queue), array_agg(a.lane), array_agg(a.lane_id), array_agg(treadle._lane_body(a)), v_now), count(*) as n
+            select treadle._lane_insert(
+                    lane_rows => array_agg(row(a.queue, a.lane, a.lane_id, treadle._lane_body(a))::treadle.lane_row), at => v_now),
+                count(*) as n
             from again a having count(*) > 0
         )
         select mended + coalesce(sum(s.n), 0) into mended from sent s;
@@ -273,7 +275,7 @@ create or replace function treadle._forget(ids uuid[], quantity integer) returns
 language plpgsql as $$
 declare
     v_ids uuid[]; v_seqs integer[];
-    v_queues text[]; v_lanes text[]; v_lane_ids bigint[];
+    v_lane_rows treadle.lane_row[];
     v_short uuid[];
 begin
     perform from treadle.leases l where l.message_id = any(ids) order by l.message_id for update;
@@ -285,8 +287,8 @@ begin
             -count(*) filter (where g.state = 'completed'), -count(*) filter (where g.state = 'failed'), -count(*) filter (where g.state = 'cancelled')
         from gone g group by g.queue
     )
-    select array_agg(g.message_id), array_agg(g.last_seq), array_agg(g.queue), array_agg(g.lane), array_agg(g.lane_id)
-        into v_ids, v_seqs, v_queues, v_lanes, v_lane_ids from gone g;
+    select array_agg(g.message_id), array_agg(g.last_seq), array_agg(row(g.queue, g.lane, g.lane_id, null)::treadle.lane_row)
+        into v_ids, v_seqs, v_lane_rows from gone g;
     if v_ids is null then
         return 0;
     end if;
@@ -302,7 +304,7 @@ begin
     )
     select array_agg(l.id) into v_short from logs l where l.total <= quantity;
     delete from treadle.events e where e.message_id = any(v_short);
-    perform treadle._lane_delete(v_queues, v_lanes, v_lane_ids);
+    perform treadle._lane_delete(lane_rows => v_lane_rows);
     return cardinality(v_ids);
 end $$;
 

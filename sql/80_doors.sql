@@ -41,7 +41,7 @@ begin
     elsif v.state <> 'queued' then
         raise exception using errcode = 'TR409', message = format('The message is %s already.', v.state);
     end if;
-    perform treadle._settle(array[p_id], array['cancelled'], null, null, null, null, null, null, null, null, null, null, null, 1, v_now);
+    perform treadle._settle(endings => treadle._endings(ids => array[p_id], outcome => 'cancelled'), max_losses => 1, at => v_now);
     perform pg_notify('treadle_events', p_id::text || coalesce(':' || v.thread, ''));
     -- What it waited for is cancelled, too; and who waited for it may go on.
     perform treadle.tend_parents(array(select u from treadle.messages m, unnest(array[m.message_id, m.parent]) u
@@ -80,8 +80,10 @@ begin
         raise exception using errcode = 'TR409', message = format('The message asks %L now, not %L.', v_asked, input.name);
     end if;
     update treadle.messages x set last_seq = x.last_seq + 1 where x.message_id = p_id;
-    perform treadle._log(array[p_id], array[m.last_seq + 1], array[m.thread], array['input'],
-        array[jsonb_build_object('name', v_asked, 'input', input.input)], v_now);
+    perform treadle._log(
+        entries => array[row(p_id, m.last_seq + 1, m.thread, 'input',
+            jsonb_build_object('name', v_asked, 'input', input.input))::treadle.entry],
+        at => v_now);
     if m.thread is not null then
         update treadle.threads t set last_activity = v_now where t.id = m.thread;
     end if;
@@ -110,13 +112,15 @@ begin
         raise exception using errcode = 'TR409', message = format('The message is %s, not failed.', v.state);
     end if;
     select * into m from treadle.messages x where x.message_id = p_id;
-    perform treadle._lane_delete(array[m.queue], array[m.lane], array[m.lane_id]);
+    perform treadle._lane_delete(lane_rows => array[row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row]);
     -- 'thread' stands for "held until admitted" here; a message without a turn to wait for is admitted below.
     update treadle.messages x set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0,
             losses = least(x.losses, 1),
             last_seq = x.last_seq + 1, run_at = v_now, started_at = null, completed_at = null, worker_id = null, error = null
         where x.message_id = p_id;
-    perform treadle._log(array[p_id], array[m.last_seq + 1], array[m.thread], array['queued'], array['{"redriven": true}'::jsonb], v_now);
+    perform treadle._log(
+        entries => array[row(p_id, m.last_seq + 1, m.thread, 'queued', '{"redriven": true}')::treadle.entry],
+        at => v_now);
     insert into treadle.counters (tenant, queue, slot, queued, failed) values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
     if m.thread is not null then
         update treadle.threads t set failed = t.failed - 1, last_activity = v_now where t.id = m.thread;

@@ -146,8 +146,8 @@ async def _apply_functions(connection: Connection) -> None:
 
 
 async def _try_functions(connection: Connection) -> None:
-    # Not in a mode of the database's own: what is woven must see what others have just committed. And with nobody's
-    # functions in the path but PostgreSQL's.
+    # Read committed, whatever the database's default: the generation of lane functions must see queues that other
+    # transactions have just committed. Only PostgreSQL's own functions are in the path.
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"set local lock_timeout = '{MOMENT}'; set local search_path = pg_catalog")
         files = [path.read_text(encoding="utf-8") for path in sorted(SQL_FOLDER.glob("*.sql"))]

@@ -25,7 +25,7 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
 # Columns are selected in the order of the struct's fields: rows become structs by position, which costs a tenth of
 # converting each value.
-CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim_2($1, $2, $3, $4, $5)"
+CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
 APPEND = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND = f"""
     select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send($1, $2, $3, $4, $5, $6)"""

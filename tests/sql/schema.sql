@@ -1,5 +1,100 @@
 CREATE SCHEMA treadle;
 COMMENT ON SCHEMA treadle IS 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
+CREATE TYPE treadle.ending AS (
+	message_id uuid,
+	outcome text,
+	result jsonb,
+	error text,
+	traceback text,
+	delay_seconds double precision,
+	usage jsonb,
+	last_seq integer
+);
+CREATE TYPE treadle.entry AS (
+	message_id uuid,
+	seq integer,
+	thread bigint,
+	type text,
+	data jsonb
+);
+CREATE TYPE treadle.held_lease AS (
+	item integer,
+	message_id uuid,
+	thread bigint,
+	last_seq integer,
+	first_seq integer,
+	cancel_requested boolean,
+	status text
+);
+CREATE TYPE treadle.lane_row AS (
+	queue text,
+	lane text,
+	lane_id bigint,
+	body jsonb
+);
+CREATE TYPE treadle.place AS (
+	thread bigint,
+	base_ord bigint,
+	open bigint,
+	turn uuid
+);
+CREATE TYPE treadle.receipt AS (
+	n integer,
+	message_id uuid,
+	state text,
+	queue text,
+	rank smallint,
+	lane text,
+	ahead bigint,
+	thread bigint,
+	thread_id text,
+	refusal_code text,
+	refusal text
+);
+CREATE TYPE treadle.settlement AS (
+	message_id uuid,
+	thread bigint,
+	queue text,
+	old_state text,
+	started_at timestamp with time zone,
+	attempt integer,
+	old_lane text,
+	old_lane_id bigint,
+	outcome text,
+	becomes text,
+	state text,
+	lane text,
+	lane_id bigint,
+	seq integer,
+	result jsonb,
+	error text,
+	traceback text,
+	delay_seconds double precision,
+	usage jsonb
+);
+CREATE TYPE treadle.submission AS (
+	n integer,
+	message_id uuid,
+	body jsonb,
+	priority text,
+	rank smallint,
+	agent text,
+	queue text,
+	thread_id text,
+	aside boolean,
+	metadata jsonb,
+	max_attempts integer,
+	timeout_seconds double precision,
+	run_at timestamp with time zone,
+	parent uuid,
+	state text,
+	refusal_code text,
+	refusal text,
+	hold text,
+	thread bigint,
+	ord bigint,
+	behind bigint
+);
 CREATE TABLE treadle.messages (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -97,6 +192,8 @@ COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'Give delayed and bac
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
@@ -105,6 +202,8 @@ COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer
 CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET lock_timeout TO '1s'
@@ -116,19 +215,16 @@ CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone)
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS ...;
-COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'claim_2 with fewer columns';
-CREATE FUNCTION treadle.claim_2(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.claim_2(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -136,6 +232,8 @@ COMMENT ON FUNCTION treadle.clock() IS 'Now, by the database''s clock, moved by 
 CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[]) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET lock_timeout TO '1s'
@@ -144,6 +242,8 @@ COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result t
 CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its PGMQ lanes; does nothing where it exists';
 CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
@@ -172,6 +272,8 @@ COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Make the daily p
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
@@ -187,6 +289,8 @@ COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter del
 CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
@@ -254,40 +358,54 @@ COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a
 CREATE FUNCTION treadle.register_agents(agents jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.register_agents(agents jsonb) IS 'Upsert agents and create their queues';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
 CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
 CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint)
+CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text) IS 'Submit an array of messages, all or nothing, in the order given';
+COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
 CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, OUT answer jsonb, OUT repeated boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
 CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
@@ -295,6 +413,8 @@ COMMENT ON FUNCTION treadle.sweep(whole boolean) IS 'Let the low-water marks of 
 CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;

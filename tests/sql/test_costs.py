@@ -75,10 +75,10 @@ async def test_one_message_costs_a_submit_a_claim_and_a_finish(
     sent.clear()
     (message_id,) = await submit(store, 1, "noop")
     await settled(sql, message_id)
-    assert sent["submit_many"] == sent["claim_2"] == sent["finish"] == 1
+    assert sent["submit_many"] == sent["claim"] == sent["finish"] == 1
     assert sent["append"] == 0
     assert sent["hint"] <= 2  # that it started and that it ended; of its submit, the submit itself told
-    assert set(sent) <= {"submit_many", "claim_2", "finish", "hint"}
+    assert set(sent) <= {"submit_many", "claim", "finish", "hint"}
 
 
 async def test_what_it_says_costs_an_append_and_no_hint_of_its_own(
@@ -105,6 +105,6 @@ async def test_a_hundred_messages_cost_hardly_more_than_one(
     await sql.execute("select treadle.pause('default', false)")
     await drained(sql, 100)
     # All are claimed at once and end in a few batches: at most a tenth of a round trip and of a commit each.
-    assert sent["claim_2"] <= 4
+    assert sent["claim"] <= 4
     assert 1 <= sent["finish"] <= 4
     assert sum(sent.values()) <= 20, sent

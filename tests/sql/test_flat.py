@@ -51,7 +51,7 @@ async def buffers(sql_client: SqlClient, call: str, *args: Any) -> int:
 
 
 CALLS = {
-    "claim": ("select * from treadle.claim_2('w', '{default}', 1, 60)", 150),
+    "claim": ("select * from treadle.claim('w', '{default}', 1, 60)", 150),
     "submit": ('select * from treadle.submit_many(\'[{"message": "x"}]\', max_queue_size => 1000000)', 250),
     "queue_position": ("select treadle.queue_position(message_id) from treadle.messages where state = 'queued'", 100),
     "queue_overview": ("select * from treadle.queue_overview", 150),

@@ -53,7 +53,7 @@ async def test_migrations_at_once_on_an_empty_database(empty_dsn: str, dsn: str)
     assert await dumped_schema(empty_dsn) == await dumped_schema(dsn)
     connection = await connect(empty_dsn, name="test")
     facts = dict(await connection.fetch("select name, value from treadle.meta"))
-    assert set(facts) == {"functions", "manifest", "pgmq", "release", "woven"}
+    assert set(facts) == {"functions", "manifest", "pgmq", "release", "generated"}
     assert (facts["functions"], facts["release"]) == (schema.digest(), str(schema.RELEASE))
     assert facts["pgmq"] == "1.13.0"
     await connection.close()

@@ -99,9 +99,9 @@ async def test_whoever_was_given_treadle_app_can_write_no_table(sql_client: SqlC
         "create or replace function treadle.mine() returns text language sql as 'select 1::text'",
         "drop function treadle.clock",
         "select treadle._forget(array(select message_id from treadle.messages), 1)",
-        "select treadle._lane_delete('{default}', '{normal}', '{1}')",
-        "select treadle._settle(array(select message_id from treadle.messages), '{cancelled}', null, null, null, null,"
-        " null, null, null, null, null, null, null, 1, now())",
+        "select treadle._lane_delete(array[row('default', 'normal', 1, null)::treadle.lane_row])",
+        "select treadle._settle(treadle._endings(array(select message_id from treadle.messages), 'cancelled'), 1,"
+        " now())",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await visitor.execute(statement)

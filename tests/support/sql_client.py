@@ -80,7 +80,7 @@ class SqlClient:
         reverse: bool = False,
     ) -> list[Claim]:
         rows = await self.sql.fetch(
-            "select * from treadle.claim_2($1, $2, $3, $4, $5)", worker, queues, quantity, lease_seconds, reverse
+            "select * from treadle.claim($1, $2, $3, $4, $5)", worker, queues, quantity, lease_seconds, reverse
         )
         return msgspec.convert(rows, list[Claim])
 

@@ -83,7 +83,7 @@ DROP_LATE = """
     delete from treadle.agents where agent = 'late';
     delete from treadle.queues where queue = 'late';
     delete from treadle.low_water where name like 'q_late_%';
-    select treadle._weave_lanes()"""
+    select treadle._generate_lane_functions()"""
 
 # What is there, as others see it.
 MESSAGES = """

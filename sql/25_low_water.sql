@@ -1,0 +1,77 @@
+-- Low-water marks: below the mark of a table no row is left to be found, so every search for its first rows begins there.
+--
+-- Lanes, leases and counters lose their rows at the head. While an old snapshot is open, the dead versions of those rows stay, and
+-- each search for the first row would read them. The marks (treadle.low_water) follow the first living row.
+
+create or replace function treadle._mark(mark text) returns bigint
+language sql stable as $$
+    select coalesce((select w.low from treadle.low_water w where w.name = mark), 0)
+$$;
+
+-- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds nothing back.
+create or replace function treadle._ended() returns bigint
+language sql volatile as $$
+    select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+$$;
+
+-- Raise a mark to `candidate`, an id below which no row was seen, once every transaction has ended that might still commit a row below it.
+-- Those transactions are older than this one: a transaction has its id before it draws a row's id (see treadle.submit_many), and this
+-- one gets its id here, after it looked. Until then the candidate is stored as next_low. `ended` says how far transactions had
+-- ended before this one looked. If the candidate is below the mark, a row was committed late: the mark goes back to it.
+-- The caller looks before it writes, holds the advisory lock of its marks, and does not call this in a transaction that has an id already.
+create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
+language plpgsql as $$
+declare
+    c_worth_a_write constant integer := 1000;  -- ids
+    v_mark treadle.low_water;
+begin
+    select * into v_mark from treadle.low_water w where w.name = mark;
+    if candidate < v_mark.low then
+        update treadle.low_water w
+            set low = candidate, next_low = null, next_xid = null
+            where w.name = mark;
+    elsif v_mark.next_xid <= ended then  -- the mark rises, and the candidate is the next to come
+        update treadle.low_water w
+            set low = least(v_mark.next_low, candidate), next_low = candidate, next_xid = pg_current_xact_id()::text::bigint
+            where w.name = mark and (candidate > v_mark.low + c_worth_a_write or v_mark.low < v_mark.next_low);
+    elsif candidate > v_mark.low + c_worth_a_write
+        -- No candidate is stored, or one by another server (a dump was restored).
+        and coalesce(v_mark.next_xid > pg_snapshot_xmax(pg_current_snapshot())::text::bigint, true) then
+        update treadle.low_water w
+            set next_low = candidate, next_xid = pg_current_xact_id()::text::bigint
+            where w.name = mark;
+    end if;
+end $$;
+
+-- Let the marks follow: of the lanes, their first visible row; of the leases, the oldest one. `whole`: look at each lane from its start, and go
+-- back to rows that show again there (a row that was hidden by hand, one that was sent with a delay).
+create or replace function treadle.sweep(whole boolean default false) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+    v_ended constant bigint := treadle._ended();
+    v_now constant timestamptz := treadle.clock();
+    v_names text[];
+    v_firsts bigint[];
+    v_lease bigint;
+begin
+    if pg_current_xact_id_if_assigned() is not null or not pg_try_advisory_xact_lock(hashtext('treadle.sweep')) then
+        return;
+    end if;
+    select array_agg(t.name),
+            array_agg(treadle._lane_first(
+                queue => q.queue, lane => l.lane, at => v_now,
+                start => case when whole then 0 else treadle._mark(t.name) end))
+        into v_names, v_firsts
+        from treadle.queues q
+        cross join (values ('high'), ('normal'), ('low')) l (lane)
+        cross join treadle._lane_table(q.queue, l.lane) t (name);
+    select l.id into v_lease from treadle.leases l where l.id >= treadle._mark('leases') order by l.id limit 1;
+    if v_lease is null then
+        select s.last_value + s.is_called::integer into v_lease from treadle.leases_id_seq s;
+    end if;
+    perform treadle._raise_low_water(mark => u.name, candidate => u.first, ended => v_ended)
+        from unnest(v_names || 'leases'::text, v_firsts || v_lease) u (name, first);
+end $$;
+comment on function treadle.sweep is 'Let the low-water marks of lanes and leases follow their first rows';

@@ -1,0 +1,88 @@
+-- Finish: the holder of a lease ends its attempt.
+
+-- Lock the threads of these leases, and return them. Not `patient`: without those that other transactions hold.
+create or replace function treadle._hold_threads(ids uuid[], leases uuid[], patient boolean) returns bigint[]
+language plpgsql as $$
+declare
+    v_threads constant bigint[] := array(
+        select distinct l.thread
+        from unnest(ids, leases) n (message_id, lease)
+        join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
+        where l.thread is not null);
+begin
+    if v_threads = '{}' then
+        return v_threads;
+    end if;
+    if patient then
+        perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
+        return v_threads;
+    end if;
+    return array(
+        select t.id from treadle.threads t where t.id = any(v_threads) order by t.id for no key update skip locked);
+end $$;
+
+-- The last seq of each lease after these events are written, in the order of the leases.
+create or replace function treadle._last_seqs(held treadle.held_lease[], entries treadle.entry[]) returns integer[]
+language plpgsql stable as $$
+begin
+    if entries is null then
+        return array(select h.last_seq from unnest(held) h);
+    end if;
+    return array(
+        select max(s.seq)
+        from (
+            select h.item, h.message_id, h.last_seq as seq from unnest(held) h
+            union all
+            select null, e.message_id, e.seq from unnest(entries) e
+        ) s
+        group by s.message_id
+        order by min(s.item));
+end $$;
+
+-- End attempts, each with the events that were not sent yet: event i belongs to ids[event_items[i]], and the first of each message has
+-- seq first_seqs[item].
+-- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in treadle.held_lease.
+-- The caller finishes alone, patiently, what comes back as busy.
+-- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
+create or replace function treadle.finish(
+    ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[],
+    usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
+    patient boolean, max_losses integer default 3)
+returns table (message_id uuid, status text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_mergejoin = off as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_waits constant text := treadle._limit_waits(case when patient then '1s' end);
+    v_threads constant bigint[] := treadle._hold_threads(ids => ids, leases => leases, patient => patient);
+    v_held constant treadle.held_lease[] := treadle._hold_leases(
+        ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads);
+    v_entries treadle.entry[];
+    v_last_seqs integer[];
+    v_endings treadle.ending[];
+    v_states text[];
+begin
+    if cardinality(event_items) > 0 then
+        v_entries := treadle._number(
+            held => v_held, event_items => event_items, event_types => event_types, event_datas => event_datas);
+    end if;
+    v_last_seqs := treadle._last_seqs(held => v_held, entries => v_entries);
+    select array_agg(row(
+            (v_held[a.item]).message_id, a.outcome, a.result::jsonb, a.error, a.traceback, a.delay_seconds, a.usage::jsonb,
+            v_last_seqs[a.item])::treadle.ending order by a.item)
+        into v_endings
+        from unnest(outcomes, results, errors, tracebacks, delays, usages) with ordinality
+            a (outcome, result, error, traceback, delay_seconds, usage, item)
+        where (v_held[a.item]).status = 'ok';
+    v_states := treadle._settle(endings => v_endings, max_losses => max_losses, at => v_now, entries => v_entries);
+    perform treadle._limit_waits(v_waits);
+    return query
+        select h.message_id,
+            case when h.status = 'ok' then v_states[count(*) filter (where h.status = 'ok') over (order by h.item)] else h.status end
+        from unnest(v_held) h
+        order by h.item;
+end $$;
+comment on function treadle.finish
+    is 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';

@@ -1,0 +1,149 @@
+-- Send: messages that send messages.
+--
+-- What a message sends is committed with a step of it (append_and_send) or with its end (conclude), and only under its lease. The
+-- message chooses the ids of what it sends, the same in every attempt: a message that is there already is not sent again
+-- (treadle.submit_many).
+
+-- Take the locks of a message that sends, in their order: the threads (its own and those it sends to), then its lease. Raises TR001 if the
+-- lease is lost or a cancellation requested: then nothing is to be sent.
+create or replace function treadle._lock_to_send(id uuid, lease uuid, messages jsonb) returns void
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_targets constant text[] := array(
+        select distinct x ->> 'thread_id' from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null);
+    v_threads bigint[];
+    v_cancelled boolean;
+begin
+    insert into treadle.threads (thread_id, created_at, last_activity)
+        select u, v_now, v_now from unnest(v_targets) u order by u collate "C"
+        on conflict do nothing;
+    v_threads := array(
+        select t.id from treadle.threads t where t.tenant = 'default' and t.thread_id = any(v_targets)
+        union all
+        select l.thread from treadle.leases l where l.message_id = _lock_to_send.id and l.thread is not null);
+    perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
+    select l.cancel_requested
+        into v_cancelled
+        from treadle.leases l
+        where l.message_id = _lock_to_send.id and l.lease = _lock_to_send.lease
+        for no key update;
+    if v_cancelled is distinct from false then
+        raise exception using errcode = 'TR001';
+    end if;
+end $$;
+
+create or replace function treadle._append_one(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[])
+returns table (message_id uuid, status text, cancel_requested boolean) language plpgsql as $$
+begin
+    return query
+        select a.*
+        from treadle.append(
+            ids => array[id], leases => array[lease], first_seqs => array[first_seq],
+            event_items => array_fill(1, array[cardinality(event_types)]),
+            event_types => event_types, event_datas => event_datas, patient => true) a;
+end $$;
+
+-- Append the events of one message, and submit what it sends. Answers as treadle.append does. If the lease is lost or a cancellation
+-- requested, nothing is sent.
+create or replace function treadle.append_and_send(
+    id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text)
+returns table (message_id uuid, status text, cancel_requested boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set lock_timeout = '1s' as $$
+#variable_conflict use_column
+begin
+    begin
+        perform treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease, messages => messages::jsonb);
+        return query
+            select a.*
+            from treadle._append_one(
+                id => append_and_send.id, lease => append_and_send.lease, first_seq => first_seq,
+                event_types => event_types, event_datas => event_datas) a
+            where a.status = 'ok';
+        if not found then
+            raise exception using errcode = 'TR001';
+        end if;
+        perform from treadle.submit_many(messages => messages::jsonb, notify => true);
+    exception
+        when sqlstate 'TR001' then
+            return query
+                select a.*
+                from treadle._append_one(
+                    id => append_and_send.id, lease => append_and_send.lease, first_seq => first_seq,
+                    event_types => event_types, event_datas => event_datas) a;
+    end;
+end $$;
+comment on function treadle.append_and_send
+    is 'Append events to a message under lease, and submit what it sends, in one transaction';
+
+create or replace function treadle._finish_one(
+    id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text,
+    first_seq integer, event_types text[], event_datas text[], max_losses integer)
+returns text language sql volatile as $$
+    select f.status
+    from treadle.finish(
+        ids => array[id], leases => array[lease], outcomes => array[outcome], results => array[result], errors => array[error],
+        tracebacks => array[traceback], delays => array[delay], usages => array[usage], first_seqs => array[first_seq],
+        event_items => array_fill(1, array[cardinality(event_types)]), event_types => event_types, event_datas => event_datas,
+        patient => true, max_losses => max_losses) f
+$$;
+
+-- Write what belongs to a message that was just finished with this status: what it waits for, and the memory of its thread.
+create or replace function treadle._keep(id uuid, outcome text, status text, memory text, children uuid[]) returns void
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    if status = 'queued' and outcome = 'children' then
+        insert into treadle.parked as p (message_id, children)
+            values (_keep.id, _keep.children)
+            on conflict (message_id) do update set children = excluded.children;
+    elsif status = 'completed' and _keep.memory is not null then
+        update treadle.threads t
+            set memory = _keep.memory::jsonb
+            from treadle.messages m
+            where m.message_id = _keep.id and not m.aside and t.id = m.thread;
+    end if;
+end $$;
+
+-- Finish one attempt with more than a result: submit what it sends, save its thread's memory, or park the message (outcome children or input;
+-- `result` is then the data of the event `parked`). Returns a status as treadle.finish does. If the message neither completes nor
+-- is queued again, nothing is sent or saved.
+create or replace function treadle.conclude(
+    id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer,
+    event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[])
+returns text language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set lock_timeout = '1s' as $$
+declare
+    v_with_all boolean;
+    v_status text;
+begin
+    foreach v_with_all in array array[true, false] loop
+        begin
+            if v_with_all and messages is not null then
+                perform treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb);
+            end if;
+            v_status := treadle._finish_one(
+                id => id, lease => lease, outcome => outcome, result => result, error => error, traceback => traceback,
+                delay => delay, usage => usage, first_seq => first_seq, event_types => event_types, event_datas => event_datas,
+                max_losses => max_losses);
+            exit when not v_with_all;
+            if v_status not in ('completed', 'queued') then
+                raise exception using errcode = 'TR001';
+            end if;
+            perform treadle._keep(id => id, outcome => outcome, status => v_status, memory => memory, children => children);
+            if messages is not null then
+                perform from treadle.submit_many(messages => messages::jsonb, notify => true);
+            end if;
+            exit;
+        exception
+            when sqlstate 'TR001' then null;  -- it is undone: finish the attempt, and nothing else
+        end;
+    end loop;
+    return v_status;
+end $$;
+comment on function treadle.conclude
+    is 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';

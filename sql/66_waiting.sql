@@ -1,0 +1,134 @@
+-- Waiting: messages that wait for others.
+--
+-- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, and keeps its thread's turn.
+-- Its next attempt repeats what no step remembers. treadle.parked says which children it waits for; treadle.input (80_control.sql)
+-- answers a message that waits for a person.
+
+-- The parked messages, up to `quantity`, that may go on because all their children are over, or that do not wait any longer because they
+-- were cancelled or deleted.
+create or replace function treadle._parked_to_tend(quantity integer) returns uuid[]
+language plpgsql stable as $$
+begin
+    return array(
+        select p.message_id
+        from treadle.parked p
+        left join treadle.messages m on m.message_id = p.message_id
+        where m.state is distinct from 'queued'
+            or not exists (
+                select from treadle.messages c
+                where c.message_id = any(p.children) and c.state in ('queued', 'processing'))
+        order by p.message_id
+        limit quantity);
+end $$;
+
+-- Admit messages whose children are over; cancel the children of those that were cancelled or deleted while they waited. `ids`: of these,
+-- null: of all. Skips what other transactions hold. Returns how many were admitted.
+create or replace function treadle.tend_parents(ids uuid[] default null, quantity integer default 1000) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_ready uuid[];     -- messages that may go on
+    v_ended uuid[];     -- messages that do not wait any longer: cancelled or deleted
+    v_children uuid[];  -- open children of those
+    v_threads bigint[];
+begin
+    if ids is null then
+        if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then  -- one transaction at a time looks at all of them
+            return 0;
+        end if;
+        ids := treadle._parked_to_tend(quantity);
+    end if;
+    v_ready := array(
+        select p.message_id
+        from treadle.parked p
+        join treadle.messages m on m.message_id = p.message_id and m.hold = 'children'
+        where p.message_id = any(ids)
+            and not exists (
+                select from treadle.messages c
+                where c.message_id = any(p.children) and c.state in ('queued', 'processing')));
+    v_ended := array(
+        select p.message_id
+        from treadle.parked p
+        left join treadle.messages m on m.message_id = p.message_id
+        where p.message_id = any(ids) and m.state is distinct from 'queued');
+    if v_ready = '{}' and v_ended = '{}' then
+        return 0;
+    end if;
+    v_children := array(
+        select c.message_id
+        from treadle.parked p
+        join treadle.messages c on c.message_id = any(p.children)
+        where p.message_id = any(v_ended) and c.state in ('queued', 'processing'));
+    v_threads := array(
+        select t.id
+        from treadle.threads t
+        where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_ready || v_children))
+        order by t.id
+        for no key update skip locked);
+    perform treadle._cancel_children(parents => v_ended, children => v_children, threads => v_threads, at => v_now);
+    return treadle._resume_parents(ids => v_ready, threads => v_threads, at => v_now);
+end $$;
+comment on function treadle.tend_parents
+    is 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
+
+-- Admit parked messages, in the high lane. The caller holds these threads; messages of others are left for later. Returns how many.
+create or replace function treadle._resume_parents(ids uuid[], threads bigint[], at timestamptz) returns integer
+language plpgsql as $$
+declare
+    v_ids constant uuid[] := array(
+        select m.message_id
+        from treadle.messages m
+        where m.message_id = any(ids) and m.hold = 'children' and (m.thread is null or m.thread = any(threads))
+        order by m.message_id
+        for update skip locked);
+begin
+    delete from treadle.parked p where p.message_id = any(v_ids);
+    perform treadle._admit(ids => v_ids, at => at, lane => 'high');
+    return cardinality(v_ids);
+end $$;
+
+-- Cancel the children of messages that wait no longer: the workers of those that run are told, those that wait are cancelled now. The caller
+-- holds these threads; what other transactions hold is left for later.
+create or replace function treadle._cancel_children(parents uuid[], children uuid[], threads bigint[], at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_running uuid[];
+    v_queued uuid[];
+begin
+    with told as (
+        update treadle.leases l
+        set cancel_requested = true
+        where l.message_id in (
+            select x.message_id
+            from treadle.leases x
+            where x.message_id = any(children)
+            order by x.message_id
+            for no key update skip locked)
+        returning l.message_id
+    )
+    select array_agg(t.message_id) into v_running from told t;
+    perform pg_notify('treadle_cancel', u::text) from unnest(v_running) u;
+    v_queued := array(
+        select m.message_id
+        from treadle.messages m
+        where m.message_id = any(children) and m.state = 'queued' and (m.thread is null or m.thread = any(threads))
+        order by m.message_id
+        for update skip locked);
+    perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1, at => at);
+    perform pg_notify('treadle_events', '*') from unnest(v_queued) limit 1;
+    delete from treadle.parked p
+        where p.message_id in (
+            select x.message_id
+            from treadle.parked x
+            where x.message_id = any(parents)
+                and not exists (
+                    select from treadle.messages c
+                    left join treadle.leases l on l.message_id = c.message_id
+                    where c.message_id = any(x.children)
+                        and c.state in ('queued', 'processing')
+                        and l.cancel_requested is not true)
+            order by x.message_id
+            for update skip locked);
+end $$;

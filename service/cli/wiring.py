@@ -45,22 +45,14 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
     )
     notifier = Notifier(database)
     leases = LeaseStore(database)
-    work = asyncio.Event()
+    work = asyncio.Event()  # set when there may be messages to claim
     janitor = Janitor(
         worker=worker_id,
         settings=settings,
         store=MaintenanceStore(database),
         arrivals=ArrivalHints(work, notifier),
     )
-    services = AttemptServices(
-        settings=settings,
-        registry=registry,
-        queries=StoredAttemptQueries(leases, ThreadStore(database)),
-        instances=InstanceCache(),
-        threads=AgentThreads(settings.worker_concurrency),
-        isolation=isolation,
-        unknown_agents=set(),
-    )
+    services = _attempt_services(settings, registry, isolation, database)
     claims = Claims(
         worker=worker_id,
         settings=settings,
@@ -92,4 +84,18 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         heartbeat=heartbeat,
         janitor=janitor,
         services=services,
+    )
+
+
+def _attempt_services(
+    settings: Settings, registry: Registry, isolation: Isolation | None, database: Database
+) -> AttemptServices:
+    return AttemptServices(
+        settings=settings,
+        registry=registry,
+        queries=StoredAttemptQueries(LeaseStore(database), ThreadStore(database)),
+        instances=InstanceCache(),
+        threads=AgentThreads(settings.worker_concurrency),
+        isolation=isolation,
+        unknown_agents=set(),
     )

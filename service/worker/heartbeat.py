@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 STALL_SECONDS = 300.0  # after which a process whose loop is blocked ends itself, because nothing else can unblock it
 STALLED_EXIT_CODE = 70
 RETRY_SECONDS = 0.25  # after a failed heartbeat
-CLAIM_GRACE = 5.0  # seconds for which a finished claim may still be missing from the report
+CLAIM_GRACE_SECONDS = 5.0  # seconds for which a finished claim may still be missing from the report
 JOIN_SECONDS = 5.0
 
 
@@ -107,7 +107,7 @@ class Heartbeat:
         # At least as often as the poll: a cancellation whose hint was lost is learned here.
         pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
         since = source.claiming_since
-        grace = CLAIM_GRACE + (time.monotonic() - since if since is not None else 0)
+        grace = CLAIM_GRACE_SECONDS + (time.monotonic() - since if since is not None else 0)
         try:
             verdicts = await store.heartbeat(
                 source.report(),

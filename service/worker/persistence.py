@@ -9,8 +9,8 @@ from service.errors import TooSlow, Unavailable
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY_SECONDS = 0.1
-MAX_DELAY_SECONDS = 2.0
+RETRY_SECONDS = 0.1
+MAX_RETRY_SECONDS = 2.0
 
 Answer = TypeVar("Answer")
 
@@ -20,7 +20,7 @@ async def persist(name: str, call: Callable[[], Coroutine[Any, Any, Answer]], it
 
     Raises TimeoutError if a call for several items takes too long: it must be split, not repeated.
     """
-    delay = FIRST_DELAY_SECONDS
+    delay = RETRY_SECONDS
     while True:
         try:
             return await call()
@@ -29,4 +29,4 @@ async def persist(name: str, call: Callable[[], Coroutine[Any, Any, Answer]], it
                 raise TimeoutError(str(error)) from error
             log.log(error.log_level, "trying again", extra={"call": name, "error": str(error)})
             await asyncio.sleep(delay)
-            delay = min(delay * 2, MAX_DELAY_SECONDS)
+            delay = min(delay * 2, MAX_RETRY_SECONDS)

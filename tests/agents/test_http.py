@@ -256,7 +256,10 @@ async def test_what_is_too_large_is_rejected(sql: Connection, remote: Remote, mo
 async def test_an_event_of_the_services_own_types_is_refused(sql: Connection, remote: Remote) -> None:
     remote.script.append(stream("event: started\ndata: 1\n\n", stays=True))
     row = await ask(sql, max_attempts=1)
-    assert (row["state"], row["error"]) == ("failed", "ValueError: the event type 'started' is not free for agents")
+    assert (row["state"], row["error"]) == (
+        "failed",
+        "ValueError: agents cannot write events of the type 'started': choose another one",
+    )
 
 
 async def test_cancelling_closes_the_connection(sql: Connection, remote: Remote) -> None:

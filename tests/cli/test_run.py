@@ -56,7 +56,7 @@ async def test_work_ends_on_sigterm_whatever_its_agents_do(sql: Connection, dsn:
         await until(lambda: sql.fetchval(chunks), lambda count: count == 2)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        await asyncio.wait_for(process.stderr.readuntil(b"ending what runs"), 20)
+        await asyncio.wait_for(process.stderr.readuntil(b"waiting for running attempts"), 20)
         stopping = "select count(*) from treadle.messages where state = 'processing'"
         assert await sql.fetchval(stopping) == 2  # the first signal lets them end
         process.send_signal(signal.SIGTERM)

@@ -45,9 +45,9 @@ async def everything(context: Context, text: str) -> Any:
         await context.emit(b"bytes")  # type: ignore[arg-type]
     await context.emit("\x00end")
     context.usage(tokens=7)
-    turns = [[turn.message, turn.result] for turn in await context.history(1)]
+    exchanges = [[exchange.message, exchange.result] for exchange in await context.history(1)]
     context.usage(cents=0.5, model="m", tokens=8)
-    return {**told(context), "turns": turns}
+    return {**told(context), "exchanges": exchanges}
 
 
 @agent("everything sync", timeout=30)
@@ -61,9 +61,9 @@ def everything_sync(context: Any, text: str) -> Any:
         raise AssertionError
     context.emit("\x00end")
     context.usage(tokens=7)
-    turns = [[turn.message, turn.result] for turn in context.history(1)]
+    exchanges = [[exchange.message, exchange.result] for exchange in context.history(1)]
     context.usage(cents=0.5, model="m", tokens=8)
-    return {**told(context), "turns": turns}
+    return {**told(context), "exchanges": exchanges}
 
 
 class Invoice(msgspec.Struct):

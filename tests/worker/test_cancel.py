@@ -174,4 +174,4 @@ async def test_deleting_a_thread_stops_its_running_agent(sql: Connection, start_
     await wait_for(running)
     await sql.fetchval("select treadle.delete_thread('t')")
     await wait_for(stopped)
-    assert (await run(sql, "anew", agent="echo", thread_id="t"))["result"] == "anew"
+    assert (await run(sql, "again", agent="echo", thread_id="t"))["result"] == "again"

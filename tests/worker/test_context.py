@@ -147,8 +147,8 @@ async def test_history_has_the_completed_earlier_messages_of_the_thread(
     async def remember(context: Context, request: str) -> str:
         if request == "bad":
             raise Rejected("No.")
-        histories[request] = [(turn.message, turn.result) for turn in await context.history()]
-        histories[f"{request}, last 2"] = [(turn.message, turn.result) for turn in await context.history(2)]
+        histories[request] = [(exchange.message, exchange.result) for exchange in await context.history()]
+        histories[f"{request}, last 2"] = [(exchange.message, exchange.result) for exchange in await context.history(2)]
         return f"re: {request}"
 
     await start_worker(remember, echo)

@@ -74,7 +74,7 @@ async def test_an_agent_can_do_in_its_process_what_it_can_do_in_the_worker(
         message_id = await submit_lost(sql, "word", losses=losses, **place)
         message = await settled(sql, message_id)
         result = message["result"]
-        assert result["turns"] == [["first", first["result"]]]
+        assert result["exchanges"] == [["first", first["result"]]]
         assert (result["process"] == os.getpid()) is (losses == 0)
         assert (result["message_id"], result["thread_id"]) == (str(message_id), thread)
         assert (result["attempt"], result["cancelled"]) == (losses + 1, False)
@@ -183,7 +183,9 @@ async def test_a_process_that_dies_is_a_loss_of_its_message(
     assert (await settled(sql, behind))["result"] == "after it"
 
 
-@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux says whom it would kill")
+@pytest.mark.skipif(
+    not Path("/proc/self/oom_score_adj").exists(), reason="only Linux shows which process it would kill first"
+)
 async def test_if_memory_runs_out_the_kernel_kills_a_child_first(sql: Connection, start: Start) -> None:
     await start()
     message_id = await submit_lost(sql, "listens", agent="stays")
@@ -214,7 +216,7 @@ async def test_children_die_with_their_fork_server_and_the_next_one_works(sql: C
 async def test_a_message_that_gets_no_process_is_deferred_without_a_failure(
     sql: Connection, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.worker.isolation.pool.COMMAND", "raise SystemExit(9)")
+    monkeypatch.setattr("service.worker.isolation.pool.FORKSERVER_SOURCE", "raise SystemExit(9)")
     await start()
     message_id = await submit_lost(sql, "x", agent="echo", max_attempts=1)
     message = await until(lambda: overview(sql, message_id), lambda row: row["state"] == "queued" and row["hold"])

@@ -139,7 +139,9 @@ async def test_history_fits_a_token_budget(sql: Connection, start_worker: StartW
         budgets = (24, 25, 44, 45, 1000)
         plain = [await context.history(max_tokens=budget, system="s" * 20) for budget in budgets]
         tooled = await context.history(max_tokens=33, tools=True)
-        return [[turn.message[0] for turn in turns] for turns in plain], [turn.tools for turn in tooled]
+        return [[exchange.message[0] for exchange in exchanges] for exchanges in plain], [
+            exchange.tools for exchange in tooled
+        ]
 
     await start_worker(talks, looks)
     for n in range(3):
@@ -179,8 +181,8 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     await until(lambda: closed, lambda names: names == ["a", "None", "a"])  # uncached ones, at once
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 1
     assert (await run(sql, "x", agent="keeps", thread_id="b"))["result"] == 2
-    answered = await api.delete("/instances/nobody/a")
-    assert (answered.status_code, answered.json()["detail"]) == (404, "There is no agent 'nobody'.")
+    answered = await api.delete("/instances/unknown/a")
+    assert (answered.status_code, answered.json()["detail"]) == (404, "There is no agent 'unknown'.")
     [declared] = [row for row in (await api.get("/agents")).json() if row["agent"] == "forgets"]
     assert declared["settings"] == {"run_in": "worker", "idle_timeout": 0.0}
 

@@ -25,7 +25,7 @@ TAKE_AWAY = (
 async def test_a_claim_whose_answer_was_lost_is_released(
     sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.worker.heartbeat.CLAIM_GRACE", 0.1)
+    monkeypatch.setattr("service.worker.heartbeat.CLAIM_GRACE_SECONDS", 0.1)
     deprived = await start_worker(echo, queues=("spare",))
     message_id = await submit(sql, "x")
     claim = "select count(*) from treadle.claim($1, array['default'], 10, 60)"
@@ -125,7 +125,7 @@ async def test_the_messages_of_a_vanished_worker_run_on_another_one(
 async def test_connections_killed_in_the_middle_of_streams_lose_nothing(
     sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.worker.heartbeat.CLAIM_GRACE", 1.0)
+    monkeypatch.setattr("service.worker.heartbeat.CLAIM_GRACE_SECONDS", 1.0)
     words = " ".join(f"word{n}" for n in range(40))
     for _ in range(2):
         await start_worker(echo)
@@ -163,7 +163,7 @@ async def test_a_connection_that_dies_during_history_does_not_fail_the_agent(
     async def remember(context: Context, request: str) -> Any:
         ready.set()
         await go.wait()
-        return [turn.message for turn in await context.history()]
+        return [exchange.message for exchange in await context.history()]
 
     await start_worker(remember, echo)
     await run(sql, "one", agent="echo", thread_id="t")

@@ -161,19 +161,19 @@ async def test_gather_refuses_messages_that_it_cannot_wait_for(sql: Connection, 
     async def parent(context: Context, text: str) -> Any:
         if text == "own":
             return await context.gather(await context.send("x", agent="double", thread_id="t"))
-        if text == "unknown":
-            return await context.gather("somebody")
-        if text == "nobody":
-            return await context.gather(await context.send("x", agent="nobody"))
+        if text == "not an id":
+            return await context.gather("not an id")
+        if text == "unknown agent":
+            return await context.gather(await context.send("x", agent="unknown"))
         return await context.gather()
 
     await start_worker(parent, double)
     own = await run(sql, "own", agent="parent", thread_id="t")
     assert (own["state"], "waits for this one's turn in the thread 't'" in own["error"]) == ("failed", True)
-    unknown = await run(sql, "unknown", agent="parent")
-    assert "gather takes what send returned" in unknown["error"]
-    nobody = await run(sql, "nobody", agent="parent")
-    assert "There is no agent 'nobody'." in nobody["error"]
+    invalid = await run(sql, "not an id", agent="parent")
+    assert "gather takes what send returned" in invalid["error"]
+    unknown = await run(sql, "unknown agent", agent="parent")
+    assert "There is no agent 'unknown'." in unknown["error"]
     assert (await run(sql, "none", agent="parent"))["result"] == []
     assert await sql.fetchval("select count(*) from treadle.messages where parent is not null") == 0
     await assert_consistent(sql)

@@ -28,14 +28,19 @@ async def test_sync_agents_run_in_threads_and_can_do_what_async_ones_can(
         context.emit("end")
         context.usage(tokens=7)
         context.log.debug("a line")
-        turns = [[turn.message, turn.result] for turn in context.history()]
-        return {"turns": turns, "attempt": context.attempt, "thread": context.thread_id, "metadata": context.metadata}
+        exchanges = [[exchange.message, exchange.result] for exchange in context.history()]
+        return {
+            "exchanges": exchanges,
+            "attempt": context.attempt,
+            "thread": context.thread_id,
+            "metadata": context.metadata,
+        }
 
     await start_worker(sync)
     first = await run(sql, "one", agent="sync", thread_id="t")
     second = await run(sql, "two", agent="sync", thread_id="t", metadata={"a": 1})
     assert second["result"] == {
-        "turns": [["one", first["result"]]],
+        "exchanges": [["one", first["result"]]],
         "attempt": 1,
         "thread": "t",
         "metadata": {"a": 1},

@@ -36,7 +36,7 @@ def main(channel: socket.socket, settings: Settings, agents: Registry) -> None:
 
     async def live() -> None:
         reader, writer = await asyncio.open_unix_connection(sock=channel)
-        if (claim := await ipc.read(reader, ipc.CLAIM)) is not None:
+        if (claim := await ipc.read(reader, ipc.CLAIM_DECODER)) is not None:
             await _serve(claim, reader, writer, settings, agents)
         os.killpg(0, signal.SIGKILL)  # from inside: the loop would wait for an agent that ignores its cancellation
 
@@ -63,7 +63,7 @@ async def _serve(
     else:
         task = asyncio.create_task(invoke(agent, claim, link, settings, AgentThreads(1)))
         task.add_done_callback(link.report_end)
-    while (frame := await ipc.read(reader, ipc.FROM_WORKER)) is not None:
+    while (frame := await ipc.read(reader, ipc.FROM_WORKER_DECODER)) is not None:
         if isinstance(frame, ipc.Reply):
             link.receive(frame)
         else:

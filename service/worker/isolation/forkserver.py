@@ -21,7 +21,7 @@ from service.agents import registry
 from service.agents.registry import Registry
 from service.config import Settings
 from service.worker.isolation import child
-from service.worker.isolation.ipc import EXIT_CODE, READY
+from service.worker.isolation.ipc import EXIT_CODE, READY_BYTE
 
 
 def main(control: int) -> None:
@@ -36,7 +36,7 @@ def main(control: int) -> None:
     agents = registry.load(settings)
     gc.collect()
     gc.freeze()  # children share these objects; their garbage collection must not touch and so copy them
-    worker.sendall(READY)
+    worker.sendall(READY_BYTE)
     _ForkServer(worker, settings, agents).serve()
     os._exit(0)  # without waiting for threads that an agent's module may have started
 
@@ -91,7 +91,7 @@ class _ForkServer:
             os.setpgid(pid, pid)
         self._leashes[pid] = leash
         self._selector.register(leash, selectors.EVENT_READ, pid)
-        _tell(leash, READY)
+        _tell(leash, READY_BYTE)
         return True
 
     def _become_child(self, channel: socket.socket, leash: socket.socket) -> None:

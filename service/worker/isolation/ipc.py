@@ -2,7 +2,7 @@
 
 The worker begins with the Claim. The child sends requests (Put and the queries); the worker answers each with a Reply,
 in order. Count, Park and Ended get no reply. The worker may send Stop at any time. After Ended the child waits to be
-killed. What the fork server writes about a child is no frame: READY, and finally an EXIT_CODE.
+killed. What the fork server writes about a child is no frame: READY_BYTE, and finally an EXIT_CODE.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import msgspec
 from service.leases.model import Child, Claim, Outcome, Recorded
 from service.threads.store import Exchange, UnderWay
 
-READY = b"+"
+READY_BYTE = b"+"
 EXIT_CODE = struct.Struct("!i")  # or the negative number of a signal
 
 LENGTH_BYTES = 4
@@ -91,9 +91,9 @@ FromChild: TypeAlias = Request | Count | Park | Ended
 FromWorker: TypeAlias = Reply | Stop
 Frame = TypeVar("Frame")
 
-CLAIM = msgspec.json.Decoder(Claim)
-FROM_CHILD: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
-FROM_WORKER: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
+CLAIM_DECODER = msgspec.json.Decoder(Claim)
+FROM_CHILD_DECODER: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
+FROM_WORKER_DECODER: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 
 
 async def read(reader: asyncio.StreamReader, decoder: msgspec.json.Decoder[Frame]) -> Frame | None:

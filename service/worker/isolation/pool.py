@@ -17,12 +17,12 @@ from service.config import Settings
 from service.leases.model import Claim, EventToAppend, Outcome
 from service.worker.context.backend import AttemptQueries, ContextBackend
 from service.worker.isolation import ipc
-from service.worker.isolation.ipc import EXIT_CODE, READY
+from service.worker.isolation.ipc import EXIT_CODE, READY_BYTE
 from service.worker.outcome import CANCELLED, lost
 
 START_TIMEOUT_SECONDS = 60.0  # the first start imports the agents
 # The fork server searches for modules where the worker does.
-COMMAND = """\
+FORKSERVER_SOURCE = """\
 import sys
 sys.path[:] = sys.argv[2:]
 from service.worker.isolation.forkserver import main
@@ -74,7 +74,7 @@ class Isolation:
                     self._forkserver = await self._start()
                 socket.send_fds(self._forkserver.control, [b"+"], [its_channel.fileno(), its_leash.fileno()])
                 theirs.close()
-                if await asyncio.get_running_loop().sock_recv(leash, 1) != READY:
+                if await asyncio.get_running_loop().sock_recv(leash, 1) != READY_BYTE:
                     raise ChildProcessError("it was not forked")
         reader, writer = await asyncio.open_unix_connection(sock=channel)
         ours.callback(writer.transport.abort)
@@ -86,7 +86,7 @@ class Isolation:
             failed.callback(control.close)
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-c", COMMAND, str(theirs.fileno()), *sys.path),
+                    *(sys.executable, "-c", FORKSERVER_SOURCE, str(theirs.fileno()), *sys.path),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,  # a terminal's Ctrl-C must reach only the worker, which drains children
@@ -97,7 +97,7 @@ class Isolation:
                 control.sendall(pickle.dumps(self._settings))
                 control.setblocking(False)
                 answer = await asyncio.get_running_loop().sock_recv(control, 1)
-            if answer != READY:
+            if answer != READY_BYTE:
                 raise ChildProcessError(f"the fork server ended with exit code {await process.wait()}")
             failed.pop_all()
         return _ForkServer(process, control)
@@ -147,7 +147,7 @@ class Child:
 
     async def _serve(self, backend: ContextBackend) -> ipc.Ended | None:
         """Serve the child's requests until its agent has ended; None if the channel closes before."""
-        while (frame := await ipc.read(self._reader, ipc.FROM_CHILD)) is not None:
+        while (frame := await ipc.read(self._reader, ipc.FROM_CHILD_DECODER)) is not None:
             match frame:
                 case ipc.Put(type, data, save, sends):
                     event = EventToAppend(type, data, sends)

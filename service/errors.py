@@ -1,19 +1,22 @@
-"""Every error this service raises on purpose, one class for each meaning.
+"""Every error that this service raises on purpose: one class for each meaning.
 
-    TreadleError                     status  SQLSTATE
-    ├── ConfigError                          a setting is missing or wrong
-    ├── SchemaError                          the database is not migrated, or by another release
-    ├── Unavailable                  503     PostgreSQL cannot be reached, or did not answer in time
-    │   └── Away                             ... because there is no connection to it
-    └── Refused                              what was asked cannot be done; nothing was written
-        ├── Invalid                  400     TR400   the request makes no sense
-        ├── NotFound                 404     TR404   no such message, thread, queue, agent
-        ├── Conflict                 409     TR409   not in this state
-        ├── TooLarge                 413             the body is too big
-        ├── Unprocessable            422     TR422   well-formed, but not acceptable
-        └── QueueFull                429     TR429   try again later
+    TreadleError                 HTTP status  SQLSTATE
+    ├── ConfigError                                     a setting is missing or wrong
+    ├── SchemaError              503                    the database is not migrated, or belongs to another release
+    ├── Unavailable              503                    PostgreSQL did not serve a call; trying again may help
+    │   ├── NotConnected                                ... because there is no connection to it
+    │   └── TooSlow                                     ... because it did not answer in time
+    └── Refused                                         the request cannot be carried out; nothing was written
+        ├── Invalid              400          TR400     the request is malformed
+        ├── NotFound             404          TR404     there is no such message, thread, queue or agent
+        ├── Conflict             409          TR409     the state of the message or thread does not allow it
+        │   └── Busy             409                    another transaction is changing the same thing; try again
+        ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
+        ├── Unprocessable        422          TR422     a value in the request is not accepted
+        └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
 
-The SQL functions raise the SQLSTATEs; `db.pool` turns each into its class, `api.problems` into a problem+json answer.
+The SQL functions raise the SQLSTATEs, `db.pool` turns each into its class, and `api.problems` turns a class into a
+problem+json response. The text of an error is one sentence that says what is wrong and what to do.
 """
 
 import logging
@@ -21,7 +24,8 @@ from typing import ClassVar
 
 
 class TreadleError(Exception):
-    """The root: `str(error)` is one sentence for a person, `log_level` that at which who lives with it says so."""
+    """The root. `str(error)` is one sentence for a person; `log_level` is the level at which a caller that handles the
+    error logs it."""
 
     log_level: ClassVar[int] = logging.WARNING
 
@@ -31,37 +35,41 @@ class ConfigError(TreadleError):
 
 
 class SchemaError(TreadleError):
-    """The database holds no Treadle schema, or one this release cannot work with."""
-
-
-class Unavailable(TreadleError):
-    """PostgreSQL cannot be reached or did not answer in time; trying again may help."""
+    """The database has no Treadle schema, or one that this release cannot work with."""
 
     status: ClassVar[int] = 503
     title: ClassVar[str] = "Database unavailable"
-    retry_after: ClassVar[int | None] = 1
+    retry_after: ClassVar[int | None] = 5  # seconds: migrations take longer than a reconnect
 
 
-class Away(Unavailable):
-    """There is no connection to PostgreSQL; `db.availability` says so once for all whom it holds up."""
+class Unavailable(TreadleError):
+    """PostgreSQL cannot be reached or broke the call off; trying again may help."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Database unavailable"
+    retry_after: ClassVar[int | None] = 1  # seconds
+
+
+class NotConnected(Unavailable):
+    """There is no connection to PostgreSQL. `db.availability` logs that once for all calls that fail by it."""
 
     log_level = logging.DEBUG
 
 
 class TooSlow(Unavailable):
-    """PostgreSQL was reached, and did not answer in the time that a call of this size is given."""
+    """PostgreSQL was reached, but did not answer within the time that a call of this size has."""
 
 
 class Refused(TreadleError):
-    """What was asked cannot be done; nothing was written."""
+    """The request cannot be carried out; nothing was written."""
 
     status: ClassVar[int] = 400
     title: ClassVar[str] = "Bad request"
-    retry_after: ClassVar[int | None] = None
+    retry_after: ClassVar[int | None] = None  # seconds
 
 
 class Invalid(Refused):
-    """The request makes no sense."""
+    """The request is malformed."""
 
 
 class NotFound(Refused):
@@ -72,14 +80,14 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """The thing is not in a state that allows this."""
+    """The state of the message or thread does not allow the request."""
 
     status = 409
     title = "Conflict"
 
 
 class Busy(Conflict):
-    """Somebody else is at the same thing just now; trying again will help."""
+    """Another transaction is changing the same thing; trying again will help."""
 
     retry_after = 1
 
@@ -92,7 +100,7 @@ class TooLarge(Refused):
 
 
 class Unprocessable(Refused):
-    """The request is well-formed, but a value in it is not acceptable."""
+    """The request is well-formed, but a value in it is not accepted."""
 
     status = 422
     title = "Unprocessable"

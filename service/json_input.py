@@ -1,7 +1,7 @@
-"""What clients send: JSON, decoded once and strictly, straight into the type that is expected.
+"""JSON from clients, decoded once and strictly, straight into the expected type.
 
-What does not fit is refused with the field's description (from the type; OpenAPI shows it, too) as the end of the
-sentence "<field> must be ...".
+A value that does not fit is refused with the description of its field, which ends the sentence "<field> must be ...".
+The description comes from the type; OpenAPI shows it, too.
 """
 
 import re
@@ -11,43 +11,50 @@ import msgspec
 
 from service.errors import Invalid, Unprocessable
 
-MAX_DEPTH = 100  # of nested arrays and objects: whoever reads the value later recurses as deep
+MAX_NESTING_LEVELS = 100  # of arrays and objects: every later reader of the value recurses as deep
 
-_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_MSGSPEC_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 
 def decode(value: bytes | str, kind: Any, what: str) -> Any:
-    """Raises Invalid for what is not JSON, Unprocessable for what does not fit the type; `what` is the value's name."""
-    too_deep = f"The {what} is nested too deeply: at most {MAX_DEPTH} levels are allowed."
+    """`what` names the value in error texts.
+
+    Raises Invalid for text that is not JSON, Unprocessable for JSON that does not fit the type.
+    """
+    too_deep = f"The {what} is nested too deeply; at most {MAX_NESTING_LEVELS} levels are allowed."
     try:
         decoded = msgspec.json.decode(value, type=kind)
     except msgspec.ValidationError as error:
         raise Unprocessable(_misfit(str(error), kind, what)) from None
     except UnicodeDecodeError:
-        raise Invalid(f"The {what} is not valid JSON: it is not in UTF-8.") from None
+        raise Invalid(f"The {what} is not valid JSON: it is not encoded in UTF-8.") from None
     except msgspec.DecodeError as error:
         raise Invalid(_malformed(str(error), what)) from None
     except RecursionError:
         raise Unprocessable(too_deep) from None
-    brackets = value.count("{") + value.count("[") if isinstance(value, str) else value.count(b"{") + value.count(b"[")
-    if brackets > MAX_DEPTH and _deeper(decoded, MAX_DEPTH):
+    if _brackets(value) > MAX_NESTING_LEVELS and _is_deeper(decoded, MAX_NESTING_LEVELS):
         raise Unprocessable(too_deep)
     return decoded
 
 
+def _brackets(value: bytes | str) -> int:
+    """How many arrays and objects the text may begin: a cheap bound of its depth."""
+    return value.count("{") + value.count("[") if isinstance(value, str) else value.count(b"{") + value.count(b"[")
+
+
 def _misfit(error: str, kind: Any, what: str) -> str:
     """msgspec's `<reason> - at `$.<place>`` as a sentence."""
-    found = _PLACE.search(error)
+    found = _MSGSPEC_PLACE.search(error)
     reason, place = (error[: found.start()], found[1]) if found else (error, "")
     inside = f" of {place}" if place else ""
     if name := re.fullmatch(r"Object missing required field `(.*)`", reason):
         return f"{name[1]}{inside} is missing."
     if name := re.fullmatch(r"Object contains unknown field `(.*)`", reason):
-        return f"{name[1]!r}{inside} is not a field that is known here."
-    if name := re.fullmatch(r"Invalid value (.*)", reason):  # of the field that tells which type it is
-        return f"{place} {name[1][:100]} is not one that is known here."
+        return f"{name[1]!r}{inside} is not a known field; remove it."
+    if name := re.fullmatch(r"Invalid value (.*)", reason):  # of the field that tells one type from another
+        return f"{place} {name[1][:100]} is unknown."
     if "out of range" in reason:
-        return f"{place} holds a number that is out of range."
+        return f"{place} holds a number that is out of range; send a smaller one."
     field = re.sub(r"\[\d+\]", "", place).rpartition(".")[2]
     expected = "an object" if place.endswith("]") else _descriptions(kind).get(field, "an object")
     return f"{place or f'The {what}'} must be {expected}."
@@ -62,11 +69,11 @@ def _descriptions(kind: Any) -> dict[str, str]:
 
 def _malformed(error: str, what: str) -> str:
     if error == "Input data was truncated":
-        return f"The {what} is not valid JSON: it ends too early, or one of its texts has half a surrogate pair."
+        return f"The {what} is not valid JSON: it ends too early, or a text in it has half a surrogate pair."
     return f"The {what} is not valid JSON: {error.removeprefix('JSON is malformed: ')}."
 
 
-def _deeper(value: Any, levels: int) -> bool:
+def _is_deeper(value: Any, levels: int) -> bool:
     """Whether arrays and objects are nested in each other more than `levels` deep."""
     if isinstance(value, msgspec.Struct):
         inside = [getattr(value, name) for name in value.__struct_fields__]
@@ -76,4 +83,4 @@ def _deeper(value: Any, levels: int) -> bool:
         inside = value
     else:
         return False
-    return levels == 0 or any(_deeper(item, levels - 1) for item in inside)
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inside)

@@ -8,26 +8,28 @@ from litestar.exceptions import HTTPException
 
 from service.json_input import decode
 
-_JSON = re.compile(r"application/([\w.-]+\+)?json", re.IGNORECASE)
+JSON_MEDIA_TYPE = re.compile(r"application/([\w.-]+\+)?json", re.IGNORECASE)
+MAX_QUOTED_CHARS = 100  # of a Content-Type
 
 
 class JsonBody(AbstractDTO[Any]):
-    """The application's way to read bodies. Litestar's own decodes into dicts and then converts: to it "1" is a
-    number."""
+    """Reads the bodies of all routes. Litestar's own reading first decodes a dict and converts it then, and so takes
+    the text "1" for a number."""
 
     @classmethod
     def create_for_field_definition(cls, *_args: Any, **_kwargs: Any) -> None:
-        """There is nothing to prepare for a handler."""
+        """Litestar calls this for each handler; there is nothing to prepare."""
 
     @classmethod
     def create_openapi_schema(cls, field_definition: Any, handler_id: str, schema_creator: Any) -> Any:
         return schema_creator.for_field_definition(field_definition)
 
     def decode_bytes(self, value: bytes) -> Any:
-        """Raises Invalid for what is not JSON, Unprocessable for what does not fit the type."""
+        """Raises Invalid for text that is not JSON, Unprocessable for JSON that does not fit the type."""
         content_type = self.asgi_connection.headers.get("content-type", "application/json")
-        if not _JSON.fullmatch(content_type.partition(";")[0].strip()):
-            raise HTTPException(status_code=415, detail=f"The body must be application/json, not {content_type[:100]}.")
+        if not JSON_MEDIA_TYPE.fullmatch(content_type.partition(";")[0].strip()):
+            detail = f"The body must be application/json, not {content_type[:MAX_QUOTED_CHARS]}."
+            raise HTTPException(status_code=415, detail=detail)
         field = self.asgi_connection.route_handler.parsed_data_field
         assert field is not None
         return decode(value, field.annotation, "body")

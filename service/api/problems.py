@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem+json: one sentence in `detail`, and never a stack trace."""
+"""Errors as problem+json (RFC 9457): one sentence in `detail`, never a stack trace."""
 
 import logging
 from http import HTTPStatus
@@ -16,10 +16,11 @@ from service.errors import Invalid, Refused, SchemaError, TooLarge, Unavailable
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MAX_QUOTED_CHARS = 200  # of a path
 
 
 class Problem(Struct, frozen=True):
-    """RFC 9457; `type` stays about:blank, so `title` is the status's phrase or the error's name."""
+    """`type` is always about:blank, so `title` is the name of the error or the phrase of the status."""
 
     title: str
     status: int
@@ -27,53 +28,51 @@ class Problem(Struct, frozen=True):
     type: str = "about:blank"
 
 
-def _answer(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Response[Problem]:
+def _respond(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Response[Problem]:
     return Response(Problem(title, status, detail), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _refused(_: Request[Any, Any, Any], error: Refused | Unavailable) -> Response[Problem]:
+def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Problem]:
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
-    return _answer(error.status, error.title, str(error), headers)
+    return _respond(error.status, error.title, str(error), headers)
 
 
-def _schema(_: Request[Any, Any, Any], error: SchemaError) -> Response[Problem]:
-    return _answer(503, Unavailable.title, str(error), {"Retry-After": "5"})
-
-
-def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
-    """A parameter that does not fit, or no body where there must be one; bodies that do not fit are api.bodies'."""
+def _invalid_parameter(request: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
+    """A parameter outside its declared range, or a missing body. (api.bodies refuses a body that does not fit.)"""
     first = next(iter(error.extra or ()), None)
     name = str(first.get("key", "")) if isinstance(first, dict) else ""
     parameter = request.route_handler.parsed_fn_signature.parameters.get(name)
     if name == "data":
-        detail = "The request has no body: JSON is expected."
+        detail = "The request has no body; send JSON."
     elif parameter is not None and isinstance(parameter.kwarg_definition, KwargDefinition):
         detail = f"{name} must be {parameter.kwarg_definition.description}."
     else:
         detail = _sentence(str(error.detail))
-    return _answer(Invalid.status, Invalid.title, detail)
+    return _respond(Invalid.status, Invalid.title, detail)
 
 
-def _too_large(request: Request[Any, Any, Any], _: RequestEntityTooLarge) -> Response[Problem]:
+def _body_too_large(request: Request[Any, Any, Any], _: RequestEntityTooLarge) -> Response[Problem]:
     limit = request.route_handler.resolve_request_max_body_size()
-    return _answer(TooLarge.status, TooLarge.title, f"The body is too large: at most {limit} bytes are allowed.")
+    return _respond(
+        TooLarge.status, TooLarge.title, f"The body is too large; at most {limit} bytes (MAX_BODY_BYTES) are allowed."
+    )
 
 
-def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     status, headers, path = HTTPStatus(error.status_code), dict(error.headers or {}), request.url.path
     detail = error.detail or status.phrase
     if status == HTTPStatus.NOT_FOUND:
-        detail = f"There is nothing at {path[:200]}"
+        detail = f"There is no route {path[:MAX_QUOTED_CHARS]}; /docs lists the routes"
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not allowed here, but {headers.get('allow')}"
+        detail = f"{request.method} is not allowed for this route; use {headers.get('allow')}"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request failed", extra={"method": request.method, "path": path, "error": detail})
-    return _answer(status, status.phrase.capitalize(), _sentence(detail), headers)
+    return _respond(status, status.phrase.capitalize(), _sentence(detail), headers)
 
 
-def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     log.error("unexpected error", exc_info=error, extra={"method": request.method, "path": request.url.path})
-    return _answer(500, "Internal server error", "Something went wrong here; the server's log tells what.")
+    return _respond(500, "Internal server error", "The request failed in the service; the cause is in its log.")
 
 
 def _sentence(text: str) -> str:
@@ -82,11 +81,11 @@ def _sentence(text: str) -> str:
 
 
 HANDLERS: ExceptionHandlersMap = {
-    Refused: _refused,
-    Unavailable: _refused,
-    SchemaError: _schema,
-    ValidationException: _invalid,
-    RequestEntityTooLarge: _too_large,
-    HTTPException: _http,
-    Exception: _unexpected,
+    Refused: _own_error,
+    Unavailable: _own_error,
+    SchemaError: _own_error,
+    ValidationException: _invalid_parameter,
+    RequestEntityTooLarge: _body_too_large,
+    HTTPException: _litestar_error,
+    Exception: _unexpected_error,
 }

@@ -1,14 +1,14 @@
 """What a process says of a PostgreSQL that is away: once that it is, now and then how much it holds up, once that it is
 back.
 
-Who is held up says so at DEBUG (`errors.Away.log_level`).
+Who is held up says so at DEBUG (`errors.NotConnected.log_level`).
 """
 
 import logging
 import threading
 import time
 
-from service.errors import Away
+from service.errors import NotConnected
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Availability:
         self._told = 0.0
         self._held_up = 0  # calls
 
-    def gone(self, error: Away) -> None:
+    def gone(self, error: NotConnected) -> None:
         """A call found PostgreSQL away."""
         with self._lock:
             now = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.db.availability import Availability
 from service.db.pool import GONE, Connection, connect
-from service.errors import Away, Unavailable
+from service.errors import NotConnected, Unavailable
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Listener:
                     connection.terminate()
             except Exception as error:  # whatever it is: without us there are only polls, and the worker looks dead
                 level = logging.WARNING
-                if isinstance(error, Away):
+                if isinstance(error, NotConnected):
                     self._availability.gone(error)
                     level = error.log_level
                 elif isinstance(error, (*GONE, Unavailable)):

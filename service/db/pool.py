@@ -12,7 +12,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from service.db.availability import Availability
 from service.db.hosts import hosts
-from service.errors import BY_SQLSTATE, Away, Busy, SchemaError, TooSlow, Unavailable, Unprocessable
+from service.errors import BY_SQLSTATE, Busy, NotConnected, SchemaError, TooSlow, Unavailable, Unprocessable
 
 CONNECT_TIMEOUT = 3.0  # seconds
 COMMAND_TIMEOUT = 10.0  # seconds; without one, a half-open connection would hang for ever
@@ -65,7 +65,7 @@ async def connect(dsn: str, *, name: str, pooler: bool = False, command_timeout:
             return connection
         raise next(error for error in errors if error is not None)
     except (*GONE, asyncpg.PostgresError) as error:
-        raise Away(explain(error)) from error
+        raise NotConnected(explain(error)) from error
 
 
 async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **place: Any) -> Connection:
@@ -142,7 +142,7 @@ class Database:
             return await self._call(call, repeatable)
         try:
             answer = await self._call(call, repeatable)
-        except Away as error:
+        except NotConnected as error:
             self._availability.gone(error)
             raise
         self._availability.back()
@@ -167,11 +167,11 @@ class Database:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
             except (asyncpg.ConnectionDoesNotExistError, ConnectionError) as error:
                 if not tries:
-                    raise Away(explain(error)) from error
+                    raise NotConnected(explain(error)) from error
             except GONE as error:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self._drop()  # this server is a standby now
-                raise (Unavailable if isinstance(error, _TROUBLED) else Away)(explain(error)) from error
+                raise (Unavailable if isinstance(error, _TROUBLED) else NotConnected)(explain(error)) from error
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error
 

@@ -1,4 +1,4 @@
-"""An entry of a log as clients see it."""
+"""Events: as clients receive them, and as the stores read them."""
 
 from datetime import datetime
 from typing import Any
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-# What the service itself writes; agents choose other names for theirs.
+# The types that the service itself writes. Agents must choose other names for their events.
 RESERVED = frozenset(
     {"queued", "waiting", "started", "retry", "parked", "input", "done", "error", "cancelled", "gap", "step"}
 )
@@ -20,7 +20,7 @@ class Event(Struct, frozen=True):
 
 
 class EventPage(Struct, frozen=True):
-    """Events after a cursor; `next_after` is the cursor for the next page, `over` says that none will follow."""
+    """Events after a cursor. `next_after` is the cursor of the next page; `over` says that no event will follow."""
 
     message_id: UUID
     events: list[Event]
@@ -29,7 +29,7 @@ class EventPage(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A row of read_events or read_thread_events; `position` is the reader's cursor (seq, or thread_pos), `data` JSON
+    """An event as the SQL functions return it. `position` is the reader's cursor (seq, or thread_pos), `data` is JSON
     text."""
 
     message_id: UUID

@@ -1,4 +1,4 @@
-"""What clients send and see of a message."""
+"""The JSON of a message: what clients send, and what they receive."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -25,16 +25,16 @@ ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pat
 
 
 class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a client asks an agent to do."""
+    """A message as a client submits it."""
 
-    # The descriptions end the sentence "<field> must be ..." (decoding).
+    # The descriptions end the sentence "<field> must be ..." (json_input).
     message: Annotated[
         Annotated[str, Meta(min_length=1)] | dict[str, Any],
         Meta(description="a text that is not empty, or an object where the agent takes one"),
     ]
     priority: Annotated[Priority, Meta(description="high, normal or low")] = "normal"
     thread_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None
-    agent: Annotated[str | None, Meta(description="the name of an agent; left out: the default one")] = None
+    agent: Annotated[str | None, Meta(description="the name of an agent, or left out for the default agent")] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="an object")] = None
     delay_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)] | None, Meta(description=DELAY_RULE)
@@ -43,7 +43,7 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     timeout_seconds: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)] | None, Meta(description=TIMEOUT_RULE)
     ] = None
-    aside: Annotated[bool, Meta(description="true or false; true takes no turn in the thread")] = False
+    aside: Annotated[bool, Meta(description="true or false; with true the message takes no turn in its thread")] = False
 
 
 class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Accepted(Struct, frozen=True):
-    """The answer to a submit: the message is durable."""
+    """The response to a submit. The message is stored durably."""
 
     message_id: UUID
     state: State
@@ -72,14 +72,14 @@ class AcceptedBatch(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """What a message waits with for a person (hold = input)."""
+    """The question of a message that waits for a person (`hold` is input)."""
 
     name: str
     question: Any
 
 
 class Status(Struct, frozen=True):
-    """Where a message stands; null where something is not, or not yet, so."""
+    """The state of a message. A field without a value, or without one yet, is null."""
 
     message_id: UUID
     state: State
@@ -110,9 +110,9 @@ class NewInput(Struct, frozen=True, forbid_unknown_fields=True):
     """The answer to the question that a message waits with."""
 
     input: Annotated[Any, Meta(description="any JSON")]
-    name: Annotated[str | None, Meta(description="a text, the name of the question; left out: the one it asks now")] = (
-        None
-    )
+    name: Annotated[
+        str | None, Meta(description="a text, the name of the question, or left out for the current question")
+    ] = None
 
 
 class Answered(Struct, frozen=True):

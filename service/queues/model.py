@@ -1,4 +1,4 @@
-"""What clients see of queues, agents and workers."""
+"""The JSON of queues, agents and workers."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ class Processing(Struct, frozen=True):
 
 
 class Overview(Struct, frozen=True):
-    """All queues together; both lists show at most 100 messages."""
+    """All queues together. Each list has at most 100 messages."""
 
     total_queued: int
     total_processing: int
@@ -42,7 +42,7 @@ class Overview(Struct, frozen=True):
 
 
 class Queue(Struct, frozen=True):
-    """`depth` is all that is queued, `visible` what a worker could claim now (exact to 1,000 a lane)."""
+    """`depth` counts the queued messages, `visible` those that a worker could claim now (exact to 1,000 a lane)."""
 
     name: str
     paused: bool

@@ -1,4 +1,4 @@
-"""What clients see of a thread."""
+"""The JSON of a thread."""
 
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ class ThreadSummary(Struct, frozen=True):
 
 
 class States(Struct, frozen=True):
-    """How many messages are in which state."""
+    """The number of messages in each state."""
 
     queued: int
     processing: int
@@ -33,11 +33,11 @@ class Thread(Struct, frozen=True):
     last_activity: datetime
     states: States
     metadata: dict[str, Any]
-    memory: dict[str, Any] | None  # what its agents keep
+    memory: dict[str, Any] | None  # the JSON that its agents keep
 
 
 class Usage(Struct, frozen=True):
-    """The sum of each number that messages of a thread have reported, and how many of them have."""
+    """Per key, the sum of the numbers that messages of a thread reported; `messages` reported something."""
 
     thread_id: str
     messages: int
@@ -45,7 +45,7 @@ class Usage(Struct, frozen=True):
 
 
 class ThreadMessages(Struct, frozen=True):
-    """A page of a thread's messages in its order; `next_cursor` is null on the last page."""
+    """A page of the messages of a thread in their order; `next_cursor` is null on the last page."""
 
     thread_id: str
     total_messages: int

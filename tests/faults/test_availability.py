@@ -10,7 +10,7 @@ from faults.proxy import Proxy
 from service.db import availability
 from service.db.availability import Availability
 from service.db.pool import Connection, Database
-from service.errors import Away, TooSlow, Unavailable
+from service.errors import NotConnected, TooSlow, Unavailable
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import settled, submit
@@ -47,26 +47,26 @@ def test_an_outage_is_told_once_and_remembered_now_and_then(said: Said, clock: C
     seen.back()
     assert said(logging.DEBUG) == []
     for clock.now in (100.0, 100.5, 129.9, 130.0, 145.0, 160.5):
-        seen.gone(Away("PostgreSQL cannot be reached: Connection refused."))
+        seen.gone(NotConnected("PostgreSQL cannot be reached: Connection refused."))
     away, still = "PostgreSQL is away: Connection refused.", "PostgreSQL is still away: Connection refused."
     assert said(logging.INFO) == [away, still, still]
     for clock.now in (161.0, 161.5):
         seen.back()
     assert len(said(logging.INFO)) == 3  # it may be gone again at once
     clock.now = 161.6
-    seen.gone(Away("PostgreSQL cannot be reached: Connection refused."))
+    seen.gone(NotConnected("PostgreSQL cannot be reached: Connection refused."))
     for clock.now in (162.0, 163.0, 164.0):
         seen.back()
     assert said(logging.INFO)[3:] == ["PostgreSQL is back after 62.0 s"]
     clock.now = 200.0
-    seen.gone(Away("PostgreSQL closed the connection."))
+    seen.gone(NotConnected("PostgreSQL closed the connection."))
     assert said(logging.INFO)[4:] == ["PostgreSQL is away: PostgreSQL closed the connection."]
 
 
 def test_how_much_it_held_up_is_said(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     seen = Availability()
     for clock.now in (100.0, 110.0, 140.0):
-        seen.gone(Away("x"))
+        seen.gone(NotConnected("x"))
     assert [vars(record).get("calls_held_up") for record in caplog.records] == [None, 3]
 
 
@@ -76,7 +76,7 @@ async def test_what_is_only_slow_is_not_away(dsn: str, said: Said) -> None:
         await database.fetchval("select pg_sleep(9)", timeout=0.05)
     with pytest.raises(Unavailable) as cancelled:
         await database.fetchval("select pg_cancel_backend(pg_backend_pid()), pg_sleep(1)")
-    assert not isinstance(cancelled.value, Away)
+    assert not isinstance(cancelled.value, NotConnected)
     assert said(logging.INFO) == []
     await database.close()
 

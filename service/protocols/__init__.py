@@ -1,0 +1,12 @@
+"""Dialects: each package lets a kind of client use threads, messages and logs in the protocol that it already speaks.
+
+A protocol package holds
+
+    routes.py      the Litestar handlers and a `router`, which api/app.py lists
+    model.py       the protocol's own types, as its clients write and read them
+    translate.py   pure functions from those types to messages, and from entries of a log to those types
+
+and further modules where a connection has a life of its own (websocket: session, requests, transcript). A protocol uses
+the stores and the feed, never SQL, and never imports another protocol. The only cursor is the position in the log;
+numbers that a protocol needs are derived from it, so that every replica gives the same ones.
+"""

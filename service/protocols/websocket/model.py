@@ -1,98 +1,77 @@
 """The frames of a chat: JSON texts, told apart by `type`.
 
-client: user_input · cancel · ping
-server: agent_output, status   an event of the thread's log: with `id`, exactly one frame for each
-        status                 what becomes of the socket and of what it asked: with `status`, and without `id`
-        error · pong
+client: user_input, cancel, input, ping
+server: agent_output, status   an event of the thread's log; it has an `id`, and each event is exactly one frame
+        status                 news of the socket or of a request; it has a `status` and no `id`
+        error, pong
 """
 
-import contextlib
 from datetime import datetime
+from enum import IntEnum
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
-import msgspec
 from msgspec import Meta, Raw, Struct
 
-from service.errors import Unprocessable
-from service.events.model import Entry
-from service.json_input import decode
 from service.limits import KEY_RULE, MAX_KEY_CHARS
-from service.messages.model import NewInput, NewMessage, Priority
+from service.messages.model import NewInput, Priority
 
-OUTPUT = frozenset({"chunk", "done"})  # the events that carry what the agent says
+
+class CloseCode(IntEnum):
+    """Why the server closes a socket (RFC 6455)."""
+
+    REFUSED = 1008
+    TOO_BIG = 1009  # sent by uvicorn, for a frame of more than MAX_BODY_BYTES
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+
+
+# Frames of the client. The descriptions end the sentence "<field> must be ..." (json_input).
+
+InputKey = Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)]
+MessageIdField = Annotated[UUID, Meta(description="the id of a message (a UUID)")]
 
 
 class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=True):
-    """A message for the thread: `text`, or `message` under the name it has in POST /messages."""
+    """A message for the thread: `text`, or `message` as in POST /messages."""
 
-    # The descriptions end the sentence "<field> must be ..." (decoding).
     text: Annotated[Annotated[str, Meta(min_length=1)] | None, Meta(description="a text that is not empty")] = None
     message: Annotated[
         Annotated[str, Meta(min_length=1)] | dict[str, Any] | None,
         Meta(description="a text that is not empty, or an object where the agent takes one"),
     ] = None
-    agent: Annotated[str | None, Meta(description="the name of an agent; left out: the default one")] = None
+    agent: Annotated[str | None, Meta(description="the name of an agent, or left out for the default agent")] = None
     priority: Annotated[Priority, Meta(description="high, normal or low")] = "normal"
     metadata: Annotated[dict[str, Any] | None, Meta(description="an object")] = None
-    key: Annotated[Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)] | None, Meta(description=KEY_RULE)] = (
-        None
-    )
+    key: Annotated[InputKey | None, Meta(description=KEY_RULE)] = None
     aside: Annotated[
-        bool | None, Meta(description="true, false, or left out: then an agent at work decides who answers")
+        bool | None, Meta(description="true, false, or left out so that a busy agent can name another one to answer")
     ] = None
-
-    def of_thread(self, thread_id: str) -> NewMessage:
-        """The message as POST /messages would take it; raises Unprocessable."""
-        given = [said for said in (self.text, self.message) if said is not None]
-        if len(given) != 1:
-            raise Unprocessable("Either text or message must be given.")
-        return NewMessage(
-            given[0],
-            priority=self.priority,
-            thread_id=thread_id,
-            agent=self.agent,
-            metadata=self.metadata,
-            aside=bool(self.aside),
-        )
 
 
 class Cancel(Struct, tag="cancel", frozen=True, forbid_unknown_fields=True):
-    message_id: Annotated[UUID, Meta(description="a message's id (a UUID)")]
+    message_id: MessageIdField
 
 
 class Input(NewInput, tag="input", frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The answer to the question that a message waits with."""
 
-    message_id: Annotated[UUID, Meta(description="a message's id (a UUID)")]
+    message_id: MessageIdField
 
 
 class Ping(Struct, tag="ping", frozen=True, forbid_unknown_fields=True):
-    """Answered with pong: for clients that cannot send a WebSocket's own pings, such as pages."""
+    """Answered with pong. Web pages use it: they cannot send the pings of WebSocket itself."""
 
 
-Question: TypeAlias = UserInput | Cancel | Input | Ping
+ClientFrame: TypeAlias = UserInput | Cancel | Input | Ping
 
 
-def read(frame: str | bytes) -> Question:
-    """Raises Invalid, Unprocessable."""
-    question: Question = decode(frame, Question, "frame")
-    return question
+# Frames of the server
 
 
-class _Keyed(Struct, frozen=True):
-    key: str | None = None
-
-
-def key_of(frame: str | bytes) -> str | None:
-    """The key of a frame that cannot be read as a whole, so that its client knows which one it was."""
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
-        return msgspec.json.decode(frame, type=_Keyed).key
-    return None
-
-
-class Event(Struct, frozen=True):
-    """An event of the thread's log; `id` is its position there, `seq` the one in its message's log."""
+class LogEvent(Struct, frozen=True):
+    """An event of the thread's log: `id` is its position in the log of the thread, `seq` in the log of its message."""
 
     id: int
     message_id: UUID
@@ -102,20 +81,26 @@ class Event(Struct, frozen=True):
     created_at: datetime
 
 
-class Output(Event, tag="agent_output", frozen=True):
-    """`chunk` or `done`."""
+class AgentOutput(LogEvent, tag="agent_output", frozen=True):
+    """An event `chunk` or `done`."""
 
 
-class Happened(Event, tag="status", frozen=True):
+class StatusEvent(LogEvent, tag="status", frozen=True):
     """Any other event."""
 
 
 class Status(Struct, tag="status", frozen=True, omit_defaults=True):
-    """open: events follow from after `after`, `last` is the last so far, `log` names the log (left out as long as there
-    is no thread). accepted: the input under `key` is the message `message_id`; `agent` answers it, for another is at
-    work. cancelling: the message is about to be cancelled. answered: its question is. deleted: the thread is; the next
-    input begins another log.
-    gap: the events before `next` were deleted."""
+    """News of the socket or of a request.
+
+    open         events after `after` follow; `last` is the last event so far; `log` names the log (absent while the
+                 thread does not exist)
+    accepted     the input `key` is stored as the message `message_id`; `agent` is set where another agent than the one
+                 that was asked answers it
+    cancelling   the cancellation of `message_id` is requested
+    answered     the answer to the question of `message_id` is stored
+    deleted      the thread was deleted; the next input begins another log
+    gap          the events after `after` and before `next` were deleted
+    """
 
     status: Literal["open", "accepted", "cancelling", "answered", "deleted", "gap"]
     thread_id: str | None = None
@@ -130,8 +115,8 @@ class Status(Struct, tag="status", frozen=True, omit_defaults=True):
 
 
 class Error(Struct, tag="error", frozen=True, omit_defaults=True):
-    """What was asked is refused: `detail` is one sentence; `key` or `message_id` say what it was. With `retry_after`
-    (seconds) it may be asked again."""
+    """A frame of the client is refused: `detail` is one sentence, `key` or `message_id` is what the frame was about.
+    With `retry_after` (seconds) the client may send it again."""
 
     detail: str
     key: str | None = None
@@ -143,14 +128,4 @@ class Pong(Struct, tag="pong", frozen=True):
     pass
 
 
-Answer: TypeAlias = Output | Happened | Status | Error | Pong
-
-
-def of_log(entry: Entry) -> Output | Happened:
-    kind = Output if entry.type in OUTPUT else Happened
-    data = Raw(entry.data.encode())
-    return kind(entry.position, entry.message_id, entry.seq, entry.type, data, entry.created_at)
-
-
-def write(answer: Answer) -> str:
-    return msgspec.json.encode(answer).decode()
+ServerFrame: TypeAlias = AgentOutput | StatusEvent | Status | Error | Pong

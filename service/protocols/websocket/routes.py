@@ -1,10 +1,10 @@
-"""A chat over WebSocket: a thread's log as frames, and what its people say."""
+"""The sockets /ws/chat?thread_id= and /ws/{thread_id}: the checks before a session begins."""
 
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar import WebSocket, websocket
+from litestar import Router, WebSocket, websocket
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
@@ -13,50 +13,52 @@ from service.errors import Invalid
 from service.limits import THREAD_ID_RULE
 from service.messages.model import ThreadId
 from service.params import parse_event_id
-from service.protocols.websocket.model import Error, write
-from service.protocols.websocket.session import REFUSED, Chats, Gone, Session
+from service.protocols.websocket.model import CloseCode, Error
+from service.protocols.websocket.peer import ClientDisconnected
+from service.protocols.websocket.services import ChatServices
+from service.protocols.websocket.session import Session
+from service.protocols.websocket.translate import encode_frame
 
 Socket = WebSocket[Any, Any, Any]
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @websocket("/ws/chat")
-async def chat(socket: Socket, chats: NamedDependency[Chats]) -> None:
-    """The thread is named in the query: ?thread_id=, ?last_event_id=, and ?token=, which nobody looks at yet."""
-    await _converse(socket, chats, socket.query_params.get("thread_id"))
+async def chat(socket: Socket, chat: NamedDependency[ChatServices]) -> None:
+    """The query has `thread_id`, `last_event_id`, and `token`, which is not checked yet."""
+    await _serve(socket, chat, socket.query_params.get("thread_id"))
 
 
 @websocket("/ws/{thread_id:str}")
-async def chat_in(socket: Socket, thread_id: FromPath[str], chats: NamedDependency[Chats]) -> None:
-    await _converse(socket, chats, thread_id)
+async def thread_chat(socket: Socket, thread_id: FromPath[str], chat: NamedDependency[ChatServices]) -> None:
+    await _serve(socket, chat, thread_id)
 
 
-async def _converse(socket: Socket, chats: Chats, thread_id: str | None) -> None:
-    if _foreign(socket):
-        await socket.close()  # before it is accepted: 403
+router = Router("/", route_handlers=[chat, thread_chat])
+
+
+async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) -> None:
+    if _is_cross_origin(socket):
+        await socket.close()  # before it is accepted: the handshake is answered with 403
         return
-    peer = _Peer(socket)
+    peer = _LitestarPeer(socket)
     try:
         await socket.accept()
         try:
-            session = Session(
-                chats,
-                peer,
-                _thread_id(thread_id),
-                parse_event_id(socket.query_params.get("last_event_id"), "last_event_id"),
-            )
+            after = parse_event_id(socket.query_params.get("last_event_id"), "last_event_id")
+            session = Session(services, peer, _parse_thread_id(thread_id), after)
         except Invalid as error:
-            await peer.send(write(Error(str(error))))
-            await peer.close(REFUSED)
+            await peer.send(encode_frame(Error(str(error))))
+            await peer.close(CloseCode.REFUSED)
             return
-    except Gone:
+    except ClientDisconnected:
         return
     await session.run()
 
 
-class _Peer:
-    """Litestar's socket as a session sees it."""
+class _LitestarPeer:
+    """A Litestar socket as a Peer."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
@@ -65,43 +67,43 @@ class _Peer:
         try:
             event: Any = await self._socket.receive()
         except WebSocketDisconnect:
-            raise Gone from None
+            raise ClientDisconnected from None
         if event["type"] == "websocket.disconnect":
-            raise Gone
+            raise ClientDisconnected
         return event.get("text") or event.get("bytes") or b""
 
     async def send(self, frame: str) -> None:
-        await self._say({"type": "websocket.send", "bytes": None, "text": frame})
+        await self._send_event({"type": "websocket.send", "bytes": None, "text": frame})
 
     async def close(self, code: int) -> None:
-        await self._say({"type": "websocket.close", "code": code, "reason": ""})
+        await self._send_event({"type": "websocket.close", "code": int(code), "reason": ""})
 
-    async def _say(self, event: Any) -> None:
+    async def _send_event(self, event: Any) -> None:
         try:
             await self._socket.send(event)
-        except (WebSocketDisconnect, OSError, RuntimeError):  # the last: uvicorn has begun to close it
-            raise Gone from None
+        except (WebSocketDisconnect, OSError, RuntimeError):  # RuntimeError: uvicorn has begun to close the socket
+            raise ClientDisconnected from None
 
 
-def _thread_id(text: str | None) -> str:
+def _parse_thread_id(text: str | None) -> str:
     try:
         return msgspec.convert(text, ThreadId)
     except msgspec.ValidationError:
         raise Invalid(f"thread_id must be {THREAD_ID_RULE}.") from None
 
 
-def _foreign(socket: Socket) -> bool:
-    """Whether a page of another host asks. A browser lets any page open a socket to anywhere, also to a service that
-    only this person can reach."""
+def _is_cross_origin(socket: Socket) -> bool:
+    """Whether a page of another host opens the socket. A browser allows that to every page, also for a service that
+    only the person at this browser can reach, so the service itself has to refuse it."""
     origin = socket.headers.get("origin")
     if origin is None:
-        return False  # no browser
-    page = _host(origin)
-    asked = {_host(f"//{socket.headers.get(name, '')}") for name in ("host", "x-forwarded-host")} - {None}
-    return not (page in asked or (page in LOOPBACK and asked & LOOPBACK))
+        return False  # not a browser
+    page_host = _host_of(origin)
+    service_hosts = {_host_of(f"//{socket.headers.get(name, '')}") for name in ("host", "x-forwarded-host")} - {None}
+    return not (page_host in service_hosts or (page_host in LOOPBACK_HOSTS and service_hosts & LOOPBACK_HOSTS))
 
 
-def _host(address: str) -> str | None:
+def _host_of(address: str) -> str | None:
     try:
         return urlsplit(address).hostname
     except ValueError:

@@ -1,0 +1,107 @@
+"""The client's side of a chat: each frame that it sends, and the answer to it."""
+
+import asyncio
+import contextlib
+from typing import NoReturn
+
+import msgspec
+
+from service.errors import Refused
+from service.messages.model import NewMessage
+from service.messages.validation import validate_input, validate_messages
+from service.protocols.websocket.model import Cancel, Error, Input, Ping, Pong, ServerFrame, Status, UserInput
+from service.protocols.websocket.peer import ClientDisconnected, FrameWriter, Peer
+from service.protocols.websocket.services import ChatServices
+from service.protocols.websocket.translate import decode_frame, key_of, to_idempotency_key, to_message
+
+
+class Requests:
+    """Carries out the client's frames, one after the other, and sets `accepted` when an input was stored."""
+
+    def __init__(
+        self, services: ChatServices, peer: Peer, writer: FrameWriter, thread_id: str, accepted: asyncio.Event
+    ) -> None:
+        self._services = services
+        self._peer = peer
+        self._writer = writer
+        self._thread_id = thread_id
+        self._accepted = accepted
+
+    async def run(self) -> NoReturn:
+        """Raises ClientDisconnected, ClientTooSlow, Unavailable, SchemaError."""
+        while True:
+            frame = await self._peer.receive()
+            try:
+                request = decode_frame(frame)
+            except Refused as error:
+                await self._answer(Error(str(error), key=key_of(frame)))
+                continue
+            match request:
+                case Ping():
+                    await self._answer(Pong())
+                case Cancel():
+                    await self._cancel(request)
+                case Input():
+                    await self._give_input(request)
+                case UserInput():
+                    await self._submit(request)
+
+    async def _submit(self, given: UserInput) -> None:
+        try:
+            message = to_message(given, self._thread_id)
+            validate_messages([message], self._services.settings, in_batch=False)
+            status = await self._store(given, message)
+        except Refused as error:
+            await self._answer(Error(str(error), key=given.key, retry_after=error.retry_after))
+            return
+        self._accepted.set()
+        await self._answer(status)
+
+    async def _store(self, given: UserInput, message: NewMessage) -> Status:
+        messages = self._services.messages
+        other_agent = await self._agent_while_busy(given, message)
+        stored = msgspec.structs.replace(message, agent=other_agent, aside=True) if other_agent else message
+        if given.key is None:
+            accepted = await messages.submit(stored)
+        else:
+            [accepted] = await messages.submit_once(*to_idempotency_key(given.key, message), [stored])
+            # The first input under this key may have gone to another agent than a repeat would.
+            if other_agent and (await messages.status(accepted.message_id)).agent != other_agent:
+                other_agent = None
+        return Status(
+            "accepted",
+            message_id=accepted.message_id,
+            key=given.key,
+            queue_position=accepted.queue_position,
+            agent=other_agent,
+        )
+
+    async def _agent_while_busy(self, given: UserInput, message: NewMessage) -> str | None:
+        """The agent that answers this input at once because the thread's agent is busy; None where the input takes its
+        turn. An object is for the agent that the client names, and `aside` is the client's own decision."""
+        if given.aside is not None or not isinstance(message.message, str):
+            return None
+        return await self._services.threads.agent_while_busy(self._thread_id, given.agent)
+
+    async def _cancel(self, request: Cancel) -> None:
+        try:
+            await self._services.messages.cancel(request.message_id)
+        except Refused as error:
+            await self._answer(Error(str(error), message_id=request.message_id, retry_after=error.retry_after))
+        else:
+            await self._answer(Status("cancelling", message_id=request.message_id))
+
+    async def _give_input(self, given: Input) -> None:
+        try:
+            validate_input(given, self._services.settings)
+            await self._services.messages.input(given.message_id, given)
+        except Refused as error:
+            await self._answer(Error(str(error), message_id=given.message_id, retry_after=error.retry_after))
+        else:
+            await self._answer(Status("answered", message_id=given.message_id))
+
+    async def _answer(self, frame: ServerFrame) -> None:
+        """Raises ClientTooSlow. A disconnect is left to `receive`, which first returns every frame that arrived before
+        it: an input counts although its client closed the socket at once."""
+        with contextlib.suppress(ClientDisconnected):
+            await self._writer.send(frame)

@@ -1,0 +1,28 @@
+"""What the chats of one API process share."""
+
+from typing import TypeAlias
+
+from service.batching import Batcher
+from service.config import Settings
+from service.events.feed import Feed
+from service.messages.store import MessageStore
+from service.threads.store import ThreadStore
+
+LOG_LOOKUP_BATCH_THREADS = 500
+
+ThreadLog: TypeAlias = tuple[int, int]  # the surrogate key of a thread, and the last position in its log
+
+
+class ChatServices:
+    def __init__(self, settings: Settings, feed: Feed, messages: MessageStore, threads: ThreadStore) -> None:
+        self.settings = settings
+        self.feed = feed
+        self.messages = messages
+        self.threads = threads
+        self._logs: Batcher[str, ThreadLog | None] = Batcher(
+            lambda thread_ids, _: threads.logs(thread_ids), limit=LOG_LOOKUP_BATCH_THREADS
+        )
+
+    async def find_log(self, thread_id: str) -> ThreadLog | None:
+        """None where the thread does not exist. Lookups of the same moment share one query."""
+        return await self._logs.submit(thread_id)

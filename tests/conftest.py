@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 from service import logs
 from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
-from service.api.app import Api, _Server
+from service.api.app import Api, UvicornServer
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.migrate import migrate
@@ -135,7 +135,7 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
 
         async def start(**changes: Any) -> Client:
             own = msgspec.structs.replace(settings, **changes)
-            server = _Server(Api(own, str(own.database_url)))
+            server = UvicornServer(Api(own, str(own.database_url)))
             # With the protocol named, asyncio sets TCP_NODELAY, as it does where it binds by itself.
             listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             listening.bind(("127.0.0.1", 0))

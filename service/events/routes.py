@@ -1,4 +1,4 @@
-"""The event log over HTTP: as a stream that resumes anywhere, and as JSON."""
+"""The event log over HTTP: as a stream that a client can resume from any event, and as JSON pages."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, Response, Router, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
@@ -23,15 +23,19 @@ from service.threads.store import ThreadStore
 log = logging.getLogger(__name__)
 
 After = Annotated[
-    str | None, QueryParameter(name="after", description="The id of the last event seen; Last-Event-ID goes before it.")
+    str | None,
+    QueryParameter(
+        name="after", description="The id of the last event received. The header Last-Event-ID takes precedence."
+    ),
 ]
 
 
 @get(
     "/messages/{message_id:str}/stream",
-    summary="A message's events as they happen",
+    summary="Stream the events of a message",
+    description="Server-sent events, until the terminal event of the message.",
     media_type=MEDIA_TYPE,
-    responses={204: ResponseSpec(None, description="It is over, and its last event was seen.")},
+    responses={204: ResponseSpec(None, description="The message is over and the client has its last event.")},
 )
 async def stream_message(
     request: Request[Any, Any, Any],
@@ -40,24 +44,29 @@ async def stream_message(
     streams: NamedDependency[Streams],
     after: After = None,
 ) -> Response[Any]:
-    """Server-sent events; ends after the terminal event. 204 where the message is over and its last event was seen."""
     parsed, cursor = parse_message_id(message_id), _cursor(request, after, MAX_SEQ)
     try:
         end = await events.end(parsed)
     except Refused:
         raise
     except Exception as error:
-        return _trouble(error)
+        return _reconnect_later(error)
     if end is None:
-        raise NotFound(f"There is no message {parsed}.")
+        raise _unknown_message(parsed)
     last, over = end
     if over and cursor >= last:
         return Response(None, status_code=204)
-    # A cursor beyond the log is of a log that a failover lost: what comes next is new to its reader all the same.
+    # A cursor beyond the log belongs to a log that a failover lost: every event is new to this client.
     return _stream(streams.message(parsed, min(cursor, last)))
 
 
-@get("/threads/{thread_id:str}/stream", summary="A thread's events as they happen", media_type=MEDIA_TYPE)
+@get(
+    "/threads/{thread_id:str}/stream",
+    summary="Stream the events of a thread",
+    description="Server-sent events of all messages of the thread, with ids of their own. The stream ends only when the"
+    " thread is deleted.",
+    media_type=MEDIA_TYPE,
+)
 async def stream_thread(
     request: Request[Any, Any, Any],
     thread_id: FromPath[str],
@@ -65,33 +74,39 @@ async def stream_thread(
     streams: NamedDependency[Streams],
     after: After = None,
 ) -> Response[Any]:
-    """Server-sent events of all messages of the thread, under one cursor; it never ends."""
     cursor = _cursor(request, after, MAX_POSITION)
     try:
         thread, _ = await threads.key(thread_id)
     except Refused:
         raise
     except Exception as error:
-        return _trouble(error)
+        return _reconnect_later(error)
     return _stream(streams.thread(thread, cursor))
 
 
-@get("/messages/{message_id:str}/events", summary="A message's events so far")
+@get("/messages/{message_id:str}/events", summary="List the events of a message so far")
 async def list_events(
     message_id: MessageId,
     events: NamedDependency[EventStore],
     after: Annotated[
-        int, QueryParameter(ge=0, le=MAX_SEQ, description="the seq of the last event seen: a whole number from 0")
+        int, QueryParameter(ge=0, le=MAX_SEQ, description="the seq of the last event received, a whole number from 0")
     ] = 0,
     limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
     parsed = parse_message_id(message_id)
     [entries] = await events.read_messages([(parsed, after)], limit)
     if entries is None:
-        raise NotFound(f"There is no message {parsed}.")
+        raise _unknown_message(parsed)
     listed = [Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in entries]
     over = entries[-1].last if entries else await _is_over(events, parsed, after)
     return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
+
+
+router = Router("/", route_handlers=[stream_message, stream_thread, list_events], tags=["Events"])
+
+
+def _unknown_message(message_id: UUID) -> NotFound:
+    return NotFound(f"There is no message {message_id}.")
 
 
 async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
@@ -100,7 +115,8 @@ async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
 
 
 def _cursor(request: Request[Any, Any, Any], after: str | None, largest: int) -> int:
-    """The last event that the client has seen. A browser that reconnects sends Last-Event-ID, so that goes first."""
+    """The last event that the client has received. A browser that reconnects repeats the address and adds
+    Last-Event-ID, so the header takes precedence."""
     return parse_event_id(request.headers.get("last-event-id") or after, "after (or Last-Event-ID)", largest)
 
 
@@ -108,12 +124,12 @@ def _stream(parts: AsyncIterator[bytes]) -> Stream:
     return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)
 
 
-def _trouble(error: Exception) -> Stream:
-    """Clients of EventSource give a stream up for ever when it answers anything but 200."""
+def _reconnect_later(error: Exception) -> Stream:
+    """A stream that only tells its client to reconnect: EventSource gives up for good on any answer but 200."""
     level = error.log_level if isinstance(error, TreadleError) else logging.WARNING
     log.log(level, "stream cannot be opened", extra={"error": str(error)})
 
-    async def come_back() -> AsyncIterator[bytes]:
+    async def reconnect() -> AsyncIterator[bytes]:
         yield COME_BACK
 
-    return _stream(come_back())
+    return _stream(reconnect())

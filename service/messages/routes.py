@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, delete, get, post
+from litestar import Request, Response, Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody
 
 from service.config import Settings
 from service.errors import Unprocessable
-from service.limits import KEY_RULE, MAX_KEY_CHARS
+from service.limits import KEY_RULE, MAX_BATCH_MESSAGES, MAX_KEY_CHARS
 from service.messages.model import (
     Accepted,
     AcceptedBatch,
@@ -25,14 +25,14 @@ from service.messages.model import (
     Status,
 )
 from service.messages.store import MessageStore
-from service.messages.validation import check, check_input
+from service.messages.validation import validate_input, validate_messages
 from service.params import MessageId, parse_message_id
 
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        description="Repeat a request under the same key to get the first answer; kept 24 hours.",
+        description="A repeated request with the same key returns the first answer and submits nothing; kept 24 hours.",
     ),
 ]
 
@@ -45,16 +45,16 @@ async def submit(
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Accepted]:
-    """The answer comes after the commit: an accepted message cannot be lost."""
-    check([data], settings, batch=False)
+    """The response follows the commit: an accepted message is not lost."""
+    validate_messages([data], settings, in_batch=False)
     if idempotency_key is None:
         accepted = await messages.submit(data)
     else:
-        [accepted] = await messages.submit_once(_key(idempotency_key), _hash(request, [data]), [data])
+        [accepted] = await messages.submit_once(_checked_key(idempotency_key), _hash(request, [data]), [data])
     return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
 
 
-@post("/messages/batch", status_code=202, summary="Submit up to 1,000 messages, all or nothing")
+@post("/messages/batch", status_code=202, summary=f"Submit up to {MAX_BATCH_MESSAGES:,} messages: all of them or none")
 async def submit_batch(
     request: Request[Any, Any, Any],
     data: JSONBody[NewBatch],
@@ -62,16 +62,15 @@ async def submit_batch(
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> AcceptedBatch:
-    check(data.messages, settings, batch=True)
+    validate_messages(data.messages, settings, in_batch=True)
     if idempotency_key is None:
         return AcceptedBatch(await messages.submit_batch(data.messages))
-    return AcceptedBatch(
-        await messages.submit_once(_key(idempotency_key), _hash(request, data.messages), data.messages)
-    )
+    key, request_hash = _checked_key(idempotency_key), _hash(request, data.messages)
+    return AcceptedBatch(await messages.submit_once(key, request_hash, data.messages))
 
 
-@get("/messages/{message_id:str}/status", summary="Where a message stands")
-async def status(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Status:
+@get("/messages/{message_id:str}/status", summary="Get the state of a message")
+async def get_status(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Status:
     return await messages.status(parse_message_id(message_id))
 
 
@@ -79,45 +78,52 @@ async def status(message_id: MessageId, messages: NamedDependency[MessageStore])
     "/messages/{message_id:str}",
     status_code=200,
     summary="Cancel a message",
-    responses={202: ResponseSpec(Cancelled, description="It runs: its cancellation is requested of the worker.")},
+    description="200: the message was queued and is cancelled. 202: it is running, and its agent is stopped within"
+    " about a second.",
+    responses={202: ResponseSpec(Cancelled, description="The message is running; the worker was asked to cancel it.")},
 )
 async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Response[Cancelled]:
-    """200 where it was queued and is cancelled now; 202 where it runs: the agent is stopped within a second."""
     parsed = parse_message_id(message_id)
     if await messages.cancel(parsed) == "cancelled":
         return Response(Cancelled("The message is cancelled.", parsed), status_code=200)
-    return Response(
-        Cancelled("The cancellation is requested of the worker that runs the message.", parsed), status_code=202
-    )
+    return Response(Cancelled("The worker that runs the message was asked to cancel it.", parsed), status_code=202)
 
 
-@post("/messages/{message_id:str}/input", status_code=202, summary="Answer the question that a message waits with")
+@post(
+    "/messages/{message_id:str}/input",
+    status_code=202,
+    summary="Answer the question of a message that waits for input",
+    description="409: the message does not wait for input, or asks another question than the one named.",
+)
 async def give_input(
     message_id: MessageId,
     data: JSONBody[NewInput],
     messages: NamedDependency[MessageStore],
     settings: NamedDependency[Settings],
 ) -> Answered:
-    """409 where it does not wait for input, or asks another question than the one named."""
-    check_input(data, settings)
+    validate_input(data, settings)
     parsed = parse_message_id(message_id)
     return Answered(parsed, await messages.input(parsed, data))
 
 
-@post("/messages/{message_id:str}/redrive", status_code=202, summary="Give a failed message a new life")
+@post("/messages/{message_id:str}/redrive", status_code=202, summary="Queue a failed message again")
 async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Redriven:
+    """Its failures are forgiven; its attempts go on counting."""
     parsed = parse_message_id(message_id)
     await messages.redrive(parsed)
     return Redriven(parsed, "queued")
 
 
-def _key(text: str) -> str:
+router = Router("/", route_handlers=[submit, submit_batch, get_status, cancel, give_input, redrive], tags=["Messages"])
+
+
+def _checked_key(text: str) -> str:
     if not 1 <= len(text) <= MAX_KEY_CHARS:
         raise Unprocessable(f"Idempotency-Key must be {KEY_RULE}.")
     return text
 
 
 def _hash(request: Request[Any, Any, Any], messages: Sequence[NewMessage]) -> bytes:
-    """Of what is asked, however it is written: neither white space nor the order of keys counts."""
+    """Of the decoded request: white space and the order of keys do not make it another one."""
     body = msgspec.json.encode(messages, order="sorted")
     return hashlib.sha256(request.url.path.encode() + b"\n" + body).digest()

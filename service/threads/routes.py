@@ -1,11 +1,11 @@
-"""/threads: list, look at, delete."""
+"""/threads: list, read, delete."""
 
 import base64
 import binascii
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from litestar import Response, delete, get
+from litestar import Response, Router, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
@@ -16,31 +16,34 @@ from service.params import PageLimit
 from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
 
+UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned."
+MAX_ORD_DIGITS = 18
 
-@get("/threads", summary="Threads, the last active first")
+
+@get("/threads", summary="List threads, the most recently active first")
 async def list_threads(
     threads: NamedDependency[ThreadStore], limit: PageLimit = PAGE_ITEMS, cursor: FromQuery[str | None] = None
 ) -> Response[list[ThreadSummary]]:
-    """The next page's address is in the Link header."""
-    page, following = await threads.newest(limit, _parse_cursor(cursor))
+    """The Link header has the address of the next page."""
+    page, next_position = await threads.newest(limit, _parse_cursor(cursor))
     headers = {}
-    if following is not None:
-        query = urlencode({"limit": limit, "cursor": _format_cursor(following)})
+    if next_position is not None:
+        query = urlencode({"limit": limit, "cursor": _format_cursor(next_position)})
         headers["Link"] = f'</threads?{query}>; rel="next"'
     return Response(page, headers=headers)
 
 
-@get("/threads/{thread_id:str}", summary="A thread and how many of its messages are in which state")
+@get("/threads/{thread_id:str}", summary="Get a thread, with the number of its messages in each state")
 async def get_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Thread:
     return await threads.get(thread_id)
 
 
-@get("/threads/{thread_id:str}/usage", summary="What a thread's messages cost in all")
+@get("/threads/{thread_id:str}/usage", summary="Get the total usage of a thread's messages")
 async def get_usage(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Usage:
     return await threads.usage(thread_id)
 
 
-@get("/threads/{thread_id:str}/messages", summary="A thread's messages in its order")
+@get("/threads/{thread_id:str}/messages", summary="List the messages of a thread in their order")
 async def list_messages(
     thread_id: FromPath[str],
     threads: NamedDependency[ThreadStore],
@@ -50,22 +53,32 @@ async def list_messages(
 ) -> ThreadMessages:
     after = 0
     if cursor is not None:
-        if not cursor.isdecimal() or len(cursor) > 18:
-            raise Invalid("cursor is not one that this service gave out.")
+        if not cursor.isdecimal() or len(cursor) > MAX_ORD_DIGITS:
+            raise Invalid(UNKNOWN_CURSOR)
         after = int(cursor)
     thread, total = await threads.key(thread_id)
     page = await messages.of_thread(thread, after, limit + 1)
-    following = str(page[limit - 1][0]) if len(page) > limit else None
-    return ThreadMessages(thread_id, total, [status for _, status in page[:limit]], following)
+    next_cursor = str(page[limit - 1][0]) if len(page) > limit else None
+    return ThreadMessages(thread_id, total, [status for _, status in page[:limit]], next_cursor)
 
 
-@delete("/threads/{thread_id:str}", status_code=204, summary="Delete a thread with its messages and events")
+@delete(
+    "/threads/{thread_id:str}",
+    status_code=204,
+    summary="Delete a thread with its messages and events",
+    description="Queued messages of the thread never run; running ones are cancelled.",
+)
 async def delete_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> None:
-    """What is queued never runs, what runs is cancelled."""
     await threads.delete(thread_id)
 
 
+router = Router(
+    "/", route_handlers=[list_threads, get_thread, get_usage, list_messages, delete_thread], tags=["Threads"]
+)
+
+
 def _format_cursor(position: tuple[datetime, int]) -> str:
+    """The time of the last activity and the key of the last thread of a page, as an opaque text."""
     return base64.urlsafe_b64encode(f"{position[0].isoformat()} {position[1]}".encode()).decode()
 
 
@@ -73,10 +86,10 @@ def _parse_cursor(text: str | None) -> tuple[datetime, int] | None:
     if text is None:
         return None
     try:
-        moment, _, thread = base64.urlsafe_b64decode(text).decode().partition(" ")
-        position = datetime.fromisoformat(moment), int(thread)
+        last_activity, _, thread = base64.urlsafe_b64decode(text).decode().partition(" ")
+        position = datetime.fromisoformat(last_activity), int(thread)
     except (binascii.Error, ValueError):
-        raise Invalid("cursor is not one that this service gave out.") from None
+        raise Invalid(UNKNOWN_CURSOR) from None
     if position[0].utcoffset() != timedelta(0) or not 0 <= position[1] <= MAX_POSITION:
-        raise Invalid("cursor is not one that this service gave out.")
+        raise Invalid(UNKNOWN_CURSOR)
     return position

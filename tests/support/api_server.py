@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from service.api.app import Api, _Server
+from service.api.app import Api, UvicornServer
 from service.config import Settings
 from tests.support.waiting import until
 
@@ -21,7 +21,7 @@ class ApiServer:
         self.port = 0
 
     async def start(self) -> None:
-        self._server = _Server(Api(self._settings, str(self._settings.database_url)))
+        self._server = UvicornServer(Api(self._settings, str(self._settings.database_url)))
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listening.bind(("127.0.0.1", self.port))
@@ -36,7 +36,7 @@ class ApiServer:
         self._listening.close()
 
     @property
-    def server(self) -> _Server:
+    def server(self) -> UvicornServer:
         return self._server
 
     @property

@@ -1,104 +1,102 @@
-"""The page service/dashboard/static, in a real browser: to talk, to watch, to go away and to find everything again."""
+"""The chat page in a real browser: a person writes, watches, leaves, and finds everything again."""
 
 import msgspec
-import pytest
+from playwright.async_api import expect
 
 from service.agents.builtin.echo import echo
 from service.config import Settings
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.browser import open_browser
-from tests.support.chat_page import CONNECTION, choose_agent, save_screenshot
+from tests.support.chat_page import ChatPage
 from tests.support.fixture_types import StartWorker
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
 from treadle import Context, agent
 
-ANSWERS = "[...document.querySelectorAll('.turn')].map((turn) => turn.querySelector('.answer').textContent)"
-STATES = "[...document.querySelectorAll('.turn')].map((turn) => turn.dataset.state)"
+
+async def newest_message(api: Client, count: int) -> str:
+    """The id of the last message of the thread `tour`, once it has `count` messages."""
+
+    async def messages() -> list[dict[str, str]]:
+        response = await api.get("/threads/tour/messages")
+        return list(response.json()["messages"]) if response.status_code == 200 else []
+
+    return str((await until(messages, lambda found: len(found) == count))[-1]["message_id"])
 
 
-async def newest(api: Client, count: int) -> str:
-    """The id of the last message of the thread, which has so many."""
-    answer = await until(lambda: api.get("/threads/tour/messages"), lambda answer: answer.status_code == 200)
-    page = await until(
-        lambda: api.get("/threads/tour/messages"), lambda answer: answer.json()["total_messages"] == count
-    )
-    assert answer.status_code == 200
-    return str(page.json()["messages"][-1]["message_id"])
-
-
-async def test_a_person_talks_leaves_and_finds_everything(
+async def test_a_person_leaves_in_the_middle_of_an_answer_and_finds_everything_again(
     settings: Settings, scripted_api: Client, script: ScriptedAgent
 ) -> None:
     async with api_server(settings) as served, open_browser() as browser:
-        page = f"http://127.0.0.1:{served.port}/chat#tour"
-        async with browser.open(page) as tab:
-            await tab.until(CONNECTION, "Connected")
-            await save_screenshot(tab, "1-empty")
-            await tab.type("hello from a browser")
-            await tab.until(ANSWERS, ["hello from a browser"])
-            await tab.until(STATES, ["done"])
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await chat.screenshot("1-empty")
+        await chat.send("hello from a browser")
+        await expect(chat.answers).to_have_text(["hello from a browser"])
+        await chat.has_states("done")
 
-            await choose_agent(tab, "script")
-            await tab.type("a long story")
-            message_id = await newest(scripted_api, 2)
-            script.say(
-                message_id,
-                ("progress", {"percent": 40, "message": "reading"}),
-                ("tool", {"name": "search", "query": "x"}),
-            )
-            await tab.until("document.querySelector('progress')?.value", 0.4)
-            script.say(message_id, "Once upon", " a time")
-            await tab.until(ANSWERS, ["hello from a browser", "Once upon a time"])
-            await tab.until(STATES, ["done", "working"])
-            assert (
-                await tab.ask("document.querySelectorAll('.turn')[1].querySelector('.steps b').textContent") == "search"
-            )
-            await save_screenshot(tab, "2-working")
-            await tab.close()  # in the middle of the answer
+        await chat.choose_agent("script")
+        await chat.send("a long story")
+        message_id = await newest_message(scripted_api, 2)
+        script.say(
+            message_id,
+            ("progress", {"percent": 40, "message": "reading"}),
+            ("tool", {"name": "search", "query": "x"}),
+        )
+        await expect(chat.page.locator("progress")).to_have_js_property("value", 0.4)
+        script.say(message_id, "Once upon", " a time")
+        await expect(chat.answers).to_have_text(["hello from a browser", "Once upon a time"])
+        await chat.has_states("done", "working")
+        await expect(chat.exchanges.nth(1).locator(".steps b")).to_have_text("search")
+        await chat.screenshot("2-working")
+        await chat.close()
 
-        script.say(message_id, RuntimeError("The pen broke."))  # nobody looks, and nothing stops
+        script.say(message_id, RuntimeError("The pen broke."))  # the agent goes on without a reader
         await scripted_api.settled(message_id, "queued", "processing")
         script.say(message_id, "There was")
-        async with browser.open(page) as tab:
-            await tab.until(ANSWERS, ["hello from a browser", "There was"])  # of the new attempt alone
-            await tab.until("document.querySelectorAll('.state p')[1].textContent", "Working, attempt 2")
-            script.say(message_id, " a chat.", None)
-            await tab.until(STATES, ["done", "done"])
-            await tab.until(ANSWERS, ["hello from a browser", "There was a chat."])
-            assert await tab.ask("[...document.querySelectorAll('.asked')].map((asked) => asked.textContent)") == [
-                "hello from a browser",
-                "a long story",
-            ]
-
-            await tab.ask("document.querySelector('#text').focus()")
-            await tab.type("never mind")
-            await newest(scripted_api, 3)
-            await tab.until(STATES, ["done", "done", "working"])
-            await tab.ask("document.querySelectorAll('.state button')[2].click()")
-            await tab.until(STATES, ["done", "done", "cancelled"])
-            await save_screenshot(tab, "3-back")
-
-            # The service goes away. What is said meanwhile waits, also through a reload of the page.
-            await served.stop()
-            await tab.until("document.querySelector('#connection').dataset.state", "lost")
-            await choose_agent(tab, "echo")
-            await tab.type("are you there")
-            await tab.until(STATES, ["done", "done", "cancelled", "sending"])
-            await save_screenshot(tab, "4-lost")
-            await tab.close()
-        await served.start()
-        async with browser.open(page) as tab:
-            await tab.until(STATES, ["done", "done", "cancelled", "done"])
-            await tab.until(f"{ANSWERS}[3]", "are you there")
-            assert await tab.ask("localStorage.getItem('treadle.pending.tour')") == "null"
-        assert len((await scripted_api.get("/threads/tour/messages")).json()["messages"]) == 4
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await expect(chat.answers).to_have_text(["hello from a browser", "There was"])  # only the new attempt's text
+        await expect(chat.exchanges.nth(1).locator(".status p")).to_have_text("Working, attempt 2")
+        script.say(message_id, " a chat.", None)
+        await chat.has_states("done", "done")
+        await expect(chat.answers).to_have_text(["hello from a browser", "There was a chat."])
+        await expect(chat.page.locator(".request")).to_have_text(["hello from a browser", "a long story"])
 
 
-async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
-    settings: Settings, start_worker: StartWorker
+async def test_a_message_is_cancelled_on_the_page(
+    settings: Settings, scripted_api: Client, script: ScriptedAgent
 ) -> None:
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await chat.choose_agent("script")
+        await chat.send("never mind")
+        await chat.has_states("working")
+        await chat.exchanges.locator(".status button").click()
+        await chat.has_states("cancelled")
+        await chat.screenshot("3-cancelled")
+
+
+async def test_a_message_written_while_the_service_is_away_is_sent_after_a_reload(
+    settings: Settings, api_with_worker: Client
+) -> None:
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await expect(chat.page.locator("#agent option")).to_have_count(1)
+        await served.stop()
+        await expect(chat.page.locator("#connection")).to_have_attribute("data-state", "lost")
+        await chat.send("are you there")
+        await chat.has_states("sending")
+        await chat.screenshot("4-lost")
+        await chat.close()
+        await served.start()
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await chat.has_states("done")
+        await expect(chat.answers).to_have_text(["are you there"])
+        assert await chat.page.evaluate("localStorage.getItem('treadle.pending.tour')") == "null"
+    await newest_message(api_with_worker, 1)
+
+
+async def test_the_page_fits_a_phone_and_shows_markup_as_text(settings: Settings, start_worker: StartWorker) -> None:
     @agent("table")
     async def table(context: Context, text: str) -> str:
         for number in range(3):
@@ -108,30 +106,28 @@ async def test_the_page_fits_a_telephone_and_shows_what_it_gets_as_text(
         return "b" * 200
 
     await start_worker(echo, table)
-    async with api_server(settings) as served, open_browser() as browser, browser.open("about:blank") as tab:
-        await tab.call("Emulation.setDeviceMetricsOverride", width=375, height=667, deviceScaleFactor=2, mobile=True)
-        scheme = {"name": "prefers-color-scheme", "value": "dark"}
-        await tab.call("Emulation.setEmulatedMedia", features=[scheme])
-        await tab.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/chat#{'long' * 30}")
-        await tab.until(f"document.readyState == 'complete' && {CONNECTION}", "Connected")
-        await choose_agent(tab, "table")
-        await tab.type("<img src=x onerror=document.title='gotcha'>")
-        await tab.until(STATES, ["done"])
-        assert await tab.ask("document.querySelectorAll('#turns img').length") == 0
-        assert await tab.ask("document.title") != "gotcha"
-        assert await tab.ask("document.querySelector('.asked').textContent.slice(0, 4)") == "<img"
-        assert await tab.ask("document.documentElement.scrollWidth") <= 375
-        unnamed = "[...document.querySelectorAll('input, select, textarea')].filter((one) => !one.labels.length).length"
-        assert await tab.ask(unnamed) == 0
-        await save_screenshot(tab, "5-telephone")
+    phone = {"viewport": {"width": 375, "height": 667}, "device_scale_factor": 2, "is_mobile": True}
+    async with api_server(settings) as served, open_browser(**phone, color_scheme="dark") as browser:
+        chat = await ChatPage.open(browser, served.port, "long" * 30)
+        await chat.choose_agent("table")
+        markup = "<img src=x onerror=document.title='gotcha'>"
+        await chat.send(markup)
+        await chat.has_states("done")
+        await expect(chat.page.locator(".request")).to_have_text(markup)
+        await expect(chat.page.locator("#exchanges img")).to_have_count(0)
+        assert await chat.page.title() != "gotcha"
+        assert await chat.page.evaluate("document.documentElement.scrollWidth") <= 375
+        unlabelled = "(fields) => fields.filter((field) => !field.labels.length).length"
+        assert await chat.page.locator("input, select, textarea").evaluate_all(unlabelled) == 0
+        await chat.screenshot("5-phone")
 
 
 class Wish(msgspec.Struct):
     wish: str
 
 
-async def test_who_takes_a_text_is_sent_a_text(settings: Settings, start_worker: StartWorker) -> None:
-    """Also where objects are taken, too; who takes nothing else is sent what is written as JSON."""
+async def test_an_agent_that_takes_only_objects_is_sent_json(settings: Settings, start_worker: StartWorker) -> None:
+    """An agent that also takes text is sent text."""
 
     @agent("either")
     async def either(context: Context, message: str | Wish) -> str:
@@ -142,32 +138,14 @@ async def test_who_takes_a_text_is_sent_a_text(settings: Settings, start_worker:
         return f"object {message.wish}"
 
     await start_worker(either, objects)
-    results = ANSWERS.replace(".answer", ".result")
-    async with (
-        api_server(settings) as served,
-        open_browser() as browser,
-        browser.open(f"http://127.0.0.1:{served.port}/chat#tour") as tab,
-    ):
-        await tab.until(CONNECTION, "Connected")
-        await choose_agent(tab, "either")
-        await tab.type("a wish")
-        await tab.until(results, ["either a wish"])
-        await choose_agent(tab, "objects")
-        await tab.until("document.querySelector('#hint').textContent", "This agent takes an object: write JSON.")
-        await tab.type('{"wish": "a bike"}')
-        await tab.until(results, ["either a wish", "object a bike"])
-
-
-@pytest.mark.parametrize(
-    "name", ["page.js", "chat.js", "turn.js", "plan.js", "question.js", "markdown.js", "make.js", "chat.css"]
-)
-async def test_the_files_of_the_page_are_served(api: Client, name: str) -> None:
-    page = await api.get("/chat")
-    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert (await api.get(f"/chat/{name}")).status_code == 200
-    slash = await api.get("/chat/")
-    assert slash.next_request is not None
-    assert slash.next_request.url.path == "/chat"
-    assert (await api.get("/chat/no.js")).status_code == 404
-    assert (await api.get("/chat/..%2Fchat.js")).status_code == 404
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await chat.choose_agent("either")
+        await chat.send("a wish")
+        await expect(chat.results).to_have_text(["either a wish"])
+        await chat.choose_agent("objects")
+        await expect(chat.hint).to_have_text("This agent takes a JSON object.")
+        await chat.send("no object")
+        await expect(chat.page.locator("#notice")).to_contain_text("This agent takes a JSON object: ")
+        await chat.send('{"wish": "a bike"}')
+        await expect(chat.results).to_have_text(["either a wish", "object a bike"])

@@ -1,103 +1,108 @@
-"""A team at work in the browser's page: the plan and its tasks as they go, the clarifier beside it, a refinement, and
-everything again for who comes back; and an agent that asks a person."""
+"""A team at work on the chat page: its plan and tasks, an aside, a refinement, and an agent that asks a person."""
 
-import json
+from playwright.async_api import Locator, expect
 
 from service.agents.resolver.scripted import PLAINLY
 from service.config import Settings
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.browser import open_browser
-from tests.support.chat_page import CONNECTION, choose_agent, save_screenshot
+from tests.support.chat_page import ChatPage
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.scripted_model import ScriptedModel
 from treadle import Context, agent
 
-TASKS = """[...document.querySelectorAll('#turns > .turn:last-child .task')].map((task) =>
-    [task.querySelector('b').textContent, task.dataset.state])"""
-STAGE = "document.querySelector('#turns > .turn:last-child .stage')?.textContent"
-STATES = "[...document.querySelectorAll('#turns > .turn')].map((turn) => turn.dataset.state)"
-ASIDES = """[...document.querySelectorAll('.asides > .turn')].map((turn) => [turn.querySelector('.asked').textContent,
-    turn.querySelector('.agent').textContent, turn.dataset.state])"""
-PLAIN = PLAINLY.replace("`", "")
-EVERYTHING = "[...document.querySelectorAll('#turns > .turn')].map((turn) => [turn.dataset.state, turn.textContent])"
 QUERY = "Describe how tea is made. Describe how coffee is made. Then compare them."
+TITLES = ["Describe how tea is made", "Describe how coffee is made", "Then compare them"]
 
 
-def states(*found: str) -> list[list[str]]:
-    titles = ("Describe how tea is made", "Describe how coffee is made", "Then compare them")
-    return [list(pair) for pair in zip(titles, found, strict=True)]
+async def has_tasks(chat: ChatPage, *states: str) -> None:
+    """The plan of the last exchange has the three tasks of QUERY, in these states."""
+    await expect(chat.tasks().locator("b")).to_have_text(TITLES)
+    for number, state in enumerate(states):
+        await expect(chat.tasks().nth(number)).to_have_attribute("data-state", state)
 
 
-async def test_a_team_is_seen_at_work(settings: Settings, resolver_api: Client, model: ScriptedModel) -> None:
+def stage(exchange: Locator) -> Locator:
+    return exchange.locator(".stage").first  # an aside inside has its own
+
+
+async def has_answered_aside(chat: ChatPage) -> None:
+    await expect(chat.asides).to_have_count(1)
+    await expect(chat.asides.locator(".request")).to_have_text("What about the tea?")
+    await expect(chat.asides.locator(".agent")).to_have_text("clarifier")
+    await expect(chat.asides).to_have_attribute("data-state", "done")
+
+
+async def test_the_page_shows_a_plan_an_aside_and_a_refinement(
+    settings: Settings, resolver_api: Client, model: ScriptedModel
+) -> None:
     model.hold("task t2", "task t3", "aggregator")
     async with api_server(settings) as served, open_browser() as browser:
-        page = f"http://127.0.0.1:{served.port}/chat#tea"
-        async with browser.open(page) as tab:
-            await tab.until(CONNECTION, "Connected")
-            await tab.until("document.querySelector('#offer').hidden", False)
-            await save_screenshot(tab, "6-offer")
-            await tab.ask("document.querySelector('#offer').click()")
-            assert await tab.ask("document.querySelector('#text').value") == QUERY
-            await tab.type("")
-            await tab.until(TASKS, states("done", "started", "waiting"))
-            assert await tab.ask(STAGE) == "Working: 1 of 3 tasks done"
-            assert "after Describe how tea is made" in await tab.ask("document.querySelector('.needs').textContent")
+        chat = await ChatPage.open(browser, served.port, "tea")
+        await chat.screenshot("6-example")
+        await chat.page.locator("#example").click()
+        await expect(chat.text_field).to_have_value(QUERY)
+        await chat.text_field.press("Enter")
+        await has_tasks(chat, "done", "started", "waiting")
+        await expect(stage(chat.exchanges.first)).to_have_text("Working: 1 of 3 tasks done")
+        await expect(chat.page.locator(".needs").first).to_contain_text("after Describe how tea is made")
 
-            await tab.until(
-                "document.querySelector('#hint').textContent", "clarifier answers while resolver is at work."
-            )
-            await tab.type("What about the tea?")
-            await tab.until(ASIDES, [["What about the tea?", "clarifier", "done"]])
-            said = "document.querySelector('.aside .answer').textContent"
-            for part in ("1 of 3 tasks are finished", "Of “Describe how tea is made” it is known:", PLAIN):
-                await tab.until(f"{said}.includes({json.dumps(part)})")
-            assert await tab.ask(STATES) == ["working"]
-            await save_screenshot(tab, "7-team")
+        await expect(chat.hint).to_have_text("clarifier answers while resolver is working.")
+        await chat.send("What about the tea?")
+        await has_answered_aside(chat)
+        answer = chat.asides.locator(".answer").first
+        for part in (
+            "1 of 3 tasks are finished",
+            "Of “Describe how tea is made” it is known:",
+            PLAINLY.replace("`", ""),
+        ):
+            await expect(answer).to_contain_text(part)
+        await chat.has_states("working")
+        await chat.screenshot("7-team")
 
-            await tab.ask("document.querySelector('#later').click()")
-            await tab.type("The coffee should be decaffeinated")  # in its turn
-            await tab.until(STATES, ["working", "waiting"])
-            await tab.close()
+        await chat.page.get_by_label("Send as the next turn").check()
+        await chat.send("The coffee should be decaffeinated")
+        await chat.has_states("working", "waiting")
+        await chat.close()
 
         model.let_go("task t2", "task t3")
         await model.holds("aggregator")
-        async with browser.open(page) as tab:
-            await tab.until(STATES, ["working", "waiting"])
-            await tab.until(ASIDES, [["What about the tea?", "clarifier", "done"]])
-            first = "document.querySelector('#turns > .turn')"
-            await tab.until(f"{first}.querySelector('.stage').textContent", "Writing the answer: 3 of 3 tasks done")
-            model.let_go("aggregator")
-            await tab.until(STATES, ["done", "done"])
-            await tab.until(f"{first}.querySelector('.answer h5')?.textContent", "Describe how tea is made")
-            await tab.until(TASKS, states("kept", "done", "done"))
-            assert await tab.ask(STAGE) == "Plan: 3 of 3 tasks done, 1 kept from before"
-            last = "document.querySelector('#turns > .turn:last-child .answer').textContent"
-            await tab.until(f"{last}.includes('The instruction was: Then compare them')")
-            await save_screenshot(tab, "8-refined")
-            whole = await tab.ask(EVERYTHING)
+        chat = await ChatPage.open(browser, served.port, "tea")
+        await chat.has_states("working", "waiting")
+        await has_answered_aside(chat)
+        await expect(stage(chat.exchanges.first)).to_have_text("Writing the answer: 3 of 3 tasks done")
+        model.let_go("aggregator")
+        await chat.has_states("done", "done")
+        await expect(chat.exchanges.first.locator(".answer h5").first).to_have_text(TITLES[0])
+        await has_tasks(chat, "kept", "done", "done")
+        await expect(stage(chat.exchanges.last)).to_have_text("Plan: 3 of 3 tasks done, 1 kept from before")
+        await expect(chat.answers.last).to_contain_text("The instruction was: Then compare them")
+        await chat.screenshot("8-refined")
+        whole = await chat.exchanges.all_text_contents()
         assert model.asked.count("task t1") == 1
-        async with browser.open(page) as tab:
-            await tab.until(EVERYTHING, whole)
+        again = await ChatPage.open(browser, served.port, "tea")
+        await again.has_states("done", "done")
+        await expect(again.exchanges).to_have_text(whole)
 
 
-async def test_a_retry_begins_its_text_anew_and_keeps_what_is_finished(
+async def test_a_retry_keeps_finished_tasks_and_drops_the_old_text(
     settings: Settings, resolver_api: Client, model: ScriptedModel
 ) -> None:
     model.fail("task t3", ConnectionError("The line is down."))
-    async with api_server(settings) as served, open_browser() as browser, browser.open("about:blank") as tab:
-        await tab.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/chat#tea")
-        await tab.until(CONNECTION, "Connected")
-        await choose_agent(tab, "resolver")
-        await tab.type(QUERY)
-        await tab.until(STATES, ["done"])
-        await tab.until(TASKS, states("done", "done", "done"))
-        # Also of those that the first attempt finished:
-        assert await tab.ask("document.querySelectorAll('.task details').length") == 3
-        assert await tab.ask("document.querySelectorAll('.answer.result:not(:empty)').length") == 0
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "tea")
+        await chat.choose_agent("resolver")
+        await chat.send(QUERY)
+        await chat.has_states("done")
+        await has_tasks(chat, "done", "done", "done")
+        await expect(chat.page.locator(".task details")).to_have_count(3)  # also of the tasks of the first attempt
+        await expect(chat.page.locator(".answer.result:not(:empty)")).to_have_count(0)
 
 
-async def test_an_agent_asks_a_person(settings: Settings, start_worker: StartWorker, start_api: StartApi) -> None:
+async def test_a_person_answers_the_question_of_an_agent(
+    settings: Settings, start_worker: StartWorker, start_api: StartApi
+) -> None:
     @agent("asks")
     async def asks(context: Context, text: str) -> str:
         await context.emit("Let me see. ")
@@ -107,22 +112,19 @@ async def test_an_agent_asks_a_person(settings: Settings, start_worker: StartWor
 
     await start_worker(asks)
     async with api_server(settings) as served, open_browser() as browser:
-        async with browser.open(f"http://127.0.0.1:{served.port}/chat#asks") as tab:
-            await tab.until(CONNECTION, "Connected")
-            await choose_agent(tab, "asks")
-            await tab.type("a bicycle")
-            await tab.until(STATES, ["parked"])
-            asked = "document.querySelector('.question:not([hidden]) label')?.textContent"
-            await tab.until(asked, "Which colour do you want?")
-            await save_screenshot(tab, "9-question")
-            await tab.close()
-        async with browser.open(f"http://127.0.0.1:{served.port}/chat#asks") as tab:
-            await tab.until(asked, "Which colour do you want?")
-            await tab.ask("document.querySelector('.question input').value = 'red'")
-            await tab.ask("document.querySelector('.question button').click()")
-            await tab.until(STATES, ["done"])
-            await tab.until("document.querySelector('.answer').textContent", "Let me see. A red one.")
-            assert await tab.ask("document.querySelector('.question').hidden")
+        chat = await ChatPage.open(browser, served.port, "asks")
+        await chat.choose_agent("asks")
+        await chat.send("a bicycle")
+        await chat.has_states("parked")
+        await expect(chat.page.get_by_label("Which colour do you want?")).to_be_visible()
+        await chat.screenshot("9-question")
+        await chat.close()
+        chat = await ChatPage.open(browser, served.port, "asks")
+        await chat.page.get_by_label("Which colour do you want?").fill("red")
+        await chat.page.get_by_role("button", name="Answer").click()
+        await chat.has_states("done")
+        await expect(chat.answers).to_have_text("Let me see. A red one.")
+        await expect(chat.page.locator(".question")).to_be_hidden()
 
 
 MARKDOWN = """# Title
@@ -153,39 +155,42 @@ x = "<b>"
 ---
 <img src=x onerror=alert(1)>"""
 
+# Renders the text whole into `box`, and letter by letter into another element. Returns whether both became the same,
+# and whether the first block stayed the same element all the time.
+RENDER = """async (text) => {
+    const { render } = await import('/chat/markdown.js');
+    const box = document.createElement('div');
+    box.id = 'box';
+    document.querySelector('main').append(box);
+    render(box, text);
+    const streamed = document.createElement('div');
+    let first = null, kept = true;
+    for (let end = 1; end <= text.length; end += 1) {
+        render(streamed, text.slice(0, end));
+        first ??= end > 10 ? streamed.firstChild : null;
+        kept &&= first === null || streamed.firstChild === first;
+    }
+    return [streamed.innerHTML === box.innerHTML, kept];
+}"""
+
 
 async def test_markdown_becomes_elements_and_never_markup(settings: Settings, resolver_api: Client) -> None:
-    async with api_server(settings) as served, open_browser() as browser, browser.open("about:blank") as tab:
-        await tab.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/chat#md")
-        await tab.until(CONNECTION, "Connected")
-        await tab.ask("import('/chat/markdown.js').then(({ render }) => { window.render = render; })")
-        await tab.ask("window.box = document.createElement('div'); 0")
-        await tab.ask(f"render(box, {json.dumps(MARKDOWN)})")
-        tags = "[...box.children].map((child) => child.nodeName).join(' ')"
-        assert await tab.ask(tags) == "H3 P UL OL BLOCKQUOTE PRE DIV HR P"
-        assert (
-            await tab.ask("[...box.querySelectorAll(':scope > p *')].map((found) => found.outerHTML)")
-            == [
-                "<em>em</em>",
-                "<strong>strong</strong>",
-                "<code>code *x*</code>",
-                '<a href="https://example.org/a_b" target="_blank" rel="noopener noreferrer">a link</a>',
-                "<p>quoted\nmore</p>",
-            ][:4]
-        )
-        assert await tab.ask("box.querySelector('ul ul li').textContent") == "inner"
-        assert await tab.ask("box.querySelector('pre').textContent") == '# not a heading\n\nx = "<b>"'
-        assert await tab.ask("[...box.querySelectorAll('td')].map((cell) => cell.textContent)") == ["1", "2"]
-        assert await tab.ask("box.querySelectorAll('img').length") == 0
-        # Streamed letter by letter it comes to the same, and what is finished is not touched again.
-        stream = f"""(() => {{
-            const text = {json.dumps(MARKDOWN)}, other = document.createElement('div');
-            let head = null, kept = true;
-            for (let end = 1; end <= text.length; end += 1) {{
-                window.render(other, text.slice(0, end));
-                head ??= end > 10 ? other.firstChild : null;
-                kept &&= head === null || other.firstChild === head;
-            }}
-            return [kept, other.innerHTML === box.innerHTML];
-        }})()"""
-        assert await tab.ask(stream) == [True, True]
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "md")
+        assert await chat.page.evaluate(RENDER, MARKDOWN) == [True, True]
+        box = chat.page.locator("#box")
+        tags = await box.locator("> *").evaluate_all("(found) => found.map((one) => one.nodeName)")
+        assert tags == ["H3", "P", "UL", "OL", "BLOCKQUOTE", "PRE", "DIV", "HR", "P"]
+        assert await box.locator("> p").first.evaluate(
+            "(found) => [...found.children].map((one) => one.outerHTML)"
+        ) == [
+            "<em>em</em>",
+            "<strong>strong</strong>",
+            "<code>code *x*</code>",
+            '<a href="https://example.org/a_b" target="_blank" rel="noopener noreferrer">a link</a>',
+        ]
+        await expect(box.locator("blockquote p")).to_have_text("quoted\nmore")
+        await expect(box.locator("ul ul li")).to_have_text("inner")
+        assert await box.locator("pre").text_content() == '# not a heading\n\nx = "<b>"'
+        await expect(box.locator("td")).to_have_text(["1", "2"])
+        await expect(box.locator("img")).to_have_count(0)

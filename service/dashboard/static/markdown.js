@@ -1,5 +1,5 @@
-// Markdown as a page's elements: what agents write, and no more of the language. Text never becomes markup: elements are
-// made, and strings go into them as text.
+// Markdown as elements of the page: the part of the language that agents write. Text never becomes markup: this module
+// creates elements and puts strings into them as text.
 
 const FENCE = /^\s*(```|~~~)/;
 const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
@@ -16,29 +16,29 @@ const node = (tag, ...children) => {
   return element;
 };
 
-/** Shows the text in the element. Blocks that are as before stay, and with them what is selected there. */
+/** Show the text in the element. Unchanged blocks stay, so that a selection in them stays, too. */
 export function render(element, text) {
-  const wanted = blocks(text);
+  const wanted = splitBlocks(text);
   const old = element.blocks ?? [];
   let same = 0;
   while (same < wanted.length && same < old.length && wanted[same] === old[same]) same += 1;
   const last = wanted[same];
-  if (same === old.length - 1 && same === wanted.length - 1 && grows(element.lastChild, old[same], last)) {
+  if (same === old.length - 1 && same === wanted.length - 1 && extendsParagraph(element.lastChild, old[same], last)) {
     element.lastChild.firstChild.appendData(last.slice(old[same].length));
   } else {
     while (element.childNodes.length > same) element.lastChild.remove();
-    element.append(...wanted.slice(same).map(block));
+    element.append(...wanted.slice(same).map(blockElement));
   }
   element.blocks = wanted;
 }
 
-/** Whether a block is a paragraph of mere text, now with more of it. */
-function grows(drawn, before, now) {
-  const plain = kind(now) === "text" && /^[^`*_[\]\n]*$/.test(now);
+/** Whether a block is a paragraph of plain text to which text was appended. */
+function extendsParagraph(drawn, before, now) {
+  const plain = lineKind(now) === "text" && /^[^`*_[\]\n]*$/.test(now);
   return plain && now.startsWith(before) && drawn.nodeName === "P" && drawn.childNodes.length === 1;
 }
 
-function kind(line) {
+function lineKind(line) {
   if (!line.trim()) return "empty";
   if (FENCE.test(line)) return "fence";
   if (HEADING.test(line)) return "heading";
@@ -48,11 +48,11 @@ function kind(line) {
   return TABLE.test(line) ? "table" : "text";
 }
 
-/** The text in pieces that are rendered each on its own. */
-function blocks(text) {
+/** The text in blocks, each of which is rendered on its own. */
+function splitBlocks(text) {
   const found = [];
   let lines = [];
-  let open = null; // the kind of the block that the lines are of
+  let open = null; // the kind of the block that `lines` belong to
   const close = () => {
     const source = lines.join("\n").trimEnd();
     if (source) found.push(source);
@@ -60,12 +60,12 @@ function blocks(text) {
     open = null;
   };
   for (const line of text.split("\n")) {
-    const now = kind(line);
+    const now = lineKind(line);
     const list = open === "bullets" || open === "numbers";
-    const goesOn = list
+    const continues = list
       ? now === open || now === "empty" || /^\s{2}/.test(line) || (now === "text" && lines.at(-1).trim())
       : open === "fence" || (now === open && now !== "empty");
-    if (!goesOn) close();
+    if (!continues) close();
     if (now === "empty" && open === null) continue;
     open ??= now;
     lines.push(line);
@@ -76,9 +76,9 @@ function blocks(text) {
   return found;
 }
 
-function block(source) {
+function blockElement(source) {
   const lines = source.split("\n");
-  switch (kind(lines[0])) {
+  switch (lineKind(lines[0])) {
     case "heading": {
       const [, marks, text] = source.match(HEADING);
       return node(`h${Math.min(marks.length + 2, 6)}`, ...inline(text));

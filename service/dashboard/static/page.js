@@ -1,174 +1,214 @@
-// The page around a chat: which thread, which agent, and what is shown of its connection.
+// The page around a conversation: the thread and the agent that are chosen, the message field, the connection's state.
 
-import { base, Chat, stored } from "./chat.js";
+import { Conversation } from "./conversation.js";
+import { serviceUrl, storage } from "./storage.js";
 
-const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const THREAD_ID_MAX_CHARS = 255; // as in service/limits.py
+const THREAD_ID_FORBIDDEN = /[/\u0000-\u001f\u007f-\u009f]/;
+const AGENTS_PATIENCE_SECONDS = 2; // for the list of agents, before the thread opens without it
+const RELOAD_SECONDS = 3; // until the lists are asked for again
+const NEAR_END_PIXELS = 80; // a reader this close to the end follows new text
 
-let chat = null;
-let painting = false;
-let atEnd = true;
+const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
+const agents = new Map(); // by name, as GET /agents describes them
 
-function paintSoon(of) {
-  if (painting) return;
-  painting = true;
-  requestAnimationFrame(() => {
-    painting = false;
-    for (const turn of of.dirty) turn.paint();
-    of.dirty.clear();
-    explain();
+let conversation = null;
+let paintRequested = false;
+let followsEnd = true;
+
+// What the conversation asks of the page
+
+const view = {
+  exchanges: page.exchanges,
+  empty: page.empty,
+  announce: page.announce,
+  showConnection(state, text) {
+    page.connection.dataset.state = state;
+    if (page.connection.textContent !== text) page.connection.textContent = text; // it is read aloud at each change
+    if (state === "open") view.showNotice("");
+  },
+  showNotice(text) {
+    page.notice.textContent = text;
+    page.notice.hidden = !text;
+  },
+  paintSoon(of) {
+    if (paintRequested) return;
+    paintRequested = true;
+    requestAnimationFrame(() => {
+      paintRequested = false;
+      for (const exchange of of.toPaint) exchange.paint();
+      of.toPaint.clear();
+      showHint();
+      scroll();
+    });
+  },
+  scrollToEnd() {
+    followsEnd = true;
     scroll();
-  });
+  },
+  /** Whether some agent names this one to answer while it is busy. */
+  answersAsides: (name) => [...agents.values()].some(({ settings }) => settings?.while_busy === name),
+};
+
+function scroll() {
+  if (followsEnd) page.scroll.scrollTop = page.scroll.scrollHeight;
 }
 
-function scroll(always = false) {
-  if (always) atEnd = true;
-  if (atEnd) page.scroll.scrollTop = page.scroll.scrollHeight;
-}
-
-function tell(state, text) {
-  page.connection.dataset.state = state;
-  if (page.connection.textContent !== text) page.connection.textContent = text;
-  if (state === "open") notice("");
-}
-
-function notice(text) {
-  page.notice.textContent = text;
-  page.notice.hidden = !text;
-}
+// The thread
 
 function open(thread) {
-  chat?.close();
-  notice("");
+  conversation?.close();
+  view.showNotice("");
   page.thread.value = thread;
   document.title = `${thread} - Treadle chat`;
-  stored.set("thread", thread);
-  chat = new Chat(thread, { ...page, tell, notice, paintSoon, answersMeanwhile, toEnd: () => scroll(true) });
+  storage.write("thread", thread);
+  conversation = new Conversation(thread, view);
   page.text.focus();
 }
 
-function named() {
+function threadInAddress() {
+  const text = location.hash.slice(1);
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    return decodeURIComponent(text);
   } catch {
-    return location.hash.slice(1);
+    return text;
   }
 }
 
-const agents = new Map();
+function chooseThread() {
+  const thread = page.thread.value.trim();
+  if (thread.length > THREAD_ID_MAX_CHARS || THREAD_ID_FORBIDDEN.test(thread)) {
+    view.showNotice(`A thread name has at most ${THREAD_ID_MAX_CHARS} characters, without slashes and control characters.`);
+    return;
+  }
+  if (thread) location.hash = encodeURIComponent(thread);
+  page.text.focus();
+}
 
-/** Whether an agent takes objects and no text. */
-const takesObject = (agent) => Boolean(agent?.input) && !agent.input.anyOf?.some(({ type }) => type === "string");
+// The agent
 
-/** Whether this agent is there to answer while another one is at work. */
-const answersMeanwhile = (name) => [...agents.values()].some(({ settings }) => settings?.while_busy === name);
+async function fetchList(path) {
+  const response = await fetch(new URL(path, serviceUrl));
+  if (!response.ok) throw new Error(response.statusText);
+  return response.json();
+}
 
-async function fill() {
+async function loadLists() {
   try {
-    const [known, threads] = await Promise.all(
-      ["agents", "threads?limit=50"].map(async (path) => {
-        const answer = await fetch(new URL(path, base));
-        if (!answer.ok) throw new Error(answer.statusText);
-        return answer.json();
-      }),
-    );
-    const chosen = page.agent.value || stored.get("agent", "");
-    page.agent.replaceChildren();
-    for (const agent of known.sort((a, b) => b.is_default - a.is_default || a.agent.localeCompare(b.agent))) {
-      agents.set(agent.agent, agent);
-      const option = new Option(agent.is_default ? `${agent.agent} (default)` : agent.agent, agent.agent);
-      option.title = agent.description ?? "";
-      page.agent.append(option);
-    }
-    if (agents.has(chosen)) page.agent.value = chosen;
-    page.offer.hidden = !agents.has("resolver");
-    explain();
+    const [known, threads] = await Promise.all([fetchList("agents"), fetchList("threads?limit=50")]);
+    showAgents(known);
     page.threads.replaceChildren(...threads.map(({ thread_id }) => new Option("", thread_id)));
   } catch {
-    setTimeout(fill, 3000); // the service is away; the connection's state says so
+    setTimeout(loadLists, RELOAD_SECONDS * 1000); // the state of the connection shows that the service is away
   }
 }
 
-function explain() {
-  const agent = agents.get(page.agent.value);
-  const busy = chat?.working?.agent.textContent;
-  const other = agents.get(busy)?.settings?.while_busy;
-  const asks = other && [busy, other].includes(page.agent.value); // who is asked now is not who is chosen
-  const hints = [
-    [takesObject(agent), "This agent takes an object: write JSON."],
-    [asks && !page.later.checked, `${other} answers while ${busy} is at work.`],
-    [asks, `Waits until ${busy} is done.`],
-    [true, "Enter sends, Shift and Enter begins a line."],
-  ];
-  page.turn.hidden = !asks;
-  page.hint.textContent = hints.find(([applies]) => applies)[1];
-  page.text.placeholder = takesObject(agent) ? '{"...": "..."}' : asks && !page.later.checked ? "Ask how it is going" : "Say something";
+function showAgents(known) {
+  const chosen = page.agent.value || storage.read("agent", "");
+  page.agent.replaceChildren();
+  for (const agent of known.sort((a, b) => b.is_default - a.is_default || a.agent.localeCompare(b.agent))) {
+    agents.set(agent.agent, agent);
+    const option = new Option(agent.is_default ? `${agent.agent} (default)` : agent.agent, agent.agent);
+    option.title = agent.description ?? "";
+    page.agent.append(option);
+  }
+  if (agents.has(chosen)) page.agent.value = chosen;
+  page.example.hidden = !agents.has("resolver");
+  showHint();
 }
 
-/** The text as the agent takes it; throws where it is to be JSON and is none. */
-function written(text) {
+function chooseAgent(name) {
+  page.agent.value = name;
+  storage.write("agent", name);
+  showHint();
+}
+
+/** Whether an agent takes only objects, no text. */
+const takesObject = (agent) => Boolean(agent?.input) && !agent.input.anyOf?.some(({ type }) => type === "string");
+
+function showHint() {
+  const agent = agents.get(page.agent.value);
+  const busy = conversation?.working?.agentName;
+  const asideAgent = agents.get(busy)?.settings?.while_busy;
+  const canBeAside = Boolean(asideAgent) && [busy, asideAgent].includes(page.agent.value);
+  const isAside = canBeAside && !page.asTurn.checked;
+  page.turnChoice.hidden = !canBeAside;
+  if (takesObject(agent)) page.hint.textContent = "This agent takes a JSON object.";
+  else if (isAside) page.hint.textContent = `${asideAgent} answers while ${busy} is working.`;
+  else if (canBeAside) page.hint.textContent = `Waits until ${busy} is done.`;
+  else page.hint.textContent = "Enter sends, Shift+Enter starts a new line.";
+  page.text.placeholder = takesObject(agent) ? '{"...": "..."}' : isAside ? "Ask how it is going" : "Write a message";
+}
+
+// The message
+
+/** The message as the chosen agent takes it; throws where that is an object and the text is not one. */
+function messageFrom(text) {
   if (!takesObject(agents.get(page.agent.value))) return text;
   const value = JSON.parse(text);
-  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("it is no object");
+  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("the text is not an object");
   return value;
 }
 
-function grow() {
+function send() {
+  const text = page.text.value;
+  if (!text.trim()) {
+    page.text.focus();
+    return;
+  }
+  const agent = page.agent.value;
+  const asTurn = page.asTurn.checked && !page.turnChoice.hidden;
+  try {
+    conversation.submit({ message: messageFrom(text), ...(agent && { agent }), ...(asTurn && { aside: false }) });
+  } catch (error) {
+    view.showNotice(`This agent takes a JSON object: ${error.message}.`);
+    return;
+  }
+  page.asTurn.checked = false;
+  page.text.value = "";
+  fitTextField();
+  view.showNotice("");
+}
+
+function fitTextField() {
   page.text.style.height = "auto";
   page.text.style.height = `${page.text.scrollHeight + 2}px`;
 }
 
-page.choose.addEventListener("submit", (submit) => {
-  submit.preventDefault();
-  const thread = page.thread.value.trim();
-  if (/[/\u0000-\u001f\u007f-\u009f]/.test(thread)) return notice("A thread's name has no slash.");
-  if (thread) location.hash = encodeURIComponent(thread);
-  page.text.focus();
-  return undefined;
+page.threadForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  chooseThread();
 });
-page.compose.addEventListener("submit", (submit) => {
-  submit.preventDefault();
-  const text = page.text.value;
-  if (!text.trim()) return page.text.focus();
-  try {
-    const agent = page.agent.value;
-    chat.say({ message: written(text), ...(agent && { agent }), ...(page.later.checked && !page.turn.hidden && { aside: false }) });
-    page.later.checked = false;
-    page.text.value = "";
-    grow();
-    notice("");
-  } catch (error) {
-    notice(`This agent takes an object: ${error.message}.`);
-  }
-  return undefined;
+page.messageForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
 });
-page.text.addEventListener("keydown", (key) => {
-  if (key.key === "Enter" && !key.shiftKey && !key.isComposing) {
-    key.preventDefault();
-    page.compose.requestSubmit();
-  }
+page.text.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  page.messageForm.requestSubmit();
 });
-page.text.addEventListener("input", grow);
-page.agent.addEventListener("change", () => {
-  stored.set("agent", page.agent.value);
-  explain();
-});
-page.later.addEventListener("change", explain);
-page.offer.addEventListener("click", () => {
-  page.agent.value = "resolver";
-  stored.set("agent", "resolver");
-  page.text.value = page.offer.dataset.query;
-  explain();
-  grow();
+page.text.addEventListener("input", fitTextField);
+page.agent.addEventListener("change", () => chooseAgent(page.agent.value));
+page.asTurn.addEventListener("change", showHint);
+page.example.addEventListener("click", () => {
+  chooseAgent("resolver");
+  page.text.value = page.example.dataset.query;
+  fitTextField();
   page.text.focus();
 });
 page.scroll.addEventListener("scroll", () => {
-  atEnd = page.scroll.scrollHeight - page.scroll.scrollTop - page.scroll.clientHeight < 80;
+  followsEnd = page.scroll.scrollHeight - page.scroll.scrollTop - page.scroll.clientHeight < NEAR_END_PIXELS;
 });
-addEventListener("hashchange", () => named() && named() !== chat?.thread && open(named()));
-addEventListener("online", () => chat?.hurry());
-document.addEventListener("visibilitychange", () => document.hidden || chat?.hurry());
+addEventListener("hashchange", () => {
+  const thread = threadInAddress();
+  if (thread && thread !== conversation?.thread) open(thread);
+});
+addEventListener("online", () => conversation?.socket.check());
+document.addEventListener("visibilitychange", () => document.hidden || conversation?.socket.check());
 
-const thread = named() || stored.get("thread") || `chat-${Math.random().toString(36).slice(2, 8)}`;
+const thread = threadInAddress() || storage.read("thread") || `chat-${Math.random().toString(36).slice(2, 8)}`;
 history.replaceState(null, "", `#${encodeURIComponent(thread)}`);
-// The agents first, for they tell asides from turns; but not for ever.
-Promise.race([fill(), new Promise((done) => setTimeout(done, 2000))]).then(() => open(thread));
+// The agents come first, because they tell asides from turns; a slow list does not keep the thread from opening.
+const patience = new Promise((resolve) => setTimeout(resolve, AGENTS_PATIENCE_SECONDS * 1000));
+Promise.race([loadLists(), patience]).then(() => open(thread));

@@ -1,0 +1,200 @@
+// A thread on the page: its exchanges, and the frames of /ws/chat that change them. The protocol is in docs/http.md.
+//
+// This is an example of a client that loses nothing. It keeps two things: the id of the last event that it received,
+// and each input until the server has acknowledged it.
+
+import { asText, element, shorten } from "./dom.js";
+import { Exchange } from "./exchange.js";
+import { ReconnectingSocket } from "./socket.js";
+import { PendingInputs, serviceUrl } from "./storage.js";
+
+const MAX_ANNOUNCED_CHARS = 500;
+
+export class Conversation {
+  /** The view is the page: its elements, and what it shows beside the conversation. */
+  constructor(thread, view) {
+    this.thread = thread;
+    this.view = view;
+    this.pending = new PendingInputs(thread);
+    this.log = null; // names the log that the ids of events belong to; a deleted thread's next log has another name
+    this.socket = new ReconnectingSocket(() => this.address(), {
+      opening: () => { this.inputsSent = false; },
+      frame: (frame) => this.receive(frame),
+      tooBig: () => this.refuse(this.pending.newestKey, "It is too long."),
+      state: (state, text) => view.showConnection(state, text),
+    });
+    this.restart();
+    this.socket.connect();
+  }
+
+  address() {
+    const address = new URL("ws/chat", serviceUrl);
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    address.search = new URLSearchParams({ thread_id: this.thread, last_event_id: this.lastId });
+    return address;
+  }
+
+  /** Show the thread from the start of its log. */
+  restart() {
+    this.lastId = 0; // of the last event received
+    this.historyEnd = 0; // events up to this id were there before the page connected: they are not announced
+    this.exchanges = new Map(); // by message_id
+    this.unacknowledged = new Map(); // exchanges by the key of their input
+    this.toPaint = new Set();
+    this.current = null; // the exchange that has the turn, or had it last
+    this.view.exchanges.replaceChildren();
+    this.view.empty.hidden = true;
+    for (const [key, input] of this.pending.entries()) this.showInput(key, input);
+  }
+
+  close() {
+    this.socket.close();
+  }
+
+  // Inputs
+
+  submit(input) {
+    // randomUUID exists only on https and localhost.
+    const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+    this.pending.add(key, { ...input, key });
+    this.showInput(key, input);
+    this.socket.send({ type: "user_input", ...input, key });
+    this.view.scrollToEnd();
+  }
+
+  showInput(key, input) {
+    const exchange = new Exchange(input.message);
+    this.unacknowledged.set(key, exchange);
+    if (!this.socket.isOpen) exchange.setState("sending", "Will be sent when connected");
+    this.view.exchanges.append(exchange.element);
+    this.view.empty.hidden = true;
+  }
+
+  refuse(key, detail) {
+    if (!this.pending.remove(key)) {
+      this.view.showNotice(detail);
+      return;
+    }
+    const exchange = this.unacknowledged.get(key);
+    this.unacknowledged.delete(key);
+    exchange?.setState("refused", `Not sent: ${detail}`);
+  }
+
+  // Frames
+
+  receive(frame) {
+    if (frame.id !== undefined) this.receiveEvent(frame);
+    else if (frame.type === "status") this.receiveStatus(frame);
+    else if (frame.type === "error") this.receiveError(frame);
+    this.view.paintSoon(this);
+  }
+
+  receiveStatus(frame) {
+    switch (frame.status) {
+      case "open":
+        this.opened(frame);
+        break;
+      case "accepted":
+        this.accepted(frame);
+        break;
+      case "deleted":
+        this.log = null;
+        this.restart();
+        this.view.showNotice("This thread was deleted.");
+        break;
+      case "gap":
+        this.view.exchanges.append(element("li", "gap", "Older messages were deleted."));
+        break;
+      default: // cancelling, answered: the events that follow show it
+    }
+  }
+
+  opened({ log, after, last }) {
+    this.socket.confirm();
+    if (this.log !== null && log !== undefined && log !== this.log) {
+      this.restart(); // the thread was deleted and begun again
+      if (after > 0) {
+        this.socket.reconnect(); // this connection continues after an id of the old log
+        return;
+      }
+    }
+    this.log = log ?? this.log;
+    this.historyEnd = last;
+    this.view.empty.hidden = last > 0 || this.pending.size > 0;
+    // A connection is greeted a second time when its thread begins; the inputs were sent the first time.
+    if (!this.inputsSent) for (const [key, input] of this.pending.entries()) this.socket.send({ type: "user_input", ...input, key });
+    this.inputsSent = true;
+  }
+
+  accepted({ key, message_id, agent, queue_position }) {
+    this.pending.remove(key);
+    const sent = this.unacknowledged.get(key);
+    this.unacknowledged.delete(key);
+    if (sent && this.exchanges.has(message_id)) sent.element.remove(); // its events arrived first
+    else if (sent) this.track(message_id, sent);
+    const exchange = this.exchanges.get(message_id);
+    if (!exchange) return;
+    if (agent && this.working && exchange !== this.current) this.current.addAside(exchange);
+    if (["sending", "waiting"].includes(exchange.state)) {
+      exchange.setState("waiting", queue_position > 0 ? `Waiting, ${queue_position} ahead` : "Waiting");
+    }
+  }
+
+  receiveError({ detail, key, message_id, retry_after }) {
+    if (message_id) {
+      this.exchanges.get(message_id)?.allowCancel();
+      this.view.showNotice(detail);
+    } else if (retry_after === undefined) {
+      this.refuse(key, detail);
+    } else {
+      const input = this.pending.get(key);
+      this.unacknowledged.get(key)?.setState("sending", `Sending: ${detail}`);
+      const resend = () => this.pending.get(key) && this.socket.send({ type: "user_input", ...input, key });
+      if (input) setTimeout(resend, retry_after * 1000);
+    }
+  }
+
+  receiveEvent({ id, message_id, event, data }) {
+    this.lastId = id;
+    const exchange = this.exchanges.get(message_id) ?? this.track(message_id, new Exchange(data?.message ?? ""));
+    this.place(exchange);
+    exchange.apply(event, data);
+    if (event === "started") this.started(exchange);
+    this.toPaint.add(exchange);
+    if (id > this.historyEnd && exchange.isOver) {
+      this.view.announce.textContent = shorten(event === "done" ? asText(data.result) : exchange.stateText, MAX_ANNOUNCED_CHARS);
+    }
+  }
+
+  // Exchanges
+
+  track(message_id, exchange) {
+    this.exchanges.set(message_id, exchange);
+    this.view.empty.hidden = true;
+    exchange.accepted(message_id, () => this.socket.send({ type: "cancel", message_id }));
+    return exchange;
+  }
+
+  /** Exchanges stand in the order of the log; the ones without an event yet stay at the end. */
+  place(exchange) {
+    if (exchange.element.dataset.placed !== undefined || exchange.isAside) return;
+    exchange.element.dataset.placed = "";
+    const firstWithoutEvent = this.view.exchanges.querySelector(":scope > .exchange:not([data-placed])");
+    this.view.exchanges.insertBefore(exchange.element, firstWithoutEvent);
+  }
+
+  /** The exchange that an agent works on, or null. */
+  get working() {
+    return this.current && !this.current.isOver ? this.current : null;
+  }
+
+  /**
+   * A thread has one turn at a time, so an exchange that starts while another one works is an aside of that one. The
+   * exception: the working one is itself answered by an agent for asides, which was asked while the thread was idle.
+   */
+  started(exchange) {
+    if (exchange.isAside || exchange === this.current) return;
+    if (this.working && !this.view.answersAsides(this.current.agentName)) this.current.addAside(exchange);
+    else this.current = exchange;
+  }
+}

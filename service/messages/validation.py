@@ -1,4 +1,4 @@
-"""What no type can say of a message that a client submits."""
+"""Checks of a submitted message that no type can express."""
 
 import re
 from collections.abc import Sequence
@@ -9,51 +9,53 @@ from service.config import Settings
 from service.errors import Unprocessable
 from service.messages.model import NewInput, NewMessage
 
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# PostgreSQL's jsonb cannot hold NUL. In JSON text it is \u0000, but only after an even number of backslashes.
+NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def check(messages: Sequence[NewMessage], settings: Settings, *, batch: bool) -> None:
-    """Raises Unprocessable for what no type can say; in a batch it names the message."""
-    problem = _too_long(messages, settings.max_message_chars) or _with_nul(messages) or _beside_nothing(messages)
+def validate_messages(messages: Sequence[NewMessage], settings: Settings, *, in_batch: bool) -> None:
+    """Raises Unprocessable for the first problem; in a batch the sentence names the message."""
+    problem = (
+        _first_too_long(messages, settings.max_message_chars)
+        or _first_with_nul(messages)
+        or _first_aside_without_thread(messages)
+    )
     if problem is not None:
-        number, detail = problem
-        raise Unprocessable(f"messages[{number}]: {detail}" if batch else detail)
+        number, sentence = problem
+        raise Unprocessable(f"messages[{number}]: {sentence}" if in_batch else sentence)
 
 
-def check_input(given: NewInput, settings: Settings) -> None:
+def validate_input(given: NewInput, settings: Settings) -> None:
     """Raises Unprocessable."""
     body = msgspec.json.encode(given)
     if len(body) > settings.max_event_bytes:
         raise Unprocessable(f"input has {len(body)} bytes; at most {settings.max_event_bytes} are allowed.")
-    if _NUL.search(body):
+    if NUL_ESCAPE.search(body):
         raise Unprocessable("input must not contain the NUL character (U+0000).")
 
 
-def _too_long(messages: Sequence[NewMessage], limit: int) -> tuple[int, str] | None:
+def _first_too_long(messages: Sequence[NewMessage], max_chars: int) -> tuple[int, str] | None:
     for number, message in enumerate(messages):
-        size = len(message.message) if isinstance(message.message, str) else len(msgspec.json.encode(message.message))
-        if size > limit:
-            return number, f"message has {size} characters; at most {limit} are allowed."
+        content = message.message
+        chars = len(content) if isinstance(content, str) else len(msgspec.json.encode(content))
+        if chars > max_chars:
+            return number, f"message has {chars} characters; at most {max_chars} are allowed."
     return None
 
 
-def _beside_nothing(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
-    return next(
-        (
-            (number, "An aside needs a thread_id.")
-            for number, message in enumerate(messages)
-            if message.aside and message.thread_id is None
-        ),
-        None,
-    )
+def _first_aside_without_thread(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
+    for number, message in enumerate(messages):
+        if message.aside and message.thread_id is None:
+            return number, "An aside needs a thread_id."
+    return None
 
 
-def _with_nul(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
-    if not _NUL.search(msgspec.json.encode(messages)):
+def _first_with_nul(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
+    if not NUL_ESCAPE.search(msgspec.json.encode(messages)):
         return None
     return next(
         (number, f"{name} must not contain the NUL character (U+0000).")
         for number, message in enumerate(messages)
         for name in message.__struct_fields__
-        if _NUL.search(msgspec.json.encode(getattr(message, name)))
+        if NUL_ESCAPE.search(msgspec.json.encode(getattr(message, name)))
     )

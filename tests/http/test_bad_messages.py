@@ -47,7 +47,7 @@ NAMES: Cases = {
     "unknown priority": (message(priority="urgent"), 422, "priority must be high, normal or low"),
     "priority null": (message(priority=None), 422, "priority must be high, normal or low"),
     "priority in capitals": (message(priority="HIGH"), 422, "priority must be high, normal or low"),
-    "unknown agent": (message(agent="nobody"), 422, "There is no agent 'nobody'"),
+    "unknown agent": (message(agent="unknown"), 422, "There is no agent 'unknown'"),
     "empty agent": (message(agent=""), 422, "There is no agent ''"),
     "agent a number": (message(agent=1), 422, "agent must be"),
     "NUL in the agent": (message(agent="echo\0"), 422, "agent must not contain the NUL"),
@@ -170,7 +170,7 @@ async def test_a_bad_batch_is_refused_whole(strict: Client, sql: Connection) -> 
             assert await row_counts(sql) == before
 
 
-async def test_what_only_looks_bad_is_taken(strict: Client) -> None:
+async def test_unusual_but_valid_messages_are_accepted(strict: Client) -> None:
     for fields in (
         {"message": "x" * 1000},
         {"message": "\U0001f600" * 1000},
@@ -198,7 +198,7 @@ async def test_what_only_looks_bad_is_taken(strict: Client) -> None:
         assert status["metadata"] == (body.get("metadata") or {})
 
 
-async def test_depth_is_counted_not_brackets(strict: Client) -> None:
+async def test_brackets_inside_texts_do_not_count_as_nesting(strict: Client) -> None:
     deep: Any = None
     for _ in range(95):
         deep = [deep]
@@ -206,7 +206,7 @@ async def test_depth_is_counted_not_brackets(strict: Client) -> None:
     assert (await strict.status(message_id))["metadata"] == {"a": deep}
 
 
-async def test_an_agent_with_an_input_type_takes_objects(
+async def test_an_agent_with_an_input_type_accepts_objects(
     start_api: StartApi, register_agents: Any, sql: Connection
 ) -> None:
     class Question(msgspec.Struct):
@@ -226,7 +226,7 @@ async def test_an_agent_with_an_input_type_takes_objects(
     assert await row_counts(sql) == before
 
 
-async def test_without_any_agent_nothing_is_taken(start_api: StartApi, sql: Connection) -> None:
+async def test_without_a_registered_agent_a_submit_is_refused(start_api: StartApi, sql: Connection) -> None:
     api = await start_api()
     before = await row_counts(sql)
     problem(await api.post("/messages", json={"message": "x"}), 422, "No agent")
@@ -236,7 +236,7 @@ async def test_without_any_agent_nothing_is_taken(start_api: StartApi, sql: Conn
 # The body as a whole
 
 
-async def test_a_body_of_another_type_is_refused(api: Client, sql: Connection) -> None:
+async def test_a_content_type_other_than_json_is_415(api: Client, sql: Connection) -> None:
     before = await row_counts(sql)
     for other in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml", "x"):
         answer = await api.post("/messages", content=message(), headers={"Content-Type": other})
@@ -244,7 +244,7 @@ async def test_a_body_of_another_type_is_refused(api: Client, sql: Connection) -
     assert await row_counts(sql) == before
 
 
-async def test_json_by_any_of_its_names(api: Client) -> None:
+async def test_every_json_content_type_is_accepted(api: Client) -> None:
     for headers in (
         {"Content-Type": "application/json; charset=utf-8"},
         {"Content-Type": "Application/JSON"},
@@ -254,7 +254,7 @@ async def test_json_by_any_of_its_names(api: Client) -> None:
         assert (await api.post("/messages", content=message(), headers=headers)).status_code == 202
 
 
-async def test_no_body_at_all(api: Client, sql: Connection) -> None:
+async def test_a_missing_body_is_400(api: Client, sql: Connection) -> None:
     before = await row_counts(sql)
     problem(await api.post("/messages", headers=JSON), 400, "no body")
     problem(await api.post("/messages/batch"), 400, "no body")

@@ -1,4 +1,4 @@
-"""With PostgreSQL away, never migrated, broken or held up by somebody, the API says what is wrong and no more."""
+"""The API while PostgreSQL is unreachable, not migrated, broken or locked: one sentence, no internals."""
 
 import asyncio
 from typing import Any
@@ -13,8 +13,8 @@ from tests.support.fixture_types import StartApi
 from tests.support.ports import with_closed_port
 
 
-async def test_a_bug_shows_no_trace(api: Client, sql: Connection) -> None:
-    """Somebody breaks the database's functions: the answer is a problem without internals."""
+async def test_an_internal_error_shows_no_stack_trace(api: Client, sql: Connection) -> None:
+    """A broken SQL function is a problem without internals."""
     message_id = await api.submit("x")
     await sql.execute(
         "create or replace function treadle.queue_position(message_id uuid) returns bigint language sql as 'select 1/0'"
@@ -24,7 +24,7 @@ async def test_a_bug_shows_no_trace(api: Client, sql: Connection) -> None:
     problem(answer, answer.status_code)
 
 
-async def test_without_postgres(start_api: StartApi, dsn: str) -> None:
+async def test_without_postgresql_requests_are_503_and_streams_reconnect(start_api: StartApi, dsn: str) -> None:
     api = await start_api(database_url=with_closed_port(dsn))
     for path in ("/health", "/health/ready"):
         answer = await api.get(path)
@@ -58,10 +58,10 @@ async def test_without_postgres(start_api: StartApi, dsn: str) -> None:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.content == b"retry: 1000\n\n"
-    problem(await api.post("/messages", json={"message": ""}), 422, "message must be")  # bad input is bad all the same
+    problem(await api.post("/messages", json={"message": ""}), 422, "message must be")  # validation needs no database
 
 
-async def test_a_database_that_was_never_migrated(start_api: StartApi, empty_dsn: str) -> None:
+async def test_a_database_without_the_schema_is_503(start_api: StartApi, empty_dsn: str) -> None:
     api = await start_api(database_url=empty_dsn)
     answer = await api.get("/health/ready")
     assert answer.status_code == 503
@@ -74,10 +74,10 @@ async def test_a_database_that_was_never_migrated(start_api: StartApi, empty_dsn
         assert (answer.status_code, answer.content) == (200, b"retry: 1000\n\n")
 
 
-async def test_a_thread_that_somebody_holds_is_409_for_its_messages_only(
+async def test_a_locked_thread_delays_only_its_own_messages(
     start_api: StartApi, register_agents: Any, sql: Connection, dsn: str
 ) -> None:
-    """Who holds a thread in a transaction of their own delays its messages and nobody else's."""
+    """A transaction that holds the row of a thread delays the messages of that thread and no others."""
     await register_agents()
     api = await start_api()
     await api.submit("first", thread_id="held")

@@ -1,4 +1,4 @@
-"""What is asked of a wrong place, in a wrong way or of a full queue is refused as problem+json."""
+"""Unknown routes and ids, bad parameters and full queues are refused as problem+json."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def test_a_full_queue_is_429(start_api: StartApi, register_agents: Any, sq
     assert await row_counts(sql) == before
     assert (await api.delete(f"/messages/{third}")).status_code == 200
     answer = await api.post("/messages", json={"message": "4"}, headers={"Idempotency-Key": "4"})
-    assert answer.status_code == 202  # there is room again, and the refusal did not use the key up
+    assert answer.status_code == 202  # there is room again, and the refused request did not use the key
 
 
 async def test_a_bad_idempotency_key_is_refused(api: Client, sql: Connection) -> None:
@@ -64,7 +64,7 @@ async def test_a_malformed_message_id_is_400(api: Client) -> None:
                 problem(await api.request(method, f"/messages/{bad}{path}"), 400, "not a message id")
 
 
-async def test_what_is_not_there_is_404(api: Client, sql: Connection) -> None:
+async def test_unknown_messages_threads_and_queues_are_404(api: Client, sql: Connection) -> None:
     before = await row_counts(sql)
     for method, path in (
         ("GET", f"/messages/{UNKNOWN_ID}/status"),
@@ -72,16 +72,16 @@ async def test_what_is_not_there_is_404(api: Client, sql: Connection) -> None:
         ("GET", f"/messages/{UNKNOWN_ID}/stream"),
         ("DELETE", f"/messages/{UNKNOWN_ID}"),
         ("POST", f"/messages/{UNKNOWN_ID}/redrive"),
-        ("GET", "/threads/nobody"),
-        ("GET", "/threads/nobody/messages"),
-        ("GET", "/threads/nobody/stream"),
-        ("DELETE", "/threads/nobody"),
-        ("GET", "/queues/nobody"),
-        ("GET", "/queues/nobody/dead-letters"),
-        ("POST", "/queues/nobody/pause"),
-        ("POST", "/queues/nobody/resume"),
+        ("GET", "/threads/unknown"),
+        ("GET", "/threads/unknown/messages"),
+        ("GET", "/threads/unknown/stream"),
+        ("DELETE", "/threads/unknown"),
+        ("GET", "/queues/unknown"),
+        ("GET", "/queues/unknown/dead-letters"),
+        ("POST", "/queues/unknown/pause"),
+        ("POST", "/queues/unknown/resume"),
     ):
-        found = problem(await api.request(method, path), 404, UNKNOWN_ID if UNKNOWN_ID in path else "nobody")
+        found = problem(await api.request(method, path), 404, UNKNOWN_ID if UNKNOWN_ID in path else "unknown")
         assert found["title"] == "Not found"
     assert await row_counts(sql) == before
 
@@ -93,15 +93,15 @@ async def test_an_unknown_route_is_404(api: Client) -> None:
         ("GET", "/messages/batch/nope"),
         ("GET", f"/messages/{UNKNOWN_ID}/nope"),
         ("GET", "/threads/a/b/c"),
-        ("GET", "/docs/nope"),
+        ("GET", "/redoc/nope"),
         ("GET", "/favicon.ico"),
         ("GET", "/nope%00"),
     ):
         with named_case(f"{method} {path}"):
-            assert problem(await api.request(method, path), 404, "nothing at")["title"] == "Not found"
+            assert problem(await api.request(method, path), 404, "There is no route")["title"] == "Not found"
 
 
-async def test_a_wrong_method_is_405(api: Client) -> None:
+async def test_a_method_that_a_route_lacks_is_405(api: Client) -> None:
     for method, path, allowed in (
         ("GET", "/messages", "POST"),
         ("PUT", "/messages", "POST"),
@@ -150,6 +150,6 @@ async def test_a_bad_last_event_id_is_400(api: Client) -> None:
                 problem(await api.get(path, headers={"Last-Event-ID": seen}), 400, "Last-Event-ID")
 
 
-async def test_no_thread_has_a_nul_in_its_id(api: Client) -> None:
+async def test_a_nul_in_a_path_is_422(api: Client) -> None:
     for path in ("/threads/%00", "/threads/a%00b/messages", "/threads/%00/stream", "/queues/%00"):
         problem(await api.get(path), 422, "NUL")

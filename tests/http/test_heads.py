@@ -1,4 +1,4 @@
-"""A request's head has a limit, and a whole request has its time."""
+"""The head of a request has a size limit, and a whole request has a deadline to arrive."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,10 @@ from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import open_stream, stream_path, types
 
 
-async def test_an_endless_header_is_cut_off(api: Client) -> None:
+async def test_an_endless_header_is_431(api: Client) -> None:
     reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
     answer = b""
-    with contextlib.suppress(ConnectionError):  # cut off while we write: the answer may not reach us
+    with contextlib.suppress(ConnectionError):  # the server may close before the response is read
         writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nendless: ")
         for _ in range(40):
             writer.write(b"x" * 50_000)
@@ -24,7 +24,7 @@ async def test_an_endless_header_is_cut_off(api: Client) -> None:
     assert (await api.get("/health/live")).status_code == 200
 
 
-async def test_large_bodies_and_many_requests_on_a_connection_pass(api: Client) -> None:
+async def test_the_head_limit_does_not_count_bodies_or_earlier_requests(api: Client) -> None:
     for _ in range(3):
         answer = await api.post("/messages", json={"message": "x" * 90_000, "metadata": {"text": "y" * 2_000_000}})
         assert answer.status_code == 202
@@ -46,7 +46,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["nothing", "half a head", "half of a second head", "half a body"],
 )
-async def test_a_request_that_does_not_arrive_is_given_up(api: Client, part: bytes) -> None:
+async def test_a_request_that_does_not_arrive_in_time_is_closed(api: Client, part: bytes) -> None:
     reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
     writer.write(part)
     answer = await asyncio.wait_for(reader.read(), 20)  # to its end
@@ -55,12 +55,12 @@ async def test_a_request_that_does_not_arrive_is_given_up(api: Client, part: byt
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_stream_may_take_longer_than_its_request(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_the_arrival_deadline_does_not_end_an_open_stream(scripted_api: Client, script: ScriptedAgent) -> None:
     message_id = await scripted_api.submit("go")
     async with open_stream(scripted_api, stream_path(message_id)) as stream:
         await stream.until("started")
         later, writer = await asyncio.open_connection(scripted_api.base_url.host, scripted_api.base_url.port)
-        await asyncio.wait_for(later.read(), 20)  # one that came later is given up
+        await asyncio.wait_for(later.read(), 20)  # an idle connection is closed by the deadline
         writer.close()
         script.say(message_id, "text", None)
         assert types(await stream.rest()) == ["chunk", "done"]

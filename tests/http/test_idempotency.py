@@ -1,4 +1,4 @@
-"""Idempotency-Key: a repeated request is answered as the first one was, and submits nothing."""
+"""Idempotency-Key: a repeated request gets the first response and submits nothing."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ def keyed(api: Client, key: str, body: Any, path: str = "/messages") -> Awaitabl
 
 
 def same(answers: list[httpx.Response]) -> bool:
-    """Whether all say the same of the same message."""
+    """Whether all responses are equal."""
     return len({(answer.status_code, answer.text, answer.headers.get("location")) for answer in answers}) == 1
 
 
@@ -41,7 +41,7 @@ async def test_a_repeat_gets_the_first_answer(api_with_worker: Client, sql: Conn
     assert other.json()["message_id"] != first.json()["message_id"]
 
 
-async def test_the_same_request_written_otherwise_is_a_repeat(api: Client, sql: Connection) -> None:
+async def test_white_space_and_key_order_do_not_make_another_request(api: Client, sql: Connection) -> None:
     answers = [
         await keyed(api, "k", body)
         for body in (
@@ -68,7 +68,7 @@ async def test_another_request_under_the_same_key_is_422(api: Client, sql: Conne
     assert same([first, await keyed(api, "k", {"message": "x"})])
 
 
-async def test_a_batch_takes_a_key(api: Client, sql: Connection) -> None:
+async def test_a_batch_accepts_an_idempotency_key(api: Client, sql: Connection) -> None:
     body = {"messages": [{"message": str(n), "thread_id": "t"} for n in range(20)]}
     first = await keyed(api, "k", body, "/messages/batch")
     assert first.status_code == 202
@@ -80,7 +80,9 @@ async def test_a_batch_takes_a_key(api: Client, sql: Connection) -> None:
     assert await count(sql) == 20
 
 
-async def test_a_key_counts_on_every_replica(start_api: StartApi, register_agents: Any, sql: Connection) -> None:
+async def test_an_idempotency_key_holds_on_every_replica(
+    start_api: StartApi, register_agents: Any, sql: Connection
+) -> None:
     await register_agents()
     one, other = await start_api(), await start_api()
     answers = await asyncio.gather(*(keyed(api, "k", {"message": "x"}) for api in (one, other) * 5))
@@ -89,7 +91,7 @@ async def test_a_key_counts_on_every_replica(start_api: StartApi, register_agent
     assert await count(sql) == 1
 
 
-async def test_a_key_is_forgotten_after_a_day(api: Client, sql: Connection) -> None:
+async def test_an_idempotency_key_expires_after_a_day(api: Client, sql: Connection) -> None:
     first = await keyed(api, "k", {"message": "x"})
     await sql.execute("update treadle.idempotency set created_at = created_at - interval '23 hours'")
     assert same([first, await keyed(api, "k", {"message": "x"})])
@@ -101,7 +103,7 @@ async def test_a_key_is_forgotten_after_a_day(api: Client, sql: Connection) -> N
 
 
 async def waiting_for_locks(database: Database) -> int:
-    """How many sessions wait for a lock now (asked outside any transaction: inside one the answer stands still)."""
+    """How many sessions wait for a lock. (Inside a transaction the view would not change.)"""
     return int(
         await database.fetchval(
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
@@ -110,7 +112,7 @@ async def waiting_for_locks(database: Database) -> int:
 
 
 async def test_concurrent_repeats_wait_for_the_first(api: Client, sql: Connection, database: Database) -> None:
-    """The first request is held up by its thread, which we lock; the others by their key, which it has."""
+    """The test locks the thread, so the first request waits for it; the repeats wait for the key of the first."""
     await api.submit("before", thread_id="t")
     body = {"message": "x", "thread_id": "t"}
     async with sql.transaction():
@@ -124,13 +126,13 @@ async def test_concurrent_repeats_wait_for_the_first(api: Client, sql: Connectio
     refused = [answer for answer in answers if answer.status_code != 202]
     assert accepted
     assert same(accepted)
-    for answer in refused:  # only where this machine was so slow that their patience ended
+    for answer in refused:  # only on a machine so slow that their lock timeout ended
         assert answer.status_code == 409
         assert int(answer.headers["retry-after"]) >= 1
     assert await count(sql) == 2
 
 
-async def test_a_repeat_while_the_first_is_under_way_is_409_in_the_end(api: Client, sql: Connection) -> None:
+async def test_a_repeat_of_a_request_that_does_not_finish_is_409(api: Client, sql: Connection) -> None:
     async with sql.transaction():
         await sql.execute(
             "insert into treadle.idempotency (tenant, key, request_hash, answer, created_at)"
@@ -147,10 +149,10 @@ async def test_a_repeat_while_the_first_is_under_way_is_409_in_the_end(api: Clie
     assert await count(sql) == 2
 
 
-async def test_a_client_that_leaves_does_not_take_its_message_along(
+async def test_a_submit_completes_although_its_client_disconnects(
     api: Client, sql: Connection, database: Database
 ) -> None:
-    """The request is under way in the database when its client goes; the repeat finds what came of it."""
+    """The client disconnects while the database works on its request; a repeat returns the result."""
     await api.submit("before", thread_id="t")
     body = {"message": "x", "thread_id": "t"}
     async with sql.transaction():

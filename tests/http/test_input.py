@@ -1,4 +1,4 @@
-"""Answers to messages that wait for a person, asides, what a thread keeps and what it cost; over HTTP."""
+"""Questions and answers, asides, memory and usage of a thread, over HTTP."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ async def waiting(api: Client, message_id: str, question: str) -> dict[str, Any]
     return await until(lambda: api.status(message_id), lambda row: (row["asks"] or {}).get("name") == question)
 
 
-async def test_questions_are_answered_one_after_the_other(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_an_agent_asks_two_questions_in_a_row(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(asks)
     api = await start_api()
     message_id = await api.submit("x", agent="asks", thread_id="t")
@@ -43,7 +43,7 @@ async def test_questions_are_answered_one_after_the_other(start_api: StartApi, s
     assert (await get(api, "/threads/t"))["memory"] == {"answers": [{"yes": True}, None]}
 
 
-async def test_answers_that_make_no_sense(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_invalid_answers_are_refused(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(asks)
     api = await start_api(max_event_bytes=2_000)
     problem(await api.post(f"/messages/{UNKNOWN_ID}/input", json={"input": 1}), 404, "no message")
@@ -63,7 +63,7 @@ async def test_answers_that_make_no_sense(start_api: StartApi, start_worker: Sta
     assert (await api.status(message_id))["hold"] == "input"
 
 
-async def test_a_message_that_waits_can_be_cancelled(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_a_message_that_waits_for_input_can_be_cancelled(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(asks)
     api = await start_api()
     message_id = await api.submit("x", agent="asks", thread_id="t")
@@ -84,7 +84,7 @@ async def test_an_aside_does_not_wait_for_its_thread(start_api: StartApi, start_
     problem(await api.post("/messages", json={"message": "x", "aside": True}), 422, "thread_id")
 
 
-async def test_what_a_thread_cost(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_the_usage_of_a_thread_is_summed(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(asks, echo)
     api = await start_api()
     for _ in range(2):
@@ -99,4 +99,4 @@ async def test_what_a_thread_cost(start_api: StartApi, start_worker: StartWorker
         "messages": 2,
         "usage": {"tokens": 4, "cost": 0.5},
     }
-    problem(await api.get("/threads/nobody/usage"), 404, "no thread")
+    problem(await api.get("/threads/unknown/usage"), 404, "no thread")

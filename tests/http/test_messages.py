@@ -21,7 +21,7 @@ EXTRAS = ("queue", "hold", "usage", "aside", "parent", "asks")
 
 
 class Gate:
-    """An agent that says when it has begun, and goes on when it is let."""
+    """An agent that signals its start and waits for the test."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -30,7 +30,7 @@ class Gate:
 
         @agent("gate", max_attempts=1)
         async def gate(_: Context, text: str) -> str:
-            """Waits to be let go."""
+            """Waits for the test."""
             self.begun.set()
             try:
                 await self.open.wait()
@@ -45,7 +45,7 @@ class Gate:
 # Status
 
 
-async def test_status_has_every_field_and_null_where_nothing_is_so_yet(api: Client) -> None:
+async def test_a_new_message_has_every_status_field(api: Client) -> None:
     status = await api.status(await api.submit("Hello"))
     assert list(status) == [*STATUS, *EXTRAS]
     created = status["created_at"]
@@ -76,7 +76,7 @@ async def test_status_has_every_field_and_null_where_nothing_is_so_yet(api: Clie
     }
 
 
-async def test_the_timeout_is_the_messages_own(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_timeout_seconds_of_a_message_is_applied(start_api: StartApi, start_worker: StartWorker) -> None:
     gate = Gate()
     await start_worker(echo, gate.agent)
     api = await start_api()
@@ -95,7 +95,7 @@ async def test_status_of_a_completed_message(api_with_worker: Client) -> None:
     assert status["worker_id"] == worker["worker_id"]
 
 
-async def test_status_while_it_runs(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_status_of_a_running_message(start_api: StartApi, start_worker: StartWorker) -> None:
     gate = Gate()
     await start_worker(echo, gate.agent)
     api = await start_api()
@@ -147,7 +147,7 @@ async def test_retries_count_up_to_max_attempts(api_with_worker: Client) -> None
     assert "Failing attempt 2" in never["error"]
 
 
-async def test_an_id_may_be_written_in_capitals(api: Client) -> None:
+async def test_a_message_id_in_capitals_is_accepted(api: Client) -> None:
     message_id = await api.submit("x")
     assert (await api.status(message_id.upper()))["message_id"] == message_id
 
@@ -155,7 +155,7 @@ async def test_an_id_may_be_written_in_capitals(api: Client) -> None:
 # Cancel
 
 
-async def test_a_queued_message_is_cancelled_now(api: Client) -> None:
+async def test_a_queued_message_is_cancelled_at_once(api: Client) -> None:
     first, second = await api.submit("1"), await api.submit("2")
     answer = await api.delete(f"/messages/{first}")
     assert answer.status_code == 200
@@ -168,14 +168,14 @@ async def test_a_queued_message_is_cancelled_now(api: Client) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"delay_seconds": 60}, {"thread_id": "t"}])
-async def test_a_held_message_is_cancelled_now(api: Client, fields: dict[str, Any]) -> None:
+async def test_a_held_message_is_cancelled_at_once(api: Client, fields: dict[str, Any]) -> None:
     await api.submit("has the turn", thread_id="t")
     message_id = await api.submit("x", **fields)
     assert (await api.delete(f"/messages/{message_id}")).status_code == 200
     assert (await api.status(message_id))["state"] == "cancelled"
 
 
-async def test_a_cancelled_head_gives_its_thread_to_the_next(api: Client) -> None:
+async def test_cancelling_the_first_message_of_a_thread_admits_the_next(api: Client) -> None:
     first, second = await api.submit("1", thread_id="t"), await api.submit("2", thread_id="t")
     assert (await api.status(second))["hold"] == "thread"
     assert (await api.delete(f"/messages/{first}")).status_code == 200
@@ -183,7 +183,7 @@ async def test_a_cancelled_head_gives_its_thread_to_the_next(api: Client) -> Non
     assert (status["hold"], status["queue_position"]) == (None, 0)
 
 
-async def test_a_running_message_is_cancelled_soon(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_a_running_message_is_cancelled_by_its_worker(start_api: StartApi, start_worker: StartWorker) -> None:
     gate = Gate()
     await start_worker(echo, gate.agent)
     api = await start_api()
@@ -193,14 +193,14 @@ async def test_a_running_message_is_cancelled_soon(start_api: StartApi, start_wo
     assert answer.status_code == 202
     assert answer.json().keys() == {"message", "message_id"}
     again = await api.delete(f"/messages/{message_id}")
-    assert again.status_code in {202, 409}  # still asked for, or done already
+    assert again.status_code in {202, 409}  # requested again, or cancelled already
     status = await api.settled(message_id)
     assert (status["state"], status["result"]) == ("cancelled", None)
     assert gate.interrupted.is_set()
     assert (await api.delete(f"/messages/{message_id}")).status_code == 409
 
 
-async def test_what_is_over_is_not_cancelled(api_with_worker: Client) -> None:
+async def test_a_finished_message_cannot_be_cancelled(api_with_worker: Client) -> None:
     done = await api_with_worker.submit("x")
     failed = await api_with_worker.submit("x", metadata={"fail_times": 1}, max_attempts=1)
     for message_id, state in ((done, "completed"), (failed, "failed")):

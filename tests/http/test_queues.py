@@ -1,4 +1,4 @@
-"""Queues, dead letters, agents, workers and health as people look at them and switch them."""
+"""Queues, dead letters, agents, workers and health."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.waiting import until
 from treadle import Context, agent
 
 
-async def test_an_idle_service(api: Client) -> None:
+async def test_an_idle_service_reports_zeros(api: Client) -> None:
     overview = await get(api, "/queue")
     assert overview.keys() == OVERVIEW_FIELDS
     assert totals(overview) == [0, 0, 0, 0, 0]
@@ -31,10 +31,10 @@ async def test_an_idle_service(api: Client) -> None:
 
 
 @pytest.mark.parametrize("statement", [store.WAITING, store.RUNNING], ids=["waiting", "running"])
-async def test_an_overview_that_was_planned_while_there_was_little_does_not_read_everything(
+async def test_the_overview_keeps_an_index_plan_when_tables_grow(
     statement: str, sql: Connection, register_agents: Any
 ) -> None:
-    """A session keeps its plan while the table grows, until autoanalyze has noticed."""
+    """A session keeps its cached plan while the table grows, until autoanalyze runs."""
     await register_agents()
     await submit_many(sql, [{"message": "x"}] * 1000)
     await sql.execute("analyze treadle.messages")
@@ -43,7 +43,7 @@ async def test_an_overview_that_was_planned_while_there_was_little_does_not_read
     assert "Seq Scan on messages" not in plan, plan
 
 
-async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_counts_are_exact_under_a_mixed_load(start_api: StartApi, start_worker: StartWorker) -> None:
     holding = HoldingAgent()
     await start_worker(echo, holding.agent, reject)
     api = await start_api()
@@ -90,7 +90,7 @@ async def test_a_mixed_load_is_counted_right(start_api: StartApi, start_worker: 
     assert overview["current_processing"] is None
 
 
-async def test_the_lists_are_bounded_and_the_counts_are_not(api: Client) -> None:
+async def test_overview_lists_have_at_most_100_messages_and_counts_are_exact(api: Client) -> None:
     for _ in range(2):
         messages = [{"message": str(n)} for n in range(500)]
         assert (await api.post("/messages/batch", json={"messages": messages})).status_code == 202
@@ -127,9 +127,9 @@ async def test_pause_stops_claims_and_not_submits(start_api: StartApi, start_wor
     assert answer.status_code == 200
     assert answer.json().keys() == QUEUE_FIELDS
     assert answer.json()["paused"] is True
-    assert (await api.post("/queues/default/pause")).status_code == 200  # again: the same
+    assert (await api.post("/queues/default/pause")).status_code == 200  # repeating it changes nothing
     waiting = [await api.submit(str(n)) for n in range(3)]
-    # The worker takes this one later than it could have taken those: one claim goes through all of its queues.
+    # One claim looks at all queues of a worker, so a claim that took this message has skipped the paused queue.
     other = await api.submit("x", agent="holding", priority="low")
     await holding.holds(other)
     assert {(await api.status(message_id))["state"] for message_id in waiting} == {"queued"}
@@ -142,7 +142,7 @@ async def test_pause_stops_claims_and_not_submits(start_api: StartApi, start_wor
     holding.release.set()
 
 
-async def test_a_pause_lets_what_runs_go_on(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_a_pause_does_not_stop_running_messages(start_api: StartApi, start_worker: StartWorker) -> None:
     holding = HoldingAgent()
     await start_worker(echo, holding.agent)
     api = await start_api()
@@ -153,7 +153,7 @@ async def test_a_pause_lets_what_runs_go_on(start_api: StartApi, start_worker: S
     assert (await api.settled(message_id))["state"] == "completed"
 
 
-async def test_dead_letters(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_dead_letters_are_listed_newest_first(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(echo, reject)
     api = await start_api()
     assert await get(api, "/queues/default/dead-letters") == {"queue": "default", "dead_letters": []}
@@ -178,8 +178,8 @@ async def test_dead_letters(start_api: StartApi, start_worker: StartWorker) -> N
     assert (await get(api, "/queues/default"))["failed"] == 2
 
 
-async def test_foreign_rows_of_the_dead_letter_queue_are_shown(api_with_worker: Client, sql: Connection) -> None:
-    """What a plain PGMQ client sent into a lane fails nobody and is not lost."""
+async def test_rows_of_plain_pgmq_clients_become_dead_letters(api_with_worker: Client, sql: Connection) -> None:
+    """A row that a plain PGMQ client sends to a lane becomes a dead letter and disturbs no message."""
     await sql.execute("select pgmq.send('default_normal', '{\"hello\": 1}')")
     mine = await api_with_worker.submit("x")
     assert (await api_with_worker.settled(mine))["state"] == "completed"
@@ -190,7 +190,7 @@ async def test_foreign_rows_of_the_dead_letter_queue_are_shown(api_with_worker: 
     assert (letter["message_id"], letter["reason"], letter["user_message"]) == (None, "foreign", None)
 
 
-async def test_agents(start_api: StartApi, register_agents: Any) -> None:
+async def test_agents_are_listed_with_their_settings(start_api: StartApi, register_agents: Any) -> None:
     class Question(msgspec.Struct):
         text: str
 
@@ -218,7 +218,7 @@ async def test_agents(start_api: StartApi, register_agents: Any) -> None:
     assert "text" in json.dumps(asked["input"])
 
 
-async def test_workers(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_workers_are_listed_until_they_stop(start_api: StartApi, start_worker: StartWorker) -> None:
     holding = HoldingAgent()
     api = await start_api()
     first = await start_worker(echo, holding.agent, worker_concurrency=3)
@@ -239,7 +239,7 @@ async def test_workers(start_api: StartApi, start_worker: StartWorker) -> None:
     holding.release.set()
 
 
-async def test_health(api: Client) -> None:
+async def test_health_of_a_working_service(api: Client) -> None:
     for path in ("/health", "/health/ready"):
         assert await get(api, path) == {"status": "ok", "queue_initialized": True, "workers": 0, "detail": None}
     assert await get(api, "/health/live") == {"status": "ok"}

@@ -1,4 +1,4 @@
-"""A message's log as it is read: on the wire, from anywhere, and as JSON."""
+"""The log of a message: its bytes as a stream, resumed anywhere, and as JSON pages."""
 
 import re
 from datetime import datetime
@@ -13,10 +13,10 @@ from tests.support.api_client import Client
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import Event, event_ids, open_stream, parse, stored_log, stream_path, types
 
-# On the wire
+# The bytes
 
 
-async def test_the_wire(api_with_worker: Client) -> None:
+async def test_the_bytes_of_a_stream(api_with_worker: Client) -> None:
     message_id = await api_with_worker.submit("one two", thread_id="t", priority="high")
     await api_with_worker.settled(message_id)
     async with api_with_worker.stream("GET", stream_path(message_id)) as answer:
@@ -49,8 +49,8 @@ async def test_the_wire(api_with_worker: Client) -> None:
 ODD = '\x85 \u2028 \u2029 \x7f \ufeff \ufffd \U0001f9f5 \t \r\n \x0b\x0c\x1c\x1e \\ " id: 7\ndata: x\n\n'
 
 
-async def test_every_character_arrives_in_its_line(api_with_worker: Client) -> None:
-    """Also for clients that take any of Unicode's line ends for one (httpx's own reader does)."""
+async def test_every_character_survives_the_stream(api_with_worker: Client) -> None:
+    """Also for clients that split lines at every line separator of Unicode, as the reader of httpx does."""
     message_id = await api_with_worker.submit(ODD, thread_id="t", metadata={"delay_ms": 1})
     chunks = [event.data["chunk"] for event in await api_with_worker.events(message_id) if event.type == "chunk"]
     assert "".join(chunks) == ODD
@@ -59,7 +59,7 @@ async def test_every_character_arrives_in_its_line(api_with_worker: Client) -> N
         assert (await stream.until("done"))[-1].data["result"] == ODD
 
 
-async def test_an_agents_own_events(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_events_of_an_agent_are_streamed_unchanged(scripted_api: Client, script: ScriptedAgent) -> None:
     message_id = await scripted_api.submit("x", agent="script", thread_id="t")
     own: list[tuple[str, Any]] = [
         ("progress", {"percent": 50}),
@@ -84,7 +84,7 @@ async def test_an_agents_own_events(scripted_api: Client, script: ScriptedAgent)
     assert in_thread[3].data["input"] == {"q": ["a", 1, None]}
 
 
-async def test_long_logs_and_large_events_come_whole(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_long_logs_and_large_events_are_complete(scripted_api: Client, script: ScriptedAgent) -> None:
     many = await scripted_api.submit("x", agent="script")
     large = await scripted_api.submit("x", agent="script")
     script.say(many, *(str(n) for n in range(450)), None)
@@ -100,10 +100,10 @@ async def test_long_logs_and_large_events_come_whole(scripted_api: Client, scrip
         assert [event.data for event in await stream.rest()][2:-1] == pieces
 
 
-# From anywhere
+# Resuming
 
 
-async def test_resume_after_every_event_gives_exactly_the_rest(api_with_worker: Client) -> None:
+async def test_a_client_resumes_after_every_event_without_gap_or_repeat(api_with_worker: Client) -> None:
     message_id = await api_with_worker.submit("a b c", metadata={"fail_times": 1})
     await api_with_worker.settled(message_id)
     whole = await stored_log(api_with_worker, message_id)
@@ -115,18 +115,20 @@ async def test_resume_after_every_event_gives_exactly_the_rest(api_with_worker: 
             assert await stream.rest() == whole[seen:]
     async with open_stream(
         api_with_worker, stream_path(message_id), header=5, query=1
-    ) as stream:  # what the browser saw goes first
+    ) as stream:  # Last-Event-ID takes precedence
         assert await stream.rest() == whole[5:]
 
 
-async def test_204_only_when_it_is_over_and_all_was_seen(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_204_only_when_the_message_is_over_and_its_last_event_was_received(
+    scripted_api: Client, script: ScriptedAgent
+) -> None:
     message_id = await scripted_api.submit("x", agent="script")
     script.say(message_id, "a")
     async with open_stream(scripted_api, stream_path(message_id)) as stream:
         await stream.until("chunk")
     async with open_stream(
         scripted_api, stream_path(message_id), header=3
-    ) as stream:  # all was seen, but it is not over
+    ) as stream:  # the client has all events, but the message runs on
         script.say(message_id, "b", None)
         assert types(await stream.rest()) == ["chunk", "done"]
     async with open_stream(scripted_api, stream_path(message_id), header=4) as stream:
@@ -146,12 +148,12 @@ Step = st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from(["header"
 @hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
-async def test_a_client_that_drops_anywhere_gets_exactly_the_rest(
+async def test_a_client_that_disconnects_anywhere_receives_the_remaining_events(
     scripted_api: Client, script: ScriptedAgent, plan: list[tuple[int, int, str]], fails: bool
 ) -> None:
-    """Each step: the agent says so many words; the client goes on where it stopped, reads so many events, and drops."""
+    """In each step the agent emits some words; the client resumes, reads some events and disconnects."""
     message_id = await scripted_api.submit("x", agent="script")
-    there, seen = 2, list[Event]()  # queued and started come in any case
+    there, seen = 2, list[Event]()  # queued and started always come
     if fails:
         script.say(message_id, "lost", RuntimeError("The first attempt fails."))
         there += 3  # chunk, retry, started
@@ -174,7 +176,7 @@ async def test_a_client_that_drops_anywhere_gets_exactly_the_rest(
     ).status_code == 204
 
 
-async def test_a_log_whose_beginning_is_gone_says_so(api_with_worker: Client, sql: Connection) -> None:
+async def test_a_log_without_its_beginning_starts_with_a_gap(api_with_worker: Client, sql: Connection) -> None:
     message_id = await api_with_worker.submit("a b")
     await api_with_worker.settled(message_id)
     await sql.execute("delete from treadle.events where message_id = $1 and seq <= 2", message_id)
@@ -211,7 +213,7 @@ async def test_events_are_paged(api_with_worker: Client) -> None:
     assert (page["events"], page["next_after"], page["over"]) == ([], 6, True)
 
 
-async def test_events_of_what_is_not_over(api: Client) -> None:
+async def test_events_of_an_unfinished_message(api: Client) -> None:
     message_id = await api.submit("x")
     for after, seqs in ((0, [1]), (1, []), (2**31 - 2, [])):
         page = (await api.get(f"/messages/{message_id}/events", params={"after": after})).json()

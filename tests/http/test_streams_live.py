@@ -1,4 +1,4 @@
-"""Open streams: live on every replica, with and without hints, and whatever becomes of reader, replica or database."""
+"""Open streams: live on every replica, with and without hints, and when reader, replica or database fail."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.api.app import Api, _Server
+from service.api.app import Api, UvicornServer
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
@@ -22,11 +22,11 @@ from tests.support.waiting import until
 
 
 class Replica:
-    """An API process of which the test holds every end."""
+    """An API of which the test can look at the inside."""
 
     def __init__(self, settings: Settings) -> None:
         self.api = Api(settings, str(settings.database_url))
-        self._server = _Server(self.api)
+        self._server = UvicornServer(self.api)
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listening.bind(("127.0.0.1", 0))
         self._listening.listen()
@@ -67,25 +67,25 @@ async def start_replica(settings: Settings) -> AsyncIterator[Callable[..., Any]]
 # Live, on every replica, with and without hints
 
 
-async def test_a_stream_opened_on_another_replica_before_the_claim(
+async def test_a_stream_on_another_replica_is_live(
     start_api: StartApi, start_worker: StartWorker, register_agents: Any, script: ScriptedAgent
 ) -> None:
     await register_agents(echo, script.agent)
-    patient = {"poll_interval": 600.0, "keepalive_interval": 600.0}  # so that hints bring it, or nothing does
+    patient = {"poll_interval": 600.0, "keepalive_interval": 600.0}  # only hints can wake the streams
     one, other = await start_api(**patient), await start_api(**patient)
     message_id = await one.submit("x", agent="script")
     async with open_stream(other, stream_path(message_id)) as stream:
         assert (await stream.event()).type == "queued"
         await start_worker(echo, script.agent)
         assert (await stream.event()).type == "started"
-        for word in ("one", "two"):  # each is read before the next is said
+        for word in ("one", "two"):  # each word arrives before the next is emitted
             script.say(message_id, word)
             assert (await stream.event()).data["chunk"] == word
         script.say(message_id, None)
         assert types(await stream.rest()) == ["done"]
 
 
-async def test_with_every_hint_lost_streams_go_by_polling(
+async def test_streams_poll_when_every_hint_is_lost(
     start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent, dsn: str
 ) -> None:
     await start_worker(echo, script.agent)
@@ -104,7 +104,7 @@ async def test_with_every_hint_lost_streams_go_by_polling(
         assert (await thread.event()).data["deleted"] is True
 
 
-async def test_many_readers_of_one_message(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_many_readers_of_one_message_receive_the_same(scripted_api: Client, script: ScriptedAgent) -> None:
     message_id = await scripted_api.submit("x", agent="script")
 
     async def read(seen: int) -> list[Event]:
@@ -134,10 +134,10 @@ async def test_a_silent_stream_is_kept_alive(scripted_api: Client, start_api: St
     script.say(message_id, None)
 
 
-async def test_a_stream_that_is_woken_all_the_time_is_kept_alive_and_tells_its_place(
+async def test_constant_wakeups_do_not_suppress_keepalives_and_positions(
     start_api: StartApi, register_agents: Any, sql: Connection
 ) -> None:
-    """In a busy system every reader is woken again and again for events that are not its own."""
+    """In a busy system every reader is woken again and again for events of other messages."""
     await register_agents()
     api = await start_api(keepalive_interval=0.5)
     await api.submit("before")
@@ -159,7 +159,7 @@ async def test_a_stream_that_is_woken_all_the_time_is_kept_alive_and_tells_its_p
 # What happens to replicas, readers and the database
 
 
-async def test_a_stopping_api_sends_its_readers_away(
+async def test_a_stopping_api_tells_its_readers_to_reconnect(
     start_replica: Callable[..., Any], start_worker: StartWorker, script: ScriptedAgent
 ) -> None:
     await start_worker(echo, script.agent)
@@ -181,7 +181,9 @@ async def test_a_stopping_api_sends_its_readers_away(
         assert types(await stream.rest()) == ["chunk", "done"]
 
 
-async def test_trouble_in_the_middle_of_a_stream(scripted_api: Client, script: ScriptedAgent, sql: Connection) -> None:
+async def test_an_error_in_an_open_stream_makes_its_client_reconnect(
+    scripted_api: Client, script: ScriptedAgent, sql: Connection
+) -> None:
     message_id = await scripted_api.submit("x", agent="script", thread_id="t")
     async with (
         open_stream(scripted_api, stream_path(message_id)) as stream,
@@ -199,7 +201,7 @@ async def test_trouble_in_the_middle_of_a_stream(scripted_api: Client, script: S
         assert types(await stream.rest()) == ["chunk", "done"]
 
 
-async def test_trouble_at_the_opening_of_a_stream(api: Client, sql: Connection) -> None:
+async def test_an_error_while_a_stream_opens_tells_the_client_to_reconnect(api: Client, sql: Connection) -> None:
     message_id = await api.submit("x", thread_id="t")
     await sql.execute("alter table treadle.messages rename column last_seq to hidden")
     await sql.execute("alter table treadle.threads rename column last_ord to hidden")
@@ -208,7 +210,7 @@ async def test_trouble_at_the_opening_of_a_stream(api: Client, sql: Connection) 
             assert [block async for block in stream._blocks] == [RETRY_LINE]
 
 
-async def test_clients_that_leave_or_never_read_leave_nothing_behind(
+async def test_clients_that_disconnect_or_never_read_are_cleaned_up(
     start_replica: Callable[..., Any], start_worker: StartWorker, script: ScriptedAgent
 ) -> None:
     await start_worker(echo, script.agent)
@@ -229,8 +231,8 @@ async def test_clients_that_leave_or_never_read_leave_nothing_behind(
     async with open_stream(api, stream_path(message_id)) as stream:
         script.say(message_id, *(("blob", "x" * 300_000) for _ in range(20)))
         blobs = [await stream.event() for _ in range(22)][2:]
-        assert {len(event.data) for event in blobs} == {300_000}  # the slow ones hold nobody up
-    for _ in range(5):  # others come and go at once
+        assert {len(event.data) for event in blobs} == {300_000}  # the slow readers delay no other reader
+    for _ in range(5):  # readers that disconnect at once
         async with open_stream(api, stream_path(message_id)), open_stream(api, "/threads/t/stream"):
             pass
     await until(replica.readers, lambda n: n == 10)
@@ -239,4 +241,4 @@ async def test_clients_that_leave_or_never_read_leave_nothing_behind(
     await until(replica.readers, lambda n: n == 0)
     assert not replica.api.feed._readers
     script.say(message_id, None)
-    assert (await api.settled(message_id))["state"] == "completed"  # leaving has cancelled nothing
+    assert (await api.settled(message_id))["state"] == "completed"  # disconnecting cancels nothing

@@ -1,4 +1,4 @@
-"""What a stream tells of its message: its place, its retries, and each way it can end."""
+"""The stream of a message: queue position, retries, and each terminal event."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.sse_reader import open_stream, stored_log, stream_path, types
 from treadle import Context, Rejected, agent
 
 
-async def test_a_waiting_message_tells_its_place(api: Client) -> None:
+async def test_a_stream_tells_the_queue_position(api: Client) -> None:
     first, second = await api.submit("1"), await api.submit("2")
     async with open_stream(api, stream_path(second)) as stream:
         assert (await stream.event(waiting=True)).type == "queued"
@@ -19,19 +19,19 @@ async def test_a_waiting_message_tells_its_place(api: Client) -> None:
         assert (told.data["state"], told.data["position"]) == ("queued", 1)
         assert told.data["message"]
         await api.delete(f"/messages/{first}")
-        told = await stream.event(waiting=True)  # the next one says something new
+        told = await stream.event(waiting=True)  # the next event only when the position changes
         assert (told.id, told.type, told.data["position"]) == (None, "waiting", 0)
-    assert types(await stored_log(api, second)) == ["queued"]  # it is not stored
+    assert types(await stored_log(api, second)) == ["queued"]  # `waiting` is not stored
 
 
-async def test_a_message_that_is_not_due_waits_without_a_place(api: Client) -> None:
+async def test_a_delayed_message_has_no_queue_position(api: Client) -> None:
     message_id = await api.submit("x", delay_seconds=60)
     async with open_stream(api, stream_path(message_id)) as stream:
         await stream.event()
         assert (await stream.event(waiting=True)).data["position"] is None
 
 
-async def test_a_retry_announces_itself(api_with_worker: Client) -> None:
+async def test_a_retry_is_an_event_of_the_stream(api_with_worker: Client) -> None:
     message_id = await api_with_worker.submit("a", metadata={"fail_times": 1})
     async with open_stream(api_with_worker, stream_path(message_id)) as stream:
         events = await stream.rest()
@@ -66,7 +66,9 @@ async def test_a_cancellation_ends_the_stream(scripted_api: Client, script: Scri
     assert (await scripted_api.get(stream_path(message_id), headers={"Last-Event-ID": str(last.id)})).status_code == 204
 
 
-async def test_a_redriven_messages_stream_goes_past_its_old_end(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_the_stream_of_a_redriven_message_continues_after_its_old_end(
+    scripted_api: Client, script: ScriptedAgent
+) -> None:
     message_id = await scripted_api.submit("x", agent="script")
     script.say(message_id, Rejected("Not now."))
     async with open_stream(scripted_api, stream_path(message_id)) as stream:
@@ -88,10 +90,10 @@ async def test_a_redriven_messages_stream_goes_past_its_old_end(scripted_api: Cl
 
 
 @pytest.mark.parametrize(("events", "size"), [(450, 1), (5, 100_000)], ids=["many", "large"])
-async def test_a_log_of_several_pages_is_sent_without_waiting_for_a_poll(
+async def test_the_pages_of_a_long_log_follow_each_other_without_a_poll(
     start_api: StartApi, start_worker: StartWorker, events: int, size: int
 ) -> None:
-    """A page ends by its number of events or by its size; the reader knows of both, and reads on at once."""
+    """A page ends at a number of events or of characters; in both cases the reader continues at once."""
 
     @agent("long")
     async def long(context: Context, text: str) -> str:

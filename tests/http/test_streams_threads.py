@@ -5,7 +5,7 @@ from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import event_ids, open_stream, stored_log, stream_path, types
 
 
-async def test_a_threads_stream_is_all_of_its_messages_in_order(api_with_worker: Client) -> None:
+async def test_a_thread_stream_has_all_messages_in_order(api_with_worker: Client) -> None:
     texts = ["a b", "c", "d e f"]
     messages = [await api_with_worker.submit(text, thread_id="t") for text in texts]
     await api_with_worker.submit("of another thread", thread_id="u")
@@ -31,11 +31,11 @@ async def test_a_threads_stream_is_all_of_its_messages_in_order(api_with_worker:
             assert await stream.event() == whole[seen]
 
 
-async def test_a_threads_stream_stays_open_and_live(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_a_thread_stream_stays_open_and_live(scripted_api: Client, script: ScriptedAgent) -> None:
     first = await scripted_api.submit("one", thread_id="t")
     await scripted_api.settled(first)
     async with open_stream(scripted_api, "/threads/t/stream", header=4) as stream:
-        assert await stream.next() == ": keepalive"  # all was seen and all is over, and yet it is no 204
+        assert await stream.next() == ": keepalive"  # unlike the stream of a message, it is never 204
         second = await scripted_api.submit("x", agent="script", thread_id="t")
         assert types(await stream.until("started")) == ["queued", "started"]
         script.say(second, "word")
@@ -49,13 +49,13 @@ async def test_a_threads_stream_stays_open_and_live(scripted_api: Client, script
         assert event_ids(events) == [9, 10, 11, 12]
 
 
-async def test_a_threads_stream_by_an_odd_name(api: Client) -> None:
+async def test_a_thread_stream_with_an_unusual_thread_id(api: Client) -> None:
     message_id = await api.submit("x", thread_id="ünï ?#%2F..")
     async with open_stream(api, "/threads/%C3%BCn%C3%AF%20%3F%23%252F../stream") as stream:
         assert (await stream.event()).data["message_id"] == message_id
 
 
-async def test_deleting_the_thread_ends_its_readers(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_deleting_a_thread_ends_its_streams(scripted_api: Client, script: ScriptedAgent) -> None:
     running = await scripted_api.submit("x", agent="script", thread_id="t")
     behind = await scripted_api.submit("y", thread_id="t")
     async with (

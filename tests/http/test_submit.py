@@ -1,4 +1,4 @@
-"""POST /messages and /messages/batch: what a client is told, and where its messages stand."""
+"""POST /messages and /messages/batch: the response, and the state of the messages."""
 
 import asyncio
 from datetime import timedelta
@@ -14,7 +14,7 @@ ACCEPTED = {"message_id", "state", "queue_position", "created_at", "thread_id"}
 # One
 
 
-async def test_submit_says_where_the_message_is(api: Client) -> None:
+async def test_submit_returns_the_message_and_its_location(api: Client) -> None:
     answer = await api.post("/messages", json={"message": "Hello"})
     assert answer.status_code == 202
     assert answer.headers["content-type"] == "application/json"
@@ -29,7 +29,7 @@ async def test_submit_says_where_the_message_is(api: Client) -> None:
     assert {name: found.json()[name] for name in ACCEPTED} == accepted
 
 
-async def test_submit_takes_every_field(api: Client) -> None:
+async def test_submit_stores_every_field(api: Client) -> None:
     fields = {
         "message": 'Grüße, \U0001f9f5 "quoted" \\ and\nnew lines\ttoo',
         "priority": "low",
@@ -57,7 +57,7 @@ async def test_positions_count_from_zero(api: Client) -> None:
     assert await positions(api, *ids) == [0, 1, 2, 3]
 
 
-async def test_the_answers_position_is_the_statuss(api: Client) -> None:
+async def test_submit_and_status_return_the_same_position(api: Client) -> None:
     for n in range(4):
         assert (await api.post("/messages", json={"message": str(n)})).json()["queue_position"] == n
     high = (await api.post("/messages", json={"message": "now", "priority": "high"})).json()
@@ -68,7 +68,7 @@ async def test_the_answers_position_is_the_statuss(api: Client) -> None:
     assert await positions(api, *ids) == [0, 5, 6]
 
 
-async def test_positions_in_a_thread_are_in_its_order(api: Client) -> None:
+async def test_positions_follow_the_order_of_a_thread(api: Client) -> None:
     first, second, third = [await api.submit(str(n), thread_id="t") for n in range(3)]
     assert await positions(api, first, second, third) == [0, 1, 2]
     assert (await api.status(second))["hold"] == "thread"
@@ -76,7 +76,7 @@ async def test_positions_in_a_thread_are_in_its_order(api: Client) -> None:
     assert await positions(api, urgent, first, second, third) == [0, 1, 2, 3]
 
 
-async def test_a_delayed_message_has_no_place_and_runs_when_it_is_due(api_with_worker: Client) -> None:
+async def test_a_delayed_message_has_no_position_and_runs_when_due(api_with_worker: Client) -> None:
     late = await api_with_worker.submit("late", delay_seconds=3600)
     soon = await api_with_worker.submit("soon", delay_seconds=0.2)
     now = await api_with_worker.submit("now")
@@ -90,7 +90,7 @@ async def test_a_delayed_message_has_no_place_and_runs_when_it_is_due(api_with_w
 # Batch
 
 
-async def test_a_batch_is_accepted_in_its_order(api: Client) -> None:
+async def test_a_batch_is_accepted_in_order(api: Client) -> None:
     await api.submit("before")
     answer = await api.post(
         "/messages/batch",
@@ -115,7 +115,7 @@ async def test_a_batch_is_accepted_in_its_order(api: Client) -> None:
     assert [status["queue_position"] for status in statuses] == [2, 3, 0, None, 4]
 
 
-async def test_a_batch_of_one_and_of_a_thousand(api: Client, sql: Connection) -> None:
+async def test_batches_of_one_and_of_a_thousand_messages(api: Client, sql: Connection) -> None:
     answer = await api.post("/messages/batch", json={"messages": [{"message": "x"}]})
     assert [one["queue_position"] for one in answer.json()["messages"]] == [0]
     messages = [{"message": str(n), "thread_id": f"t{n % 7}" if n % 2 else None} for n in range(1000)]
@@ -130,19 +130,19 @@ async def test_a_batch_of_one_and_of_a_thousand(api: Client, sql: Connection) ->
 
 
 async def test_a_batch_is_all_or_nothing(api: Client, sql: Connection) -> None:
-    """The last message is refused by the database, long after the first ones were looked at."""
-    messages = [{"message": str(n), "thread_id": "t"} for n in range(100)] + [{"message": "x", "agent": "nobody"}]
+    """Only the database can refuse the last message of this batch."""
+    messages = [{"message": str(n), "thread_id": "t"} for n in range(100)] + [{"message": "x", "agent": "unknown"}]
     answer = await api.post("/messages/batch", json={"messages": messages}, headers={"Idempotency-Key": "k"})
     assert answer.status_code == 422
     for table in ("messages", "threads", "events", "idempotency"):
         assert await sql.fetchval(f"select count(*) from treadle.{table}") == 0
     answer = await api.post("/messages/batch", json={"messages": messages[:-1]}, headers={"Idempotency-Key": "k"})
-    assert answer.status_code == 202  # the refused request did not use the key up
+    assert answer.status_code == 202  # the refused request did not use the key
 
 
-async def test_bad_and_good_submits_of_one_moment_do_not_meet(api: Client, sql: Connection) -> None:
-    """Submits of one moment share a transaction; the refusal of one is its own."""
-    bodies = [{"message": str(n)} | ({"agent": "nobody"} if n % 5 == 0 else {}) for n in range(50)]
+async def test_a_refused_submit_does_not_affect_concurrent_submits(api: Client, sql: Connection) -> None:
+    """Concurrent submits share a transaction; a refusal concerns only its own submit."""
+    bodies = [{"message": str(n)} | ({"agent": "unknown"} if n % 5 == 0 else {}) for n in range(50)]
     answers = await asyncio.gather(*(api.post("/messages", json=body) for body in bodies))
     assert [answer.status_code for answer in answers] == [422 if n % 5 == 0 else 202 for n in range(50)]
     kept = {row["body"] for row in await sql.fetch("select body from treadle.messages")}

@@ -1,4 +1,4 @@
-"""Threads as people look at them, page through them and delete them."""
+"""Threads: list, pages, states, deletion, unusual ids."""
 
 from urllib.parse import quote
 
@@ -30,10 +30,10 @@ async def test_threads_are_listed_newest_first(api_with_worker: Client) -> None:
     assert listed[0]["created_at"] < listed[2]["created_at"] < listed[1]["last_activity"] < listed[0]["last_activity"]
 
 
-async def test_threads_are_paged_by_link_to_the_end(api: Client, sql: Connection) -> None:
+async def test_threads_are_paged_by_the_link_header(api: Client, sql: Connection) -> None:
     messages = [{"message": str(n), "thread_id": f"t{n:02}"} for n in range(23)]
     assert (await api.post("/messages/batch", json={"messages": messages})).status_code == 202
-    # As many as twelve have one and the same time of last activity.
+    # Twelve threads have the same time of last activity.
     await sql.execute("update treadle.threads set last_activity = now() where id % 2 = 0")
     whole = [thread["thread_id"] for thread in await get(api, "/threads")]
     assert sorted(whole) == [f"t{n:02}" for n in range(23)]
@@ -50,7 +50,7 @@ async def test_threads_are_paged_by_link_to_the_end(api: Client, sql: Connection
     assert "link" not in answer.headers
 
 
-async def test_a_thread_and_its_states(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_a_thread_counts_its_messages_by_state(start_api: StartApi, start_worker: StartWorker) -> None:
     holding = HoldingAgent()
     await start_worker(echo, holding.agent, reject)
     api = await start_api()
@@ -79,7 +79,7 @@ async def test_a_thread_and_its_states(start_api: StartApi, start_worker: StartW
     assert states == {"queued": 1, "processing": 0, "completed": 4, "failed": 1, "cancelled": 1}
 
 
-async def test_a_threads_messages_are_paged(api_with_worker: Client) -> None:
+async def test_the_messages_of_a_thread_are_paged(api_with_worker: Client) -> None:
     ids = [await api_with_worker.submit(str(n), thread_id="t") for n in range(7)]
     await api_with_worker.settled(ids[-1])
     whole = await get(api_with_worker, "/threads/t/messages")
@@ -100,7 +100,7 @@ async def test_a_threads_messages_are_paged(api_with_worker: Client) -> None:
     assert (len(page["messages"]), page["next_cursor"]) == (7, None)
 
 
-async def test_a_deleted_thread_is_gone_and_its_agent_stopped(
+async def test_deleting_a_thread_removes_its_rows_and_stops_its_agent(
     start_api: StartApi, start_worker: StartWorker, sql: Connection
 ) -> None:
     holding = HoldingAgent()
@@ -156,11 +156,11 @@ ODD_IDS = [
 ]
 
 
-async def test_threads_by_odd_names(api_with_worker: Client) -> None:
+async def test_unusual_thread_ids_work_in_every_route(api_with_worker: Client) -> None:
     for thread_id in ODD_IDS:
         message_id = await api_with_worker.submit("x", thread_id=thread_id)
         assert (await api_with_worker.settled(message_id))["thread_id"] == thread_id
-        # Written so that no client takes "." and ".." for steps of the path.
+        # Escaped, because clients resolve "." and ".." as parts of the path.
         path = f"/threads/{quote(thread_id, safe='').replace('.', '%2E')}"
         assert (await get(api_with_worker, path))["thread_id"] == thread_id, path
         assert (await get(api_with_worker, f"{path}/messages"))["messages"][0]["message_id"] == message_id
@@ -173,7 +173,7 @@ async def test_threads_by_odd_names(api_with_worker: Client) -> None:
     assert await get(api_with_worker, "/threads") == []
 
 
-async def test_a_thread_named_like_a_route(api: Client) -> None:
+async def test_a_thread_id_may_equal_a_route_segment(api: Client) -> None:
     for thread_id in ("health", "messages", "stream", "null", "batch"):
         await api.submit("x", thread_id=thread_id)
         assert (await get(api, f"/threads/{thread_id}"))["thread_id"] == thread_id

@@ -1,5 +1,5 @@
-"""What is said in a chat while an agent is at work: it goes to the one that this agent names for it, unless the client
-says otherwise."""
+"""Inputs while an agent is busy: the agent that it names for this time answers them, unless the client decides
+otherwise."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ PACE = {"metadata": {"pace_ms": 0}}
 
 
 async def said(chat: Socket, text: str, **fields: Any) -> dict[str, Any]:
-    """Say something, and return the `accepted` or the `error` of it."""
+    """Send an input; returns its `accepted` or `error` frame."""
     await chat.send("user_input", text=text, key=text, **PACE, **fields)
     while (frame := await chat.frame()).get("key") != text:
         pass
@@ -26,7 +26,7 @@ async def agent_of(api: Client, accepted: dict[str, Any]) -> tuple[str, bool]:
     return row["agent"], row["aside"]
 
 
-async def test_while_the_team_is_at_work_the_clarifier_answers(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_clarifier_answers_while_the_team_is_busy(resolver_api: Client, model: ScriptedModel) -> None:
     model.hold("task t1")
     async with open_socket(chat_url(resolver_api, "t")) as chat:
         first = await said(chat, QUERY, agent="resolver")
@@ -47,13 +47,13 @@ async def test_while_the_team_is_at_work_the_clarifier_answers(resolver_api: Cli
         assert await agent_of(resolver_api, after) == ("resolver", False)
 
 
-async def test_a_client_may_say_otherwise(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_client_can_choose_turn_or_aside_itself(resolver_api: Client, model: ScriptedModel) -> None:
     model.hold("task t1")
     async with open_socket(chat_url(resolver_api, "t")) as chat:
         await said(chat, QUERY, agent="resolver")
         await model.holds("task t1")
         turn = await said(chat, "Make it shorter", agent="resolver", aside=False)
-        other = await said(chat, "echoed in its turn", agent="echo")  # somebody else is meant
+        other = await said(chat, "echoed in its turn", agent="echo")  # the client names a third agent
         aside = await said(chat, "echoed at once", agent="echo", aside=True)
         assert "agent" not in {**turn, **other, **aside}
         assert await agent_of(resolver_api, turn) == ("resolver", False)
@@ -65,7 +65,7 @@ async def test_a_client_may_say_otherwise(resolver_api: Client, model: ScriptedM
         await resolver_api.settled(other["message_id"])
 
 
-async def test_an_object_is_for_the_agent_it_names(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_an_object_goes_to_the_agent_that_the_client_names(resolver_api: Client, model: ScriptedModel) -> None:
     model.hold("task t1")
     async with open_socket(chat_url(resolver_api, "t")) as chat:
         await said(chat, QUERY, agent="resolver")
@@ -76,7 +76,7 @@ async def test_an_object_is_for_the_agent_it_names(resolver_api: Client, model: 
         model.let_go()
 
 
-async def test_between_its_attempts_an_agent_is_at_work_too(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_an_agent_between_two_attempts_counts_as_busy(resolver_api: Client, model: ScriptedModel) -> None:
     model.fail("task t2", RetryAfter(1000, "Later."))
     message_id = await ask_resolver(resolver_api)
     await has_event(resolver_api, message_id, "retry", attempt=1)
@@ -84,7 +84,7 @@ async def test_between_its_attempts_an_agent_is_at_work_too(resolver_api: Client
         assert (await said(chat, "Well?"))["agent"] == "clarifier"
 
 
-async def test_what_has_not_begun_is_not_at_work(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_an_agent_that_has_not_started_does_not_count_as_busy(resolver_api: Client, model: ScriptedModel) -> None:
     await ask_resolver(resolver_api, delay_seconds=0)
     message_id = await ask_resolver(resolver_api, thread_id="u", delay_seconds=1000)
     async with open_socket(chat_url(resolver_api, "u")) as chat:
@@ -93,8 +93,8 @@ async def test_what_has_not_begun_is_not_at_work(resolver_api: Client, model: Sc
     assert (await resolver_api.status(message_id))["state"] == "queued"
 
 
-@pytest.mark.parametrize("while_busy", [None, "nobody"])
-async def test_an_agent_that_names_nobody_is_waited_for(
+@pytest.mark.parametrize("while_busy", [None, "unknown"])
+async def test_inputs_wait_for_an_agent_that_names_no_other(
     resolver_api: Client, model: ScriptedModel, sql: Any, while_busy: str | None
 ) -> None:
     await sql.execute(
@@ -113,8 +113,8 @@ async def test_an_agent_that_names_nobody_is_waited_for(
         await resolver_api.settled(waits["message_id"])
 
 
-async def test_an_input_sent_again_is_the_message_it_was(resolver_api: Client, model: ScriptedModel) -> None:
-    """Wherever it would go by now."""
+async def test_a_repeated_input_returns_its_first_message(resolver_api: Client, model: ScriptedModel) -> None:
+    """Also where a new input would by now go to another agent."""
     model.hold("task t1")
     async with open_socket(chat_url(resolver_api, "t")) as chat:
         first = await said(chat, QUERY, agent="resolver")
@@ -131,8 +131,10 @@ async def test_an_input_sent_again_is_the_message_it_was(resolver_api: Client, m
     assert page["total_messages"] == 2
 
 
-async def test_an_aside_that_makes_no_sense_is_refused(resolver_api: Client) -> None:
+async def test_an_invalid_aside_is_refused(resolver_api: Client) -> None:
     async with open_socket(chat_url(resolver_api, "t")) as chat:
         refused = await said(chat, "Hello", aside="yes")
         assert refused["type"] == "error"
-        assert refused["detail"] == "aside must be true, false, or left out: then an agent at work decides who answers."
+        assert refused["detail"] == (
+            "aside must be true, false, or left out so that a busy agent can name another one to answer."
+        )

@@ -1,4 +1,4 @@
-"""A chat over WebSocket: what is said and what happens, in order, over any number of sockets."""
+"""A chat over WebSocket: inputs and events in order, over any number of sockets."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.support.websocket_client import (
 from treadle import Context, agent
 
 
-async def test_the_transcript_is_the_threads_log(api_with_worker: Client) -> None:
+async def test_the_transcript_equals_the_log_of_the_thread(api_with_worker: Client) -> None:
     async with open_socket(chat_url(api_with_worker, "t", token="ignored")) as chat:
         assert await chat.frame() == {"type": "status", "status": "open", "thread_id": "t", "after": 0, "last": 0}
         frames = []
@@ -42,19 +42,19 @@ async def test_the_transcript_is_the_threads_log(api_with_worker: Client) -> Non
 
 
 @pytest.mark.parametrize("thread_id", ["plain", "ünï ?#%2F..", "chat"])
-async def test_both_addresses_lead_to_the_same_thread(api_with_worker: Client, thread_id: str) -> None:
+async def test_both_urls_lead_to_the_same_thread(api_with_worker: Client, thread_id: str) -> None:
     async with open_socket(chat_url(api_with_worker, thread_id)) as chat:
         await chat.send("user_input", text="x")
         whole = log_frames(await chat.until(event="done"))
     assert whole[0]["data"]["thread_id"] == thread_id
-    if thread_id != "chat":  # at that address the thread is named in the query
+    if thread_id != "chat":  # that URL takes the thread from its query
         async with open_socket(chat_path_url(api_with_worker, thread_id)) as chat:
             assert log_frames(await chat.until(event="done")) == whole
     async with open_socket(chat_url(api_with_worker, thread_id)) as chat:
         assert log_frames(await chat.until(event="done")) == whole
 
 
-async def test_whoever_comes_back_gets_exactly_the_rest(api_with_worker: Client) -> None:
+async def test_a_client_that_reconnects_receives_exactly_the_remaining_events(api_with_worker: Client) -> None:
     async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.send("user_input", text="one two")
         await chat.send("user_input", text="three")
@@ -66,10 +66,10 @@ async def test_whoever_comes_back_gets_exactly_the_rest(api_with_worker: Client)
             assert (opened["after"], opened["last"]) == (seen, 9)
             assert [await chat.frame() for _ in range(9 - seen)] == whole[seen:]
             await chat.send("ping")
-            assert await chat.frame() == {"type": "pong"}  # and nothing more of the log
+            assert await chat.frame() == {"type": "pong"}  # no further event came before it
 
 
-async def test_an_answer_grows_and_says_what_its_agent_says(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_output_progress_and_retries_arrive_as_they_happen(scripted_api: Client, script: ScriptedAgent) -> None:
     async with open_socket(chat_url(scripted_api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script", key="k")
         message_id = (await chat.find(status="accepted", key="k"))["message_id"]
@@ -105,7 +105,7 @@ async def test_the_fields_of_an_input_reach_the_message(
         assert (await chat.find(event="done"))["data"]["result"] == "a text"
 
 
-async def test_any_number_of_sockets_see_the_same(api_with_worker: Client, start_api: StartApi) -> None:
+async def test_all_sockets_of_a_thread_receive_the_same_events(api_with_worker: Client, start_api: StartApi) -> None:
     replica = await start_api()
     async with (
         open_socket(chat_url(api_with_worker, "t")) as one,
@@ -123,7 +123,7 @@ async def test_any_number_of_sockets_see_the_same(api_with_worker: Client, start
         assert shown[0][0]["data"]["message"] == "from elsewhere"
 
 
-async def test_an_input_repeated_with_its_key_is_not_doubled(api_with_worker: Client, sql: Connection) -> None:
+async def test_an_input_repeated_with_its_key_is_stored_once(api_with_worker: Client, sql: Connection) -> None:
     async def ask(text: str, *, thread_id: str = "t", **fields: Any) -> dict[str, Any]:
         async with open_socket(chat_url(api_with_worker, thread_id)) as chat:
             await chat.send("user_input", text=text, **fields)
@@ -134,7 +134,7 @@ async def test_an_input_repeated_with_its_key_is_not_doubled(api_with_worker: Cl
     assert await ask("hello", key="k") == first
     refused = await ask("something else", key="k")
     assert (refused["key"], "used with another" in refused["detail"]) == ("k", True)
-    elsewhere = await ask("hello", key="k", thread_id="u")  # keys are the thread's own
+    elsewhere = await ask("hello", key="k", thread_id="u")  # keys belong to their thread
     assert elsewhere["message_id"] != first["message_id"]
     await api_with_worker.post("/messages", json={"message": "by http"}, headers={"Idempotency-Key": "k"})
     assert (await ask("hello"))["message_id"] != (await ask("hello"))["message_id"]
@@ -144,8 +144,8 @@ async def test_an_input_repeated_with_its_key_is_not_doubled(api_with_worker: Cl
     assert {row["thread_id"]: row["count"] for row in counts} == {"t": 3, "u": 1, None: 1}
 
 
-async def test_a_client_resends_what_was_not_acknowledged(api_with_worker: Client) -> None:
-    """The socket is cut between an input and its answer."""
+async def test_a_client_can_resend_an_unacknowledged_input(api_with_worker: Client) -> None:
+    """The socket breaks between an input and its acknowledgement."""
     person = ChatUser("t")
     key = person.say("hello")
     async with open_socket(chat_url(api_with_worker, "t")) as chat:
@@ -161,7 +161,7 @@ async def test_a_client_resends_what_was_not_acknowledged(api_with_worker: Clien
     assert [frame["event"] for frame in person.frames] == ["queued", "started", "chunk", "done"]
 
 
-async def test_cancel(scripted_api: Client, script: ScriptedAgent) -> None:
+async def test_a_cancel_frame_cancels_the_message(scripted_api: Client, script: ScriptedAgent) -> None:
     async with open_socket(chat_url(scripted_api, "t")) as chat:
         for _ in range(2):
             await chat.send("user_input", text="x", agent="script")
@@ -189,11 +189,11 @@ async def test_closing_a_socket_stops_no_agent(scripted_api: Client, script: Scr
         await chat.send("user_input", text="x", agent="script")
         message_id = (await chat.find(status="accepted"))["message_id"]
         await chat.until(event="started")
-    script.say(message_id, "while nobody looked", None)
-    assert (await scripted_api.settled(message_id))["result"] == "while nobody looked"
+    script.say(message_id, "without a reader", None)
+    assert (await scripted_api.settled(message_id))["result"] == "without a reader"
 
 
-async def test_an_input_counts_although_its_socket_goes_at_once(api_with_worker: Client) -> None:
+async def test_inputs_are_stored_although_the_socket_closes_at_once(api_with_worker: Client) -> None:
     async with open_socket(chat_url(api_with_worker, "t"), max_queue=None) as chat:
         for number in range(20):
             await chat.send("user_input", text=f"{number}")
@@ -205,7 +205,7 @@ async def test_an_input_counts_although_its_socket_goes_at_once(api_with_worker:
     await until(count, lambda found: found == 20)
 
 
-async def test_a_deleted_thread_begins_anew(api_with_worker: Client) -> None:
+async def test_the_next_input_after_a_deletion_starts_a_new_log(api_with_worker: Client) -> None:
     async with open_socket(chat_url(api_with_worker, "t")) as chat:
         await chat.send("user_input", text="one two three")
         opened = [frame for frame in await chat.until(event="done") if frame.get("status") == "open"]
@@ -214,7 +214,7 @@ async def test_a_deleted_thread_begins_anew(api_with_worker: Client) -> None:
         await chat.send("user_input", text="x")
         frames = await chat.until(event="done")
         assert [frame["id"] for frame in log_frames(frames)] == [1, 2, 3, 4]
-    async with open_socket(chat_url(api_with_worker, "t", after=6)) as chat:  # of the log before
+    async with open_socket(chat_url(api_with_worker, "t", after=6)) as chat:  # an id of the deleted log
         again = await chat.frame()
         assert (again["after"], again["last"]) == (4, 4)
         assert again["log"] != opened[-1]["log"]

@@ -1,4 +1,4 @@
-"""Many chats at once, each cut and taken up again at random: every transcript is whole and in order.
+"""Many chats at once, each disconnecting and reconnecting at random: every transcript is complete and in order.
 
 TREADLE_CHAT_INPUTS says how many inputs each chat has (3): with 100 it is a matter of minutes.
 """
@@ -26,7 +26,7 @@ SEED = random.randrange(2**32)
 
 
 async def talk(person: ChatUser, apis: list[str], chance: random.Random) -> int:
-    """Until all is said and answered; returns how often the socket was cut."""
+    """Reconnect until every input is sent and answered; returns how often the socket broke."""
     unsaid = [f"{person.thread_id} says this as number {number}" for number in range(INPUTS)]
     cuts = 0
     while unsaid or not person.over:
@@ -43,7 +43,7 @@ async def talk(person: ChatUser, apis: list[str], chance: random.Random) -> int:
 
 
 async def listen(chat: Socket, person: ChatUser, unsaid: list[str], chance: random.Random) -> None:
-    """For some frames; then the socket is cut, in the middle of whatever it is."""
+    """Send inputs and read some frames, then break the socket."""
     for _ in range(chance.randrange(1, 8)):
         if unsaid and (person.over or chance.random() < 0.4):
             key = person.say(unsaid.pop(0), metadata={"delay_ms": chance.choice([0, 1, 5])})
@@ -54,7 +54,9 @@ async def listen(chat: Socket, person: ChatUser, unsaid: list[str], chance: rand
     chat.cut()
 
 
-async def test_chats_cut_at_random_are_whole(start_api: StartApi, start_worker: StartWorker, sql: Connection) -> None:
+async def test_chats_that_disconnect_at_random_are_complete(
+    start_api: StartApi, start_worker: StartWorker, sql: Connection
+) -> None:
     await start_worker()
     clients = [await start_api(), await start_api()]
     apis = [
@@ -65,7 +67,7 @@ async def test_chats_cut_at_random_are_whole(start_api: StartApi, start_worker: 
     people = [ChatUser(f"chat-{number}") for number in range(CHATS)]
     async with asyncio.TaskGroup() as group:
         talks = [group.create_task(talk(person, apis, random.Random(chance.random()))) for person in people]
-    assert sum(talk.result() for talk in talks) > 2 * CHATS  # else nothing was shown
+    assert sum(talk.result() for talk in talks) > 2 * CHATS  # otherwise the test shows nothing
     print(f"{sum(talk.result() for talk in talks)} cuts, {sum(len(person.retries) for person in people)} retries")
     for person in people:
         assert person.errors == []

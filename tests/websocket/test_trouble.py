@@ -1,4 +1,4 @@
-"""Chats when something is wrong: with what a client says, with the client itself, the database, or this process."""
+"""Chats in trouble: bad frames, slow or silent clients, a lost database, a stopping process."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ from tests.support.websocket_client import (
 from tests.support.websocket_client import stored_events as log_of
 from treadle import Context, agent
 
-# What a client says
+# Bad frames and URLs
 
 
 @pytest.mark.parametrize(
@@ -42,21 +42,21 @@ from treadle import Context, agent
         (b"\xff\xfe", "The frame is not valid JSON"),
         ("[]", "The frame must be an object."),
         ("{}", "type is missing."),
-        ('{"type": "nothing"}', "type 'nothing' is not one that is known here."),
-        ('{"type": "user_input"}', "Either text or message must be given."),
-        ('{"type": "user_input", "text": "x", "message": "x"}', "Either text or message must be given."),
+        ('{"type": "nothing"}', "type 'nothing' is unknown."),
+        ('{"type": "user_input"}', "Send exactly one of text and message."),
+        ('{"type": "user_input", "text": "x", "message": "x"}', "Send exactly one of text and message."),
         ('{"type": "user_input", "text": ""}', "text must be a text that is not empty."),
         ('{"type": "user_input", "text": 5}', "text must be a text that is not empty."),
         ('{"type": "user_input", "text": "a\\u0000b"}', "message must not contain the NUL character (U+0000)."),
         ('{"type": "user_input", "text": "123456"}', "message has 6 characters; at most 5 are allowed."),
-        ('{"type": "user_input", "text": "x", "agent": "nobody"}', "There is no agent 'nobody'."),
+        ('{"type": "user_input", "text": "x", "agent": "unknown"}', "There is no agent 'unknown'."),
         ('{"type": "user_input", "text": "x", "priority": "urgent"}', "priority must be high, normal or low."),
         ('{"type": "user_input", "text": "x", "metadata": 1}', "metadata must be an object."),
         ('{"type": "user_input", "text": "x", "key": ""}', "key must be a text of 1 to 255 characters."),
-        ('{"type": "user_input", "text": "x", "extra": 1}', "'extra' is not a field that is known here."),
+        ('{"type": "user_input", "text": "x", "extra": 1}', "'extra' is not a known field; remove it."),
         ('{"type": "user_input", "message": {}}', "echo"),
         ('{"type": "cancel"}', "message_id is missing."),
-        ('{"type": "cancel", "message_id": "x"}', "message_id must be a message's id (a UUID)."),
+        ('{"type": "cancel", "message_id": "x"}', "message_id must be the id of a message (a UUID)."),
         ('{"type": "ping", "metadata": ' + "[" * 5000 + "]" * 5000 + "}", "."),
     ],
 )
@@ -77,14 +77,14 @@ async def test_a_bad_frame_is_answered_and_the_socket_stays_open(
         await chat.until(event="queued")
 
 
-async def test_an_error_says_which_input_it_is_of(api: Client) -> None:
+async def test_an_error_names_the_key_of_its_input(api: Client) -> None:
     async with open_socket(chat_url(api, "t")) as chat:
-        for fields in ({"text": ""}, {"text": "x", "agent": "nobody"}, {"text": "x", "what": 1}):
+        for fields in ({"text": ""}, {"text": "x", "agent": "unknown"}, {"text": "x", "what": 1}):
             await chat.send("user_input", **fields, key="mine")
             assert (await chat.find(type="error"))["key"] == "mine"
 
 
-async def test_a_full_queue_may_be_tried_again(start_api: StartApi, register_agents: Any) -> None:
+async def test_an_input_for_a_full_queue_can_be_retried(start_api: StartApi, register_agents: Any) -> None:
     await register_agents()
     api = await start_api(max_queue_size=1)
     async with open_socket(chat_url(api, "t")) as chat:
@@ -122,7 +122,7 @@ async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, re
         ({"thread_id": "t", "after": 2**63}, "last_event_id must be"),
     ],
 )
-async def test_a_bad_address_is_refused_with_a_sentence(api: Client, asked: dict[str, Any], detail: str) -> None:
+async def test_a_bad_url_is_refused_with_a_sentence(api: Client, asked: dict[str, Any], detail: str) -> None:
     async with open_socket(chat_url(api, **asked)) as chat:
         [error], code = await chat.rest()
         assert detail in error["detail"]
@@ -140,7 +140,7 @@ async def test_a_bad_address_is_refused_with_a_sentence(api: Client, asked: dict
         ("http://[", False),
     ],
 )
-async def test_pages_of_other_hosts_are_refused(api: Client, origin: str, welcome: bool) -> None:
+async def test_pages_of_other_hosts_may_not_open_a_socket(api: Client, origin: str, welcome: bool) -> None:
     options: Any = {
         "origin": origin.format(port=api.base_url.port),
         "additional_headers": {"X-Forwarded-Host": "proxied.example.org"},
@@ -155,21 +155,21 @@ async def test_pages_of_other_hosts_are_refused(api: Client, origin: str, welcom
         assert refused.value.response.status_code == 403
 
 
-async def test_an_unknown_address_is_refused(api: Client) -> None:
+async def test_an_unknown_url_is_refused(api: Client) -> None:
     url = chat_url(api, "t").replace("/ws/chat", "/ws/no/such")
     with pytest.raises(InvalidStatus):
         async with open_socket(url):
             pass
-    for headers in ({}, {"Connection": "upgrade", "Upgrade": "websocket"}):  # no handshake
+    for headers in ({}, {"Connection": "upgrade", "Upgrade": "websocket"}):  # not a WebSocket handshake
         assert 400 <= (await api.get("/ws/chat", headers=headers)).status_code < 500
 
 
-# The client itself
+# Slow and silent clients
 
 
 @agent("torrent")
 async def torrent(context: Context, text: str) -> str:
-    """Says far more than any buffer holds."""
+    """Emits more than all buffers hold."""
     for _ in range(300):
         await context.emit(text)
     return "said"
@@ -184,9 +184,9 @@ async def flooded(start_api: StartApi, start_worker: StartWorker) -> Client:
     return api
 
 
-async def test_a_slow_reader_is_closed_and_costs_little_memory(settings: Settings, flooded: Client) -> None:
+async def test_a_slow_reader_is_closed_and_uses_little_memory(settings: Settings, flooded: Client) -> None:
     async with api_server(settings, keepalive_interval=0.5) as served, open_socket(chat_url(served, "t")) as chat:
-        seen = [await chat.frame() for _ in range(5)]  # and then it reads no more
+        seen = [await chat.frame() for _ in range(5)]  # then the client stops reading
         [connection] = served.connections
         held = []
 
@@ -195,9 +195,9 @@ async def test_a_slow_reader_is_closed_and_costs_little_memory(settings: Setting
             return not served.connections
 
         await until(closed)
-        assert max(held) < 300_000  # the limit, and one frame above it
+        assert max(held) < 300_000  # the limit and one frame
         await until(lambda: not served.server._feed._readers)
-        frames, _ = await chat.rest()  # what was under way
+        frames, _ = await chat.rest()  # frames that were already sent
         seen += frames
     assert [frame["id"] for frame in log_frames(seen)] == list(range(1, len(log_frames(seen)) + 1))
     assert len(log_frames(seen)) < 300
@@ -207,7 +207,7 @@ async def test_a_slow_reader_is_closed_and_costs_little_memory(settings: Setting
 
 
 class Bare:
-    """A client that answers nothing by itself."""
+    """A client without automatic answers to pings."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -249,7 +249,7 @@ class Bare:
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
-async def test_a_peer_that_reads_nothing_and_closes_its_half_is_let_go(settings: Settings, flooded: Client) -> None:
+async def test_a_client_that_half_closes_without_reading_is_cleaned_up(settings: Settings, flooded: Client) -> None:
     async with api_server(settings) as served:
         client = await Bare.open(served, "t")
         client.say_no_more()
@@ -257,7 +257,7 @@ async def test_a_peer_that_reads_nothing_and_closes_its_half_is_let_go(settings:
         client.close()
 
 
-async def test_a_handshake_with_a_header_that_is_too_long_harms_nobody(api: Client) -> None:
+async def test_a_handshake_with_too_long_a_header_is_431(api: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
     writer.write(
         b"GET /ws/t HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -272,7 +272,7 @@ async def test_a_handshake_with_a_header_that_is_too_long_harms_nobody(api: Clie
 
 
 @pytest.mark.parametrize("alive", ["pong", "text"])
-async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(
+async def test_a_silent_client_is_closed_and_a_responding_one_is_not(
     settings: Settings, register_agents: Any, alive: str
 ) -> None:
     await register_agents()
@@ -287,7 +287,9 @@ async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(
                 if alive == "pong":
                     client.send(PONG, frame[1])
                 else:
-                    client.send(TEXT, json.dumps({"type": "ping"}).encode())  # a pong that is late, behind other things
+                    client.send(
+                        TEXT, json.dumps({"type": "ping"}).encode()
+                    )  # any data counts, as a pong may come behind it
         assert answered == 3
         assert frames.count(PING) == 4
         assert frames[-1] == CLOSE
@@ -295,12 +297,12 @@ async def test_a_silent_peer_is_closed_and_one_that_answers_is_not(
         client.close()
 
 
-# The database and this process
+# The database and the process
 
 
 @pytest.fixture
 async def way(dsn: str) -> AsyncIterator[Proxy]:
-    """A way to the database that can be cut."""
+    """A proxy to the database that can be cut."""
     proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
     await proxy.start()
     yield proxy
@@ -312,7 +314,7 @@ def by(dsn: str, port: int) -> str:
     return f"{user}@127.0.0.1:{port}/{rest.partition('/')[2]}?sslmode=disable"
 
 
-async def test_without_a_database_a_chat_is_to_come_back(dsn: str, start_api: StartApi) -> None:
+async def test_without_a_database_a_chat_is_told_to_retry(dsn: str, start_api: StartApi) -> None:
     api = await start_api(database_url=with_closed_port(dsn))
     async with open_socket(chat_url(api, "t")) as chat:
         [error], code = await chat.rest()
@@ -321,7 +323,7 @@ async def test_without_a_database_a_chat_is_to_come_back(dsn: str, start_api: St
 
 
 @pytest.mark.parametrize("asking", [False, True])
-async def test_a_database_that_goes_away_ends_the_chat_until_it_is_back(
+async def test_a_lost_database_ends_the_chat_until_it_returns(
     scripted_api: Client, script: ScriptedAgent, start_api: StartApi, dsn: str, way: Proxy, asking: bool
 ) -> None:
     api = await start_api(database_url=by(dsn, way.port))
@@ -344,11 +346,11 @@ async def test_a_database_that_goes_away_ends_the_chat_until_it_is_back(
         assert event_types(await chat.until(event="done")) == ["chunk", "done"]
 
 
-async def test_a_restart_of_the_api_sends_its_chats_elsewhere(
+async def test_a_stopping_api_closes_chats_with_service_restart(
     settings: Settings, scripted_api: Client, script: ScriptedAgent
 ) -> None:
     async with api_server(settings) as served:
-        async with open_socket(chat_url(served, "t")) as chat, open_socket(chat_url(served, "nobody's")) as idle:
+        async with open_socket(chat_url(served, "t")) as chat, open_socket(chat_url(served, "idle")) as idle:
             await chat.send("user_input", text="x", agent="script")
             seen = await chat.until(event="started")
             await idle.frame()

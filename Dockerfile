@@ -18,6 +18,7 @@ RUN python -m venv /opt/treadle \
 # As a wheel, which carries sql/, migrations/ and the static pages inside the package.
 COPY pyproject.toml README.md LICENSE /src/
 COPY service /src/service
+COPY treadle /src/treadle
 COPY sql /src/sql
 COPY migrations /src/migrations
 RUN pip install --no-deps --no-build-isolation /src \

@@ -1,42 +1,46 @@
-# Everything a fresh machine needs: Python >= 3.11 and make.
+# A fresh machine needs only Python >= 3.11 and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test bench faults lint format lock clean
+.PHONY: help up test test-postgres15 bench faults lint format lock clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-up: $(VENV)/.up ## Run everything: a private PostgreSQL, the API, the workers
+up: $(VENV)/.up ## Run a private PostgreSQL, the API and the workers
 	@exec $(BIN)/treadle up
 
 test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
-bench: $(VENV)/.bench ## Measure it, and its peers beside it: ten to fifteen minutes; ARGS=--quick for one
+POSTGRES15 ?= /usr/lib/postgresql/15/bin
+test-postgres15: $(VENV)/.dev ## Run the SQL tests on PostgreSQL 15 with a DST time zone, JIT and German dates
+	@TREADLE_TEST_POSTGRES=$(POSTGRES15) $(BIN)/python -m pytest -n auto tests/sql $(ARGS)
+
+bench: $(VENV)/.bench ## Measure Treadle and its peers in ten to fifteen minutes; ARGS=--quick takes one
 	@$(BIN)/python -m bench $(ARGS)
 
 MINUTES ?= 2
-faults: $(VENV)/.dev ## Break everything under load, and prove that nothing is lost; MINUTES=30, ARGS=--list
+faults: $(VENV)/.dev ## Break every part under load and check that nothing is lost; MINUTES=30, ARGS=--list
 	@$(BIN)/python -m faults --minutes $(MINUTES) $(ARGS)
 
-lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
+lint: $(VENV)/.dev ## Run ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(VENV)/.dev ## Let ruff format and fix what it can
+format: $(VENV)/.dev ## Format the code and apply the fixes of ruff
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# The locks name versions and hashes, never an index's address.
+# The locks name versions and hashes, and never the address of a package index.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header pyproject.toml --group build --extra embedded
 
-lock: $(VENV)/.dev ## Renew requirements.lock, requirements-dev.lock and requirements-bench.lock
+lock: $(VENV)/.dev ## Update requirements.lock, requirements-dev.lock and requirements-bench.lock
 	@$(PIP) install uv
 	@$(COMPILE) --upgrade --output-file requirements.lock
 	@$(COMPILE) --constraint requirements.lock --extra langgraph --extra autogen --group lint --group test \

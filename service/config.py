@@ -19,8 +19,8 @@ Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
 
-# What msgspec says of a value that does not fit, for people: patterns and what to say instead.
-WORDS = (
+# Patterns in the error messages of msgspec, and the plain words that replace them.
+PLAIN_WORDS = (
     (r"`str` matching regex .*", f"names of up to {MAX_QUEUE_NAME_CHARS} letters a to z, digits and _, a letter first"),
     (r"`array` of length >= 1", "at least one name"),
     (r"`int`", "a whole number"),
@@ -37,10 +37,10 @@ WORDS = (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Every setting, its default and its unit (in the name, or said beside it)."""
+    """Every setting with its default, and its unit in the name or in a comment."""
 
     database_url: str | None = None  # unset: a private PostgreSQL under treadle_home
-    listen_database_url: str | None = None  # a direct address for LISTEN where database_url is a pooler's
+    listen_database_url: str | None = None  # a direct address for LISTEN where database_url is that of a pooler
     database_pooler: Literal["none", "transaction"] = "none"
     treadle_home: Path = Path(".treadle")
 
@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_result_bytes: AtLeastOne = 10_000_000
     keepalive_interval: Positive = 15.0  # seconds between comments on a silent stream
 
-    queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # what a worker claims from
+    queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # that a worker claims from
     workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
     agents: tuple[str, ...] = ()  # modules with @agent functions
@@ -73,9 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_seconds: Positive = 300.0
 
     heartbeat_interval: Positive = 2.0  # seconds
-    worker_timeout: Positive = 10.0  # seconds of silence until a vanished host's work goes on elsewhere
-    poll_interval: Positive = 1.0  # seconds; the floor under lost hints
-    shutdown_grace: Positive = 30.0  # seconds a stopping worker gives its messages to end
+    worker_timeout: Positive = 10.0  # seconds of silence after which a worker counts as lost
+    poll_interval: Positive = 1.0  # seconds between two looks for work, also without a hint
+    shutdown_grace: Positive = 30.0  # seconds that a stopping worker gives its attempts to end
 
     retention_hours: Positive = 168.0
     dead_letter_retention_hours: Positive = 720.0
@@ -98,14 +98,18 @@ def load(environ: Mapping[str, str]) -> Settings:
         name = path.rstrip("`").partition("[")[0]
         if choices := get_args(get_type_hints(Settings)[name]):
             reason = reason.replace("Invalid enum value", f"Expected one of {', '.join(map(str, choices))}, got")
-        for pattern, words in WORDS:
+        for pattern, words in PLAIN_WORDS:
             reason = re.sub(pattern, words, reason)
         raise ConfigError(f"{name.upper()}: {reason}.") from None
     if settings.worker_timeout < 2 * settings.heartbeat_interval:
-        raise ConfigError("WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, else the living look dead.")
+        raise ConfigError(
+            "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost."
+        )
     if settings.database_pooler == "transaction" and settings.listen_database_url is None:
-        # LISTEN and the lock that tells a worker's death belong to a session, which such a pooler does not keep.
-        raise ConfigError("LISTEN_DATABASE_URL: needed, past the pooler, where DATABASE_POOLER is transaction.")
+        # LISTEN and a worker's advisory lock belong to a session, which such a pooler does not keep.
+        raise ConfigError(
+            "LISTEN_DATABASE_URL: Expected an address without the pooler where DATABASE_POOLER is transaction."
+        )
     return settings
 
 

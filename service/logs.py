@@ -10,7 +10,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
-    """Send every log record of this process to stderr; called once, by `cli` (by the nursery where there is one)."""
+    """Send every log record of this process to stderr; called once, by `cli` (and by the fork server)."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -30,7 +30,7 @@ from service.agents.claude.agent import claude_agent
 from service.agents.claude.tools import arguments
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions, Limits
-from service.config import WORDS
+from service.config import PLAIN_WORDS
 from service.errors import ConfigError
 
 
@@ -120,7 +120,7 @@ def _claude_arguments(entry: dict[str, Any]) -> dict[str, Any]:
         msgspec.convert(entry, _ClaudeEntry)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$.")
-        for pattern, words in WORDS:
+        for pattern, words in PLAIN_WORDS:
             reason = re.sub(pattern, words, reason)
         raise _EntryError(f"has a {place.rstrip('`')} that does not fit: {reason}") from None
     tools = [tool if isinstance(tool, Mapping) else _import("tool", tool) for tool in entry.get("tools", ())]

@@ -1,4 +1,4 @@
-"""What the commands share: the way to the database, and the option --json."""
+"""Shared by the commands: the connection to the database, and the option --json."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,7 +15,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for m
 
 
 def dsn(settings: Settings) -> str:
-    """The connection string: DATABASE_URL, or where the private PostgreSQL is."""
+    """The connection string: DATABASE_URL, or that of the private PostgreSQL."""
     if settings.database_url is not None:
         return settings.database_url
     from service.local.private_postgres import PrivatePostgres

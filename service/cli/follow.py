@@ -33,7 +33,7 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
 
 
 async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_json: bool) -> bool:
-    """Print the answer as it comes; whether the message was completed."""
+    """Print the answer as it comes; returns whether the message was completed."""
     last, page = "", _Page()
     async for entry in entries(feed, message_id, poll_interval):
         last, data = entry.type, json.loads(entry.data)
@@ -45,7 +45,7 @@ async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_jso
 
 
 class _Page:
-    """The answer for a person: its chunks as they come, and the result where they do not say it already."""
+    """The answer for a person: its chunks as they come, and the result unless the chunks already contain it."""
 
     def __init__(self) -> None:
         self._chunks: list[str] = []  # of this attempt

@@ -1,4 +1,4 @@
-"""Look after a running Treadle: its database, its queues and threads, and what failed for good."""
+"""Operate a running Treadle: its database, queues, threads and dead letters."""
 
 import json
 import os
@@ -21,11 +21,11 @@ VIOLATIONS_SECONDS = 3600.0  # that looking at everything may take
 
 
 @click.command()
-@click.option("--invariants", is_flag=True, help="Also look at every row for what must never be; takes its time.")
+@click.option("--invariants", is_flag=True, help="Also check every row against the invariants; slow.")
 @common.as_json
 @click.pass_obj
 def check(settings: Settings, invariants: bool, as_json: bool) -> None:
-    """Say whether the database is in order, and who works on it. Exit code 1 where it is not.
+    """Check the database and count its workers. Exit code 1 if it is not in order.
 
     With --invariants it reads everything there is (the view treadle.violations), from one snapshot and without a lock:
     some seconds for each hundred thousand messages.
@@ -49,7 +49,7 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
         assert row is not None
         await schema.require(database)
         if facts.get("functions") != schema.digest():
-            raise SchemaError("The database's functions are not those of this checkout: run treadle migrate.")
+            raise SchemaError("The database's functions are not those of this version: run treadle migrate.")
         return {"postgresql": row["postgresql"], "pgmq": facts["pgmq"], "release": facts["release"]} | {
             name: row[name] for name in ("workers", "queued", "processing")
         }
@@ -73,8 +73,8 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
 def dsn(settings: Settings) -> None:
     """Print the connection string, for programs that connect by themselves.
 
-    pg_dump must be of the server's major version or newer; docs/operations.md says where one for the private PostgreSQL
-    is. For psql there is `treadle psql`.
+    pg_dump must be of the server's major version or newer; docs/operations.md says where to find one for the private
+    PostgreSQL. `treadle psql` opens psql.
 
     \b
     Example:
@@ -89,7 +89,7 @@ def dsn(settings: Settings) -> None:
 def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
     """Open psql on the database; takes psql's own arguments.
 
-    What you create there goes to the schema public, unless you say otherwise.
+    Objects that you create go to the schema public by default.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
         from service.local.private_postgres import PrivatePostgres
 
         program = PrivatePostgres(settings.treadle_home).program("psql")
-    # A role named treadle would make what it creates in our schema. A pooler takes no such option.
+    # Without it, objects of a role named treadle would go to the schema treadle. A pooler refuses the option.
     environ = dict(os.environ)
     if settings.database_pooler == "none":
         environ["PGOPTIONS"] = f"-c search_path=public {environ.get('PGOPTIONS', '')}"
@@ -114,7 +114,7 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
 def queues(settings: Settings, as_json: bool) -> None:
     """List the queues with their figures.
 
-    queued: all that waits; ready: what a worker could claim now; running: what workers are at.
+    queued: messages that wait; ready: those that a worker could claim now; running: those that workers process.
 
     \b
     Examples:
@@ -166,7 +166,7 @@ def threads(settings: Settings, limit: int, as_json: bool) -> None:
 @common.as_json
 @click.pass_context
 def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: bool) -> None:
-    """List what failed for good, the newest first.
+    """List the messages that failed for good, the newest first.
 
     \b
     Examples:
@@ -194,7 +194,7 @@ def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: boo
 @common.as_json
 @click.pass_obj
 def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
-    """Give a failed message a new life: its failures are forgiven, its attempts keep counting.
+    """Queue a failed message again: failures count from 0, attempts count on.
 
     \b
     Example:
@@ -210,7 +210,7 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
 @click.command()
 @click.argument("message_id", type=click.UUID)
 @click.argument("answer")
-@click.option("--name", help="Of the question that is meant; if none, the one that the message asks now.")
+@click.option("--name", help="The question's name; by default the one that the message asks now.")
 @common.as_json
 @click.pass_obj
 def input(settings: Settings, message_id: UUID, answer: str, name: str | None, as_json: bool) -> None:

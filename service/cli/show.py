@@ -1,4 +1,4 @@
-"""What the CLI prints: tables for people, JSON for machines."""
+"""The output of the commands: tables for people, JSON for machines."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-PREVIEW = 60  # characters of a text in a table
+PREVIEW_CHARS = 60  # characters of a text in a table
 
 
 def as_json(value: Any) -> None:
@@ -16,8 +16,8 @@ def as_json(value: Any) -> None:
 
 
 def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
-    """Structs as a table; `columns` maps a header to its field; `empty` is said when there are none. Texts give way
-    where the terminal is narrow."""
+    """Structs as a table; `columns` maps a header to its field; `empty` is printed when there are none.
+    Texts are wrapped where the terminal is narrow."""
     if not rows:
         click.echo(empty)
         return
@@ -54,4 +54,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     text = msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
     text = "".join(character if character.isprintable() else " " for character in text)
-    return text if len(text) <= PREVIEW else text[: PREVIEW - 1] + "…"
+    return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"

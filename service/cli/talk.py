@@ -17,10 +17,10 @@ from service.errors import Invalid
 @click.command()
 @click.argument("text")
 @click.option("--thread", help="The conversation it belongs to.")
-@click.option("--agent", help="Who is to answer it; the default agent if not given.")
+@click.option("--agent", help="The agent that answers it; by default the default agent.")
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--metadata", help="A JSON object, e.g. '{\"delay_ms\": 200}'.")
-@click.option("--follow", is_flag=True, help="Print the answer as it comes; exit code 1 where it fails.")
+@click.option("--follow", is_flag=True, help="Print the answer as it comes; exit code 1 if it fails.")
 @common.as_json
 @click.pass_obj
 def send(
@@ -69,7 +69,7 @@ def send(
 @common.as_json
 @click.pass_obj
 def tail(settings: Settings, message_id: UUID, as_json: bool) -> None:
-    """Print a message's answer from its start, as it comes; exit code 1 where it fails.
+    """Print a message's answer from its start, as it comes; exit code 1 if it fails.
 
     With --json each event is a line.
 

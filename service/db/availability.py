@@ -1,5 +1,4 @@
-"""What a process says of a PostgreSQL that is away: once that it is, now and then how much it holds up, once that it is
-back.
+"""Logs that PostgreSQL is away: once when that is found, now and then with the extent, and once when it is back.
 
 Who is held up says so at DEBUG (`errors.NotConnected.log_level`).
 """
@@ -12,21 +11,21 @@ from service.errors import NotConnected
 
 log = logging.getLogger(__name__)
 
-REMIND_SECONDS = 30.0
-STEADY_SECONDS = 1.0  # without a call that finds it away, after which it is back
+REMINDER_SECONDS = 30.0
+STEADY_SECONDS = 1.0  # without a failing call, after which PostgreSQL counts as back
 
 
 class Availability:
-    """One for a process; all of its connections tell it how they fare, from any thread."""
+    """One for a process; every connection reports to it, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._since: float | None = None  # by time.monotonic(); None: it is there
+        self._since: float | None = None  # by time.monotonic(); None: PostgreSQL is not away
         self._well_since: float | None = None
         self._told = 0.0
         self._held_up = 0  # calls
 
-    def gone(self, error: NotConnected) -> None:
+    def report_away(self, error: NotConnected) -> None:
         """A call found PostgreSQL away."""
         with self._lock:
             now = time.monotonic()
@@ -36,11 +35,11 @@ class Availability:
             if self._since is None:
                 self._since = self._told = now
                 log.warning("PostgreSQL is away: %s", reason)
-            elif now - self._told >= REMIND_SECONDS:
+            elif now - self._told >= REMINDER_SECONDS:
                 self._told = now
                 log.warning("PostgreSQL is still away: %s", reason, extra=self._extent(now))
 
-    def back(self) -> None:
+    def report_answer(self) -> None:
         """A call was answered."""
         if self._since is None:
             return

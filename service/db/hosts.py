@@ -1,4 +1,4 @@
-"""The hosts of an address that names several: a primary and its standbys."""
+"""The hosts of a connection string, which may name several: a primary and its standbys."""
 
 from urllib.parse import parse_qs, urlsplit
 

@@ -1,4 +1,4 @@
-"""One LISTEN connection a process. NOTIFY is a hint: what it brings is looked up, what it loses is found by polling."""
+"""One LISTEN connection a process. NOTIFY is a hint: its receiver reads the tables, and polling finds what it loses."""
 
 import asyncio
 import logging
@@ -7,23 +7,23 @@ from datetime import datetime
 from typing import Any
 
 from service.db.availability import Availability
-from service.db.pool import GONE, Connection, connect
+from service.db.pool import CONNECTION_ERRORS, Connection, connect
 from service.errors import NotConnected, Unavailable
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
-PING_SECONDS = 5.0
-PING_TIMEOUT = 3.0
+PING_INTERVAL_SECONDS = 5.0
+PING_TIMEOUT_SECONDS = 3.0
 
-LOCK = "select case when pg_try_advisory_lock(treadle.worker_key($1)) then pg_postmaster_start_time() end"
+TAKE_WORKER_LOCK = "select case when pg_try_advisory_lock(treadle.worker_key($1)) then pg_postmaster_start_time() end"
 
 
 class Listener:
-    """Hands each payload to its channel's handler; after every (re)connect calls `wake_all`, for hints were missed.
+    """Hands each payload to its channel's handler, and calls `wake_all` after every (re)connect: hints were missed.
 
-    With a `worker`, the session also holds that worker's advisory lock, and `server_started` tells on which incarnation
-    of the server it does (None while it does not): a lock that is free again means that this process is gone.
+    With a `worker`, the session also holds that worker's advisory lock, and `server_started` is the start time of the
+    server that granted it (None without the lock). A lock that is free again means that this process has ended.
     """
 
     def __init__(
@@ -57,12 +57,14 @@ class Listener:
                     self.connected.clear()
                     self.server_started = None
                     connection.terminate()
-            except Exception as error:  # whatever it is: without us there are only polls, and the worker looks dead
+            except (
+                Exception
+            ) as error:  # without a listener hints are lost and the worker looks dead: try again after any error
                 level = logging.WARNING
                 if isinstance(error, NotConnected):
-                    self._availability.gone(error)
+                    self._availability.report_away(error)
                     level = error.log_level
-                elif isinstance(error, (*GONE, Unavailable)):
+                elif isinstance(error, (*CONNECTION_ERRORS, Unavailable)):
                     level = logging.INFO
                 extra = {"error": str(error), "seconds": delay}
                 log.log(level, "listener lost its connection, trying again", extra=extra)
@@ -70,26 +72,30 @@ class Listener:
                 delay = min(delay * 2, 2.0)
 
     async def _listen(self, connection: Connection) -> None:
-        gone = asyncio.Event()
-        connection.add_termination_listener(lambda _: gone.set())
+        closed = asyncio.Event()
+        connection.add_termination_listener(lambda _: closed.set())
         for channel in self._handlers:
             await connection.add_listener(channel, self._receive)
         await self._ping(connection)
         self.connected.set()
         self._wake_all()
-        while not gone.is_set():
-            if not await wait_for(gone, PING_SECONDS):
+        while not closed.is_set():
+            if not await wait_for(closed, PING_INTERVAL_SECONDS):
                 await self._ping(connection)
         raise Unavailable("PostgreSQL closed the connection.")
 
     async def _ping(self, connection: Connection) -> None:
-        """Hear from the server; and take the worker's lock, unless a session of ours that the server still believes in
-        has it: then at one of the next pings."""
+        """Ask the server for an answer, and take the worker's lock.
+
+        A lost session that the server has not ended yet may still hold the lock: then a later ping takes it.
+        """
         if self._worker is None or self.server_started is not None:
-            await connection.fetchval("select 1", timeout=PING_TIMEOUT)
+            await connection.fetchval("select 1", timeout=PING_TIMEOUT_SECONDS)
         else:
-            self.server_started = await connection.fetchval(LOCK, self._worker, timeout=PING_TIMEOUT)
-        self._availability.back()
+            self.server_started = await connection.fetchval(
+                TAKE_WORKER_LOCK, self._worker, timeout=PING_TIMEOUT_SECONDS
+            )
+        self._availability.report_answer()
 
     def _receive(self, _connection: Any, _pid: int, channel: str, payload: Any) -> None:
         self._handlers[channel](payload)

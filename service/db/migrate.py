@@ -1,7 +1,7 @@
 """`treadle migrate`: PGMQ, then the tables (Alembic), then the functions and views of `sql/`, one migration at a time.
 
-Each step is one transaction and can be repeated: an interrupted migration is mended by running it again. Old workers go
-on meanwhile: tables only grow, and functions are replaced under their names.
+Each step is one transaction and can be repeated: run it again after an interruption. Old workers go on meanwhile:
+tables only grow, and functions are replaced under their names.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from service.db.schema import RELEASE, SQL_FOLDER, digest
 from service.errors import SchemaError, Unavailable
 
 MIGRATIONS_FOLDER = data_folder("migrations")
-PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tried; an unknown one may have moved the tables we share with it
-LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
+PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tested; another version may have other tables
+MIGRATION_LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
 LOCK_TIMEOUT = "5s"
-# A view is replaced only while nobody has it open, and who waits for it holds up all that come to look. So we wait for
-# a moment, let go of everything, and try again.
-MOMENT = "300ms"
-PAUSE = 0.7  # seconds
-PATIENCE = 30.0  # seconds
-STATEMENT_TIMEOUT = 3600.0  # seconds; what waits for a lock ends sooner, what works through a large table must not
-_AGAIN = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-_GONE = (
+# Replacing a view waits for every transaction that reads it, and holds up all later readers while it waits. So a
+# migration waits only briefly, rolls back, and tries again after a pause.
+VIEW_LOCK_TIMEOUT = "300ms"
+VIEW_LOCK_PAUSE_SECONDS = 0.7
+VIEW_LOCK_PATIENCE_SECONDS = 30.0  # until the migration gives up
+STATEMENT_TIMEOUT_SECONDS = 3600.0  # long, for a change of a large table; a wait for a lock ends sooner
+_LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+_CONNECTION_ERRORS = (
     ConnectionError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -41,24 +41,26 @@ _GONE = (
 
 async def migrate(dsn: str) -> None:
     """Bring the database to this release; raises SchemaError or Unavailable with one sentence."""
-    connection = await connect(dsn, name="migrate", command_timeout=STATEMENT_TIMEOUT)
+    connection = await connect(dsn, name="migrate", command_timeout=STATEMENT_TIMEOUT_SECONDS)
     try:
-        await connection.execute(f"select pg_advisory_lock(({LOCK_KEY}))", timeout=600)
+        await connection.execute(f"select pg_advisory_lock(({MIGRATION_LOCK_KEY}))", timeout=600)
         await _require_version(connection)
         await _refuse_newer(connection)
         await _install_pgmq(connection)
         await asyncio.to_thread(_upgrade_tables, dsn)
         await _apply_functions(connection)
-    except _AGAIN:
+    except _LOCK_ERRORS:
         raise SchemaError(
-            "A table or a view is locked by somebody else's transaction; nothing was changed in this step. Try again."
+            "Another transaction has locked a table or a view; nothing was changed in this step. Try again."
         ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(f"This database user may not migrate: {error}") from None
-    except _GONE as error:
+    except _CONNECTION_ERRORS as error:
         raise Unavailable(explain(error)) from error
     except asyncpg.PostgresError as error:
-        raise SchemaError(f"The migration failed, and nothing was changed in this step: {_told(error)}") from error
+        raise SchemaError(
+            f"The migration failed, and nothing was changed in this step: {_error_text(error)}"
+        ) from error
     finally:
         await connection.close()
 
@@ -73,7 +75,7 @@ async def _refuse_newer(connection: Connection) -> None:
         return
     release = await connection.fetchval("select value from treadle.meta where name = 'release'")
     if release is not None and int(release) > RELEASE:
-        raise SchemaError(f"The database's schema is of the newer release {release}; this version would put it back.")
+        raise SchemaError(f"The database's schema is of the newer release {release}; run a version that knows it.")
 
 
 async def _install_pgmq(connection: Connection) -> None:
@@ -105,8 +107,8 @@ def _packaged_version() -> str:
     return (resources.files("pgmq.sql") / "VERSION").read_text(encoding="utf-8").strip()
 
 
-def _told(error: asyncpg.PostgresError) -> str:
-    """What PostgreSQL says of it, and whose doing it is where that is known."""
+def _error_text(error: asyncpg.PostgresError) -> str:
+    """PostgreSQL's message, and its detail where it gives one."""
     parts = [str(error), getattr(error, "detail", None)]
     return " ".join(f"{part.rstrip('.')}." for part in parts if part)
 
@@ -115,7 +117,7 @@ def _upgrade_tables(dsn: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
     config.attributes["dsn"] = dsn
-    config.attributes["timeout"] = STATEMENT_TIMEOUT
+    config.attributes["timeout"] = STATEMENT_TIMEOUT_SECONDS
     try:
         command.upgrade(config, "head")
     except Exception as error:
@@ -123,7 +125,7 @@ def _upgrade_tables(dsn: str) -> None:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What asyncpg raised: SQLAlchemy wraps it twice over, and may fail once more where its transaction ends."""
+    """The error of asyncpg: SQLAlchemy wraps it twice, and may fail once more at the end of its transaction."""
     wrapped: BaseException | None = error
     while wrapped is not None:
         cause = getattr(getattr(wrapped, "orig", None), "__cause__", None)
@@ -134,22 +136,22 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 async def _apply_functions(connection: Connection) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + VIEW_LOCK_PATIENCE_SECONDS
     while True:
         try:
             await _try_functions(connection)
             return
-        except _AGAIN:
+        except _LOCK_ERRORS:
             if time.monotonic() >= deadline:
                 raise
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(VIEW_LOCK_PAUSE_SECONDS)
 
 
 async def _try_functions(connection: Connection) -> None:
     # Read committed, whatever the database's default: the generation of lane functions must see queues that other
     # transactions have just committed. Only PostgreSQL's own functions are in the path.
     async with connection.transaction(isolation="read_committed"):
-        await connection.execute(f"set local lock_timeout = '{MOMENT}'; set local search_path = pg_catalog")
+        await connection.execute(f"set local lock_timeout = '{VIEW_LOCK_TIMEOUT}'; set local search_path = pg_catalog")
         files = [path.read_text(encoding="utf-8") for path in sorted(SQL_FOLDER.glob("*.sql"))]
         await _lock_views(connection, re.findall("(?m)^create or replace view ([a-z_.]+)", "".join(files)))
         for file in files:
@@ -165,6 +167,6 @@ async def _try_functions(connection: Connection) -> None:
 
 
 async def _lock_views(connection: Connection, views: list[str]) -> None:
-    """Those that will be replaced, all before anything else; `lock table` would lock the tables under them as well."""
+    """Lock the views that will be replaced before anything else; `lock table` would also lock the tables under them."""
     for row in await connection.fetch("select v from unnest($1::text[]) v where to_regclass(v) is not null", views):
         await connection.execute(f"alter view {row['v']} reset (security_barrier)")

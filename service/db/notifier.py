@@ -1,11 +1,10 @@
-"""Hints to other processes, sent after commit and coalesced: while one NOTIFY is under way, further hints pile up for
-the next.
+"""Hints to other processes, sent after commit and coalesced: hints that arrive during one NOTIFY go with the next.
 
 Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_work     names of queues that have messages to claim
     treadle_events   `message_id` or `message_id:thread` (threads.id) of messages with new events
     treadle_cancel   ids of messages whose cancellation was requested
-    treadle_instances  a JSON array of agent and thread_id whose warm instance is to be dropped
+    treadle_instances  a JSON array of agent and thread_id whose instance workers must drop
 """
 
 import asyncio
@@ -23,8 +22,8 @@ CANCEL = "treadle_cancel"
 INSTANCES = "treadle_instances"
 EVERYTHING = "*"
 
-MAX_ITEMS = 120  # a payload has at most 8,000 bytes
-MAX_PAYLOADS = 8  # beyond so many at once, listeners look at everything
+MAX_PAYLOAD_ITEMS = 120  # a payload has at most 8,000 bytes
+MAX_PAYLOADS = 8  # above that, one payload tells listeners to look at everything
 
 
 class Notifier:
@@ -34,13 +33,13 @@ class Notifier:
         self._sending: asyncio.Task[None] | None = None
 
     def hint(self, channel: str, item: str) -> None:
-        """Tell listeners soon; call it after the commit. Loses nothing that matters when it fails."""
+        """Tell listeners soon; call it after the commit. If it fails, polling finds what the hint was about."""
         self._pending[channel].add(item)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
     async def flush(self) -> None:
-        """Wait until what was hinted so far is sent."""
+        """Wait until all hints so far are sent."""
         while self._sending is not None:
             await asyncio.wait({self._sending})
 
@@ -50,7 +49,7 @@ class Notifier:
                 pending, self._pending = self._pending, defaultdict(set)
                 payloads = [(channel, payload) for channel, items in pending.items() for payload in _payloads(items)]
                 await self._database.fetchval(
-                    # A hint has nothing that must survive: nobody waits for the disk.
+                    # A hint may be lost, so its commit does not wait for the disk.
                     "select set_config('synchronous_commit', 'off', true), count(pg_notify(c, p))"
                     " from unnest($1::text[], $2::text[]) u (c, p)",
                     [channel for channel, _ in payloads],
@@ -65,7 +64,7 @@ class Notifier:
 
 
 def _payloads(items: set[str]) -> list[str]:
-    if EVERYTHING in items or len(items) > MAX_ITEMS * MAX_PAYLOADS:
+    if EVERYTHING in items or len(items) > MAX_PAYLOAD_ITEMS * MAX_PAYLOADS:
         return [EVERYTHING]
     ordered = list(items)
-    return [",".join(ordered[start : start + MAX_ITEMS]) for start in range(0, len(ordered), MAX_ITEMS)]
+    return [",".join(ordered[start : start + MAX_PAYLOAD_ITEMS]) for start in range(0, len(ordered), MAX_PAYLOAD_ITEMS)]

@@ -14,16 +14,16 @@ from service.db.availability import Availability
 from service.db.hosts import hosts
 from service.errors import BY_SQLSTATE, Busy, NotConnected, SchemaError, TooSlow, Unavailable, Unprocessable
 
-CONNECT_TIMEOUT = 3.0  # seconds
-COMMAND_TIMEOUT = 10.0  # seconds; without one, a half-open connection would hang for ever
-DELETION_TIMEOUT = 60.0  # of a thread: its messages go in one transaction, a million in ten seconds
-CANCEL_TIMEOUT = 2.0  # seconds that a command out of time gets to be cancelled; then its connection is dropped
-NEXT_HOST = 0.3  # seconds without an answer after which the next host of an address is asked, too
+CONNECT_TIMEOUT_SECONDS = 3.0
+COMMAND_TIMEOUT_SECONDS = 10.0  # without one, a half-open connection would hang for ever
+DELETION_TIMEOUT_SECONDS = 60.0  # of a thread: one transaction deletes a million messages in ten seconds
+CANCEL_TIMEOUT_SECONDS = 2.0  # to cancel a command that timed out, after which its connection is dropped
+NEXT_HOST_SECONDS = 0.3  # without an answer, after which the next host is also tried
 
-# How soon the server notices that we are gone: a session that nobody ends keeps its locks.
+# How soon the server ends the session of a client that has vanished: until then the session keeps its locks.
 KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 
-GONE = (
+CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -38,18 +38,25 @@ GONE = (
     asyncpg.QueryCanceledError,
     asyncpg.TargetServerAttributeNotMatched,
 )
-# The connection stands, the server has other troubles.
-_TROUBLED = (TimeoutError, asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.QueryCanceledError)
-_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError)
+# The connection works, but the server cannot serve the call now.
+_SERVER_TROUBLES = (
+    TimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.QueryCanceledError,
+)
+_REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError)
 
 Result = TypeVar("Result")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-async def connect(dsn: str, *, name: str, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT) -> Connection:
+async def connect(
+    dsn: str, *, name: str, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT_SECONDS
+) -> Connection:
     """Open one connection to the server that takes writes; raises Unavailable.
 
-    Where the address names several hosts, none of them can hold up the others, whatever its silence or its refusal.
+    Where the address names several hosts, they are tried in a staggered race, so that a silent one delays no other.
     """
     candidates = hosts(dsn)
     try:
@@ -59,22 +66,22 @@ async def connect(dsn: str, *, name: str, pooler: bool = False, command_timeout:
             functools.partial(_connect, dsn, name, pooler, command_timeout, host=host, port=port)
             for host, port in candidates
         ]
-        winner, _, errors = await staggered_race(connects, NEXT_HOST)
+        winner, _, errors = await staggered_race(connects, NEXT_HOST_SECONDS)
         if winner is not None:
             connection: Connection = winner
             return connection
         raise next(error for error in errors if error is not None)
-    except (*GONE, asyncpg.PostgresError) as error:
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
         raise NotConnected(explain(error)) from error
 
 
 async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **place: Any) -> Connection:
     connection: Connection = await asyncpg.connect(
         dsn,
-        timeout=CONNECT_TIMEOUT,
+        timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=command_timeout,
         statement_cache_size=0 if pooler else 1024,
-        # A pooler has chosen the server already.
+        # A pooler chooses the server itself.
         target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
         server_settings={} if pooler else KEEPALIVE | {"application_name": f"treadle {name}"},
         **place,
@@ -91,9 +98,9 @@ def explain(error: BaseException) -> str:
 class Database:
     """A pool that opens connections when they are needed, so that a service may start before its database.
 
-    `fetch` and its kin raise Refused (what a function of ours refuses), Busy (a lock was not to be had in time),
-    Unavailable (no connection, or it broke) and TooSlow (no answer in time: in `timeout` seconds, where that is given).
-    Where `repeatable`, a statement that met a dead connection is tried once more on a fresh one.
+    `fetch`, `fetchrow` and `fetchval` raise Refused (a SQL function refused the call), Busy (a lock was not free in
+    time), Unavailable (no connection, or it broke) and TooSlow (no answer in time, or within `timeout` seconds).
+    Where `repeatable`, a statement that met a dead connection is tried again on a fresh one.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class Database:
         name: str,
         size: int,
         pooler: bool = False,
-        command_timeout: float = COMMAND_TIMEOUT,
+        command_timeout: float = COMMAND_TIMEOUT_SECONDS,
         availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
@@ -137,15 +144,15 @@ class Database:
                 pool.terminate()
 
     async def _ask(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
-        """Make the call, and say where PostgreSQL is away and when it is back."""
+        """Make the call, and report to `availability` how it ended."""
         if self._availability is None:
             return await self._call(call, repeatable)
         try:
             answer = await self._call(call, repeatable)
         except NotConnected as error:
-            self._availability.gone(error)
+            self._availability.report_away(error)
             raise
-        self._availability.back()
+        self._availability.report_answer()
         return answer
 
     async def _call(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
@@ -154,24 +161,24 @@ class Database:
             tries -= 1
             try:
                 pool = self._pool or await self._open()
-                # A timeout costs a task each time; where a connection is idle there is nothing to wait for.
-                connection = await pool.acquire(timeout=None if pool.get_idle_size() else COMMAND_TIMEOUT)
+                # A timeout costs a task each time, and an idle connection needs no waiting.
+                connection = await pool.acquire(timeout=None if pool.get_idle_size() else COMMAND_TIMEOUT_SECONDS)
                 try:
                     return await call(connection)
                 except TimeoutError as error:
                     raise TooSlow(explain(error)) from error
                 finally:
-                    await pool.release(connection, timeout=CANCEL_TIMEOUT)
-            except _AGAIN as error:
+                    await pool.release(connection, timeout=CANCEL_TIMEOUT_SECONDS)
+            except _REPEATABLE_ERRORS as error:
                 if not tries:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
             except (asyncpg.ConnectionDoesNotExistError, ConnectionError) as error:
                 if not tries:
                     raise NotConnected(explain(error)) from error
-            except GONE as error:
+            except CONNECTION_ERRORS as error:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self._drop()  # this server is a standby now
-                raise (Unavailable if isinstance(error, _TROUBLED) else NotConnected)(explain(error)) from error
+                raise (Unavailable if isinstance(error, _SERVER_TROUBLES) else NotConnected)(explain(error)) from error
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error
 
@@ -202,7 +209,7 @@ async def _prepare(connection: Any) -> None:
 
 
 async def _leave_as_is(connection: Any) -> None:
-    # Nothing of ours outlives its statement, so the default reset (a second round trip) has nothing to do.
+    # No statement leaves session state behind, so the default reset (a second round trip) has nothing to do.
     return
 
 
@@ -211,11 +218,11 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if refusal := BY_SQLSTATE.get(state):
         return refusal(str(error))
     if isinstance(error, asyncpg.LockNotAvailableError):
-        return Busy("Somebody else is at the same thread or key just now.")
+        return Busy("Another transaction holds the same thread or key: try again.")
     if state in {"22P05", "22021"}:
         return Unprocessable("Text must not contain the NUL character (U+0000).")
     if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
-        return Unprocessable(f"PostgreSQL does not take this: {error}.")
+        return Unprocessable(f"PostgreSQL does not accept this value: {error}.")
     if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
         return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")
     return error

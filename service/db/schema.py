@@ -1,4 +1,4 @@
-"""Which schema this code works with, and whether the database has it."""
+"""The schema that this code works with, and whether the database has it."""
 
 import hashlib
 
@@ -9,15 +9,15 @@ from service.errors import SchemaError
 SQL_FOLDER = data_folder("sql")
 RELEASE = 1  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(1, 2)  # releases that this code works with
-TABLES = "0001"  # the newest of migrations/versions; their names count up
-# The release of a database; null, too, where the tables that this code came with are not there yet.
+NEWEST_MIGRATION = "0001"  # the newest of migrations/versions; their names count up
+# The release of a database; null also where a migration of this code has not been applied yet.
 RELEASE_FOUND = f"""
     (select value from treadle.meta where name = 'release'
-        and exists (select from treadle.alembic_version where version_num collate "C" >= '{TABLES}'))"""
+        and exists (select from treadle.alembic_version where version_num collate "C" >= '{NEWEST_MIGRATION}'))"""
 
 
 def digest() -> str:
-    """A digest of `sql/`, recorded in treadle.meta: whether the functions are those of this checkout."""
+    """A digest of `sql/`, recorded in treadle.meta: to compare with the functions of this version."""
     sha = hashlib.sha256()
     for path in sorted(SQL_FOLDER.glob("*.sql")):
         sha.update(path.read_bytes())
@@ -25,7 +25,7 @@ def digest() -> str:
 
 
 def problem(release: str | None) -> str | None:
-    """What is wrong with a schema of that release (treadle.meta, `release`), in one sentence; None: nothing."""
+    """One sentence on why this code cannot work with that release (treadle.meta, `release`); None: it can."""
     if release is None:
         return "The database has no Treadle schema: run treadle migrate."
     if not release.isdecimal() or int(release) not in SUPPORTED:
@@ -34,7 +34,7 @@ def problem(release: str | None) -> str | None:
 
 
 async def require(database: Database) -> None:
-    """Raises SchemaError where this code cannot work with the database, Unavailable where nobody can."""
+    """Raises SchemaError where this code cannot work with the schema, Unavailable without an answer."""
     release = await database.fetchval(f"select {RELEASE_FOUND}")
     if wrong := problem(release):
         raise SchemaError(wrong)

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from service.db.notifier import EVENTS
-from service.db.pool import COMMAND_TIMEOUT, Database
+from service.db.pool import COMMAND_TIMEOUT_SECONDS, Database
 from service.leases.model import (
     Append,
     Appended,
@@ -192,7 +192,7 @@ class LeaseStore:
 def call_timeout(items: Sequence[Append | Finish]) -> float:
     """Seconds that a call may take. It grows with the size: on a slow line, a call that is cut off too early would be
     repeated for ever."""
-    return COMMAND_TIMEOUT + sum(item.characters for item in items) / SLOWEST_LINE_CHARACTERS_PER_SECOND
+    return COMMAND_TIMEOUT_SECONDS + sum(item.characters for item in items) / SLOWEST_LINE_CHARACTERS_PER_SECOND
 
 
 def _column(values: Iterable[Any]) -> list[Any] | None:

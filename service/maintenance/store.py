@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from service.db.pool import DELETION_TIMEOUT, Database
+from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 
 
 class VacuumHealth(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class MaintenanceStore:
             retention_hours,
             dead_letter_hours,
             after,
-            timeout=DELETION_TIMEOUT,
+            timeout=DELETION_TIMEOUT_SECONDS,
         )
         assert row is not None
         return row["last"], row["purged"]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from service.db.pool import DELETION_TIMEOUT, Database
+from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadSummary, Usage
 
@@ -136,7 +136,7 @@ class ThreadStore:
                 thread_id,
                 TENANT,
                 repeatable=False,
-                timeout=DELETION_TIMEOUT,
+                timeout=DELETION_TIMEOUT_SECONDS,
             )
         return int(gone)
 

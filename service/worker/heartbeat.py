@@ -12,7 +12,7 @@ from typing import Protocol
 
 from service.config import Settings
 from service.db.availability import Availability
-from service.db.pool import COMMAND_TIMEOUT, Database
+from service.db.pool import COMMAND_TIMEOUT_SECONDS, Database
 from service.errors import TreadleError
 from service.leases.model import HeartbeatReport, Verdict
 from service.leases.store import LeaseStore
@@ -98,7 +98,7 @@ class Heartbeat:
             size=1,
             pooler=self._settings.database_pooler == "transaction",
             # A dead connection must be noticed while there is still time for a heartbeat on another one.
-            command_timeout=max(1.0, min(COMMAND_TIMEOUT, self._settings.worker_timeout / 3)),
+            command_timeout=max(1.0, min(COMMAND_TIMEOUT_SECONDS, self._settings.worker_timeout / 3)),
             availability=self._availability,
         )
 

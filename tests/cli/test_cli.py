@@ -1,4 +1,4 @@
-"""The command `treadle`, as a person types it: what it explains, and what it says where it cannot do what was meant."""
+"""The command `treadle` as a person types it: its help, and its errors."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ async def test_every_command_explains_itself_with_an_example(
     assert re.search(rf"Examples?: .*{name}", said), "no example"
 
 
-async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(cli_without_database: Cli) -> None:
+async def test_help_lists_the_commands_in_the_order_of_their_first_use(cli_without_database: Cli) -> None:
     listed = re.findall(
         r"^  ([a-z-]+)  ", (await cli_without_database("--help")).stdout.partition("Commands:")[2], re.MULTILINE
     )
@@ -56,7 +56,7 @@ async def test_the_commands_are_listed_in_the_order_in_which_one_needs_them(cli_
     ],
     ids=" ".join,
 )
-async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], cli_without_database: Cli) -> None:
+async def test_wrong_arguments_are_a_usage_error(arguments: list[str], cli_without_database: Cli) -> None:
     result = await cli_without_database(*arguments)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
@@ -65,14 +65,14 @@ async def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], cli_w
 @pytest.mark.parametrize(
     "arguments", [["check"], ["migrate"], ["send", "x"], ["queues"], ["tail", UNKNOWN_ID]], ids=lambda value: value[0]
 )
-async def test_a_database_that_is_not_there_is_one_sentence(arguments: list[str], cli: Cli, dsn: str) -> None:
-    """And an exit code of its own where it is a job that is to be run again later."""
+async def test_a_missing_database_is_reported_in_one_sentence(arguments: list[str], cli: Cli, dsn: str) -> None:
+    """A migration has an exit code of its own, so that a job runs it again later."""
     done = await cli(*arguments, DATABASE_URL=with_closed_port(dsn))
     exit_code = 75 if arguments == ["migrate"] else 1
     assert error_sentence(done, exit_code).startswith("PostgreSQL cannot be reached: ")
 
 
-async def test_a_wrong_setting_is_one_sentence(cli_without_database: Cli) -> None:
+async def test_a_wrong_setting_is_reported_in_one_sentence(cli_without_database: Cli) -> None:
     assert (
         error_sentence(await cli_without_database("check", PORT="http")) == "PORT: Expected a whole number, got a text."
     )

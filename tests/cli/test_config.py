@@ -1,4 +1,4 @@
-"""Settings: each can come from the environment and from the YAML file, and what is wrong is named in one sentence."""
+"""Settings: each can come from the environment or the YAML file, and one sentence names a wrong setting."""
 
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,12 @@ def test_a_file_may_hold_lists_as_text(tmp_path: Path) -> None:
         (
             "WORKER_TIMEOUT",
             "3",
-            "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, else the living look dead.",
+            "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost.",
         ),
         (
             "DATABASE_POOLER",
             "transaction",
-            "LISTEN_DATABASE_URL: needed, past the pooler, where DATABASE_POOLER is transaction.",
+            "LISTEN_DATABASE_URL: Expected an address without the pooler where DATABASE_POOLER is transaction.",
         ),
     ],
 )

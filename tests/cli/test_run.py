@@ -1,4 +1,4 @@
-"""`treadle work` as a process of its own: how it starts, and how it ends."""
+"""`treadle work` as a process of its own: how it starts and ends."""
 
 import asyncio
 import fcntl
@@ -37,7 +37,7 @@ def deaf(context, request: str) -> str:
 """
 
 
-async def test_work_ends_on_sigterm_whatever_its_agents_do(sql: Connection, dsn: str, tmp_path: Path) -> None:
+async def test_work_ends_on_sigterm_with_agents_that_ignore_it(sql: Connection, dsn: str, tmp_path: Path) -> None:
     (tmp_path / "stubborn_agents.py").write_text(STUBBORN)
     environ = {
         "PATH": os.environ["PATH"],
@@ -79,7 +79,7 @@ def test_work_needs_a_migrated_database(empty_dsn: str) -> None:
     assert done.stderr == ("Error: The database has no Treadle schema of this release: run treadle migrate.\n")
 
 
-def test_work_says_in_one_sentence_what_is_wrong_with_the_agents(dsn: str) -> None:
+def test_work_reports_a_missing_agent_module_in_one_sentence(dsn: str) -> None:
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, "AGENTS": "no_such_module"}
     command = [sys.executable, "-m", "service.cli", "work"]
     done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
@@ -89,7 +89,7 @@ def test_work_says_in_one_sentence_what_is_wrong_with_the_agents(dsn: str) -> No
     )
 
 
-def test_serve_says_in_one_sentence_that_its_port_is_taken(dsn: str) -> None:
+def test_serve_reports_a_port_in_use_in_one_sentence(dsn: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = run_treadle(dsn, "serve", PORT=str(port))
@@ -97,7 +97,7 @@ def test_serve_says_in_one_sentence_that_its_port_is_taken(dsn: str) -> None:
     assert done.stderr == f"Error: PORT: {port} on 127.0.0.1 is in use by another program.\n"
 
 
-async def test_up_says_on_stderr_that_it_runs_already(cli_without_database: Cli, tmp_path: Path) -> None:
+async def test_a_second_up_is_refused_on_stderr(cli_without_database: Cli, tmp_path: Path) -> None:
     with (tmp_path / "supervisor.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("17\n")

@@ -1,4 +1,4 @@
-"""`treadle up` with stubs for children: what dies comes back, and whatever ends it leaves nothing behind.
+"""`treadle up` with stubs for children: a child that dies is started again, and no process is left at the end.
 
 The children write to the supervisor's stdout, so its end of file is the proof that all of them are gone.
 """
@@ -126,7 +126,7 @@ def test_everything_starts_is_announced_and_stops(start: Start) -> None:
     assert up.said.index("migrate started") < up.said.index("api started")
 
 
-def test_what_dies_is_started_again_later_each_time(start: Start) -> None:
+def test_a_child_that_dies_is_started_again_after_growing_delays(start: Start) -> None:
     up = start()
     for delay in ("0.2", "0.4", "0.8"):
         pid = up.until(r"worker-1 started as (\d+)")
@@ -141,7 +141,7 @@ def test_what_dies_is_started_again_later_each_time(start: Start) -> None:
     assert up.end() == 0
 
 
-def test_a_second_one_is_refused(start: Start) -> None:
+def test_a_second_supervisor_is_refused(start: Start) -> None:
     up = start()
     up.until_all_runs()
     second = start()
@@ -150,7 +150,9 @@ def test_a_second_one_is_refused(start: Start) -> None:
     assert "started" not in second.said
 
 
-def test_killed_its_children_end_and_postgres_is_adopted(start: Start, postgres: PrivatePostgres) -> None:
+def test_children_of_a_killed_supervisor_drain_and_the_next_one_adopts_postgres(
+    start: Start, postgres: PrivatePostgres
+) -> None:
     up = start(DATABASE_URL="")
     up.until_all_runs()
     assert f"with {postgres.dsn}\n" in up.said
@@ -169,7 +171,7 @@ def test_killed_its_children_end_and_postgres_is_adopted(start: Start, postgres:
     assert not postgres.alive()
 
 
-def test_the_next_one_starts_beside_workers_that_drain(start: Start, folder: Path) -> None:
+def test_a_supervisor_starts_while_workers_of_the_killed_one_drain(start: Start, folder: Path) -> None:
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     up = start(work=f"slow {pipe}")
@@ -185,7 +187,7 @@ def test_the_next_one_starts_beside_workers_that_drain(start: Start, folder: Pat
     assert "worker-1 drained" in up.said
 
 
-def test_the_next_one_waits_for_the_port_of_a_killed_one(start: Start, folder: Path) -> None:
+def test_a_supervisor_waits_for_the_port_of_the_killed_ones_api(start: Start, folder: Path) -> None:
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     up = start(serve=f"slow {pipe}")
@@ -200,7 +202,7 @@ def test_the_next_one_waits_for_the_port_of_a_killed_one(start: Start, folder: P
     again.until_all_runs()
 
 
-def test_children_that_do_not_listen_end_all_the_same(start: Start) -> None:
+def test_a_child_that_ignores_sigterm_ends_after_its_supervisor(start: Start) -> None:
     up = start(work="deaf", PATIENCE="0.1")
     up.until_all_runs()
     up.signal(signal.SIGKILL)
@@ -208,7 +210,7 @@ def test_children_that_do_not_listen_end_all_the_same(start: Start) -> None:
     assert "worker-1 does not listen" in up.said
 
 
-def test_a_port_in_use_ends_it(start: Start, postgres: PrivatePostgres) -> None:
+def test_a_port_in_use_ends_the_supervisor(start: Start, postgres: PrivatePostgres) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         up = start(PORT=str(port), DATABASE_URL="")
@@ -218,7 +220,7 @@ def test_a_port_in_use_ends_it(start: Start, postgres: PrivatePostgres) -> None:
     assert not (postgres.data / "postmaster.pid").exists()
 
 
-def test_a_failing_migration_ends_it(start: Start, postgres: PrivatePostgres) -> None:
+def test_a_failing_migration_ends_the_supervisor(start: Start, postgres: PrivatePostgres) -> None:
     up = start(migrate="fails", DATABASE_URL="")
     assert up.end() == 1
     assert "migrate has a reason to fail\nThe migration ended with exit status 3; nothing was started.\n" in up.said
@@ -226,7 +228,7 @@ def test_a_failing_migration_ends_it(start: Start, postgres: PrivatePostgres) ->
     assert not (postgres.data / "postmaster.pid").exists()
 
 
-def test_a_database_that_is_away_is_waited_for(start: Start, folder: Path) -> None:
+def test_the_supervisor_waits_for_a_database_that_is_away(start: Start, folder: Path) -> None:
     there = folder / "there"
     up = start(migrate=f"waits {there}")
     for _ in range(3):
@@ -239,7 +241,7 @@ def test_a_database_that_is_away_is_waited_for(start: Start, folder: Path) -> No
     assert up.said.count("the database is away: the migration waits for it\n") == 1
 
 
-def test_waiting_for_a_database_ends_when_asked_to(start: Start, folder: Path) -> None:
+def test_sigint_ends_the_wait_for_a_database(start: Start, folder: Path) -> None:
     up = start(migrate=f"waits {folder / 'never'}", SHUTDOWN_GRACE="1000")
     up.until("the database is away")
     up.signal(signal.SIGINT)
@@ -247,7 +249,7 @@ def test_waiting_for_a_database_ends_when_asked_to(start: Start, folder: Path) -
     assert "api started" not in up.said
 
 
-def test_an_api_that_never_answers_ends_it(start: Start) -> None:
+def test_an_api_that_never_answers_ends_the_supervisor(start: Start) -> None:
     up = start(serve="fails")
     assert up.end() == 1
     assert up.said.count("api started") == 3
@@ -269,7 +271,7 @@ def test_a_killed_postgres_is_started_again(start: Start, postgres: PrivatePostg
     assert not postgres.alive()
 
 
-def test_ctrl_c_twice_kills(start: Start) -> None:
+def test_a_second_sigint_kills_a_child_that_ignores_sigterm(start: Start) -> None:
     up = start(work="deaf")
     up.until_all_runs()
     up.signal(signal.SIGINT)
@@ -287,21 +289,21 @@ def test_a_child_that_does_not_stop_in_time_is_killed(start: Start) -> None:
     assert re.search(r"killing process \d+, which did not stop", up.said)
 
 
-def test_a_worker_may_take_as_long_as_it_does_to_hand_back() -> None:
-    """Five seconds for what does not end, five for a heartbeat under way, and some to sign off; nobody kills before."""
+def test_supervisor_and_compose_give_a_worker_the_same_time_to_stop() -> None:
+    """A stopping worker needs 5 s for attempts that do not end, 5 s for a heartbeat, and some to sign off."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     patience = int(compose["services"]["worker"]["stop_grace_period"].removesuffix("s"))
     assert STOP_MARGIN_SECONDS == patience - Settings().shutdown_grace == 15
 
 
-def test_a_wrong_place_is_one_sentence(start: Start, folder: Path) -> None:
+def test_a_file_in_place_of_home_is_reported_in_one_sentence(start: Start, folder: Path) -> None:
     (folder / "home").write_text("")
     up = start()
     assert up.end() == 1
     assert "Treadle cannot run: " in up.said
 
 
-def test_an_address_that_is_not_ours_is_one_sentence(start: Start) -> None:
+def test_an_address_of_another_host_is_reported_in_one_sentence(start: Start) -> None:
     up = start(HOST="192.0.2.1")
     assert up.end() == 1
     assert re.search(r"^HOST: nothing can listen on 192\.0\.2\.1, port \d+: .*\.$", up.said, re.MULTILINE)

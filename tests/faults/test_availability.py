@@ -44,29 +44,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_an_outage_is_told_once_and_remembered_now_and_then(said: Said, clock: Clock) -> None:
     seen = Availability()
-    seen.back()
+    seen.report_answer()
     assert said(logging.DEBUG) == []
     for clock.now in (100.0, 100.5, 129.9, 130.0, 145.0, 160.5):
-        seen.gone(NotConnected("PostgreSQL cannot be reached: Connection refused."))
+        seen.report_away(NotConnected("PostgreSQL cannot be reached: Connection refused."))
     away, still = "PostgreSQL is away: Connection refused.", "PostgreSQL is still away: Connection refused."
     assert said(logging.INFO) == [away, still, still]
     for clock.now in (161.0, 161.5):
-        seen.back()
+        seen.report_answer()
     assert len(said(logging.INFO)) == 3  # it may be gone again at once
     clock.now = 161.6
-    seen.gone(NotConnected("PostgreSQL cannot be reached: Connection refused."))
+    seen.report_away(NotConnected("PostgreSQL cannot be reached: Connection refused."))
     for clock.now in (162.0, 163.0, 164.0):
-        seen.back()
+        seen.report_answer()
     assert said(logging.INFO)[3:] == ["PostgreSQL is back after 62.0 s"]
     clock.now = 200.0
-    seen.gone(NotConnected("PostgreSQL closed the connection."))
+    seen.report_away(NotConnected("PostgreSQL closed the connection."))
     assert said(logging.INFO)[4:] == ["PostgreSQL is away: PostgreSQL closed the connection."]
 
 
 def test_how_much_it_held_up_is_said(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     seen = Availability()
     for clock.now in (100.0, 110.0, 140.0):
-        seen.gone(NotConnected("x"))
+        seen.report_away(NotConnected("x"))
     assert [vars(record).get("calls_held_up") for record in caplog.records] == [None, 3]
 
 

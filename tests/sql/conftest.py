@@ -20,5 +20,5 @@ def add_migration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AddMigrati
         (folder / "versions" / "0002_next.py").write_text(text)
         monkeypatch.setattr(migration, "MIGRATIONS_FOLDER", folder)
 
-    assert schema.TABLES == "0001", "There is a 0002: let NEXT_MIGRATION follow the newest migration."
+    assert schema.NEWEST_MIGRATION == "0001", "There is a 0002: let NEXT_MIGRATION follow the newest migration."
     return add

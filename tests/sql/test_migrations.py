@@ -183,13 +183,13 @@ async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
 
 
 async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migration, "PATIENCE", 0)
+    monkeypatch.setattr(migration, "VIEW_LOCK_PATIENCE_SECONDS", 0)
     before = await function_bodies(sql)
     other = await connect(dsn, name="test")
     for held in ("lock table treadle.messages in access exclusive mode", "table treadle.queue_overview"):
         async with other.transaction():
             await other.execute(held)
-            with pytest.raises(SchemaError, match="A table or a view is locked by somebody else's transaction"):
+            with pytest.raises(SchemaError, match="Another transaction has locked a table or a view"):
                 await migrate(dsn)
         assert await function_bodies(sql) == before
     await other.close()
@@ -205,7 +205,7 @@ revision, down_revision = "0002", "0001"
 upgrade = lambda: op.execute("select pg_sleep(0.3)")""")
     release("select pg_sleep(0.3)")
     await migrate(empty_dsn)
-    monkeypatch.setattr(migration, "STATEMENT_TIMEOUT", 0.1)
+    monkeypatch.setattr(migration, "STATEMENT_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(Unavailable, match="TimeoutError"):
         await migrate(empty_dsn)
 
@@ -213,7 +213,7 @@ upgrade = lambda: op.execute("select pg_sleep(0.3)")""")
 async def test_submits_go_on_while_a_migration_waits_for_a_report(
     sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migration, "MOMENT", "60s")
+    monkeypatch.setattr(migration, "VIEW_LOCK_TIMEOUT", "60s")
     report = await sql_client.connect()
     async with report.sql.transaction():
         await report.sql.execute("table treadle.worker_overview")
@@ -227,7 +227,7 @@ async def test_a_report_reads_on_beside_a_migration_that_waits_for_it(
     sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It wants a view that the migration has, which wants its view: the migration lets go, and comes again."""
-    monkeypatch.setattr(migration, "PAUSE", 0.05)
+    monkeypatch.setattr(migration, "VIEW_LOCK_PAUSE_SECONDS", 0.05)
     report = await sql_client.connect()
     async with report.sql.transaction():
         await report.sql.execute("table treadle.worker_overview")
@@ -247,8 +247,8 @@ async def blocks(sql_client: SqlClient, other: SqlClient) -> bool:
 async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(migration.MIGRATIONS_FOLDER))
-    assert ScriptDirectory.from_config(config).get_current_head() == schema.TABLES
-    for version, fine in ((schema.TABLES, True), ("0000", False), ("9999", True), (None, False)):
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.NEWEST_MIGRATION
+    for version, fine in ((schema.NEWEST_MIGRATION, True), ("0000", False), ("9999", True), (None, False)):
         await sql.execute("delete from treadle.alembic_version")
         if version:
             await sql.execute("insert into treadle.alembic_version values ($1)", version)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from service.db.pool import COMMAND_TIMEOUT, Connection, Database
+from service.db.pool import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from service.errors import TooSlow
 from service.leases import store as leases
 from service.leases.model import Append, EventToAppend
@@ -66,5 +66,5 @@ async def test_a_batch_that_takes_too_long_is_split(
 
 def test_the_timeout_of_a_call_grows_with_its_size() -> None:
     small, big = (Append(UUID(int=0), UUID(int=0), 1, [EventToAppend("part", "x" * size)]) for size in (0, 1_000_000))
-    assert leases.call_timeout([small]) == COMMAND_TIMEOUT
-    assert leases.call_timeout([big, small, big]) == COMMAND_TIMEOUT + 10
+    assert leases.call_timeout([small]) == COMMAND_TIMEOUT_SECONDS
+    assert leases.call_timeout([big, small, big]) == COMMAND_TIMEOUT_SECONDS + 10

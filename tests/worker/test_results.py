@@ -162,7 +162,7 @@ async def test_a_result_that_postgresql_refuses_fails_only_its_attempt(
     await start_worker(numbers)
     message = await settled(sql, bad)
     assert message["state"] == "failed"
-    assert message["error"].startswith("Unprocessable: PostgreSQL does not take this")
+    assert message["error"].startswith("Unprocessable: PostgreSQL does not accept this value")
     for message_id in good:
         assert (await settled(sql, message_id))["state"] == "completed"
 

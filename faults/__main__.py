@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from faults.mischief import FAULTS
-from faults.run import Plan, Verdict, run
+from faults.catalog import FAULTS
+from faults.run import Plan, RunResult, run
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,15 +24,15 @@ from faults.run import Plan, Verdict, run
 @click.option("--seed", type=int, help="Repeats the choices of an earlier run (not their timing).")
 @click.option("--only", metavar="FAULT,...", help="These faults; --list shows all.")
 @click.option("--pause", type=click.FloatRange(0, 600), default=3.0, show_default=True, help="Longest, between faults.")
-@click.option("--list", "listing", is_flag=True, help="Show the faults there are.")
-@click.option("--keep", is_flag=True, help="Keep logs and journal, also where nothing is wrong.")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the result.")
+@click.option("--list", "listing", is_flag=True, help="Show all faults.")
+@click.option("--keep", is_flag=True, help="Keep the logs and the journal even if nothing is wrong.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="File for the result.")
 def main(
     minutes: float, rate: float, seed: int | None, only: str | None, pause: float, listing: bool, keep: bool, path: Path
 ) -> None:
-    """Break things under load, and check from the records of clients, agents and SQL that every promise was kept.
+    """Break things under load, and check by the records of clients, agents and SQL that every promise was kept.
 
-    Exit code 1 where one was not.
+    The exit code is 1 if a promise was broken.
 
     \b
     Examples:
@@ -41,8 +41,8 @@ def main(
     """
     console = Console()
     if listing:
-        for kind in FAULTS.values():
-            click.echo(f"{kind.name:28}{kind.about}")
+        for fault_type in FAULTS.values():
+            click.echo(f"{fault_type.name:28}{fault_type.about}")
         return
     names = [name.strip() for name in only.split(",")] if only else list(FAULTS)
     if unknown := [name for name in names if name not in FAULTS]:
@@ -53,16 +53,16 @@ def main(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # hundreds of connections, each twice through a proxy
     plan = Plan(chosen, minutes * 60, rate, names, pause, keep=keep)
     try:
-        verdict = uvloop.run(_run(plan, console))
+        result = uvloop.run(_run(plan, console))
     except asyncio.CancelledError:
         sys.exit(130)
-    show(verdict, console)
+    show(result, console)
     if path:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(verdict), indent=2))
-    sys.exit(1 if verdict.wrong else 0)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
+    sys.exit(1 if result.wrong else 0)
 
 
-async def _run(plan: Plan, console: Console) -> Verdict:
+async def _run(plan: Plan, console: Console) -> RunResult:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -80,36 +80,36 @@ async def _run(plan: Plan, console: Console) -> Verdict:
         return await run(plan, tell)
 
 
-def show(verdict: Verdict, console: Console) -> None:
+def show(result: RunResult, console: Console) -> None:
     counts = Table("", "", title="what happened", show_header=False)
-    for name, count in verdict.counts.items():
+    for name, count in result.counts.items():
         counts.add_row(name.replace("_", " "), f"{count:,}")
     console.print(counts)
-    faults = Table("fault", "times", "seconds at most", "in vain", title="what was broken")
-    for name in dict.fromkeys(fault.name for fault in verdict.faults):
-        ours = [fault for fault in verdict.faults if fault.name == name]
-        vain = sum(bool(fault.detail) for fault in ours)
+    faults = Table("fault", "times", "seconds at most", "without effect", title="what was broken")
+    for name in dict.fromkeys(fault.name for fault in result.faults):
+        ours = [fault for fault in result.faults if fault.name == name]
+        without_effect = sum(bool(fault.detail) for fault in ours)
         seconds = max(fault.ended - fault.began for fault in ours)
-        faults.add_row(name, str(len(ours)), f"{seconds:.1f}", str(vain) if vain else "")
+        faults.add_row(name, str(len(ours)), f"{seconds:.1f}", str(without_effect) if without_effect else "")
     console.print(faults)
-    for fault in verdict.faults:
+    for fault in result.faults:
         if fault.detail:
-            console.print(f"in vain: {fault.name}: {fault.detail}", highlight=False, markup=False)
-    if verdict.recoveries:
-        times = Table("from ... to", "times", "median s", "worst s", title="how soon it was well again")
-        for what, row in verdict.recoveries.items():
+            console.print(f"without effect: {fault.name}: {fault.detail}", highlight=False, markup=False)
+    if result.recoveries:
+        times = Table("from ... to", "times", "median s", "worst s", title="how soon the service recovered")
+        for what, row in result.recoveries.items():
             times.add_row(what, f"{row['times']:g}", f"{row['median']:g}", f"{row['worst']:g}")
         console.print(times)
-    memory = ", ".join(f"{kilobytes / 1024:.0f} MiB {when}" for when, kilobytes in verdict.api_kilobytes.items())
+    memory = ", ".join(f"{kilobytes / 1024:.0f} MiB {when}" for when, kilobytes in result.api_kilobytes.items())
     console.print(f"resident memory of an API: {memory}", highlight=False)
-    if not verdict.wrong:
+    if not result.wrong:
         console.print("every promise was kept", style="bold green")
         return
-    for promise, wrong in verdict.wrong.items():
+    for promise, wrong in result.wrong.items():
         console.print(f"BROKEN: {promise} ({len(wrong)})", style="bold red")
         for sentence in wrong[:10]:
             console.print(f"  {sentence}", highlight=False, markup=False)
-    console.print(f"logs and journal are in {verdict.folder}; repeat with --seed {verdict.seed}", highlight=False)
+    console.print(f"logs and journal are in {result.folder}; repeat with --seed {result.seed}", highlight=False)
 
 
 if __name__ == "__main__":

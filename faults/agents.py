@@ -1,7 +1,7 @@
 """The agents of a fault run: one that behaves, and several that do not.
 
-Each execution is noted in the file that FAULTS_JOURNAL names, a line at its beginning and one at its end: what really
-ran, whatever the database says.
+Each execution writes a line at its beginning and one at its end to the file that FAULTS_JOURNAL names: a record of what
+really ran, independent of the database.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ import msgspec
 
 from treadle import Context, agent
 
-JOURNAL = os.environ.get("FAULTS_JOURNAL")
-MEMBERS = 3
+JOURNAL_FILE = os.environ.get("FAULTS_JOURNAL")
+TEAM_MEMBERS = 3
 BLOCK_SECONDS = 7.0  # longer than WORKER_TIMEOUT
 FLOOD_BYTES = 50_000_000
-FLOOD_EVENT = 500_000
+FLOOD_EVENT_BYTES = 500_000
 
 
 class Note(msgspec.Struct):
-    """`what` is begin, and then end or (where the agent was stopped, or raised) left; `at` is in seconds since the
-    epoch. Who is killed says nothing more."""
+    """A line of the journal. `what` is begin, then end, or left if the agent was stopped or raised; a killed agent
+    writes no second line. `at` is in seconds since the epoch."""
 
     what: str
     message_id: str
@@ -36,9 +36,9 @@ class Note(msgspec.Struct):
 
 
 def note(what: str, context: Any) -> None:
-    if JOURNAL:
+    if JOURNAL_FILE:
         line = msgspec.json.encode(Note(what, context.message_id, context.attempt, os.getpid(), time.time())) + b"\n"
-        file = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        file = os.open(JOURNAL_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(file, line)  # one write: lines of many processes do not mix
         finally:
@@ -57,12 +57,12 @@ def noted(context: Any) -> Iterator[None]:
 
 
 def answer(key: str, chunks: int) -> str:
-    """What a scribe answers, whichever attempt it is."""
+    """The answer of a scribe, the same in every attempt."""
     return f"{key} in {chunks} chunks"
 
 
 def answer_of_team(key: str, chunks: int) -> str:
-    return " and ".join(answer(f"{key}/{n}", chunks) for n in range(MEMBERS))
+    return " and ".join(answer(f"{key}/{n}", chunks) for n in range(TEAM_MEMBERS))
 
 
 @agent("scribe")
@@ -82,7 +82,7 @@ async def team(context: Context, request: str) -> str:
     with noted(context):
         sent = [
             await context.send(f"{request}/{n}", agent="scribe", metadata={**context.metadata, "key": f"{request}/{n}"})
-            for n in range(MEMBERS)
+            for n in range(TEAM_MEMBERS)
         ]
         answers = await context.gather(*sent)
     return " and ".join(answers)
@@ -110,7 +110,7 @@ async def leaks(context: Context, request: str) -> str:
 async def blocks(context: Context, request: str) -> str:
     """Holds the loop for longer than WORKER_TIMEOUT, as sync code in an async agent does."""
     with noted(context):
-        time.sleep(BLOCK_SECONDS)  # noqa: ASYNC251  # that is what it is for
+        time.sleep(BLOCK_SECONDS)  # noqa: ASYNC251  # blocking is the purpose of this agent
     return answer(request, 0)
 
 
@@ -131,8 +131,8 @@ async def deaf(context: Context, request: str) -> str:
 async def floods(context: Context, request: str) -> str:
     """Emits fifty megabytes, or as much as metadata asks."""
     with noted(context):
-        for index in range(context.metadata.get("bytes", FLOOD_BYTES) // FLOOD_EVENT):
-            await context.event("part", {"index": index, "filler": "x" * FLOOD_EVENT})
+        for index in range(context.metadata.get("bytes", FLOOD_BYTES) // FLOOD_EVENT_BYTES):
+            await context.event("part", {"index": index, "filler": "x" * FLOOD_EVENT_BYTES})
     return answer(request, 0)
 
 

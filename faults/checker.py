@@ -1,7 +1,7 @@
-"""The proof: what the clients and the agents wrote down, held against each other and against SQL.
+"""The proof: compares the records of clients and agents with each other and with the database.
 
-Each check (see `checks`) returns sentences, one for each thing that is wrong; a healthy run has none. The delivery
-contract (see docs/reliability.md) numbers its promises; the checks are named after them.
+Each check (see `checks`) returns one sentence for each thing that is wrong, and no sentence after a healthy run. The
+checks are named after the promises of the delivery contract (see docs/reliability.md).
 """
 
 from collections import defaultdict
@@ -13,7 +13,8 @@ import asyncpg
 import msgspec
 
 from faults.agents import Note
-from faults.checks import blame, outcomes, streams, turns, worth
+from faults.checks import evidence, fault_times, outcomes, streams, turns
+from faults.checks.fault_times import FaultTimes
 from faults.history import History, Reading
 
 MESSAGES = """
@@ -46,33 +47,33 @@ TERMINALS = """
 
 
 async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path) -> dict[str, list[str]]:
-    """Everything that is wrong, by promise; only promises that were broken are named."""
+    """The sentences of all checks, by promise; promises that were kept are left out."""
     messages = {row["message_id"]: row for row in await sql.fetch(MESSAGES)}
     sent = history.sent.values()
     notes = read_journal(journal)
-    met = blame.Blame(history.faults, messages)
+    times = FaultTimes(history.faults, messages)
     found = {
-        "the run shows something": worth.shows(history, notes),
-        "the faults work": worth.work(history.faults),
-        "no client gets an answer it cannot heal": history.complaints,
-        "what was broken is well again": history.unwell,
-        "a worker's death is noticed within seconds": blame.deaths_noticed(met),
+        "the run shows something": evidence.missing(history, notes),
+        "the faults work": evidence.faults_without_effect(history.faults),
+        "no client gets an answer that no retry helps": history.client_errors,
+        "everything recovers from a fault": history.not_recovered,
+        "a worker's death is noticed within seconds": fault_times.deaths_noticed(times),
         "an acknowledged submit is never lost": outcomes.acknowledged(sent, messages),
         "a submit that is repeated is one message": outcomes.once(messages.values()),
-        "everything comes to its end": outcomes.open_ends(messages.values()),
-        "each message ends as it must": outcomes.outcomes(sent, messages, met),
-        "what a message sends is sent once, and it waits for that": outcomes.families(messages),
+        "every message ends": outcomes.open_ends(messages.values()),
+        "each message ends as it must": outcomes.outcomes(sent, messages, times),
+        "children are sent once, and their parent waits for them": outcomes.families(messages),
         "one terminal event, and the text of the last attempt is whole": outcomes.texts(
             await sql.fetch(TERMINALS), await sql.fetch(TEXTS), sent, messages
         ),
-        "a thread goes one turn at a time, in the order of its submits": turns.order(await sql.fetch(STEPS), sent),
-        "what must run one after the other does not run at once": turns.overlaps(notes, messages, met),
+        "a thread runs one turn at a time, in the order of its submits": turns.order(await sql.fetch(STEPS), sent),
+        "turns of a thread do not overlap": turns.overlaps(notes, messages, times),
         "a stream is its log, without gaps or doubles": streams.streams(
             history.readings, await _logs(sql, history.readings), messages
         ),
-        "an attempt runs once, and what is answered did run": turns.executions(notes, messages),
-        "nobody who lives is reaped": blame.losses(messages.values(), met, outcomes.DOOMED),
-        "nothing is violated in the database": [
+        "an attempt runs once, and a completed message did run": turns.executions(notes, messages),
+        "no living worker is reaped": fault_times.losses(messages.values(), times, outcomes.PROCESS_KILLING_AGENTS),
+        "no rule is violated in the database": [
             f"{row['rule']}: {row['subject']}"
             for row in await sql.fetch("select rule, subject from treadle.violations limit 100")
         ],
@@ -81,7 +82,7 @@ async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path)
 
 
 async def _logs(sql: "asyncpg.Connection[Any]", readings: Sequence[Reading]) -> dict[str, list[Any]]:
-    """The logs that were read, by message or thread."""
+    """The stored logs of the messages and threads that clients read, by their id."""
     logs: dict[str, list[Any]] = defaultdict(list)
     ids = list({reading.message_id for reading in readings if reading.message_id})
     for start in range(0, len(ids), 500):

@@ -1,4 +1,4 @@
-"""What happened in a run, written down as it happens: what clients sent and saw, what was broken and when."""
+"""The record of a run: messages that clients sent, events that they saw, and faults with their times."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import msgspec
 
 
 class Sent(msgspec.Struct):
-    """A message a client submitted. Times are in seconds since the epoch; `acknowledged` is None until the API said
-    that it has it, and `message_id` with it. `cancelled`: None where nobody cancelled it, else the status of the
-    answer (0: the answer was lost)."""
+    """A message that a client submitted. Times are in seconds since the epoch. `acknowledged` and `message_id` are None
+    until the API has accepted it. `cancelled`: None if no client cancelled it, else the status of the answer (0: the
+    answer was lost)."""
 
     key: str
     agent: str
@@ -21,7 +21,7 @@ class Sent(msgspec.Struct):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """An event as it came out of a stream; `position` is the seq, or in a thread's stream the place in the thread."""
+    """An event of a stream; `position` is its seq, or in a thread's stream its place in the thread."""
 
     position: int
     type: str
@@ -29,8 +29,10 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct):
-    """One reader's whole life, over all its connections. `over`: the stream came to its own end; `port`: of the API it
-    is connected with, None while it is with none."""
+    """All events that one reader saw, over all its connections.
+
+    `over`: the server ended the stream. `port`: of the API that the reader is connected to, None without a connection.
+    """
 
     message_id: str | None
     thread_id: str | None
@@ -41,13 +43,12 @@ class Reading(msgspec.Struct):
 
 
 class Fault(msgspec.Struct):
-    """Something that was broken, when (seconds since the epoch; `ended` is 0 until it has), and what it can do:
-    `lethal` where workers may be taken for dead by it, `zombies` where they may live on nevertheless, `cuts_off` where
-    some cannot reach PostgreSQL, though not for long enough to be taken for dead. `where` is the node that is cut off,
-    "" where all may be.
+    """One fault. Times are in seconds since the epoch; `ended` is 0 until it has ended.
 
-    `keys` are of the messages that do the damage: it lasts as long as they do. `detail` says why it did not do what its
-    name says, and is empty where it did; `noticed` is the seconds until a death was noticed."""
+    `lethal`: workers may be declared dead. `zombies`: such workers may live on. `cuts_off`: workers cannot reach
+    PostgreSQL for a moment, too short to be declared dead. `where`: the node that is cut off, "" if it may be any.
+    `keys`: the messages that do the damage; the fault lasts as long as they do. `detail`: why the fault had no effect,
+    "" if it had one. `noticed`: seconds until the death of a worker was noticed."""
 
     name: str
     began: float
@@ -62,7 +63,7 @@ class Fault(msgspec.Struct):
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """How long something took until it was well again, in seconds."""
+    """How long the service took to recover, in seconds."""
 
     what: str
     seconds: float
@@ -74,10 +75,10 @@ class History:
         self.readings: list[Reading] = []
         self.faults: list[Fault] = []
         self.recoveries: list[Recovery] = []
-        self.complaints: list[str] = []  # answers that no client should ever get
-        self.unwell: list[str] = []  # what was broken, mended, and did not come back
-        self.retries = 0  # calls that a client had to repeat
+        self.client_errors: list[str] = []  # answers and errors that no client should see
+        self.not_recovered: list[str] = []  # what did not come back after its fault was over
+        self.retries = 0  # calls that a client repeated
 
-    def complain(self, what: str) -> None:
-        if len(self.complaints) < 1000:
-            self.complaints.append(what)
+    def add_client_error(self, what: str) -> None:
+        if len(self.client_errors) < 1000:
+            self.client_errors.append(what)

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on loopback as cheaply as it can be spoken: the clients of a run share the machine with what they load.
+"""A cheap HTTP/1.1 client for loopback: the clients of a run share the machine with the service.
 
-Raises OSError (TimeoutError among them) wherever there was no whole answer.
+Raises OSError (TimeoutError among them) if there is no complete answer.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from faults.history import Seen
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 6.0
-SILENCE_SECONDS = 6.0  # three times KEEPALIVE_INTERVAL: after that a stream is dead
+SILENCE_SECONDS = 6.0  # a stream that is silent for three KEEPALIVE_INTERVALs is dead
 
 
 class Answer(msgspec.Struct):
@@ -24,7 +24,7 @@ class Answer(msgspec.Struct):
 
 
 class Calls:
-    """Calls of a JSON API, on connections that are kept."""
+    """Calls of a JSON API on keep-alive connections."""
 
     def __init__(self) -> None:
         self._idle: dict[int, list[_Call]] = defaultdict(list)  # by port
@@ -35,7 +35,7 @@ class Calls:
         head += "content-type: application/json\r\n" if body else ""
         head += f"idempotency-key: {key}\r\n" if key else ""
         idle = self._idle[port]
-        while idle and idle[-1].gone:
+        while idle and idle[-1].closed:
             idle.pop()
         call: _Call = idle.pop() if idle else await _connect(port, _Call)
         try:
@@ -53,9 +53,9 @@ class Calls:
 
 
 async def read(port: int, path: str, last_id: int | None, opened: Callable[[], None], take: "Take") -> Answer:
-    """Open a stream, and hand over its events until it ends, breaks off, or `take` says that this is enough.
+    """Open a stream and hand its events to `take`, until the stream ends or breaks, or `take` returns False.
 
-    `opened` is called when the stream is there; the body is that of an answer that is none.
+    `opened` is called when the stream begins. The answer has a body only if it is not a stream.
     """
     head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
     head += f"last-event-id: {last_id}\r\n" if last_id is not None else ""
@@ -77,10 +77,10 @@ async def _connect(port: int, make: Callable[[], Any]) -> Any:
 
 
 class _Answered(asyncio.Protocol):
-    """A connection and the answer that it has now; httptools calls `on_...`."""
+    """A connection and its present answer; httptools calls the `on_...` methods."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.closed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -94,7 +94,7 @@ class _Answered(asyncio.Protocol):
     def say(self, request: bytes) -> None:
         try:
             self.transport.write(request)
-        except RuntimeError as error:  # of uvloop, where it was closed and nobody has heard of that yet
+        except RuntimeError as error:  # uvloop: the transport was closed, but connection_lost was not called yet
             raise ConnectionError("the connection was closed") from error
 
     def data_received(self, data: bytes) -> None:
@@ -104,21 +104,21 @@ class _Answered(asyncio.Protocol):
             self._fail(ConnectionError(f"not HTTP: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.gone = True
+        self.closed = True
         self._fail(error if isinstance(error, OSError) else ConnectionError("the connection was closed"))
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        self.gone |= not self._parser.should_keep_alive()
+        self.closed |= not self._parser.should_keep_alive()
         if not self._over.done():
             self._over.set_result(Answer(self._parser.get_status_code(), b"".join(self._body)))
 
     def _fail(self, error: Exception) -> None:
         if not self._over.done():
             self._over.set_exception(error)
-            self._over.exception()  # there may be nobody who asks
+            self._over.exception()  # no caller may be waiting for it
 
 
 class _Call(_Answered):
@@ -165,7 +165,7 @@ class _Stream(_Answered):
 
 
 def parse(block: bytes) -> Seen | None:
-    """The event of a block of lines; None where it has no id, and so is not of the log."""
+    """The event of a block of lines; None if it has no id and so is not part of the log."""
     fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
     if b"id" not in fields or b"data" not in fields:
         return None

@@ -1,4 +1,4 @@
-"""The nodes of a run: each a `treadle up` on the common database, with an API and workers, behind its own proxies."""
+"""The nodes of a run: each is a `treadle up` on the common database, behind its own proxies."""
 
 import asyncio
 import fcntl
@@ -23,7 +23,7 @@ START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 DATABASE_AWAY = b"Error: PostgreSQL cannot be reached"
 
-# Short enough that what waits for them happens within a run of a minute.
+# Short intervals, so that everything happens within a run of a minute.
 SETTINGS = {
     "AGENTS": "faults.agents",
     "LOG_LEVEL": "info",
@@ -35,16 +35,16 @@ SETTINGS = {
     "SHUTDOWN_GRACE": "3",
     "PROCESSING_TIMEOUT": "60",
 }
-WORKER_TIMEOUT = float(SETTINGS["WORKER_TIMEOUT"])
-HEARTBEAT_INTERVAL = float(SETTINGS["HEARTBEAT_INTERVAL"])
+WORKER_TIMEOUT_SECONDS = float(SETTINGS["WORKER_TIMEOUT"])
+HEARTBEAT_INTERVAL_SECONDS = float(SETTINGS["HEARTBEAT_INTERVAL"])
 
 
 class NodeFailed(Exception):
-    """A node did not start, or not stop, as it must."""
+    """A node did not start or stop as it must."""
 
 
 class Node:
-    """`databases` are its ways to the servers, `door` is the clients' way to its API, which itself is at `port`."""
+    """`databases` are its proxies to the servers. `door` is the clients' proxy to its API, which listens at `port`."""
 
     def __init__(self, name: str, folder: Path, workers: int, journal: Path) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Node:
         self.databases: list[Proxy] = []
         self.door = Proxy(self.port)
         self._process: Process | None = None
-        self._log_start = 0  # where what the present supervisor says begins
+        self._log_start = 0  # offset in the log at which the present supervisor began
 
     @property
     def alive(self) -> bool:
@@ -68,7 +68,7 @@ class Node:
         return self._process.pid
 
     async def prepare(self, servers: Sequence[Server]) -> None:
-        """Open its ways to these servers, and the clients' to it."""
+        """Start its proxies to these servers, and the clients' proxy to it."""
         self.databases = [Proxy(server.port, postgres=True) for server in servers]
         for proxy in (*self.databases, self.door):
             await proxy.start()
@@ -76,7 +76,7 @@ class Node:
     async def start(self) -> None:
         """Start the supervisor, and wait until its API answers; raises NodeFailed.
 
-        Where it ends because PostgreSQL was away it is started again, as whatever runs it does.
+        If it ends because PostgreSQL is away it is started again, as a process manager does.
         """
         deadline = time.monotonic() + START_SECONDS
         process = await self._spawn()
@@ -116,12 +116,11 @@ class Node:
         return self._process
 
     def _serves(self) -> bool:
-        """Whether this supervisor's API answers. It is started when the port is free: before, who answers there is a
-        killed supervisor's API that still drains."""
+        """Whether this supervisor's API answers. (Before it starts, the API of a killed supervisor may answer.)"""
         return bool(self.children("serve")) and address.answers("127.0.0.1", self.port)
 
     async def stop(self) -> None:
-        """SIGTERM, as a deployment does it; raises NodeFailed."""
+        """SIGTERM, as in a deployment; raises NodeFailed."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             try:
@@ -132,7 +131,7 @@ class Node:
                 ) from None
 
     async def kill(self) -> None:
-        """kill -9 of the supervisor; its children notice and end by themselves."""
+        """kill -9 of the supervisor; its children notice that and end."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
@@ -148,7 +147,7 @@ class Node:
             await proxy.close()
 
     def children(self, command: str) -> list[int]:
-        """The processes of this node that run a command of ours."""
+        """The processes of this node that run this command of `treadle`."""
         if not self.alive:
             return []
         return [pid for pid, parent, _, args in _processes() if parent == self.pid and args.endswith(f"cli {command}")]
@@ -160,7 +159,7 @@ class Node:
 
 
 def signal_to(pid: int, number: signal.Signals) -> bool:
-    """Returns whether there was such a process."""
+    """Returns whether the process existed."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
         return True
@@ -168,7 +167,7 @@ def signal_to(pid: int, number: signal.Signals) -> bool:
 
 
 def end_leftover(home: Path) -> None:
-    """End the supervisor of this TREADLE_HOME, if its run was killed and left it; its children end by themselves."""
+    """End the supervisor of this TREADLE_HOME that a killed run left behind; its children end with it."""
     with suppress(OSError, ValueError), open(home / "supervisor.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

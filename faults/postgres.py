@@ -1,4 +1,4 @@
-"""The PostgreSQL servers of a run: a primary, and a synchronous standby that takes its place when it is destroyed."""
+"""The PostgreSQL servers of a run: a primary, and a synchronous standby that replaces it."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ class Server:
         await asyncio.to_thread(self._server.start)
 
     async def stop(self, number: signal.Signals) -> None:
-        """SIGINT: fast shutdown; SIGQUIT: at once, so that it has to recover."""
+        """SIGINT: fast shutdown. SIGQUIT: immediate shutdown, with recovery at the next start."""
         if self._server.pid is not None and self._server.alive():
             with suppress(ProcessLookupError):
                 os.kill(self._server.pid, number)
@@ -45,7 +45,7 @@ class Server:
                     await asyncio.sleep(0.02)
 
     async def delete(self) -> None:
-        """Delete its data: it will not come back."""
+        """Delete its data."""
         await asyncio.to_thread(shutil.rmtree, self._server.data, ignore_errors=True)
 
     async def copy(self, primary: "Server") -> None:
@@ -76,13 +76,13 @@ class Server:
             await connection.close()
 
     def remove(self) -> None:
-        """End it and leave nothing of it."""
+        """Stop the server and remove its files."""
         self._server.stop()
         shutil.rmtree(self._server.place.folder, ignore_errors=True)
 
 
 class Cluster:
-    """`primary` takes the writes. With a standby, every commit waits for it; without, for the primary's disk only."""
+    """`primary` takes the writes. Every commit waits for the standby, if there is one, else for the primary's disk."""
 
     def __init__(self, folder: Path, *, standby: bool) -> None:
         self.servers = [Server(folder / "a"), *([Server(folder / "b")] if standby else [])]
@@ -106,7 +106,7 @@ class Cluster:
         return next((server for server in self.servers if server is not self.primary), None)
 
     async def fail_over(self, new: Server) -> None:
-        """Promote the standby of a primary that is gone."""
+        """Promote the standby after the primary was stopped."""
         old = self.primary
         await new.execute(
             "select pg_promote()",

@@ -1,6 +1,6 @@
 """A TCP proxy on loopback that can be a bad network: it cuts, refuses, half-opens, delays, throttles and loses answers.
 
-Each trouble is ended by its own opposite, and nothing else: several may be made at once.
+Each kind of trouble is ended only by its own opposite, so several may be active at once.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ import struct
 from collections import deque
 from typing import Any
 
-CHUNK = 65_536
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a socket that is closed is reset
+CHUNK_BYTES = 65_536
+LINGER_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a socket that is closed is reset
 
 
 class Proxy:
-    """Passes bytes between whoever connects to `port` and 127.0.0.1:`target`.
+    """Passes bytes between clients of `port` and 127.0.0.1:`target`.
 
     `delay` is in seconds for each chunk, `rate` in bytes a second for each connection and direction; `deaf` drops
     PostgreSQL's notifications; `cuts` counts connections that were reset.
@@ -40,7 +40,7 @@ class Proxy:
         return self._freezers > 0
 
     async def start(self) -> None:
-        # Bound and never listening: while we refuse, nobody else gets the port.
+        # Bound and never listening: while the proxy refuses, no other process gets the port.
         self._place = socket.socket()
         self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._place.bind(("127.0.0.1", self.port))
@@ -54,22 +54,22 @@ class Proxy:
         await asyncio.gather(*(link.ended for link in list(self._links)), return_exceptions=True)
 
     def cut(self) -> None:
-        """Reset every connection there is."""
+        """Reset every connection."""
         for link in list(self._links):
             link.cut()
 
     def freeze(self) -> None:
-        """From now on what is sent is swallowed and nobody is answered, as with a host whose cable was pulled."""
+        """From now on drop all bytes and answer no client, like a host whose cable was pulled."""
         self._freezers += 1
 
     def thaw(self) -> None:
-        """The host is back, and knows nothing of the connections it had."""
+        """The host is back, and has forgotten its connections."""
         self._freezers -= 1
         if not self._freezers:
             self.cut()
 
     def refuse(self) -> None:
-        """Reset every connection there is, and refuse new ones, as a host does on which nothing listens any more."""
+        """Reset every connection and refuse new ones, like a host without a listener."""
         self._refusers += 1
         self._deny()
 
@@ -79,7 +79,7 @@ class Proxy:
             await self._listen()
 
     def lose_answers(self, count: int) -> None:
-        """The next so many answers never arrive: what was asked is done, but the connection is reset instead."""
+        """The next `count` answers never arrive: the server does what it was asked, but the connection is reset."""
         self.answers_to_lose = count
 
     async def _listen(self) -> None:
@@ -100,7 +100,7 @@ class Proxy:
 
 
 class Link:
-    """One client's connection, and ours to the target."""
+    """One client's connection, and the connection to the target."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
@@ -119,10 +119,10 @@ class Link:
 
     def lose_answer(self) -> None:
         self.proxy.cuts += 1
-        self._end(self.client)  # the server, which has done what it was asked, sees an ordinary end
+        self._end(self.client)  # the server has answered, and sees an ordinary end
 
     def lost(self, _: object = None) -> None:
-        """One of the two is gone; the other hears of it, unless the cable is pulled."""
+        """One side has closed; the other side is closed too, unless the proxy is frozen."""
         if not self.proxy.frozen:
             self._end()
 
@@ -130,7 +130,7 @@ class Link:
         try:
             await asyncio.get_running_loop().create_connection(lambda: self.server, "127.0.0.1", self.proxy.target)
         except OSError:
-            self._end(self.client)  # nobody is there
+            self._end(self.client)  # the target does not listen
         else:
             if self.ended.done():
                 self.server.close(reset=True)
@@ -146,7 +146,7 @@ class Link:
 
 
 class Side(asyncio.Protocol):
-    """One of the two ends. What it says goes to the `other` at once, or through a queue while the way is slow."""
+    """One of the two ends. Its bytes go to the `other` at once, or through a queue while the proxy is slow."""
 
     def __init__(self, link: Link, *, answers: bool) -> None:
         self.other: Side
@@ -164,7 +164,7 @@ class Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         proxy = self._proxy
         if self.other._transport is None:
-            self._queue.append(data)  # until there is somebody to hear it
+            self._queue.append(data)  # until the other side is connected
         elif self._slow is not None or proxy.delay or proxy.rate:
             self._queue.append(data)
             self._transport.pause_reading()
@@ -175,7 +175,7 @@ class Side(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._slow is not None:
-            self._slow.add_done_callback(self._link.lost)  # what it said last is still on its way
+            self._slow.add_done_callback(self._link.lost)  # its last bytes are still in the queue
         else:
             self._link.lost()
 
@@ -202,7 +202,7 @@ class Side(asyncio.Protocol):
             return
         if reset:
             with contextlib.suppress(OSError):
-                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
             self._transport.abort()
         else:
             self._transport.close()
@@ -210,7 +210,7 @@ class Side(asyncio.Protocol):
     def _pass(self, data: bytes) -> None:
         proxy, other = self._proxy, self.other
         if proxy.frozen:
-            return  # lost in the cable
+            return  # the bytes are lost
         if self._answers:
             if proxy.answers_to_lose:
                 proxy.answers_to_lose -= 1
@@ -219,14 +219,14 @@ class Side(asyncio.Protocol):
             if self.deafener is not None:
                 data = self.deafener(data)
         elif proxy.postgres and other.deafener is None and b"LISTEN" in data:
-            other.deafener = Deafener(proxy)  # who asks has heard all that was said before: a message begins next
+            other.deafener = Deafener(proxy)  # the answers so far are complete, so a message begins next
         other._transport.write(data)
 
     async def _pass_slowly(self) -> None:
         while self._queue:
             data = self._queue.popleft()
-            for start in range(0, len(data), CHUNK):
-                part = data[start : start + CHUNK]
+            for start in range(0, len(data), CHUNK_BYTES):
+                part = data[start : start + CHUNK_BYTES]
                 await asyncio.sleep(self._proxy.delay + (len(part) / self._proxy.rate if self._proxy.rate else 0))
                 self._pass(part)
             if not self._queue:

@@ -1,4 +1,4 @@
-"""One run: the stage is set, the load begins, faults come one after the other, everything is mended, and checked."""
+"""One run: start the servers, load them, inject faults one after the other, repair everything, check the records."""
 
 import asyncio
 import os
@@ -14,26 +14,26 @@ from typing import Any
 
 import msgspec
 
+from faults.catalog import FAULTS, World, inject
 from faults.checker import check
 from faults.history import Fault, History, Recovery
 from faults.load import Clients
-from faults.mischief import FAULTS, World, inflict
 from faults.nodes import Node, NodeFailed, end_leftover
 from faults.postgres import Cluster
 
-SETTLE_SECONDS = 120.0  # in which everything must have come to its end after the last fault
-READ_SECONDS = 30.0  # in which readers must have read the rest then
-CALM = 5.0  # seconds without faults at the beginning
-FIRST = "kill_worker"  # alone: what is promised of a death is measured there
-CHANCES = 3  # that a fault gets to find something to break
-RUNNING, KEPT = "treadle-faults-of-{}-", "treadle-faults-kept-"
+SETTLE_SECONDS = 120.0  # every message must end within this time after the last fault
+READ_SECONDS = 30.0  # then readers must have read the rest within this time
+CALM_SECONDS = 5.0  # seconds without faults at the beginning
+FIRST_FAULT = "kill_worker"  # runs alone, so that the promise about deaths is measured
+MAX_TRIES = 3  # of a fault that finds nothing to break
+RUN_FOLDER_PREFIX, KEPT_FOLDER_PREFIX = "treadle-faults-of-{}-", "treadle-faults-kept-"
 
 Tell = Callable[[str], None]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do: faults in seconds of `seconds`, with `pause` seconds between them at most; `rate` in messages a
-    second."""
+    """What a run does. `seconds`: of load and faults. `pause`: the longest pause between faults, in seconds. `rate`: in
+    messages a second."""
 
     seed: int
     seconds: float
@@ -45,8 +45,8 @@ class Plan(msgspec.Struct, frozen=True):
     keep: bool = False
 
 
-class Verdict(msgspec.Struct):
-    """What came of it. `wrong` is empty in a run in which every promise was kept."""
+class RunResult(msgspec.Struct):
+    """The result of a run. `wrong` is empty if every promise was kept."""
 
     seed: int
     wrong: dict[str, list[str]]
@@ -57,16 +57,16 @@ class Verdict(msgspec.Struct):
     folder: str | None
 
 
-async def run(plan: Plan, tell: Tell) -> Verdict:
-    _clear_away()
-    folder = Path(tempfile.mkdtemp(prefix=RUNNING.format(os.getpid())))
+async def run(plan: Plan, tell: Tell) -> RunResult:
+    _remove_killed_runs()
+    folder = Path(tempfile.mkdtemp(prefix=RUN_FOLDER_PREFIX.format(os.getpid())))
     folder.chmod(0o755)
     history = History()
-    dice = random.Random(plan.seed)
+    rng = random.Random(plan.seed)
     cluster = Cluster(folder, standby="fail_over" in plan.faults)
     journal = folder / "journal"
     nodes = [Node(f"node-{n + 1}", folder, plan.workers, journal) for n in range(plan.nodes)]
-    verdict = None
+    result = None
     try:
         tell("starting PostgreSQL")
         await cluster.start()
@@ -78,23 +78,23 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
             await node.prepare(cluster.servers)
         await nodes[0].start()  # the first migrates
         await asyncio.gather(*(node.start() for node in nodes[1:]))
-        clients = Clients([node.door.port for node in nodes], history, random.Random(dice.random()), plan.rate)
-        world = World(cluster, nodes, clients, history, dice)
+        clients = Clients([node.door.port for node in nodes], history, random.Random(rng.random()), plan.rate)
+        world = World(cluster, nodes, clients, history, rng)
         memory = {"at first": max(node.api_kilobytes() for node in nodes)}
         load = asyncio.create_task(clients.run(plan.seconds))
         try:
-            await _break_things(world, plan, load, tell)
+            await _inject_faults(world, plan, load, tell)
             await load
         finally:
             load.cancel()
-        tell("mending, and waiting until everything has come to its end")
-        await _mend(world)
+        tell("repairing everything, and waiting until every message has ended")
+        await _repair(world)
         memory["at the end"] = max(node.api_kilobytes() for node in nodes)
         await _settle(world)
         await clients.settle(READ_SECONDS, await _thread_ends(cluster))
         tell("checking")
         wrong, counts = await _check(cluster, history, journal)
-        verdict = Verdict(
+        result = RunResult(
             plan.seed,
             wrong,
             counts,
@@ -103,24 +103,24 @@ async def run(plan: Plan, tell: Tell) -> Verdict:
             memory,
             None,
         )
-        return verdict
+        return result
     finally:
         await asyncio.gather(*(node.close() for node in nodes), return_exceptions=True)
         cluster.remove()
-        if verdict is not None and not verdict.wrong and not plan.keep:
+        if result is not None and not result.wrong and not plan.keep:
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            kept = tempfile.mkdtemp(prefix=KEPT)
+            kept = tempfile.mkdtemp(prefix=KEPT_FOLDER_PREFIX)
             folder.rename(kept)
-            if verdict is not None:
-                verdict.folder = kept
+            if result is not None:
+                result.folder = kept
 
 
-def _clear_away() -> None:
-    """Remove what killed runs left: their folders, servers and supervisors."""
-    pattern = RUNNING.format("*")
+def _remove_killed_runs() -> None:
+    """Remove the folders, servers and supervisors of killed runs."""
+    pattern = RUN_FOLDER_PREFIX.format("*")
     for folder in Path(tempfile.gettempdir()).glob(f"{pattern}*"):
-        found = re.match(RUNNING.format(r"(\d+)"), folder.name)
+        found = re.match(RUN_FOLDER_PREFIX.format(r"(\d+)"), folder.name)
         if found and not _lives(int(found[1])):
             for home in folder.glob("node-*/"):
                 end_leftover(home)
@@ -135,48 +135,48 @@ def _lives(pid: int) -> bool:
     return False
 
 
-async def _break_things(world: World, plan: Plan, load: "asyncio.Task[None]", tell: Tell) -> None:
-    """One fault after the other, now and then two at once, while the load goes on."""
-    await asyncio.wait({load}, timeout=min(CALM, plan.seconds / 5))
+async def _inject_faults(world: World, plan: Plan, load: "asyncio.Task[None]", tell: Tell) -> None:
+    """Inject one fault after the other, sometimes two at once, while the load runs."""
+    await asyncio.wait({load}, timeout=min(CALM_SECONDS, plan.seconds / 5))
     weights = [FAULTS[name].weight for name in plan.faults]
-    deck = sorted(plan.faults)  # each once, in any order, before any comes twice
-    world.dice.shuffle(deck)
-    deck.sort(key=lambda name: name == FIRST)
+    deck = sorted(plan.faults)  # each fault once, in random order, before one comes twice
+    world.rng.shuffle(deck)
+    deck.sort(key=lambda name: name == FIRST_FAULT)
     beside: set[asyncio.Task[None]] = set()
     while not load.done():
         again = deck[-1:] or failed(world.history.faults)
-        name = again[0] if again else world.dice.choices(plan.faults, weights)[0]
+        name = again[0] if again else world.rng.choices(plan.faults, weights)[0]
         deck = deck[:-1]
         if beside and any(fault.name == name and not fault.ended for fault in world.history.faults):
-            await asyncio.wait(beside)  # no kind beside itself: the one would mend what the other still breaks
+            await asyncio.wait(beside)  # never the same type twice at once: one would repair what the other breaks
         tell(name)
-        if name != FIRST and world.dice.random() < 0.2:  # the next one begins while this one lasts
-            beside.add(asyncio.create_task(inflict(world, name)))
+        if name != FIRST_FAULT and world.rng.random() < 0.2:  # the next one begins before this one ends
+            beside.add(asyncio.create_task(inject(world, name)))
         else:
-            await inflict(world, name)
-        await asyncio.wait({load}, timeout=world.dice.uniform(0, plan.pause))
+            await inject(world, name)
+        await asyncio.wait({load}, timeout=world.rng.uniform(0, plan.pause))
     if beside:
         await asyncio.wait(beside)
-    for name in [name for name in failed(world.history.faults) for _ in range(CHANCES)]:
+    for name in [name for name in failed(world.history.faults) for _ in range(MAX_TRIES)]:
         if name in failed(world.history.faults):
             tell(f"{name}, once more")
-            await inflict(world, name)
+            await inject(world, name)
 
 
 def failed(faults: Iterable[Fault]) -> list[str]:
-    """The kinds that were tried, are over, and never did what they say; until they have had their chances."""
+    """The types that were tried, have ended and never had an effect; without those that have had all their tries."""
     tried: dict[str, list[Fault]] = {}
     for fault in faults:
         tried.setdefault(fault.name, []).append(fault)
     return [
         name
         for name, ours in tried.items()
-        if len(ours) < CHANCES and all(fault.ended and fault.detail for fault in ours)
+        if len(ours) < MAX_TRIES and all(fault.ended and fault.detail for fault in ours)
     ]
 
 
-async def _mend(world: World) -> None:
-    """Everything runs again: what a fault was kept from mending, too."""
+async def _repair(world: World) -> None:
+    """Start everything that does not run, also where a fault could not repair it."""
     if not world.cluster.primary.alive:
         await world.cluster.primary.start()
     for node in world.nodes:
@@ -186,7 +186,7 @@ async def _mend(world: World) -> None:
 
 
 async def _settle(world: World) -> None:
-    """Wait until nothing is open any more, as far as SQL knows."""
+    """Wait until every message has ended, as the database says."""
     sql = await world.cluster.primary.connect()
     try:
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -239,7 +239,7 @@ async def _check(cluster: Cluster, history: History, journal: Path) -> tuple[dic
 
 
 def _summary(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
-    """Count, median and worst, by what recovered."""
+    """Count, median and worst seconds, by the name of the recovery."""
     found: dict[str, list[float]] = {}
     for recovery in recoveries:
         found.setdefault(recovery.what, []).append(recovery.seconds)

@@ -1,7 +1,7 @@
-"""All that there is to break, and how a fault is inflicted on it.
+"""The world that faults break (servers, nodes, clients), and how a fault is injected.
 
-A fault is a coroutine in one of `kinds`: it breaks something, waits as long as that is meant to last, and mends what it
-broke and nothing else, for others may be at work beside it.
+A fault is a coroutine in a module of `injections`: it breaks something, waits, and repairs what it broke. It repairs
+nothing else, because other faults may run at the same time.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ import msgspec
 
 from faults.history import Fault, History
 from faults.load import Clients
-from faults.nodes import WORKER_TIMEOUT, Node, NodeFailed
+from faults.nodes import WORKER_TIMEOUT_SECONDS, Node, NodeFailed
 from faults.postgres import Cluster
 from service.errors import ConfigError
 
-LONGER = WORKER_TIMEOUT + 2  # seconds: a silence for which the living must not be taken for dead
-FAULT_SECONDS = 120.0  # after which a fault is given up
-VICTIM_SECONDS = 15.0  # until there must be something to break
+LONG_SILENCE_SECONDS = WORKER_TIMEOUT_SECONDS + 2  # after such a silence a worker is declared dead
+FAULT_SECONDS = 120.0  # a fault that takes longer is given up
+VICTIM_SECONDS = 15.0  # a fault waits so long for something to break
 
 
 class NothingToBreak(Exception):
-    """A fault found no victim, or did not do what its name says."""
+    """The fault found nothing to break, or had no effect."""
 
 
 class World(msgspec.Struct):
@@ -33,33 +33,35 @@ class World(msgspec.Struct):
     nodes: list[Node]
     clients: Clients
     history: History
-    dice: random.Random
-    # Whoever takes a server or a whole node away, or its connections, waits until the last one has given it back.
+    rng: random.Random
+    # A fault that takes PostgreSQL or a whole node away waits until the previous one has given it back.
     locks: dict[str, asyncio.Lock] = msgspec.field(
         default_factory=lambda: {"postgres": asyncio.Lock(), "nodes": asyncio.Lock()}
     )
 
     def node(self) -> Node:
         if alive := [node for node in self.nodes if node.alive]:
-            return self.dice.choice(alive)
+            return self.rng.choice(alive)
         raise NothingToBreak("no node is up")
 
     async def child(self, command: Literal["work", "serve"]) -> tuple[Node, int]:
-        """A worker or an API, and its node; waits for one."""
+        """A worker or an API, and its node; waits until one runs."""
         until = time.monotonic() + VICTIM_SECONDS
         while time.monotonic() < until:
             if found := [(node, pid) for node in self.nodes for pid in node.children(command)]:
-                return self.dice.choice(found)
+                return self.rng.choice(found)
             await asyncio.sleep(0.2)
-        raise NothingToBreak(f"no process is at `treadle {command}`")
+        raise NothingToBreak(f"no process runs `treadle {command}`")
 
 
 Break: TypeAlias = Callable[[World, Fault], Awaitable[None]]
 
 
-class Kind(msgspec.Struct, frozen=True):
-    """`weight`: how often it is chosen among the others; `takes`: what only one can take away at a time; `lethal`,
-    `zombies` and `cuts_off` are explained with Fault."""
+class FaultType(msgspec.Struct, frozen=True):
+    """A type of fault. `weight`: how often it is chosen. `takes`: what only one fault may take away at a time.
+
+    `lethal`, `zombies` and `cuts_off` are explained in Fault.
+    """
 
     name: str
     run: Break
@@ -71,7 +73,7 @@ class Kind(msgspec.Struct, frozen=True):
     cuts_off: bool
 
 
-FAULTS: dict[str, Kind] = {}
+FAULTS: dict[str, FaultType] = {}
 
 
 def fault(
@@ -84,24 +86,26 @@ def fault(
 ) -> Callable[[Break], Break]:
     def register(run: Break) -> Break:
         name, about = run.__name__, (run.__doc__ or "").strip()
-        FAULTS[name] = Kind(name, run, about, weight, takes, lethal, zombies, cuts_off)
+        FAULTS[name] = FaultType(name, run, about, weight, takes, lethal, zombies, cuts_off)
         return run
 
     return register
 
 
-async def inflict(world: World, name: str) -> None:
-    """Run one fault, and write down when."""
-    kind = FAULTS[name]
-    async with world.locks[kind.takes] if kind.takes else contextlib.nullcontext():
-        noted = Fault(name, time.time(), lethal=kind.lethal, zombies=kind.zombies, cuts_off=kind.cuts_off)
-        world.history.faults.append(noted)
+async def inject(world: World, name: str) -> None:
+    """Run one fault and record its time."""
+    fault_type = FAULTS[name]
+    async with world.locks[fault_type.takes] if fault_type.takes else contextlib.nullcontext():
+        record = Fault(
+            name, time.time(), lethal=fault_type.lethal, zombies=fault_type.zombies, cuts_off=fault_type.cuts_off
+        )
+        world.history.faults.append(record)
         try:
             async with asyncio.timeout(FAULT_SECONDS):
-                await kind.run(world, noted)
+                await fault_type.run(world, record)
         except (NodeFailed, ConfigError) as error:
-            world.history.unwell.append(f"{name}: {error}")
-        except Exception as error:  # two at once may be in each other's way
-            noted.detail = f"{type(error).__name__}: {error}"
+            world.history.not_recovered.append(f"{name}: {error}")
+        except Exception as error:  # two faults at the same time may disturb each other
+            record.detail = f"{type(error).__name__}: {error}"
         finally:
-            noted.ended = time.time()
+            record.ended = time.time()

@@ -1,4 +1,4 @@
-"""Whether what readers saw is the log."""
+"""Whether the events that readers saw are the log."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,9 @@ from faults.history import Reading, Seen
 
 
 def streams(readings: Iterable[Reading], logs: Mapping[str, Sequence[Any]], messages: Mapping[str, Any]) -> list[str]:
-    """What each reader saw, event by event, is the log from its start; and the whole of it where that has an end or, of
-    a thread, has come to rest. `logs` are rows of events by the message or thread they are of."""
+    """Each reader saw the log from its start, event by event, and all of it if its stream ended or is a thread's.
+
+    `logs` are rows of events by the id of their message or thread."""
     wrong = []
     for reading in readings:
         what = reading.message_id or str(reading.thread_id)
@@ -27,12 +28,12 @@ def streams(readings: Iterable[Reading], logs: Mapping[str, Sequence[Any]], mess
     return wrong
 
 
-# What `queued` and `done` say is kept with the message; of that we compare what the client knows.
-SAID = {"queued": {"message", "agent", "thread_id"}, "done": {"state", "result"}}
+# The data of `queued` and `done` come from the message; only the fields that the client knows are compared.
+KEPT_FIELDS = {"queued": {"message", "agent", "thread_id"}, "done": {"state", "result"}}
 
 
 def _comparable(event: Seen) -> Any:
-    kept = SAID.get(event.type)
+    kept = KEPT_FIELDS.get(event.type)
     if kept is None:
         return event.data
     return {name: value for name, value in event.data.items() if name in kept | {"message_id", "seq"}}

@@ -1,4 +1,4 @@
-"""Whether a thread went one turn at a time, and each attempt ran once: by the log, and by what the agents noted."""
+"""Whether a thread ran one turn at a time and each attempt ran once, by the log and by the journal of the agents."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from faults.agents import Note
-from faults.checks.blame import Blame
-from faults.checks.outcomes import BEHAVED
+from faults.checks.fault_times import FaultTimes
+from faults.checks.outcomes import WELL_BEHAVED_AGENTS
 from faults.history import Sent
 
 
 def order(steps: Sequence[Any], sent: Iterable[Sent]) -> list[str]:
-    """`steps`: thread, message, ord, and where in the thread's log it first began and at last ended; by thread and
-    ord."""
+    """`steps`: thread, message, ord, and the places in the thread's log of its first `started` event and of its
+    terminal event; sorted by thread and ord."""
     wrong = []
     places = {row["message_id"]: row["ord"] for row in steps}
     steps = [row for row in steps if row["began"] is not None]  # without those cancelled before they ran
@@ -28,7 +28,7 @@ def order(steps: Sequence[Any], sent: Iterable[Sent]) -> list[str]:
         if one.thread_id and one.acknowledged is not None and one.message_id in places:
             threads[one.thread_id].append(one)
     for name, ours in threads.items():
-        # What was submitted after another's acknowledgement comes after it.
+        # A message that was submitted after the acknowledgement of another one comes after it.
         ours.sort(key=lambda one: one.began)
         acknowledged = sorted(ours, key=lambda one: one.acknowledged or 0)
         highest, done = 0, 0
@@ -37,12 +37,12 @@ def order(steps: Sequence[Any], sent: Iterable[Sent]) -> list[str]:
                 highest = max(highest, places[acknowledged[done].message_id])
                 done += 1
             if places[one.message_id] < highest:
-                wrong.append(f"{name}: {one.key} was submitted after what comes behind it")
+                wrong.append(f"{name}: {one.key} was submitted after a message that comes behind it")
     return wrong
 
 
 class Execution(NamedTuple):
-    """One run of an agent; where its end was not noted, it is known for its first moment only."""
+    """One run of an agent. Without a noted end only its first moment is known."""
 
     began: float
     ended: float
@@ -57,7 +57,7 @@ def executions(notes: Sequence[Note], messages: Mapping[str, Any]) -> list[str]:
         if count > 1:
             wrong.append(f"{message_id}: attempt {attempt} ran {count} times")
         if message_id in messages and attempt > messages[message_id]["attempt"]:
-            wrong.append(f"{message_id}: attempt {attempt} ran, and the database knows of fewer")
+            wrong.append(f"{message_id}: attempt {attempt} ran, but the database has fewer attempts")
     pids = {(note.message_id, note.attempt): note.pid for note in notes if note.what == "begin"}
     wrong += [
         f"{note.message_id}: attempt {note.attempt} ended in a process in which it did not begin"
@@ -66,14 +66,14 @@ def executions(notes: Sequence[Note], messages: Mapping[str, Any]) -> list[str]:
     ]
     ended = {(note.message_id, note.attempt) for note in notes if note.what == "end"}
     for row in messages.values():
-        answered = row["state"] == "completed" and row["agent"] in BEHAVED
+        answered = row["state"] == "completed" and row["agent"] in WELL_BEHAVED_AGENTS
         if answered and (row["message_id"], row["attempt"]) not in ended:
-            wrong.append(f"{row['message_id']} is completed by an attempt that never came to its end")
+            wrong.append(f"{row['message_id']} is completed by an attempt that never ended")
     return wrong
 
 
-def overlaps(notes: Iterable[Note], messages: Mapping[str, Any], blame: Blame) -> list[str]:
-    """Turns of one thread, or attempts of one message, that ran at once although no zombie was about."""
+def overlaps(notes: Iterable[Note], messages: Mapping[str, Any], times: FaultTimes) -> list[str]:
+    """Turns of one thread, or attempts of one message, that overlap although no zombie is possible."""
     runs: dict[tuple[str, int], Execution] = {}
     for note in sorted(notes, key=lambda note: note.at):
         key = (note.message_id, note.attempt)
@@ -81,7 +81,7 @@ def overlaps(notes: Iterable[Note], messages: Mapping[str, Any], blame: Blame) -
             runs[key] = Execution(note.at, note.at, f"attempt {note.attempt} of {note.message_id}", note.pid)
         elif key in runs:
             runs[key] = runs[key]._replace(ended=note.at)
-    places = defaultdict(list)  # where only one may run at a time
+    places = defaultdict(list)  # runs that must not overlap, by thread or message
     for (message_id, _), run in runs.items():
         row = messages.get(message_id)
         thread = None if row is None or row["aside"] else row["thread_id"]
@@ -91,7 +91,7 @@ def overlaps(notes: Iterable[Note], messages: Mapping[str, Any], blame: Blame) -
         ours.sort()
         last = ours[0]
         for run in ours[1:]:
-            if run.began < last.ended and not blame.zombie(run.began):
+            if run.began < last.ended and not times.zombie_possible(run.began):
                 wrong.append(f"{run.name} began in process {run.pid} while {last.name} ran in process {last.pid}")
             last = max(last, run, key=lambda one: one.ended)
     return wrong

@@ -1,4 +1,4 @@
-"""PostgreSQL is away: a process says so once, however many it holds up, and once that it is back."""
+"""When PostgreSQL is away a process logs it once, however many calls wait, and logs once that it is back."""
 
 import asyncio
 import logging
@@ -18,13 +18,13 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
-    """What was logged at that level or above."""
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
+    """The messages that were logged at this level or above."""
     caplog.set_level("DEBUG", "service")
     return lambda level: [record.getMessage() for record in caplog.records if record.levelno >= level]
 
 
-Said = Callable[[int], list[str]]
+Logged = Callable[[int], list[str]]
 
 
 class Clock:
@@ -42,86 +42,86 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_an_outage_is_told_once_and_remembered_now_and_then(said: Said, clock: Clock) -> None:
+def test_an_outage_is_logged_once_and_again_every_half_minute(logged: Logged, clock: Clock) -> None:
     seen = Availability()
     seen.report_answer()
-    assert said(logging.DEBUG) == []
+    assert logged(logging.DEBUG) == []
     for clock.now in (100.0, 100.5, 129.9, 130.0, 145.0, 160.5):
         seen.report_away(NotConnected("PostgreSQL cannot be reached: Connection refused."))
     away, still = "PostgreSQL is away: Connection refused.", "PostgreSQL is still away: Connection refused."
-    assert said(logging.INFO) == [away, still, still]
+    assert logged(logging.INFO) == [away, still, still]
     for clock.now in (161.0, 161.5):
         seen.report_answer()
-    assert len(said(logging.INFO)) == 3  # it may be gone again at once
+    assert len(logged(logging.INFO)) == 3  # it may be gone again at once
     clock.now = 161.6
     seen.report_away(NotConnected("PostgreSQL cannot be reached: Connection refused."))
     for clock.now in (162.0, 163.0, 164.0):
         seen.report_answer()
-    assert said(logging.INFO)[3:] == ["PostgreSQL is back after 62.0 s"]
+    assert logged(logging.INFO)[3:] == ["PostgreSQL is back after 62.0 s"]
     clock.now = 200.0
     seen.report_away(NotConnected("PostgreSQL closed the connection."))
-    assert said(logging.INFO)[4:] == ["PostgreSQL is away: PostgreSQL closed the connection."]
+    assert logged(logging.INFO)[4:] == ["PostgreSQL is away: PostgreSQL closed the connection."]
 
 
-def test_how_much_it_held_up_is_said(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+def test_the_log_has_the_number_of_calls_that_waited(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     seen = Availability()
     for clock.now in (100.0, 110.0, 140.0):
         seen.report_away(NotConnected("x"))
     assert [vars(record).get("calls_held_up") for record in caplog.records] == [None, 3]
 
 
-async def test_what_is_only_slow_is_not_away(dsn: str, said: Said) -> None:
+async def test_a_slow_database_is_not_logged_as_away(dsn: str, logged: Logged) -> None:
     database = Database(dsn, name="test", size=1, availability=Availability())
     with pytest.raises(TooSlow):
         await database.fetchval("select pg_sleep(9)", timeout=0.05)
     with pytest.raises(Unavailable) as cancelled:
         await database.fetchval("select pg_cancel_backend(pg_backend_pid()), pg_sleep(1)")
     assert not isinstance(cancelled.value, NotConnected)
-    assert said(logging.INFO) == []
+    assert logged(logging.INFO) == []
     await database.close()
 
 
 @pytest.fixture
-async def way(dsn: str) -> AsyncIterator[Proxy]:
-    """To the server."""
+async def proxy(dsn: str) -> AsyncIterator[Proxy]:
+    """A proxy in front of the server."""
     proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
     await proxy.start()
     yield proxy
     await proxy.close()
 
 
-async def test_a_worker_and_an_api_say_it_once_each(
+async def test_a_worker_and_an_api_log_an_outage_once_each(
     dsn: str,
-    way: Proxy,
+    proxy: Proxy,
     sql: Connection,
     start_worker: StartWorker,
     start_api: StartApi,
-    said: Said,
+    logged: Logged,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Readers, a heartbeat, claims and chores are held up, and all come back."""
+    """Readers, a heartbeat, claims and chores wait for PostgreSQL, and all recover."""
     monkeypatch.setattr(availability, "STEADY_SECONDS", 0.2)
     user, _, rest = dsn.partition("@")
-    by_proxy = f"{user}@127.0.0.1:{way.port}/{rest.partition('/')[2]}?sslmode=disable"
+    by_proxy = f"{user}@127.0.0.1:{proxy.port}/{rest.partition('/')[2]}?sslmode=disable"
     await start_worker(database_url=by_proxy)
     api = await start_api(database_url=by_proxy)
-    port, way.target = way.target, 1
-    way.cut()
-    held_up = {"heartbeat failed", "claim failed", "a chore failed, trying again later", "stream cannot be opened"}
+    port, proxy.target = proxy.target, 1
+    proxy.cut()
+    expected = {"heartbeat failed", "claim failed", "a chore failed, trying again later", "stream cannot be opened"}
 
-    async def not_said() -> set[str]:
+    async def not_logged() -> set[str]:
         answers = await asyncio.gather(*(api.get(f"/messages/{UNKNOWN_ID}/stream") for _ in range(5)))
         assert {answer.content for answer in answers} == {b"retry: 1000\n\n"}
-        return held_up.difference(said(logging.DEBUG))
+        return expected.difference(logged(logging.DEBUG))
 
-    await until(not_said, lambda missing: not missing)
-    assert [line.partition(":")[0] for line in said(logging.WARNING)] == ["PostgreSQL is away"] * 2
-    way.target = port
+    await until(not_logged, lambda missing: not missing)
+    assert [line.partition(":")[0] for line in logged(logging.WARNING)] == ["PostgreSQL is away"] * 2
+    proxy.target = port
 
     async def back() -> int:
         await api.get("/health")
-        return sum(line.startswith("PostgreSQL is back after ") for line in said(logging.INFO))
+        return sum(line.startswith("PostgreSQL is back after ") for line in logged(logging.INFO))
 
     await until(back, lambda count: count == 2)
     await settled(sql, await submit(sql, "x"))
-    assert len(said(logging.WARNING)) == 2
+    assert len(logged(logging.WARNING)) == 2

@@ -1,4 +1,4 @@
-"""The checker of the fault suite: it finds what it is there to find."""
+"""The checker of the fault suite finds every kind of broken promise."""
 
 import contextlib
 import time
@@ -16,8 +16,8 @@ from service.db.pool import Connection
 from tests.support.sql_client import SqlClient
 
 
-class Kept:
-    """A small run in which every promise was kept: two messages of a thread, each read to its end, as is the thread."""
+class HealthyRun:
+    """A small run in which every promise was run: two messages of a thread, each read to its end, as is the thread."""
 
     def __init__(self, sql_client: SqlClient, journal: Path) -> None:
         self.sql_client, self.journal = sql_client, journal
@@ -63,69 +63,78 @@ class Kept:
 
 
 @pytest.fixture
-async def kept(sql: Connection, dsn: str, tmp_path: Path) -> AsyncIterator[Kept]:
+async def run(sql: Connection, dsn: str, tmp_path: Path) -> AsyncIterator[HealthyRun]:
     async with contextlib.AsyncExitStack() as stack:
         sql_client = SqlClient(sql, dsn, stack)
         await sql_client.register({"agent": "scribe"})
-        kept = Kept(sql_client, tmp_path / "journal")
-        await kept.play()
-        yield kept
+        run = HealthyRun(sql_client, tmp_path / "journal")
+        await run.play()
+        yield run
 
 
-async def test_where_every_promise_was_kept_it_finds_nothing(kept: Kept) -> None:
-    assert await kept.wrong() == {}
+async def test_a_healthy_run_breaks_no_promise(run: HealthyRun) -> None:
+    assert await run.wrong() == {}
 
 
-# In what the clients and agents wrote down
+# Records of clients and agents
 
-TALES: list[tuple[str, Callable[[Kept], object]]] = [
-    ("no client gets", lambda kept: kept.history.complain("a stream was answered 500")),
-    ("an acknowledged submit", lambda kept: setattr(kept.first, "message_id", "00000000-0000-7000-8000-000000000000")),
-    ("an acknowledged submit", lambda kept: setattr(kept.first, "acknowledged", None)),
-    ("an acknowledged submit", lambda kept: setattr(kept.first, "message_id", kept.history.readings[1].message_id)),
-    ("each message ends", lambda kept: setattr(kept.first, "cancelled", 202)),
-    ("each message ends", lambda kept: setattr(kept.first, "chunks", 2)),
-    ("each message ends", lambda kept: setattr(kept.first, "agent", "exits")),
-    ("one terminal event, and the text", lambda kept: setattr(kept.first, "chunks", 2)),
-    ("a thread goes", lambda kept: setattr(kept.first, "began", 5)),
-    ("a stream is its log", lambda kept: kept.history.readings[0].events.pop(1)),
-    ("a stream is its log", lambda kept: kept.history.readings[0].events.pop()),
-    ("a stream is its log", lambda kept: kept.history.readings[0].events.append(Seen(4, "done", {}))),
-    ("a stream is its log", lambda kept: kept.history.readings[0].events[2].data.update(chunk="other")),
-    ("a stream is its log", lambda kept: kept.history.readings[0].events[3].data.update(result="other")),
-    ("a stream is its log", lambda kept: kept.thread.events.pop()),
-    ("a stream is its log", lambda kept: kept.thread.events.pop(2)),
-    ("a stream is its log", lambda kept: kept.thread.events.clear()),
-    ("a stream is its log", lambda kept: kept.history.readings.append(Reading(None, "t"))),
-    ("an attempt runs once", lambda kept: kept.notes.append(kept.notes[0])),
-    ("an attempt runs once", lambda kept: kept.notes.pop()),
-    ("an attempt runs once", lambda kept: kept.notes.append(msgspec.structs.replace(kept.notes[0], attempt=2))),
-    ("an attempt runs once", lambda kept: setattr(kept.notes[1], "pid", 2)),
-    ("what must run one after", lambda kept: setattr(kept.notes[1], "at", 1.1)),
-    ("what must run one after", lambda kept: setattr(kept.notes[2], "at", 0.5)),
-    ("the run shows", lambda kept: kept.history.sent.clear()),
-    ("the run shows", lambda kept: kept.notes.clear()),
-    ("the run shows", lambda kept: kept.thread.events.clear()),
-    ("the run shows", lambda kept: kept.history.readings.clear()),
-    ("the run shows", lambda kept: [one.events.clear() for one in kept.history.readings if one.message_id]),
-    ("the faults work", lambda kept: kept.history.faults.append(Fault("fail_over", 0, 1, detail="there is none"))),
-    ("what was broken", lambda kept: kept.history.unwell.append("a node ended with 1")),
-    ("a worker's death", lambda kept: kept.history.faults.append(Fault("kill_worker", 0, 9, noticed=8.0))),
+
+def drop_message_events(run: HealthyRun) -> None:
+    for reading in run.history.readings:
+        if reading.message_id:
+            reading.events.clear()
+
+
+WRONG_RECORDS: list[tuple[str, Callable[[HealthyRun], object]]] = [
+    ("no client gets", lambda run: run.history.add_client_error("a stream was answered 500")),
+    ("an acknowledged submit", lambda run: setattr(run.first, "message_id", "00000000-0000-7000-8000-000000000000")),
+    ("an acknowledged submit", lambda run: setattr(run.first, "acknowledged", None)),
+    ("an acknowledged submit", lambda run: setattr(run.first, "message_id", run.history.readings[1].message_id)),
+    ("each message ends", lambda run: setattr(run.first, "cancelled", 202)),
+    ("each message ends", lambda run: setattr(run.first, "chunks", 2)),
+    ("each message ends", lambda run: setattr(run.first, "agent", "exits")),
+    ("one terminal event, and the text", lambda run: setattr(run.first, "chunks", 2)),
+    ("a thread runs", lambda run: setattr(run.first, "began", 5)),
+    ("a stream is its log", lambda run: run.history.readings[0].events.pop(1)),
+    ("a stream is its log", lambda run: run.history.readings[0].events.pop()),
+    ("a stream is its log", lambda run: run.history.readings[0].events.append(Seen(4, "done", {}))),
+    ("a stream is its log", lambda run: run.history.readings[0].events[2].data.update(chunk="other")),
+    ("a stream is its log", lambda run: run.history.readings[0].events[3].data.update(result="other")),
+    ("a stream is its log", lambda run: run.thread.events.pop()),
+    ("a stream is its log", lambda run: run.thread.events.pop(2)),
+    ("a stream is its log", lambda run: run.thread.events.clear()),
+    ("a stream is its log", lambda run: run.history.readings.append(Reading(None, "t"))),
+    ("an attempt runs once", lambda run: run.notes.append(run.notes[0])),
+    ("an attempt runs once", lambda run: run.notes.pop()),
+    ("an attempt runs once", lambda run: run.notes.append(msgspec.structs.replace(run.notes[0], attempt=2))),
+    ("an attempt runs once", lambda run: setattr(run.notes[1], "pid", 2)),
+    ("turns of a thread", lambda run: setattr(run.notes[1], "at", 1.1)),
+    ("turns of a thread", lambda run: setattr(run.notes[2], "at", 0.5)),
+    ("the run shows", lambda run: run.history.sent.clear()),
+    ("the run shows", lambda run: run.notes.clear()),
+    ("the run shows", lambda run: run.thread.events.clear()),
+    ("the run shows", lambda run: run.history.readings.clear()),
+    ("the run shows", drop_message_events),
+    ("the faults work", lambda run: run.history.faults.append(Fault("fail_over", 0, 1, detail="there is none"))),
+    ("everything recovers", lambda run: run.history.not_recovered.append("a node ended with 1")),
+    ("a worker's death", lambda run: run.history.faults.append(Fault("kill_worker", 0, 9, noticed=8.0))),
 ]
 
 
-@pytest.mark.parametrize(("promise", "tell"), TALES)
-async def test_it_finds_what_clients_saw_wrong(kept: Kept, promise: str, tell: Callable[[Kept], object]) -> None:
-    tell(kept)
-    assert any(known.startswith(promise) for known in await kept.wrong())
+@pytest.mark.parametrize(("promise", "damage"), WRONG_RECORDS)
+async def test_wrong_records_of_clients_and_agents_are_found(
+    run: HealthyRun, promise: str, damage: Callable[[HealthyRun], object]
+) -> None:
+    damage(run)
+    assert any(known.startswith(promise) for known in await run.wrong())
 
 
-# In the database
+# Rows of the database
 
-DAMAGES = [
+WRONG_ROWS = [
     ("an acknowledged submit", "select treadle.delete_thread('t')"),
     ("a submit that is repeated", "update treadle.messages set metadata = jsonb_build_object('key', 'scribe-0')"),
-    ("everything comes", "select treadle.submit('x', agent => 'scribe')"),
+    ("every message ends", "select treadle.submit('x', agent => 'scribe')"),
     (
         "each message ends",
         "alter table treadle.messages drop constraint messages_lane;"
@@ -138,9 +147,9 @@ DAMAGES = [
     ),
     ("each message ends", "update treadle.messages set result = '\"other\"' where ord = 1"),
     ("each message ends", "update treadle.messages set failures = 1 where ord = 1"),
-    ("what a message sends", "update treadle.messages set agent = 'team' where ord = 1"),
+    ("children are sent", "update treadle.messages set agent = 'team' where ord = 1"),
     (
-        "what a message sends",
+        "children are sent",
         "update treadle.messages m set parent = (select n.message_id from treadle.messages n where n.ord = 1)"
         " where ord = 2",
     ),
@@ -149,82 +158,85 @@ DAMAGES = [
         "one terminal event",
         "update treadle.events set data = jsonb_set(data, '{chunk}', '\"scribe-0:1:1 \"') where type = 'chunk'",
     ),
-    ("a thread goes", "update treadle.messages set ord = 11 where ord = 1"),
-    ("a thread goes", "update treadle.events set thread_pos = 9 where thread_pos = 4"),
-    ("nobody who lives", "update treadle.messages set losses = 1 where ord = 1"),
-    ("nothing is violated", "delete from treadle.counters"),
+    ("a thread runs", "update treadle.messages set ord = 11 where ord = 1"),
+    ("a thread runs", "update treadle.events set thread_pos = 9 where thread_pos = 4"),
+    ("no living worker", "update treadle.messages set losses = 1 where ord = 1"),
+    ("no rule is violated", "delete from treadle.counters"),
 ]
 
 
-@pytest.mark.parametrize(("promise", "damage"), DAMAGES)
-async def test_it_finds_what_is_wrong_in_the_database(kept: Kept, promise: str, damage: str) -> None:
-    await kept.sql_client.sql.execute(damage)
-    assert any(known.startswith(promise) for known in await kept.wrong())
+@pytest.mark.parametrize(("promise", "damage"), WRONG_ROWS)
+async def test_wrong_rows_of_the_database_are_found(run: HealthyRun, promise: str, damage: str) -> None:
+    await run.sql_client.sql.execute(damage)
+    assert any(known.startswith(promise) for known in await run.wrong())
 
 
-# What faults explain
+# Losses that faults explain
 
 
-async def lose(kept: Kept, times: int) -> list[str]:
-    """Charge the first message so many losses; returns what is found of them."""
-    await kept.sql_client.sql.execute(f"update treadle.messages set losses = {times}, attempt = 2 where ord = 1")
-    return (await kept.wrong()).get("nobody who lives is reaped", [])
+async def lose(run: HealthyRun, times: int) -> list[str]:
+    """Charge the first message so many losses; returns what the check says about losses."""
+    await run.sql_client.sql.execute(f"update treadle.messages set losses = {times}, attempt = 2 where ord = 1")
+    return (await run.wrong()).get("no living worker is reaped", [])
 
 
-FOR_EVER = time.time() + 1e6
+FAR_FUTURE = time.time() + 1e6
 
 
 @pytest.mark.parametrize(
     "faults",
     [
-        [Fault("kill_worker", 0, FOR_EVER, lethal=True)],
-        [Fault("kill_worker", 0, lethal=True)],  # it lasts
+        [Fault("kill_worker", 0, FAR_FUTURE, lethal=True)],
+        [Fault("kill_worker", 0, lethal=True)],  # it has not ended
         [Fault("agent_exits", 0, 0.1, lethal=True, keys=["scribe-0"])],  # as long as its message
-        [Fault("cut_database", 0, FOR_EVER, cuts_off=True), Fault("half_open_database", 0, FOR_EVER, cuts_off=True)],
+        [
+            Fault("cut_database", 0, FAR_FUTURE, cuts_off=True),
+            Fault("half_open_database", 0, FAR_FUTURE, cuts_off=True),
+        ],
     ],
     ids=lambda faults: faults[0].name,
 )
-async def test_a_loss_is_no_wonder_where_a_fault_can_kill_workers(kept: Kept, faults: list[Fault]) -> None:
-    kept.history.faults += faults
-    assert not await lose(kept, 1)
-    assert await lose(kept, 2)
+async def test_a_fault_that_kills_workers_explains_a_loss(run: HealthyRun, faults: list[Fault]) -> None:
+    run.history.faults += faults
+    assert not await lose(run, 1)
+    assert await lose(run, 2)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         Fault("kill_worker", 0, 0.1, lethal=True),  # before it was there
-        Fault("kill_worker", FOR_EVER, FOR_EVER + 1, lethal=True),  # after its end
-        Fault("cut_database", 0, FOR_EVER, cuts_off=True),  # alone
-        Fault("drop_notifications", 0, FOR_EVER),
+        Fault("kill_worker", FAR_FUTURE, FAR_FUTURE + 1, lethal=True),  # after its end
+        Fault("cut_database", 0, FAR_FUTURE, cuts_off=True),  # alone
+        Fault("drop_notifications", 0, FAR_FUTURE),
     ],
     ids=lambda fault: fault.name,
 )
-async def test_a_loss_is_one_where_no_fault_can_have_caused_it(kept: Kept, fault: Fault) -> None:
-    kept.history.faults.append(fault)
-    assert await lose(kept, 1)
+async def test_a_loss_that_no_fault_explains_is_found(run: HealthyRun, fault: Fault) -> None:
+    run.history.faults.append(fault)
+    assert await lose(run, 1)
 
 
 @pytest.mark.parametrize(("zombies", "found"), [(True, False), (False, True)])
-async def test_zombies_overlap(kept: Kept, zombies: bool, found: bool) -> None:
-    kept.history.faults.append(Fault("stop_worker", 0, 1, lethal=True, zombies=zombies))
-    kept.notes[1].at = 1.5
-    assert ("what must run one after the other does not run at once" in await kept.wrong()) is found
+async def test_only_zombies_may_run_at_the_same_time(run: HealthyRun, zombies: bool, found: bool) -> None:
+    run.history.faults.append(Fault("stop_worker", 0, 1, lethal=True, zombies=zombies))
+    run.notes[1].at = 1.5
+    assert ("turns of a thread do not overlap" in await run.wrong()) is found
 
 
-async def test_a_fault_in_vain_is_no_matter_where_another_of_its_kind_worked(kept: Kept) -> None:
-    kept.history.faults += [Fault("kill_api", 0, 1, detail="there is none"), Fault("kill_api", 2, 3)]
-    assert await kept.wrong() == {}
+async def test_a_fault_without_effect_counts_only_if_its_type_never_worked(run: HealthyRun) -> None:
+    run.history.faults += [Fault("kill_api", 0, 1, detail="there is none"), Fault("kill_api", 2, 3)]
+    assert await run.wrong() == {}
 
 
-async def test_a_death_may_be_noticed_late_in_the_aftermath_of_another_fault(kept: Kept) -> None:
-    kept.history.faults += [Fault("kill_worker", 4, 13, noticed=8.0), Fault("crash_postgres", 0, 3)]
-    assert await kept.wrong() == {}
+async def test_a_death_may_be_noticed_late_right_after_another_fault(run: HealthyRun) -> None:
+    run.history.faults += [Fault("kill_worker", 4, 13, noticed=8.0), Fault("crash_postgres", 0, 3)]
+    assert await run.wrong() == {}
 
 
-async def test_two_nodes_that_are_cut_off_for_a_moment_excuse_nothing(kept: Kept) -> None:
-    kept.history.faults += [
-        Fault("cut_database", 0, FOR_EVER, cuts_off=True, where="node-1"),
-        Fault("half_open_database", 0, FOR_EVER, cuts_off=True, where="node-2"),
+async def test_two_nodes_cut_off_for_a_moment_explain_no_loss(run: HealthyRun) -> None:
+    run.history.faults += [
+        Fault("cut_database", 0, FAR_FUTURE, cuts_off=True, where="node-1"),
+        Fault("half_open_database", 0, FAR_FUTURE, cuts_off=True, where="node-2"),
     ]
-    assert await lose(kept, 1)
+    assert await lose(run, 1)

@@ -1,4 +1,4 @@
-"""kill -9 of everything, with the real processes of `treadle up`: the client's stream goes on to `done`."""
+"""kill -9 of each process of a real `treadle up`: the client's stream continues to `done`."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ import pytest
 from service.local.private_postgres import PrivatePostgres
 from tests.support.ports import free_port
 
-PATIENCE = 90.0  # seconds until a test is given up; none is meant to come near
+LIMIT_SECONDS = 90.0  # a test that takes longer fails; none is meant to come near it
 WORDS = " ".join(f"word{n}" for n in range(30))
 
 
 class Service:
-    """`treadle up` in a folder of its own."""
+    """`treadle up` with its own TREADLE_HOME."""
 
     def __init__(self, home: Path, **environ: str) -> None:
         self.port = free_port()
@@ -45,7 +45,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", "up"], env=self._environ, stderr=log, stdout=log
             )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LIMIT_SECONDS
         while not self._workers():
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
@@ -55,7 +55,7 @@ class Service:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(LIMIT_SECONDS)
         finally:
             self.process.kill()
             self.client.close()
@@ -70,7 +70,7 @@ class Service:
         return dict(self.client.get(f"/messages/{message_id}/status").json())
 
     def pids(self, command: str) -> list[int]:
-        """Children of the supervisor that run this command of ours."""
+        """Children of the supervisor that run this command of `treadle`."""
         out = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
         return [
             int(pid)
@@ -89,7 +89,7 @@ class Service:
 
 
 class Reader:
-    """Reads a message's stream as an EventSource does: comes back with the last id whenever the connection ends."""
+    """Reads a message's stream as an EventSource does: reconnects with the last id whenever the connection ends."""
 
     def __init__(self, service: Service, message_id: str) -> None:
         self._service = service
@@ -100,7 +100,7 @@ class Reader:
 
     def read(self) -> Iterator[tuple[int, str, str]]:
         """Events with ids until the stream is over."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LIMIT_SECONDS
         while time.monotonic() < deadline:
             self.reconnects += 1
             headers = {"Last-Event-ID": str(self.ids[-1])} if self.ids else {}
@@ -122,7 +122,7 @@ class Reader:
                         self.events.append((fields["event"], fields["data"]))
                         yield self.ids[-1], fields["event"], fields["data"]
                     fields = {}
-            time.sleep(0.1)  # an EventSource's pause before it comes back
+            time.sleep(0.1)  # an EventSource's pause before it reconnects
         pytest.fail(f"the stream did not end; {self._service.log}")
 
     def types(self) -> list[str]:
@@ -139,7 +139,7 @@ def service() -> Iterator[Service]:
 
 
 def assert_whole(service: Service, reader: Reader, message_id: str) -> None:
-    """The log was read without a gap or a double, and the answer is the one of the status."""
+    """Check that the log was read without gaps and duplicates, and that the message completed with all its words."""
     assert reader.ids == list(range(1, len(reader.ids) + 1))
     assert reader.types()[-1] == "done"
     last_life = reader.events[max(n for n, (name, _) in enumerate(reader.events) if name == "started") :]
@@ -148,7 +148,7 @@ def assert_whole(service: Service, reader: Reader, message_id: str) -> None:
     assert service.status(message_id)["state"] == "completed"
 
 
-def test_a_killed_worker(service: Service) -> None:
+def test_a_stream_continues_after_a_killed_worker(service: Service) -> None:
     message_id = service.submit()
     reader = Reader(service, message_id)
     killed = 0.0
@@ -169,7 +169,7 @@ def test_a_killed_worker(service: Service) -> None:
     assert status["attempt"] == 2
 
 
-def test_a_killed_api(service: Service) -> None:
+def test_a_stream_continues_after_a_killed_api(service: Service) -> None:
     message_id = service.submit()
     reader = Reader(service, message_id)
     for seq, _, _ in reader.read():
@@ -181,20 +181,20 @@ def test_a_killed_api(service: Service) -> None:
     assert reader.types() == ["queued", "started", "done"]
 
 
-def test_a_killed_postgres(service: Service) -> None:
+def test_a_stream_continues_after_a_killed_postgres(service: Service) -> None:
     message_id = service.submit()
     reader = Reader(service, message_id)
     for seq, _, _ in reader.read():
         if seq == 6:
             postgres = PrivatePostgres(service.home)
-            postgres.start()  # adopts the one that runs
+            postgres.start()  # adopts the running server
             assert postgres.pid
             os.kill(postgres.pid, signal.SIGKILL)
     assert_whole(service, reader, message_id)
-    assert reader.types() == ["queued", "started", "done"]  # the worker lived: nothing was taken from it
+    assert reader.types() == ["queued", "started", "done"]  # the worker lived and kept its message
 
 
-def test_a_killed_supervisor(service: Service) -> None:
+def test_a_stream_continues_after_a_killed_supervisor(service: Service) -> None:
     message_id = service.submit(thread_id="conversation")
     waiting = service.submit(thread_id="conversation", metadata={})
     reader = Reader(service, message_id)

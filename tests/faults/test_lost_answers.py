@@ -1,5 +1,5 @@
-"""Every call that writes can be repeated when its answer was lost: PostgreSQL has done it, the connection is reset, the
-call is made again, and the outcome is the same."""
+"""Every writing call can be repeated after a lost answer: PostgreSQL has executed it, the connection is reset, the call
+is repeated, and the outcome is the same."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -21,8 +21,8 @@ from tests.support.sql_client import SqlClient
 NO_EVENTS: list[EventToAppend] = []
 
 
-class Line:
-    """A database at the end of a bad line, and the same one looked at directly."""
+class LossyDatabase:
+    """A database behind a proxy that loses answers, and a direct client of the same database."""
 
     def __init__(self, database: Database, proxy: Proxy, sql_client: SqlClient) -> None:
         self.database, self.sql_client = database, sql_client
@@ -30,8 +30,8 @@ class Line:
         self.messages = MessageStore(database, Notifier(database), max_queue_size=100)
         self._proxy = proxy
 
-    def lose(self) -> None:
-        """The next answer does not arrive."""
+    def lose_answer(self) -> None:
+        """Lose the next answer."""
         self._proxy.cuts = 0
         self._proxy.lose_answers(1)
 
@@ -45,28 +45,28 @@ class Line:
 
 
 @pytest.fixture
-async def line(sql_client: SqlClient, dsn: str) -> AsyncIterator[Line]:
+async def line(sql_client: SqlClient, dsn: str) -> AsyncIterator[LossyDatabase]:
     proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
     await proxy.start()
     database = Database(dsn_through(dsn, proxy), name="test", size=1)
     await database.fetchval("select 1")
-    yield Line(database, proxy, sql_client)
+    yield LossyDatabase(database, proxy, sql_client)
     await database.close()
     await proxy.close()
 
 
-async def test_a_submit(line: Line) -> None:
+async def test_a_submit_can_be_repeated(line: LossyDatabase) -> None:
     await line.messages.submit(NewMessage("warm"))  # the statement is prepared
-    line.lose()
+    line.lose_answer()
     accepted = await line.messages.submit(NewMessage("once", thread_id="t"))
     assert line.lost
     rows = await line.sql_client.sql.fetch("select message_id, ord from treadle.messages where body = '\"once\"'")
     assert [tuple(row) for row in rows] == [(accepted.message_id, 1)]
 
 
-async def test_a_batch(line: Line) -> None:
+async def test_a_batch_can_be_repeated(line: LossyDatabase) -> None:
     await line.messages.submit_batch([NewMessage("warm"), NewMessage("warm")])
-    line.lose()
+    line.lose_answer()
     accepted = await line.messages.submit_batch([NewMessage("a", thread_id="t"), NewMessage("b", thread_id="t")])
     assert line.lost
     rows = await line.sql_client.sql.fetch(
@@ -75,25 +75,25 @@ async def test_a_batch(line: Line) -> None:
     assert [row["message_id"] for row in rows] == [one.message_id for one in accepted]
 
 
-async def test_a_submit_that_filled_the_queue(line: Line) -> None:
+async def test_a_submit_that_filled_the_queue_can_be_repeated(line: LossyDatabase) -> None:
     line.messages = MessageStore(line.database, Notifier(line.database), max_queue_size=2)
     await line.messages.submit(NewMessage("first"))
-    line.lose()
+    line.lose_answer()
     await line.messages.submit(NewMessage("second"))
     assert line.lost
     assert await line.sql_client.sql.fetchval("select count(*) from treadle.messages") == 2
 
 
-async def test_a_submit_under_a_key(line: Line) -> None:
+async def test_a_submit_with_a_key_can_be_repeated(line: LossyDatabase) -> None:
     await line.messages.submit_once("warm", b"x", [NewMessage("warm")])
-    line.lose()
+    line.lose_answer()
     (accepted,) = await line.messages.submit_once("key", b"x", [NewMessage("once")])
     assert line.lost
     rows = await line.sql_client.sql.fetch("select message_id from treadle.messages where body = '\"once\"'")
     assert [row["message_id"] for row in rows] == [accepted.message_id]
 
 
-async def test_an_append(line: Line) -> None:
+async def test_an_append_can_be_repeated(line: LossyDatabase) -> None:
     claim = await line.claimed()
 
     async def append(first_seq: int) -> tuple[str, bool]:
@@ -102,7 +102,7 @@ async def test_an_append(line: Line) -> None:
         return answer.status, answer.cancel_requested
 
     assert await append(claim.last_seq + 1) == ("ok", False)
-    line.lose()
+    line.lose_answer()
     assert await append(claim.last_seq + 2) == ("ok", False)
     assert line.lost
     assert await line.sql_client.types(claim.message_id) == ["queued", "started", "chunk", "chunk"]
@@ -128,14 +128,16 @@ def finish(claim: Claim, outcome: Outcome) -> Finish:
         ("lost", "queued", "backoff"),
     ],
 )
-async def test_a_finish(line: Line, outcome: OutcomeKind, state: str, hold: str | None) -> None:
-    """Its repeat finds the lease gone, which is what a finish that went through looks like; the message is as the first
-    one left it, and its thread has gone on once."""
+async def test_a_finish_can_be_repeated(
+    line: LossyDatabase, outcome: OutcomeKind, state: str, hold: str | None
+) -> None:
+    """The repeat finds no lease, as after every finish. The message is as the first call left it, and its thread has
+    continued once."""
     warm = await line.claimed()
     await line.leases.finish([ending(warm, "completed")], True, 3)
     claim = await line.claimed()
     await line.sql_client.submit(thread_id="t")
-    line.lose()
+    line.lose_answer()
     (answer,) = await line.leases.finish([ending(claim, outcome)], True, 3)
     assert line.lost
     assert answer.status == "lost"
@@ -153,7 +155,7 @@ def letter(claim: Claim, child: UUID) -> str:
     return f'[{{"message_id": "{child}", "message": "x", "parent": "{claim.message_id}", "thread_id": "other"}}]'
 
 
-async def test_a_step_that_sends(line: Line) -> None:
+async def test_a_step_that_sends_can_be_repeated(line: LossyDatabase) -> None:
     claim = await line.claimed()
     ids = [UUID(str(await line.sql_client.sql.fetchval("select treadle.uuid7()"))) for _ in range(2)]
 
@@ -163,7 +165,7 @@ async def test_a_step_that_sends(line: Line) -> None:
         return answer.status
 
     assert await step(claim.last_seq + 1, ids[0]) == "ok"
-    line.lose()
+    line.lose_answer()
     assert await step(claim.last_seq + 2, ids[1]) == "ok"
     assert line.lost
     assert await line.sql_client.types(claim.message_id) == ["queued", "started", "step", "step"]
@@ -171,7 +173,7 @@ async def test_a_step_that_sends(line: Line) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["completed", "children", "input"])
-async def test_an_end_that_sends(line: Line, outcome: OutcomeKind) -> None:
+async def test_a_finish_that_sends_can_be_repeated(line: LossyDatabase, outcome: OutcomeKind) -> None:
     for lost in (False, True):
         await line.sql_client.submit(thread_id="t")
         (claim,) = await line.sql_client.claim(1)
@@ -185,7 +187,7 @@ async def test_an_end_that_sends(line: Line, outcome: OutcomeKind) -> None:
             children=[child] if outcome == "children" else None,
         )
         if lost:
-            line.lose()
+            line.lose_answer()
         answer = await line.leases.conclude(finish(claim, end), 3)
         assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
         assert (await line.sql_client.message(child))["parent"] == claim.message_id
@@ -203,8 +205,8 @@ def end_state(outcome: str) -> str:
     return outcome if outcome == "completed" else "queued"
 
 
-async def test_a_claim(line: Line) -> None:
-    """It is not repeated: what it took is given back by the heartbeat that does not name it, and no loss is charged."""
+async def test_messages_of_a_lost_claim_are_given_back(line: LossyDatabase) -> None:
+    """A claim is not repeated: the heartbeat that does not name its messages gives them back, without a loss."""
     message_id = await line.sql_client.submit()
 
     async def claim(queue: str = "default") -> list[UUID]:
@@ -212,7 +214,7 @@ async def test_a_claim(line: Line) -> None:
         return [claim.message_id for claim in claims]
 
     await claim("nothing")
-    line.lose()
+    line.lose_answer()
     with pytest.raises(Unavailable):
         await claim()
     assert await claim() == []
@@ -223,7 +225,7 @@ async def test_a_claim(line: Line) -> None:
     assert tuple(row) == (2, 0, 0)
 
 
-async def test_a_heartbeat(line: Line) -> None:
+async def test_a_heartbeat_can_be_repeated(line: LossyDatabase) -> None:
     claim = await line.claimed()
     beat = "select * from treadle.heartbeat($1, 'host', 1, '{default}', 1, now(), null, $2, $3, 2, 60, 0)"
 
@@ -232,18 +234,18 @@ async def test_a_heartbeat(line: Line) -> None:
         return [row["verdict"] for row in rows]
 
     assert await answer(claim.lease) == []
-    line.lose()
+    line.lose_answer()
     assert await answer(claim.lease) == []
     assert line.lost
-    line.lose()
-    assert await answer(uuid4()) == ["lost"]  # it gave back what was not named, and says of the other what is true
+    line.lose_answer()
+    assert await answer(uuid4()) == ["lost"]  # it gave back the unnamed message, and reports the named one
 
 
-async def test_what_cannot_be_repeated_says_so(line: Line) -> None:
-    """A cancel may have been done, or not: the client is told that nobody knows, and may ask again."""
+async def test_a_cancel_with_a_lost_answer_is_unavailable(line: LossyDatabase) -> None:
+    """The cancel may have taken effect or not: the client is told so, and may cancel again."""
     message_id = await line.sql_client.submit()
     assert await line.messages.cancel(await line.sql_client.submit()) == "cancelled"
-    line.lose()
+    line.lose_answer()
     with pytest.raises(Unavailable):
         await line.messages.cancel(message_id)
     assert (await line.sql_client.state(message_id))[0] == "cancelled"

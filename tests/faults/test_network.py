@@ -1,5 +1,4 @@
-"""A bad network between a process and PostgreSQL: hosts that are silent or turn us away, connections that are dead and
-do not say so."""
+"""A bad network between a process and PostgreSQL: hosts that are silent or refuse, connections that died in silence."""
 
 import asyncio
 import contextlib
@@ -40,8 +39,8 @@ def test_the_hosts_of_an_address(dsn: str, expected: list[tuple[str, int | None]
 
 
 @pytest.fixture
-async def ways(dsn: str) -> AsyncIterator[list[Proxy]]:
-    """Two ways to the same server."""
+async def proxies(dsn: str) -> AsyncIterator[list[Proxy]]:
+    """Two proxies in front of the same server."""
     port = int(dsn.rpartition(":")[2].partition("/")[0])
     proxies = [Proxy(port, postgres=True), Proxy(port, postgres=True)]
     for proxy in proxies:
@@ -51,43 +50,43 @@ async def ways(dsn: str) -> AsyncIterator[list[Proxy]]:
         await proxy.close()
 
 
-async def test_a_host_that_turns_us_away_does_not_keep_us_from_the_next(dsn: str, ways: list[Proxy]) -> None:
-    """As a balancer does whose server is gone: it takes the connection and closes it."""
-    ways[0].target = 1
-    connection = await connect(dsn_through(dsn, *ways), name="test")
+async def test_connect_goes_on_to_the_next_host_if_one_closes_the_connection(dsn: str, proxies: list[Proxy]) -> None:
+    """A load balancer without a server accepts the connection and closes it."""
+    proxies[0].target = 1
+    connection = await connect(dsn_through(dsn, *proxies), name="test")
     assert await connection.fetchval("select 1") == 1
     await connection.close()
 
 
-async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(dsn: str, ways: list[Proxy]) -> None:
-    ways[0].freeze()
-    connection = await connect(dsn_through(dsn, *ways), name="test")
+async def test_connect_goes_on_to_the_next_host_if_one_is_silent(dsn: str, proxies: list[Proxy]) -> None:
+    proxies[0].freeze()
+    connection = await connect(dsn_through(dsn, *proxies), name="test")
     assert await connection.fetchval("select 1") == 1
     await connection.close()
 
 
-async def test_where_no_host_can_be_reached_the_error_says_so(dsn: str, ways: list[Proxy]) -> None:
-    ways[0].target = ways[1].target = 1
+async def test_connect_raises_unavailable_if_no_host_answers(dsn: str, proxies: list[Proxy]) -> None:
+    proxies[0].target = proxies[1].target = 1
     with pytest.raises(Unavailable, match="PostgreSQL cannot be reached"):
-        await connect(dsn_through(dsn, *ways), name="test")
+        await connect(dsn_through(dsn, *proxies), name="test")
 
 
-async def test_a_dead_connection_is_given_up_and_replaced(dsn: str, ways: list[Proxy]) -> None:
-    """Its command timeout ends it, and no request to cancel, which would meet the same silence, holds up the rest."""
-    database = Database(dsn_through(dsn, ways[0]), name="test", size=1, command_timeout=1)
+async def test_a_dead_connection_is_replaced(dsn: str, proxies: list[Proxy]) -> None:
+    """Its command timeout ends it. A cancel request would meet the same silence, so none is sent."""
+    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1, command_timeout=1)
     assert await database.fetchval("select 1") == 1
-    ways[0].freeze()
+    proxies[0].freeze()
     with pytest.raises(Unavailable):
         await database.fetchval("select 1")
-    ways[0].thaw()
+    proxies[0].thaw()
     assert await database.fetchval("select 1") == 1
     await database.close()
 
 
-async def test_a_listener_whose_old_session_still_has_its_lock_hears_all_the_same(
+async def test_a_listener_hears_while_its_old_session_still_holds_its_lock(
     dsn: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server takes a while to notice that a session's client is gone; until then the session keeps the lock."""
+    """A server notices late that the client of a session is gone; until then the session keeps the lock."""
     monkeypatch.setattr("service.db.listener.PING_SECONDS", 0.05)
     ghost = await asyncpg.connect(dsn)
     await ghost.fetchval("select pg_advisory_lock(treadle.worker_key('w'))")
@@ -98,23 +97,19 @@ async def test_a_listener_whose_old_session_still_has_its_lock_hears_all_the_sam
         await asyncio.wait_for(listener.connected.wait(), 20)
         await sql.execute("notify news, 'x'")
         assert await asyncio.wait_for(heard.get(), 20) == "x"
-        assert listener.server_started is None  # nobody may take it for dead by that lock
+        assert listener.server_started is None  # so no janitor declares it dead because of that lock
         await ghost.close()
-        await until(lambda: _started(listener))
+        await until(lambda: listener.server_started is not None)
     finally:
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
 
 
-async def _started(listener: Listener) -> bool:
-    return listener.server_started is not None
-
-
 async def test_a_worker_cut_off_for_less_than_its_timeout_loses_nothing(
-    dsn: str, ways: list[Proxy], sql: Connection, settings: Settings, start_worker: StartWorker
+    dsn: str, proxies: list[Proxy], sql: Connection, settings: Settings, start_worker: StartWorker
 ) -> None:
-    """All its connections go dead without a word; another worker looks on, and takes nothing from it."""
+    """All its connections go silent. Another worker runs, and takes nothing from it."""
     running, go = asyncio.Event(), asyncio.Event()
 
     @agent("waits")
@@ -125,17 +120,17 @@ async def test_a_worker_cut_off_for_less_than_its_timeout_loses_nothing(
         await context.emit("b")
         return text
 
-    await start_worker(waits, database_url=dsn_through(dsn, ways[0]), worker_timeout=6.0)
+    await start_worker(waits, database_url=dsn_through(dsn, proxies[0]), worker_timeout=6.0)
     message_id = await submit(sql, "x", agent="waits")
     await wait_for(running)
     await start_worker(echo, worker_timeout=6.0)
     beat = "select max(heartbeat_at) from treadle.workers where worker_id = (select worker_id from treadle.leases)"
     last = await sql.fetchval(beat)
-    ways[0].freeze()
+    proxies[0].freeze()
     await until(
         lambda: sql.fetchval(f"select now() > ({beat}) + interval '2 seconds'")  # far more than 1.5 heartbeats
     )
-    ways[0].thaw()
+    proxies[0].thaw()
     await until(lambda: sql.fetchval(f"select ({beat}) > $1::timestamptz + interval '2 seconds'", last))
     go.set()
     row = await settled(sql, message_id)

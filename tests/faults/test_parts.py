@@ -16,12 +16,12 @@ import pytest
 
 from faults import run, watch
 from faults.agents import BLOCK_SECONDS
+from faults.catalog import FAULTS
 from faults.history import Fault, History, Reading, Seen
 from faults.load import Clients
-from faults.mischief import FAULTS
-from faults.nodes import WORKER_TIMEOUT, Node, NodeFailed
+from faults.nodes import WORKER_TIMEOUT_SECONDS, Node, NodeFailed
 from faults.proxy import Proxy
-from faults.world import World, fault, inflict
+from faults.world import World, fault, inject
 from tests.support.waiting import until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
@@ -36,7 +36,7 @@ async def serving(serve: Serve) -> AsyncIterator[int]:
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[Proxy]:
-    """In front of a server that says everything twice."""
+    """A proxy in front of a server that answers everything twice."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -49,10 +49,6 @@ async def proxy() -> AsyncIterator[Proxy]:
         await proxy.start()
         yield proxy
         await proxy.close()
-
-
-async def eventually(look: Callable[[], object]) -> None:
-    await until(look)
 
 
 async def ask(proxy: Proxy, text: bytes = b"ab", seconds: float = 20) -> bytes:
@@ -68,13 +64,13 @@ async def ask(proxy: Proxy, text: bytes = b"ab", seconds: float = 20) -> bytes:
 # The network
 
 
-async def test_a_proxy_passes_what_is_said(proxy: Proxy) -> None:
+async def test_a_proxy_passes_bytes_on(proxy: Proxy) -> None:
     assert await ask(proxy) == b"abab"
 
 
-async def test_who_is_refused_is_reset_first_and_admitted_again_at_the_same_port(proxy: Proxy) -> None:
+async def test_a_refused_client_is_reset_first_and_admitted_again_at_the_same_port(proxy: Proxy) -> None:
     reader, _ = await asyncio.open_connection("127.0.0.1", proxy.port)
-    await eventually(lambda: proxy._links)
+    await until(lambda: proxy._links)
     proxy.refuse()
     with pytest.raises(ConnectionResetError):
         await reader.read(1)
@@ -84,7 +80,7 @@ async def test_who_is_refused_is_reset_first_and_admitted_again_at_the_same_port
     assert await ask(proxy) == b"abab"
 
 
-async def test_two_that_freeze_or_refuse_both_have_to_end_it(proxy: Proxy) -> None:
+async def test_freezing_and_refusing_are_counted(proxy: Proxy) -> None:
     proxy.freeze()
     proxy.freeze()
     proxy.thaw()
@@ -100,7 +96,7 @@ async def test_two_that_freeze_or_refuse_both_have_to_end_it(proxy: Proxy) -> No
     assert await ask(proxy) == b"abab"
 
 
-async def test_a_slow_way_delays_and_loses_nothing(proxy: Proxy) -> None:
+async def test_a_slow_proxy_delays_and_loses_nothing(proxy: Proxy) -> None:
     proxy.delay, proxy.rate = 0.05, 1000
     began = asyncio.get_running_loop().time()
     assert await ask(proxy, b"a" * 40) == b"a" * 80
@@ -115,7 +111,7 @@ async def test_a_lost_answer_is_a_reset(proxy: Proxy) -> None:
     assert await ask(proxy) == b"abab"
 
 
-async def test_a_deaf_proxy_drops_the_notifications_of_who_listens() -> None:
+async def test_a_deaf_proxy_drops_the_notifications_of_a_listener() -> None:
     notify, row = b"A\x00\x00\x00\x05x", b"D\x00\x00\x00\x05y"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +137,7 @@ async def test_a_deaf_proxy_drops_the_notifications_of_who_listens() -> None:
 
 
 async def read_thread(*answers: bytes) -> tuple[Reading, list[str]]:
-    """What a reader of a thread saw that was answered like this, and what it complains of."""
+    """Read a thread from a server that gives these answers; returns the reading and the client's errors."""
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -151,31 +147,31 @@ async def read_thread(*answers: bytes) -> tuple[Reading, list[str]]:
 
     async with serving(serve) as port:
         history = History()
-        clients = Clients([port], history, random.Random(2), 1)  # these dice let no reader leave early
-        reading = clients.read_thread("t")
-        await eventually(lambda: history.complaints)
+        clients = Clients([port], history, random.Random(2), 1)  # with this seed no reader leaves early
+        reading = clients.readers.read_thread("t")
+        await until(lambda: history.client_errors)
         await clients.settle(0, {})
-    return reading, history.complaints
+    return reading, history.client_errors
 
 
 EVENT = b"200 OK\r\n\r\nid: 1\nevent: queued\ndata: {}\n\n"
 
 
-async def test_a_readers_events_are_what_it_was_sent() -> None:
+async def test_a_reader_records_the_events_that_it_was_sent() -> None:
     reading, _ = await read_thread(EVENT, EVENT.replace(b"id: 1", b"id: 2") + b": keepalive\n\nretry: 1\n\nid: 3\nda")
     assert reading.events == [Seen(1, "queued", {}), Seen(2, "queued", {})]
 
 
-async def test_a_thread_that_is_not_there_yet_is_no_complaint_but_afterwards_it_is() -> None:
-    _, complaints = await read_thread(
+async def test_404_of_a_thread_is_an_error_only_after_its_first_event() -> None:
+    _, client_errors = await read_thread(
         b"404 No\r\ncontent-length: 0\r\n\r\n", EVENT, b"404 No\r\ncontent-length: 0\r\n\r\n"
     )
-    assert complaints[0].startswith("the stream /threads/t/stream was answered 404")
+    assert client_errors[0].startswith("the stream /threads/t/stream was answered 404")
 
 
-async def test_a_thread_is_never_over() -> None:
-    reading, complaints = await read_thread(EVENT, b"204 No\r\n\r\n")
-    assert complaints[0].startswith("the stream /threads/t/stream was answered 204")
+async def test_204_of_a_thread_is_an_error() -> None:
+    reading, client_errors = await read_thread(EVENT, b"204 No\r\n\r\n")
+    assert client_errors[0].startswith("the stream /threads/t/stream was answered 204")
     assert not reading.over
 
 
@@ -191,7 +187,7 @@ def world() -> Any:
 async def test_a_fault_that_finds_no_victim_says_so(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.world.VICTIM_SECONDS", 0.1)
     world.cluster.standby = None  # type: ignore[misc]
-    await inflict(world, name)
+    await inject(world, name)
     assert world.history.faults[0].detail
     assert run.failed(world.history.faults) == [name]
 
@@ -204,28 +200,30 @@ async def test_a_node_that_does_not_come_back_is_a_broken_promise(
         raise NodeFailed("it ended with 1")
 
     try:
-        await inflict(world, "breaks")
+        await inject(world, "breaks")
     finally:
         del FAULTS["breaks"]
-    assert world.history.unwell == ["breaks: it ended with 1"]
+    assert world.history.not_recovered == ["breaks: it ended with 1"]
 
 
-async def test_what_is_not_well_in_time_is_a_broken_promise(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_that_does_not_recover_in_time_is_a_broken_promise(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "RECOVERY_SECONDS", 0.1)
     reading = Reading("m", None, [Seen(1, "queued", {})])
     await watch.streams_again(world, [reading], 1, 0)
-    assert world.history.unwell == ["the stream of m did not go on within 0.1 s of its API's death"]
+    assert world.history.not_recovered == ["the stream of m did not continue within 0.1 s of its API's death"]
 
 
-def test_failed_kinds_are_those_that_never_worked() -> None:
-    vain, done, lasting = (Fault("a", 0, 1, detail="x"), Fault("b", 0, 1), Fault("c", 0, detail=""))
-    assert run.failed([vain, done, lasting]) == ["a"]
-    assert run.failed([vain, Fault("a", 2, 3)]) == []
-    assert run.failed([vain] * run.CHANCES) == []
+def test_failed_types_are_those_that_never_worked() -> None:
+    failed, done, lasting = (Fault("a", 0, 1, detail="x"), Fault("b", 0, 1), Fault("c", 0, detail=""))
+    assert run.failed([failed, done, lasting]) == ["a"]
+    assert run.failed([failed, Fault("a", 2, 3)]) == []
+    assert run.failed([failed] * run.MAX_TRIES) == []
 
 
-def test_who_blocks_blocks_for_longer_than_a_silent_worker_lives() -> None:
-    assert BLOCK_SECONDS > WORKER_TIMEOUT
+def test_the_blocking_agent_blocks_for_longer_than_the_worker_timeout() -> None:
+    assert BLOCK_SECONDS > WORKER_TIMEOUT_SECONDS
 
 
 async def test_a_node_is_not_started_while_another_answers_at_its_port(tmp_path: Path) -> None:
@@ -239,12 +237,12 @@ async def test_a_node_is_not_started_while_another_answers_at_its_port(tmp_path:
             await node.start()
 
 
-def test_what_a_killed_run_left_is_removed_and_what_a_living_one_has_is_not() -> None:
+def test_files_of_a_killed_run_are_removed_and_those_of_a_live_run_are_kept() -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    left = Path(tempfile.mkdtemp(prefix=run.RUNNING.format(int(gone.stdout))))
-    ours = Path(tempfile.mkdtemp(prefix=run.RUNNING.format(os.getpid())))
+    left = Path(tempfile.mkdtemp(prefix=run.RUN_FOLDER_PREFIX.format(int(gone.stdout))))
+    ours = Path(tempfile.mkdtemp(prefix=run.RUN_FOLDER_PREFIX.format(os.getpid())))
     try:
-        run._clear_away()
+        run._remove_killed_runs()
         assert not left.exists()
         assert ours.exists()
     finally:

@@ -1,4 +1,4 @@
-"""Faults of clients: they read nothing, or leave as soon as they have come."""
+"""Faults by clients: they read nothing, or disconnect at once."""
 
 import asyncio
 import contextlib
@@ -8,22 +8,22 @@ import time
 from faults.history import Fault, Sent
 from faults.world import VICTIM_SECONDS, NothingToBreak, World, fault
 
-STREAM_BYTES = 10_000_000  # more than the kernel keeps for who does not read
-RECEIVE_BUFFER = 4096  # bytes
-IDLE, LEAVING = 20, 480
+STREAM_BYTES = 10_000_000  # more than the kernel buffers for a client that does not read
+RECEIVE_BUFFER_BYTES = 4096
+IDLE_READERS, LEAVING_READERS = 20, 480
 HOLD_SECONDS = 3.0
 
 
 @fault(weight=2)
 async def bad_readers(world: World, _: Fault) -> None:
-    """20 readers that never read what ten megabytes are written to, and 480 that connect and leave at once."""
+    """20 clients never read their stream of ten megabytes, and 480 connect and disconnect at once."""
     node = world.node()
     sent = await _acknowledged(world, world.clients.send("floods", bytes=STREAM_BYTES))
     with contextlib.ExitStack() as idle:
-        for _n in range(IDLE):
+        for _n in range(IDLE_READERS):
             idle.enter_context(await _open(node.port, f"/messages/{sent.message_id}/stream"))
         left = 0
-        for n in range(LEAVING):
+        for n in range(LEAVING_READERS):
             with contextlib.suppress(OSError):
                 _reader, writer = await asyncio.open_connection("127.0.0.1", node.door.port)
                 path = f"/messages/{sent.message_id}/stream" if n % 2 else "/threads/thread-0/stream"
@@ -32,7 +32,7 @@ async def bad_readers(world: World, _: Fault) -> None:
                 writer.transport.abort()
                 left += 1
         await asyncio.sleep(HOLD_SECONDS)
-    if left < LEAVING / 2:
+    if left < LEAVING_READERS / 2:
         raise NothingToBreak(f"only {left} readers could connect")
 
 
@@ -40,17 +40,16 @@ async def _acknowledged(world: World, sent: Sent) -> Sent:
     until = time.monotonic() + VICTIM_SECONDS
     while sent.message_id is None:
         if time.monotonic() > until:
-            raise NothingToBreak("there was nothing to read")
+            raise NothingToBreak("there was no message to read")
         await asyncio.sleep(0.05)
     return sent
 
 
 async def _open(port: int, path: str) -> socket.socket:
-    """A connection that has asked for a stream, and of which nothing is read: neither by us nor by a buffer of ours. It
-    goes past the proxy, which would read."""
+    """A connection that has asked for a stream and reads nothing. It avoids the proxy, which would read."""
     connection = socket.socket()
     connection.setblocking(False)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     loop = asyncio.get_running_loop()
     try:
         await loop.sock_connect(connection, ("127.0.0.1", port))

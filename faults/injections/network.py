@@ -5,32 +5,33 @@ import contextlib
 from collections.abc import Iterator
 
 from faults.history import Fault
-from faults.nodes import HEARTBEAT_INTERVAL, WORKER_TIMEOUT, Node
-from faults.world import LONGER, World, fault
+from faults.nodes import HEARTBEAT_INTERVAL_SECONDS, WORKER_TIMEOUT_SECONDS, Node
+from faults.world import LONG_SILENCE_SECONDS, World, fault
 
-SILENCE = WORKER_TIMEOUT / 4  # seconds
-REFUSAL = 0.75 * HEARTBEAT_INTERVAL  # below the 1.25 after which who is cut off is taken for dead, and time to beat
-SLOW_SECONDS, SLOW_FOR_LONG_SECONDS = 4.0, 15.0  # the second is more than what a statement may take
-OF_SOME_SIZE = 3_000_000  # bytes of events
+SHORT_SILENCE_SECONDS = WORKER_TIMEOUT_SECONDS / 4
+# A worker without a connection is declared dead after 1.25 intervals; this leaves it time for a heartbeat.
+REFUSAL_SECONDS = 0.75 * HEARTBEAT_INTERVAL_SECONDS
+SLOW_SECONDS, SLOW_FOR_LONG_SECONDS = 4.0, 15.0  # the second is longer than a statement may take
+FLOOD_BYTES = 3_000_000
 
 
 @fault(weight=6, cuts_off=True)
-async def cut_database(world: World, noted: Fault) -> None:
+async def cut_database(world: World, record: Fault) -> None:
     """Every connection between one node and PostgreSQL is reset, several times."""
-    node = _one(world, noted)
-    for _n in range(world.dice.randint(1, 10)):
+    node = _cut_off_node(world, record)
+    for _n in range(world.rng.randint(1, 10)):
         for proxy in node.databases:
             proxy.cut()
-        await asyncio.sleep(world.dice.uniform(0, 0.3))
+        await asyncio.sleep(world.rng.uniform(0, 0.3))
 
 
 @fault(weight=8, cuts_off=True)
 async def lose_answers(world: World, _: Fault) -> None:
-    """PostgreSQL does what it is asked, but the answers are lost: whatever is repeated must not be done twice."""
+    """PostgreSQL executes the calls, but the answers are lost: a repeated call must not take effect twice."""
     try:
         for _n in range(10):
             for proxy in world.node().databases:
-                proxy.lose_answers(world.dice.randint(1, 3))
+                proxy.lose_answers(world.rng.randint(1, 3))
             await asyncio.sleep(0.2)
     finally:
         for node in world.nodes:
@@ -39,41 +40,41 @@ async def lose_answers(world: World, _: Fault) -> None:
 
 
 @fault(cuts_off=True)
-async def half_open_database(world: World, noted: Fault) -> None:
-    """A node's connections to PostgreSQL go dead without a word, for less than WORKER_TIMEOUT."""
-    with _frozen(_one(world, noted)):
-        await asyncio.sleep(SILENCE)
+async def half_open_database(world: World, record: Fault) -> None:
+    """A node's connections to PostgreSQL go silent for less than WORKER_TIMEOUT."""
+    with _frozen(_cut_off_node(world, record)):
+        await asyncio.sleep(SHORT_SILENCE_SECONDS)
 
 
 @fault(weight=2, lethal=True, zombies=True)
 async def partition_database(world: World, _: Fault) -> None:
-    """The same for longer than WORKER_TIMEOUT: its work goes on elsewhere, and it must write nothing."""
+    """The same for longer than WORKER_TIMEOUT: other nodes take its messages, and it must write nothing."""
     with _frozen(world.node()):
-        await asyncio.sleep(LONGER)
+        await asyncio.sleep(LONG_SILENCE_SECONDS)
 
 
 @fault(cuts_off=True)
-async def refuse_database(world: World, noted: Fault) -> None:
+async def refuse_database(world: World, record: Fault) -> None:
     """A node's connections to PostgreSQL are reset and refused, for less than 1.25 heartbeat intervals."""
-    await _refused(_one(world, noted), REFUSAL)
+    await _refused(_cut_off_node(world, record), REFUSAL_SECONDS)
 
 
 @fault(weight=2, lethal=True, zombies=True)
 async def refuse_database_for_long(world: World, _: Fault) -> None:
     """The same for longer than WORKER_TIMEOUT."""
-    await _refused(world.node(), LONGER)
+    await _refused(world.node(), LONG_SILENCE_SECONDS)
 
 
 @fault(cuts_off=True)
-async def slow_database(world: World, noted: Fault) -> None:
-    """The way to PostgreSQL is slow, 50 ms and 500 kB a second, also for messages of some size and for long."""
+async def slow_database(world: World, record: Fault) -> None:
+    """The way to PostgreSQL is slow (50 ms, 500 kB a second), also for large messages and for long."""
     for _n in range(3):
-        world.clients.send("floods", bytes=OF_SOME_SIZE)
-    node = _one(world, noted)
+        world.clients.send("floods", bytes=FLOOD_BYTES)
+    node = _cut_off_node(world, record)
     try:
         for proxy in node.databases:
             proxy.delay, proxy.rate = 0.05, 500_000
-        await asyncio.sleep(SLOW_FOR_LONG_SECONDS if world.dice.random() < 0.4 else SLOW_SECONDS)
+        await asyncio.sleep(SLOW_FOR_LONG_SECONDS if world.rng.random() < 0.4 else SLOW_SECONDS)
     finally:
         for proxy in node.databases:
             proxy.delay, proxy.rate = 0.0, None
@@ -81,7 +82,7 @@ async def slow_database(world: World, noted: Fault) -> None:
 
 @fault()
 async def drop_notifications(world: World, _: Fault) -> None:
-    """Every NOTIFY is lost, for everybody."""
+    """Every NOTIFY is lost, for every process."""
     proxies = [proxy for node in world.nodes for proxy in node.databases]
     try:
         for proxy in proxies:
@@ -107,7 +108,7 @@ async def cut_clients(world: World, _: Fault) -> None:
 
 @fault(weight=3)
 async def half_open_clients(world: World, _: Fault) -> None:
-    """The clients' connections to one API go dead without a word."""
+    """The clients' connections to one API go silent."""
     door = world.node().door
     door.freeze()
     try:
@@ -116,10 +117,10 @@ async def half_open_clients(world: World, _: Fault) -> None:
         door.thaw()
 
 
-def _one(world: World, noted: Fault) -> Node:
-    """A node, noted as the one that is cut off."""
+def _cut_off_node(world: World, record: Fault) -> Node:
+    """A node; the fault records that it is cut off."""
     node = world.node()
-    noted.where = node.name
+    record.where = node.name
     return node
 
 

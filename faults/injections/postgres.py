@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL: it is crashed, restarted, taken by others, and replaced by its standby."""
+"""Faults of PostgreSQL: it crashes, restarts, has no free connection, or is replaced by its standby."""
 
 import asyncio
 import signal
@@ -7,14 +7,15 @@ import time
 
 from faults import watch
 from faults.history import Fault
-from faults.world import LONGER, NothingToBreak, World, fault
+from faults.world import LONG_SILENCE_SECONDS, NothingToBreak, World, fault
 
-OURS = "application_name like 'treadle%'"
+TREADLE_CONNECTIONS = "application_name like 'treadle%'"
 HOLD_SECONDS = 3.0
-GRABBERS = 20  # at once
-SEATS = 1000  # far more than there are
-HELLO = b"user\0treadle\0database\0treadle\0application_name\0greedy\0\0"
-STARTUP = struct.pack("!II", 8 + len(HELLO), 3 << 16) + HELLO  # PostgreSQL documentation, "Message Formats"
+GRABBER_TASKS = 20
+MAX_CONNECTIONS = 1000  # far more than the server has
+# PostgreSQL documentation, "Message Formats"
+STARTUP_PARAMETERS = b"user\0treadle\0database\0treadle\0application_name\0greedy\0\0"
+STARTUP_MESSAGE = struct.pack("!II", 8 + len(STARTUP_PARAMETERS), 3 << 16) + STARTUP_PARAMETERS
 
 
 @fault(weight=3, takes="postgres", cuts_off=True)
@@ -25,13 +26,13 @@ async def crash_postgres(world: World, _: Fault) -> None:
 
 @fault(weight=2, takes="postgres", cuts_off=True)
 async def crash_postgres_for_long(world: World, _: Fault) -> None:
-    """The same for longer than WORKER_TIMEOUT: nobody who lives may be reaped for it."""
-    await _outage(world, signal.SIGQUIT, LONGER)
+    """The same for longer than WORKER_TIMEOUT: no living worker may be reaped."""
+    await _outage(world, signal.SIGQUIT, LONG_SILENCE_SECONDS)
 
 
 @fault(weight=3, takes="postgres", cuts_off=True)
 async def restart_postgres(world: World, _: Fault) -> None:
-    """PostgreSQL is restarted as administrators do it."""
+    """PostgreSQL is restarted by a fast shutdown."""
     await _outage(world, signal.SIGINT, 0)
 
 
@@ -52,68 +53,72 @@ async def terminate_backends(world: World, _: Fault) -> None:
 
 @fault(weight=2, takes="postgres", lethal=True, zombies=True)
 async def exhaust_connections(world: World, _: Fault) -> None:
-    """Others take every connection there is, then ours are ended and others take these, too, for some seconds."""
+    """Other clients take every free connection, then those of Treadle too, for some seconds."""
     connection = await world.cluster.primary.connect()
-    greedy = _Greedy(world.cluster.primary.port)
+    grabber = _ConnectionGrabber(world.cluster.primary.port)
     try:
-        await greedy.take(until_refused=True)
-        ended = await connection.fetchval(f"select count(pg_terminate_backend(pid)) from pg_stat_activity where {OURS}")
-        before = len(greedy.seats)
-        taking = asyncio.create_task(greedy.take(until_refused=False))
+        await grabber.take(until_refused=True)
+        ended = await connection.fetchval(
+            f"select count(pg_terminate_backend(pid)) from pg_stat_activity where {TREADLE_CONNECTIONS}"
+        )
+        before = len(grabber.writers)
+        taking = asyncio.create_task(grabber.take(until_refused=False))
         until = time.monotonic() + HOLD_SECONDS
-        while time.monotonic() < until:  # who was quicker than they has it for a moment only
+        while time.monotonic() < until:  # a quicker process of Treadle keeps a connection for a moment only
             await asyncio.sleep(0.1)
-            await connection.execute(f"select pg_terminate_backend(pid) from pg_stat_activity where {OURS}")
+            await connection.execute(
+                f"select pg_terminate_backend(pid) from pg_stat_activity where {TREADLE_CONNECTIONS}"
+            )
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
-        if not ended or len(greedy.seats) <= before:
-            raise NothingToBreak(f"{ended} connections of ours were ended, {len(greedy.seats) - before} of them taken")
+        if not ended or len(grabber.writers) <= before:
+            raise NothingToBreak(f"{ended} connections were ended, {len(grabber.writers) - before} taken")
     finally:
-        greedy.let_go()
+        grabber.release()
         await connection.close()
 
 
 @fault(weight=2, takes="postgres", cuts_off=True)
 async def fail_over(world: World, _: Fault) -> None:
-    """The primary is destroyed, its synchronous standby promoted; later it gets a standby again."""
+    """The primary is destroyed and its synchronous standby promoted; later it gets a standby again."""
     standby = world.cluster.standby
     if standby is None:
         raise NothingToBreak("there is no standby")
     destroyed = time.time()
     await world.cluster.primary.stop(signal.SIGQUIT)
-    gone = time.time()
+    stopped = time.time()
     await world.cluster.fail_over(standby)
-    await watch.writes_again(world, "primary destroyed", gone, destroyed)
+    await watch.writes_again(world, "primary destroyed", stopped, destroyed)
     await world.cluster.follow()
 
 
-class _Greedy:
-    """Takes connections by the bare protocol: dozens in the moment in which a client with manners opens one."""
+class _ConnectionGrabber:
+    """Takes connections by the plain protocol: dozens in the time that a full client needs for one."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.seats: list[asyncio.StreamWriter] = []
+        self.writers: list[asyncio.StreamWriter] = []
 
     async def take(self, *, until_refused: bool) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(GRABBERS):
+            for _ in range(GRABBER_TASKS):
                 group.create_task(self._grab(until_refused))
 
-    def let_go(self) -> None:
-        for seat in self.seats:
-            seat.transport.abort()
+    def release(self) -> None:
+        for writer in self.writers:
+            writer.transport.abort()
 
     async def _grab(self, until_refused: bool) -> None:
-        while len(self.seats) < SEATS:
+        while len(self.writers) < MAX_CONNECTIONS:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
-                writer.write(STARTUP)
-                taken = await reader.read(1) == b"R"  # else an error, or nothing: there is no room
+                writer.write(STARTUP_MESSAGE)
+                taken = await reader.read(1) == b"R"  # else an error, or nothing: no connection is free
             except BaseException:
                 writer.transport.abort()
                 raise
             if taken:
-                self.seats.append(writer)
+                self.writers.append(writer)
                 continue
             writer.transport.abort()
             if until_refused:
@@ -124,8 +129,8 @@ class _Greedy:
 async def _outage(world: World, number: signal.Signals, seconds: float) -> None:
     primary = world.cluster.primary
     await primary.stop(number)
-    gone = time.time()
+    stopped = time.time()
     await asyncio.sleep(seconds)
     started = time.time()
     await primary.start()
-    await watch.writes_again(world, "PostgreSQL started", gone, started)
+    await watch.writes_again(world, "PostgreSQL started", stopped, started)

@@ -1,4 +1,4 @@
-"""Whether a run shows anything at all: where nothing was sent, run, read or broken, no promise was kept either."""
+"""Whether a run is evidence at all: without messages, executions, readings and faults it proves nothing."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from faults.agents import Note
 from faults.history import Fault, History
 
 
-def shows(history: History, notes: Sequence[Note]) -> list[str]:
+def missing(history: History, notes: Sequence[Note]) -> list[str]:
     there = {
         "no client submitted anything": history.sent,
         "no agent noted that it ran": [note for note in notes if note.what == "begin"],
@@ -16,8 +16,8 @@ def shows(history: History, notes: Sequence[Note]) -> list[str]:
     return [sentence for sentence, found in there.items() if not found]
 
 
-def work(faults: Iterable[Fault]) -> list[str]:
-    """Kinds of faults that were tried and never did what they say, with the reasons."""
+def faults_without_effect(faults: Iterable[Fault]) -> list[str]:
+    """Types of faults that were tried but never had an effect, with the reasons."""
     reasons: dict[str, list[str]] = {}
     for fault in faults:
         reasons.setdefault(fault.name, []).append(fault.detail)

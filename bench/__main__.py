@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from bench import meter, report
 from bench.cases import churn, drain, flatness, latency, peers, streaming, submit
 from bench.processes import BenchError
-from bench.server import SETTINGS, serving
+from bench.server import SETTINGS, running_server
 from bench.stage import Case, Stage
 from service.errors import TreadleError
 
@@ -29,31 +29,31 @@ CASES: dict[str, Case] = {
     "flatness": flatness.run,
     "churn": churn.run,
 }
-WIDTH = 130  # columns that the tables need
-LATEST = Path(__file__).parent / "results" / "latest.json"
+TABLE_COLUMNS = 130  # the tables need so many
+LATEST_RESULT = Path(__file__).parent / "results" / "latest.json"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="Everything small, in about a minute: shows that it works, not how fast.")
-@click.option("--only", metavar="CASE,...", help=f"Of {', '.join(CASES)}: these.")
+@click.option("--only", metavar="CASE,...", help=f"Only these of {', '.join(CASES)}.")
 @click.option(
     "--json",
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=LATEST,
+    default=LATEST_RESULT,
     show_default="bench/results/latest.json",
-    help="Where the results go as JSON.",
+    help="File for the results as JSON.",
 )
 @click.option("--profile", is_flag=True, help="Also show the statements that PostgreSQL spends most time on (slower).")
 def main(quick: bool, only: str | None, path: Path, profile: bool) -> None:
-    """Measure Treadle, and its peers beside it, on this machine."""
+    """Measure Treadle and its peers on this machine."""
     names = [name.strip() for name in only.split(",")] if only else list(CASES)
     if unknown := [name for name in names if name not in CASES]:
         raise click.BadParameter(f"there is no case {unknown[0]!r}; there are {', '.join(CASES)}.", param_hint="--only")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a thousand streams are a thousand sockets
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # a thousand streams are a thousand sockets
     console = Console()
-    console.width = max(console.width, WIDTH)
+    console.width = max(console.width, TABLE_COLUMNS)
     try:
         found = uvloop.run(_measure(names, console, quick=quick, profile=profile))
     except (BenchError, TreadleError) as error:
@@ -75,7 +75,7 @@ async def _measure(names: list[str], console: Console, *, quick: bool, profile: 
     columns = (SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(12), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[doing]}"), console=console, transient=True) as progress:
         starting = progress.add_task("PostgreSQL", total=None, doing="starting")
-        async with serving(profile) as server:
+        async with running_server(profile) as server:
             found = report.new_report(quick, meter.machine(), await server.versions(), SETTINGS)
             found.machine["commit_ms"] = round(await server.commit_ms(), 3)
             progress.update(starting, total=1, completed=1, doing="")
@@ -85,7 +85,7 @@ async def _measure(names: list[str], console: Console, *, quick: bool, profile: 
                 began = time.monotonic()
                 try:
                     await CASES[name](stage)
-                except Exception as error:  # the other cases are worth having all the same
+                except Exception as error:  # the other cases still give results
                     found.failed.append(f"{name}: {str(error) or type(error).__name__}")
                 found.took[name] = round(time.monotonic() - began, 1)
                 stage.end()

@@ -8,7 +8,7 @@ from treadle import Context, agent
 
 @agent("noop")
 async def noop(context: Context, text: str) -> str:
-    """Does nothing: what is left is the cost of the queue."""
+    """Does nothing, so that only the cost of the queue is measured."""
     return "ok"
 
 
@@ -23,7 +23,7 @@ async def hello(context: Context, text: str) -> str:
 async def ticker(context: Context, text: str) -> str:
     """Emits metadata.chunks chunks from the time metadata.start_at (Unix seconds) on, metadata.per_second a second.
 
-    Each chunk is the time of its emission (Unix nanoseconds). A tick that comes late does not put off the next.
+    Each chunk is the time of its emission (Unix nanoseconds). A late tick does not delay the next one.
     """
     interval = 1 / float(context.metadata["per_second"])
     due = float(context.metadata["start_at"])

@@ -1,4 +1,4 @@
-"""Messages in large numbers: through treadle.submit_many, and a million of them by inserts with the same effect."""
+"""Many messages: through treadle.submit_many, or by plain inserts with the same effect, which are faster."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,10 @@ import asyncpg
 
 from bench.sample import BODY
 
-BATCH = 2_000
-WRITERS = 2
+BATCH_MESSAGES = 2_000
+WRITER_COUNT = 2
 
-# submit_many is handed what a client would send, made on the server.
+# The server builds the array of messages that a client would send.
 SUBMIT = """
     select count(*) from treadle.submit_many((
         select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('message_id', treadle.uuid7(), 'message', $1::text,
@@ -19,7 +19,7 @@ SUBMIT = """
             'delay_seconds', $4::float8)))
         from generate_series($5::integer, $6::integer - 1) n))"""
 
-QUEUED = """
+INSERT_QUEUED = """
     with numbered as (
         select treadle.uuid7() as id, treadle.clock() as now, nextval('pgmq.q_default_normal_msg_id_seq') as lane_id
         from generate_series(1, $1::integer)
@@ -37,7 +37,7 @@ QUEUED = """
     select lane_id, now, now, jsonb_build_object('message_id', id, 'thread_id', null, 'agent', 'noop')
     from numbered order by lane_id"""
 
-FINISHED = """
+INSERT_FINISHED = """
     with numbered as (
         select treadle.uuid7() as id, treadle.clock() as now from generate_series(1, $1::integer)
     ), messages as (
@@ -62,13 +62,13 @@ async def queued(
     delay_seconds: float | None = None,
     tell: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Submit `count` messages; with `threads`, spread over so many threads named `thread` and a number."""
+    """Submit `count` messages; with `threads`, spread over so many threads, named `thread` and a number."""
     name = thread if threads else None
-    # Threads take one writer: two would wait for each other's rows.
-    await _share(
+    # One writer for threads: two would wait for each other's rows.
+    await _split_among_writers(
         dsn,
         count,
-        1 if threads else WRITERS,
+        1 if threads else WRITER_COUNT,
         lambda sql, start, end: sql.fetchval(SUBMIT, BODY, name, threads, delay_seconds, start, end),
         tell,
     )
@@ -76,33 +76,33 @@ async def queued(
 
 async def queued_at_once(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
     """Write `count` messages as if they had been submitted."""
-    await _insert(dsn, QUEUED, count, tell, writers=1)  # two would draw the lane's ids in turns, and scatter its rows
+    await _insert(dsn, INSERT_QUEUED, count, tell, writers=1)  # two would draw ids in turns and scatter the lane's rows
 
 
 async def finished(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
     """Write `count` messages as if they had been submitted, claimed and finished."""
-    await _insert(dsn, FINISHED, count, tell, writers=WRITERS)
+    await _insert(dsn, INSERT_FINISHED, count, tell, writers=WRITER_COUNT)
 
 
-async def tidy(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """What autovacuum would have done by now: fold, vacuum, analyze."""
+async def fold_and_vacuum(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Fold the counters, vacuum and analyze, as the janitor and autovacuum would have done by now."""
     await sql.execute("select treadle.fold_counters()")
     await sql.execute("vacuum (analyze)")
 
 
 async def _insert(dsn: str, statement: str, count: int, tell: Callable[[int], None], *, writers: int) -> None:
-    await _share(
+    await _split_among_writers(
         dsn, count, writers, lambda sql, start, end: sql.execute(statement, end - start, BODY), tell, batch=20_000
     )
 
 
-async def _share(
+async def _split_among_writers(
     dsn: str,
     count: int,
     writers: int,
     write: Callable[[Any, int, int], Any],
     tell: Callable[[int], None],
-    batch: int = BATCH,
+    batch: int = BATCH_MESSAGES,
 ) -> None:
     starts = iter(range(0, count, batch))
     connections = [

@@ -1,7 +1,7 @@
-"""What a stretch of work costs: CPU by kind of process, WAL, commits, round trips.
+"""The cost of a piece of work: CPU by kind of process, WAL, commits, round trips.
 
-CPU is the kernel's count of every process we started (PostgreSQL: its main process, those that live and those that
-ended); the rest is PostgreSQL's. These hold on a noisy machine, where seconds do not.
+The kernel counts the CPU time of every process of the run (of PostgreSQL: the main process, live backends and ended
+ones); PostgreSQL counts the rest. These figures hold on a noisy machine, where seconds do not.
 """
 
 import os
@@ -18,13 +18,13 @@ import psutil
 
 from bench.report import Figure, Figures
 
-READ = """
+READ_COUNTERS = """
     select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as wal,
         pg_snapshot_xmax(pg_current_snapshot())::text::bigint as commits,
         (select coalesce(sum(s.calls), 0) from pg_stat_statements s join pg_database d on d.oid = s.dbid
             where d.datname = current_database() and s.toplevel and s.userid <> 'bench'::regrole) as calls"""
 
-TOP = """
+TOP_STATEMENTS = """
     select left(regexp_replace(query, '\\s+', ' ', 'g'), 150) as query, sum(calls)::bigint as calls,
         sum(total_exec_time + total_plan_time) as total_ms,
         sum(total_exec_time + total_plan_time) / sum(calls) as mean_ms,
@@ -44,14 +44,14 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """`processes` names the pids of each kind; a kind that ends before the second reading is not counted."""
+    """`processes` are the pids by kind; a kind that ends before the second reading is not counted."""
 
     def __init__(self, sql: "asyncpg.Connection[asyncpg.Record]", server: int) -> None:
         self._sql = sql
         self._server = server
 
     async def read(self, processes: Mapping[str, Sequence[int]]) -> Reading:
-        row = await self._sql.fetchrow(READ)
+        row = await self._sql.fetchrow(READ_COUNTERS)
         assert row is not None
         cpu = {kind: sum(_used(pid) for pid in pids) for kind, pids in processes.items()}
         cpu |= {"postgres": _used_by_tree(self._server), "bench": _used(os.getpid())}
@@ -61,7 +61,7 @@ class Meter:
 
 
 def cost(before: Reading, after: Reading, messages: int, each: str = "message") -> Figures:
-    """Figures a message (or whatever `each` is); `others` is the share of the machine that others used meanwhile."""
+    """Figures for one message (or one `each`); `others` is the share of the machine that other processes used."""
     seconds = after.at - before.at
     cpu = {kind: after.cpu[kind] - used for kind, used in before.cpu.items() if kind in after.cpu}
     others = after.busy - before.busy - sum(cpu.values())
@@ -80,11 +80,11 @@ def cost(before: Reading, after: Reading, messages: int, each: str = "message") 
 
 
 async def profile(sql: "asyncpg.Connection[asyncpg.Record]") -> list[dict[str, Any]]:
-    """The statements on which PostgreSQL spent most time in this database, since `forget`."""
-    return [dict(row) for row in msgspec.to_builtins([dict(row) for row in await sql.fetch(TOP)])]
+    """The statements that took most of PostgreSQL's time in this database since `reset_statements`."""
+    return [dict(row) for row in msgspec.to_builtins([dict(row) for row in await sql.fetch(TOP_STATEMENTS)])]
 
 
-async def forget(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def reset_statements(sql: "asyncpg.Connection[asyncpg.Record]") -> None:
     await sql.execute("select pg_stat_statements_reset()")
 
 

@@ -1,4 +1,4 @@
-"""The calls whose time must not depend on how much there is: what a worker, a client and a dashboard do, each by the
+"""The calls whose time must not depend on the amount of data: calls of workers, clients and dashboards, each with the
 service's own statement."""
 
 import json
@@ -18,8 +18,8 @@ from service.leases.store import LeaseStore
 from service.messages.store import MessageStore
 from service.queues.store import QueueStore
 
-BATCH = 100
-WORKER = "bench"
+BATCH_MESSAGES = 100
+WORKER_ID = "bench"
 LEASE_SECONDS = 3600.0
 
 BUFFERS = """
@@ -29,7 +29,7 @@ BUFFERS = """
 
 
 class Round:
-    """One turn of the life of 101 messages, each step timed. The queue is as long after it as before, but for one."""
+    """The life of 101 messages, each step timed. Each turn leaves the queue one message longer."""
 
     def __init__(self, database: Database, sql: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._database = database
@@ -43,15 +43,15 @@ class Round:
         self._newest: UUID | None = None
 
     async def turn(self, *, counting: bool = False) -> None:
-        """`counting`: count buffers instead of time."""
+        """Run all steps once. `counting`: count buffers instead of time."""
         self._counting = counting
         await self._step("submit(1)", self._submit(1))
-        await self._step("submit(100)", self._submit(BATCH))
+        await self._step("submit(100)", self._submit(BATCH_MESSAGES))
         assert self._newest is not None
         await self._step("queue_position", self._position(self._newest))
         await self._step("status", self._messages.status(self._newest))
         await self._step("GET /queue", self._queues.overview())
-        claims = await self._step("claim(100)", self._claim(BATCH))
+        claims = await self._step("claim(100)", self._claim(BATCH_MESSAGES))
         await self._step("finish(100)", self._finish(claims))
 
     def forget(self) -> None:
@@ -59,7 +59,7 @@ class Round:
         self.touched.clear()
 
     async def chores(self) -> None:
-        """What a janitor does every second or two."""
+        """The chores that a janitor does every second or two."""
         await self._database.fetchval("select treadle.fold_counters()")
         await self._database.fetchval("select treadle.sweep()")
         await self._database.fetchval("select treadle.admit_due()")
@@ -93,7 +93,7 @@ class Round:
 
     async def _claim(self, quantity: int) -> list[Claim]:
         return await self._leases.claim(
-            worker=WORKER, queues=["default"], quantity=quantity, lease_seconds=LEASE_SECONDS, reverse=False
+            worker=WORKER_ID, queues=["default"], quantity=quantity, lease_seconds=LEASE_SECONDS, reverse=False
         )
 
     async def _finish(self, claims: list[Claim]) -> None:
@@ -104,7 +104,7 @@ class Round:
 
 
 class _Silent:
-    """Stands in for the notifier: nobody listens."""
+    """Stands in for the notifier and drops all hints."""
 
     def hint(self, channel: str, item: str) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The processes of a case: API, workers and clients, real ones; each is ended by whoever started it."""
+"""The processes of a case: API, workers and clients. The code that starts one also ends it."""
 
 import asyncio
 import os
@@ -23,31 +23,31 @@ LINE_LIMIT = 2**26  # bytes; a client's result is one line
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on; says why in one sentence."""
+    """The benchmark cannot continue; the text says why in one sentence."""
 
 
 class Child:
-    """A process, and where it writes what it has to say."""
+    """A process and its log."""
 
     def __init__(self, kind: str, process: Process, log: Path) -> None:
         self.kind = kind
         self.process = process
         self._log = log
-        self._told = False  # whether its end is no news: it was stopped
+        self._stopped = False  # its end is expected
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     def check(self) -> None:
-        """Raises BenchError when it has ended by itself."""
-        if self.process.returncode is not None and not self._told:
+        """Raises BenchError if the process has ended without `stop`."""
+        if self.process.returncode is not None and not self._stopped:
             words = " | ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
             end = f"The {self.kind} process (pid {self.pid}) ended with {_described(self.process.returncode)}"
             raise BenchError(f"{end}: {words}" if words else f"{end}.")
 
     async def stop(self) -> None:
-        self._told = True
+        self._stopped = True
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.terminate()
@@ -62,7 +62,7 @@ class Child:
 class Client(Child):
     """A load generator or a peer: prepares, says `ready`, waits for `go`, works, answers with JSON (clients.script).
 
-    While it is waited for, the `services` it may need must live, too.
+    The `services` that it may need must live while the benchmark waits for it.
     """
 
     def __init__(self, kind: str, process: Process, log: Path, services: Sequence[Child]) -> None:
@@ -102,8 +102,8 @@ class Client(Child):
         return line
 
 
-class Crew:
-    """Starts processes. They notice by a pipe when this one is gone, even by kill -9."""
+class ProcessGroup:
+    """Starts processes. They end when the benchmark ends, even by kill -9: a pipe tells them."""
 
     def __init__(self, folder: Path, dsn: str) -> None:
         self._folder = folder
@@ -111,11 +111,11 @@ class Crew:
         self._name = dsn.rpartition("/")[2]
         self._pipe, self._write_end = os.pipe()
         self._children: list[Child] = []
-        self._services: list[Child] = []  # those of them that must live as long as something is measured
+        self._services: list[Child] = []  # children that must live during every measurement
 
     @property
     def pids(self) -> dict[str, list[int]]:
-        """Those that live, by kind."""
+        """The pids of the live processes, by kind."""
         found: dict[str, list[int]] = {}
         for child in self._children:
             if child.process.returncode is None:
@@ -123,7 +123,7 @@ class Crew:
         return found
 
     def check(self) -> None:
-        """Raises BenchError when an API or a worker has ended by itself."""
+        """Raises BenchError if an API or a worker has ended without `stop`."""
         for child in self._services:
             child.check()
 

@@ -1,4 +1,4 @@
-"""What was measured: rows of figures, as tables on the terminal and as JSON."""
+"""The results: rows of figures, as tables on the terminal and as JSON."""
 
 import re
 import statistics
@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.targets import TARGETS, Verdict, judge
+from bench.targets import TARGETS, TargetResult, compare
 
 PACKAGES = (
     "treadle",
@@ -31,8 +31,8 @@ PACKAGES = (
 )
 
 
-COST = re.compile("cpu_|wal|commits|round_trips|others")
-QUICK = " (a quick run is too small to tell)"
+COST_FIGURES = re.compile("cpu_|wal|commits|round_trips|others")
+QUICK_NOTE = " (a quick run is too small to tell)"
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ Figures = dict[str, Figure]
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One thing measured. `repeats` are the values of each round where the figures are medians of several."""
+    """One measurement. `repeats` are the values of each round, if the figures are medians of several rounds."""
 
     case: str
     name: str
@@ -59,10 +59,10 @@ class Report(msgspec.Struct):
     versions: dict[str, str]
     settings: dict[str, str]
     rows: list[Row] = []
-    targets: list[Verdict] = []
+    targets: list[TargetResult] = []
     skipped: list[str] = []
     failed: list[str] = []
-    took: dict[str, float] = {}  # seconds by case, preparations included
+    took: dict[str, float] = {}  # seconds by case, with preparations
     profiles: dict[str, list[dict[str, Any]]] = {}
 
     def find(self, case: str, name: str, figure: str) -> float | None:
@@ -72,8 +72,8 @@ class Report(msgspec.Struct):
         return None
 
     def close(self) -> None:
-        """Compare what was measured with the targets."""
-        self.targets = [judge(target, self.find(target.case, target.row, target.figure)) for target in TARGETS]
+        """Compare the figures with the targets."""
+        self.targets = [compare(target, self.find(target.case, target.row, target.figure)) for target in TARGETS]
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def new_report(quick: bool, machine: dict[str, Any], server: Mapping[str, str], 
 
 
 def median(rounds: Sequence[Figures]) -> Figures:
-    """The medians of the same figures measured several times."""
+    """The median of each figure over several rounds."""
     return {
         name: Figure(statistics.median(figures[name].value for figures in rounds), figure.unit)
         for name, figure in rounds[0].items()
@@ -98,14 +98,16 @@ def median(rounds: Sequence[Figures]) -> Figures:
 def show(report: Report, console: Console) -> None:
     for case in dict.fromkeys(row.case for row in report.rows):
         rows = [row for row in report.rows if row.case == case]
-        console.print(_table(case, rows, lambda name: not COST.match(name)))
-        if any(COST.match(name) for row in rows for name in row.figures):
-            console.print(_table(f"{case}: what a message costs (streaming: an event)", rows, COST.match, short=True))
+        console.print(_table(case, rows, lambda name: not COST_FIGURES.match(name)))
+        if any(COST_FIGURES.match(name) for row in rows for name in row.figures):
+            console.print(
+                _table(f"{case}: what a message costs (streaming: an event)", rows, COST_FIGURES.match, short=True)
+            )
     for title, statements in report.profiles.items():
         console.print(_profile(title, statements))
-    judged = [verdict for verdict in report.targets if verdict.value is not None]
-    if judged:
-        console.print(_verdicts(judged, quick=report.quick))
+    compared = [result for result in report.targets if result.value is not None]
+    if compared:
+        console.print(_target_table(compared, quick=report.quick))
     for skipped in report.skipped:
         console.print(f"[yellow]skipped[/]: {skipped}")
     for failed in report.failed:
@@ -115,7 +117,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _table(title: str, rows: Sequence[Row], wanted: Callable[[str], Any], *, short: bool = False) -> Table:
-    """`wanted`: which figures are shown; `short`: units without what they are of, which the title says."""
+    """`wanted`: the figures to show. `short`: units without "/message", because the title says it."""
     table = Table(
         title=f"\n{title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
@@ -134,21 +136,21 @@ def _table(title: str, rows: Sequence[Row], wanted: Callable[[str], Any], *, sho
     return table
 
 
-def _verdicts(verdicts: Sequence[Verdict], *, quick: bool) -> Table:
+def _target_table(results: Sequence[TargetResult], *, quick: bool) -> Table:
     table = Table(
         "target",
         "",
-        title=f"\nReach{QUICK if quick else ''}",
+        title=f"\nReach{QUICK_NOTE if quick else ''}",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("measured", justify="right")
     table.add_column("wanted", justify="right")
-    for verdict in verdicts:
-        mark = "[green]met[/]" if verdict.met else "[red]missed[/]"
-        assert verdict.value is not None
-        table.add_row(verdict.text, mark, number(verdict.value), f"{verdict.relation} {number(verdict.bound)}")
+    for result in results:
+        mark = "[green]met[/]" if result.met else "[red]missed[/]"
+        assert result.value is not None
+        table.add_row(result.text, mark, number(result.value), f"{result.relation} {number(result.bound)}")
     return table
 
 
@@ -176,7 +178,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, marked where it was changed since."""
+    """The commit of the checkout, with a mark if files were changed since."""
     here = Path(__file__).parent
     try:
         run = subprocess.run(

@@ -1,4 +1,4 @@
-"""The message that is sent everywhere, and how many samples become one number."""
+"""The body of every message, and percentiles of samples."""
 
 from collections.abc import Sequence
 
@@ -6,5 +6,5 @@ BODY = "x" * 200
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that is no less than `share` of all; `values` sorted, not empty."""
+    """The smallest value that is not below `share` of all values; `values` are sorted and not empty."""
     return values[min(len(values) - 1, int(len(values) * share))]

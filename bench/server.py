@@ -22,7 +22,7 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    # A checkpoint in the middle of a round would be charged to whoever is measured just then: we make them in between.
+    # A checkpoint would distort the round in which it falls: the benchmark makes checkpoints between the rounds.
     "checkpoint_timeout": "1h",
     "max_wal_size": "16GB",
     "shared_preload_libraries": "pg_stat_statements",
@@ -32,8 +32,7 @@ SETTINGS = {
 class Server:
     """Databases are clones of `treadle` (migrated, the benchmark's agents registered) or of `plain` (empty).
 
-    Everybody connects by TCP. Ours is the role `bench`, so that what we ask in between can be told from what is
-    measured.
+    All processes connect by TCP. The benchmark's own role is `bench`, so that its statements are not counted.
     """
 
     def __init__(self, postgres: PrivatePostgres, folder: Path) -> None:
@@ -78,7 +77,7 @@ class Server:
             await connection.close()
 
     async def commit_ms(self) -> float:
-        """Median milliseconds of the smallest durable commit: what this disk charges everybody."""
+        """Median milliseconds of the smallest durable commit: the least that any writer pays on this disk."""
         connection = await self.connect("plain")
         try:
             await connection.execute("create table ping (n integer)")
@@ -123,8 +122,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(profile: bool) -> AsyncIterator[Server]:
-    """Start it, and leave nothing of it at the end. `profile`: statements inside functions are counted, too."""
+async def running_server(profile: bool) -> AsyncIterator[Server]:
+    """Start a server, and remove it at the end. `profile`: count statements inside functions too."""
     folder = Path(tempfile.mkdtemp(prefix="treadle-bench-"))
     track = {"pg_stat_statements.track": "all" if profile else "top"}
     postgres = PrivatePostgres(folder, port=0, options=SETTINGS | track)

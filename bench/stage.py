@@ -1,4 +1,4 @@
-"""What every case is given: the server, the report, the progress bar; and a database of its own with its processes."""
+"""The stage of a case: the server, the report and the progress bar; and databases with their processes."""
 
 import asyncio
 import re
@@ -12,29 +12,29 @@ from rich.progress import Progress, TaskID
 
 from bench import meter
 from bench.meter import Meter, Reading
-from bench.processes import START_SECONDS, BenchError, Child, Client, Crew
+from bench.processes import START_SECONDS, BenchError, Child, Client, ProcessGroup
 from bench.report import Figure, Figures, Report, Row, median
 from bench.server import Server
 
 
-class Base:
-    """A database, a connection of ours to it (as the role `bench`), and the processes that work on it."""
+class CaseDatabase:
+    """A database, the benchmark's connection to it (role `bench`), and the processes that work on it."""
 
     def __init__(
-        self, name: str, sql: "asyncpg.Connection[asyncpg.Record]", dsn: str, crew: Crew, server: Server
+        self, name: str, sql: "asyncpg.Connection[asyncpg.Record]", dsn: str, processes: ProcessGroup, server: Server
     ) -> None:
         self.name = name
         self.sql = sql
         self.dsn = dsn
-        self.crew = crew
+        self.processes = processes
         self._meter = Meter(sql, server.pid)
 
     async def read(self) -> Reading:
-        return await self._meter.read(self.crew.pids)
+        return await self._meter.read(self.processes.pids)
 
     async def worker(self, **settings: str) -> Child:
         """Start a worker and wait until it is registered and hears hints."""
-        child = await self.crew.worker(settings)
+        child = await self.processes.worker(settings)
         await self.until(
             "select exists (select from treadle.workers where pid = $1 and server_started is not null)",
             child.pid,
@@ -46,15 +46,15 @@ class Base:
 
     async def client(self, module: str, config: Any, *, kind: str = "load", seconds: float = START_SECONDS) -> Client:
         """Start a client and wait until it is ready."""
-        client = await self.crew.client(module, config, kind=kind)
+        client = await self.processes.client(module, config, kind=kind)
         await client.ready(seconds)
         return client
 
     async def until(self, question: str, *args: Any, seconds: float, what: str, pause: float = 0.05) -> None:
-        """Ask until the answer is true; raises BenchError after `seconds`, or when an API or a worker has ended."""
+        """Ask until the answer is true; raises BenchError after `seconds`, or if an API or a worker has ended."""
         deadline = time.monotonic() + seconds
         while not await self.sql.fetchval(question, *args):
-            self.crew.check()
+            self.processes.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"Waiting for {what} took longer than {seconds:g} seconds.")
             await asyncio.sleep(pause)
@@ -95,7 +95,7 @@ class Stage:
         self.report.skipped.append(what)
 
     def fail(self, name: str, error: BenchError) -> None:
-        """One row cannot be had; the case goes on."""
+        """Record that one row failed; the case continues."""
         self.report.failed.append(f"{self._case}, {name}: {error}")
 
     async def repeat(self, name: str, times: int, once: Callable[[], Awaitable[Figures]]) -> Figures:
@@ -109,23 +109,23 @@ class Stage:
         return figures
 
     @asynccontextmanager
-    async def base(self, name: str, template: str = "treadle") -> AsyncIterator[Base]:
-        """A database of this name for the time being; its processes are ended with it."""
+    async def base(self, name: str, template: str = "treadle") -> AsyncIterator[CaseDatabase]:
+        """A database of this name for the block; its processes end with it."""
         name = "bench_" + re.sub(r"\W+", "_", name.lower())
         await self.server.create(name, template)
-        crew = Crew(self.server.folder, self.server.dsn(name))
+        processes = ProcessGroup(self.server.folder, self.server.dsn(name))
         sql = await self.server.connect(name)
         try:
             if self._profile:
-                await meter.forget(sql)
-            yield Base(name, sql, self.server.dsn(name), crew, self.server)
+                await meter.reset_statements(sql)
+            yield CaseDatabase(name, sql, self.server.dsn(name), processes, self.server)
             if self._profile:
                 self.report.profiles[name] = await meter.profile(sql)
         except Exception:
-            crew.check()  # a process that died explains whatever else went wrong
+            processes.check()  # a dead process explains the other error
             raise
         finally:
-            await crew.close()
+            await processes.close()
             await sql.close()
             await self.server.drop(name)
 

@@ -1,4 +1,4 @@
-"""What we want to reach, on two cores shared by load, API, worker and PostgreSQL."""
+"""The targets, for two cores that load, API, worker and PostgreSQL share."""
 
 from typing import Literal
 
@@ -14,11 +14,11 @@ class Target(msgspec.Struct, frozen=True):
     bound: float
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class TargetResult(msgspec.Struct, frozen=True):
     text: str
     relation: str
     bound: float
-    value: float | None  # null: not measured in this run
+    value: float | None  # None: not measured in this run
     met: bool | None
 
 
@@ -48,8 +48,8 @@ TARGETS = (
 )
 
 
-def judge(target: Target, value: float | None) -> Verdict:
+def compare(target: Target, value: float | None) -> TargetResult:
     met = None
     if value is not None:
         met = value >= target.bound if target.relation == ">=" else value <= target.bound
-    return Verdict(target.text, target.relation, target.bound, value, met)
+    return TargetResult(target.text, target.relation, target.bound, value, met)

@@ -1,7 +1,7 @@
-"""Churn: messages come and go while a long transaction holds vacuum back, so that every dead row stays.
+"""Churn: messages come and go while a long transaction keeps vacuum from removing dead rows.
 
-One connection goes through the life of 101 messages again and again, as fast as it can; compared are the calls' times
-in the first and in the last tenth.
+One connection repeats the life of 101 messages as fast as it can. The case compares the times of the calls in the first
+and in the last tenth.
 """
 
 import statistics
@@ -13,15 +13,15 @@ from bench.report import Figure, Figures
 from bench.stage import Stage
 from service.db.pool import Database
 
-CHORES_EVERY = 1.0  # seconds
-DEAD = "select sum(n_dead_tup) from pg_stat_user_tables where schemaname in ('treadle', 'pgmq')"
+CHORE_INTERVAL_SECONDS = 1.0  # seconds
+DEAD_ROWS = "select sum(n_dead_tup) from pg_stat_user_tables where schemaname in ('treadle', 'pgmq')"
 
 
 async def run(stage: Stage) -> None:
     seconds = stage.pick(180, 10)
     async with stage.base("churn") as base:
         await fill.queued(base.dsn, 1_000)
-        await fill.tidy(base.sql)
+        await fill.fold_and_vacuum(base.sql)
         database = Database(base.dsn, name="bench", size=1)
         holding = await stage.server.connect(base.name)
         try:
@@ -31,7 +31,7 @@ async def run(stage: Stage) -> None:
             await holding.execute("begin isolation level repeatable read; select from treadle.messages limit 1")
             parts = [await _stretch(stage, round, seconds / 10, f"{n * 10}%") for n in range(10)]
             await base.sql.execute("select pg_stat_clear_snapshot()")
-            dead = await base.sql.fetchval(DEAD)
+            dead = await base.sql.fetchval(DEAD_ROWS)
         finally:
             await holding.close()
             await database.close()
@@ -53,7 +53,7 @@ async def _stretch(stage: Stage, round: Round, seconds: float, name: str) -> Fig
     while now < began + seconds:
         if now >= due:
             await round.chores()
-            due = now + CHORES_EVERY
+            due = now + CHORE_INTERVAL_SECONDS
         await round.turn()
         now = time.monotonic()
     figures = {key: Figure(statistics.median(values), "ms") for key, values in round.taken.items()}

@@ -1,6 +1,6 @@
 """Flatness: the same calls beside few messages and beside many.
 
-Each large case is measured turn by turn with the smallest one, so that what else happens on the machine meets both.
+Each large case alternates with the smallest one, so that other load on the machine affects both.
 """
 
 import statistics
@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from bench import fill
 from bench.operations import Round
 from bench.report import Figure
-from bench.stage import Base, Stage
+from bench.stage import CaseDatabase, Stage
 from service.db.pool import Database
 
-WARMUP, COUNTED = 6, 5  # turns
-SMALL = 1_000
+WARMUP_TURNS, COUNTED_TURNS = 6, 5  # turns
+SMALL_CASE_MESSAGES = 1_000
 
 
 async def run(stage: Stage) -> None:
@@ -31,7 +31,7 @@ async def run(stage: Stage) -> None:
         for name, contents in cases.items():
             async with stage.base("flat_large") as base, _round(stage, base, contents, name) as many:
                 stage.tell(name)
-                await fill.tidy(small.sql)
+                await fill.fold_and_vacuum(small.sql)
                 few.forget()
                 for n in range(stage.pick(40, 6)):
                     if n % 10 == 0:
@@ -39,7 +39,7 @@ async def run(stage: Stage) -> None:
                         await many.chores()
                     await few.turn()
                     await many.turn()
-                for _ in range(COUNTED):
+                for _ in range(COUNTED_TURNS):
                     await few.turn(counting=True)
                     await many.turn(counting=True)
                 _record(stage, f"1,000 queued, beside {name}", few.taken, few.touched)
@@ -57,25 +57,25 @@ async def run(stage: Stage) -> None:
 
 
 @asynccontextmanager
-async def _round(stage: Stage, base: Base, contents: Mapping[str, int], name: str) -> AsyncIterator[Round]:
+async def _round(stage: Stage, base: CaseDatabase, contents: Mapping[str, int], name: str) -> AsyncIterator[Round]:
     """Fill the database and warm it up."""
     stage.tell(f"filling: {name}")
 
     def told(count: int) -> None:
         stage.tell(f"filling: {name} ({count:,})")
 
-    await fill.queued_at_once(base.dsn, contents.get("queued", SMALL), told)
+    await fill.queued_at_once(base.dsn, contents.get("queued", SMALL_CASE_MESSAGES), told)
     if count := contents.get("finished"):
         await fill.finished(base.dsn, count, told)
     if count := contents.get("delayed"):
         await fill.queued(base.dsn, count, delay_seconds=86_400, tell=told)
     if count := contents.get("threads"):
         await fill.queued(base.dsn, count, thread="t", threads=100, tell=told)
-    await fill.tidy(base.sql)
+    await fill.fold_and_vacuum(base.sql)
     database = Database(base.dsn, name="bench", size=1)
     try:
         round = Round(database, base.sql)
-        for _ in range(WARMUP):
+        for _ in range(WARMUP_TURNS):
             await round.turn()
         round.forget()
         yield round

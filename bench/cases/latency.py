@@ -7,11 +7,11 @@ from bench.report import Figure, Figures
 from bench.sample import BODY, percentile
 from bench.stage import Stage
 
-LIMIT = 120.0
-PAUSE = 0.02  # seconds between two messages
+ROUND_LIMIT_SECONDS = 120.0
+PAUSE_SECONDS = 0.02  # between two messages
 
-# What of it is waiting for a worker, and what the attempt itself takes.
-STEPS = """
+# The two parts of it: the wait for a worker, and the attempt.
+STEP_TIMES = """
     select extract(epoch from started_at - created_at)::float8 * 1000 as pickup,
         extract(epoch from completed_at - started_at)::float8 * 1000 as attempt
     from treadle.messages order by created_at desc limit $1"""
@@ -21,20 +21,20 @@ async def run(stage: Stage) -> None:
     messages = stage.pick(300, 60)
     async with stage.base("latency") as base:
         await base.worker()
-        _, port = await base.crew.api()
+        _, port = await base.processes.api()
         config = {
             "port": port,
             "messages": messages,
             "warmup": 30,
-            "pause": PAUSE,
+            "pause": PAUSE_SECONDS,
             "body": json.dumps({"message": BODY, "agent": "hello"}),
         }
         stage.tell(f"{messages} messages, one at a time")
         client = await base.client("bench.clients.one_by_one", config)
         before = await base.read()
-        answer = await client.run(LIMIT)
+        answer = await client.run(ROUND_LIMIT_SECONDS)
         after = await base.read()
-        rows = await base.sql.fetch(STEPS, messages)
+        rows = await base.sql.fetch(STEP_TIMES, messages)
         for name, key in (("POST accepted", "accepted"), ("first chunk", "first"), ("done", "done")):
             extra = meter.cost(before, after, messages) if key == "done" else {}
             stage.record(name, _spread(answer[key]) | extra)

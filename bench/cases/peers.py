@@ -1,7 +1,7 @@
 """Peers: no-op jobs on other queues, on the same server in the same run, one process each.
 
-Rounds go around (PGMQ, pgqueuer, Treadle, PGMQ, ...), so that what else happens on the machine meets all; ratios are
-the medians of the rounds'. The peers keep no results, no events and no threads.
+Rounds alternate (PGMQ, pgqueuer, Treadle, PGMQ, ...), so that other load on the machine affects all; a ratio is the
+median over the rounds. The peers keep no results, no events and no threads.
 """
 
 import shutil
@@ -11,24 +11,24 @@ from importlib.util import find_spec
 from typing import Any
 
 from bench import meter
-from bench.cases.drain import TUNED, drain
+from bench.cases.drain import TUNED_SETTINGS, drain
 from bench.processes import BenchError
 from bench.report import Figure, Figures, median
-from bench.stage import Base, Stage, rate
+from bench.stage import CaseDatabase, Stage, rate
 
-LIMIT = 120.0
-TREADLE = "treadle, 1 worker"
-NODE = ("graphile-worker", "pg-boss")
+ROUND_LIMIT_SECONDS = 120.0
+TREADLE_ROW = "treadle, 1 worker"
+NODE_PEERS = ("graphile-worker", "pg-boss")
 
 
 async def run(stage: Stage) -> None:
     jobs = stage.pick(20_000, 3_000)
-    few = stage.pick(2_000, 300)  # for who takes long
+    few = stage.pick(2_000, 300)  # for slow peers
     rounds: dict[str, list[Figures]] = {}
     async with AsyncExitStack() as stack:
         treadle = await stack.enter_async_context(stage.base("peer_treadle"))
-        await treadle.worker(**TUNED)
-        clients: list[tuple[str, str, Base, dict[str, Any], int]] = []
+        await treadle.worker(**TUNED_SETTINGS)
+        clients: list[tuple[str, str, CaseDatabase, dict[str, Any], int]] = []
 
         async def add(name: str, package: str | None, module: str, count: int, config: dict[str, Any]) -> None:
             if package and find_spec(package) is None:
@@ -49,18 +49,18 @@ async def run(stage: Stage) -> None:
             for name, module, base, config, count in clients:
                 stage.tell(f"{name} ({n + 1})")
                 rounds.setdefault(name, []).append(await _drain(base, module, config, count))
-            stage.tell(f"{TREADLE} ({n + 1})")
-            rounds.setdefault(TREADLE, []).append(await drain(treadle, jobs))
+            stage.tell(f"{TREADLE_ROW} ({n + 1})")
+            rounds.setdefault(TREADLE_ROW, []).append(await drain(treadle, jobs))
     for name, figures in rounds.items():
         stage.record(name, median(figures), figures)
     _ratios(stage, rounds)
     _node(stage)
 
 
-async def _drain(base: Base, module: str, config: dict[str, Any], jobs: int) -> Figures:
+async def _drain(base: CaseDatabase, module: str, config: dict[str, Any], jobs: int) -> Figures:
     client = await base.client(module, config, kind="worker")
     before = await base.read()
-    answer = await client.run(LIMIT)
+    answer = await client.run(ROUND_LIMIT_SECONDS)
     after = await base.read()
     await client.stop()
     if answer["jobs"] != jobs:
@@ -69,9 +69,9 @@ async def _drain(base: Base, module: str, config: dict[str, Any], jobs: int) -> 
 
 
 def _ratios(stage: Stage, rounds: dict[str, list[Figures]]) -> None:
-    ours = rounds[TREADLE]
+    ours = rounds[TREADLE_ROW]
     for name, theirs in rounds.items():
-        if name != TREADLE:
+        if name != TREADLE_ROW:
             figures = {
                 key: Figure(
                     statistics.median(a[key].value / b[key].value for a, b in zip(ours, theirs, strict=True)), "x"
@@ -82,6 +82,6 @@ def _ratios(stage: Stage, rounds: dict[str, list[Figures]]) -> None:
 
 
 def _node(stage: Stage) -> None:
-    """The place for peers of Node: a client in bench/peers/ that talks as bench.clients.script does, then `add` it."""
+    """The place for peers in Node: write a client in bench/peers/ that follows bench.clients.script, and `add` it."""
     why = "there is no node on this machine" if shutil.which("node") is None else "no client is written for it yet"
-    stage.skip(f"{', '.join(NODE)}: {why}")
+    stage.skip(f"{', '.join(NODE_PEERS)}: {why}")

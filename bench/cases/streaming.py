@@ -9,12 +9,12 @@ import uuid_utils.compat as uuid
 from bench import meter
 from bench.processes import BenchError
 from bench.report import Figure, Figures
-from bench.stage import Base, Stage, rate
+from bench.stage import CaseDatabase, Stage, rate
 
-PER_SECOND = 10
+CHUNKS_PER_SECOND = 10
 RECONNECT_SECONDS = 2.0
-LEAD = 1.5  # seconds in which a client process starts and opens a few streams
-LIMIT = 60.0  # seconds beyond the time the agents take
+LEAD_SECONDS = 1.5  # in which a client process starts and opens a few streams
+EXTRA_SECONDS = 60.0  # more than the agents take
 SUBMIT = "select count(*) from treadle.submit_many($1::jsonb, notify => true)"
 
 
@@ -28,14 +28,14 @@ async def run(stage: Stage) -> None:
             stage.tell(name)
             try:
                 stage.record(name, await _stream(base, clients, reconnecting, stage.pick(15, 2)))
-            except BenchError as error:  # a machine that is too busy to open so many; the others may do
+            except BenchError as error:  # the machine is too busy to open so many; other rows may succeed
                 stage.fail(name, error)
 
 
-async def _stream(base: Base, clients: int, reconnecting: int, seconds: int) -> Figures:
-    """With an API of its own, whose memory no other streams have grown."""
-    api, port = await base.crew.api()
-    await _read(base, port, 10, 5, lead=LEAD)  # so that memory is the streams', not the first request's
+async def _stream(base: CaseDatabase, clients: int, reconnecting: int, seconds: int) -> Figures:
+    """Measure with a new API, whose memory no other streams have grown."""
+    api, port = await base.processes.api()
+    await _read(base, port, 10, 5, lead=LEAD_SECONDS)  # so that the memory of the first request is not counted
     await asyncio.sleep(0.5)
     resting = meter.memory(api.pid)
     peak = resting
@@ -48,16 +48,18 @@ async def _stream(base: Base, clients: int, reconnecting: int, seconds: int) -> 
 
     watching = asyncio.create_task(watch())
     try:
-        chunks = seconds * PER_SECOND
-        return (await _read(base, port, clients, chunks, lead=LEAD + clients * 0.01, reconnecting=reconnecting)) | {
-            "memory": Figure((peak - resting) / clients / 1024, "KiB/stream")
-        }
+        chunks = seconds * CHUNKS_PER_SECOND
+        return (
+            await _read(base, port, clients, chunks, lead=LEAD_SECONDS + clients * 0.01, reconnecting=reconnecting)
+        ) | {"memory": Figure((peak - resting) / clients / 1024, "KiB/stream")}
     finally:
         watching.cancel()
         await api.stop()
 
 
-async def _read(base: Base, port: int, clients: int, chunks: int, *, lead: float, reconnecting: int = 0) -> Figures:
+async def _read(
+    base: CaseDatabase, port: int, clients: int, chunks: int, *, lead: float, reconnecting: int = 0
+) -> Figures:
     """`lead`: seconds in which the streams are opened, before the agents begin."""
     ids = [str(uuid.uuid7()) for _ in range(clients)]
     start_at = time.time() + lead
@@ -66,13 +68,17 @@ async def _read(base: Base, port: int, clients: int, chunks: int, *, lead: float
             "message_id": message_id,
             "message": "tick",
             "agent": "ticker",
-            # The agents do not tick in step.
-            "metadata": {"start_at": start_at + n / clients / PER_SECOND, "per_second": PER_SECOND, "chunks": chunks},
+            # The agents emit at different moments.
+            "metadata": {
+                "start_at": start_at + n / clients / CHUNKS_PER_SECOND,
+                "per_second": CHUNKS_PER_SECOND,
+                "chunks": chunks,
+            },
         }
         for n, message_id in enumerate(ids)
     ]
     await base.sql.fetchval(SUBMIT, json.dumps(messages))
-    limit = chunks / PER_SECOND + LIMIT
+    limit = chunks / CHUNKS_PER_SECOND + EXTRA_SECONDS
     config = {
         "port": port,
         "ids": ids,
@@ -93,7 +99,7 @@ async def _read(base: Base, port: int, clients: int, chunks: int, *, lead: float
     expected = clients * chunks
     lost = expected - answer["chunks"] + answer["missing"] + answer["doubled"] + answer["unfinished"]
     return (
-        rate(answer["chunks"], (answer["last_ns"] - answer["first_ns"]) / 1e9 + 1 / PER_SECOND, "events")
+        rate(answer["chunks"], (answer["last_ns"] - answer["first_ns"]) / 1e9 + 1 / CHUNKS_PER_SECOND, "events")
         | {
             "p50": Figure(answer["p50"], "ms"),
             "p99": Figure(answer["p99"], "ms"),

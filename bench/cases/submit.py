@@ -1,24 +1,25 @@
 """Submit: HTTP POST by 1, 16 and 64 connections, in batches, and the SQL function directly.
 
-A worker of another queue is there: it does the janitor's chores, as in life, and claims nothing.
+A worker of another queue does the janitor's chores, as in production, and claims nothing.
 """
 
 import json
+from functools import partial
 from typing import Any
 
 from bench import meter
 from bench.processes import BenchError
 from bench.report import Figure, Figures
 from bench.sample import BODY
-from bench.stage import Base, Stage, rate
+from bench.stage import CaseDatabase, Stage, rate
 
-LIMIT = 120.0  # seconds for one round
+ROUND_LIMIT_SECONDS = 120.0
 
 
 async def run(stage: Stage) -> None:
     async with stage.base("submit") as base:
         await base.worker(QUEUES="idle")
-        _, port = await base.crew.api()
+        _, port = await base.processes.api()
         times = stage.pick(3, 1)
         single = json.dumps({"message": BODY, "agent": "noop"})
 
@@ -43,11 +44,11 @@ async def run(stage: Stage) -> None:
             ("SQL, batches of 1,000 into threads", True, 1_000),
         ):
             statements = {"dsn": base.dsn, "batches": batches, "size": 1_000, "threads": threads, "ids": ids}
-            await stage.repeat(name, times, lambda c=statements: _statements(base, c))
+            await stage.repeat(name, times, partial(_statements, base, statements))
 
     async with stage.base("submit_and_work") as base:
         await base.worker()
-        _, port = await base.crew.api()
+        _, port = await base.processes.api()
         config = _config(port, 64, stage.pick(10_000, 2_000), "/messages", single)
         await _posts(stage, base, "POST, 64 connections, a worker draining", config, 1, times)
 
@@ -64,11 +65,11 @@ def _config(port: int, connections: int, requests: int, path: str, body: str) ->
     }
 
 
-async def _posts(stage: Stage, base: Base, name: str, config: dict[str, Any], size: int, times: int) -> None:
+async def _posts(stage: Stage, base: CaseDatabase, name: str, config: dict[str, Any], size: int, times: int) -> None:
     async def once() -> Figures:
         client = await base.client("bench.clients.posts", config)
         before = await base.read()
-        answer = await client.run(LIMIT)
+        answer = await client.run(ROUND_LIMIT_SECONDS)
         after = await base.read()
         await client.stop()
         if answer["failed"]:
@@ -83,10 +84,10 @@ async def _posts(stage: Stage, base: Base, name: str, config: dict[str, Any], si
     await stage.repeat(name, times, once)
 
 
-async def _statements(base: Base, config: dict[str, Any]) -> Figures:
+async def _statements(base: CaseDatabase, config: dict[str, Any]) -> Figures:
     client = await base.client("bench.clients.statements", config)
     before = await base.read()
-    answer = await client.run(LIMIT)
+    answer = await client.run(ROUND_LIMIT_SECONDS)
     after = await base.read()
     await client.stop()
     messages = config["batches"] * config["size"]

@@ -11,12 +11,12 @@ from typing import Any
 
 from bench.clients.script import Go, play
 
-TIMEOUT = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 class Conversation:
     def __init__(self, port: int, body: bytes) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._post = (
             b"POST /messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -40,7 +40,7 @@ class Conversation:
         return (accepted - began) * 1000, (first - began) * 1000, (done - began) * 1000
 
     def _until(self, mark: bytes, seen: bytes = b"") -> tuple[bytes, float]:
-        """Read until `mark` has come; returns all of it and when that was."""
+        """Read until `mark` has arrived; returns all bytes and the time of its arrival."""
         while mark not in seen:
             data = self._socket.recv(65536)
             if not data:

@@ -1,4 +1,4 @@
-"""Many POSTs over keep-alive connections, as cheaply as they can be made: requests are prepared, answers only counted.
+"""Many POSTs over keep-alive connections, as cheap as possible: requests are prepared, answers are only counted.
 
 config: port, connections, requests, warmup, path, body (JSON text). Answer: seconds, failed, latencies in ms.
 """
@@ -12,7 +12,7 @@ from bench.sample import percentile
 
 
 class Round:
-    """So many requests, spread over whoever is free."""
+    """A number of requests, each sent by the next free connection."""
 
     def __init__(self, requests: int) -> None:
         self.left = requests

@@ -1,4 +1,4 @@
-"""Many SSE clients: each reads its message's stream to the end and looks at every event; some reconnect all the time.
+"""Many SSE clients: each reads its message's stream to the end and checks every event; some keep reconnecting.
 
 config: port, ids (one for each client), reconnecting (how many clients), reconnect_seconds, from_ns (chunks emitted
 before are left out of the latencies), seconds (limit). Answer: chunks, missing, doubled, unfinished, reconnects, p50
@@ -15,8 +15,8 @@ from typing import Any
 from bench.clients.script import Go, play
 from bench.sample import percentile
 
-EVENT = re.compile(rb'id: (\d+)\nevent: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?')
-ENDS = (b"done", b"error", b"cancelled")
+EVENT_BLOCK = re.compile(rb'id: (\d+)\nevent: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?')
+TERMINAL_EVENTS = (b"done", b"error", b"cancelled")
 
 
 class Tally:
@@ -64,14 +64,14 @@ class Reader:
             tally.first_ns = min(tally.first_ns or emitted, emitted)
             if emitted >= tally.from_ns:
                 tally.taken.append(now - emitted)
-        elif kind in ENDS:
+        elif kind in TERMINAL_EVENTS:
             self._over = True
             tally.open -= 1
             if not tally.open:
                 tally.over.set()
 
     def lost(self) -> None:
-        """The connection is gone: come back where we were, unless the stream is over."""
+        """The connection was lost: reconnect with the last id, unless the stream is over."""
         if not self._over:
             self._tally.reconnects += 1
             task = asyncio.create_task(self.connect())
@@ -79,8 +79,7 @@ class Reader:
             task.add_done_callback(self._tasks.discard)
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """The answer has begun. From here a client that reconnects counts its seconds: one that is not answered yet
-        and leaves would only make it worse for all."""
+        """The answer has begun. A reconnecting client starts its clock only now: to leave earlier would add load."""
         self._tally.connected.release()
         if self._reconnect_seconds:
             wait = self._reconnect_seconds * random.uniform(0.75, 1.25)
@@ -106,12 +105,12 @@ class Connection(asyncio.Protocol):
             self._opened = True
             self._reader.opened(self._transport)
         data = self._rest + data
-        end = data.rfind(b"\n\n")  # what follows is not whole yet
+        end = data.rfind(b"\n\n")  # the rest is incomplete
         if end < 0:
             self._rest = data
             return
         self._rest = data[end + 2 :]
-        for found in EVENT.finditer(data, 0, end):
+        for found in EVENT_BLOCK.finditer(data, 0, end):
             self._reader.event(int(found[1]), found[2], found[3], now)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -125,7 +124,7 @@ async def read(config: Any, go: Go) -> Any:
         again = config["reconnect_seconds"] if n < config["reconnecting"] else None
         await Reader(config["port"], message_id, tally, again).connect()
         if n >= 50:
-            await tally.connected.acquire()  # at most 50 being opened at once
+            await tally.connected.acquire()  # at most 50 connections are opened at once
     await go()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(tally.over.wait(), config["seconds"])

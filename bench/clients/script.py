@@ -1,4 +1,4 @@
-"""How a client process talks with the benchmark: one line of JSON in, `ready`, `go`, one line of JSON out."""
+"""The protocol between a client process and the benchmark: one line of JSON in, `ready`, `go`, one line of JSON out."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ def play(client: Callable[[Any, Go], Awaitable[Any]]) -> None:
     answer = uvloop.run(_guarded(client, config))
     sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
     sys.stdout.buffer.flush()
-    sys.stdin.buffer.read()  # stay until we are ended: our CPU time is still to be read
+    sys.stdin.buffer.read()  # stay alive until stopped: the benchmark still reads the CPU time
 
 
 async def _guarded(client: Callable[[Any, Go], Awaitable[Any]], config: Any) -> Any:
@@ -29,4 +29,4 @@ async def _go() -> None:
     sys.stdout.buffer.write(b"ready\n")
     sys.stdout.buffer.flush()
     if not await asyncio.to_thread(sys.stdin.buffer.readline):
-        os._exit(1)  # the benchmark is gone
+        os._exit(1)  # the benchmark has ended

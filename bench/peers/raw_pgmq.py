@@ -1,4 +1,4 @@
-"""PGMQ by itself through asyncpg: read 100, delete 100, nothing else. What the others stand on, and the ceiling of it.
+"""PGMQ alone through asyncpg: read 100, delete 100, nothing else. The upper limit for a queue on PGMQ.
 
 config: dsn, jobs, connections. Answer: seconds.
 """
@@ -12,7 +12,7 @@ import asyncpg
 from bench.clients.script import Go, play
 from bench.sample import BODY
 
-BATCH = 100
+BATCH_JOBS = 100
 
 
 async def drain(config: Any, go: Go) -> Any:
@@ -34,7 +34,7 @@ async def drain(config: Any, go: Go) -> Any:
 
 async def _work(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     done = 0
-    while rows := await connection.fetch("select msg_id, message from pgmq.read('peer', 60, $1)", BATCH):
+    while rows := await connection.fetch("select msg_id, message from pgmq.read('peer', 60, $1)", BATCH_JOBS):
         ids = [row["msg_id"] for row in rows]
         await connection.fetch("select * from pgmq.delete('peer', $1::bigint[])", ids)
         done += len(ids)

@@ -1,4 +1,4 @@
-"""pgqueuer with what its performance guide says: asyncpg, a larger batch, its autovacuum settings, logged tables.
+"""pgqueuer with the settings of its performance guide: asyncpg, a larger batch, its autovacuum settings, logged tables.
 
 config: dsn, jobs, batch. Answer: seconds from the first job's start to the last one's end.
 """
@@ -30,7 +30,7 @@ async def drain(config: Any, go: Go) -> Any:
     manager = PgQueuer.from_asyncpg_connection(connection)
     done, began = 0, 0.0
 
-    @manager.entrypoint("noop")
+    @manager.entrypoint("noop")  # type: ignore[untyped-decorator, unused-ignore]
     async def noop(job: Job) -> None:
         nonlocal done, began
         done += 1

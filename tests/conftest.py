@@ -1,5 +1,5 @@
-"""Fixtures: one private PostgreSQL for the run, a migrated template in it, a clone of that for each test; an API and
-workers on it, in the test's own event loop, on loopback."""
+"""Fixtures: one private PostgreSQL for the run, a migrated template database, and a clone of it for each test; APIs and
+workers on the clone, in the test's own event loop, on loopback."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ _running = contextlib.ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controller starts the server; workers of xdist are told its port."""
+    """The controller starts the server and tells its port to the workers of xdist."""
     workerinput = getattr(config, "workerinput", None)
     if workerinput is None:
         server = _running.enter_context(postgres_of_the_run())
@@ -83,7 +83,7 @@ def dsn(clone: Any) -> str:
 
 @pytest.fixture
 def empty_dsn(dsn: str, clone: Any) -> Iterator[str]:
-    """The address of a database that nothing was ever done to."""
+    """The address of an empty database."""
     clone.autocommit = True
     name = f"{clone.info.dbname}_empty"
     clone.execute(f"create database {name}")
@@ -93,7 +93,7 @@ def empty_dsn(dsn: str, clone: Any) -> Iterator[str]:
 
 @pytest.fixture
 def settings(dsn: str) -> Settings:
-    """Settings with short intervals, so that what happens by polling happens soon."""
+    """Settings with short intervals, so that polling is quick."""
     return Settings(
         database_url=dsn,
         port=0,
@@ -107,7 +107,7 @@ def settings(dsn: str) -> Settings:
 
 @pytest.fixture
 async def sql(dsn: str) -> AsyncIterator[Connection]:
-    """A plain connection, as a person with psql has one; jsonb is decoded."""
+    """A plain connection that decodes jsonb."""
     connection = await asyncpg.connect(dsn)
     await decode_jsonb(connection)
     yield connection

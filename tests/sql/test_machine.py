@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from tests.support.sql_model_rows import HOUR, INTERVAL, MAX_LOSSES, TIMEOUT, Message
 from tests.support.state_machine import FINISHES, SUBMISSIONS, Call, Machine, answered
-from tests.support.state_machine_sessions import CHORES, DRAW, QUEUES, WORKERS, Sessions
+from tests.support.state_machine_sessions import CHORES, DRAW_IDS, QUEUES, WORKERS, Sessions
 
 
 class Whole(Machine):
@@ -80,7 +80,7 @@ class Whole(Machine):
     @rule(chores=st.lists(st.sampled_from(CHORES), max_size=3), many=st.booleans())
     def chores(self, chores: list[str], many: bool) -> None:
         if many:
-            self.run(self.on.client.sql.execute(DRAW))
+            self.run(self.on.client.sql.execute(DRAW_IDS))
         for chore in chores:
             self.run(self.on.janitor.sql.execute(f"select treadle.{chore}"))
 
@@ -156,8 +156,8 @@ class Whole(Machine):
             sents = [self.new(f) for f in fields]
             assert self.run(self.submission(self.on.user, sents)) == ["queued"] * len(sents)
         at = self.now
-        self.deeds.append(lambda: self.sent.extend(sents))
-        self.deeds.append(lambda: self.model.submit(sents, at))
+        self.uncommitted.append(lambda: self.sent.extend(sents))
+        self.uncommitted.append(lambda: self.model.submit(sents, at))
         self.held_threads |= {sent.thread for sent in sents if sent.thread}
 
     @rule(data=st.data())
@@ -171,10 +171,10 @@ class Whole(Machine):
         self.held_threads |= {message.thread} if message.thread else set()
         if message.state == "queued":
             assert self.run(self.on.user.cancel(message.id)) == "cancelled"
-            self.deeds.append(lambda: self.model.cancel(message.id, at))
+            self.uncommitted.append(lambda: self.model.cancel(message.id, at))
         else:
             assert self.run(self.on.user.redrive(message.id)) == "queued"
-            self.deeds.append(lambda: self.model.redrive(message.id, at))
+            self.uncommitted.append(lambda: self.model.redrive(message.id, at))
 
     @precondition(lambda self: self.open)
     @rule(commit=st.booleans())
@@ -182,9 +182,9 @@ class Whole(Machine):
         self.run(self.on.user.sql.execute("commit" if commit else "rollback"))
         self.run(self.on.user.shift_clock(self.now * HOUR))
         if commit:
-            for deed in self.deeds:
+            for deed in self.uncommitted:
                 deed()
-        self.open, self.deeds, self.held, self.held_threads, self.drew = False, [], [], set(), True
+        self.open, self.uncommitted, self.held, self.held_threads, self.drew = False, [], [], set(), True
 
     @precondition(lambda self: self.held_threads)
     @rule(data=st.data(), commit=st.booleans(), fields=SUBMISSIONS)

@@ -18,7 +18,7 @@ Cli = Callable[..., Awaitable[Result]]
 
 async def invoke(*arguments: str, **settings: str) -> Result:
     """Run a command beside the test's loop; settings by name are its environment."""
-    environ = {field.name.upper(): None for field in msgspec.structs.fields(Settings)}
+    environ: dict[str, str | None] = {field.name.upper(): None for field in msgspec.structs.fields(Settings)}
     environ |= {"TREADLE_CONFIG": None, "POLL_INTERVAL": "0.2", **settings}
     return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), env=environ)
 

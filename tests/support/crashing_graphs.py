@@ -1,5 +1,4 @@
-"""Graphs that a worker's own process imports: their last node ends that process at first, as a crash in a library
-would."""
+"""Graphs that isolated processes import: at first their last node ends the process, like a crash in a library."""
 
 import os
 from pathlib import Path
@@ -66,17 +65,17 @@ async def dies(state: State) -> dict[str, Any]:
     return {"done": ["two"]}
 
 
-asking = StateGraph(State)
-asking.add_node("one", one)
-asking.add_node("ask", ask)
-asking.add_node("two", dies)
-asking.add_edge(START, "one")
-asking.add_edge("one", "ask")
-asking.add_edge("ask", "two")
+asking_graph = StateGraph(State)
+asking_graph.add_node("one", one)
+asking_graph.add_node("ask", ask)
+asking_graph.add_node("two", dies)
+asking_graph.add_edge(START, "one")
+asking_graph.add_edge("one", "ask")
+asking_graph.add_edge("ask", "two")
 
 asks_and_crashes = langgraph_agent(
     "asks_and_crashes",
-    asking,
+    asking_graph,
     output="done",
     checkpointer=lambda: AsyncPostgresSaver.from_conn_string(os.environ["TEST_CHECKPOINTS"]),
 )

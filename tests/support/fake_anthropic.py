@@ -1,5 +1,4 @@
-"""A fake of the Messages API on loopback, spoken to over real HTTP: it answers as its script says, and remembers what
-it was asked."""
+"""A fake Messages API on loopback, over real HTTP: it answers as its script says, and records the requests."""
 
 import asyncio
 import contextlib
@@ -14,7 +13,7 @@ import msgspec
 class Answer(msgspec.Struct, frozen=True):
     """A stream of these pieces of text, and of whole content blocks after them. It ends as `ends` says: 'whole';
     'early', cleanly but without the last events; 'cut', in the middle of the body; 'error', with an error event;
-    'never', when the client goes away. `usage` adds to what is counted at its start."""
+    'never', when the client disconnects. `usage` is added to the counts at its start."""
 
     pieces: tuple[str, ...] = ("Hello", ", ", "world")
     ends: str = "whole"
@@ -32,7 +31,7 @@ def tool_calls(*calls: tuple[str, str, Any], pieces: tuple[str, ...] = (), **fie
 
 
 class Status(msgspec.Struct, frozen=True):
-    """An answer that is no stream."""
+    """An answer that is not a stream."""
 
     status: int
     type: str = "api_error"
@@ -47,7 +46,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class FakeAnthropic:
-    """Answers each request with the next entry of `script`, and with an Answer when there is none left."""
+    """Answers each request with the next entry of `script`, or with a plain Answer if the script is empty."""
 
     def __init__(self) -> None:
         self.script: deque[Answer | Status] = deque()
@@ -67,7 +66,7 @@ class FakeAnthropic:
             yield self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request a connection."""
+        """Serve one request for each connection."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
@@ -102,7 +101,7 @@ class FakeAnthropic:
 
 
 def _events(reply: Answer) -> list[dict[str, Any]]:
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",

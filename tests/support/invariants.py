@@ -1,14 +1,13 @@
-"""What must hold in every Treadle database at any moment: treadle.violations names the exceptions, and there must be
-none.
+"""The invariants of a Treadle database: the view treadle.violations must be empty at any moment.
 
-`await assert_consistent(sql)` looks from one snapshot, so it may be called while others work.
+`await assert_consistent(sql)` reads one snapshot, so it may be called while other connections work.
 """
 
 from service.db.pool import Connection
 
 
 async def violations(sql: Connection) -> dict[str, list[str]]:
-    """What does not hold: the first few exceptions, by rule."""
+    """The rows of treadle.violations, by rule."""
     found: dict[str, list[str]] = {}
     for row in await sql.fetch("select rule, subject, detail from treadle.violations"):
         found.setdefault(row["rule"], []).append(f"{row['subject']}: {row['detail']}")

@@ -1,4 +1,4 @@
-"""Agents that real processes import, for tests of what runs in a process of its own."""
+"""Agents that worker processes import, for tests of isolated attempts."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from treadle import Context, Rejected, RetryAfter, agent
 
 
 def told(context: Context) -> dict[str, Any]:
-    """What a context tells without being asked."""
+    """The fields of a context."""
     assert context.deadline.tzinfo
     context.log.info("a line of %s", context.message_id)
     return {
@@ -34,7 +34,7 @@ def told(context: Context) -> dict[str, Any]:
 
 @agent("everything", timeout=30)
 async def everything(context: Context, text: str) -> Any:
-    """Does all that an agent can do."""
+    """Uses every method of its context."""
     await asyncio.gather(*(context.emit(f"{text}{number} ") for number in range(20)))
     await context.event("progress", {"percent": 50})
     for type, data in (("done", 1), ("big", "x" * 2_000_000)):
@@ -110,12 +110,12 @@ async def fails(context: Context, how: str) -> Any:
 
 @agent("dies")
 async def dies(context: Context, how: str) -> None:
-    """Takes its process with it."""
+    """Ends its process."""
     context.usage(tokens=1)
     await context.emit("last words")
     if how == "exit":
         os._exit(3)
-    if how == "leaves one behind":  # which holds on to the connection
+    if how == "leaves one behind":  # a process that keeps the connection open
         if os.fork():
             os._exit(0)
         signal.pause()
@@ -137,7 +137,7 @@ async def until_exists(file: str) -> None:
 
 @agent("stays")
 async def stays(context: Context, how: str) -> str:
-    """Says where it runs, and stays there, whatever is asked of it."""
+    """Emits its process ids, and stays in the way that it is told."""
     await context.emit(f"{os.getpid()} {os.getppid()}")
     match how:
         case "swallows":
@@ -147,7 +147,7 @@ async def stays(context: Context, how: str) -> str:
         case "blocks":
             while True:
                 time.sleep(1000)  # noqa: ASYNC251 - what an agent must not do
-        case "computes":  # without ever letting go of the interpreter
+        case "computes":  # without releasing the interpreter lock
             re.match(r"(a+)+$", "a" * 64 + "b")
         case "babbles":
             while True:
@@ -158,7 +158,7 @@ async def stays(context: Context, how: str) -> str:
                 await asyncio.Event().wait()
             finally:
                 await context.emit(" goodbye")
-        case file:  # until it is there
+        case file:  # until the file exists
             await until_exists(file)
             await context.emit(" over")
     return how
@@ -176,7 +176,7 @@ def stays_sync(context: Any, how: str) -> str:
 
 @agent("steps")
 async def steps(context: Context, file: str) -> list[str]:
-    """Takes five steps and notes each in a file; after the third it waits for a second file."""
+    """Takes five steps and writes each to a file; before the fourth it waits for a second file."""
 
     async def step() -> str:
         with open(file, "a") as notes:  # noqa: ASYNC230
@@ -193,7 +193,7 @@ async def steps(context: Context, file: str) -> list[str]:
 
 @agent("parent", timeout=30)
 async def parent(context: Context, text: str) -> Any:
-    """Waits for others and for a person, and keeps something."""
+    """Waits for children and for an input, and writes to its memory."""
     await context.step("one", lambda: None)
     doubled = await context.gather(*[await context.send(word, agent="child") for word in text.split()])
     answer = await context.input({"is it": doubled})
@@ -228,11 +228,11 @@ def crunches(context: Any, text: str) -> Any:
 
 @agent("hoards", run_in="process", timeout=30, max_attempts=1)
 def hoards(context: Any, text: str) -> None:
-    """Takes memory until it gets no more: of 64 MB beyond what its process has."""
+    """Takes memory up to a limit of 64 MB beyond the size of its process."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 64_000_000, size + 64_000_000))
     hoard = []
     while True:
         hoard.append(bytearray(1_000_000))
         if text == "die" and len(hoard) == 20:
-            signal.raise_signal(signal.SIGABRT)  # as a library does that is refused memory
+            signal.raise_signal(signal.SIGABRT)  # like a library that cannot allocate

@@ -1,10 +1,10 @@
-"""Tools that real processes import."""
+"""Tools that worker processes import."""
 
 import os
 
 
 def note(file: str) -> int:
-    """Notes in a file which process it runs in."""
+    """Writes the id of its process to a file."""
     with open(file, "a") as notes:
         notes.write(f"{os.getpid()}\n")
     return os.getpid()

@@ -1,5 +1,5 @@
-"""A team that real processes import: its model notes in a file what it is asked, and waits at the third task until
-another file is there."""
+"""A team that worker processes import: its model writes its requests to a file, and waits at the third task until
+another file exists."""
 
 import os
 from collections import Counter

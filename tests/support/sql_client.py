@@ -34,7 +34,7 @@ class SqlClient:
         self._stack = stack
 
     async def connect(self) -> SqlClient:
-        """The same on a connection of its own."""
+        """Another client on a new connection."""
         connection = await asyncpg.connect(self._dsn)
         self._stack.push_async_callback(connection.close)
         await decode_jsonb(connection)
@@ -45,13 +45,14 @@ class SqlClient:
         await self.sql.execute("select treadle.register_agents($1)", json.dumps(rows))
 
     async def shift_clock(self, seconds: float) -> None:
-        """Move the clock of this connection, from its true time."""
+        """Set the clock of this connection to so many seconds after its true time."""
         await self.sql.execute("select set_config('treadle.clock_shift', $1, false)", f"{seconds} seconds")
 
     # The client's side
 
     async def submit(self, message: Any = "hello", **fields: Any) -> UUID:
-        return (await self.submit_many({"message": message, **fields}))[0]["message_id"]
+        [row] = await self.submit_many({"message": message, **fields})
+        return UUID(str(row["message_id"]))
 
     async def submit_many(self, *messages: dict[str, Any], **arguments: Any) -> list[asyncpg.Record]:
         """`arguments` are submit_many's own, by name."""
@@ -85,7 +86,7 @@ class SqlClient:
         return msgspec.convert(rows, list[Claim])
 
     async def claim_one(self, **arguments: Any) -> Claim:
-        """The one message that there is to claim."""
+        """Claim all messages; there must be exactly one."""
         claims = await self.claim(100, **arguments)
         assert len(claims) == 1, claims
         return claims[0]
@@ -119,7 +120,7 @@ class SqlClient:
         patient: bool = True,
         max_losses: int = 3,
     ) -> list[str]:
-        """End each attempt alike (`first_seq`: by default the one after `started`); returns their statuses."""
+        """End all attempts in the same way; returns their statuses. `first_seq`: by default the seq after `started`."""
         failed = outcome != "completed"
         rows = await self.sql.fetch(
             "select * from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
@@ -172,8 +173,8 @@ class SqlClient:
     ) -> dict[UUID, str | None]:
         """Returns the messages taken back, with their workers.
 
-        `awake`: a janitor that has not beaten by itself has done so for nine seconds, enough to believe in a free lock,
-        not in a silence.
+        `awake`: let a janitor without heartbeats appear to have sent them for nine seconds. That is long enough to
+        trust a free lock, but too short to trust a silence.
         """
         if awake:
             await self._wake(janitor)
@@ -192,13 +193,13 @@ class SqlClient:
         )
 
     async def run(self, quantity: int = 100, **finish: Any) -> list[Claim]:
-        """Claim what there is and finish it."""
+        """Claim all messages and finish them."""
         claims = await self.claim(quantity)
         for claim in claims:
             await self.finish(claim, **finish)
         return claims
 
-    # What is there
+    # What the database holds
 
     async def message(self, message_id: UUID) -> asyncpg.Record:
         row = await self.sql.fetchrow("select * from treadle.messages where message_id = $1", message_id)
@@ -234,7 +235,7 @@ class SqlClient:
         return [await self.lane(lane, queue) for lane in ("high", "normal", "low")]
 
     async def all_rows(self) -> dict[str, list[str]]:
-        """All rows of all tables: what must not change when something is refused."""
+        """All rows of all tables: a refused call must not change them."""
         names = await self.sql.fetch(
             "select format('%I.%I', relnamespace::regnamespace, relname) as name from pg_class"
             " where relkind in ('r', 'p') and not relispartition"
@@ -246,7 +247,7 @@ class SqlClient:
         }
 
     async def until_blocked(self, other: SqlClient) -> None:
-        """Wait until the other connection waits for a lock."""
+        """Wait until the other client's connection waits for a lock."""
         pid = other.sql.get_server_pid()
         await until(lambda: self.sql.fetchval("select cardinality(pg_blocking_pids($1)) > 0", pid))
 
@@ -257,7 +258,7 @@ async def decode_jsonb(connection: Connection) -> None:
 
 @contextlib.asynccontextmanager
 async def open_sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
-    """A sql_client with the agent echo; what the test did must leave a consistent database."""
+    """A client with the agent echo. At the end of the test the database must be consistent."""
     async with contextlib.AsyncExitStack() as stack:
         sql_client = SqlClient(sql, dsn, stack)
         await sql_client.register()

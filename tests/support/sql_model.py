@@ -1,12 +1,12 @@
-"""What the functions of sql/ should do, in plain Python: tests/sql/test_machine.py compares the two.
+"""A model of the functions of sql/ in plain Python: tests/sql/test_machine.py compares the two.
 
-Time is in whole hours, so that the moments a test takes make no difference.
+Time is in whole hours, so that the duration of a test makes no difference.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,10 @@ from tests.support.sql_model_rows import (
 
 
 class Model:
-    """What is committed. Each method is a function of sql/ by its name; `locked` says what somebody else holds."""
+    """The committed rows. Each method models the function of sql/ with its name.
+
+    `locked`: whether another transaction holds a message.
+    """
 
     def __init__(self, locked: Callable[[Message], bool]) -> None:
         self.messages: dict[UUID, Message] = {}
@@ -42,7 +45,7 @@ class Model:
         return [message for message in self.messages.values() if message.thread == thread]
 
     def counts(self, name: str) -> tuple[Any, ...]:
-        """Of the thread: messages, those in each state, whose turn it is."""
+        """Counts of a thread: all messages, messages in each state; and the message whose turn it is."""
         states = Counter(message.state for message in self.of(name))
         turn = self.threads[name].turn
         return (
@@ -100,7 +103,9 @@ class Model:
             thread.turn = waits
             self.admit(waits)
 
-    def claimable(self, queues: Sequence[str], reverse: bool, lane_ids: dict[UUID, int]) -> list[Message]:
+    def claimable(
+        self, queues: Sequence[str], reverse: bool, lane_ids: Mapping[UUID, tuple[str, str, int]]
+    ) -> list[Message]:
         lanes = RANKS[::-1] if reverse else RANKS
         ready = [
             m

@@ -1,4 +1,4 @@
-"""What the model of sql/ is made of: hours, messages and what is known of them."""
+"""The rows of the model of sql/, and its times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from service.leases.model import Claim
 
 HOUR = 3600
-INTERVAL, GRACE, TIMEOUT, LEASE = 1, 1, 3, 4  # hours: of heartbeats, of claims on their way, of workers, of leases
+INTERVAL, GRACE, TIMEOUT, LEASE = 1, 1, 3, 4  # hours
 MAX_LOSSES = 2
 RANKS = ("high", "normal", "low")
 AGENTS = {"echo": "default", "other": "side", "late": "late"}  # and their queues
@@ -27,7 +27,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a client asked for."""
+    """A message as the client submits it."""
 
     name: str
     id: UUID
@@ -56,7 +56,7 @@ class Sent:
 
 @dataclass(eq=False)
 class Message:
-    """What became of it."""
+    """A message as the database stores it."""
 
     sent: Sent
     run_at: int
@@ -91,7 +91,7 @@ class Message:
 
 @dataclass(eq=False)
 class Holder:
-    """A claim as its worker keeps it: for ever."""
+    """A claim as its worker keeps it, even after the lease was lost."""
 
     sent: Sent
     worker: str

@@ -25,7 +25,7 @@ async def expect(
     failures: int = 0,
     losses: int = 0,
 ) -> asyncpg.Record:
-    """The message stands like this, `types` are its events, and the whole database agrees."""
+    """Check the message's columns and the `types` of its events, and that the database is consistent."""
     message = await sql_client.message(message_id)
     found = {name: message[name] for name in ("state", "hold", "lane", "attempt", "failures", "losses")}
     wanted = {
@@ -43,11 +43,13 @@ async def expect(
 
 
 async def thread_turn(sql_client: SqlClient) -> UUID | None:
-    return (await sql_client.thread("t"))["turn"]
+    """The message whose turn it is in the thread 't'."""
+    turn: UUID | None = (await sql_client.thread("t"))["turn"]
+    return turn
 
 
 async def lose_worker(sql_client: SqlClient, claim: Any, *, worker: str = "w") -> None:
-    """Let the worker of a claim be dead beyond doubt: it is unknown, its lease old, and the janitor steady."""
+    """Make the worker of a claim dead: it is unknown, its lease is old, and the janitor's heartbeat is steady."""
     clock = await sql_client.sql.fetchval("select extract(epoch from treadle.clock() - clock_timestamp())::integer")
     for seconds in range(0, 14, 2):
         await sql_client.shift_clock(clock + seconds)
@@ -56,7 +58,7 @@ async def lose_worker(sql_client: SqlClient, claim: Any, *, worker: str = "w") -
 
 
 async def claim_new(sql_client: SqlClient, quantity: int = 1, **fields: Any) -> list[Claim]:
-    """Running messages, each in a thread of its own unless told otherwise, oldest first."""
+    """Submit messages and claim them, each in its own thread by default; returns the claims, oldest first."""
     for n in range(quantity):
         await sql_client.submit(**{"thread_id": f"t{n}", **fields})
     claims = await sql_client.claim(quantity)

@@ -1,5 +1,7 @@
-"""A state machine over the SQL functions and their model: what clients and workers do. The janitor and the user are in
-test_sql_machine."""
+"""A state machine over the SQL functions and their model: the calls of clients and workers.
+
+The calls of the janitor and of the user are in tests/sql/test_machine.py.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ Call = Coroutine[Any, Any, Any]
 
 
 class Key(NamedTuple):
-    """What was submitted under an Idempotency-Key."""
+    """The messages that were submitted with an Idempotency-Key."""
 
     at: int
     digest: bytes
@@ -65,16 +67,16 @@ class Machine(RuleBasedStateMachine):
         self.holders: list[Holder] = []
         self.keys: dict[str, Key] = {}
         self.silent = {*WORKERS}
-        self.late = False  # the queue that comes late is there
+        self.late = False  # whether the queue `late` was created
         self.lane_ids: dict[UUID, tuple[str, str, int]] = {}
         self.last_lane_ids: dict[tuple[str, str], int] = {}
-        self.sound = False  # since the last step, the database is as the model says
-        # The user's transaction: what it did, to be done in the model when it commits, and what it holds.
+        self.sound = False  # whether the database was compared with the model since the last step
+        # The user's transaction: what the model must do when it commits, and the rows that it holds.
         self.open = False
-        self.deeds: list[Callable[[], object]] = []
+        self.uncommitted: list[Callable[[], object]] = []
         self.held_threads: set[str] = set()
         self.held: list[Message] = []
-        self.drew = False  # it has just ended, with lane ids older than others that were seen already
+        self.drew = False  # whether it has just ended, with lane ids lower than ids that were already seen
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         self.sound = False
@@ -84,7 +86,7 @@ class Machine(RuleBasedStateMachine):
         return message.thread in self.held_threads or message in self.held
 
     def ask(self, call: Call, expect: Callable[[], object]) -> Any:
-        """The answer is the model's; nobody waits for anything."""
+        """The answer must be the model's, and the call must not wait for a lock."""
         found = self.run(answered(call))
         expected = expect()
         assert found == expected
@@ -108,11 +110,11 @@ class Machine(RuleBasedStateMachine):
         room=st.sampled_from((None, None, None, 1, 5)),
     )
     def submit(self, fields: list[dict[str, Any]], again: list[int], room: int | None) -> None:
-        """`again`: with these that were sent before."""
+        """`again`: also submit these earlier messages again."""
         sents = [sent for n, sent in enumerate(reversed(self.sent)) if n in again] + [self.new(f) for f in fields]
         self.sent += sents[-len(fields) :]
         news = [sent for sent in sents if sent.id not in self.model.messages]
-        # While somebody makes a thread, all new ones are busy.
+        # While another transaction creates a thread, all new threads are busy.
         fresh = {sent.thread for sent in news if sent.thread and sent.thread not in self.model.threads}
         closed = self.held_threads | (fresh if fresh & self.held_threads else set())
 
@@ -152,7 +154,7 @@ class Machine(RuleBasedStateMachine):
         return row["answer"]
 
     def one_of(self, data: st.DataObject, *states: str) -> Sent:
-        """One in these states, or any one that was ever sent."""
+        """A message in these states, or any message that was ever sent."""
         sents = [message.sent for message in self.model.messages.values() if message.state in states]
         if not sents or data.draw(st.integers(0, 7), "any if 7") == 7:
             sents = self.sent
@@ -225,7 +227,7 @@ class Machine(RuleBasedStateMachine):
             self.ask(*self.finishing(holders, outcome, 1, None, 0, patient=False))
 
     def choose(self, data: st.DataObject, at_most: int) -> list[Holder]:
-        """Some claims: of those that hold, or of all, zombies with them."""
+        """Some claims: of the live ones, or of all, zombies included."""
         live = [holder for holder in self.holders if self.model.held_by(holder)]
         if not live or data.draw(st.integers(0, 3), "zombies if 3") == 3:
             live = self.holders[-12:]
@@ -234,7 +236,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.holders)
     @rule(data=st.data(), slip=st.sampled_from((0, 0, 0, -1, 1)), many=st.integers(0, 2))
     def append(self, data: st.DataObject, slip: int, many: int) -> None:
-        """`slip`: -1 for something said before, 1 for something left out."""
+        """`slip`: -1 repeats an event, 1 leaves one out."""
         items = [(h, h.seq + slip, self.chunks(h, many)) for h in self.choose(data, 2)]
         self.ask(self.appending(items, patient=False), lambda: [self.model.append(*item) for item in items])
 
@@ -306,7 +308,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def hang_up_or_listen(self, worker: str) -> None:
-        """The session that its listener holds a lock by."""
+        """Take or release the lock that stands for the worker's listener."""
         what = "pg_advisory_lock" if worker in self.silent else "pg_advisory_unlock"
         self.run(self.on.workers[worker].sql.execute(f"select {what}(treadle.worker_key('{worker}'))"))
         self.silent ^= {worker}
@@ -321,7 +323,7 @@ class Machine(RuleBasedStateMachine):
 
 
 async def answered(call: Call) -> Any:
-    """The answer, or what the door says."""
+    """The answer, or the SQLSTATE of the refusal."""
     try:
         return await call
     except asyncpg.PostgresError as error:

@@ -1,4 +1,4 @@
-"""The sessions of the state machine: what each of them is for, and how it looks at the database."""
+"""The sessions of the state machine, and the queries by which it reads the database."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tests.support.sql_model_rows import AGENTS, HOUR, RANKS
 WORKERS = ("w0", "w1", "w2")
 THREADS = ("a", "b", "c")
 QUEUES = tuple(AGENTS.values())
-# The sessions
 
 
 class Sessions:
-    """Connections that outlive an example, and the loop they live in."""
+    """Connections that live longer than one example, and their event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, dsn: str) -> None:
         self.loop = loop
@@ -35,7 +34,7 @@ class Sessions:
         await self.client.register({"agent": "echo", "is_default": True}, {"agent": "other", "queue": "side"})
 
     async def look(self) -> list[list[asyncpg.Record]]:
-        return [await self.watch.sql.fetch(look) for look in ("table treadle.violations", MESSAGES, THREADS_THERE)]
+        return [await self.watch.sql.fetch(query) for query in ("table treadle.violations", MESSAGE_ROWS, THREAD_ROWS)]
 
     async def shift_clock(self, hours: int) -> None:
         for sql_client in self.all:
@@ -62,7 +61,7 @@ class Sessions:
         return [self.watch, self.user, self.client, self.janitor, *self.workers.values()]
 
     async def clean(self) -> None:
-        """A database without messages; ids go on, and so the low-water marks hold."""
+        """Delete all messages. Ids continue, so the low-water marks stay valid."""
         await self.watch.sql.execute(CLEAN)
         if await self.watch.sql.fetchval("select exists (select from treadle.queues where queue = 'late')"):
             await self.watch.sql.execute(DROP_LATE)
@@ -85,8 +84,8 @@ DROP_LATE = """
     delete from treadle.low_water where name like 'q_late_%';
     select treadle._generate_lane_functions()"""
 
-# What is there, as others see it.
-MESSAGES = """
+# The committed rows, as other sessions see them.
+MESSAGE_ROWS = """
     select m.message_id, m.lane, m.lane_id,
         o.state, o.hold, m.lane, o.thread_id, o.ord, o.aside, m.rank, o.agent, o.queue, o.priority,
         o.attempt, o.failures, o.losses, o.max_attempts, o.result, l.lease, l.worker_id, l.cancel_requested,
@@ -94,12 +93,12 @@ MESSAGES = """
             from treadle.events e where e.message_id = o.message_id)
     from treadle.message_overview o join treadle.messages m using (message_id)
     left join treadle.leases l using (message_id)"""
-THREADS_THERE = """
+THREAD_ROWS = """
     select thread_id, message_count, queued, processing, completed, failed, cancelled, turn
     from treadle.thread_overview"""
 SEQUENCES = """{treadle.leases_id_seq, treadle.counters_id_seq, pgmq.q_default_high_msg_id_seq,
     pgmq.q_default_normal_msg_id_seq, pgmq.q_side_low_msg_id_seq}"""
-# What changes nothing that anybody sees.
+# Chores that change nothing that a client sees.
 CHORES = ("fold_counters(3)", "fold_counters()", "sweep()", "sweep(true)", "ensure_partitions()")
-# Ids that are drawn by transactions that come to nothing: the low-water marks have somewhere to rise to.
-DRAW = f"select nextval(s) from unnest('{SEQUENCES}'::text[]) s, generate_series(1, 1500)"
+# Draws ids that no row gets, so that the low-water marks can rise.
+DRAW_IDS = f"select nextval(s) from unnest('{SEQUENCES}'::text[]) s, generate_series(1, 1500)"

@@ -1,4 +1,4 @@
-"""Runs the supervisor for test_supervisor, which says by STUBS what its children are."""
+"""Runs the supervisor for test_supervisor; STUBS has the commands of its children."""
 
 import json
 import logging
@@ -9,9 +9,13 @@ from service.config import load
 from service.errors import TreadleError
 from service.local import supervisor
 
+
+def announce(text: str) -> None:
+    print(text, flush=True)
+
+
 logging.basicConfig(stream=sys.stdout, level="INFO", format="%(message)s")
-print(f"supervisor is {os.getpid()}", flush=True)
-announce = lambda text: print(text, flush=True)  # noqa: E731
+announce(f"supervisor is {os.getpid()}")
 try:
     supervisor.run(
         load(os.environ),
@@ -21,4 +25,5 @@ try:
         stop_margin_seconds=float(os.environ.get("STOP_MARGIN_SECONDS", "60")),
     )
 except TreadleError as error:
-    sys.exit(announce(str(error)) or 1)
+    announce(str(error))
+    sys.exit(1)

@@ -1,4 +1,4 @@
-"""A child of the supervisor in test_supervisor: says what happens to it on stdout, and behaves as its arguments ask."""
+"""A child of the supervisor in test_supervisor: reports its life on stdout, and behaves as its arguments say."""
 
 import http.server
 import os

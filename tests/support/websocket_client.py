@@ -15,7 +15,7 @@ from service.events.model import RESERVED
 from tests.support.api_client import Client
 from tests.support.api_server import ApiServer
 
-SOCKET_TIMEOUT_SECONDS = 30  # seconds, after which a socket that says nothing is a failure
+SOCKET_TIMEOUT_SECONDS = 30  # a socket that is silent for longer is a failure
 OUTPUT = {"chunk", "done"}
 
 
@@ -34,7 +34,7 @@ def chat_path_url(api: Client | ApiServer, thread_id: str) -> str:
 
 
 class Socket:
-    """An open socket: frames both ways, those of the server looked at strictly."""
+    """An open socket; it checks every frame of the server."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -57,16 +57,16 @@ class Socket:
         return (await self.until(**wanted))[-1]
 
     async def rest(self) -> tuple[list[dict[str, Any]], int | None]:
-        """Frames until the server closes, and the code with which it does; None where the connection broke."""
+        """Frames until the server closes, and its close code; None if the connection broke."""
         frames = []
         try:
             while True:
                 frames.append(await self.frame())
         except ConnectionClosed as closed:
-            return frames, closed.rcvd and closed.rcvd.code
+            return frames, closed.rcvd.code if closed.rcvd else None
 
     def cut(self) -> None:
-        """As a network does it: without a word."""
+        """Break the connection without a close frame, as a network does."""
         self.connection.transport.abort()
 
 
@@ -77,7 +77,7 @@ async def open_socket(url: str, **options: Any) -> AsyncIterator[Socket]:
 
 
 def checked(frame: dict[str, Any]) -> dict[str, Any]:
-    """Its fields must be those of its kind."""
+    """Check that the frame has exactly the fields of its type; returns it."""
     if "id" in frame:
         assert frame.keys() == {"type", "id", "message_id", "seq", "event", "data", "created_at"}, frame
         assert frame["type"] == ("agent_output" if frame["event"] in OUTPUT else "status"), frame
@@ -97,7 +97,7 @@ def matches(frame: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def log_frames(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that are of the log."""
+    """The frames that are events of the log."""
     return [frame for frame in frames if "id" in frame]
 
 
@@ -106,7 +106,7 @@ def event_types(frames: list[dict[str, Any]]) -> list[str]:
 
 
 async def stored_events(api: Client, thread_id: str, count: int) -> list[dict[str, Any]]:
-    """The thread's first events, by its messages' logs, message by message; all of them must be over."""
+    """The events of the thread's messages, message by message, by the messages' own logs; all messages must be over."""
     messages = (await api.get(f"/threads/{quote(thread_id, safe='')}/messages")).json()["messages"]
     found = []
     for message in messages:
@@ -120,7 +120,7 @@ async def stored_events(api: Client, thread_id: str, count: int) -> list[dict[st
 
 
 def assert_whole_transcript(frames: list[dict[str, Any]], log: list[dict[str, Any]]) -> None:
-    """Every event of the log once, in the thread's order, as it was stored."""
+    """Check that the frames have every event of the log once, in the thread's order, as it was stored."""
     shown = log_frames(frames)
     assert [frame["id"] for frame in shown] == list(range(1, len(log) + 1))
     by_message = {
@@ -135,11 +135,11 @@ def assert_whole_transcript(frames: list[dict[str, Any]], log: list[dict[str, An
 
 
 class ChatUser:
-    """Somebody on a thread, over any number of connections."""
+    """A user of a thread, over any number of connections."""
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
-        self.frames: list[dict[str, Any]] = []  # of the log
+        self.frames: list[dict[str, Any]] = []  # frames of the log
         self.unacknowledged: dict[str, dict[str, Any]] = {}  # inputs by their key
         self.messages: dict[str, str] = {}  # key: message_id
         self.errors: list[str] = []
@@ -150,7 +150,7 @@ class ChatUser:
         return int(self.frames[-1]["id"]) if self.frames else 0
 
     def say(self, text: str, **fields: Any) -> str:
-        """Note an input; it goes out with the connection that is open, or the next."""
+        """Record an input; it is sent on the open connection, or on the next one."""
         key = str(uuid4())
         self.unacknowledged[key] = {"text": text, "key": key, **fields}
         return key
@@ -169,7 +169,7 @@ class ChatUser:
 
     @property
     def over(self) -> bool:
-        """Whether everything said was answered."""
+        """Whether every input was answered."""
         ends = {frame["message_id"] for frame in self.frames if frame["event"] in {"done", "error", "cancelled"}}
         return not self.unacknowledged and ends >= set(self.messages.values())
 

@@ -20,7 +20,7 @@ from tests.support.websocket_client import (
     stored_events,
 )
 
-CHATS = 50
+CHATS = 30
 INPUTS = int(os.environ.get("TREADLE_CHAT_INPUTS", "3"))
 SEED = random.randrange(2**32)
 

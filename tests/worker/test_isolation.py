@@ -249,11 +249,11 @@ async def test_cancel_kills_a_process_that_ignores_it(name: str, how: str, sql: 
 @pytest.mark.parametrize(("name", "how"), STUBBORN)
 async def test_a_timeout_kills_a_process_that_ignores_it(name: str, how: str, sql: Connection, start: Start) -> None:
     await start()
-    message_id = await submit_lost(sql, how, agent=name, timeout_seconds=1, max_attempts=1)
+    message_id = await submit_lost(sql, how, agent=name, timeout_seconds=2, max_attempts=1)
     child = await agent_process(sql, message_id)
     message = await settled(sql, message_id)
     assert (message["state"], message["failures"], message["losses"]) == ("failed", 1, 1)
-    assert message["error"] == "TimeoutError: the attempt took longer than 1 seconds"
+    assert message["error"] == "TimeoutError: the attempt took longer than 2 seconds"
     await processes_ended(child)
 
 

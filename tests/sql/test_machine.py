@@ -26,11 +26,12 @@ from hypothesis.stateful import (
 )
 
 from tests.support.sql_model_rows import HOUR, INTERVAL, MAX_LOSSES, TIMEOUT, Message
-from tests.support.state_machine import FINISHES, SUBMISSIONS, Call, Machine, answered
+from tests.support.state_machine import SUBMISSIONS, Call, answered
 from tests.support.state_machine_sessions import CHORES, DRAW_IDS, QUEUES, WORKERS, Sessions
+from tests.support.state_machine_workers import FINISHES, WorkerMachine
 
 
-class Whole(Machine):
+class Whole(WorkerMachine):
     """With the janitor, and a user who has a transaction open."""
 
     # The janitor

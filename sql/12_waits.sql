@@ -1,7 +1,7 @@
 -- Waiting for locks.
 
--- Let waits for locks end after `timeout` (lock_not_available, 55P03) until the end of the transaction; null: leave it as it is.
--- Returns the former setting, so that the caller can set it again when it is done.
+-- Let waits for locks end after `timeout` (lock_not_available, 55P03) until the end of the transaction; null: leave it
+-- as it is. Returns the former setting, so that the caller can set it again when it is done.
 create or replace function treadle._limit_waits(timeout text) returns text
 language plpgsql as $$
 declare

@@ -1,14 +1,17 @@
 -- Row types: what the functions hand to each other.
 --
--- Inside, a list of things is one array of a row type (treadle.entry[]), not several parallel arrays. On the wire there are only
--- built-in types, for a client behind a connection pooler cannot look up others: each public function zips its arrays once.
--- No table, no view and no public function uses these types.
+-- Inside, a list of things is one array of a row type (treadle.entry[]), not several parallel arrays. On the wire there
+-- are only built-in types, for a client behind a connection pooler cannot look up others: each public function zips its
+-- arrays once. No table, no view and no public function uses these types.
 --
 -- How to change a type: change it here, and `treadle migrate` replaces it.
--- * An attribute that is added at the end is added in place. Functions, plans and running calls keep the type. A call that began
+-- * An attribute that is added at the end is added in place. Functions, plans and running calls keep the type. A call
+-- that began
 --   before the migration leaves the new attribute null, so the functions that read it must accept null.
--- * After any other change the type is dropped with the functions of this schema that take or return it. The files that follow
---   write all of them again, in the same transaction; workers of the older release go on with the new functions. Only a call that
+-- * After any other change the type is dropped with the functions of this schema that take or return it. The files that
+-- follow
+--   write all of them again, in the same transaction; workers of the older release go on with the new functions. Only a
+--   call that
 --   is running at the moment of the commit may fail (nothing of it is written). So prefer the first kind.
 -- * A type that is not needed any more: delete it here, and write `drop type if exists` at the end of 95_stale.sql.
 

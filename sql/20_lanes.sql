@@ -1,16 +1,17 @@
 -- Lanes: the one file that touches PGMQ's tables.
 --
--- A queue is four PGMQ queues. Three lanes (high, normal, low) hold what may run now or is running, nothing else; the fourth (dlq)
--- holds dead letters. A plain PGMQ client sees all of them as ordinary queues. A lane row's body is
--- {"message_id", "thread_id", "agent"}: everything else is in treadle.messages, which knows the row by (lane, lane_id). We draw lane
--- ids from the lane's own sequence, so that message and row are written with each other's key in one pass.
+-- A queue is four PGMQ queues. Three lanes (high, normal, low) hold what may run now or is running, nothing else; the
+-- fourth (dlq) holds dead letters. A plain PGMQ client sees all of them as ordinary queues. A lane row's body is
+-- {"message_id", "thread_id", "agent"}: everything else is in treadle.messages, which knows the row by (lane, lane_id).
+-- We draw lane ids from the lane's own sequence, so that message and row are written with each other's key in one pass.
 --
--- PGMQ gives each queue a table of its own. Functions of the hot paths are generated with one branch per lane, so that each
--- statement is planned once a session: a plan costs 0.16 ms, ten times what such a statement takes. Functions that are called
--- rarely build their statement when they run.
+-- PGMQ gives each queue a table of its own. Functions of the hot paths are generated with one branch per lane, so that
+-- each statement is planned once a session: a plan costs 0.16 ms, ten times what such a statement takes. Functions that
+-- are called rarely build their statement when they run.
 --
--- Rows leave a lane at its head. While an old snapshot is open (a report, a dump), their dead versions stay there, and every search
--- for the first row would read them. So every search begins at the low-water mark of the lane: see 25_low_water.sql.
+-- Rows leave a lane at its head. While an old snapshot is open (a report, a dump), their dead versions stay there, and
+-- every search for the first row would read them. So every search begins at the low-water mark of the lane: see
+-- 25_low_water.sql.
 
 create or replace function treadle._lane_table(queue text, lane text) returns text
 language sql immutable parallel safe as $$
@@ -24,8 +25,8 @@ $$;
 
 -- Queues
 
--- One transaction at a time creates queues and generates functions. Each of them writes the same row, so that a transaction with an
--- old snapshot, which does not see the queues of others, is refused (40001, try again).
+-- One transaction at a time creates queues and generates functions. Each of them writes the same row, so that a
+-- transaction with an old snapshot, which does not see the queues of others, is refused (40001, try again).
 create or replace function treadle._lock_generation() returns void
 language plpgsql as $$
 begin
@@ -67,8 +68,8 @@ comment on function treadle.create_queue is 'Create the queue and its PGMQ lanes
 
 -- Generated functions
 
--- Generate the function `signature`, with one branch per lane whose body is `statement`. In it, {lane} stands for the lane's table
--- and {name} for its name in treadle.low_water.
+-- Generate the function `signature`, with one branch per lane whose body is `statement`. In it, {lane} stands for the
+-- lane's table and {name} for its name in treadle.low_water.
 create or replace function treadle._generate_lane_function(signature text, statement text, settings text default '')
 returns void language plpgsql as $$
 declare
@@ -89,14 +90,15 @@ begin
         signature, settings, v_branches);
 end $$;
 
--- The settings of a generated function that searches a lane: whatever the planner knows of the table, it reads the key in order.
+-- The settings of a generated function that searches a lane: whatever the planner knows of the table, it reads the key
+-- in order.
 create or replace function treadle._lane_settings() returns text
 language sql immutable parallel safe as $$
     select 'set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off'
 $$;
 
--- The rows that a search of a lane may see. The comparison of vt keeps the planner off the index on vt, so that only the order of the
--- key is left, and the search begins at the low-water mark.
+-- The rows that a search of a lane may see. The comparison of vt keeps the planner off the index on vt, so that only
+-- the order of the key is left, and the search begins at the low-water mark.
 create or replace function treadle._lane_visible() returns text
 language sql immutable parallel safe as $$
     select '(q.vt <= at) is true
@@ -121,8 +123,8 @@ end $$;
 create or replace function treadle._generate_lane_writers() returns void
 language plpgsql as $$
 begin
-    -- Lock up to `quantity` visible rows after row `after`, oldest first, skipping rows that other transactions lock. PGMQ's read()
-    -- would hide them at once; a claim hides only the rows whose message it can take.
+    -- Lock up to `quantity` visible rows after row `after`, oldest first, skipping rows that other transactions lock.
+    -- PGMQ's read() would hide them at once; a claim hides only the rows whose message it can take.
     perform treadle._generate_lane_function(
         '_lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz,
             out lane_ids bigint[], out message_ids uuid[])',
@@ -159,7 +161,10 @@ begin
     -- How many rows a lane can give now. Exact up to 1,000; beyond that the span of ids, which have few holes.
     perform treadle._generate_lane_function(
         '_lane_depth(queue text, lane text, at timestamptz, out depth bigint)',
-        'select case when count(*) > 1000 then (select max(q.msg_id) from {lane} q) - min(c.msg_id) + 1 else count(*) end
+        'select case
+                when count(*) > 1000 then (select max(q.msg_id) from {lane} q) - min(c.msg_id) + 1
+                else count(*)
+            end
             into depth
             from (
                 select q.msg_id from {lane} q where ' || treadle._lane_visible() || ' order by q.msg_id limit 1001
@@ -217,7 +222,8 @@ begin
         where r.lane is not null
         group by r.queue, r.lane
     loop
-        perform treadle._lane_put(queue => v_group.queue, lane => v_group.lane, lane_rows => v_group.lane_rows, at => at);
+        perform treadle._lane_put(queue => v_group.queue, lane => v_group.lane, lane_rows => v_group.lane_rows,
+            at => at);
     end loop;
 end $$;
 
@@ -286,7 +292,8 @@ end $$;
 create or replace function treadle._lane_extend(queue text, lane text, ids bigint[], until timestamptz) returns void
 language plpgsql as $$
 begin
-    execute format('update pgmq.%I set vt = $1 where msg_id = any($2)', treadle._lane_table(queue, lane)) using until, ids;
+    execute format('update pgmq.%I set vt = $1 where msg_id = any($2)', treadle._lane_table(queue, lane)) using until,
+    ids;
 end $$;
 
 -- Generate the functions for the queues that were there before this file.

@@ -1,24 +1,28 @@
--- Low-water marks: below the mark of a table no row is left to be found, so every search for its first rows begins there.
+-- Low-water marks: below the mark of a table no row is left to be found, so every search for its first rows begins
+-- there.
 --
--- Lanes, leases and counters lose their rows at the head. While an old snapshot is open, the dead versions of those rows stay, and
--- each search for the first row would read them. The marks (treadle.low_water) follow the first living row.
+-- Lanes, leases and counters lose their rows at the head. While an old snapshot is open, the dead versions of those
+-- rows stay, and each search for the first row would read them. The marks (treadle.low_water) follow the first living
+-- row.
 
 create or replace function treadle._mark(mark text) returns bigint
 language sql stable as $$
     select coalesce((select w.low from treadle.low_water w where w.name = mark), 0)
 $$;
 
--- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds nothing back.
+-- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds
+-- nothing back.
 create or replace function treadle._ended() returns bigint
 language sql volatile as $$
     select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 
--- Raise a mark to `candidate`, an id below which no row was seen, once every transaction has ended that might still commit a row below it.
--- Those transactions are older than this one: a transaction has its id before it draws a row's id (see treadle.submit_many), and this
--- one gets its id here, after it looked. Until then the candidate is stored as next_low. `ended` says how far transactions had
--- ended before this one looked. If the candidate is below the mark, a row was committed late: the mark goes back to it.
--- The caller looks before it writes, holds the advisory lock of its marks, and does not call this in a transaction that has an id already.
+-- Raise a mark to `candidate`, an id below which no row was seen, once every transaction has ended that might still
+-- commit a row below it. Those transactions are older than this one: a transaction has its id before it draws a row's
+-- id (see treadle.submit_many), and this one gets its id here, after it looked. Until then the candidate is stored as
+-- next_low. `ended` says how far transactions had ended before this one looked. If the candidate is below the mark, a
+-- row was committed late: the mark goes back to it. The caller looks before it writes, holds the advisory lock of its
+-- marks, and does not call this in a transaction that has an id already.
 create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
 language plpgsql as $$
 declare
@@ -32,7 +36,8 @@ begin
             where w.name = mark;
     elsif v_mark.next_xid <= ended then  -- the mark rises, and the candidate is the next to come
         update treadle.low_water w
-            set low = least(v_mark.next_low, candidate), next_low = candidate, next_xid = pg_current_xact_id()::text::bigint
+            set low = least(v_mark.next_low, candidate), next_low = candidate,
+                next_xid = pg_current_xact_id()::text::bigint
             where w.name = mark and (candidate > v_mark.low + c_worth_a_write or v_mark.low < v_mark.next_low);
     elsif candidate > v_mark.low + c_worth_a_write
         -- No candidate is stored, or one by another server (a dump was restored).
@@ -43,8 +48,9 @@ begin
     end if;
 end $$;
 
--- Let the marks follow: of the lanes, their first visible row; of the leases, the oldest one. `whole`: look at each lane from its start, and go
--- back to rows that show again there (a row that was hidden by hand, one that was sent with a delay).
+-- Let the marks follow: of the lanes, their first visible row; of the leases, the oldest one. `whole`: look at each
+-- lane from its start, and go back to rows that show again there (a row that was hidden by hand, one that was sent with
+-- a delay).
 create or replace function treadle.sweep(whole boolean default false) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off

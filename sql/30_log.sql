@@ -1,13 +1,15 @@
 -- The event log: what happened to each message, in order.
 --
--- A message's events are dense from seq 1. A thread's events also carry thread_pos, dense in the thread. It is given under the lock of
--- the thread's row in thread_log, which is held until commit: a reader that has read up to a position has read everything up to it.
+-- A message's events are dense from seq 1. A thread's events also carry thread_pos, dense in the thread. It is given
+-- under the lock of the thread's row in thread_log, which is held until commit: a reader that has read up to a position
+-- has read everything up to it.
 --
--- queued (seq 1, or after a redrive) · started {attempt} · chunk, progress, tool, any type of the agent's · parked {attempt, hold}
--- · input {name, input} · retry {attempt, error, retry_at}
+-- queued (seq 1, or after a redrive) · started {attempt} · chunk, progress, tool, any type of the agent's · parked
+-- {attempt, hold} · input {name, input} · retry {attempt, error, retry_at}
 -- · and at the end of a life one of done, error {state, error, completed_at}, cancelled {state}.
 
--- Lock the thread_log rows of these threads in the order of their key, until the end of the transaction, and return the threads.
+-- Lock the thread_log rows of these threads in the order of their key, until the end of the transaction, and return the
+-- threads.
 -- Not `patient`: without those whose row another transaction locks.
 create or replace function treadle._lock_logs(threads bigint[], patient boolean) returns bigint[]
 language plpgsql as $$
@@ -28,7 +30,8 @@ end $$;
 create or replace function treadle._log(entries treadle.entry[], at timestamptz) returns void
 language plpgsql as $$
 declare
-    v_threads constant bigint[] := (select array_agg(distinct e.thread) from unnest(entries) e where e.thread is not null);
+    v_threads constant bigint[] := (select array_agg(distinct e.thread) from unnest(entries) e
+        where e.thread is not null);
     v_positions bigint[];  -- last_pos of each thread before these events, in the order of v_threads
 begin
     if v_threads is null then
@@ -64,7 +67,8 @@ end $$;
 create or replace function treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) returns text
 language sql immutable parallel safe as $$
     select case type
-        when 'queued' then jsonb_build_object('message', m.body, 'agent', m.agent, 'priority', m.priority, 'thread_id', thread_id)
+        when 'queued' then jsonb_build_object('message', m.body, 'agent', m.agent, 'priority', m.priority, 'thread_id',
+            thread_id)
             || case when m.aside then '{"aside": true}' else '{}'::jsonb end || coalesce(data, '{}')
         when 'done' then jsonb_build_object('state', 'completed', 'result', m.result, 'completed_at', m.completed_at)
         else data end::text
@@ -106,7 +110,8 @@ begin
     ) e
     order by c.n, e.seq;
 end $$;
-comment on function treadle.read_events is 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
+comment on function treadle.read_events
+    is 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
 
 create or replace function treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer)
 returns table (n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamptz)
@@ -137,11 +142,13 @@ begin
     ) e
     order by c.n, e.thread_pos;
 end $$;
-comment on function treadle.read_thread_events is 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
+comment on function treadle.read_thread_events
+    is 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
 
 -- One partition a day (UTC), by the time in the message id. What has none goes to events_default.
--- Making one locks the default partition, dropping one all of them, and while such a lock is waited for everybody waits behind it:
--- so both give up soon (55P03) where somebody reads the log in a long transaction, and are tried again later.
+-- Making one locks the default partition, dropping one all of them, and while such a lock is waited for everybody waits
+-- behind it: so both give up soon (55P03) where somebody reads the log in a long transaction, and are tried again
+-- later.
 create or replace function treadle.ensure_partitions(days integer default 3) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
@@ -165,7 +172,8 @@ begin
     end loop;
     return v_made;
 end $$;
-comment on function treadle.ensure_partitions is 'Make the daily partitions of the event log, from yesterday to some days ahead';
+comment on function treadle.ensure_partitions
+    is 'Make the daily partitions of the event log, from yesterday to some days ahead';
 
 -- Drop the partitions of days before `until` that hold nothing any more.
 create or replace function treadle.drop_partitions(until timestamptz) returns integer

@@ -1,25 +1,31 @@
 -- Submit: messages come in.
 --
--- One transaction writes the messages, their place in their threads, their `queued` events, and the lane rows of those that may run
--- at once. A message may run at once when it is due and has its thread's turn. The others wait in `messages`:
+-- One transaction writes the messages, their place in their threads, their `queued` events, and the lane rows of those
+-- that may run at once. A message may run at once when it is due and has its thread's turn. The others wait in
+-- `messages`:
 --   hold = delay    it is not due yet; the janitor admits it (treadle.admit_due)
---   hold = thread   another message of its thread has the turn; the transaction that ends that one admits the next (treadle._settle)
--- The row of a thread is locked while messages get their order: `ord` is last_ord counted up under the lock, and the first message of
--- an idle thread takes the turn in the same write.
+--   hold = thread   another message of its thread has the turn; the transaction that ends that one admits the next
+--                   (treadle._settle)
+-- The row of a thread is locked while messages get their order: `ord` is last_ord counted up under the lock, and the
+-- first message of an idle thread takes the turn in the same write.
 --
--- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?, "delay_seconds"?,
--- "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?}, ...].
--- A message whose id is already there is not written again: the answer is its present state, however full the queue is by now.
+-- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
+-- "delay_seconds"?, "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?}, ...].
+-- A message whose id is already there is not written again: the answer is its present state, however full the queue is
+-- by now.
 --
--- A message can be refused: a value is not acceptable or its agent unknown (TR422), it was deleted (TR409), its queue is full (TR429).
+-- A message can be refused: a value is not acceptable or its agent unknown (TR422), it was deleted (TR409), its queue
+-- is full (TR429).
 --   strict (the default)   the first refused message raises its refusal, and nothing is written
 --   not strict             it comes back with the state `refused`, refusal_code and refusal; the others are written
 -- A thread can be busy: another transaction holds it, or is just creating it.
---   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises lock_not_available (55P03). If one of several
---                          threads is deleted meanwhile, it raises serialization_failure (40001). Then nothing is written: try again
+--   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises lock_not_available (55P03).
+--                          If one of several threads is deleted meanwhile, it raises serialization_failure (40001).
+--                          Nothing is written then: try again
 --   not patient            the messages of the thread come back with the state `busy`, unwritten
 
--- Why these values of a submission are refused; null: they are not. (Stable and with plain arguments, so that the planner inlines it.)
+-- Why these values of a submission are refused; null: they are not. (Stable and with plain arguments, so that the
+-- planner inlines it.)
 create or replace function treadle._submission_problem(
     message jsonb,
     priority text,
@@ -46,7 +52,8 @@ returns text language sql stable parallel safe as $$
     end
 $$;
 
--- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable.
+-- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable. They
+-- are not sorted: a sort of all that they carry takes longer than to decode them, and each has its number `n`.
 create or replace function treadle._decode_submissions(messages jsonb, at timestamptz)
 returns treadle.submission[] language plpgsql as $$
 declare
@@ -59,16 +66,19 @@ begin
             select d.*, coalesce(d.message_id, treadle.uuid7()) as id
             from rows from (jsonb_to_recordset(messages) as (
                 message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
-                delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, parent uuid
+                delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean,
+                parent uuid
             )) with ordinality d (message_id, message, priority, thread_id, agent, metadata,
                 delay_seconds, max_attempts, timeout_seconds, aside, parent, n)
         ), checked as materialized (
             select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
                 coalesce(
-                    treadle._submission_problem(d.message, d.priority, d.thread_id, d.metadata, d.delay_seconds, d.max_attempts,
+                    treadle._submission_problem(d.message, d.priority, d.thread_id, d.metadata, d.delay_seconds,
+                        d.max_attempts,
                         d.timeout_seconds),
                     case
-                        when a.agent is null and d.agent is null then 'No agent is registered yet: start a worker, or name one.'
+                        when a.agent is null and d.agent is null
+                            then 'No agent is registered yet: start a worker, or name one.'
                         when a.agent is null then format('There is no agent %L.', d.agent)
                         when a.input is null and jsonb_typeof(d.message) = 'object'
                             then format('The agent %L takes text, not an object.', a.agent)
@@ -81,21 +91,29 @@ begin
         select array_agg(row(
                 c.n, c.id, c.message, coalesce(c.priority, 'normal'),
                 case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
-                coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false), coalesce(c.metadata, '{}'),
+                coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false),
+                coalesce(c.metadata, '{}'),
                 coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
-                case when c.problem is null then at + coalesce(c.delay_seconds, 0) * interval '1 second' end,
-                c.parent,
-                case when c.problem is not null then 'refused' end, case when c.problem is not null then 'TR422' end, c.problem,
-                -- A delay of less than a microsecond is none.
-                case when c.problem is null and c.delay_seconds > 0 and at + c.delay_seconds * interval '1 second' > at then 'delay' end,
-                null, null, null)::treadle.submission order by c.n)
-        from checked c);
+                c.run_at, c.parent,
+                case when c.problem is not null then 'refused' end,
+                case when c.problem is not null then 'TR422' end,
+                c.problem,
+                case when c.run_at > at then 'delay' end, null, null, null)::treadle.submission)
+        from (
+            select c.*,
+                case
+                    when c.delay_seconds > 0 and c.problem is null then at + c.delay_seconds * interval '1 second'
+                    else at
+                end as run_at
+            from checked c
+        ) c);
 exception
     when invalid_parameter_value then  -- an element is not an object
         raise exception using errcode = 'TR422', message = 'message must be a text or an object.';
 end $$;
 
--- Mark the submissions with these ids as known, and refuse those that were deleted while their log is still being removed.
+-- Mark the submissions with these ids as known, and refuse those that were deleted while their log is still being
+-- removed.
 create or replace function treadle._mark_known(submissions treadle.submission[], known uuid[], deleted uuid[])
 returns treadle.submission[] language plpgsql as $$
 declare
@@ -118,7 +136,8 @@ begin
 end $$;
 
 -- Refuse the submissions for which there is no room in their queues; `queued` says how many messages each queue holds.
-create or replace function treadle._refuse_beyond(submissions treadle.submission[], max_queue_size integer, queued jsonb)
+create or replace function treadle._refuse_beyond(submissions treadle.submission[], max_queue_size integer,
+    queued jsonb)
 returns treadle.submission[] language plpgsql as $$
 declare
     v_all treadle.submission[] := '{}';
@@ -131,7 +150,8 @@ begin
             if v_number > max_queue_size then
                 v_one.state := 'refused';
                 v_one.refusal_code := 'TR429';
-                v_one.refusal := format('The queue %L is full: it holds at most %s messages.', v_one.queue, max_queue_size);
+                v_one.refusal := format('The queue %L is full: it holds at most %s messages.', v_one.queue,
+                    max_queue_size);
             else
                 queued := queued || jsonb_build_object(v_one.queue, v_number);
             end if;
@@ -141,7 +161,8 @@ begin
     return v_all;
 end $$;
 
--- How many messages each queue holds. The table is read, not its view: a migration that replaces the view keeps it locked for a while.
+-- How many messages each queue holds. The table is read, not its view: a migration that replaces the view keeps it
+-- locked for a while.
 create or replace function treadle._queued_by_queue() returns jsonb
 language plpgsql as $$
 begin
@@ -160,11 +181,12 @@ create or replace function treadle._check_submissions(
     messages jsonb,
     max_queue_size integer,
     strict boolean,
-    at timestamptz)
-returns treadle.submission[] language plpgsql as $$
+    at timestamptz,
+    out submissions treadle.submission[],
+    out threaded boolean)
+language plpgsql as $$
 declare
     v_queued jsonb;
-    v_submissions treadle.submission[];
     v_refused treadle.submission;
     v_ids uuid[];
     v_known uuid[];
@@ -173,32 +195,29 @@ begin
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
     end if;
-    if max_queue_size is not null then  -- before the search for known messages, so that no message is counted and then taken for new
+    -- Before the search for known messages, so that no message is counted and then taken for new.
+    if max_queue_size is not null then
         v_queued := treadle._queued_by_queue();
     end if;
-    v_submissions := treadle._decode_submissions(messages => messages, at => at);
-    v_ids := array(select s.message_id from unnest(v_submissions) s);
+    submissions := treadle._decode_submissions(messages => messages, at => at);
+    select array_agg(s.message_id), bool_or(s.thread_id is not null) into v_ids, threaded from unnest(submissions) s;
     v_known := array(select m.message_id from treadle.messages m where m.message_id = any(v_ids));
     v_deleted := array(select t.message_id from treadle.trash t where t.message_id = any(v_ids));
     if cardinality(v_known) + cardinality(v_deleted) > 0 then
-        v_submissions := treadle._mark_known(submissions => v_submissions, known => v_known, deleted => v_deleted);
+        submissions := treadle._mark_known(submissions => submissions, known => v_known, deleted => v_deleted);
     end if;
-    if max_queue_size is not null and exists (
-        select from unnest(v_submissions) s
-        where s.state is null
-        group by s.queue
-        having count(*) + coalesce((v_queued ->> s.queue)::bigint, 0) > max_queue_size)
-    then
-        v_submissions := treadle._refuse_beyond(
-            submissions => v_submissions, max_queue_size => max_queue_size, queued => v_queued);
+    -- A queue can only be full if all of them would overflow the fullest one.
+    if max_queue_size < cardinality(submissions) + (select coalesce(max(q.value::bigint), 0)
+        from jsonb_each_text(v_queued) q) then
+        submissions := treadle._refuse_beyond(submissions => submissions, max_queue_size => max_queue_size,
+            queued => v_queued);
     end if;
     if strict then
-        select s.* into v_refused from unnest(v_submissions) s where s.state = 'refused' order by s.n limit 1;
+        select s.* into v_refused from unnest(submissions) s where s.state = 'refused' order by s.n limit 1;
         if found then
             raise exception using errcode = v_refused.refusal_code, message = v_refused.refusal;
         end if;
     end if;
-    return v_submissions;
 end $$;
 
 create or replace function treadle._insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
@@ -244,8 +263,8 @@ begin
     return v_first;
 end $$;
 
--- Lock the threads with these names, and create those that are not there. Returns the ids and names of the locked threads in the order
--- of their names: without those that other transactions hold, where the call is not `patient`.
+-- Lock the threads with these names, and create those that are not there. Returns the ids and names of the locked
+-- threads in the order of their names: without those that other transactions hold, where the call is not `patient`.
 create or replace function treadle._lock_threads(
     thread_ids text[],
     tenant text,
@@ -259,7 +278,8 @@ declare
     v_first bigint;
 begin
     loop
-        -- First create threads, while this transaction holds none; then lock all of them by id, as every transaction does.
+        -- First create threads, while this transaction holds none; then lock all of them by id, as every transaction
+        -- does.
         v_first := treadle._create_threads(thread_ids => thread_ids, tenant => tenant, patient => patient, at => at);
         if not patient then
             with locked as (
@@ -269,7 +289,8 @@ begin
                 order by t.id
                 for no key update skip locked
             )
-            select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id order by l.thread_id collate "C")
+            select array_agg(l.id order by l.thread_id collate "C"),
+                    array_agg(l.thread_id order by l.thread_id collate "C")
                 into threads, locked_ids
                 from locked l;
             return;
@@ -295,8 +316,8 @@ begin
     end loop;
 end $$;
 
--- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where the call is not
--- `patient`.
+-- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where
+-- the call is not `patient`.
 create or replace function treadle._place(
     submissions treadle.submission[],
     tenant text,
@@ -308,11 +329,15 @@ declare
         select distinct s.thread_id from unnest(submissions) s where s.state is null and s.thread_id is not null);
     v_threads bigint[];
     v_locked_ids text[];
-    -- One element per submission: which of the locked threads is its own (by name), and its number among the arrivals of that thread.
+    -- One element per submission: which of the locked threads is its own (by name), and its number among the arrivals
+    -- of that thread.
     v_ranks integer[];
     v_numbers integer[];
     v_places treadle.place[];  -- one per locked thread, in the order of their names
 begin
+    if v_wanted = '{}' then
+        return submissions;
+    end if;
     select l.threads, l.locked_ids
         into v_threads, v_locked_ids
         from treadle._lock_threads(thread_ids => v_wanted, tenant => tenant, patient => patient, at => at) l;
@@ -320,7 +345,8 @@ begin
         into v_ranks, v_numbers
         from (
             select w.n,
-                case when w.locked then dense_rank() over (partition by w.locked order by w.thread_id) end::integer as rank,
+                case when w.locked then dense_rank() over (partition by w.locked order by w.thread_id) end::integer
+                    as rank,
                 (row_number() over (partition by w.locked, w.thread_id order by w.n))::integer as number
             from (
                 select s.n, s.thread_id collate "C" as thread_id,
@@ -339,7 +365,8 @@ begin
                 s.refusal_code, s.refusal,
                 case
                     when s.hold is not null then s.hold
-                    when p.rank is not null and not s.aside and (v_places[p.rank]).turn is distinct from s.message_id then 'thread'
+                    when p.rank is not null and not s.aside and (v_places[p.rank]).turn is distinct from s.message_id
+                        then 'thread'
                 end,
                 v_threads[p.rank], (v_places[p.rank]).base_ord + p.number, (v_places[p.rank]).open + p.number - 2
             )::treadle.submission
@@ -348,7 +375,8 @@ begin
         order by s.n);
 end $$;
 
--- Count the arrivals in their threads, and give idle threads to the first of theirs that may run. Returns a place per thread.
+-- Count the arrivals in their threads, and give idle threads to the first of theirs that may run. Returns a place per
+-- thread.
 create or replace function treadle._take_turns(
     submissions treadle.submission[],
     ranks integer[],
@@ -371,7 +399,8 @@ begin
             last_activity = greatest(t.last_activity, at)
         from arriving a
         where t.id = threads[a.rank]
-        returning a.rank, t.id, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended, t.turn
+        returning a.rank, t.id, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended,
+        t.turn
     )
     select array_agg(row(c.id, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.place order by c.rank)
         into v_places
@@ -382,7 +411,8 @@ begin
     return v_places;
 end $$;
 
--- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns a receipt for each of all.
+-- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns a receipt for each
+-- of all.
 create or replace function treadle._insert(submissions treadle.submission[], tenant text, at timestamptz)
 returns treadle.receipt[] language plpgsql as $$
 declare
@@ -394,14 +424,17 @@ begin
         select s.*,
             case when s.state is null and s.hold is null then s.priority end as lane,
             case when s.state is null and s.hold is null then treadle._lane_next(s.queue, s.priority) end as lane_id,
-            count(*) filter (where s.state is null and s.hold is null) over (partition by s.queue order by s.rank, s.n) as before,
-            count(*) filter (where s.state is null and s.hold is null) over (partition by s.queue order by s.rank) as peers
+            count(*) filter (where s.state is null and s.hold is null)
+                over (partition by s.queue order by s.rank, s.n) as before,
+            count(*) filter (where s.state is null and s.hold is null)
+                over (partition by s.queue order by s.rank) as peers
         from unnest(submissions) s
     ), written as (
         insert into treadle.messages (
             message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
             max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
-        select p.message_id, _insert.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent, p.priority, p.rank,
+        select p.message_id, _insert.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent, p.priority,
+            p.rank,
             'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at, p.body, p.metadata, p.parent
         from placed p
         where p.state is null
@@ -411,7 +444,8 @@ begin
                 p.n, p.message_id, coalesce(p.state, 'queued'), p.queue, p.rank, p.lane,
                 case when p.lane is not null then p.before - 1 when p.hold = 'thread' then p.peers + p.behind end,
                 p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.receipt order by p.n),
-            array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n) filter (where p.state is null),
+            array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n)
+                filter (where p.state is null),
             array_agg(row(
                 p.queue, p.lane, p.lane_id,
                 jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent)
@@ -505,12 +539,13 @@ declare
     v_waits constant text := treadle._limit_waits(lock_timeout);
     v_submissions treadle.submission[];
     v_receipts treadle.receipt[];
-    v_threaded boolean;
+    v_threaded boolean;  -- some name a thread
 begin
-    v_submissions := treadle._check_submissions(
-        messages => messages, max_queue_size => max_queue_size, strict => coalesce(strict, true), at => v_now);
+    select c.submissions, c.threaded
+        into v_submissions, v_threaded
+        from treadle._check_submissions(
+            messages => messages, max_queue_size => max_queue_size, strict => coalesce(strict, true), at => v_now) c;
     perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
-    v_threaded := exists (select from unnest(v_submissions) s where s.state is null and s.thread_id is not null);
     if v_threaded then
         v_submissions := treadle._place(
             submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
@@ -518,7 +553,8 @@ begin
     v_receipts := treadle._insert(submissions => v_submissions, tenant => tenant, at => v_now);
     if v_threaded then
         perform treadle._promote(
-            threads => array(select distinct r.thread from unnest(v_receipts) r where r.thread is not null), at => v_now);
+            threads => array(select distinct r.thread from unnest(v_receipts) r where r.thread is not null),
+            at => v_now);
     end if;
     if notify then
         perform treadle._announce(v_receipts);
@@ -544,7 +580,8 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
             || jsonb_build_object('message', message, 'metadata', metadata)),
         notify => notify) s
 $$;
-comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean, boolean)
+comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean,
+    boolean)
     is 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
 
 create or replace function treadle.submit(
@@ -554,15 +591,18 @@ create or replace function treadle.submit(
 returns uuid language sql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select treadle.submit(
-        message => to_jsonb(message), thread_id => thread_id, priority => priority, agent => agent, metadata => metadata,
+        message => to_jsonb(message), thread_id => thread_id, priority => priority, agent => agent,
+        metadata => metadata,
         delay_seconds => delay_seconds, max_attempts => max_attempts, timeout_seconds => timeout_seconds,
         aside => aside, notify => notify)
 $$;
-comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean, boolean)
+comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean,
+    boolean)
     is 'Submit one message; it is sent when your transaction commits. Returns its id';
 
--- Submit under an Idempotency-Key: the first call's answer is kept for 24 hours, and a caller that repeats the call receives it again.
--- A call that finds the first one still running waits two seconds for it, then fails with lock_not_available (55P03).
+-- Submit under an Idempotency-Key: the first call's answer is kept for 24 hours, and a caller that repeats the call
+-- receives it again. A call that finds the first one still running waits two seconds for it, then fails with
+-- lock_not_available (55P03).
 create or replace function treadle.submit_once(
     key text,
     request_hash bytea,
@@ -596,7 +636,8 @@ begin
     end if;
     select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]')
         into answer
-        from treadle.submit_many(messages => messages, tenant => submit_once.tenant, max_queue_size => max_queue_size) s;
+        from treadle.submit_many(messages => messages, tenant => submit_once.tenant,
+            max_queue_size => max_queue_size) s;
     update treadle.idempotency i
         set answer = submit_once.answer
         where i.tenant = submit_once.tenant and i.key = submit_once.key;

@@ -1,9 +1,10 @@
 -- Turns: which message of a thread may run.
 --
--- threads.turn names it: it is in its lane, running, waiting to retry, or parked. The others wait with hold = thread. The turn passes on when its
--- message is over (treadle._settle), and when messages arrive (here).
+-- threads.turn names it: it is in its lane, running, waiting to retry, or parked. The others wait with hold = thread.
+-- The turn passes on when its message is over (treadle._settle), and when messages arrive (here).
 
--- The next message of a thread: redriven first, then by priority, then by ord. (treadle._pass_turns has the same query in line.)
+-- The next message of a thread: redriven first, then by priority, then by ord. (treadle._pass_turns has the same query
+-- in line.)
 create or replace function treadle._next_of(thread bigint) returns uuid
 language sql stable as $$
     select m.message_id
@@ -27,13 +28,15 @@ begin
         where m.message_id = any(ids) and m.state = 'queued' and m.hold is not null
         returning m.*
     )
-    select array_agg(row(a.queue, a.lane, a.lane_id, treadle._lane_body(a))::treadle.lane_row) into v_lane_rows from admitted a;
+    select array_agg(row(a.queue, a.lane, a.lane_id, treadle._lane_body(a))::treadle.lane_row) into v_lane_rows
+        from admitted a;
     if v_lane_rows is not null then
         perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
     end if;
 end $$;
 
--- Unstarted heads of these threads give way to waiting messages of higher priority, unless a worker is taking them. Returns the heads.
+-- Unstarted heads of these threads give way to waiting messages of higher priority, unless a worker is taking them.
+-- Returns the heads.
 create or replace function treadle._give_way(threads bigint[]) returns uuid[]
 language plpgsql as $$
 declare

@@ -1,14 +1,15 @@
 -- Claim: a worker takes messages.
 --
--- Lane by lane, oldest rows first, a claim tries three locks and never waits for one: the lane row, the message, the thread's log. A message
--- whose locks it does not get stays where it is. Each message it takes becomes `processing` under a lease of its own, its lane row
--- is hidden until the lease expires, and its log gets `started`.
--- A hidden row that shows again belongs to a lease that no heartbeat extended. The janitor decides whether its worker lives (treadle.reap);
--- a claim only hides it again.
--- Here, as in append, finish and heartbeat, a statement is planned once a session, perhaps while the tables are empty. So sequential
--- scans are off: they would be right then and ruinous later.
+-- Lane by lane, oldest rows first, a claim tries three locks and never waits for one: the lane row, the message, the
+-- thread's log. A message whose locks it does not get stays where it is. Each message it takes becomes `processing`
+-- under a lease of its own, its lane row is hidden until the lease expires, and its log gets `started`.
+-- A hidden row that shows again belongs to a lease that no heartbeat extended. The janitor decides whether its worker
+-- lives (treadle.reap); a claim only hides it again.
+-- Here, as in append, finish and heartbeat, a statement is planned once a session, perhaps while the tables are empty.
+-- So sequential scans are off: they would be right then and ruinous later.
 
--- Start an attempt of each of these messages: `entries` are their `started` events, lane_ids their lane rows, in the same order.
+-- Start an attempt of each of these messages: `entries` are their `started` events, lane_ids their lane rows, in the
+-- same order.
 create or replace function treadle._start(
     entries treadle.entry[],
     lane_ids bigint[],
@@ -35,7 +36,8 @@ begin
     return v_ids;
 end $$;
 
--- Take the messages that can be taken of these lane rows, which this transaction holds locked; `named` are the messages they name.
+-- Take the messages that can be taken of these lane rows, which this transaction holds locked; `named` are the messages
+-- they name.
 create or replace function treadle._take(
     lane_ids bigint[],
     named uuid[],
@@ -79,8 +81,9 @@ begin
         at => at, until => until);
 end $$;
 
--- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to the dead
--- letters, rows of a message that is elsewhere by now are deleted, and rows of a message that runs are hidden again.
+-- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
+-- the dead letters, rows of a message that is elsewhere by now are deleted, and rows of a message that runs are hidden
+-- again.
 create or replace function treadle._clear_lane(
     lane_ids bigint[],
     named uuid[],
@@ -104,7 +107,8 @@ begin
         from unnest(lane_ids, named) r (lane_id, message_id)
         left join treadle.messages m on m.message_id = r.message_id
         cross join lateral (
-            select coalesce(m.queue = _clear_lane.queue and m.lane = _clear_lane.lane and m.lane_id = r.lane_id, false) as here
+            select coalesce(m.queue = _clear_lane.queue and m.lane = _clear_lane.lane and m.lane_id = r.lane_id, false)
+                as here
         ) h;
     if v_foreign is not null then
         perform treadle._lane_expel(queue => _clear_lane.queue, lane => _clear_lane.lane, ids => v_foreign, at => at);
@@ -118,7 +122,8 @@ begin
     end if;
 end $$;
 
--- Take up to `quantity` messages from a lane. Rows whose message or thread is locked are skipped, however many they are.
+-- Take up to `quantity` messages from a lane. Rows whose message or thread is locked are skipped, however many they
+-- are.
 create or replace function treadle._claim_lane(
     queue text,
     lane text,
@@ -144,7 +149,8 @@ begin
             at => at, until => until);
         if cardinality(v_newly) < cardinality(v_rows.lane_ids) then
             perform treadle._clear_lane(
-                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly, queue => queue, lane => lane,
+                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly, queue => queue,
+                lane => lane,
                 at => at, until => until);
         end if;
         v_taken := v_taken || v_newly;
@@ -154,8 +160,8 @@ begin
     return v_taken;
 end $$;
 
--- How many messages of a queue may start now, if at most `concurrency` of them run at once in all workers together. One transaction at a
--- time claims from such a queue; for the others there is no room.
+-- How many messages of a queue may start now, if at most `concurrency` of them run at once in all workers together. One
+-- transaction at a time claims from such a queue; for the others there is no room.
 create or replace function treadle._room(queue text, concurrency integer) returns integer
 language plpgsql as $$
 #variable_conflict use_column
@@ -171,8 +177,8 @@ end $$;
 
 create or replace function treadle.claim(
     worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
-returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text,
-    body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
+returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
+    priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -206,9 +212,9 @@ begin
         end loop;
     end loop;
     return query
-        select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text, m.metadata::text,
-            m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq, m.created_at, m.aside, m.parent,
-            t.memory::text
+        select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text,
+            m.metadata::text, m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq,
+            m.created_at, m.aside, m.parent, t.memory::text
         from unnest(v_taken) with ordinality u (message_id, n)
         join treadle.messages m on m.message_id = u.message_id
         join treadle.leases l on l.message_id = u.message_id

@@ -1,11 +1,12 @@
 -- Append: the holder of a lease writes events. This file has the fence as well, which append and finish share.
 --
--- A worker numbers the events of its attempt, and names the lease (message_id, lease) with each call. A write goes through only while
--- the lease row stands and is locked by the writing transaction; so a worker that lost its lease can write nothing, and a call that
--- is repeated after a lost answer writes nothing twice.
+-- A worker numbers the events of its attempt, and names the lease (message_id, lease) with each call. A write goes
+-- through only while the lease row stands and is locked by the writing transaction; so a worker that lost its lease can
+-- write nothing, and a call that is repeated after a lost answer writes nothing twice.
 
--- Look up and lock the leases that a worker names in a call, one element for each, in the order of the call. `threads`: only leases of
--- these threads, or of none, can be locked (null: all leases). `patient`: wait for locks of other transactions.
+-- Look up and lock the leases that a worker names in a call, one element for each, in the order of the call. `threads`:
+-- only leases of these threads, or of none, can be locked (null: all leases). `patient`: wait for locks of other
+-- transactions.
 create or replace function treadle._hold_leases(
     ids uuid[],
     leases uuid[],
@@ -48,8 +49,8 @@ begin
         order by n.item);
 end $$;
 
--- The events that a call brings, numbered: event i belongs to item event_items[i], and the first of each item has its first_seq. Without
--- the events that are in the log already (a repeated call), and those of leases that are not `ok`.
+-- The events that a call brings, numbered: event i belongs to item event_items[i], and the first of each item has its
+-- first_seq. Without the events that are in the log already (a repeated call), and those of leases that are not `ok`.
 create or replace function treadle._number(
     held treadle.held_lease[],
     event_items integer[],
@@ -58,7 +59,9 @@ create or replace function treadle._number(
 returns treadle.entry[] language plpgsql stable as $$
 begin
     return (
-        select array_agg(row((held[e.item]).message_id, e.seq, (held[e.item]).thread, e.type, e.data::jsonb)::treadle.entry order by e.n)
+        select array_agg(row(
+                (held[e.item]).message_id, e.seq, (held[e.item]).thread, e.type, e.data::jsonb
+                )::treadle.entry order by e.n)
         from (
             select u.*,
                 (held[u.item]).first_seq + (row_number() over (partition by u.item order by u.n))::integer - 1 as seq
@@ -67,7 +70,8 @@ begin
         where (held[e.item]).status = 'ok' and e.seq > (held[e.item]).last_seq);
 end $$;
 
--- Lock the logs of the threads of these leases. A lease whose log another transaction holds becomes busy, where the call is not `patient`.
+-- Lock the logs of the threads of these leases. A lease whose log another transaction holds becomes busy, where the
+-- call is not `patient`.
 create or replace function treadle._hold_logs(held treadle.held_lease[], patient boolean) returns treadle.held_lease[]
 language plpgsql as $$
 declare
@@ -84,17 +88,20 @@ begin
     return array(
         select row(
             h.item, h.message_id, h.thread, h.last_seq, h.first_seq, h.cancel_requested,
-            case when h.status = 'ok' and not h.thread = any(v_locked) then 'busy' else h.status end)::treadle.held_lease
+            case when h.status = 'ok' and not h.thread = any(v_locked) then 'busy'
+                else h.status end)::treadle.held_lease
         from unnest(held) h
         order by h.item);
 end $$;
 
--- Append events to messages under lease. Event i belongs to ids[event_items[i]]; the first of each message has seq first_seqs[item].
--- status: `ok` (also if the events are in the log already: a repeated call), `lost`, `gap`, or `busy` as in treadle.held_lease. The caller
--- appends alone, patiently, what comes back as busy.
+-- Append events to messages under lease. Event i belongs to ids[event_items[i]]; the first of each message has seq
+-- first_seqs[item].
+-- status: `ok` (also if the events are in the log already: a repeated call), `lost`, `gap`, or `busy` as in
+-- treadle.held_lease. The caller appends alone, patiently, what comes back as busy.
 -- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.append(
-    ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean)
+    ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
+    patient boolean)
 returns table (message_id uuid, status text, cancel_requested boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan

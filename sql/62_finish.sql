@@ -39,13 +39,14 @@ begin
         order by min(s.item));
 end $$;
 
--- End attempts, each with the events that were not sent yet: event i belongs to ids[event_items[i]], and the first of each message has
--- seq first_seqs[item].
--- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in treadle.held_lease.
--- The caller finishes alone, patiently, what comes back as busy.
+-- End attempts, each with the events that were not sent yet: event i belongs to ids[event_items[i]], and the first of
+-- each message has seq first_seqs[item].
+-- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in
+-- treadle.held_lease. The caller finishes alone, patiently, what comes back as busy.
 -- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.finish(
-    ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[],
+    ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
+    delays double precision[],
     usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
     patient boolean, max_losses integer default 3)
 returns table (message_id uuid, status text)
@@ -70,7 +71,8 @@ begin
     end if;
     v_last_seqs := treadle._last_seqs(held => v_held, entries => v_entries);
     select array_agg(row(
-            (v_held[a.item]).message_id, a.outcome, a.result::jsonb, a.error, a.traceback, a.delay_seconds, a.usage::jsonb,
+            (v_held[a.item]).message_id, a.outcome, a.result::jsonb, a.error, a.traceback, a.delay_seconds,
+            a.usage::jsonb,
             v_last_seqs[a.item])::treadle.ending order by a.item)
         into v_endings
         from unnest(outcomes, results, errors, tracebacks, delays, usages) with ordinality
@@ -80,9 +82,12 @@ begin
     perform treadle._limit_waits(v_waits);
     return query
         select h.message_id,
-            case when h.status = 'ok' then v_states[count(*) filter (where h.status = 'ok') over (order by h.item)] else h.status end
+            case
+                when h.status = 'ok' then v_states[count(*) filter (where h.status = 'ok') over (order by h.item)]
+                else h.status
+            end
         from unnest(v_held) h
         order by h.item;
 end $$;
 comment on function treadle.finish
-    is 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';
+    is 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';

@@ -1,11 +1,11 @@
 -- Send: messages that send messages.
 --
--- What a message sends is committed with a step of it (append_and_send) or with its end (conclude), and only under its lease. The
--- message chooses the ids of what it sends, the same in every attempt: a message that is there already is not sent again
--- (treadle.submit_many).
+-- What a message sends is committed with a step of it (append_and_send) or with its end (conclude), and only under its
+-- lease. The message chooses the ids of what it sends, the same in every attempt: a message that is there already is
+-- not sent again (treadle.submit_many).
 
--- Take the locks of a message that sends, in their order: the threads (its own and those it sends to), then its lease. Raises TR001 if the
--- lease is lost or a cancellation requested: then nothing is to be sent.
+-- Take the locks of a message that sends, in their order: the threads (its own and those it sends to), then its lease.
+-- Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent.
 create or replace function treadle._lock_to_send(id uuid, lease uuid, messages jsonb) returns void
 language plpgsql as $$
 #variable_conflict use_column
@@ -34,7 +34,8 @@ begin
     end if;
 end $$;
 
-create or replace function treadle._append_one(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[])
+create or replace function treadle._append_one(id uuid, lease uuid, first_seq integer, event_types text[],
+    event_datas text[])
 returns table (message_id uuid, status text, cancel_requested boolean) language plpgsql as $$
 begin
     return query
@@ -45,8 +46,8 @@ begin
             event_types => event_types, event_datas => event_datas, patient => true) a;
 end $$;
 
--- Append the events of one message, and submit what it sends. Answers as treadle.append does. If the lease is lost or a cancellation
--- requested, nothing is sent.
+-- Append the events of one message, and submit what it sends. Answers as treadle.append does. If the lease is lost or a
+-- cancellation requested, nothing is sent.
 create or replace function treadle.append_and_send(
     id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text)
 returns table (message_id uuid, status text, cancel_requested boolean)
@@ -56,7 +57,8 @@ set enable_seqscan = off set lock_timeout = '1s' as $$
 #variable_conflict use_column
 begin
     begin
-        perform treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease, messages => messages::jsonb);
+        perform treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
+            messages => messages::jsonb);
         return query
             select a.*
             from treadle._append_one(
@@ -85,13 +87,16 @@ create or replace function treadle._finish_one(
 returns text language sql volatile as $$
     select f.status
     from treadle.finish(
-        ids => array[id], leases => array[lease], outcomes => array[outcome], results => array[result], errors => array[error],
+        ids => array[id], leases => array[lease], outcomes => array[outcome], results => array[result],
+        errors => array[error],
         tracebacks => array[traceback], delays => array[delay], usages => array[usage], first_seqs => array[first_seq],
-        event_items => array_fill(1, array[cardinality(event_types)]), event_types => event_types, event_datas => event_datas,
+        event_items => array_fill(1, array[cardinality(event_types)]), event_types => event_types,
+        event_datas => event_datas,
         patient => true, max_losses => max_losses) f
 $$;
 
--- Write what belongs to a message that was just finished with this status: what it waits for, and the memory of its thread.
+-- Write what belongs to a message that was just finished with this status: what it waits for, and the memory of its
+-- thread.
 create or replace function treadle._keep(id uuid, outcome text, status text, memory text, children uuid[]) returns void
 language plpgsql as $$
 #variable_conflict use_column
@@ -108,11 +113,12 @@ begin
     end if;
 end $$;
 
--- Finish one attempt with more than a result: submit what it sends, save its thread's memory, or park the message (outcome children or input;
--- `result` is then the data of the event `parked`). Returns a status as treadle.finish does. If the message neither completes nor
--- is queued again, nothing is sent or saved.
+-- Finish one attempt with more than a result: submit what it sends, save its thread's memory, or park the message
+-- (outcome children or input; `result` is then the data of the event `parked`). Returns a status as treadle.finish
+-- does. If the message neither completes nor is queued again, nothing is sent or saved.
 create or replace function treadle.conclude(
-    id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer,
+    id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text,
+    first_seq integer,
     event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[])
 returns text language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -128,13 +134,15 @@ begin
             end if;
             v_status := treadle._finish_one(
                 id => id, lease => lease, outcome => outcome, result => result, error => error, traceback => traceback,
-                delay => delay, usage => usage, first_seq => first_seq, event_types => event_types, event_datas => event_datas,
+                delay => delay, usage => usage, first_seq => first_seq, event_types => event_types,
+                event_datas => event_datas,
                 max_losses => max_losses);
             exit when not v_with_all;
             if v_status not in ('completed', 'queued') then
                 raise exception using errcode = 'TR001';
             end if;
-            perform treadle._keep(id => id, outcome => outcome, status => v_status, memory => memory, children => children);
+            perform treadle._keep(id => id, outcome => outcome, status => v_status, memory => memory,
+                children => children);
             if messages is not null then
                 perform from treadle.submit_many(messages => messages::jsonb, notify => true);
             end if;

@@ -1,11 +1,11 @@
 -- Waiting: messages that wait for others.
 --
--- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, and keeps its thread's turn.
--- Its next attempt repeats what no step remembers. treadle.parked says which children it waits for; treadle.input (80_control.sql)
--- answers a message that waits for a person.
+-- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, and keeps its
+-- thread's turn. Its next attempt repeats what no step remembers. treadle.parked says which children it waits for;
+-- treadle.input (80_control.sql) answers a message that waits for a person.
 
--- The parked messages, up to `quantity`, that may go on because all their children are over, or that do not wait any longer because they
--- were cancelled or deleted.
+-- The parked messages, up to `quantity`, that may go on because all their children are over, or that do not wait any
+-- longer because they were cancelled or deleted.
 create or replace function treadle._parked_to_tend(quantity integer) returns uuid[]
 language plpgsql stable as $$
 begin
@@ -21,8 +21,8 @@ begin
         limit quantity);
 end $$;
 
--- Admit messages whose children are over; cancel the children of those that were cancelled or deleted while they waited. `ids`: of these,
--- null: of all. Skips what other transactions hold. Returns how many were admitted.
+-- Admit messages whose children are over; cancel the children of those that were cancelled or deleted while they
+-- waited. `ids`: of these, null: of all. Skips what other transactions hold. Returns how many were admitted.
 create or replace function treadle.tend_parents(ids uuid[] default null, quantity integer default 1000) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -35,7 +35,8 @@ declare
     v_threads bigint[];
 begin
     if ids is null then
-        if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then  -- one transaction at a time looks at all of them
+        -- One transaction at a time looks at all of them.
+        if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then
             return 0;
         end if;
         ids := treadle._parked_to_tend(quantity);
@@ -73,7 +74,8 @@ end $$;
 comment on function treadle.tend_parents
     is 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 
--- Admit parked messages, in the high lane. The caller holds these threads; messages of others are left for later. Returns how many.
+-- Admit parked messages, in the high lane. The caller holds these threads; messages of others are left for later.
+-- Returns how many.
 create or replace function treadle._resume_parents(ids uuid[], threads bigint[], at timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -89,9 +91,10 @@ begin
     return cardinality(v_ids);
 end $$;
 
--- Cancel the children of messages that wait no longer: the workers of those that run are told, those that wait are cancelled now. The caller
--- holds these threads; what other transactions hold is left for later.
-create or replace function treadle._cancel_children(parents uuid[], children uuid[], threads bigint[], at timestamptz) returns void
+-- Cancel the children of messages that wait no longer: the workers of those that run are told, those that wait are
+-- cancelled now. The caller holds these threads; what other transactions hold is left for later.
+create or replace function treadle._cancel_children(parents uuid[], children uuid[], threads bigint[], at timestamptz)
+    returns void
 language plpgsql as $$
 declare
     v_running uuid[];
@@ -116,7 +119,8 @@ begin
         where m.message_id = any(children) and m.state = 'queued' and (m.thread is null or m.thread = any(threads))
         order by m.message_id
         for update skip locked);
-    perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1, at => at);
+    perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1,
+        at => at);
     perform pg_notify('treadle_events', '*') from unnest(v_queued) limit 1;
     delete from treadle.parked p
         where p.message_id in (

@@ -2,16 +2,18 @@
 
 -- The rows of register_agents' argument.
 create or replace function treadle._declared_agents(agents jsonb)
-returns table (agent text, queue text, timeout_seconds double precision, max_attempts integer, is_default boolean, input jsonb,
+returns table (agent text, queue text, timeout_seconds double precision, max_attempts integer, is_default boolean,
+    input jsonb,
     description text, settings jsonb)
 language sql stable as $$
-    select d.agent, d.queue, d.timeout_seconds, d.max_attempts, coalesce(d.is_default, false), d.input, coalesce(d.description, ''),
+    select d.agent, d.queue, d.timeout_seconds, d.max_attempts, coalesce(d.is_default, false), d.input,
+        coalesce(d.description, ''),
         jsonb_strip_nulls(coalesce(d.settings, '{}'))
     from jsonb_to_recordset(agents) d (agent text, queue text, timeout_seconds double precision, max_attempts integer,
         is_default boolean, input jsonb, description text, settings jsonb)
 $$;
 
--- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "is_default", "input", "description", "settings"}, ...]
+-- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "is_default", "input", "description", "settings"}]
 -- The concurrency of a queue is the smallest that its agents declare in their settings.
 create or replace function treadle.register_agents(agents jsonb) returns void
 language plpgsql security definer
@@ -51,8 +53,9 @@ begin
 end $$;
 comment on function treadle.register_agents is 'Upsert agents and create their queues';
 
--- Settle messages that their worker does not finish itself: lost with the worker, or released because no process runs them.
--- Between the choice and the lock another transaction may have finished a lease, or extended it: only leases that are unchanged are taken.
+-- Settle messages that their worker does not finish itself: lost with the worker, or released because no process runs
+-- them. Between the choice and the lock another transaction may have finished a lease, or extended it: only leases that
+-- are unchanged are taken.
 create or replace function treadle._take_back(
     chosen treadle.leases[],
     outcome text,
@@ -76,12 +79,14 @@ declare
         for update of l skip locked);
 begin
     perform treadle._settle(
-        endings => treadle._endings(ids => v_ids, outcome => outcome, error => reason), max_losses => max_losses, at => at);
+        endings => treadle._endings(ids => v_ids, outcome => outcome, error => reason), max_losses => max_losses,
+        at => at);
     return query select u from unnest(v_ids) u;
 end $$;
 
 -- Give back the leases of this worker that it does not name: their claim's answer was lost.
-create or replace function treadle._give_back_orphans(worker text, ids uuid[], leases uuid[], grace_seconds double precision, at timestamptz)
+create or replace function treadle._give_back_orphans(worker text, ids uuid[], leases uuid[],
+    grace_seconds double precision, at timestamptz)
 returns void language plpgsql as $$
 declare
     v_orphans treadle.leases[];
@@ -93,15 +98,18 @@ begin
             and l.worker_id = worker
             and l.claimed_at < at - grace_seconds * interval '1 second'
             and not exists (
-                select from unnest(ids, leases) g (message_id, lease) where g.message_id = l.message_id and g.lease = l.lease);
+                select from unnest(ids, leases) g (message_id, lease) where g.message_id = l.message_id
+                    and g.lease = l.lease);
     if v_orphans is not null then
         perform treadle._take_back(
-            chosen => v_orphans, outcome => 'released', reason => 'The answer to the claim was lost.', max_losses => 1, at => at);
+            chosen => v_orphans, outcome => 'released', reason => 'The answer to the claim was lost.', max_losses => 1,
+            at => at);
     end if;
 end $$;
 
 -- Extend the visibility timeout of these leases and of their lane rows, once half of it is over.
-create or replace function treadle._extend_leases(ids uuid[], leases uuid[], lease_seconds double precision, at timestamptz)
+create or replace function treadle._extend_leases(ids uuid[], leases uuid[], lease_seconds double precision,
+    at timestamptz)
 returns void language plpgsql as $$
 declare
     v_until constant timestamptz := at + lease_seconds * interval '1 second';
@@ -128,16 +136,20 @@ begin
         where m.message_id = any(v_expiring) and m.state = 'processing'
         group by m.queue, m.lane
     loop
-        perform treadle._lane_extend(queue => v_group.queue, lane => v_group.lane, ids => v_group.lane_ids, until => v_until);
+        perform treadle._lane_extend(queue => v_group.queue, lane => v_group.lane, ids => v_group.lane_ids,
+            until => v_until);
     end loop;
 end $$;
 
--- A heartbeat: the worker lives, and these are the leases it holds. Upserts its row, extends its leases, names those that are cancelled
--- or lost, and gives back the leases that are the worker's in the table and that it does not name: claims whose answer was lost.
--- grace_seconds: leases that were claimed within this time are not given back yet (the answer may still be on its way to the worker).
+-- A heartbeat: the worker lives, and these are the leases it holds. Upserts its row, extends its leases, names those
+-- that are cancelled or lost, and gives back the leases that are the worker's in the table and that it does not name:
+-- claims whose answer was lost. grace_seconds: leases that were claimed within this time are not given back yet (the
+-- answer may still be on its way to the worker).
 create or replace function treadle.heartbeat(
-    worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz, server_started timestamptz,
-    ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision)
+    worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
+    server_started timestamptz,
+    ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision,
+    grace_seconds double precision)
 returns table (message_id uuid, lease uuid, verdict text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -148,8 +160,10 @@ declare
     v_gap_before constant timestamptz := v_now - interval_seconds * 2 * interval '1 second';
 begin
     insert into treadle.workers as w (
-            worker_id, host, pid, queues, concurrency, in_flight, started_at, heartbeat_at, beating_since, server_started)
-        values (worker, host, pid, queues, concurrency, cardinality(ids), heartbeat.started_at, v_now, v_now, heartbeat.server_started)
+            worker_id, host, pid, queues, concurrency, in_flight, started_at, heartbeat_at, beating_since,
+            server_started)
+        values (worker, host, pid, queues, concurrency, cardinality(ids), heartbeat.started_at, v_now, v_now,
+            heartbeat.server_started)
         on conflict (worker_id) do update
             set queues = excluded.queues,
                 concurrency = excluded.concurrency,
@@ -158,7 +172,8 @@ begin
                 server_started = excluded.server_started,
                 suspected_at = null,
                 beating_since = case when w.heartbeat_at < v_gap_before then v_now else w.beating_since end;
-    perform treadle._give_back_orphans(worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds, at => v_now);
+    perform treadle._give_back_orphans(worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds,
+        at => v_now);
     perform treadle._extend_leases(ids => ids, leases => leases, lease_seconds => lease_seconds, at => v_now);
     return query
         select g.message_id, g.lease, case when l.message_id is null then 'lost' else 'cancelled' end
@@ -166,7 +181,8 @@ begin
         left join treadle.leases l on l.message_id = g.message_id and l.lease = g.lease
         where l.message_id is null or l.cancel_requested;
 end $$;
-comment on function treadle.heartbeat is 'A worker lives and holds these leases; the answer names those cancelled or lost';
+comment on function treadle.heartbeat
+    is 'A worker lives and holds these leases; the answer names those cancelled or lost';
 
 -- The advisory lock that a worker's listener holds as long as its session lives.
 create or replace function treadle.worker_key(worker text) returns bigint
@@ -174,7 +190,8 @@ language sql immutable parallel safe as $$
     select hashtextextended('treadle.worker.' || worker, 0)
 $$;
 
--- A worker signs off: what it still has is given back, without a loss. What another transaction locks at that moment is left to the janitors.
+-- A worker signs off: what it still has is given back, without a loss. What another transaction locks at that moment is
+-- left to the janitors.
 create or replace function treadle.sign_off(worker text) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -183,6 +200,7 @@ declare
         select l from treadle.leases l where l.id >= treadle._mark('leases') and l.worker_id = worker);
 begin
     perform treadle._take_back(
-        chosen => v_left, outcome => 'released', reason => 'The worker was stopped.', max_losses => 1, at => treadle.clock());
+        chosen => v_left, outcome => 'released', reason => 'The worker was stopped.', max_losses => 1,
+        at => treadle.clock());
     delete from treadle.workers w where w.worker_id = worker;
 end $$;

@@ -11,13 +11,13 @@ import uuid_utils.compat as uuid
 from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
-from service.errors import Busy, NotFound
+from service.errors import BY_SQLSTATE, Busy, NotFound
 from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
 
 TENANT = "default"
-DIRECT = 4  # requests with a transaction of their own at once: each holds a connection, and may wait for a lock
-# How long a submit waits for what somebody holds locked: a batch of strangers hardly, one request on its own longer.
-TOGETHER_PATIENCE, ALONE_PATIENCE = "200ms", "5s"
+DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a connection and may wait for a lock
+# How long a submit waits for locks of other transactions: short if it carries messages of several requests.
+BATCH_LOCK_TIMEOUT, SINGLE_LOCK_TIMEOUT = "200ms", "5s"
 
 STATUS = """
     select v.*, case when v.state = 'queued' then treadle.queue_position(v.message_id) end as queue_position,
@@ -28,7 +28,7 @@ STATUS = """
 
 
 class Submitted(msgspec.Struct, frozen=True):
-    """A row of treadle.submit_many."""
+    """A row of treadle.submit_many. If `state` is `busy` or `refused`, the message was not written."""
 
     message_id: UUID | None
     state: str
@@ -37,6 +37,14 @@ class Submitted(msgspec.Struct, frozen=True):
     created_at: Any
     thread_id: str | None
     thread: int | None
+    refusal_code: str | None  # SQLSTATE
+    refusal: str | None
+
+
+SUBMIT = f"""
+    select {", ".join(Submitted.__struct_fields__)}
+    from treadle.submit_many(
+        $1::jsonb, tenant => $2, notify => $3, max_queue_size => $4, patient => $5, lock_timeout => $6, strict => $7)"""
 
 
 class MessageStore:
@@ -44,17 +52,20 @@ class MessageStore:
         self._database = database
         self._notifier = notifier
         self._max_queue_size = max_queue_size
-        self._direct = asyncio.Semaphore(DIRECT)
+        self._direct = asyncio.Semaphore(DIRECT_CALLS)
         self._submits: Batcher[Submission, Accepted] = Batcher(self._submit, limit=500)
 
     async def submit(self, message: NewMessage) -> Accepted:
-        """Submit one message, in one transaction with whoever submits at the same moment."""
+        """Submit one message, in one transaction with the requests that arrive at the same time.
+
+        Raises what refuses this message: Unprocessable, Conflict, QueueFull or Busy.
+        """
         return await self._submits.submit(_submission(message))
 
     async def submit_batch(self, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
         async with self._direct:
-            rows = await self._call([_submission(message) for message in messages], patient=True)
+            rows = await self._call([_submission(message) for message in messages], patient=True, strict=True)
         return [_accepted(row) for row in rows]
 
     async def submit_once(self, key: str, request_hash: bytes, messages: Sequence[NewMessage]) -> list[Accepted]:
@@ -112,23 +123,22 @@ class MessageStore:
             await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
 
     async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
-        rows = await self._call(batch, patient=patient)
-        return [
-            Busy("The thread is locked by somebody else.") if row.state == "busy" else _accepted(row) for row in rows
-        ]
+        return [_outcome(row) for row in await self._call(batch, patient=patient, strict=False)]
 
-    async def _call(self, batch: Sequence[Submission], *, patient: bool) -> list[Submitted]:
-        # The hint of one that goes alone travels with its commit, and is there a millisecond sooner; where many are
-        # under way, it would make commits wait for each other.
+    async def _call(self, batch: Sequence[Submission], *, patient: bool, strict: bool) -> list[Submitted]:
+        """`strict`: raise the first refusal, and write none of the batch."""
+        # The hint of a single message travels with its commit and arrives a millisecond sooner. The hints of a large
+        # batch are sent afterwards, because a NOTIFY in each transaction would make commits wait for each other.
         alone = len(batch) == 1
         rows = await self._database.fetch(
-            f"select {', '.join(Submitted.__struct_fields__)} from treadle.submit_many($1::jsonb, $2, $3, $4, $5, $6)",
+            SUBMIT,
             _encode(batch),
             TENANT,
             alone,
             self._max_queue_size,
             patient,
-            ALONE_PATIENCE if patient else TOGETHER_PATIENCE,
+            SINGLE_LOCK_TIMEOUT if patient else BATCH_LOCK_TIMEOUT,
+            strict,
         )
         submitted = [Submitted(*row) for row in rows]
         if not alone:
@@ -160,6 +170,14 @@ def _submission(message: NewMessage) -> Submission:
 
 def _encode(batch: Sequence[Submission]) -> str:
     return msgspec.json.encode(batch).decode()
+
+
+def _outcome(row: Submitted) -> Accepted | Exception:
+    if row.state == "busy":
+        return Busy("Another transaction holds the thread; try again.")
+    if row.refusal_code is not None:
+        return BY_SQLSTATE[row.refusal_code](row.refusal)
+    return _accepted(row)
 
 
 def _accepted(row: Submitted) -> Accepted:

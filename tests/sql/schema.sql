@@ -278,7 +278,7 @@ CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], resul
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters and the threads'' next messages, in one transaction';
+COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -8,11 +8,11 @@
 -- * An attribute that is added at the end is added in place. Functions, plans and running calls keep the type. A call
 -- that began
 --   before the migration leaves the new attribute null, so the functions that read it must accept null.
+--   Each `row(...)::treadle.<type>` must name the new attribute, too.
 -- * After any other change the type is dropped with the functions of this schema that take or return it. The files that
--- follow
---   write all of them again, in the same transaction; workers of the older release go on with the new functions. Only a
---   call that
---   is running at the moment of the commit may fail (nothing of it is written). So prefer the first kind.
+--   follow write all of them again, in the same transaction; workers of the older release go on with the new functions.
+--   Only a call that is running at the moment of the commit may fail; nothing of it is written. So prefer the first
+--   kind.
 -- * A type that is not needed any more: delete it here, and write `drop type if exists` at the end of 95_stale.sql.
 
 -- The attributes of a row type, in their order.

@@ -13,11 +13,13 @@
 -- every search for the first row would read them. So every search begins at the low-water mark of the lane: see
 -- 25_low_water.sql.
 
+-- The table of a lane, in the schema pgmq.
 create or replace function treadle._lane_table(queue text, lane text) returns text
 language sql immutable parallel safe as $$
     select 'q_' || queue || '_' || lane
 $$;
 
+-- The next id of a lane, from its own sequence.
 create or replace function treadle._lane_next(queue text, lane text) returns bigint
 language sql volatile as $$
     select nextval(('pgmq.q_' || queue || '_' || lane || '_msg_id_seq')::regclass)
@@ -105,6 +107,7 @@ language sql immutable parallel safe as $$
             and q.msg_id >= coalesce((select w.low from treadle.low_water w where w.name = {name}), 0)'
 $$;
 
+-- Generate the functions of the hot paths for all lanes, and give each lane its low-water mark.
 create or replace function treadle._generate_lane_functions() returns void
 language plpgsql as $$
 begin
@@ -114,12 +117,14 @@ begin
         union all
         select 'leases'
         union all
-        select treadle._lane_table(q.queue, l) from treadle.queues q, unnest(array['high', 'normal', 'low']) l
+        select treadle._lane_table(q.queue, l)
+        from treadle.queues q, unnest(array['high', 'normal', 'low']) l
         on conflict do nothing;
     perform treadle._generate_lane_writers();
     perform treadle._generate_lane_readers();
 end $$;
 
+-- Generate the functions that lock and write lane rows.
 create or replace function treadle._generate_lane_writers() returns void
 language plpgsql as $$
 begin
@@ -148,13 +153,15 @@ begin
     perform treadle._generate_lane_function(
         '_lane_put(queue text, lane text, lane_rows treadle.lane_row[], at timestamptz) returns void',
         'insert into {lane} (msg_id, vt, enqueued_at, message) overriding system value
-            select r.lane_id, at, at, r.body from unnest(lane_rows) r;');
+            select r.lane_id, at, at, r.body
+            from unnest(lane_rows) r;');
     perform treadle._generate_lane_function(
         '_lane_drop(queue text, lane text, ids bigint[]) returns void',
         'delete from {lane} q where q.msg_id = any(ids);',
         treadle._lane_settings());
 end $$;
 
+-- Generate the functions that count, list and find lane rows.
 create or replace function treadle._generate_lane_readers() returns void
 language plpgsql as $$
 begin
@@ -167,7 +174,11 @@ begin
             end
             into depth
             from (
-                select q.msg_id from {lane} q where ' || treadle._lane_visible() || ' order by q.msg_id limit 1001
+                select q.msg_id
+                from {lane} q
+                where ' || treadle._lane_visible() || '
+                order by q.msg_id
+                limit 1001
             ) c;',
         treadle._lane_settings());
     -- How many visible rows lie before this one. Exact up to 1,000, then the span of ids.
@@ -203,7 +214,9 @@ begin
             order by q.msg_id
             limit 1;
         if first is null then
-            select s.last_value + s.is_called::integer into first from {lane}_msg_id_seq s;
+            select s.last_value + s.is_called::integer
+                into first
+                from {lane}_msg_id_seq s;
         end if;',
         treadle._lane_settings());
 end $$;
@@ -252,7 +265,9 @@ begin
     execute format(
         $sql$
         with expelled as (
-            delete from pgmq.%I where msg_id = any($1) returning msg_id, message
+            delete from pgmq.%I
+            where msg_id = any($1)
+            returning msg_id, message
         )
         insert into pgmq.%I (vt, enqueued_at, message)
         select $2, $2, jsonb_build_object('reason', 'foreign', 'lane', $3::text, 'msg_id', e.msg_id, 'body', e.message)

@@ -5,6 +5,7 @@
 -- rows stay, and each search for the first row would read them. The marks (treadle.low_water) follow the first living
 -- row.
 
+-- The low-water mark of a lane's table, of `leases` or of `counters`.
 create or replace function treadle._mark(mark text) returns bigint
 language sql stable as $$
     select coalesce((select w.low from treadle.low_water w where w.name = mark), 0)
@@ -29,7 +30,10 @@ declare
     c_worth_a_write constant integer := 1000;  -- ids
     v_mark treadle.low_water;
 begin
-    select * into v_mark from treadle.low_water w where w.name = mark;
+    select *
+        into v_mark
+        from treadle.low_water w
+        where w.name = mark;
     if candidate < v_mark.low then
         update treadle.low_water w
             set low = candidate, next_low = null, next_xid = null
@@ -73,9 +77,16 @@ begin
         from treadle.queues q
         cross join (values ('high'), ('normal'), ('low')) l (lane)
         cross join treadle._lane_table(q.queue, l.lane) t (name);
-    select l.id into v_lease from treadle.leases l where l.id >= treadle._mark('leases') order by l.id limit 1;
+    select l.id
+        into v_lease
+        from treadle.leases l
+        where l.id >= treadle._mark('leases')
+        order by l.id
+        limit 1;
     if v_lease is null then
-        select s.last_value + s.is_called::integer into v_lease from treadle.leases_id_seq s;
+        select s.last_value + s.is_called::integer
+            into v_lease
+            from treadle.leases_id_seq s;
     end if;
     perform treadle._raise_low_water(mark => u.name, candidate => u.first, ended => v_ended)
         from unnest(v_names || 'leases'::text, v_firsts || v_lease) u (name, first);

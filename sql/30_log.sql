@@ -15,7 +15,10 @@ create or replace function treadle._lock_logs(threads bigint[], patient boolean)
 language plpgsql as $$
 begin
     if patient then
-        perform from treadle.thread_log l where l.thread = any(threads) order by l.thread for no key update;
+        perform from treadle.thread_log l
+            where l.thread = any(threads)
+            order by l.thread
+            for no key update;
         return threads;
     end if;
     return array(
@@ -36,14 +39,18 @@ declare
 begin
     if v_threads is null then
         insert into treadle.events (message_id, seq, type, data, created_at)
-            select e.message_id, e.seq, e.type, e.data, at from unnest(entries) e;
+            select e.message_id, e.seq, e.type, e.data, at
+            from unnest(entries) e;
         return;
     end if;
     if cardinality(v_threads) > 1 then
         perform treadle._lock_logs(threads => v_threads, patient => true);
     end if;
     with arriving as (
-        select e.thread, count(*) as events from unnest(entries) e where e.thread is not null group by e.thread
+        select e.thread, count(*) as events
+        from unnest(entries) e
+        where e.thread is not null
+        group by e.thread
     ), counted as (
         update treadle.thread_log l
         set last_pos = l.last_pos + a.events
@@ -51,7 +58,9 @@ begin
         where l.thread = a.thread
         returning l.thread, l.last_pos - a.events as last_pos
     )
-    select array_agg(c.last_pos order by c.thread) into v_positions from counted c;
+    select array_agg(c.last_pos order by c.thread)
+        into v_positions
+        from counted c;
     if cardinality(v_positions) is distinct from cardinality(v_threads) then
         raise exception 'A thread has lost its log.';
     end if;
@@ -92,12 +101,16 @@ begin
         from (
             select e.seq, e.type, d.data, e.created_at,
                 e.type in ('done', 'error', 'cancelled') and exists (
-                    select from treadle.messages m where m.message_id = c.id and m.last_seq = e.seq
+                    select from treadle.messages m
+                    where m.message_id = c.id and m.last_seq = e.seq
                         and m.state in ('completed', 'failed', 'cancelled')) as last,
                 sum(length(d.data)) over (order by e.seq) - length(d.data) as before
             from (
-                select * from treadle.events e
-                where e.message_id = c.id and e.seq > c.after order by e.seq limit quantity
+                select *
+                from treadle.events e
+                where e.message_id = c.id and e.seq > c.after
+                order by e.seq
+                limit quantity
             ) e
             left join treadle.messages m on e.type in ('queued', 'done') and m.message_id = c.id
             left join treadle.threads t on e.type = 'queued' and t.id = e.thread
@@ -128,8 +141,11 @@ begin
             select e.message_id, e.seq, e.thread_pos, e.type, d.data, e.created_at,
                 sum(length(d.data)) over (order by e.thread_pos) - length(d.data) as before
             from (
-                select * from treadle.events e
-                where e.thread = c.id and e.thread_pos > c.after order by e.thread_pos limit quantity
+                select *
+                from treadle.events e
+                where e.thread = c.id and e.thread_pos > c.after
+                order by e.thread_pos
+                limit quantity
             ) e
             left join treadle.messages m on e.type in ('queued', 'done') and m.message_id = e.message_id
             left join treadle.threads t on e.type = 'queued' and t.id = c.id
@@ -185,7 +201,9 @@ declare
 begin
     perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
     for v_name in
-        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        select c.relname
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'treadle.events'::regclass and c.relname ~ '^events_[0-9]{8}$'
             and c.relname < 'events_' || to_char(until at time zone 'UTC', 'YYYYMMDD')
     loop

@@ -19,9 +19,9 @@
 --   strict (the default)   the first refused message raises its refusal, and nothing is written
 --   not strict             it comes back with the state `refused`, refusal_code and refusal; the others are written
 -- A thread can be busy: another transaction holds it, or is just creating it.
---   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises lock_not_available (55P03).
---                          If one of several threads is deleted meanwhile, it raises serialization_failure (40001).
---                          Nothing is written then: try again
+--   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises 55P03
+--                          (lock_not_available). If one of several threads is deleted meanwhile, it raises 40001
+--                          (serialization_failure). Nothing is written then: try again
 --   not patient            the messages of the thread come back with the state `busy`, unwritten
 
 -- Why these values of a submission are refused; null: they are not. (Stable and with plain arguments, so that the
@@ -64,18 +64,20 @@ begin
     return (
         with decoded as (
             select d.*, coalesce(d.message_id, treadle.uuid7()) as id
-            from rows from (jsonb_to_recordset(messages) as (
-                message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
-                delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean,
-                parent uuid
-            )) with ordinality d (message_id, message, priority, thread_id, agent, metadata,
-                delay_seconds, max_attempts, timeout_seconds, aside, parent, n)
+            from
+                rows from (jsonb_to_recordset(messages) as (
+                    message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
+                    delay_seconds double precision, max_attempts integer, timeout_seconds double precision,
+                    aside boolean, parent uuid)
+                ) with ordinality d (message_id, message, priority, thread_id, agent, metadata, delay_seconds,
+                    max_attempts, timeout_seconds, aside, parent, n)
         ), checked as materialized (
             select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
                 coalesce(
-                    treadle._submission_problem(d.message, d.priority, d.thread_id, d.metadata, d.delay_seconds,
-                        d.max_attempts,
-                        d.timeout_seconds),
+                    treadle._submission_problem(
+                        message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
+                        delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
+                        timeout_seconds => d.timeout_seconds),
                     case
                         when a.agent is null and d.agent is null
                             then 'No agent is registered yet: start a worker, or name one.'
@@ -200,7 +202,9 @@ begin
         v_queued := treadle._queued_by_queue();
     end if;
     submissions := treadle._decode_submissions(messages => messages, at => at);
-    select array_agg(s.message_id), bool_or(s.thread_id is not null) into v_ids, threaded from unnest(submissions) s;
+    select array_agg(s.message_id), bool_or(s.thread_id is not null)
+        into v_ids, threaded
+        from unnest(submissions) s;
     v_known := array(select m.message_id from treadle.messages m where m.message_id = any(v_ids));
     v_deleted := array(select t.message_id from treadle.trash t where t.message_id = any(v_ids));
     if cardinality(v_known) + cardinality(v_deleted) > 0 then
@@ -213,13 +217,19 @@ begin
             queued => v_queued);
     end if;
     if strict then
-        select s.* into v_refused from unnest(submissions) s where s.state = 'refused' order by s.n limit 1;
+        select s.*
+            into v_refused
+            from unnest(submissions) s
+            where s.state = 'refused'
+            order by s.n
+            limit 1;
         if found then
             raise exception using errcode = v_refused.refusal_code, message = v_refused.refusal;
         end if;
     end if;
 end $$;
 
+-- Insert threads, except for those that another transaction has just created.
 create or replace function treadle._insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
 language plpgsql as $$
 #variable_conflict use_column
@@ -296,7 +306,9 @@ begin
             return;
         end if;
         -- A transaction that holds many of them holds the first: wait there, and see the others as they are afterwards.
-        perform from treadle.threads t where t.id = v_first for no key update;
+        perform from treadle.threads t
+            where t.id = v_first
+            for no key update;
         with locked as (
             select t.id, t.thread_id
             from treadle.threads t
@@ -326,7 +338,9 @@ create or replace function treadle._place(
 returns treadle.submission[] language plpgsql as $$
 declare
     v_wanted constant text[] := array(
-        select distinct s.thread_id from unnest(submissions) s where s.state is null and s.thread_id is not null);
+        select distinct s.thread_id
+        from unnest(submissions) s
+        where s.state is null and s.thread_id is not null);
     v_threads bigint[];
     v_locked_ids text[];
     -- One element per submission: which of the locked threads is its own (by name), and its number among the arrivals
@@ -406,7 +420,10 @@ begin
         into v_places
         from counted c;
     insert into treadle.thread_log (thread, last_pos)
-        select p.thread, 0 from unnest(v_places) p where p.base_ord = 0 order by p.thread
+        select p.thread, 0
+        from unnest(v_places) p
+        where p.base_ord = 0
+        order by p.thread
         on conflict (thread) do nothing;
     return v_places;
 end $$;
@@ -559,7 +576,8 @@ begin
     if notify then
         perform treadle._announce(v_receipts);
     end if;
-    return query select * from treadle._answer(receipts => v_receipts, at => v_now);
+    return query select *
+        from treadle._answer(receipts => v_receipts, at => v_now);
     perform treadle._limit_waits(v_waits);
 end $$;
 comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean)

@@ -84,7 +84,9 @@ begin
             and treadle._next_of(t.id) is not null
         returning t.turn
     )
-    select array_agg(p.turn) into v_turns from passed p;
+    select array_agg(p.turn)
+        into v_turns
+        from passed p;
     if v_turns is not null then
         perform treadle._admit(ids => v_turns, at => at);
     end if;

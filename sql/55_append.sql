@@ -18,10 +18,14 @@ declare
     v_held treadle.held_lease[];
 begin
     if patient then
-        perform from treadle.leases l where l.message_id = any(ids) order by l.message_id for no key update;
+        perform from treadle.leases l
+            where l.message_id = any(ids)
+            order by l.message_id
+            for no key update;
     end if;
     with named as (
-        select n.* from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
+        select n.*
+        from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
     ), locked as (
         select n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested
         from named n
@@ -124,6 +128,8 @@ begin
         perform treadle._log(entries => v_entries, at => treadle.clock());
     end if;
     perform treadle._limit_waits(v_waits);
-    return query select h.message_id, h.status, h.cancel_requested from unnest(v_held) h order by h.item;
+    return query select h.message_id, h.status, h.cancel_requested
+        from unnest(v_held) h
+        order by h.item;
 end $$;
 comment on function treadle.append is 'Append events to messages under lease, numbered by the holder; repeatable';

@@ -21,11 +21,13 @@
 -- thread), lane rows. The callers of _settle hold the threads and leases. Only a claim begins at the lane, and never
 -- waits.
 
+-- The ten seconds that a time belongs to, in treadle.counters.
 create or replace function treadle._slot(at timestamptz) returns timestamptz
 language sql immutable parallel safe as $$
     select date_bin('10 seconds', at, timestamptz '2020-01-01 00:00:00+00')
 $$;
 
+-- The body of a message's lane row.
 create or replace function treadle._lane_body(m treadle.messages) returns jsonb
 language sql stable as $$
     select jsonb_build_object(
@@ -190,7 +192,10 @@ begin
         where t.id = e.thread
         returning t.turn, t.thread_id
     )
-    select array_agg(p.turn), array_agg(p.thread_id) into v_turns, v_thread_ids from passed p where p.turn is not null;
+    select array_agg(p.turn), array_agg(p.thread_id)
+        into v_turns, v_thread_ids
+        from passed p
+        where p.turn is not null;
     if v_turns is null then
         return '{}';
     end if;
@@ -203,7 +208,8 @@ begin
         returning m.queue, m.lane, m.lane_id,
         jsonb_build_object('message_id', m.message_id, 'thread_id', n.thread_id, 'agent', m.agent) as body
     )
-    select array_agg(row(a.queue, a.lane, a.lane_id, a.body)::treadle.lane_row) into v_lane_rows from admitted a;
+    select array_agg(row(a.queue, a.lane, a.lane_id, a.body)::treadle.lane_row)
+        into v_lane_rows from admitted a;
     return v_lane_rows;
 end $$;
 

@@ -14,11 +14,18 @@ begin
         return v_threads;
     end if;
     if patient then
-        perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
+        perform from treadle.threads t
+            where t.id = any(v_threads)
+            order by t.id
+            for no key update;
         return v_threads;
     end if;
     return array(
-        select t.id from treadle.threads t where t.id = any(v_threads) order by t.id for no key update skip locked);
+        select t.id
+        from treadle.threads t
+        where t.id = any(v_threads)
+        order by t.id
+        for no key update skip locked);
 end $$;
 
 -- The last seq of each lease after these events are written, in the order of the leases.
@@ -31,9 +38,11 @@ begin
     return array(
         select max(s.seq)
         from (
-            select h.item, h.message_id, h.last_seq as seq from unnest(held) h
+            select h.item, h.message_id, h.last_seq as seq
+            from unnest(held) h
             union all
-            select null, e.message_id, e.seq from unnest(entries) e
+            select null, e.message_id, e.seq
+            from unnest(entries) e
         ) s
         group by s.message_id
         order by min(s.item));

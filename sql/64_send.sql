@@ -12,18 +12,29 @@ language plpgsql as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_targets constant text[] := array(
-        select distinct x ->> 'thread_id' from jsonb_array_elements(messages) x where x ->> 'thread_id' is not null);
+        select distinct x ->> 'thread_id'
+        from jsonb_array_elements(messages) x
+        where x ->> 'thread_id' is not null);
     v_threads bigint[];
     v_cancelled boolean;
 begin
     insert into treadle.threads (thread_id, created_at, last_activity)
-        select u, v_now, v_now from unnest(v_targets) u order by u collate "C"
+        select u, v_now, v_now
+        from unnest(v_targets) u
+        order by u collate "C"
         on conflict do nothing;
     v_threads := array(
-        select t.id from treadle.threads t where t.tenant = 'default' and t.thread_id = any(v_targets)
+        select t.id
+        from treadle.threads t
+        where t.tenant = 'default' and t.thread_id = any(v_targets)
         union all
-        select l.thread from treadle.leases l where l.message_id = _lock_to_send.id and l.thread is not null);
-    perform from treadle.threads t where t.id = any(v_threads) order by t.id for no key update;
+        select l.thread
+        from treadle.leases l
+        where l.message_id = _lock_to_send.id and l.thread is not null);
+    perform from treadle.threads t
+        where t.id = any(v_threads)
+        order by t.id
+        for no key update;
     select l.cancel_requested
         into v_cancelled
         from treadle.leases l
@@ -34,6 +45,7 @@ begin
     end if;
 end $$;
 
+-- treadle.append for the events of one message, patiently.
 create or replace function treadle._append_one(id uuid, lease uuid, first_seq integer, event_types text[],
     event_datas text[])
 returns table (message_id uuid, status text, cancel_requested boolean) language plpgsql as $$
@@ -81,6 +93,7 @@ end $$;
 comment on function treadle.append_and_send
     is 'Append events to a message under lease, and submit what it sends, in one transaction';
 
+-- treadle.finish for one attempt, patiently. Returns its status.
 create or replace function treadle._finish_one(
     id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text,
     first_seq integer, event_types text[], event_datas text[], max_losses integer)

@@ -15,7 +15,8 @@ begin
         left join treadle.messages m on m.message_id = p.message_id
         where m.state is distinct from 'queued'
             or not exists (
-                select from treadle.messages c
+                select
+                from treadle.messages c
                 where c.message_id = any(p.children) and c.state in ('queued', 'processing'))
         order by p.message_id
         limit quantity);
@@ -47,7 +48,8 @@ begin
         join treadle.messages m on m.message_id = p.message_id and m.hold = 'children'
         where p.message_id = any(ids)
             and not exists (
-                select from treadle.messages c
+                select
+                from treadle.messages c
                 where c.message_id = any(p.children) and c.state in ('queued', 'processing')));
     v_ended := array(
         select p.message_id
@@ -111,7 +113,9 @@ begin
             for no key update skip locked)
         returning l.message_id
     )
-    select array_agg(t.message_id) into v_running from told t;
+    select array_agg(t.message_id)
+        into v_running
+        from told t;
     perform pg_notify('treadle_cancel', u::text) from unnest(v_running) u;
     v_queued := array(
         select m.message_id
@@ -121,14 +125,17 @@ begin
         for update skip locked);
     perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1,
         at => at);
-    perform pg_notify('treadle_events', '*') from unnest(v_queued) limit 1;
+    perform pg_notify('treadle_events', '*')
+        from unnest(v_queued)
+        limit 1;
     delete from treadle.parked p
         where p.message_id in (
             select x.message_id
             from treadle.parked x
             where x.message_id = any(parents)
                 and not exists (
-                    select from treadle.messages c
+                    select
+                    from treadle.messages c
                     left join treadle.leases l on l.message_id = c.message_id
                     where c.message_id = any(x.children)
                         and c.state in ('queued', 'processing')

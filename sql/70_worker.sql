@@ -81,7 +81,8 @@ begin
     perform treadle._settle(
         endings => treadle._endings(ids => v_ids, outcome => outcome, error => reason), max_losses => max_losses,
         at => at);
-    return query select u from unnest(v_ids) u;
+    return query select u
+        from unnest(v_ids) u;
 end $$;
 
 -- Give back the leases of this worker that it does not name: their claim's answer was lost.
@@ -98,8 +99,9 @@ begin
             and l.worker_id = worker
             and l.claimed_at < at - grace_seconds * interval '1 second'
             and not exists (
-                select from unnest(ids, leases) g (message_id, lease) where g.message_id = l.message_id
-                    and g.lease = l.lease);
+                select
+                from unnest(ids, leases) g (message_id, lease)
+                where g.message_id = l.message_id and g.lease = l.lease);
     if v_orphans is not null then
         perform treadle._take_back(
             chosen => v_orphans, outcome => 'released', reason => 'The answer to the claim was lost.', max_losses => 1,
@@ -129,7 +131,9 @@ begin
     if v_expiring is null then
         return;
     end if;
-    update treadle.leases l set expires_at = v_until where l.message_id = any(v_expiring);
+    update treadle.leases l
+        set expires_at = v_until
+        where l.message_id = any(v_expiring);
     for v_group in
         select m.queue, m.lane, array_agg(m.lane_id) as lane_ids
         from treadle.messages m
@@ -197,7 +201,9 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_left constant treadle.leases[] := array(
-        select l from treadle.leases l where l.id >= treadle._mark('leases') and l.worker_id = worker);
+        select l
+        from treadle.leases l
+        where l.id >= treadle._mark('leases') and l.worker_id = worker);
 begin
     perform treadle._take_back(
         chosen => v_left, outcome => 'released', reason => 'The worker was stopped.', max_losses => 1,

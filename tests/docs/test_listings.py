@@ -1,5 +1,6 @@
 """The lists in the docs (settings, routes, events, views, commands, warnings, decisions) name what the code has."""
 
+import importlib
 import re
 import tomllib
 import typing
@@ -10,8 +11,9 @@ import click
 import msgspec
 import pytest
 from litestar import Response
+from litestar.handlers import BaseRouteHandler
 
-from service.api.app import ROUTES
+from service.api.app import ROUTES, SOCKETS
 from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
@@ -47,6 +49,18 @@ def routes() -> dict[str, Any]:
         for method in handler.http_methods - {"OPTIONS"}
         for path in handler.paths
     }
+
+
+def test_every_handler_is_served() -> None:
+    """A handler that a module of routes defines is in the list of app.py."""
+    modules = [path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("service/**/routes.py")]
+    defined = {
+        handler
+        for module in modules
+        for handler in vars(importlib.import_module(".".join(module.parts))).values()
+        if isinstance(handler, BaseRouteHandler)
+    }
+    assert {str(handler) for handler in defined - {*ROUTES, *SOCKETS}} == set()
 
 
 def test_every_route_has_its_heading() -> None:

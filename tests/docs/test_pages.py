@@ -44,5 +44,14 @@ def test_the_files_that_a_page_names_exist(page: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_the_tests_that_the_recipes_name_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    missing = [
+        f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert len(named) > 10
+    assert missing == []
+
+
 def test_code_comes_early_in_the_readme() -> None:
     assert blocks(README)[0].line <= 25

@@ -36,12 +36,10 @@ BUILD_FILES = "Makefile Dockerfile docker-compose.yml pyproject.toml .ci/run .im
 UNFINISHED = (
     "service/agents",
     "service/api",
-    "service/batching.py",
     "service/dashboard",
     "service/errors.py",
     "service/events",
     "service/json_input.py",
-    "service/leases",
     "service/maintenance",
     "service/messages",
     "service/protocols",
@@ -52,7 +50,6 @@ UNFINISHED = (
     "tests/http",
     "tests/sql",
     "tests/websocket",
-    "tests/worker",
 )
 
 

@@ -36,20 +36,15 @@ BUILD_FILES = "Makefile Dockerfile docker-compose.yml pyproject.toml .ci/run .im
 UNFINISHED = (
     "service/agents",
     "service/api",
-    "service/dashboard",
     "service/errors.py",
     "service/events",
-    "service/json_input.py",
     "service/maintenance",
     "service/messages",
-    "service/protocols",
     "service/threads",
     "service/worker",
     "sql",
     "tests/agents",
-    "tests/http",
     "tests/sql",
-    "tests/websocket",
 )
 
 

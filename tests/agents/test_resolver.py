@@ -7,8 +7,8 @@ from typing import Any, cast
 from service.agents.resolver.memory import Memory, recall
 from service.agents.resolver.model_requests import DoTask, MakePlan, WriteAnswer
 from service.agents.resolver.plan import MAX_TASKS, Task
-from service.agents.resolver.step_results import Planned, Said
-from service.agents.resolver.work import PARALLEL, Work
+from service.agents.resolver.step_results import PlanResult, TextResult
+from service.agents.resolver.work import MAX_PARALLEL_TASKS, Work
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
@@ -85,10 +85,10 @@ async def test_a_task_is_given_the_results_it_is_after_and_no_others(
     model.plans = ScriptedModel([task("a"), task("b"), task("c", "b"), task("d", "c", "a")]).plans
     row = await ask_and_settle(resolver_api)
     assert row["state"] == "completed"
-    given = {one.task.id: [title for title, _ in one.parts] for one in model.asks if isinstance(one, DoTask)}
+    given = {one.task.id: [title for title, _ in one.inputs] for one in model.requests if isinstance(one, DoTask)}
     assert given == {"a": [], "b": [], "c": ["Title b"], "d": ["Title a", "Title c"]}
-    assert all(text for one in model.asks if isinstance(one, DoTask) for _, text in one.parts)
-    assert [title for title, _ in model.last(WriteAnswer).parts] == ["Title a", "Title b", "Title c", "Title d"]
+    assert all(text for one in model.requests if isinstance(one, DoTask) for _, text in one.inputs)
+    assert [title for title, _ in model.last(WriteAnswer).results] == ["Title a", "Title b", "Title c", "Title d"]
 
 
 async def test_tasks_run_side_by_side_as_the_plan_allows(resolver_api: Client, model: ScriptedModel) -> None:
@@ -97,9 +97,9 @@ async def test_tasks_run_side_by_side_as_the_plan_allows(resolver_api: Client, m
     tasks = [f"task {name}" for name in names]
     model.hold(*tasks, "task end")
     message_id = await ask_resolver(resolver_api)
-    await model.holds(*tasks[:PARALLEL])  # together, and no more than that
+    await model.holds(*tasks[:MAX_PARALLEL_TASKS])  # together, and no more than that
     model.let_go(tasks[1])
-    await model.holds(tasks[0], *tasks[2 : PARALLEL + 1])  # the next takes its place
+    await model.holds(tasks[0], *tasks[2 : MAX_PARALLEL_TASKS + 1])  # the next takes its place
     model.let_go(*tasks)
     await model.holds("task end")  # after all of them
     assert len(model.asked) == 1 + MAX_TASKS
@@ -116,7 +116,7 @@ async def test_a_bad_plan_is_asked_for_once_more(resolver_api: Client, model: Sc
     assert (row["state"], model.asked) == ("completed", ["planner", "planner", "task a", "aggregator"])
     again = model.last(MakePlan)
     assert again.problem == "the tasks 'a', 'b' wait for each other"
-    assert '"after": ["b"]' in again.said
+    assert '"after": ["b"]' in again.invalid_plan
     assert "As a plan: the tasks 'a', 'b' wait for each other." in again.prompt()
     assert row["usage"]["calls"] == 4
 
@@ -125,7 +125,7 @@ async def test_a_plan_that_is_bad_twice_fails_with_a_sentence(resolver_api: Clie
     model.plans = ["Let me think.", "I would rather not."]
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"], model.asked) == ("failed", 1, ["planner", "planner"])
-    assert row["error"] == "The planner was asked twice and gave no plan that can be used: there is no JSON in it."
+    assert row["error"] == "The planner was asked twice and gave no valid plan: it contains no JSON."
 
 
 async def test_a_model_that_says_nothing_is_a_failure(resolver_api: Client, model: ScriptedModel) -> None:
@@ -133,7 +133,7 @@ async def test_a_model_that_says_nothing_is_a_failure(resolver_api: Client, mode
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"]) == ("completed", 2)
     [retry] = [event.data for event in await stored_log(resolver_api, row["message_id"]) if event.type == "retry"]
-    assert retry["error"] == "RuntimeError: The model said nothing as the planner."
+    assert retry["error"] == "RuntimeError: The model gave an empty answer as the planner."
 
 
 async def test_metadata_that_makes_no_sense_is_rejected(resolver_api: Client) -> None:
@@ -252,9 +252,9 @@ async def test_an_attempt_after_the_last_step_asks_for_nothing(model: ScriptedMo
     usage = {"calls": 1, "input_tokens": 2}
     context = Replayed(
         {
-            "plan": Planned("q", (Task("a", "A", "Do a."),), usage=usage),
-            "task a": Said("of a", usage),
-            "answer": Said("# The answer", usage),
+            "plan": PlanResult("q", (Task("a", "A", "Do a."),), usage=usage),
+            "task a": TextResult("of a", usage),
+            "answer": TextResult("# The answer", usage),
         }
     )
     assert await Work(cast(Context, context), model).run("q") == "# The answer"

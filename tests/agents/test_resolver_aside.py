@@ -19,27 +19,38 @@ async def clarified(api: Client, question: str = "How far are you?", **fields: A
     return str(row["result"])
 
 
+async def begun(api: Client, model: ScriptedModel, message_id: str, name: str) -> None:
+    """Wait until the model holds the request of this name, and the log says that its stage has begun.
+
+    The clarifier reads the log. An event is buffered before the model is asked, and stored later.
+    """
+    await model.holds(name)
+    stages = {"planner": {"stage": "plan"}, "aggregator": {"stage": "answer"}}
+    data = stages.get(name) or {"stage": "task", "task": name.removeprefix("task ")}
+    await has_event(api, message_id, "progress", state="started", **data)
+
+
 async def test_it_answers_while_the_team_is_at_work(resolver_api: Client, model: ScriptedModel) -> None:
     model.hold("planner", "task t2", "task t3", "aggregator")
     message_id = await ask_resolver(resolver_api)
 
-    await model.holds("planner")
+    await begun(resolver_api, model, message_id, "planner")
     assert "The plan for “Describe the bread." in await clarified(resolver_api)
-    assert (model.picture.stage, model.picture.query, model.picture.tasks) == ("plan", QUERY, ())
+    assert (model.progress.stage, model.progress.query, model.progress.tasks) == ("plan", QUERY, ())
 
     model.let_go("planner")
-    await model.holds("task t2")
+    await begun(resolver_api, model, message_id, "task t2")
     await has_event(resolver_api, message_id, "progress", task="t1", state="done")
     said = await clarified(resolver_api, "What about the bread?")
     assert "The team is at work: 1 of 3 tasks are finished." in said
     assert "- Finished: “Describe the bread”\n- Running: “Describe the butter”\n- Still to come: “Then compare" in said
-    assert "Of “Describe the bread” it is known:\n\n- What a model would find out here: *Describe*, *bread*." in said
+    assert "The result of “Describe the bread”:\n\n- What a model would find out here: *Describe*, *bread*." in said
     assert "“Describe the butter” runs right now." in await clarified(resolver_api, "And the butter?")
 
     model.let_go("task t2", "task t3")
-    await model.holds("aggregator")
+    await begun(resolver_api, model, message_id, "aggregator")
     assert "The answer is being written now." in await clarified(resolver_api)
-    assert model.picture.finished.keys() == {"t1", "t2", "t3"}
+    assert model.progress.finished.keys() == {"t1", "t2", "t3"}
     assert (await resolver_api.status(message_id))["state"] == "processing"
     model.let_go()
     assert (await resolver_api.settled(message_id))["state"] == "completed"
@@ -49,15 +60,15 @@ async def test_it_knows_what_a_refinement_kept(resolver_api: Client, model: Scri
     first = await ask_and_settle(resolver_api)
     model.hold("planner", "task t2")
     message_id = await ask_resolver(resolver_api, "The butter must be salted")
-    await model.holds("planner")
+    await begun(resolver_api, model, message_id, "planner")
     await clarified(resolver_api)
-    assert (model.picture.stage, model.picture.answer) == ("plan", first["result"])
-    assert model.picture.query == f"{QUERY}\nThen: The butter must be salted"
+    assert (model.progress.stage, model.progress.answer) == ("plan", first["result"])
+    assert model.progress.query == f"{QUERY}\nThen: The butter must be salted"
     model.let_go("planner")
-    await model.holds("task t2")
+    await begun(resolver_api, model, message_id, "task t2")
     await clarified(resolver_api)
-    assert model.picture.query == f"{QUERY}\nThen: The butter must be salted"
-    assert (model.picture.finished.keys(), model.picture.running) == ({"t1"}, ("t2",))
+    assert model.progress.query == f"{QUERY}\nThen: The butter must be salted"
+    assert (model.progress.finished.keys(), model.progress.running) == ({"t1"}, ("t2",))
     model.let_go()
     assert (await resolver_api.settled(message_id))["state"] == "completed"
 
@@ -67,7 +78,7 @@ async def test_between_attempts_nothing_runs(resolver_api: Client, model: Script
     message_id = await ask_resolver(resolver_api)
     await until(lambda: resolver_api.status(message_id), lambda status: status["hold"] == "backoff")
     await clarified(resolver_api)
-    assert (model.picture.stage, model.picture.finished.keys(), model.picture.running) == ("task", {"t1"}, ())
+    assert (model.progress.stage, model.progress.finished.keys(), model.progress.running) == ("task", {"t1"}, ())
 
 
 async def test_when_nothing_is_under_way_it_answers_from_memory(resolver_api: Client, model: ScriptedModel) -> None:
@@ -75,8 +86,8 @@ async def test_when_nothing_is_under_way_it_answers_from_memory(resolver_api: Cl
     row = await ask_and_settle(resolver_api)
     said = await clarified(resolver_api, "Which bread?")
     assert "The answer is there: 3 of 3 tasks are finished." in said
-    assert "Of “Describe the bread” it is known:" in said
-    assert (model.picture.stage, model.picture.answer) == ("over", row["result"])
+    assert "The result of “Describe the bread”:" in said
+    assert (model.progress.stage, model.progress.answer) == ("over", row["result"])
     assert row["result"] in model.last(Clarify).prompt()
 
 

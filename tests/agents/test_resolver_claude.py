@@ -128,7 +128,7 @@ async def test_a_bad_plan_goes_back_with_what_is_wrong(api: Client, claude: Team
     again = claude.prompts("planner")[1]
     assert "# your first plan\n\n" in again
     assert again.endswith(
-        "As a plan: the task 'a' is after 'z', which is no task. Give the whole plan again, as JSON alone."
+        "As a plan: the task 'a' is after 'z', which is not a task. Give the whole plan again, as JSON alone."
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.agents.resolver import scripted_planner as splitting
-from service.agents.resolver.memory import KEY, LIMIT, Memory, recall, remember
+from service.agents.resolver import scripted_planner
+from service.agents.resolver.memory import MAX_MEMORY_BYTES, MEMORY_KEY, Memory, recall, remember
 from service.agents.resolver.plan import BadPlan, Task, read, ready
 
 
@@ -48,15 +48,15 @@ def test_numbers_are_ids_too_and_a_title_is_made_where_there_is_none() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("I cannot plan that.", "there is no JSON in it"),
-        ('{"tasks": ', "there is no JSON in it"),
-        ("{tasks}", "its JSON is not as asked for (JSON is malformed: "),
-        ('{"plan": []}', "its JSON is not as asked for (Object missing required field `tasks`)"),
+        ("I cannot plan that.", "it contains no JSON"),
+        ('{"tasks": ', "it contains no JSON"),
+        ("{tasks}", "its JSON does not have the required form (JSON is malformed: "),
+        ('{"plan": []}', "its JSON does not have the required form (Object missing required field `tasks`)"),
         (said(), "it has 0 tasks, and 1 to 12 are allowed"),
         (said(*(task(n) for n in range(13))), "it has 13 tasks, and 1 to 12 are allowed"),
         (said(task("a"), task("a")), "two tasks have the id 'a'"),
         (said(task(1), task("1")), "two tasks have the id '1'"),
-        (said(task("a", "z")), "the task 'a' is after 'z', which is no task"),
+        (said(task("a", "z")), "the task 'a' is after 'z', which is not a task"),
         (said(task("a", "a")), "the tasks 'a' wait for each other"),
         (said(task("a"), task("b", "c"), task("c", "a", "b")), "the tasks 'b', 'c' wait for each other"),
         (said(task("a", instruction=" ")), "the task 'a' has no instruction"),
@@ -146,7 +146,7 @@ def test_what_is_remembered_is_recalled() -> None:
     assert recall(msgspec.json.decode(msgspec.json.encode(state))) == memory()
 
 
-@pytest.mark.parametrize("state", [{}, {KEY: None}, {KEY: {"query": "q"}}, {KEY: [1]}])
+@pytest.mark.parametrize("state", [{}, {MEMORY_KEY: None}, {MEMORY_KEY: {"query": "q"}}, {MEMORY_KEY: [1]}])
 def test_what_cannot_be_recalled_is_nothing(state: dict[str, Any]) -> None:
     assert recall(state) is None
 
@@ -160,7 +160,7 @@ def test_a_memory_stays_small(letter: str) -> None:
     remember(state, memory(query=long, refinements=(long,) * 30, tasks=tasks, results=results, answer=long))
     size = len(msgspec.json.encode(state))
     assert size < 200_000
-    assert size > LIMIT / 2
+    assert size > MAX_MEMORY_BYTES / 2
     found = recall(state)
     assert found is not None
     assert found.results["t0"] == "short"
@@ -173,7 +173,7 @@ def test_a_memory_stays_small(letter: str) -> None:
 
 
 def plan_of(query: str) -> list[tuple[str, tuple[str, ...]]]:
-    draft = read(json.dumps({"tasks": splitting.split(query)}))
+    draft = read(json.dumps({"tasks": scripted_planner.split(query)}))
     return [(one.title, one.after) for one in draft.tasks]
 
 
@@ -238,7 +238,7 @@ SHOP = tuple(
     ],
 )
 def test_the_scripted_planner_revises(instruction: str, kept: list[str] | None) -> None:
-    tasks = splitting.revise(instruction, SHOP)
+    tasks = scripted_planner.revise(instruction, SHOP)
     if tasks is None:
         assert kept is None
         return

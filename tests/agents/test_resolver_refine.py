@@ -10,22 +10,26 @@ from treadle import Rejected
 
 async def test_a_refinement_does_anew_what_it_touches(resolver_api: Client, model: ScriptedModel) -> None:
     first = await ask_and_settle(resolver_api)
-    model.asks.clear()
+    model.requests.clear()
     row = await ask_and_settle(resolver_api, "The butter must be salted")
     assert (row["state"], model.asked) == ("completed", ["planner", "task t2", "task t3", "aggregator"])
     write = model.last(WriteAnswer)
-    assert (write.query, write.refinements, write.last) == (QUERY, ("The butter must be salted",), first["result"])
-    assert [title for title, _ in write.parts] == ["Describe the bread", "Describe the butter", "Then compare them"]
+    assert (write.query, write.refinements, write.last_answer) == (
+        QUERY,
+        ("The butter must be salted",),
+        first["result"],
+    )
+    assert [title for title, _ in write.results] == ["Describe the bread", "Describe the butter", "Then compare them"]
     [plan] = [event.data for event in await stored_log(resolver_api, row["message_id"]) if event.type == "plan"]
     assert [one["kept"] for one in plan["tasks"]] == [True, False, False]
     assert plan["refinements"] == ["The butter must be salted"]
 
-    model.asks.clear()
+    model.requests.clear()
     row = await ask_and_settle(resolver_api, "Make it shorter")
     assert (row["state"], model.asked) == ("completed", ["planner", "aggregator"])
     assert model.last(WriteAnswer).refinements == ("The butter must be salted", "Make it shorter")
 
-    model.asks.clear()
+    model.requests.clear()
     row = await ask_and_settle(resolver_api, "Also describe the jam")
     assert (row["state"], model.asked) == ("completed", ["planner", "task t4", "aggregator"])
 
@@ -34,7 +38,7 @@ async def test_what_is_unrelated_is_a_query_of_its_own(
     resolver_api: Client, model: ScriptedModel, sql: Connection
 ) -> None:
     await ask_and_settle(resolver_api)
-    model.asks.clear()
+    model.requests.clear()
     row = await ask_and_settle(resolver_api, "Who won the cup final? Who lost it?")
     assert len(model.asked) == 5
     assert (row["state"], model.last(WriteAnswer).refinements) == ("completed", ())
@@ -44,9 +48,9 @@ async def test_what_is_unrelated_is_a_query_of_its_own(
 
 async def test_threads_do_not_share_what_they_remember(resolver_api: Client, model: ScriptedModel) -> None:
     await ask_and_settle(resolver_api)
-    model.asks.clear()
+    model.requests.clear()
     await ask_and_settle(resolver_api, "Make it shorter", thread_id="u")
-    assert isinstance(model.asks[0], MakePlan)
+    assert isinstance(model.requests[0], MakePlan)
 
 
 async def test_a_refinement_redriven_late_does_not_mix_results(resolver_api: Client, model: ScriptedModel) -> None:
@@ -56,12 +60,12 @@ async def test_a_refinement_redriven_late_does_not_mix_results(resolver_api: Cli
     late = await ask_and_settle(resolver_api, "The butter must be salted")
     assert late["state"] == "failed"
     other = await ask_and_settle(resolver_api, "Who won the cup final? Who lost it?")
-    model.asks.clear()
+    model.requests.clear()
     assert (await resolver_api.post(f"/messages/{late['message_id']}/redrive")).status_code == 202
     row = await resolver_api.settled(late["message_id"])
     assert row["state"] == "completed"
     assert sorted(model.asked[:2]) == ["task t1", "task t2"]
     assert model.asked[2:] == ["task t3", "aggregator"]
     write = model.last(WriteAnswer)
-    assert (write.query, write.last) == (QUERY, "")
+    assert (write.query, write.last_answer) == (QUERY, "")
     assert other["result"] not in row["result"]

@@ -7,20 +7,20 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
-from service.agents.resolver.model_requests import Ask, DoTask
+from service.agents.resolver.model_requests import DoTask, ModelRequest
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.team import team
 from tests.support.isolated_agents import until_exists
 
 
 class Noted(Scripted):
-    async def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
-        name = f"task {ask.task.id}" if isinstance(ask, DoTask) else ask.role
+    async def stream(self, request: ModelRequest, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        name = f"task {request.task.id}" if isinstance(request, DoTask) else request.role
         with Path(os.environ["TEST_NOTES"]).open("a") as notes:  # noqa: ASYNC230
             notes.write(f"{name}\n")
         if name == "task t3":
             await until_exists(os.environ["TEST_GO"])
-        async with aclosing(super().stream(ask, usage)) as pieces:
+        async with aclosing(super().stream(request, usage)) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from service.agents.resolver.model_requests import Ask, Clarify, DoTask, MakePlan, RevisePlan
+from service.agents.resolver.model_requests import Clarify, DoTask, MakePlan, ModelRequest, RevisePlan
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.team import team
 from tests.support.api_client import Client
@@ -18,8 +18,8 @@ from treadle import Agent
 QUERY = "Describe the bread. Describe the butter. Then compare them."  # t1 and t2, then t3
 
 
-def named(ask: Ask) -> str:
-    return f"task {ask.task.id}" if isinstance(ask, DoTask) else ask.role
+def request_name(request: ModelRequest) -> str:
+    return f"task {request.task.id}" if isinstance(request, DoTask) else request.role
 
 
 class ScriptedModel(Scripted):
@@ -27,7 +27,7 @@ class ScriptedModel(Scripted):
     raise, once for each error."""
 
     def __init__(self, *plans: Any) -> None:
-        self.asks: list[Ask] = []
+        self.requests: list[ModelRequest] = []
         self.plans = [plan if isinstance(plan, str) else json.dumps({"tasks": plan}) for plan in plans]
         self.held: list[str] = []  # that wait now, or were interrupted
         self.interrupted: list[str] = []
@@ -36,7 +36,7 @@ class ScriptedModel(Scripted):
 
     @property
     def asked(self) -> list[str]:
-        return [named(ask) for ask in self.asks]
+        return [request_name(request) for request in self.requests]
 
     @property
     def agents(self) -> tuple[Agent, Agent]:
@@ -59,17 +59,17 @@ class ScriptedModel(Scripted):
         """Wait until the model has raised all errors of this request."""
         await until(lambda: not self._errors[name])
 
-    async def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
-        name = named(ask)
-        self.asks.append(ask)
+    async def stream(self, request: ModelRequest, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        name = request_name(request)
+        self.requests.append(request)
         if name in self._gates:
             await self._wait(name)
         if self._errors.get(name):
             raise self._errors[name].pop(0)
-        if isinstance(ask, MakePlan | RevisePlan) and self.plans:
+        if isinstance(request, MakePlan | RevisePlan) and self.plans:
             yield self.plans.pop(0)
             return
-        async with aclosing(super().stream(ask, usage)) as pieces:
+        async with aclosing(super().stream(request, usage)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -84,12 +84,12 @@ class ScriptedModel(Scripted):
             self.held.remove(name)
 
     def last(self, kind: type[Any]) -> Any:
-        return next(ask for ask in reversed(self.asks) if isinstance(ask, kind))
+        return next(request for request in reversed(self.requests) if isinstance(request, kind))
 
     @property
-    def picture(self) -> Any:
-        """What the clarifier was given last."""
-        return self.last(Clarify).picture
+    def progress(self) -> Any:
+        """The progress that the clarifier received last."""
+        return self.last(Clarify).progress
 
 
 def task(name: str, *after: str) -> dict[str, Any]:

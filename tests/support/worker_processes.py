@@ -20,6 +20,15 @@ TAKE_BACK = (
 )
 
 
+async def take_back(sql: Connection, message_id: UUID) -> None:
+    """Take a running message's lease away, as if its worker were lost.
+
+    treadle._take_back skips a lease that its worker locks at this moment, to append events or for a heartbeat; so it is
+    repeated until the lease is taken back.
+    """
+    await until(lambda: sql.fetchval(TAKE_BACK, message_id))
+
+
 async def submit_lost(sql: Connection, message: Any, losses: int = 1, **fields: Any) -> UUID:
     """Submit a message that was lost before. (No other message waits, so the claim takes this one.)"""
     waiting = "select count(*) from treadle.messages where state = 'queued' and hold is null"

@@ -2,7 +2,7 @@
 
 from playwright.async_api import Locator, expect
 
-from service.agents.resolver.scripted import PLAINLY
+from service.agents.resolver.scripted import OFFLINE_NOTICE
 from service.config import Settings
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
@@ -54,8 +54,8 @@ async def test_the_page_shows_a_plan_an_aside_and_a_refinement(
         answer = chat.asides.locator(".answer").first
         for part in (
             "1 of 3 tasks are finished",
-            "Of “Describe how tea is made” it is known:",
-            PLAINLY.replace("`", ""),
+            "The result of “Describe how tea is made”:",
+            OFFLINE_NOTICE.replace("`", ""),
         ):
             await expect(answer).to_contain_text(part)
         await chat.has_states("working")

@@ -1,4 +1,4 @@
-"""What a thread remembers of its last query, in Context.memory: the plan, what its tasks came to, and the answer."""
+"""What a thread remembers of its last query, in Context.memory: the plan, the results of its tasks, and the answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,49 +7,49 @@ import msgspec
 
 from service.agents.resolver.plan import Task
 
-KEY = "resolver"  # of Context.memory, which the thread's agents share
-LIMIT = 180_000  # bytes of JSON
-REFINEMENTS = 20  # the last ones
+MEMORY_KEY = "resolver"  # in Context.memory, which all agents of the thread share
+MAX_MEMORY_BYTES = 180_000  # of JSON
+MAX_REFINEMENTS = 20  # the latest are kept
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """`message_id` is the message that left it."""
+    """`message_id` is the message that wrote it; `results` are by the task's id."""
 
     message_id: str
     query: str
     refinements: tuple[str, ...]
     tasks: tuple[Task, ...]
-    results: dict[str, str]  # by the task's id
+    results: dict[str, str]
     answer: str
 
 
-def recall(state: Mapping[str, Any]) -> Memory | None:
-    """None where there is none, or none that we can read."""
+def recall(thread_memory: Mapping[str, Any]) -> Memory | None:
+    """The memory in Context.memory; None if there is none, or if it has another form."""
     try:
-        return msgspec.convert(state.get(KEY), Memory)
+        return msgspec.convert(thread_memory.get(MEMORY_KEY), Memory)
     except msgspec.ValidationError:
         return None
 
 
-def remember(state: dict[str, Any], memory: Memory) -> None:
-    """Put it in the state, cut to LIMIT."""
-    state[KEY] = msgspec.to_builtins(_fitting(memory))
+def remember(thread_memory: dict[str, Any], memory: Memory) -> None:
+    """Store it in Context.memory, shortened to MAX_MEMORY_BYTES."""
+    thread_memory[MEMORY_KEY] = msgspec.to_builtins(_shortened(memory))
 
 
 def cut(text: str, size: int) -> str:
-    """The text, at most `size` characters of it; a note says where the rest was."""
+    """The first `size` characters of the text, with a note that says how many follow."""
     if len(text) <= size:
         return text
     return f"{text[:size].rstrip()}\n\n[{len(text) - size:,} more characters were left out here.]"
 
 
-def _fitting(memory: Memory) -> Memory:
-    """All texts cut at the same length, the greatest of some at which the whole fits."""
-    size = LIMIT
-    small = memory = msgspec.structs.replace(memory, refinements=memory.refinements[-REFINEMENTS:])
-    while len(msgspec.json.encode(small)) > LIMIT:
+def _shortened(memory: Memory) -> Memory:
+    """Cut all texts at one length, reduced until the whole fits."""
+    size = MAX_MEMORY_BYTES
+    shortened = memory = msgspec.structs.replace(memory, refinements=memory.refinements[-MAX_REFINEMENTS:])
+    while len(msgspec.json.encode(shortened)) > MAX_MEMORY_BYTES:
         size = size * 2 // 3
-        small = Memory(
+        shortened = Memory(
             memory.message_id,
             cut(memory.query, size),
             tuple(cut(text, size) for text in memory.refinements),
@@ -57,4 +57,4 @@ def _fitting(memory: Memory) -> Memory:
             {name: cut(text, size) for name, text in memory.results.items()},
             cut(memory.answer, size),
         )
-    return small
+    return shortened

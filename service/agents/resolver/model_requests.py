@@ -1,4 +1,4 @@
-"""What the team asks of its model, and the protocol of a model."""
+"""The requests that the team sends to its model, and the protocol of a model."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
@@ -9,38 +9,38 @@ import msgspec
 from service.agents.resolver import prompts
 from service.agents.resolver.memory import Memory
 from service.agents.resolver.plan import Task
-from service.agents.resolver.progress import Picture
+from service.agents.resolver.progress import Progress
 
-Part: TypeAlias = tuple[str, str]  # a task's title, and what it came to
+TitledResult: TypeAlias = tuple[str, str]  # a task's title, and its result
+TextExchange: TypeAlias = tuple[str, str]  # an earlier message of the thread, and its answer
 
 
-class _Ask(msgspec.Struct, frozen=True, kw_only=True):
+class _Request(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] = {}  # of the message
 
 
-class MakePlan(_Ask, frozen=True):
-    """Split the query; `earlier` is what was said in the thread before. After a first try that was none, `said` and the
-    `problem` with it."""
+class MakePlan(_Request, frozen=True):
+    """Split the query into tasks. The second request after an invalid plan has that plan and its `problem`."""
 
     role: ClassVar[str] = "planner"
     system: ClassVar[str] = prompts.PLANNER
     max_tokens: ClassVar[int] = 4096
 
     query: str
-    earlier: tuple[Part, ...] = ()
-    said: str | None = None
+    earlier: tuple[TextExchange, ...] = ()
+    invalid_plan: str | None = None
     problem: str | None = None
 
     def prompt(self) -> str:
         return prompts.sections(
             ("conversation so far", prompts.exchanges(self.earlier)),
             ("request", self.query),
-            *prompts.again(self.said, self.problem),
+            *prompts.correction(self.invalid_plan, self.problem),
         )
 
 
-class RevisePlan(_Ask, frozen=True):
-    """What of the last plan does this instruction touch?"""
+class RevisePlan(_Request, frozen=True):
+    """Decide which parts of the last plan an instruction changes."""
 
     role: ClassVar[str] = "planner"
     system: ClassVar[str] = prompts.REVISER
@@ -48,7 +48,7 @@ class RevisePlan(_Ask, frozen=True):
 
     instruction: str
     memory: Memory
-    said: str | None = None
+    invalid_plan: str | None = None
     problem: str | None = None
 
     def prompt(self) -> str:
@@ -60,12 +60,12 @@ class RevisePlan(_Ask, frozen=True):
             *((f"result of {task.id}", last.results.get(task.id, "")) for task in last.tasks),
             ("answer that was given", last.answer),
             ("new instruction", self.instruction),
-            *prompts.again(self.said, self.problem),
+            *prompts.correction(self.invalid_plan, self.problem),
         )
 
 
-class DoTask(_Ask, frozen=True):
-    """Carry out one task; `parts` are the results of those that it is after."""
+class DoTask(_Request, frozen=True):
+    """Carry out one task. `inputs` are the results of the tasks that it comes after."""
 
     role: ClassVar[str] = "executor"
     system: ClassVar[str] = prompts.EXECUTOR
@@ -73,64 +73,65 @@ class DoTask(_Ask, frozen=True):
 
     query: str
     task: Task
-    parts: tuple[Part, ...] = ()
+    inputs: tuple[TitledResult, ...] = ()
 
     def prompt(self) -> str:
         return prompts.sections(
             ("the whole request, for orientation", self.query),
-            *((f"result of: {title}", text) for title, text in self.parts),
+            *((f"result of: {title}", text) for title, text in self.inputs),
             (f"your task: {self.task.title}", self.task.instruction),
         )
 
 
-class WriteAnswer(_Ask, frozen=True):
-    """Make the answer of all parts. Of a refinement, `refinements` ends with its instruction, and `last` is the answer
-    that it refines."""
+class WriteAnswer(_Request, frozen=True):
+    """Write the answer from all results. For a refinement, `refinements` ends with its instruction, and `last_answer`
+    is the answer that it refines."""
 
     role: ClassVar[str] = "aggregator"
     system: ClassVar[str] = prompts.AGGREGATOR
     max_tokens: ClassVar[int] = 8192
 
     query: str
-    parts: tuple[Part, ...]
+    results: tuple[TitledResult, ...]
     refinements: tuple[str, ...] = ()
-    last: str = ""
+    last_answer: str = ""
 
     def prompt(self) -> str:
         return prompts.sections(
             ("request", self.query),
-            *((f"result of: {title}", text) for title, text in self.parts),
-            ("answer that was given before", self.last),
+            *((f"result of: {title}", text) for title, text in self.results),
+            ("answer that was given before", self.last_answer),
             ("instructions since, the last one now", prompts.listed(self.refinements)),
         )
 
 
-class Clarify(_Ask, frozen=True):
-    """Answer a question about what is under way, or was; where there is neither, from the conversation."""
+class Clarify(_Request, frozen=True):
+    """Answer a question about the query under way, or about the last one. Without `progress`, the thread has neither,
+    and the answer comes from the `earlier` conversation."""
 
     role: ClassVar[str] = "clarifier"
     system: ClassVar[str] = prompts.CLARIFIER
     max_tokens: ClassVar[int] = 1024
 
     question: str
-    picture: Picture | None
-    earlier: tuple[Part, ...] = ()
+    progress: Progress | None
+    earlier: tuple[TextExchange, ...] = ()
 
     def prompt(self) -> str:
         return prompts.sections(
             ("conversation so far", prompts.exchanges(self.earlier)),
-            *prompts.picture(self.picture),
+            *prompts.progress(self.progress),
             ("question", self.question),
         )
 
 
-Ask: TypeAlias = MakePlan | RevisePlan | DoTask | WriteAnswer | Clarify
+ModelRequest: TypeAlias = MakePlan | RevisePlan | DoTask | WriteAnswer | Clarify
 
 
 class Model(Protocol):
-    """What answers. An answer to MakePlan and RevisePlan is JSON, any other Markdown."""
+    """A model of the team. It answers MakePlan and RevisePlan with JSON, the other requests with Markdown."""
 
     name: str
 
-    def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
-        """The answer in pieces; what it cost is added to `usage`. Raises what agents may: RetryAfter, Rejected, ..."""
+    def stream(self, request: ModelRequest, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        """Yield the answer in pieces, and add what it cost to `usage`. Raises what agents may raise."""

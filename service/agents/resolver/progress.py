@@ -1,91 +1,102 @@
-"""Where a query stands, for whoever is asked about it: of the message under way, or of the thread's memory."""
+"""The progress of a query, for the clarifier: from the log of the message under way, or from the thread's memory."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from service.agents.contract import UnderWay
 from service.agents.resolver.memory import Memory, cut
 from service.agents.resolver.plan import Task
-from service.agents.resolver.step_results import PLAN, Planned, Said, of_task
+from service.agents.resolver.step_results import PLAN_STEP, PlanResult, TextResult, task_step
 
-OTHER = 20_000  # characters of what another agent left
+MAX_OTHER_WORK_CHARS = 20_000
+
+# `over`: the answer was given; `other`: an agent that is not a resolver is at work.
+Stage: TypeAlias = Literal["plan", "task", "answer", "over", "other"]
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """`stage` is plan, task or answer while the team is at work, over afterwards, and other for an agent that is not of
-    this kind: then `other` is what it left, as JSON."""
+class Progress(msgspec.Struct, frozen=True):
+    """`finished` are the results by the task's id, `running` the ids of the tasks that run. `answer` is the previous
+    answer of the thread. `other_work` is the JSON of another agent's steps and progress."""
 
-    stage: str
+    stage: Stage
     query: str
     tasks: tuple[Task, ...] = ()
     finished: dict[str, str] = {}
     running: tuple[str, ...] = ()
     answer: str = ""
-    other: str = ""
+    other_work: str = ""
 
     @property
     def waiting(self) -> list[Task]:
         return [task for task in self.tasks if task.id not in self.finished and task.id not in self.running]
 
-    def told(self) -> str:
-        """In words."""
+    def described(self) -> str:
+        """The progress in words, for the model."""
         if self.stage == "over":
             return "Nothing is under way; the answer was given."
         if self.stage == "other":
             return "An agent is at work."
         if not self.tasks:
             return "The plan is being made."
-        lines = [
-            f"- {task.title}: {'finished' if task.id in self.finished else self._state(task)}" for task in self.tasks
-        ]
+        lines = [f"- {task.title}: {self._state(task)}" for task in self.tasks]
         if self.stage == "answer":
             lines.append("- The answer is being written.")
         return "\n".join(lines)
 
     def _state(self, task: Task) -> str:
+        if task.id in self.finished:
+            return "finished"
         return "running" if task.id in self.running else "waiting"
 
 
-def of_work(under: UnderWay, memory: Memory | None) -> Picture:
-    query = under.message if isinstance(under.message, str) else msgspec.json.encode(under.message).decode()
-    planned = _converted(under.steps.get(PLAN), Planned)
-    if planned is None and not _is_ours(under):
-        left = {"agent": under.agent, "steps": under.steps, "progress": under.progress}
-        return Picture("other", query, other=cut(msgspec.json.encode(left).decode(), OTHER))
-    if planned is None:
-        asked = _asked(memory.query, (*memory.refinements, query)) if memory else query
-        return Picture("plan", asked, answer=memory.answer if memory else "")
-    finished = planned.results_of(memory)
-    for task in planned.tasks:
-        if (said := _converted(under.steps.get(of_task(task.id)), Said)) is not None:
-            finished[task.id] = said.text
+def progress_of(work: UnderWay, memory: Memory | None) -> Progress:
+    """The progress of the message under way in the thread."""
+    query = work.message if isinstance(work.message, str) else msgspec.json.encode(work.message).decode()
+    plan = _converted(work.steps.get(PLAN_STEP), PlanResult)
+    if plan is None and not _is_resolver(work):
+        other = {"agent": work.agent, "steps": work.steps, "progress": work.progress}
+        return Progress("other", query, other_work=cut(msgspec.json.encode(other).decode(), MAX_OTHER_WORK_CHARS))
+    if plan is None:
+        whole = _with_refinements(memory.query, (*memory.refinements, query)) if memory else query
+        return Progress("plan", whole, answer=memory.answer if memory else "")
+    finished = plan.kept_results(memory)
+    for task in plan.tasks:
+        if (result := _converted(work.steps.get(task_step(task.id)), TextResult)) is not None:
+            finished[task.id] = result.text
+    stage, running = _stage(work, finished)
+    return Progress(stage, _with_refinements(plan.query, plan.refinements), plan.tasks, finished, running)
+
+
+def progress_in_memory(memory: Memory) -> Progress:
+    """The progress of the last query, which is over."""
+    query = _with_refinements(memory.query, memory.refinements)
+    return Progress("over", query, memory.tasks, memory.results, answer=memory.answer)
+
+
+def _stage(work: UnderWay, finished: dict[str, str]) -> tuple[Stage, tuple[str, ...]]:
+    """The stage of the last attempt, and the tasks that run in it, from its `progress` events."""
     running: dict[str, None] = {}
-    stage = "task"
-    for data in under.progress:
+    stage: Stage = "task"
+    for data in work.progress:
         match data:
             case {"stage": "task", "state": "started", "task": str(name)} if name not in finished:
                 running[name] = None
             case {"stage": "task", "state": "failed", "task": str(name)}:
                 running.pop(name, None)
-            case {"stage": "plan"}:  # another attempt begins
+            case {"stage": "plan"}:  # a new attempt begins
                 running, stage = {}, "task"
             case {"stage": "answer"}:
                 stage = "answer"
-    return Picture(stage, _asked(planned.query, planned.refinements), planned.tasks, finished, tuple(running))
+    return stage, tuple(running)
 
 
-def of_memory(memory: Memory) -> Picture:
-    asked = _asked(memory.query, memory.refinements)
-    return Picture("over", asked, memory.tasks, memory.results, answer=memory.answer)
-
-
-def _asked(query: str, refinements: tuple[str, ...]) -> str:
+def _with_refinements(query: str, refinements: tuple[str, ...]) -> str:
     return "\n".join((query, *(f"Then: {text}" for text in refinements)))
 
 
-def _is_ours(under: UnderWay) -> bool:
-    return any(isinstance(data, dict) and data.get("stage") == "plan" for data in under.progress)
+def _is_resolver(work: UnderWay) -> bool:
+    return any(isinstance(data, dict) and data.get("stage") == "plan" for data in work.progress)
 
 
 def _converted(value: Any, kind: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A model that is none: it lets the team be seen at work without a key. Plan, progress and results are real; what it
-says of the subject is made up by rule, and it says so.
+"""The scripted model: it shows the team at work without an API key. Plan, progress and results are real; the texts
+follow fixed rules, and say so.
 
-metadata.pace_ms is the pause before each piece it streams.
+`metadata.pace_ms` is the pause before each piece that it streams.
 """
 
 import asyncio
@@ -12,107 +12,110 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from service.agents.contract import Rejected
-from service.agents.resolver import scripted_planner as splitting
+from service.agents.resolver import scripted_planner
 from service.agents.resolver.memory import cut
-from service.agents.resolver.model_requests import Ask, Clarify, DoTask, MakePlan, RevisePlan, WriteAnswer
-from service.agents.resolver.progress import Picture
+from service.agents.resolver.model_requests import Clarify, DoTask, MakePlan, ModelRequest, RevisePlan, WriteAnswer
+from service.agents.resolver.progress import Progress
 
-PACE_MS = 150
-WORDS = 6  # in a piece
-PLAINLY = "This is the scripted offline model: no `ANTHROPIC_API_KEY` is set, so nothing was looked up."
+DEFAULT_PACE_MS = 150
+MAX_PACE_MS = 60_000
+PIECE_WORDS = 6
+OFFLINE_NOTICE = "This is the scripted offline model: no `ANTHROPIC_API_KEY` is set, so nothing was looked up."
 
 
 class Scripted:
     name = "scripted"
 
-    async def stream(self, ask: Ask, usage: Counter[str]) -> AsyncGenerator[str, None]:
-        pause = _pace(ask) / 1000
-        for piece in re.findall(rf"(?:\s*\S+){{1,{WORDS}}}\s*", _said(ask)):
-            await asyncio.sleep(pause)
+    async def stream(self, request: ModelRequest, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        pause_seconds = _pace_ms(request) / 1000
+        for piece in re.findall(rf"(?:\s*\S+){{1,{PIECE_WORDS}}}\s*", _answer_to(request)):
+            await asyncio.sleep(pause_seconds)
             yield piece
 
 
-def _said(ask: Ask) -> str:
-    match ask:
+def _answer_to(request: ModelRequest) -> str:
+    match request:
         case MakePlan():
-            return _json(tasks=splitting.split(ask.query))
+            return _json(tasks=scripted_planner.split(request.query))
         case RevisePlan():
-            tasks = splitting.revise(ask.instruction, ask.memory.tasks)
+            tasks = scripted_planner.revise(request.instruction, request.memory.tasks)
             if tasks is None:
-                return _json(tasks=splitting.split(ask.instruction), new=True)
+                return _json(tasks=scripted_planner.split(request.instruction), new=True)
             return _json(tasks=tasks)
         case DoTask():
-            return _result(ask)
+            return _task_result(request)
         case WriteAnswer():
-            return _answer(ask)
+            return _written_answer(request)
         case Clarify():
-            return _clarified(ask)
+            return _clarification(request)
 
 
-def _json(**said: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(said), indent=1).decode()
+def _json(**fields: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(fields), indent=1).decode()
 
 
-def _result(ask: DoTask) -> str:
-    about = ", ".join(f"*{word}*" for word in splitting.keywords(ask.task.instruction)[:4]) or "nothing in particular"
+def _task_result(request: DoTask) -> str:
+    keywords = scripted_planner.keywords(request.task.instruction)[:4]
+    about = ", ".join(f"*{word}*" for word in keywords) or "nothing in particular"
     lines = [f"What a model would find out here: {about}."]
-    if ask.parts:
-        lines.append(f"It would build on {_listed([title for title, _ in ask.parts])}, which it was given.")
-    lines.append(f"The instruction was: {cut(ask.task.instruction, 300)}")
+    if request.inputs:
+        lines.append(f"It would build on these results: {_listed([title for title, _ in request.inputs])}.")
+    lines.append(f"The instruction was: {cut(request.task.instruction, 300)}")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _answer(ask: WriteAnswer) -> str:
-    head = f"> {PLAINLY} The plan, the tasks and this text went the way they go with a model."
-    if ask.refinements:
-        head += f"\n\nWritten anew, as asked: *{cut(ask.refinements[-1], 200)}*"
-    return "\n\n".join([head, *(f"### {title}\n\n{text}" for title, text in ask.parts)])
+def _written_answer(request: WriteAnswer) -> str:
+    head = f"> {OFFLINE_NOTICE} The plan, the tasks and this text took the same way as with a model."
+    if request.refinements:
+        head += f"\n\nRewritten, as asked: *{cut(request.refinements[-1], 200)}*"
+    return "\n\n".join([head, *(f"### {title}\n\n{text}" for title, text in request.results)])
 
 
-def _clarified(ask: Clarify) -> str:
-    picture = ask.picture
-    if picture is None:
-        said = f"The last thing you asked here was: “{cut(ask.earlier[-1][0], 200)}”." if ask.earlier else ""
-        return f"{said or 'Nothing was asked in this thread yet.'} Nothing is under way. ({PLAINLY})"
-    if picture.stage == "other":
-        left = cut(picture.other, 500)
-        return f"An agent is at work on “{cut(picture.query, 200)}”. So far it left: {left} ({PLAINLY})"
-    return "\n\n".join(filter(None, (_where(picture), _touching(ask.question, picture), f"({PLAINLY})")))
+def _clarification(request: Clarify) -> str:
+    progress = request.progress
+    if progress is None:
+        last = f"The last thing you asked here was: “{cut(request.earlier[-1][0], 200)}”." if request.earlier else ""
+        return f"{last or 'Nothing was asked in this thread yet.'} Nothing is under way. ({OFFLINE_NOTICE})"
+    if progress.stage == "other":
+        work = cut(progress.other_work, 500)
+        return f"An agent is at work on “{cut(progress.query, 200)}”. Its steps so far: {work} ({OFFLINE_NOTICE})"
+    parts = (_described(progress), _about_named_task(request.question, progress), f"({OFFLINE_NOTICE})")
+    return "\n\n".join(filter(None, parts))
 
 
-def _where(picture: Picture) -> str:
-    if not picture.tasks:
-        return f"I am the clarifier. The plan for “{cut(picture.query, 200)}” is being made."
-    done = [task.title for task in picture.tasks if task.id in picture.finished]
-    running = [task.title for task in picture.tasks if task.id in picture.running]
-    waiting = [task.title for task in picture.waiting]
-    head = "The answer is there" if picture.stage == "over" else "The team is at work"
-    lines = [f"{head}: {len(done)} of {len(picture.tasks)} tasks are finished."]
-    for name, titles in (("Finished", done), ("Running", running), ("Still to come", waiting)):
+def _described(progress: Progress) -> str:
+    if not progress.tasks:
+        return f"I am the clarifier. The plan for “{cut(progress.query, 200)}” is being made."
+    finished = [task.title for task in progress.tasks if task.id in progress.finished]
+    running = [task.title for task in progress.tasks if task.id in progress.running]
+    waiting = [task.title for task in progress.waiting]
+    head = "The answer is there" if progress.stage == "over" else "The team is at work"
+    lines = [f"{head}: {len(finished)} of {len(progress.tasks)} tasks are finished."]
+    for name, titles in (("Finished", finished), ("Running", running), ("Still to come", waiting)):
         if titles:
             lines.append(f"- {name}: {_listed(titles)}")
-    if picture.stage == "answer":
+    if progress.stage == "answer":
         lines.append("- The answer is being written now.")
     return "\n".join(lines)
 
 
-def _touching(question: str, picture: Picture) -> str:
-    """What is known of the task that the question is about."""
-    named = splitting.touched(question, picture.tasks)
-    task = next((task for task in picture.tasks if task.id in named), None)
+def _about_named_task(question: str, progress: Progress) -> str:
+    """The state or result of the task that the question is about; empty if it names none."""
+    named = scripted_planner.named_tasks(question, progress.tasks)
+    task = next((task for task in progress.tasks if task.id in named), None)
     if task is None:
         return ""
-    if task.id in picture.finished:
-        return f"Of “{task.title}” it is known:\n\n{cut(picture.finished[task.id], 600)}"
-    return f"“{task.title}” {'runs right now' if task.id in picture.running else 'has not begun yet'}."
+    if task.id in progress.finished:
+        return f"The result of “{task.title}”:\n\n{cut(progress.finished[task.id], 600)}"
+    return f"“{task.title}” {'runs right now' if task.id in progress.running else 'has not begun yet'}."
 
 
 def _listed(titles: list[str]) -> str:
     return ", ".join(f"“{title}”" for title in titles)
 
 
-def _pace(ask: Ask) -> float:
-    value = ask.metadata.get("pace_ms", PACE_MS)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 60_000:
-        raise Rejected("metadata.pace_ms must be a number from 0 to 60000.")
+def _pace_ms(request: ModelRequest) -> float:
+    value = request.metadata.get("pace_ms", DEFAULT_PACE_MS)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_PACE_MS:
+        raise Rejected(f"metadata.pace_ms must be a number from 0 to {MAX_PACE_MS}.")
     return value

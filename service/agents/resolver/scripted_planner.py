@@ -1,34 +1,35 @@
-"""How the scripted model splits a request, and finds what an instruction touches: by rule, from lists, sentences and
-the words in them."""
+"""The planner of the scripted model. It splits a request by its lists and sentences, and finds the tasks that an
+instruction names by its words."""
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from service.agents.resolver.plan import Task
+from service.agents.resolver.plan import MAX_INSTRUCTION_CHARS, Task
 
-MOST = 4  # tasks of a plan
-TITLE = 48  # characters
+MAX_PARTS = 4
+MAX_SHORT_TITLE_CHARS = 48
+STEM_CHARS = 7
 
-ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(\S.*)$", re.M)
-SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
-JOINT = re.compile(r",?\s+(?:and then|and also|and|then)\s+", re.I)
-# What such a part says can only be done when the parts before it are.
-BUILDS_ON = re.compile(
+LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(\S.*)$", re.M)
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+CONJUNCTION = re.compile(r",?\s+(?:and then|and also|and|then)\s+", re.I)
+# A part that matches needs the results of the parts before it.
+NEEDS_EARLIER_PARTS = re.compile(
     r"^(?:and\s+)?(?:then|finally|after|afterwards|at last|based on|from (?:that|this|these)|with (?:that|this|these)"
     r"|compare|conclude|decide|rank|recommend|summari[sz]e|sum up|use (?:it|that|them|these))\b"
     r"|\b(?:them|these|both|results?)\b",
     re.I,
 )
-FORM = re.compile(
+CHANGES_FORM = re.compile(
     r"\b(?:short|brief|long|detail|bullet|list|table|tone|formal|friendl|simpl|translat|rewrite|rephrase|reword|format"
     r"|headings?|heading|style|english|german|french|spanish|word(?:s|ing)?|language|summary|tl;?dr)",
     re.I,
 )
-ADDS = re.compile(r"\b(?:also|add|include|as well|additionally|plus|too|another)\b", re.I)
+ADDS_TASK = re.compile(r"\b(?:also|add|include|as well|additionally|plus|too|another)\b", re.I)
 ORDINALS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}
-NUMBERED = re.compile(rf"\b(?:(?:task|part|point|step|number|no\.?|#)\s*(\d+)|({'|'.join(ORDINALS)}))\b", re.I)
-COMMON = """
+NUMBERED_TASK = re.compile(rf"\b(?:(?:task|part|point|step|number|no\.?|#)\s*(\d+)|({'|'.join(ORDINALS)}))\b", re.I)
+COMMON_WORDS = """
 about above after again all also and answer any are ask because been before being between both but can could did
 does done each either else every far for from get give had has have her here him his how into its just know less let
 like make many may more most much must need new next nor not now off one only other our out over own part please
@@ -39,57 +40,57 @@ whom whose why will with without would write yes yet you your
 
 
 def keywords(text: str) -> list[str]:
-    """Its words that mean something, in their order."""
-    common = COMMON.split()
+    """The words that are not common words, in their order, each once."""
+    common = COMMON_WORDS.split()
     words = re.findall(r"[^\W\d_][\w-]{2,}", text)
     return list({word.casefold(): word for word in words if word.casefold() not in common}.values())
 
 
 def split(query: str) -> list[dict[str, Any]]:
-    """Two to four tasks, as a planner says them."""
+    """A plan of two to four tasks, in the planner's JSON form."""
     parts = _parts(query)
     if len(parts) == 1:
         [only] = parts
         return [
-            _task("t1", f"Look at: {only}", f"Find out what there is to know about this: {only}"),
-            _task("t2", "Look at it from the other side", f"Look for what speaks against it, or is missing: {only}"),
-            _task("t3", "Bring both together", f"Weigh what was found about: {only}", ["t1", "t2"]),
+            _task("t1", f"Look at: {only}", f"Collect the facts about this: {only}"),
+            _task("t2", "Look at it from the other side", f"Look for arguments against it, and for gaps: {only}"),
+            _task("t3", "Bring both together", f"Weigh the results about: {only}", ["t1", "t2"]),
         ]
     tasks: list[dict[str, Any]] = []
     for number, part in enumerate(parts, 1):
-        after = [task["id"] for task in tasks] if tasks and BUILDS_ON.search(part) else []
+        after = [task["id"] for task in tasks] if tasks and NEEDS_EARLIER_PARTS.search(part) else []
         tasks.append(_task(f"t{number}", part, part, after))
-    if not any(task["after"] for task in tasks) and len(tasks) < MOST:
+    if not any(task["after"] for task in tasks) and len(tasks) < MAX_PARTS:
         ids = [task["id"] for task in tasks]
         tasks.append(_task(f"t{len(tasks) + 1}", "See how the parts fit together", "Compare the results before.", ids))
     return tasks
 
 
 def revise(instruction: str, tasks: tuple[Task, ...]) -> list[dict[str, Any]] | None:
-    """The revised plan, as a planner says it; None where the instruction has nothing to do with the last one."""
-    named = touched(instruction, tasks)
-    adds = bool(ADDS.search(instruction))
-    if not named and not adds and not FORM.search(instruction):
+    """The revised plan, in the planner's JSON form; None if the instruction has nothing to do with the last plan."""
+    named = named_tasks(instruction, tasks)
+    adds = bool(ADDS_TASK.search(instruction))
+    if not named and not adds and not CHANGES_FORM.search(instruction):
         return None
-    said: list[dict[str, Any]] = []
+    revised: list[dict[str, Any]] = []
     for task in tasks:
         if task.id in named and not adds:
-            anew = f"{task.instruction}\nThis was asked since: {instruction}"
-            said.append(_task(task.id, task.title, anew, list(task.after)))
+            changed = f"{task.instruction}\nLater instruction: {instruction}"
+            revised.append(_task(task.id, task.title, changed, list(task.after)))
         else:
-            said.append({"id": task.id, "keep": True})
+            revised.append({"id": task.id, "keep": True})
     if adds:
         ids = {task.id for task in tasks}
         number = next(number for number in range(len(tasks) + 1, 1000) if f"t{number}" not in ids)
-        said.append(_task(f"t{number}", instruction, instruction))
-    return said
+        revised.append(_task(f"t{number}", instruction, instruction))
+    return revised
 
 
-def touched(text: str, tasks: Iterable[Task]) -> set[str]:
-    """The ids of the tasks that a text names by their number, else of those that share most of its words."""
+def named_tasks(text: str, tasks: Iterable[Task]) -> set[str]:
+    """The ids of the tasks that a text names by number, else of the tasks that share the most words with it."""
     tasks = list(tasks)
     numbered = set()
-    for number, word in NUMBERED.findall(text):
+    for number, word in NUMBERED_TASK.findall(text):
         place = int(number) - 1 if number else ORDINALS[word.lower()]
         if -1 <= place < len(tasks):
             numbered.add(tasks[place].id)
@@ -102,22 +103,28 @@ def touched(text: str, tasks: Iterable[Task]) -> set[str]:
 
 
 def _parts(query: str) -> list[str]:
-    found = [item.strip() for item in ITEM.findall(query)]
-    if len(found) < 2:
-        found = [part for part in map(str.strip, SENTENCE.split(query)) if part]
-    if len(found) == 1:
-        pieces = JOINT.split(found[0])
-        # "and" between two words joins no sentences.
-        found = pieces if all(len(piece.split()) > 2 for piece in pieces) else found
-    found = [part.rstrip(".;,") or part for part in found] or [query]
-    return [*found[: MOST - 1], "; ".join(found[MOST - 1 :])] if len(found) > MOST else found
+    parts = [item.strip() for item in LIST_ITEM.findall(query)]
+    if len(parts) < 2:
+        parts = [part for part in map(str.strip, SENTENCE_END.split(query)) if part]
+    if len(parts) == 1:
+        clauses = CONJUNCTION.split(parts[0])
+        # In "bread and butter" the conjunction joins two words, not two sentences.
+        parts = clauses if all(len(clause.split()) > 2 for clause in clauses) else parts
+    parts = [part.rstrip(".;,") or part for part in parts] or [query]
+    return [*parts[: MAX_PARTS - 1], "; ".join(parts[MAX_PARTS - 1 :])] if len(parts) > MAX_PARTS else parts
 
 
 def _task(name: str, title: str, instruction: str, after: list[str] | None = None) -> dict[str, Any]:
     title = " ".join(title.split())
-    short = title if len(title) <= TITLE else f"{title[:TITLE].rsplit(' ', 1)[0]} …"
-    return {"id": name, "title": short[:1].upper() + short[1:], "instruction": instruction[:4000], "after": after or []}
+    if len(title) > MAX_SHORT_TITLE_CHARS:
+        title = f"{title[:MAX_SHORT_TITLE_CHARS].rsplit(' ', 1)[0]} …"
+    return {
+        "id": name,
+        "title": title[:1].upper() + title[1:],
+        "instruction": instruction[:MAX_INSTRUCTION_CHARS],
+        "after": after or [],
+    }
 
 
 def _stem(word: str) -> str:
-    return word.casefold().rstrip("s")[:7]
+    return word.casefold().rstrip("s")[:STEM_CHARS]

@@ -1,27 +1,30 @@
-"""What the stages leave in the message's log as the results of its steps: `plan`, `task <id>`, `answer`."""
+"""The results of a message's steps, as they are stored in its log: `plan`, `task <id>` and `answer`."""
 
 import msgspec
 
 from service.agents.resolver.memory import Memory
 from service.agents.resolver.plan import Task
 
-PLAN, ANSWER = "plan", "answer"
+PLAN_STEP, ANSWER_STEP = "plan", "answer"
 
 
-def of_task(name: str) -> str:
-    return f"task {name}"
+def task_step(task_id: str) -> str:
+    return f"task {task_id}"
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What a model said, and what that cost."""
+class TextResult(msgspec.Struct, frozen=True):
+    """The result of a task or of the answer: the model's text, and what it cost."""
 
     text: str
     usage: dict[str, int] = {}
 
 
-class Planned(msgspec.Struct, frozen=True):
-    """The plan of a message. Of a refinement, `refinements` ends with what the message asks, `base` is the message
-    whose memory it refines, and `kept` are the tasks whose results are that memory's."""
+class PlanResult(msgspec.Struct, frozen=True):
+    """The plan of a message.
+
+    If the message refines an earlier answer, `refinements` ends with the message's own text, `base` is the message
+    whose memory it refines, and `kept` are the tasks whose results in that memory stay valid.
+    """
 
     query: str
     tasks: tuple[Task, ...]
@@ -30,11 +33,11 @@ class Planned(msgspec.Struct, frozen=True):
     base: str | None = None
     usage: dict[str, int] = {}
 
-    def refined(self, memory: Memory | None) -> Memory | None:
-        """The memory, if this is still the one that is refined; a message that was redriven late finds another."""
+    def refined_memory(self, memory: Memory | None) -> Memory | None:
+        """The memory if it is the one that this plan refines. A message that is redriven late may find another."""
         return memory if memory is not None and memory.message_id == self.base else None
 
-    def results_of(self, memory: Memory | None) -> dict[str, str]:
-        """Those that are kept. The tasks whose results are gone are done like the others."""
-        found = self.refined(memory)
+    def kept_results(self, memory: Memory | None) -> dict[str, str]:
+        """The kept results by the task's id. A kept task whose result is missing there runs like the others."""
+        found = self.refined_memory(memory)
         return {name: found.results[name] for name in self.kept if name in found.results} if found else {}

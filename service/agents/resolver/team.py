@@ -1,6 +1,7 @@
 """A planner, its executors and an aggregator as one agent, and a clarifier that answers while they work.
 
-A message of a thread that has an answer already is an instruction to refine it: only what it touches is done anew.
+A message of a thread that already has an answer is an instruction to refine it: only the tasks that the instruction
+changes run again.
 """
 
 from collections import Counter
@@ -10,11 +11,12 @@ from service.agents.contract import Context
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions
 from service.agents.resolver.claude import Claude
+from service.agents.resolver.conversation import complete_text, earlier_exchanges
 from service.agents.resolver.memory import recall
 from service.agents.resolver.model_requests import Clarify, Model
-from service.agents.resolver.progress import Picture, of_memory, of_work
+from service.agents.resolver.progress import Progress, progress_in_memory, progress_of
 from service.agents.resolver.scripted import Scripted
-from service.agents.resolver.work import Work, said_before, said_by
+from service.agents.resolver.work import Work
 from service.config import Settings
 
 NAME = "resolver"
@@ -24,7 +26,7 @@ CLARIFIER_TIMEOUT_SECONDS = 120.0
 
 
 def make(settings: Settings) -> tuple[Agent, Agent]:
-    """The agents `resolver` and `clarifier`: with Claude, or without a key with the scripted model."""
+    """The agents `resolver` and `clarifier`: with Claude, or with the scripted model if there is no API key."""
     key = settings.anthropic_api_key
     return team(Claude(key, settings.anthropic_base_url, settings.model_name) if key else Scripted())
 
@@ -39,25 +41,25 @@ def team(
     own: LimitOptions = {"timeout": TEAM_TIMEOUT_SECONDS, "while_busy": clarifier, **limits}
 
     async def resolve(context: Context, text: str) -> str:
-        """Plans a query, works on its parts side by side and writes one answer; refines it when asked."""
+        """Plans a query, works on its tasks concurrently and writes one answer; refines it when asked."""
         return await Work(context, model).run(text)
 
     async def clarify(context: Context, text: str) -> str:
-        """Says where a query stands while another agent is at work on it."""
-        picture = await _picture(context)
-        earlier = () if picture else await said_before(context)
+        """Says how far a query is while another agent works on it."""
+        progress = await _progress(context)
+        earlier = () if progress else await earlier_exchanges(context)
         usage: Counter[str] = Counter()
-        ask = Clarify(question=text, picture=picture, earlier=earlier, metadata=context.metadata)
-        answer = await said_by(model, ask, usage, context.emit)
+        request = Clarify(question=text, progress=progress, earlier=earlier, metadata=context.metadata)
+        answer = await complete_text(model, request, usage, context.emit)
         context.usage(model=model.name, **usage)
         return answer
 
     return Agent(name, resolve, **own), Agent(clarifier, clarify, timeout=CLARIFIER_TIMEOUT_SECONDS)
 
 
-async def _picture(context: Context) -> Picture | None:
+async def _progress(context: Context) -> Progress | None:
     memory = recall(context.memory)
-    under = await context.under_way()
-    if under is not None:
-        return of_work(under, memory)
-    return of_memory(memory) if memory else None
+    work = await context.under_way()
+    if work is not None:
+        return progress_of(work, memory)
+    return progress_in_memory(memory) if memory else None

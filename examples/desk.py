@@ -1,9 +1,11 @@
-"""Claude with tools of one's own. With ANTHROPIC_API_KEY set, start a worker with it from this repository's folder:
+"""An agent that asks Claude and gives it your own tools.
+
+Set ANTHROPIC_API_KEY. Then run these commands in this repository's folder; the first one starts Treadle with the agent:
 
     AGENTS=examples.desk make up
     .venv/bin/treadle send "Where is my order 17? If it is late, I want 5 dollars back." --agent desk --follow
 
-Two more agents, which are a few lines of YAML:
+examples/agents.yaml has two more agents, in a few lines of YAML:
 
     AGENT_TEMPLATES=examples/agents.yaml make up
     .venv/bin/treadle send "Where is my order 17?" --agent porter --follow
@@ -29,13 +31,14 @@ ORDERS = {17: Order(17, "a red bicycle", 3), 18: Order(18, "a bell", 0)}
 def find_order(number: Annotated[int, Meta(ge=1, description="As printed on the bill.")]) -> Order:
     """Finds an order by its number."""
     if number not in ORDERS:
-        raise LookupError(f"There is no order {number}.")  # the model reads this
+        raise LookupError(f"There is no order {number}.")  # the model receives this text
     return ORDERS[number]
 
 
 async def refund(context: Context, number: int, cents: Annotated[int, Meta(ge=1, le=1000)]) -> str:
-    """Gives a customer money back for an order that is late."""
-    key = f"{context.message_id}/{number}"  # for the bank: a call that was cut off is made again
+    """Refunds a customer for a late order."""
+    # If the worker dies in this call, the next attempt repeats it: the bank recognises the repeat by this key.
+    key = f"{context.message_id}/{number}"
     context.log.info("refund %s: %d cents", key, cents)
     return f"{cents} cents are on their way."
 

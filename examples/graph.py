@@ -1,12 +1,17 @@
-"""LangGraph graphs as agents. Install LangGraph, and start a worker with them from this repository's folder:
+"""LangGraph graphs as agents.
+
+Run these commands in this repository's folder. The first one installs LangGraph; the second one starts Treadle with the
+agents:
 
     .venv/bin/pip install -e '.[langgraph]'
     AGENTS=examples.graph make up
     .venv/bin/treadle send "bicycles" --agent haiku --follow
 
-Their nodes call no model, so that they run anywhere; one that does streams its tokens. With CHECKPOINTS, the address of
-a PostgreSQL where LangGraph's tables are (AsyncPostgresSaver.setup() makes them), a retry goes on after the last node
-that ended, and the agent `poem` can ask for a title: answer it in the chat, or with POST /messages/{id}/input.
+The nodes call no model, so the example needs no API key. If a node calls a model, its tokens are streamed.
+
+Set CHECKPOINTS to the address of a PostgreSQL with LangGraph's tables (AsyncPostgresSaver.setup() creates them). Then a
+retry continues after the last node that finished, and the agent `poem` can ask for a title: answer in the chat, or with
+POST /messages/{id}/input.
 """
 
 import os
@@ -27,12 +32,12 @@ class State(MessagesState):
 
 async def choose(state: State) -> dict[str, Any]:
     subject = str(state["messages"][-1].content)
-    get_stream_writer()({"subject": subject})  # an event `progress`
+    get_stream_writer()({"subject": subject})  # writes an event `progress`
     return {"subject": subject}
 
 
 async def write(state: State) -> dict[str, Any]:
-    lines = (f"{state['subject']} in the rain", "they wait for nobody now", "the queue moves along")
+    lines = (f"{state['subject']} in the rain", "the road is long and wet now", "the queue moves along")
     return {"messages": [AIMessage("\n".join(lines))]}
 
 
@@ -64,4 +69,6 @@ titled.add_node("entitle", entitle)
 titled.add_edge(START, "haiku")
 titled.add_edge("haiku", "entitle")
 
-poem = langgraph_agent("poem", titled, checkpointer=checkpoints, description="The same with a title that it asks for.")
+poem = langgraph_agent(
+    "poem", titled, checkpointer=checkpoints, description="Writes the same lines and asks for a title."
+)

@@ -1,8 +1,10 @@
-"""An agent that is a server of its own, in any language. This one needs nothing but Python; start it,
+"""An agent that runs as its own server, in any language. This file contains both sides.
+
+Run these commands in this repository's folder. Start the server, which needs only Python's standard library:
 
     python3 examples/remote.py
 
-then a worker that asks it, from this repository's folder, and send it a message:
+In another terminal, start Treadle with an agent that calls the server, and send a message:
 
     AGENTS=examples.remote make up
     .venv/bin/treadle send "one two three" --agent counter --follow
@@ -17,16 +19,16 @@ PORT = int(os.environ.get("COUNTER_PORT", "9000"))
 
 class Counter(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        words = asked["message"].split()
+        words = request["message"].split()
         for number, word in enumerate(words, 1):
-            self.tell("chunk", f"{number} {word} ")
-        self.tell("done", {"result": len(words)})
+            self.write_event("chunk", f"{number} {word} ")
+        self.write_event("done", {"result": len(words)})
 
-    def tell(self, event: str, data: object) -> None:
+    def write_event(self, event: str, data: object) -> None:
         self.wfile.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
 
 

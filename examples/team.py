@@ -1,10 +1,13 @@
-"""AutoGen teams as agents. Install AutoGen, and start a worker with them from this repository's folder:
+"""AutoGen teams as agents.
+
+Run these commands in this repository's folder. The first one installs AutoGen; the second one starts Treadle with the
+agents:
 
     .venv/bin/pip install -e '.[autogen]'
     AGENTS=examples.team make up
     .venv/bin/treadle send "A slogan for a bicycle shop" --agent slogan --follow
 
-Their model replays what it is told to say, so that they run anywhere: put a client of autogen_ext.models in its place.
+The model only replays fixed answers, so the example needs no API key; replace it with a client of autogen_ext.models.
 The agent `reviewed` asks a person: answer APPROVE in the chat, or with POST /messages/{id}/input.
 """
 
@@ -23,8 +26,8 @@ def model() -> ChatCompletionClient:
 
 
 async def writers(kit: Kit) -> RoundRobinGroupChat:
-    client = kit.model(model())  # its answers are stored: a retry does not ask again
-    earlier = await kit.history()  # what was said in the thread
+    client = kit.model(model())  # its answers are stored: a retry does not call it again
+    earlier = await kit.history()  # the thread's earlier exchanges
     writer, critic = (
         AssistantAgent(
             name,
@@ -60,7 +63,7 @@ reviewed = autogen_agent(
     "reviewed",
     reviewers,
     output=lambda result: next(item.content for item in reversed(result.messages) if item.source == "writer"),
-    keep_state=True,  # the next message of the thread is for the same team
+    keep_state=True,  # the next message of the thread continues with the same team
     timeout=120,
     description="A writer looks for a slogan that you approve.",
 )

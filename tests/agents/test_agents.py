@@ -1,4 +1,4 @@
-"""The agents that ship, the decorator and the registry."""
+"""The shipped agents, the decorator and the registry."""
 
 import sys
 from collections.abc import Callable
@@ -65,7 +65,7 @@ async def test_echo_waits_before_each_word(sql: Connection, start_worker: StartW
     assert len(set(at)) > 1  # the worker does not keep them until the end
 
 
-async def test_echo_fails_as_often_as_it_is_asked(sql: Connection, start_worker: StartWorker) -> None:
+async def test_echo_fails_as_many_attempts_as_metadata_asks(sql: Connection, start_worker: StartWorker) -> None:
     await start_worker()
     message = await run(sql, "one", metadata={"fail_times": 2})
     assert (message["state"], message["attempt"]) == ("completed", 3)
@@ -79,7 +79,7 @@ async def test_echo_fails_as_often_as_it_is_asked(sql: Connection, start_worker:
 @pytest.mark.parametrize(
     "metadata", [{"delay_ms": "10"}, {"delay_ms": -1}, {"delay_ms": True}, {"fail_times": None}, {"fail_times": [1]}]
 )
-async def test_echo_rejects_metadata_that_makes_no_sense(metadata: dict[str, Any]) -> None:
+async def test_echo_rejects_invalid_metadata(metadata: dict[str, Any]) -> None:
     context = Listening(**metadata)
     with pytest.raises(Rejected, match=f"metadata.{next(iter(metadata))} must be a number, 0 or more"):
         await echo(context, "x")
@@ -93,7 +93,7 @@ class Question(msgspec.Struct):
     words: list[str]
 
 
-def test_an_agent_knows_what_its_function_says() -> None:
+def test_an_agent_takes_description_and_input_type_from_its_function() -> None:
     @agent("full", queue="special", timeout=5, max_attempts=7)
     async def full(context: Context, request: Question) -> str:
         """Answers
@@ -114,7 +114,7 @@ def test_an_agent_knows_what_its_function_says() -> None:
         full.decode({"words": 1})
 
 
-def test_an_agent_takes_text_where_it_says_nothing_else() -> None:
+def test_an_agent_without_annotations_takes_text() -> None:
     @agent("plain", description="Says it differently.")
     def plain(context, request):  # type: ignore[no-untyped-def]
         """Not this."""
@@ -142,14 +142,14 @@ def _unreadable(context: Context, request: Callable[[], None]) -> None: ...
         (_unreadable, {}, "Generating JSON schema"),
     ],
 )
-def test_what_cannot_be_an_agent_is_refused_when_it_is_made(
+def test_invalid_arguments_are_refused_when_the_agent_is_made(
     function: Callable[..., Any], options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=said):
         Agent(**{"name": "x", "function": function, **options})
 
 
-def test_retry_after_keeps_within_what_a_message_can_wait() -> None:
+def test_retry_after_is_limited_to_the_longest_delay() -> None:
     assert RetryAfter(1.5).seconds == 1.5
     assert RetryAfter(-1).seconds == 0
     assert RetryAfter(float("inf")).seconds == MAX_DELAY_SECONDS
@@ -188,7 +188,7 @@ async def answer(context: Context, request: str) -> str:
 """
 
 
-def test_modules_of_agents_are_found_from_the_working_folder(modules: Callable[..., Settings]) -> None:
+def test_modules_are_found_in_the_working_folder(modules: Callable[..., Settings]) -> None:
     found = registry.load(modules(one_of_mine=AGENT.format(name="one"), two_of_mine=AGENT.format(name="two")))
     rows = {row["agent"]: row for row in found.rows()}
     assert set(rows) == {"echo", "claude", "resolver", "clarifier", "one", "two"}
@@ -206,7 +206,7 @@ def test_modules_of_agents_are_found_from_the_working_folder(modules: Callable[.
     assert found.get("three") is None
 
 
-def test_one_agent_may_be_named_by_several_modules(modules: Callable[..., Settings]) -> None:
+def test_several_modules_may_contain_the_same_agent(modules: Callable[..., Settings]) -> None:
     found = registry.load(modules(first_home=AGENT.format(name="one"), second_home="from first_home import answer"))
     assert found.get("one") is not None
 
@@ -223,7 +223,7 @@ def test_one_agent_may_be_named_by_several_modules(modules: Callable[..., Settin
         (AGENT.format(name=""), "cannot be imported: an agent's name has 1 to 100 characters."),
     ],
 )
-def test_a_module_that_will_not_do_is_one_sentence_naming_it(
+def test_an_invalid_module_is_reported_in_one_sentence(
     source: str, said: str, modules: Callable[..., Settings]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -232,13 +232,13 @@ def test_a_module_that_will_not_do_is_one_sentence_naming_it(
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_module_is_named() -> None:
+def test_an_unknown_module_is_reported() -> None:
     with pytest.raises(ConfigError, match="AGENTS: the module nowhere_to_be_found cannot be imported"):
         registry.load(Settings(agents=("nowhere_to_be_found",)))
 
 
 @pytest.mark.parametrize(("key", "default"), [(None, "echo"), ("sk-test", "claude")])
-async def test_the_default_agent_is_claude_where_there_is_a_key(
+async def test_the_default_agent_is_claude_if_there_is_a_key(
     key: str | None, default: str, sql: Connection, start_worker: StartWorker, settings: Settings
 ) -> None:
     found = registry.load(Settings(anthropic_api_key=key))

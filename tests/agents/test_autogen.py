@@ -1,4 +1,4 @@
-"""AutoGen teams as agents, with AutoGen's own model that replays answers."""
+"""AutoGen teams as agents, with a model that replays answers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -29,7 +29,7 @@ from treadle.adapters import Kit, autogen_agent
 
 
 def calls(name: str, arguments: str) -> CreateResult:
-    """A model asks for a tool."""
+    """A model's call of a tool."""
     return CreateResult(
         finish_reason="function_calls",
         content=[FunctionCall(id="c1", name=name, arguments=arguments)],
@@ -39,7 +39,7 @@ def calls(name: str, arguments: str) -> CreateResult:
 
 
 def pair(model: ReplayModel, **options: Any) -> Any:
-    """A maker of a writer and a critic who speak in turn until somebody approves."""
+    """A function that makes a writer and a critic, who speak in turn until a message says APPROVE."""
 
     def make(kit: Kit) -> RoundRobinGroupChat:
         own = kit.model(model)
@@ -49,7 +49,7 @@ def pair(model: ReplayModel, **options: Any) -> Any:
     return make
 
 
-async def test_the_transcript_of_a_team_is_in_the_log(sql: Connection, start_worker: StartWorker) -> None:
+async def test_the_messages_of_a_team_are_events(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("A red bicycle", "Make it shorter", "A bike", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model, model_client_stream=True)))
     row = await run(sql, "Write.", agent="pair")
@@ -65,7 +65,7 @@ async def test_the_transcript_of_a_team_is_in_the_log(sql: Connection, start_wor
             ("critic", "APPROVE"),
         )
     ]
-    # A step is in the log when the model has answered, and what it said when the team hands it on.
+    # A step is in the log when the model has answered, its message when the team passes it on.
     assert [entry.type for entry in entries].count("step") == 4
     story = [entry.data["chunk"] if entry.type == "chunk" else entry.type for entry in entries if entry.type != "step"]
     assert story == [
@@ -79,7 +79,7 @@ async def test_the_transcript_of_a_team_is_in_the_log(sql: Connection, start_wor
     assert "APPROVE" in row["usage"]["stop_reason"]
 
 
-async def test_the_answer_may_be_the_tokens_of_some_agents(sql: Connection, start_worker: StartWorker) -> None:
+async def test_only_the_tokens_of_the_speakers_are_streamed(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("A bike", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model, model_client_stream=True), speakers={"writer"}))
     row = await run(sql, "Write.", agent="pair")
@@ -106,7 +106,7 @@ async def test_a_single_agent_and_its_tools(sql: Connection, start_worker: Start
     assert [entry.data["source"] for entry in entries if entry.type == "message"] == ["Ada", "adder"]
 
 
-async def test_what_is_too_large_for_an_event_is_left_out(sql: Connection, start_worker: StartWorker) -> None:
+async def test_data_too_large_for_an_event_are_left_out(sql: Connection, start_worker: StartWorker) -> None:
     async def much() -> str:
         """Much."""
         return "x" * 1000
@@ -147,7 +147,7 @@ class Order(msgspec.Struct):
     lines: list[str]
 
 
-async def test_input_and_output_may_be_ones_own(sql: Connection, start_worker: StartWorker) -> None:
+async def test_input_and_output_functions_are_used(sql: Connection, start_worker: StartWorker) -> None:
     async def task(context: Context, order: Order) -> Any:
         return [TextMessage(content=line, source="user") for line in order.lines]
 
@@ -161,7 +161,7 @@ async def test_input_and_output_may_be_ones_own(sql: Connection, start_worker: S
     assert (team.input_type, team.limits.timeout, team.limits.max_attempts) == (Order, 9, 1)
 
 
-async def test_the_thread_is_what_a_model_remembers(sql: Connection, start_worker: StartWorker) -> None:
+async def test_kit_history_has_the_threads_exchanges(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("first answer", "second answer")
 
     async def make(kit: Kit) -> AssistantAgent:
@@ -175,16 +175,18 @@ async def test_the_thread_is_what_a_model_remembers(sql: Connection, start_worke
     assert model.asked[-1] == ["You are one.", "first", "first answer", "echoed", "echoed", "third"]
 
 
-# What is left of an attempt
+# Later attempts
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streaming"])
-async def test_a_retry_pays_for_no_call_twice(sql: Connection, start_worker: StartWorker, streams: bool) -> None:
+async def test_a_retry_repeats_no_finished_model_call(
+    sql: Connection, start_worker: StartWorker, streams: bool
+) -> None:
     model = ReplayModel("one", "two", RuntimeError("overloaded"), "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model, model_client_stream=streams)))
     row = await run(sql, "Write.", agent="pair")
     assert (row["state"], row["attempt"], row["result"]) == ("completed", 2, "APPROVE")
-    # Two calls, the one that failed, the same again, and the last.
+    # Two calls, the failed one, the same one again, and the last.
     assert [len(asked) for asked in model.asked] == [2, 3, 4, 4, 5]
     entries = await log(sql, row["message_id"])
     retry = next(number for number, entry in enumerate(entries) if entry.type == "retry")
@@ -194,11 +196,11 @@ async def test_a_retry_pays_for_no_call_twice(sql: Connection, start_worker: Sta
     assert [entry.type for entry in entries].count("step") == 4
     if streams:
         assert await text(sql, row["message_id"]) == "onetwothreeAPPROVE"
-    assert row["usage"]["completion_tokens"] == 4  # of all that the answer took
+    assert row["usage"]["completion_tokens"] == 4  # of all calls, whichever attempt made them
 
 
-async def test_a_lost_attempt_is_gone_on_with(sql: Connection, start_worker: StartWorker) -> None:
-    """As where a worker was killed. The limit of turns counts those of before, too."""
+async def test_a_new_attempt_continues_a_lost_one(sql: Connection, start_worker: StartWorker) -> None:
+    """max_turns counts the turns of both attempts."""
     reached, go = asyncio.Event(), asyncio.Event()
     model = ReplayModel("one", "two", "three", "four")
 
@@ -252,7 +254,7 @@ async def test_a_tool_runs_once(sql: Connection, start_worker: StartWorker) -> N
     ]
 
 
-async def test_the_same_question_twice_is_two_calls(sql: Connection, start_worker: StartWorker) -> None:
+async def test_two_equal_calls_are_two_steps(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("heads", "tails", RuntimeError("at first"), "edge")
 
     class Twice(AssistantAgent):
@@ -270,10 +272,12 @@ async def test_the_same_question_twice_is_two_calls(sql: Connection, start_worke
     assert (row["attempt"], row["result"], len(model.asked)) == (2, "heads tails edge", 4)
 
 
-# How it ends
+# Errors and cancellation
 
 
-async def test_the_error_of_a_model_is_the_messages(sql: Connection, start_worker: StartWorker) -> None:
+async def test_the_error_of_a_model_becomes_the_error_of_the_message(
+    sql: Connection, start_worker: StartWorker
+) -> None:
     class Answer:
         headers = {"retry-after": "1000"}  # noqa: RUF012, a fake of an SDK's
 
@@ -289,7 +293,7 @@ async def test_the_error_of_a_model_is_the_messages(sql: Connection, start_worke
     assert abs(wait.total_seconds() - 1000) < 2
 
 
-async def test_the_error_of_an_agent_is_told_in_a_line(sql: Connection, start_worker: StartWorker) -> None:
+async def test_the_error_of_an_agent_is_one_line(sql: Connection, start_worker: StartWorker) -> None:
     def make(kit: Kit) -> RoundRobinGroupChat:
         return RoundRobinGroupChat([assistant("a", ReplayModel(ValueError("no")))])
 
@@ -299,7 +303,7 @@ async def test_the_error_of_an_agent_is_told_in_a_line(sql: Connection, start_wo
 
 
 @pytest.mark.parametrize("heeds", [True, False], ids=["heeds", "ignores"])
-async def test_a_team_that_asks_a_person_by_itself_is_rejected(
+async def test_a_team_that_asks_a_person_without_the_kit_is_rejected(
     sql: Connection, start_worker: StartWorker, heeds: bool
 ) -> None:
     asked = asyncio.Event()
@@ -318,7 +322,7 @@ async def test_a_team_that_asks_a_person_by_itself_is_rejected(
     row = await run(sql, "Hi", agent="asks")
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, NEEDS_KIT_USER.format("person"))
     asked.set()
-    await asyncio.sleep(0.1)  # nothing waits for what an agent does that ignores its end
+    await asyncio.sleep(0.1)  # no call waits for an agent that ignores its cancellation
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["team", "agent"])
@@ -339,7 +343,7 @@ async def test_cancelling_ends_the_call(
     async def waiting(options: Any) -> None:
         token = options.get("cancellation_token")
         call = asyncio.ensure_future(wait())
-        await (token.link_future(call) if token else call)  # who selects a speaker has none
+        await (token.link_future(call) if token else call)  # the selector of the next speaker passes no token
 
     class Endless(ReplayModel):
         async def create(self, messages: Sequence[Any], **options: Any) -> Any:

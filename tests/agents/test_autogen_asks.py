@@ -24,7 +24,7 @@ from treadle.adapters import AgentOutput, Kit, UserInput, autogen_agent
 
 
 def asking(model: Any, **options: Any) -> Any:
-    """A maker of a writer and a person, who speak in turn until somebody approves."""
+    """A function that makes a writer and a person, who speak in turn until a message says APPROVE."""
 
     def make(kit: Kit) -> RoundRobinGroupChat:
         members: list[Any] = [assistant("writer", kit.model(model)), kit.user("reader", "Reads.")]
@@ -34,7 +34,7 @@ def asking(model: Any, **options: Any) -> Any:
 
 
 async def test_a_team_waits_for_a_person(sql: Connection, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """Where another worker goes on, too."""
+    """Another worker continues the team."""
     model = ReplayModel("A red bicycle", "A bike")
     async with running_worker(sql, settings, autogen_agent("asks", asking(model))):
         message_id = await submit(sql, "Write.", agent="asks", thread_id="t")
@@ -48,7 +48,7 @@ async def test_a_team_waits_for_a_person(sql: Connection, settings: Settings, ca
         row = await settled(sql, message_id)
     assert (first["name"], second["name"]) == ("user reader 1", "user reader 2")
     assert (row["state"], row["attempt"], row["failures"], row["result"]) == ("completed", 3, 0, "APPROVE")
-    # The first answer was not paid for again; the second knows what the person has said.
+    # The first model call was not repeated; the second one received the person's answer.
     assert [asked[-1] for asked in model.asked] == ["Write.", "Shorter"]
     entries = await log(sql, message_id)
     last = max(number for number, entry in enumerate(entries) if entry.type == "started")
@@ -57,7 +57,7 @@ async def test_a_team_waits_for_a_person(sql: Connection, settings: Settings, ca
         *(("user", "Write."), ("writer", "A red bicycle"), ("reader", "Shorter")),
         *(("writer", "A bike"), ("reader", "APPROVE")),
     ]
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]  # to wait is no error
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]  # parking logs no error
     await assert_consistent(sql)
 
 
@@ -70,7 +70,7 @@ async def test_a_person_alone_may_answer_anything(sql: Connection, start_worker:
         assert (await settled(sql, message_id))["result"] == said
 
 
-async def test_who_is_asked_may_be_chosen_by_a_model(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_model_may_select_the_person(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("person", "Hello Ada")
 
     def make(kit: Kit) -> SelectorGroupChat:
@@ -83,10 +83,10 @@ async def test_who_is_asked_may_be_chosen_by_a_model(sql: Connection, start_work
     await asked_input(sql, message_id)
     await give_input(sql, message_id, "I am Ada")
     assert (await settled(sql, message_id))["result"] == "Hello Ada"
-    assert len(model.asked) == 2  # only the writer is left after the person
+    assert len(model.asked) == 2  # after the person only the writer can speak: no selection
 
 
-async def test_two_people_may_be_asked_at_once(sql: Connection, start_worker: StartWorker) -> None:
+async def test_two_people_may_be_asked_concurrently(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("Both agree")
 
     def make(kit: Kit) -> GraphFlow:
@@ -112,8 +112,7 @@ def _texts(result: Any) -> list[str]:
     return [f"{item.source}: {item.to_text()}" for item in result.messages]
 
 
-async def test_an_answer_outlives_the_attempt_that_took_it(sql: Connection, start_worker: StartWorker) -> None:
-    """As where a worker was killed."""
+async def test_an_answer_outlives_the_attempt_that_received_it(sql: Connection, start_worker: StartWorker) -> None:
     reached = asyncio.Event()
     model = ReplayModel("A red bicycle", "A bike")
 
@@ -135,11 +134,11 @@ async def test_an_answer_outlives_the_attempt_that_took_it(sql: Connection, star
     assert (await types(sql, message_id)).count("parked") == 1
 
 
-# What a team remembers
+# The memory of a team
 
 
 def pair(model: Any) -> Any:
-    """A maker of a writer and a critic, who speak in turn until the critic approves."""
+    """A function that makes a writer and a critic, who speak in turn until the critic says APPROVE."""
 
     def make(kit: Kit) -> RoundRobinGroupChat:
         own = kit.model(model)
@@ -158,7 +157,7 @@ async def test_a_team_remembers_its_thread(sql: Connection, start_worker: StartW
     await start_worker(autogen_agent("pair", pair(model), keep_state=True))
     assert (await run(sql, "First.", agent="pair", thread_id="t"))["result"] == "APPROVE"
     row = await run(sql, "Second.", agent="pair", thread_id="t")
-    # The approval of the first message is no end of the second, and its messages are its own.
+    # The first message's APPROVE does not end the second message, and each has only its own messages.
     assert row["usage"]["stop_reason"] == "Text 'APPROVE' mentioned"
     said = [entry.data["content"] for entry in await log(sql, row["message_id"]) if entry.type == "message"]
     assert said == ["Second.", "three", "APPROVE"]
@@ -177,7 +176,7 @@ async def test_a_team_remembers_its_thread(sql: Connection, start_worker: StartW
     await assert_consistent(sql)
 
 
-async def test_a_retry_begins_with_what_the_thread_remembered(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_retry_begins_with_the_threads_memory(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("one", "APPROVE", "two", RuntimeError("overloaded"), "APPROVE", "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=2))
     await run(sql, "First.", agent="pair", thread_id="t")
@@ -189,9 +188,7 @@ async def test_a_retry_begins_with_what_the_thread_remembered(sql: Connection, s
     assert model.asked[-1] == [*before, "APPROVE", "Third.", "three"]
 
 
-async def test_a_message_that_fails_leaves_no_trace_in_what_a_team_remembers(
-    sql: Connection, start_worker: StartWorker
-) -> None:
+async def test_a_failed_message_does_not_change_the_memory(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("one", "APPROVE", "two", RuntimeError("no"), "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1))
     await run(sql, "First.", agent="pair", thread_id="t")
@@ -200,7 +197,7 @@ async def test_a_message_that_fails_leaves_no_trace_in_what_a_team_remembers(
     assert model.asked[-2] == ["You are writer.", "First.", "one", "APPROVE", "Third."]
 
 
-async def test_a_team_that_waits_remembers_what_it_was_answered(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_parked_team_remembers_the_answer(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("one", "two")
     await start_worker(autogen_agent("asks", asking(model, max_turns=2), keep_state=True))
     for count, text in enumerate(("First.", "Second.")):
@@ -211,7 +208,7 @@ async def test_a_team_that_waits_remembers_what_it_was_answered(sql: Connection,
     assert model.asked[-1] == ["You are writer.", "First.", "one", "answer 0", "Second."]
 
 
-async def test_an_agent_alone_remembers_its_thread(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_single_agent_remembers_its_thread(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("one", "two")
     await start_worker(autogen_agent("alone", lambda kit: assistant("writer", kit.model(model)), keep_state=True))
     await run(sql, "First.", agent="alone", thread_id="t")
@@ -219,7 +216,7 @@ async def test_an_agent_alone_remembers_its_thread(sql: Connection, start_worker
     assert model.asked[-1] == ["You are writer.", "First.", "one", "Second."]
 
 
-async def test_what_a_team_remembers_has_a_size(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_teams_memory_is_limited(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("x" * 700, "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1), max_event_bytes=2000)
     row = await run(sql, "First.", agent="pair", thread_id="t")
@@ -228,7 +225,7 @@ async def test_what_a_team_remembers_has_a_size(sql: Connection, start_worker: S
     assert await states(sql) == {"t": None}
 
 
-async def test_a_team_of_other_agents_does_not_take_what_is_kept(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_team_of_other_agents_does_not_load_the_saved_state(sql: Connection, start_worker: StartWorker) -> None:
     def other(kit: Kit) -> RoundRobinGroupChat:
         return RoundRobinGroupChat([assistant("poet", kit.model(ReplayModel("x")))], max_turns=1)
 
@@ -270,7 +267,7 @@ async def test_messages_and_results_have_types(sql: Connection, start_worker: St
     assert (seen, model.asked[2][-1]) == ([[], ["Write.", "APPROVE"]], "user: Again.")
 
 
-def test_who_has_said_nothing_has_no_output() -> None:
+def test_agent_output_of_a_silent_team_raises() -> None:
     class Nothing:
         messages: Sequence[Any] = ()
         stop_reason = None

@@ -1,4 +1,4 @@
-"""A chat with a team over a socket that breaks: typed messages both ways, the whole transcript after coming back."""
+"""A chat with a team over a socket that breaks: typed messages in both directions, the whole log after reconnecting."""
 
 from typing import Any
 
@@ -50,6 +50,6 @@ async def test_a_team_chat_over_a_socket_that_breaks(start_api: StartApi, start_
     assert [(result["source"], result["content"]) for result in results] == [("critic", "APPROVE")] * 2
     assert all("APPROVE" in result["stop_reason"] for result in results)
     assert any("A bike" in text for text in model.asked[4])  # the team remembers
-    async with open_socket(chat_url(api, "t")) as chat:  # a tab opened anew
+    async with open_socket(chat_url(api, "t")) as chat:  # a new tab
         again = log_frames(await chat.until(id=len(seen)))
     assert again == seen

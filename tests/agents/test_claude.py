@@ -63,7 +63,7 @@ async def test_an_answer_streams_and_its_usage_is_stored(sql: Connection, anthro
 async def test_the_threads_history_is_the_conversation(sql: Connection, anthropic: FakeAnthropic) -> None:
     anthropic.script += [Answer(("one ",)), Status(400), Answer(("two",))]
     await ask(sql, "first", thread_id="t")
-    await run(sql, "  ", agent="echo", thread_id="t")  # an empty turn, which the API would refuse
+    await run(sql, "  ", agent="echo", thread_id="t")  # an empty exchange, which the API would refuse
     await run(sql, "echoed", agent="echo", thread_id="t")
     assert (await ask(sql, "refused", thread_id="t"))["state"] == "failed"
     await ask(sql, "elsewhere", thread_id="other")
@@ -81,7 +81,7 @@ async def test_the_threads_history_is_the_conversation(sql: Connection, anthropi
     assert "system" not in anthropic.requests[0].body
 
 
-async def test_metadata_that_makes_no_sense_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+async def test_invalid_metadata_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"max_tokens": 0}, "metadata.max_tokens must be a whole number above 0."),
         ({"max_tokens": "7"}, "metadata.max_tokens must be a whole number above 0."),
@@ -110,7 +110,7 @@ BLOCKS = [
 
 
 async def test_a_message_may_be_content_blocks(sql: Connection, anthropic: FakeAnthropic) -> None:
-    """They are passed on as they are, now and as a part of the conversation."""
+    """They are passed on unchanged, now and later as a part of the history."""
     assert (await ask(sql, {"content": BLOCKS}, thread_id="t"))["state"] == "completed"
     await ask(sql, {"content": "And that?"}, thread_id="t")
     await ask(sql, "Why?", thread_id="t")
@@ -120,7 +120,7 @@ async def test_a_message_may_be_content_blocks(sql: Connection, anthropic: FakeA
     ]
 
 
-async def test_what_is_no_message_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+async def test_invalid_content_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
     wrong: list[tuple[Any, str]] = [
         ({"content": []}, "Expected `array` of length >= 1 - at `$.content`."),
         ({"content": ["x"]}, "Expected `object`, got `str` - at `$.content[0]`."),
@@ -138,7 +138,9 @@ async def test_what_is_no_message_is_rejected(sql: Connection, anthropic: FakeAn
     assert anthropic.requests == []
 
 
-async def test_a_prompt_of_its_own_stays(sql: Connection, fake: FakeAnthropic, start_worker: StartWorker) -> None:
+async def test_the_agents_system_prompt_precedes_that_of_the_metadata(
+    sql: Connection, fake: FakeAnthropic, start_worker: StartWorker
+) -> None:
     await start_worker(connected(fake.url, system="You are Ada.", history=1, max_tokens=3000, thinking=2000))
     for text_in in ("one", "two", "three"):
         await ask(sql, text_in, thread_id="t")
@@ -149,7 +151,7 @@ async def test_a_prompt_of_its_own_stays(sql: Connection, fake: FakeAnthropic, s
     assert row["error"] == "metadata.max_tokens must be above the 2000 tokens of thinking."
 
 
-async def test_the_conversation_may_be_bounded_by_its_tokens(
+async def test_history_tokens_limit_the_conversation(
     sql: Connection, fake: FakeAnthropic, start_worker: StartWorker
 ) -> None:
     await start_worker(connected(fake.url, history_tokens=100))
@@ -167,7 +169,7 @@ async def test_retry_after_of_a_429_is_obeyed(sql: Connection, anthropic: FakeAn
     assert retry.type == "retry"
     assert retry.data["error"] == "The Anthropic API answered 429: Slow down."
     assert datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at == timedelta(seconds=0.4)
-    assert len(anthropic.requests) == 2  # the SDK tried nothing on its own
+    assert len(anthropic.requests) == 2  # the SDK itself does not retry
 
 
 async def test_retry_after_may_be_a_date(sql: Connection, anthropic: FakeAnthropic) -> None:
@@ -179,13 +181,13 @@ async def test_retry_after_may_be_a_date(sql: Connection, anthropic: FakeAnthrop
     assert abs(datetime.fromisoformat(retry.data["retry_at"]) - at) < timedelta(seconds=30)
 
 
-async def test_retry_after_that_says_nothing_is_a_backoff(sql: Connection, anthropic: FakeAnthropic) -> None:
+async def test_an_invalid_retry_after_means_backoff(sql: Connection, anthropic: FakeAnthropic) -> None:
     for value in ("soon", "1 2", "Mon, 99 Foo 2026 00:00:00 GMT", "Mon, 01 Jan 2024 00:00:00"):
         anthropic.script.append(Status(429, headers={"Retry-After": value}))
         assert (await ask(sql))["attempt"] == 2, value
 
 
-async def test_what_the_api_will_never_answer_fails_for_good(sql: Connection, anthropic: FakeAnthropic) -> None:
+async def test_permanent_errors_of_the_api_reject_the_message(sql: Connection, anthropic: FakeAnthropic) -> None:
     refusals = [
         Status(400, "invalid_request_error", "max_tokens: too many."),
         Status(401, "authentication_error", "invalid x-api-key"),
@@ -201,7 +203,7 @@ async def test_what_the_api_will_never_answer_fails_for_good(sql: Connection, an
         assert len(anthropic.requests) == number
 
 
-async def test_trouble_of_the_api_is_retried(sql: Connection, anthropic: FakeAnthropic) -> None:
+async def test_temporary_errors_of_the_api_are_retried(sql: Connection, anthropic: FakeAnthropic) -> None:
     for status in (408, 409, 429, 500, 502, 529):
         anthropic.script.append(Status(status, "overloaded_error", "Overloaded"))
         message = await ask(sql)
@@ -240,13 +242,13 @@ async def test_an_error_in_the_middle_of_a_stream_is_retried(sql: Connection, an
         assert retry.data["error"] == "ConnectionError: The Anthropic API broke off its answer: Told in the stream."
 
 
-async def test_an_answer_that_reached_its_limit_is_an_answer(sql: Connection, anthropic: FakeAnthropic) -> None:
+async def test_an_answer_cut_off_at_max_tokens_is_the_result(sql: Connection, anthropic: FakeAnthropic) -> None:
     anthropic.script.append(Answer(("Hel",), stop_reason="max_tokens"))
     message = await ask(sql)
     assert (message["result"], message["usage"]["stop_reason"]) == ("Hel", "max_tokens")
 
 
-async def test_an_api_that_is_not_there_is_retried(
+async def test_an_unreachable_api_is_retried(
     sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -1,4 +1,4 @@
-"""Agents of claude_agent: model and tools in turn, over HTTP against a fake of the Messages API."""
+"""Agents of claude_agent: rounds of model and tools, over HTTP against a fake of the Messages API."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ class Weather(msgspec.Struct):
     cities: list[str]
 
 
-async def test_tools_are_called_side_by_side_until_the_model_is_done(
+async def test_tools_run_concurrently_until_the_model_has_finished(
     sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     together = asyncio.Barrier(2)
@@ -108,7 +108,7 @@ THOUGHT = {"type": "thinking", "thinking": "The sky, I think.", "signature": "c2
 HIDDEN = {"type": "redacted_thinking", "data": "aGlkZGVu"}
 
 
-async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_retry_repeats_no_finished_call(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     calls: list[str] = []
 
     async def weather(city: str, day: int | None = 1) -> dict[str, str | None]:
@@ -150,7 +150,7 @@ async def test_a_retry_pays_for_nothing_twice(sql: Connection, fake: FakeAnthrop
     assert [found[:4] for found in stories] == [story] * 3
     assert [[kind for kind, _ in found[4:]] for found in stories] == [["retry"], ["chunk", "retry"], ["chunk", "done"]]
     assert stories[2][4] == ("chunk", "\n\nBlue.")
-    # Of each model call whose answer is known, once.
+    # Each model call whose answer is known counts once.
     assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (22, 44)
     assert message["usage"]["cost_usd"] == pytest.approx((22 * 3 + 44 * 15) / 1e6)
 
@@ -177,7 +177,7 @@ async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthr
     assert tool_results(fake, 1) == [{"type": "tool_result", "tool_use_id": "a", "content": "null"}]
 
 
-async def test_a_model_that_never_ends_is_stopped(
+async def test_max_calls_stops_a_model_that_never_finishes(
     sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     fake.script += [tool_calls((f"{n}", "clock", {})) for n in range(4)]
@@ -191,7 +191,7 @@ async def test_a_model_that_never_ends_is_stopped(
 # How the model stops
 
 
-async def test_a_refusal_is_no_answer(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_refusal_rejects_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     await start(clock)
     details = {"type": "refusal", "category": "bio", "explanation": "It is not to be told."}
     for said, more in ((".", {}), (": It is not to be told.", {"stop_details": details})):
@@ -202,7 +202,7 @@ async def test_a_refusal_is_no_answer(sql: Connection, fake: FakeAnthropic, star
         assert message["usage"]["stop_reason"] == "refusal"
 
 
-async def test_a_tool_call_that_is_cut_off_is_not_made(
+async def test_a_tool_call_that_was_cut_off_is_not_made(
     sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     calls: list[str] = []
@@ -219,7 +219,7 @@ async def test_a_tool_call_that_is_cut_off_is_not_made(
     assert calls == []
 
 
-async def test_a_paused_turn_goes_on(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_paused_answer_is_continued(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "sky"}}
     for more in ("is ", "very "):
@@ -239,7 +239,7 @@ async def test_a_paused_turn_goes_on(sql: Connection, fake: FakeAnthropic, start
     ]
 
 
-async def test_a_model_that_ends_in_silence_has_said_it_before(
+async def test_an_empty_last_round_returns_the_text_of_an_earlier_one(
     sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     fake.script += [
@@ -254,7 +254,7 @@ async def test_a_model_that_ends_in_silence_has_said_it_before(
     assert [block["type"] for block in fake.requests[2].body["messages"][3]["content"]] == ["tool_use"]
 
 
-# What cannot be
+# Invalid options
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ async def test_a_model_that_ends_in_silence_has_said_it_before(
         ({"timeout": 0}, "the agent's timeout must be above 0"),
     ],
 )
-def test_what_is_no_agent_is_refused_when_it_is_made(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - what it says is looked at
+def test_invalid_options_are_refused_when_the_agent_is_made(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
         claude_agent("x", **options)
     assert str(caught.value).startswith(said)

@@ -1,4 +1,4 @@
-"""Tools of claude_agent: what the model is told of a function, how it is called, and what it may do."""
+"""Tools of claude_agent: their definitions, their calls, and the context that they receive."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartClaudeAgent:
     return claude_agent_starter(fake, start_worker)
 
 
-# What the model is told of a function
+# The definition that the model receives
 
 
 class Order(msgspec.Struct):
@@ -93,23 +93,23 @@ def odd(city: Callable[[], None]) -> str: ...  # type: ignore[empty-body]
     ("tools", "said"),
     [
         ([untyped], "the tool untyped: its parameter city has no type"),
-        ([many], "the tool many: its parameter cities cannot be given by name"),
+        ([many], "the tool many: its parameter cities cannot be passed by name"),
         ([odd], "the tool odd: "),
         ([lambda: 1], "a tool is a function whose name has 1 to 64 letters, digits and _, not <function"),
-        ([clock, clock], "there are two tools of the name 'clock'"),
-        ([clock, {"type": "x", "name": "clock"}], "there are two tools of the name 'clock'"),
+        ([clock, clock], "two tools have the name 'clock': rename one"),
+        ([clock, {"type": "x", "name": "clock"}], "two tools have the name 'clock': rename one"),
     ],
 )
-def test_what_is_no_tool_is_refused_when_the_agent_is_made(tools: list[Any], said: str) -> None:
+def test_invalid_tools_are_refused_when_the_agent_is_made(tools: list[Any], said: str) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         claude_agent("x", tools=tools)
     assert str(caught.value).startswith(said)
 
 
-# How it is called
+# Calls
 
 
-async def test_the_model_is_told_of_what_went_wrong(
+async def test_the_model_receives_the_errors_of_tools(
     sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
     def fails(how: str) -> Any:
@@ -180,7 +180,7 @@ async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropi
     assert len(fake.requests) == 1
 
 
-async def test_a_tool_may_put_the_message_off(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_tool_may_delay_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     calls: list[str] = []
 
     async def busy() -> str:
@@ -205,7 +205,7 @@ async def test_a_tool_may_put_the_message_off(sql: Connection, fake: FakeAnthrop
 
 
 async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
-    """A sync one, too, in a thread. A step in it is the call's own, however often the tool is called."""
+    """Also in a sync tool, which runs in a thread. A step in a tool belongs to that call of the tool."""
     paid: list[int] = []
 
     async def pay(context: Context, cents: int) -> Any:
@@ -236,8 +236,8 @@ async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, star
     assert all(str(message["message_id"]) in result["content"] for result in tool_results(fake, 2))
 
 
-async def test_what_a_call_sends_and_asks_is_its_own() -> None:
-    """Else a call that is not made again would leave its place in the count, or its answer, to another."""
+async def test_sends_and_questions_belong_to_their_call() -> None:
+    """Otherwise, if one call is not repeated, another call would take its number or its answer."""
     asked: list[tuple[str, str | None]] = []
 
     class Asking:
@@ -304,7 +304,7 @@ async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, star
 
 
 async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
-    """Each call has its own answer, however many are asked, and the model is not asked again."""
+    """Each call receives its own answer, and the model is not called again."""
 
     async def approve(context: Context, what: str) -> str:
         return f"{what}: {await context.input(what)}"

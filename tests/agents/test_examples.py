@@ -52,7 +52,7 @@ def test_every_adapter_page_shows_its_example() -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True], ids=["without", "with checkpoints"])
-async def test_the_graph(
+async def test_the_graph_example_answers(
     sql: Connection,
     settings: Settings,
     dsn: str,
@@ -72,11 +72,11 @@ async def test_the_graph(
         assert await sql.fetchval("select count(*) from checkpoints where thread_id = $1", str(row["message_id"])) > 0
 
 
-async def test_the_team(
+async def test_the_team_example_answers(
     sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await start_worker(load("examples.team", "slogan", settings, monkeypatch))
-    for _ in range(2):  # the second knows of the first
+    for _ in range(2):  # the second run sees the first exchange
         row = await run(sql, "A slogan for a bicycle shop", agent="slogan", thread_id="t")
         assert row["result"] == "Two wheels. Enough."
         assert await text(sql, row["message_id"]) == "Two wheels are enough.Two wheels. Enough."
@@ -84,7 +84,7 @@ async def test_the_team(
         assert said == ["user", "writer", "critic", "writer", "critic"]
 
 
-async def test_the_graph_that_asks(
+async def test_the_graph_example_asks_a_person(
     sql: Connection, settings: Settings, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
@@ -97,11 +97,11 @@ async def test_the_graph_that_asks(
     assert (await settled(sql, message_id))["result"].startswith("Patience\n\nbicycles in the rain\n")
 
 
-async def test_the_team_that_asks(
+async def test_the_team_example_asks_a_person(
     sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await start_worker(load("examples.team", "reviewed", settings, monkeypatch))
-    for _ in range(2):  # the second knows of the first
+    for _ in range(2):  # the second run sees the first exchange
         message_id = await submit(sql, "A slogan for a bicycle shop", agent="reviewed", thread_id="t")
         assert (await asked_input(sql, message_id))["question"] == "Two wheels are enough."
         await give_input(sql, message_id, "APPROVE")
@@ -135,7 +135,7 @@ async def counter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("counter")
-async def test_the_server(
+async def test_the_server_example_answers(
     sql: Connection, settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await start_worker(load("examples.remote", "counter", settings, monkeypatch))

@@ -1,4 +1,4 @@
-"""Agents over HTTP, against a server on loopback that answers byte for byte what the test says."""
+"""Agents over HTTP, against a server on loopback that sends exactly the bytes of the test."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from treadle.adapters import http_agent
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What is sent, piece by piece; then the connection ends, unless it is to stay open until the client goes."""
+    """Bytes to send, piece by piece. The connection then ends, or stays open until the client closes it."""
 
     pieces: tuple[bytes, ...]
     stays: bool = False
@@ -48,7 +48,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Remote:
-    """Answers with the next entry of `script`, and with {"result": "well"} when there is none."""
+    """Answers with the next entry of `script`, or with {"result": "well"} if it is empty."""
 
     def __init__(self) -> None:
         self.script: deque[Reply] = deque()
@@ -73,7 +73,7 @@ class Remote:
             for piece in reply.pieces:
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0.01)  # so that pieces arrive as such
+                await asyncio.sleep(0.01)  # so that the pieces arrive separately
             if reply.stays:
                 await reader.read()
                 self.hung_up.set()
@@ -129,7 +129,7 @@ async def test_any_json_is_a_result(sql: Connection, remote: Remote, body: Any) 
     assert (row["state"], row["result"]) == ("completed", wanted)
 
 
-async def test_no_content_is_no_result(sql: Connection, remote: Remote) -> None:
+async def test_an_answer_without_content_has_no_result(sql: Connection, remote: Remote) -> None:
     remote.script.append(answer(b"", "204 No Content"))
     row = await ask(sql)
     assert (row["state"], row["result"]) == ("completed", None)
@@ -144,7 +144,7 @@ STREAM = (
 )
 
 
-async def test_a_stream_is_handed_on_in_order(sql: Connection, remote: Remote) -> None:
+async def test_a_stream_is_passed_on_in_order(sql: Connection, remote: Remote) -> None:
     remote.script.append(stream(*STREAM, 'event: done\ndata: {"result": "Hello", "usage": {"tokens": 3}}\n\n'))
     row = await ask(sql)
     assert (row["state"], row["result"], row["usage"]) == ("completed", "Hello", {"tokens": 3})
@@ -156,7 +156,7 @@ async def test_a_stream_is_handed_on_in_order(sql: Connection, remote: Remote) -
     ]
 
 
-async def test_done_without_data_ends_what_was_said(sql: Connection, remote: Remote) -> None:
+async def test_done_without_data_makes_the_chunks_the_result(sql: Connection, remote: Remote) -> None:
     remote.script.append(
         stream("event: chunk\rdata: one \r\revent: chunk\rdata: two\r\revent: done\rdata:\r\r", stays=True)
     )
@@ -164,7 +164,7 @@ async def test_done_without_data_ends_what_was_said(sql: Connection, remote: Rem
     await wait_for(remote.hung_up)
 
 
-async def test_the_end_without_done_is_a_failure(sql: Connection, remote: Remote) -> None:
+async def test_a_stream_that_ends_without_done_is_a_failure(sql: Connection, remote: Remote) -> None:
     for reply, said in (
         (stream("event: chunk\ndata: x\n\n"), "The agent's stream ended without a done event."),
         (stream("event: done\ndata: 1\n"), "The agent's stream ended without a done event."),
@@ -185,7 +185,7 @@ async def test_the_end_without_done_is_a_failure(sql: Connection, remote: Remote
     assert (first.body["attempt"], second.body["attempt"]) == (1, 2)
 
 
-async def test_an_error_event_says_what_becomes_of_it(sql: Connection, remote: Remote) -> None:
+async def test_an_error_event_decides_about_the_retry(sql: Connection, remote: Remote) -> None:
     for data, state, attempt, error in (
         ("boom", "completed", 2, "RuntimeError: boom"),
         ('{"error": "boom"}', "completed", 2, "RuntimeError: boom"),
@@ -202,7 +202,7 @@ async def test_an_error_event_says_what_becomes_of_it(sql: Connection, remote: R
         assert said == error
 
 
-async def test_what_will_never_be_answered_is_rejected(sql: Connection, remote: Remote) -> None:
+async def test_permanent_errors_reject_the_message(sql: Connection, remote: Remote) -> None:
     for status, body, said in (
         (400, {"detail": "Too  long."}, "The agent answered 400: Too long."),
         (401, {"error": {"message": "Who?"}}, "The agent answered 401: Who?."),
@@ -218,7 +218,7 @@ async def test_what_will_never_be_answered_is_rejected(sql: Connection, remote: 
     assert len(remote.requests) == 7
 
 
-async def test_passing_trouble_is_retried(sql: Connection, remote: Remote) -> None:
+async def test_temporary_errors_are_retried(sql: Connection, remote: Remote) -> None:
     for status in (408, 409, 425, 429, 500, 502, 503, 599):
         remote.script.append(answer({"message": "Not now"}, f"{status} No"))
         row = await ask(sql)
@@ -235,7 +235,9 @@ async def test_retry_after_is_obeyed(sql: Connection, remote: Remote) -> None:
     assert datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at == timedelta(seconds=0.4)
 
 
-async def test_what_is_too_large_is_rejected(sql: Connection, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_that_are_too_large_are_rejected(
+    sql: Connection, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1000)
     monkeypatch.setattr(http, "MAX_EVENT_BYTES", 1000)
     for reply, said in (
@@ -253,7 +255,7 @@ async def test_what_is_too_large_is_rejected(sql: Connection, remote: Remote, mo
         assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, said)
 
 
-async def test_an_event_of_the_services_own_types_is_refused(sql: Connection, remote: Remote) -> None:
+async def test_events_of_reserved_types_are_refused(sql: Connection, remote: Remote) -> None:
     remote.script.append(stream("event: started\ndata: 1\n\n", stays=True))
     row = await ask(sql, max_attempts=1)
     assert (row["state"], row["error"]) == (
@@ -272,7 +274,7 @@ async def test_cancelling_closes_the_connection(sql: Connection, remote: Remote)
     await wait_for(remote.hung_up)
 
 
-async def test_a_server_that_is_not_there_is_retried(
+async def test_an_unreachable_server_is_retried(
     sql: Connection, dsn: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -30,7 +30,7 @@ from treadle.adapters import langgraph_agent
 
 
 def fake(*answers: Any) -> GenericFakeChatModel:
-    """A model that says these, word by word."""
+    """A model that answers with these texts, word by word."""
     return GenericFakeChatModel(messages=iter(answers))
 
 
@@ -87,7 +87,7 @@ class Sum(msgspec.Struct):
     terms: list[int]
 
 
-async def test_a_graph_of_other_states_takes_an_object(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_graph_without_messages_takes_an_object(sql: Connection, start_worker: StartWorker) -> None:
     async def add(state: Numbers) -> dict[str, Any]:
         return {"numbers": [sum(state["numbers"])]}
 
@@ -131,14 +131,14 @@ async def test_tool_calls_and_their_answers_are_events(sql: Connection, start_wo
     assert await text(sql, row["message_id"]) == "Two."
 
 
-async def test_the_answer_may_be_the_tokens_of_some_nodes(sql: Connection, start_worker: StartWorker) -> None:
+async def test_only_the_tokens_of_the_chosen_nodes_are_streamed(sql: Connection, start_worker: StartWorker) -> None:
     graph = chain_graph(MessagesState, think=speaker(fake("so and so")), say=speaker(fake("Yes indeed")))
     await start_worker(langgraph_agent("graph", graph, nodes={"say"}))
     row = await run(sql, "Hi", agent="graph")
     assert (row["result"], await text(sql, row["message_id"])) == ("Yes indeed", "Yes indeed")
 
 
-async def test_what_is_too_large_for_an_event_is_left_out(sql: Connection, start_worker: StartWorker) -> None:
+async def test_data_too_large_for_an_event_are_left_out(sql: Connection, start_worker: StartWorker) -> None:
     async def much(state: Any) -> dict[str, Any]:
         return {"numbers": list(range(2000))}
 
@@ -151,12 +151,12 @@ async def test_what_is_too_large_for_an_event_is_left_out(sql: Connection, start
     assert (entry.type, entry.data) == ("node", {"node": "much", "omitted": "larger than an event may be"})
 
 
-# What is left of an attempt
+# Later attempts
 
 
 @pytest.fixture(params=["memory", "postgres"])
 async def checkpointer(request: pytest.FixtureRequest, dsn: str) -> Any:
-    """MemorySaver as it is, and a way to LangGraph's saver in the test's database."""
+    """A MemorySaver, or a function that opens LangGraph's saver in the test's database."""
     if request.param == "memory":
         return MemorySaver()
     async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
@@ -165,7 +165,7 @@ async def checkpointer(request: pytest.FixtureRequest, dsn: str) -> Any:
 
 
 def three(calls: list[str], die: Callable[[], Any], checkpointer: Any) -> Agent:
-    """An agent of three nodes, the last of which dies at first."""
+    """An agent of three nodes. The last one calls `die` in its first run."""
 
     async def one(state: Any) -> dict[str, Any]:
         calls.append("one")
@@ -185,7 +185,7 @@ def three(calls: list[str], die: Callable[[], Any], checkpointer: Any) -> Agent:
     return langgraph_agent("three", graph, output="numbers", checkpointer=checkpointer)
 
 
-async def test_a_retry_goes_on_where_the_attempt_failed(
+async def test_a_retry_continues_at_the_failed_node(
     sql: Connection, start_worker: StartWorker, checkpointer: Any
 ) -> None:
     async def die() -> None:
@@ -202,10 +202,10 @@ async def test_a_retry_goes_on_where_the_attempt_failed(
     ]
 
 
-async def test_an_attempt_whose_lease_is_lost_is_gone_on_with(
+async def test_a_new_attempt_continues_after_a_lost_lease(
     sql: Connection, start_worker: StartWorker, checkpointer: Any
 ) -> None:
-    """As where a worker was killed: nobody tells the graph, and another attempt begins."""
+    """As after the death of a worker: the graph receives no signal, and another attempt begins."""
     reached = asyncio.Event()
 
     async def die() -> None:
@@ -222,7 +222,7 @@ async def test_an_attempt_whose_lease_is_lost_is_gone_on_with(
     assert calls == ["one", "two", "three", "three"]
 
 
-async def test_a_process_that_dies_takes_no_finished_node_with_it(
+async def test_a_killed_process_loses_no_finished_node(
     sql: Connection, settings: Settings, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
@@ -243,7 +243,7 @@ async def test_a_process_that_dies_takes_no_finished_node_with_it(
     assert calls.read_text().split() == ["one", "two", "three", "three"]
 
 
-async def test_a_graph_that_had_ended_is_not_run_again(sql: Connection, start_worker: StartWorker) -> None:
+async def test_a_graph_that_has_ended_does_not_run_again(sql: Connection, start_worker: StartWorker) -> None:
     calls: list[str] = []
 
     async def one(state: Any) -> dict[str, Any]:
@@ -296,7 +296,7 @@ async def test_cancelling_and_timeouts_end_the_node(sql: Connection, start_worke
     await asyncio.wait_for(ended.acquire(), 20)
 
 
-async def test_a_model_that_says_when_is_obeyed(sql: Connection, start_worker: StartWorker) -> None:
+async def test_the_retry_after_of_a_model_is_obeyed(sql: Connection, start_worker: StartWorker) -> None:
     class Response:
         headers = {"retry-after": "1000"}  # noqa: RUF012, a fake of an SDK's
 
@@ -317,7 +317,7 @@ async def test_a_model_that_says_when_is_obeyed(sql: Connection, start_worker: S
     )
 
 
-def test_what_cannot_be_an_agent_is_refused() -> None:
+def test_an_invalid_input_function_is_refused() -> None:
     with pytest.raises(TypeError, match="a context and its input"):
         langgraph_agent("x", None, input=lambda message: message)  # type: ignore[misc, arg-type]
     assert HumanMessage("x").type == "human"

@@ -1,4 +1,4 @@
-"""LangGraph graphs that ask a person: the message is parked, and goes on where the graph stopped."""
+"""LangGraph graphs that ask a person: the message is parked, and continues where the graph stopped."""
 
 import asyncio
 from pathlib import Path
@@ -45,7 +45,7 @@ async def checkpoints(dsn: str) -> Checkpoints:
 async def test_an_interrupt_parks_the_message_until_it_is_answered(
     sql: Connection, settings: Settings, checkpoints: Checkpoints, given: Any
 ) -> None:
-    """Where another worker goes on, too."""
+    """Another worker continues the graph."""
 
     def made() -> Agent:
         graph = chain_graph(
@@ -72,7 +72,7 @@ async def test_an_interrupt_parks_the_message_until_it_is_answered(
     await assert_consistent(sql)
 
 
-async def test_several_interrupts_at_once_are_asked_one_after_the_other(
+async def test_concurrent_interrupts_are_asked_in_turn(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
     nodes = Nodes()
@@ -96,7 +96,7 @@ async def test_several_interrupts_at_once_are_asked_one_after_the_other(
     assert (row["result"], nodes.calls) == ([10, 0, 30, 3], ["a", "b", "c", "a", "c", "end"])
 
 
-async def test_a_node_may_ask_the_same_again(
+async def test_a_node_may_ask_the_same_question_twice(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
     nodes = Nodes()
@@ -125,7 +125,7 @@ async def test_a_node_may_ask_in_a_loop(sql: Connection, start_worker: StartWork
     assert nodes.calls == ["ask"] * 6
 
 
-async def test_a_graph_within_may_ask(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:
+async def test_an_inner_graph_may_ask(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:
     nodes = Nodes()
     inner = chain_graph(Numbers, first=nodes.plain("first"), ask=nodes.asking("ask", "one?", "two?")).compile()
     graph = chain_graph(Numbers, before=nodes.plain("before"), inner=inner, after=nodes.plain("after"))
@@ -140,10 +140,10 @@ async def test_a_graph_within_may_ask(sql: Connection, start_worker: StartWorker
     assert [name for name in nodes.calls if name != "ask"] == ["before", "first", "after"]
 
 
-async def test_a_graph_that_a_node_makes_may_ask(
+async def test_a_graph_created_by_a_node_may_ask(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
-    """LangGraph does not list it among the graph's own."""
+    """LangGraph does not list it among the graph's subgraphs."""
     nodes = Nodes()
     failed: list[bool] = []
 
@@ -195,14 +195,14 @@ async def test_tasks_of_an_entrypoint_may_ask(
     assert calls.count("slow") == 1
 
 
-# What is left of an attempt
+# Later attempts
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["plain", "inner"])
-async def test_who_fails_with_an_answer_is_not_asked_again(
+async def test_a_node_that_fails_after_an_answer_is_not_asked_again(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, inside: bool
 ) -> None:
-    """Neither is who fails before it takes the answer."""
+    """Nor is a node that fails before it uses the answer."""
     nodes = Nodes()
 
     async def ask(state: Numbers) -> dict[str, Any]:
@@ -227,7 +227,7 @@ async def test_who_fails_with_an_answer_is_not_asked_again(
     assert nodes.calls.count("one") == 1
 
 
-async def test_who_fails_beside_others_that_were_answered_asks_none_of_them_again(
+async def test_a_failing_node_does_not_repeat_the_questions_of_others(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
     failed: list[bool] = []
@@ -255,10 +255,10 @@ async def test_who_fails_beside_others_that_were_answered_asks_none_of_them_agai
     assert sorted(row["result"]) == ["A?", "B?", "C?", "D?", "E?"]
 
 
-async def test_an_answer_outlives_the_attempt_that_took_it(
+async def test_an_answer_outlives_the_attempt_that_received_it(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
-    """As where a worker was killed: nobody tells the graph."""
+    """As after the death of a worker: the graph receives no signal."""
     reached = asyncio.Event()
     nodes = Nodes()
 
@@ -281,7 +281,7 @@ async def test_an_answer_outlives_the_attempt_that_took_it(
     assert (await types(sql, message_id)).count("parked") == 1
 
 
-async def test_a_process_that_dies_with_an_answer_does_not_ask_again(
+async def test_a_killed_process_does_not_ask_again(
     sql: Connection, settings: Settings, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
@@ -308,7 +308,7 @@ async def test_a_process_that_dies_with_an_answer_does_not_ask_again(
 
 @pytest.mark.usefixtures("checkpoints")
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
-async def test_a_super_step_that_was_finished_but_not_stored_is_not_the_end(
+async def test_a_super_step_whose_checkpoint_was_not_stored_runs_again(
     sql: Connection, start_worker: StartWorker, dsn: str, late: bool
 ) -> None:
     nodes = Nodes()

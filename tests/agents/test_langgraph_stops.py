@@ -1,4 +1,4 @@
-"""LangGraph graphs with breakpoints, and those that may ask nobody."""
+"""LangGraph graphs with breakpoints, and graphs that may not ask a person."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ async def test_a_graph_stops_at_its_breakpoints(
     await give_input(sql, message_id, None)
     assert (await asked_input(sql, message_id, 2))["question"] == "two?"
     await give_input(sql, message_id, 2)
-    if when == "before":  # nothing comes after the last
+    if when == "before":  # no checkpoint follows the last node
         last = await asked_input(sql, message_id, 3)
         assert (last["question"], nodes.calls) == ({"before": ["three"]}, ["one", "two", "two"])
         await give_input(sql, message_id, "whatever")
@@ -51,7 +51,7 @@ async def test_a_graph_stops_at_its_breakpoints(
 
 
 @pytest.mark.parametrize("stop", ["interrupt_before", "interrupt_after"])
-async def test_a_graph_within_has_breakpoints_of_its_own(
+async def test_an_inner_graph_has_its_own_breakpoints(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, stop: str
 ) -> None:
     nodes = Nodes()
@@ -76,10 +76,10 @@ async def test_a_graph_within_has_breakpoints_of_its_own(
 
 @pytest.mark.usefixtures("checkpoints")
 @pytest.mark.parametrize("stop", ["interrupt_before", "interrupt_after"])
-async def test_a_breakpoint_that_was_not_reached_alive_is_not_passed(
+async def test_a_breakpoint_is_kept_if_the_worker_dies_before_it(
     sql: Connection, start_worker: StartWorker, dsn: str, stop: str
 ) -> None:
-    """Who goes on from a checkpoint is not stopped there by LangGraph; here the worker dies between the two."""
+    """LangGraph does not stop a run at the checkpoint where it starts. Here the worker dies before the stop."""
     nodes = Nodes()
     graph = chain_graph(Numbers, one=nodes.plain("one"), two=nodes.plain("two"))
     stops: Any = {"interrupt_before": ["two"]} if stop == "interrupt_before" else {"interrupt_after": ["one"]}
@@ -92,12 +92,12 @@ async def test_a_breakpoint_that_was_not_reached_alive_is_not_passed(
     assert (row["result"], nodes.calls) == ([0, 1], ["one", "two"])
 
 
-# Where nobody can be asked
+# Graphs that may not ask
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["interrupt", "breakpoint"])
 @pytest.mark.parametrize("saver", [None, MemorySaver()], ids=["none", "memory"])
-async def test_a_graph_whose_checkpoints_do_not_last_may_not_ask(
+async def test_a_graph_without_lasting_checkpoints_may_not_ask(
     sql: Connection, start_worker: StartWorker, saver: Any, static: bool
 ) -> None:
     nodes = Nodes()
@@ -107,10 +107,10 @@ async def test_a_graph_whose_checkpoints_do_not_last_may_not_ask(
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, NEEDS_LASTING_CHECKPOINTER)
 
 
-async def test_a_graph_that_a_node_makes_may_have_no_breakpoints(
+async def test_a_graph_created_by_a_node_may_not_have_breakpoints(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
 ) -> None:
-    """LangGraph does not list it: where it is to stop again is not known in a later attempt."""
+    """LangGraph does not list it, so a later attempt does not know where it must stop."""
     nodes = Nodes()
 
     async def makes(state: Numbers) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The resolver: planned, worked on side by side, written down; and a retry pays for nothing twice."""
+"""The resolver: plan, concurrent tasks, answer; and a retry that repeats no finished stage."""
 
 import asyncio
 from pathlib import Path
@@ -31,7 +31,7 @@ async def progress(api: Client, message_id: str) -> list[tuple[str, ...]]:
     ]
 
 
-async def test_a_query_is_planned_worked_on_and_answered(
+async def test_a_query_is_planned_executed_and_answered(
     resolver_api: Client, model: ScriptedModel, sql: Connection
 ) -> None:
     row = await ask_and_settle(resolver_api)
@@ -67,11 +67,11 @@ async def test_a_query_is_planned_worked_on_and_answered(
     assert state["results"].keys() == {"t1", "t2", "t3"}
 
 
-async def test_it_answers_without_a_thread_too(resolver_api: Client) -> None:
+async def test_the_resolver_answers_without_a_thread(resolver_api: Client) -> None:
     assert (await ask_and_settle(resolver_api, thread_id=None))["state"] == "completed"
 
 
-async def test_the_planner_is_told_what_was_said_before(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_planner_receives_the_earlier_conversation(resolver_api: Client, model: ScriptedModel) -> None:
     await ask_and_settle(resolver_api, agent="clarifier", message="What is up?")
     await ask_and_settle(resolver_api)
     [[asked, said]] = model.last(MakePlan).earlier
@@ -79,9 +79,7 @@ async def test_the_planner_is_told_what_was_said_before(resolver_api: Client, mo
     assert "Nothing was asked" in said
 
 
-async def test_a_task_is_given_the_results_it_is_after_and_no_others(
-    resolver_api: Client, model: ScriptedModel
-) -> None:
+async def test_a_task_receives_only_the_results_it_comes_after(resolver_api: Client, model: ScriptedModel) -> None:
     model.plans = ScriptedModel([task("a"), task("b"), task("c", "b"), task("d", "c", "a")]).plans
     row = await ask_and_settle(resolver_api)
     assert row["state"] == "completed"
@@ -91,26 +89,26 @@ async def test_a_task_is_given_the_results_it_is_after_and_no_others(
     assert [title for title, _ in model.last(WriteAnswer).results] == ["Title a", "Title b", "Title c", "Title d"]
 
 
-async def test_tasks_run_side_by_side_as_the_plan_allows(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_independent_tasks_run_concurrently(resolver_api: Client, model: ScriptedModel) -> None:
     names = [f"{n:x}" for n in range(MAX_TASKS - 1)]
     model.plans = ScriptedModel([*(task(name) for name in names), task("end", *names)]).plans
     tasks = [f"task {name}" for name in names]
     model.hold(*tasks, "task end")
     message_id = await ask_resolver(resolver_api)
-    await model.holds(*tasks[:MAX_PARALLEL_TASKS])  # together, and no more than that
+    await model.holds(*tasks[:MAX_PARALLEL_TASKS])  # the most at a time
     model.let_go(tasks[1])
-    await model.holds(tasks[0], *tasks[2 : MAX_PARALLEL_TASKS + 1])  # the next takes its place
+    await model.holds(tasks[0], *tasks[2 : MAX_PARALLEL_TASKS + 1])  # the next task takes the free place
     model.let_go(*tasks)
-    await model.holds("task end")  # after all of them
+    await model.holds("task end")  # after all others
     assert len(model.asked) == 1 + MAX_TASKS
     model.let_go()
     assert (await resolver_api.settled(message_id))["state"] == "completed"
 
 
-# Plans that are none
+# Invalid plans
 
 
-async def test_a_bad_plan_is_asked_for_once_more(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_planner_is_asked_again_after_an_invalid_plan(resolver_api: Client, model: ScriptedModel) -> None:
     model.plans = ScriptedModel([task("a", "b"), task("b", "a")], [task("a")]).plans
     row = await ask_and_settle(resolver_api)
     assert (row["state"], model.asked) == ("completed", ["planner", "planner", "task a", "aggregator"])
@@ -121,14 +119,14 @@ async def test_a_bad_plan_is_asked_for_once_more(resolver_api: Client, model: Sc
     assert row["usage"]["calls"] == 4
 
 
-async def test_a_plan_that_is_bad_twice_fails_with_a_sentence(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_a_second_invalid_plan_rejects_the_message(resolver_api: Client, model: ScriptedModel) -> None:
     model.plans = ["Let me think.", "I would rather not."]
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"], model.asked) == ("failed", 1, ["planner", "planner"])
     assert row["error"] == "The planner was asked twice and gave no valid plan: it contains no JSON."
 
 
-async def test_a_model_that_says_nothing_is_a_failure(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_an_empty_answer_of_the_model_is_a_failure(resolver_api: Client, model: ScriptedModel) -> None:
     model.plans = [" "]
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"]) == ("completed", 2)
@@ -136,29 +134,29 @@ async def test_a_model_that_says_nothing_is_a_failure(resolver_api: Client, mode
     assert retry["error"] == "RuntimeError: The model gave an empty answer as the planner."
 
 
-async def test_metadata_that_makes_no_sense_is_rejected(resolver_api: Client) -> None:
+async def test_invalid_metadata_is_rejected(resolver_api: Client) -> None:
     for pace in (-1, "fast", True, 1e9):
         row = await ask_and_settle(resolver_api, metadata={"pace_ms": pace})
         assert (row["state"], row["error"]) == ("failed", "metadata.pace_ms must be a number from 0 to 60000.")
 
 
-# Failures, cancellation, death
+# Failures, cancellation, killed workers
 
 
-async def test_a_retry_runs_only_what_was_not_finished(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_a_retry_runs_only_unfinished_tasks(resolver_api: Client, model: ScriptedModel) -> None:
     model.plans = ScriptedModel([task("a"), task("b"), task("c", "a"), task("d", "c"), task("e", "b")]).plans
     model.hold("task b")
     model.fail("task c", RetryAfter(0, "Not now."))
     message_id = await ask_resolver(resolver_api)
     await model.holds("task b")
     await model.failed("task c")
-    model.let_go()  # b comes to its end, and nothing begins any more
+    model.let_go()  # task b finishes, and no further task begins
     row = await resolver_api.settled(message_id)
     assert (row["state"], row["attempt"]) == ("completed", 2)
     assert (model.asked[0], sorted(model.asked[1:4])) == ("planner", ["task a", "task b", "task c"])
-    assert model.asked[4] == "task c"  # of the second attempt
+    assert model.asked[4] == "task c"  # in the second attempt
     assert sorted(model.asked[5:]) == ["aggregator", "task d", "task e"]
-    assert row["usage"]["calls"] == 7  # that came to something
+    assert row["usage"]["calls"] == 7  # the calls whose step was stored
     told = await progress(resolver_api, message_id)
     assert told[0] == ("plan", "done", "earlier")
     assert sorted(told[1:3]) == [("task", "done", "a", "earlier"), ("task", "done", "b", "earlier")]
@@ -167,14 +165,14 @@ async def test_a_retry_runs_only_what_was_not_finished(resolver_api: Client, mod
     assert plans == [plans[0]] * 2
 
 
-async def test_what_is_rejected_ends_it(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_a_rejected_task_ends_the_message(resolver_api: Client, model: ScriptedModel) -> None:
     model.fail("task t1", Rejected("No bread."))
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, "No bread.")
     assert "task t3" not in model.asked
 
 
-async def test_an_answer_that_broke_off_is_written_anew(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_an_answer_that_broke_off_is_written_again(resolver_api: Client, model: ScriptedModel) -> None:
     model.fail("aggregator", ConnectionError("It broke off."))
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"]) == ("completed", 2)
@@ -182,7 +180,7 @@ async def test_an_answer_that_broke_off_is_written_anew(resolver_api: Client, mo
     assert len(model.asked) == 6
 
 
-async def test_cancelling_interrupts_all_that_runs(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_cancelling_interrupts_all_running_tasks(resolver_api: Client, model: ScriptedModel) -> None:
     model.hold("task t1", "task t2")
     message_id = await ask_resolver(resolver_api)
     await model.holds("task t1", "task t2")
@@ -192,17 +190,15 @@ async def test_cancelling_interrupts_all_that_runs(resolver_api: Client, model: 
     assert sorted(model.interrupted) == ["task t1", "task t2"]
 
 
-async def test_a_worker_killed_in_the_middle_costs_no_finished_task(
-    settings: Settings, sql: Connection, tmp_path: Path
-) -> None:
-    """Two real workers, one after the other: the second does what the first did not."""
+async def test_a_killed_worker_loses_no_finished_task(settings: Settings, sql: Connection, tmp_path: Path) -> None:
+    """Two real workers, one after the other: the second runs only the tasks that the first did not finish."""
     notes, go = tmp_path / "notes", tmp_path / "go"
     processes = WorkerProcesses(settings, tmp_path / "log")
     environ = {"AGENTS": "tests.support.isolated_team", "TEST_NOTES": str(notes), "TEST_GO": str(go)}
     try:
         first = await processes.start(sql, **environ)
         message_id = await submit(sql, QUERY, agent="noted", thread_id="t", metadata={"pace_ms": 0})
-        await until(lambda: _noted(notes), lambda noted: "task t3" in noted)  # it waits there
+        await until(lambda: _noted(notes), lambda noted: "task t3" in noted)  # the model waits in this task
         first.kill()
         await exit_code(first)
         await asyncio.to_thread(go.touch)
@@ -223,7 +219,7 @@ def _noted(notes: Path) -> list[str]:
 
 
 class Replayed:
-    """A context whose message was attempted before, to the last step: all that `Work` asks of one."""
+    """The part of a Context that `Work` uses, for a message whose steps have all finished in an earlier attempt."""
 
     message_id, thread_id, attempt = "m", "t", 2
 
@@ -247,8 +243,8 @@ class Replayed:
         self.spent = counts
 
 
-async def test_an_attempt_after_the_last_step_asks_for_nothing(model: ScriptedModel) -> None:
-    """Its worker died after the answer was stored, and before the message was completed."""
+async def test_an_attempt_after_the_last_step_calls_no_model(model: ScriptedModel) -> None:
+    """The worker died after the answer was stored and before the message was completed."""
     usage = {"calls": 1, "input_tokens": 2}
     context = Replayed(
         {

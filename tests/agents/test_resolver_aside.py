@@ -1,4 +1,4 @@
-"""The clarifier: it answers while others are at work, from what they have done so far."""
+"""The clarifier: it answers while other agents work, from their steps and progress."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ async def begun(api: Client, model: ScriptedModel, message_id: str, name: str) -
     await has_event(api, message_id, "progress", state="started", **data)
 
 
-async def test_it_answers_while_the_team_is_at_work(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_clarifier_answers_while_the_team_works(resolver_api: Client, model: ScriptedModel) -> None:
     model.hold("planner", "task t2", "task t3", "aggregator")
     message_id = await ask_resolver(resolver_api)
 
@@ -56,7 +56,7 @@ async def test_it_answers_while_the_team_is_at_work(resolver_api: Client, model:
     assert (await resolver_api.settled(message_id))["state"] == "completed"
 
 
-async def test_it_knows_what_a_refinement_kept(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_clarifier_sees_the_kept_results_of_a_refinement(resolver_api: Client, model: ScriptedModel) -> None:
     first = await ask_and_settle(resolver_api)
     model.hold("planner", "task t2")
     message_id = await ask_resolver(resolver_api, "The butter must be salted")
@@ -73,7 +73,7 @@ async def test_it_knows_what_a_refinement_kept(resolver_api: Client, model: Scri
     assert (await resolver_api.settled(message_id))["state"] == "completed"
 
 
-async def test_between_attempts_nothing_runs(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_clarifier_sees_no_running_task_between_attempts(resolver_api: Client, model: ScriptedModel) -> None:
     model.fail("task t2", RetryAfter(1000, "Later."))
     message_id = await ask_resolver(resolver_api)
     await until(lambda: resolver_api.status(message_id), lambda status: status["hold"] == "backoff")
@@ -81,7 +81,9 @@ async def test_between_attempts_nothing_runs(resolver_api: Client, model: Script
     assert (model.progress.stage, model.progress.finished.keys(), model.progress.running) == ("task", {"t1"}, ())
 
 
-async def test_when_nothing_is_under_way_it_answers_from_memory(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_the_clarifier_answers_from_memory_if_nothing_is_under_way(
+    resolver_api: Client, model: ScriptedModel
+) -> None:
     assert "Nothing was asked in this thread yet." in await clarified(resolver_api)
     row = await ask_and_settle(resolver_api)
     said = await clarified(resolver_api, "Which bread?")
@@ -91,14 +93,14 @@ async def test_when_nothing_is_under_way_it_answers_from_memory(resolver_api: Cl
     assert row["result"] in model.last(Clarify).prompt()
 
 
-async def test_it_answers_in_its_turn_and_without_a_thread(resolver_api: Client) -> None:
+async def test_the_clarifier_answers_in_its_turn_and_without_a_thread(resolver_api: Client) -> None:
     assert "Nothing was asked" in (await ask_and_settle(resolver_api, "What is up?", agent="clarifier"))["result"]
     assert (
         "Nothing was asked" in (await ask_and_settle(resolver_api, "Hm?", agent="clarifier", thread_id=None))["result"]
     )
 
 
-async def test_it_tells_of_other_agents_what_they_left(
+async def test_the_clarifier_sees_the_steps_of_other_agents(
     start_api: StartApi, start_worker: StartWorker, model: ScriptedModel, script: ScriptedAgent
 ) -> None:
     await start_worker(script.agent, *model.agents)

@@ -1,4 +1,4 @@
-"""The team on Claude, over HTTP against a fake of the Messages API, which answers each role as the test says."""
+"""The team on Claude, over HTTP against a fake of the Messages API with a script for each role."""
 
 import json
 from collections import defaultdict, deque
@@ -28,7 +28,7 @@ ROLES = {
 
 
 class Team(FakeAnthropic):
-    """`says` has the answers of each role, one after another."""
+    """`says` has the answers for each role, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Team(FakeAnthropic):
         return [ROLES[request.body["system"]] for request in self.requests]
 
     def prompts(self, role: str) -> list[str]:
-        """What this role was given."""
+        """The prompts that this role received."""
         return [
             request.body["messages"][0]["content"] for request in self.requests if ROLES[request.body["system"]] == role
         ]
@@ -80,7 +80,7 @@ async def api(claude: Team, settings: Settings, start_api: StartApi, start_worke
     return await start_api()
 
 
-async def test_the_team_asks_claude_in_its_roles(api: Client, claude: Team) -> None:
+async def test_the_team_calls_claude_in_each_role(api: Client, claude: Team) -> None:
     claude.plans(task("a"), task("b", "a"))
     claude.says["executor"] += [Answer(("Bread is ", "flour.")), Answer(("Flour is wheat.",))]
     claude.says["aggregator"].append(Answer(("# Bread", "\n\nIt is wheat.")))
@@ -101,7 +101,7 @@ async def test_the_team_asks_claude_in_its_roles(api: Client, claude: Team) -> N
     assert (body["model"], claude.requests[0].headers["authorization"]) == ("claude-test", "Bearer sk-test")
 
 
-async def test_a_refinement_shows_the_planner_what_there_is(api: Client, claude: Team) -> None:
+async def test_the_planner_of_a_refinement_receives_the_last_plan(api: Client, claude: Team) -> None:
     claude.plans(task("a"), task("b"))
     claude.plans({"id": "a", "keep": True}, task("b"), role="reviser")
     await ask_and_settle(api, "What is bread?")
@@ -121,7 +121,7 @@ async def test_a_refinement_shows_the_planner_what_there_is(api: Client, claude:
     assert again.endswith("# instructions since, the last one now\n\n- And the butter is what?")
 
 
-async def test_a_bad_plan_goes_back_with_what_is_wrong(api: Client, claude: Team) -> None:
+async def test_an_invalid_plan_returns_to_the_planner_with_its_problem(api: Client, claude: Team) -> None:
     claude.plans(task("a", "z"))
     claude.plans(task("a"))
     assert (await ask_and_settle(api))["state"] == "completed"
@@ -132,7 +132,7 @@ async def test_a_bad_plan_goes_back_with_what_is_wrong(api: Client, claude: Team
     )
 
 
-async def test_the_clarifier_is_told_where_the_team_is(api: Client, claude: Team) -> None:
+async def test_the_clarifier_receives_the_teams_progress(api: Client, claude: Team) -> None:
     claude.plans(task("a"), task("b", "a"))
     claude.says["executor"] += [Answer(("Bread is flour.",)), Answer((), ends="never")]
     message_id = await ask_resolver(api, "What is bread?")
@@ -174,7 +174,7 @@ async def test_the_clarifier_is_told_where_the_team_is(api: Client, claude: Team
     ],
     ids=["429", "529", "early", "cut", "error event", "400", "refusal"],
 )
-async def test_trouble_of_the_api(api: Client, claude: Team, reply: Any, attempt: int, error: str) -> None:
+async def test_errors_of_the_api(api: Client, claude: Team, reply: Any, attempt: int, error: str) -> None:
     claude.plans(task("a"))
     claude.says["executor"].append(reply)
     row = await ask_and_settle(api)
@@ -185,7 +185,7 @@ async def test_trouble_of_the_api(api: Client, claude: Team, reply: Any, attempt
     assert claude.asked == ["planner", "executor", *(["executor", "aggregator"] if attempt == 2 else [])]
 
 
-def test_a_key_decides_who_is_asked(settings: Settings) -> None:
+def test_the_model_is_claude_if_there_is_a_key(settings: Settings) -> None:
     with_key = msgspec.structs.replace(settings, anthropic_api_key="sk-test")
     for own, kind in ((settings, Scripted), (with_key, Claude)):
         resolver, clarifier = team.make(own)

@@ -1,4 +1,4 @@
-"""The resolver's plans: read leniently, checked strictly; what a revision keeps; what a thread remembers."""
+"""The resolver's plans, their revisions, the memory of a thread, and the scripted planner."""
 
 import json
 from typing import Any
@@ -33,13 +33,13 @@ LAST = tuple(Task(name, name, f"Do {name}.", after) for name, after in (("a", ()
     ],
     ids=["plain", "fenced", "among words", "a list", "untidy"],
 )
-def test_a_plan_is_found_in_what_a_model_says(text: str) -> None:
+def test_a_plan_is_found_in_the_models_answer(text: str) -> None:
     draft = read(text)
     assert draft.tasks == (Task("a", "Title a", "Do a."), Task("b", "Title b", "Do b.", ("a",)))
     assert (draft.kept, draft.new) == ((), False)
 
 
-def test_numbers_are_ids_too_and_a_title_is_made_where_there_is_none() -> None:
+def test_numbers_are_ids_and_a_missing_title_is_made() -> None:
     [one, two] = read(said({"id": 1, "instruction": "Look  it up."}, task(2, 1))).tasks
     assert one == Task("1", "Look it up.", "Look  it up.")
     assert two.after == ("1",)
@@ -65,19 +65,19 @@ def test_numbers_are_ids_too_and_a_title_is_made_where_there_is_none() -> None:
         (said({"id": "a", "keep": True}), "the task 'a' has no instruction"),
     ],
 )
-def test_what_is_no_plan_is_refused(text: str, problem: str) -> None:
+def test_an_invalid_plan_is_refused(text: str, problem: str) -> None:
     with pytest.raises(BadPlan) as refused:
         read(text)
     assert problem in str(refused.value)
 
 
-def test_twelve_tasks_in_a_row_are_a_plan() -> None:
+def test_twelve_consecutive_tasks_are_a_plan() -> None:
     tasks = read(said(task(0), *(task(n, n - 1) for n in range(1, 12)))).tasks
     assert len(tasks) == 12
     assert [one.id for one in ready(tasks, {"0": "x"}, {"5"})] == ["1"]
 
 
-def test_what_may_begin() -> None:
+def test_tasks_begin_when_their_inputs_have_finished() -> None:
     assert [one.id for one in ready(LAST, {}, ())] == ["a", "b"]
     assert [one.id for one in ready(LAST, {}, {"a"})] == ["b"]
     assert [one.id for one in ready(LAST, {"a": "x"}, {"b"})] == ["c"]
@@ -94,13 +94,13 @@ def keep(*names: str) -> list[dict[str, Any]]:
         (keep("a", "b", "c"), ["a", "b", "c"]),
         ([*keep("a", "c"), task("b")], ["a", "c"]),
         ([task("a"), *keep("b", "c")], ["b"]),  # c is after a
-        ([*keep("c")], ["c"]),  # its result is there, although a is no longer wanted
+        ([*keep("c")], ["c"]),  # its result stays valid although task a is left out
         ([*keep("a", "b", "c"), task("d", "b", "c")], ["a", "b", "c"]),
         ([task("a"), *keep("c", "b"), task("d", "c")], ["b"]),
     ],
-    ids=["all", "one is done anew", "what is after it, too", "one is left out", "a new one", "all at once"],
+    ids=["all", "one is repeated", "a later task is repeated too", "one is left out", "a new one", "all at once"],
 )
-def test_a_revision_keeps_what_it_does_not_touch(tasks: list[dict[str, Any]], kept: list[str]) -> None:
+def test_a_revision_keeps_unaffected_tasks(tasks: list[dict[str, Any]], kept: list[str]) -> None:
     draft = read(said(*tasks), LAST)
     assert list(draft.kept) == kept
     ids = {one["id"] for one in tasks}
@@ -112,7 +112,7 @@ def test_a_revision_keeps_what_it_does_not_touch(tasks: list[dict[str, Any]], ke
             assert set(one.after) == set(before.after) & ids
 
 
-def test_what_a_revision_may_not_keep() -> None:
+def test_a_revision_may_not_keep_an_unknown_task() -> None:
     with pytest.raises(BadPlan, match="it keeps the task 'z', which the last plan does not have"):
         read(said(*keep("a", "z")), LAST)
 
@@ -124,7 +124,7 @@ def test_a_new_plan_keeps_nothing() -> None:
         read(said(*keep("a"), new=True), LAST)
 
 
-# What a thread remembers
+# The memory of a thread
 
 
 def memory(**fields: Any) -> Memory:
@@ -139,7 +139,7 @@ def memory(**fields: Any) -> Memory:
     return Memory(**known | fields)
 
 
-def test_what_is_remembered_is_recalled() -> None:
+def test_a_stored_memory_is_recalled() -> None:
     state: dict[str, Any] = {"others": 1}
     remember(state, memory())
     assert state["others"] == 1
@@ -147,7 +147,7 @@ def test_what_is_remembered_is_recalled() -> None:
 
 
 @pytest.mark.parametrize("state", [{}, {MEMORY_KEY: None}, {MEMORY_KEY: {"query": "q"}}, {MEMORY_KEY: [1]}])
-def test_what_cannot_be_recalled_is_nothing(state: dict[str, Any]) -> None:
+def test_an_invalid_memory_is_ignored(state: dict[str, Any]) -> None:
     assert recall(state) is None
 
 

@@ -1,4 +1,4 @@
-"""Refining an answer: what the instruction touches is done anew, the rest is remembered."""
+"""Refining an answer: affected tasks run again, the other results come from the thread's memory."""
 
 from service.agents.resolver.model_requests import MakePlan, WriteAnswer
 from service.db.pool import Connection
@@ -8,7 +8,7 @@ from tests.support.sse_reader import stored_log
 from treadle import Rejected
 
 
-async def test_a_refinement_does_anew_what_it_touches(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_a_refinement_repeats_only_affected_tasks(resolver_api: Client, model: ScriptedModel) -> None:
     first = await ask_and_settle(resolver_api)
     model.requests.clear()
     row = await ask_and_settle(resolver_api, "The butter must be salted")
@@ -34,9 +34,7 @@ async def test_a_refinement_does_anew_what_it_touches(resolver_api: Client, mode
     assert (row["state"], model.asked) == ("completed", ["planner", "task t4", "aggregator"])
 
 
-async def test_what_is_unrelated_is_a_query_of_its_own(
-    resolver_api: Client, model: ScriptedModel, sql: Connection
-) -> None:
+async def test_an_unrelated_message_is_a_new_query(resolver_api: Client, model: ScriptedModel, sql: Connection) -> None:
     await ask_and_settle(resolver_api)
     model.requests.clear()
     row = await ask_and_settle(resolver_api, "Who won the cup final? Who lost it?")
@@ -46,15 +44,15 @@ async def test_what_is_unrelated_is_a_query_of_its_own(
     assert (state["query"], state["refinements"]) == ("Who won the cup final? Who lost it?", [])
 
 
-async def test_threads_do_not_share_what_they_remember(resolver_api: Client, model: ScriptedModel) -> None:
+async def test_threads_do_not_share_their_memory(resolver_api: Client, model: ScriptedModel) -> None:
     await ask_and_settle(resolver_api)
     model.requests.clear()
     await ask_and_settle(resolver_api, "Make it shorter", thread_id="u")
     assert isinstance(model.requests[0], MakePlan)
 
 
-async def test_a_refinement_redriven_late_does_not_mix_results(resolver_api: Client, model: ScriptedModel) -> None:
-    """Another query came between: what the refinement kept is gone, and is done again."""
+async def test_a_late_redrive_of_a_refinement_does_not_mix_results(resolver_api: Client, model: ScriptedModel) -> None:
+    """Another query came in between, so the kept results are missing and their tasks run again."""
     await ask_and_settle(resolver_api)
     model.fail("task t2", Rejected("No butter."))
     late = await ask_and_settle(resolver_api, "The butter must be salted")

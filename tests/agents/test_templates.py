@@ -1,4 +1,4 @@
-"""Agents of AGENT_TEMPLATES: what a file describes, and what is wrong with one."""
+"""Agents of AGENT_TEMPLATES: valid files, and the errors of invalid ones."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ Write = Callable[[Any], Settings]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Write the file, and a module beside it, into the working folder; returns settings that name it."""
+    """A function that writes the file and a module of tools into the working folder, and returns settings for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     tmp_path.joinpath("my_tools.py").write_text(TOOLS)
@@ -91,7 +91,7 @@ def test_entries_are_agents(write: Write) -> None:
     assert rows["counter"]["description"] == http_agent("x", "http://localhost/").limits.description
 
 
-async def test_what_an_entry_says_is_asked(
+async def test_an_entrys_options_reach_the_model(
     sql: Connection,
     settings: Settings,
     start_worker: StartWorker,
@@ -117,7 +117,9 @@ async def test_what_an_entry_says_is_asked(
     assert fake.requests[2].body.keys() == {"model", "max_tokens", "messages", "stream"}
 
 
-async def test_without_a_key_they_reject(sql: Connection, start_worker: StartWorker, write: Write) -> None:
+async def test_agents_of_templates_reject_without_a_key(
+    sql: Connection, start_worker: StartWorker, write: Write
+) -> None:
     found = registry.load(write({"agents": [{"name": "x"}]})).get("x")
     await start_worker(found)
     row = await run(sql, "Hi", agent="x")
@@ -135,11 +137,11 @@ async def test_without_a_key_they_reject(sql: Connection, start_worker: StartWor
         ({"agents": [], "more": 1}, "must have one key, `agents`, whose value is a list."),
     ],
 )
-def test_a_file_that_will_not_do_is_named(content: Any, said: str, write: Write) -> None:
+def test_an_invalid_file_is_reported(content: Any, said: str, write: Write) -> None:
     assert refusal(write(content)).startswith(f"AGENT_TEMPLATES: agents.yaml {said}")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "none.yaml"
     said = refusal(Settings(agent_templates=path))
     assert said == f"AGENT_TEMPLATES: {path} cannot be read: No such file or directory."
@@ -174,14 +176,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"tools": ["my_tools:number"]}, "has the tool 'my_tools:number', which is not a function."),
     ],
 )  # fmt: skip
-def test_an_entry_that_will_not_do_is_named(entry: dict[str, Any], said: str, write: Write) -> None:
+def test_an_invalid_entry_is_reported_by_name(entry: dict[str, Any], said: str, write: Write) -> None:
     assert (
         refusal(write({"agents": [{"name": "x", **entry}]})) == f"AGENT_TEMPLATES: the agent 'x' of agents.yaml {said}"
     )
 
 
 @pytest.mark.parametrize("entry", ["x", {}, {"name": ""}, {"name": 3}])
-def test_an_entry_without_a_name_is_counted(entry: Any, write: Write) -> None:
+def test_an_entry_without_a_name_is_reported_by_number(entry: Any, write: Write) -> None:
     said = refusal(write({"agents": [{"name": "x"}, entry]}))
     assert said == "AGENT_TEMPLATES: entry 2 of agents.yaml must be a mapping with a name."
 
@@ -202,10 +204,10 @@ def refusal(settings: Settings) -> str:
     return said
 
 
-# What is shown
+# The examples
 
 
-def test_the_file_shown_is_the_example() -> None:
+def test_the_docs_show_the_example_file() -> None:
     [shown] = blocks(DOCS / "agents" / "templates.md", "yaml examples/agents.yaml")
     assert shown.text == (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
     assert [*yaml.safe_load(blocks(DOCS / "agents" / "templates.md", "yaml")[0].text)] == ["agents"]
@@ -258,10 +260,10 @@ def processes(settings: Settings, tmp_path: Path) -> Iterator[WorkerProcesses]:
     processes.end()
 
 
-async def test_a_killed_worker_costs_no_finished_turn(
+async def test_a_killed_worker_loses_no_finished_round(
     sql: Connection, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
-    """The second attempt, in a process of its own, asks the model what the first was asking, and calls no tool."""
+    """The second attempt, in another process, repeats the interrupted model call and calls no tool."""
     templates, notes = tmp_path / "agents.yaml", tmp_path / "notes"
     templates.write_text("agents: [{name: scribe, tools: ['tests.support.isolated_claude_tools:note']}]")
     async with FakeAnthropic().running() as fake:

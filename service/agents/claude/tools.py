@@ -1,4 +1,4 @@
-"""Python functions as tools of a model: what the model is told of them, and how they are called."""
+"""Python functions as tools of a model: their definitions for the model, and their calls."""
 
 import asyncio
 import functools
@@ -14,36 +14,36 @@ from service.agents.contract import Context, Rejected, RetryAfter
 from service.agents.thread_bridge import ThreadBridge
 from service.agents.tool_events import plain
 
-MAX_OUTPUT_CHARS = 100_000  # of a result, as the model reads it
+MAX_OUTPUT_CHARS = 100_000  # of a result, in the form that the model receives
 MAX_ERROR_CHARS = 2_000
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # the API's rule
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # the API's rule
 
 Declared = Callable[..., Any] | Mapping[str, Any]
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call came to: JSON, or an error's text."""
+    """The result of a call: JSON, or with `failed` an error's text."""
 
     output: Any
     failed: bool = False
 
     @property
     def text(self) -> str:
-        """As the model reads it."""
+        """The form that the model receives."""
         return self.output if isinstance(self.output, str) else msgspec.json.encode(self.output).decode()
 
 
 class Tool:
-    """A typed function, sync or async. The model knows it by its name, its docstring, and its parameters' annotations;
-    a first parameter that is annotated Context is given the message's.
+    """A typed function, sync or async. Its name, docstring and annotations are its definition for the model. If the
+    first parameter is annotated Context, it receives the message's context.
 
-    Raises TypeError or ValueError for what cannot be a tool.
+    Raises TypeError or ValueError for a function that cannot be a tool.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = str(getattr(function, "__name__", ""))
-        if not _NAME.fullmatch(self.name):
+        if not NAME_PATTERN.fullmatch(self.name):
             raise ValueError(f"a tool is a function whose name has 1 to 64 letters, digits and _, not {function!r}")
         self._function = function
         try:
@@ -56,39 +56,39 @@ class Tool:
             raise TypeError(f"the tool {self.name}: {error}") from error
         schema = components.pop(reference["$ref"].rpartition("/")[2])  # the API wants an object at the top
         del schema["title"]
-        # As the API takes it.
         self.definition = {
             "name": self.name,
             "description": inspect.getdoc(function) or "",
             "input_schema": {**schema, **({"$defs": components} if components else {})},
         }
 
-    async def call(self, context: "CallContext", asked: Any) -> Output:
-        """Call it with what the model gave. What it raises is the output, but for Rejected and RetryAfter."""
+    async def call(self, context: "CallContext", given: Any) -> Output:
+        """Call the function with the model's arguments. Exceptions become a failed output, except Rejected and
+        RetryAfter."""
         try:
-            given = msgspec.structs.asdict(msgspec.convert(asked, self._arguments, str_keys=True))
+            arguments = msgspec.structs.asdict(msgspec.convert(given, self._arguments, str_keys=True))
         except msgspec.ValidationError as error:
             return Output(f"The arguments do not fit: {error}.", failed=True)
         if not inspect.iscoroutinefunction(self._function):
             bridge = ThreadBridge()
             try:
-                return await asyncio.to_thread(self._run, SyncCallContext(context, bridge), given)
+                return await asyncio.to_thread(self._run, SyncCallContext(context, bridge), arguments)
             finally:
                 bridge.close()
         try:
-            return _whole(await self._function(*([context] if self._with_context else []), **given))
+            return _output(await self._function(*([context] if self._with_context else []), **arguments))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
-    def _run(self, context: "SyncCallContext", given: dict[str, Any]) -> Output:
+    def _run(self, context: "SyncCallContext", arguments: dict[str, Any]) -> Output:
         try:
-            return _whole(self._function(*([context] if self._with_context else []), **given))
+            return _output(self._function(*([context] if self._with_context else []), **arguments))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
 
 class Toolbox:
-    """An agent's tools: functions, and definitions (dicts) of tools that Anthropic runs itself."""
+    """An agent's tools: functions, and definitions (dicts) of tools that Anthropic runs."""
 
     def __init__(self, declared: Sequence[Declared]) -> None:
         self._tools: dict[str, Tool] = {}
@@ -102,22 +102,23 @@ class Toolbox:
                 self.definitions.append(tool.definition)
         names = [definition["name"] for definition in self.definitions if "name" in definition]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"there are two tools of the name {twice!r}")
+            raise ValueError(f"two tools have the name {twice!r}: rename one")
 
-    async def call(self, context: Context, step: str, name: str, asked: Any) -> Output:
-        """Call a tool in its step."""
+    async def call(self, context: Context, step: str, name: str, arguments: Any) -> Output:
+        """Call the tool of this name. `step` is the name of the call's step."""
         tool = self._tools.get(name)
         if tool is None:
             return Output(f"There is no tool {name!r}.", failed=True)
-        return await tool.call(CallContext(context, step), asked)
+        return await tool.call(CallContext(context, step), arguments)
 
 
 def arguments(name: str, parameters: Sequence[inspect.Parameter], hints: Mapping[str, Any]) -> type[msgspec.Struct]:
-    """A Struct of a function's parameters. Raises TypeError for one without a type, or that cannot be given by name."""
+    """A Struct with a function's parameters as fields. Raises TypeError for a parameter that has no type or cannot be
+    passed by name."""
     fields: list[Any] = []
     for parameter in parameters:
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
-            raise TypeError(f"its parameter {parameter.name} cannot be given by name")
+            raise TypeError(f"its parameter {parameter.name} cannot be passed by name")
         if parameter.name not in hints:
             raise TypeError(f"its parameter {parameter.name} has no type")
         field = parameter.name, hints[parameter.name]
@@ -126,8 +127,8 @@ def arguments(name: str, parameters: Sequence[inspect.Parameter], hints: Mapping
 
 
 class CallContext:
-    """The message's context, as one call of a tool has it: its steps, what it sends and what it asks have names of its
-    own. Else a call that is not made again would leave its place in their count, or its answer, to another one."""
+    """The message's context for one call of a tool. The names of its steps, sends and questions begin with the name of
+    the call. Otherwise, if a later attempt does not repeat this call, another call would take its number or answer."""
 
     def __init__(self, context: Context, call: str) -> None:
         self._context = context
@@ -141,12 +142,12 @@ class CallContext:
         return await self._context.step(f"{self._call}: {name}", function)
 
     async def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
-        return await self._context.send(message, name=self._own("send", name), **options)
+        return await self._context.send(message, name=self._own_name("send", name), **options)
 
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return await self._context.input(question, name=self._own("input", name))
+        return await self._context.input(question, name=self._own_name("input", name))
 
-    def _own(self, kind: str, name: str | None) -> str:
+    def _own_name(self, kind: str, name: str | None) -> str:
         if name is None:
             self._unnamed[kind] += 1
             name = f"{kind} {self._unnamed[kind]}"
@@ -154,7 +155,7 @@ class CallContext:
 
 
 class SyncCallContext:
-    """The same for a sync tool, which runs in a thread: methods wait instead of being awaited."""
+    """The context for a sync tool, which runs in a thread: its methods wait instead of being awaited."""
 
     def __init__(self, context: CallContext, bridge: ThreadBridge) -> None:
         self._context = context
@@ -168,8 +169,8 @@ class SyncCallContext:
         return self._bridge.wait(method(*args, **kwargs))
 
 
-def _whole(value: Any) -> Output:
-    """A result that the model can be given."""
+def _output(value: Any) -> Output:
+    """The output for a result; failed if the result is too large for the model."""
     output = Output(plain(value))
     if (size := len(output.text)) > MAX_OUTPUT_CHARS:
         return Output(f"The result has {size} characters; at most {MAX_OUTPUT_CHARS} are allowed.", failed=True)
@@ -179,5 +180,5 @@ def _whole(value: Any) -> Output:
 def _failed(error: BaseException) -> Output:
     if isinstance(error, Rejected | RetryAfter):
         raise error
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Output(said[:MAX_ERROR_CHARS], failed=True)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return Output(text[:MAX_ERROR_CHARS], failed=True)

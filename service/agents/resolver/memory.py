@@ -24,7 +24,7 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 def recall(thread_memory: Mapping[str, Any]) -> Memory | None:
-    """The memory in Context.memory; None if there is none, or if it has another form."""
+    """The memory in Context.memory; None if it is missing or has another form."""
     try:
         return msgspec.convert(thread_memory.get(MEMORY_KEY), Memory)
     except msgspec.ValidationError:

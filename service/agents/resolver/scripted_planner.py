@@ -35,7 +35,7 @@ does done each either else every far for from get give had has have her here him
 like make many may more most much must need new next nor not now off one only other our out over own part please
 point put really same say see she should some such task tell than that the their them then there these they thing
 this those through time too two under until upon use very want was way well were what when where which while who
-whom whose why will with without would write yes yet you your
+whose why will with without would write yes yet you your
 """
 
 

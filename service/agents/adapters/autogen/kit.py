@@ -54,7 +54,7 @@ class Kit:
 
         return call
 
-    def user(self, name: str, description: str = "A person who is asked.") -> "UserProxyAgent":
+    def user(self, name: str, description: str = "A person who answers questions.") -> "UserProxyAgent":
         """A person as an agent of the team. The question is the last message before the person's turn; the Treadle
         message is parked until the answer arrives."""
         from service.agents.adapters.autogen.user import Person

@@ -25,14 +25,14 @@ class AgentOutput(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, result: Any) -> "AgentOutput":
-        """The last message of AutoGen's TaskResult. Raises ValueError if there is none."""
+        """The last message of AutoGen's TaskResult. Raises ValueError if the team has said nothing."""
         if (message := _last_message(result)) is None:
             raise ValueError("The team has said nothing.")
         return cls(message.source, message.type, message_content(message), result.stop_reason)
 
 
 def last_content(result: Any) -> Any:
-    """The content of the last message of AutoGen's TaskResult; None if there is none."""
+    """The content of the last message of AutoGen's TaskResult; None if the team has said nothing."""
     message = _last_message(result)
     return None if message is None else message_content(message)
 

@@ -42,7 +42,7 @@ def langgraph_agent(
                   message is the agent's input type. Default: a text becomes the last of `messages`, after the thread's
                   history; an object is the graph's input unchanged.
     output        The result: a key of the final state, or a function of the state. Default: the text of the last
-                  message of a model, or the whole state if there is none.
+                  message of a model; without such a message, the whole state.
     checkpointer  A saver, or a function that returns an async context manager of one, entered for each attempt.
                   Default: the graph's own checkpointer, if it has one.
     nodes         The nodes whose tokens are the answer. Default: all.

@@ -306,13 +306,16 @@ async def test_the_error_of_an_agent_is_one_line(sql: Connection, start_worker: 
 async def test_a_team_that_asks_a_person_without_the_kit_is_rejected(
     sql: Connection, start_worker: StartWorker, heeds: bool
 ) -> None:
-    asked = asyncio.Event()
+    asked, ended = asyncio.Event(), asyncio.Event()
 
     async def ask(prompt: str, token: CancellationToken | None) -> str:
         waiting = asyncio.ensure_future(asked.wait())
         if heeds and token:
             token.link_future(waiting)
-        await waiting
+        try:
+            await waiting
+        finally:
+            ended.set()
         return "I"
 
     def make(kit: Kit) -> RoundRobinGroupChat:
@@ -322,7 +325,7 @@ async def test_a_team_that_asks_a_person_without_the_kit_is_rejected(
     row = await run(sql, "Hi", agent="asks")
     assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, NEEDS_KIT_USER.format("person"))
     asked.set()
-    await asyncio.sleep(0.1)  # no call waits for an agent that ignores its cancellation
+    await wait_for(ended)  # the team's agent, which may ignore its cancellation, ends after the message
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["team", "agent"])

@@ -14,7 +14,7 @@ from service.db.pool import Connection
 from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls
 from tests.support.fixture_types import StartWorker
-from tests.support.messages import log, settled, submit, types
+from tests.support.messages import log, settled, submit
 from tests.support.waiting import until, wait_for
 from treadle import Context, Rejected, RetryAfter
 from treadle.adapters import claude_agent
@@ -286,10 +286,11 @@ async def test_a_sync_tool_that_waits_ends_with_its_message(
 
 
 async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
-    ended = asyncio.Event()
+    waiting, ended = asyncio.Event(), asyncio.Event()
 
     async def waits() -> None:
         try:
+            waiting.set()
             await asyncio.Event().wait()
         finally:
             ended.set()
@@ -297,7 +298,7 @@ async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, star
     fake.script.append(tool_calls(("a", "waits", {})))
     await start(waits)
     message_id = await submit(sql, "Hi", agent="desk")
-    await until(lambda: types(sql, message_id), lambda found: "tool" in found)
+    await wait_for(waiting)
     await sql.fetchval("select treadle.cancel($1)", message_id)
     assert (await settled(sql, message_id))["state"] == "cancelled"
     await wait_for(ended)

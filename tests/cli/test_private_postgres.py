@@ -86,7 +86,7 @@ def test_the_dsn_works_for_every_client(make: Make) -> None:
     server = make()
     server.start()
     assert ask(server.dsn, "select current_user || '@' || current_database()") == "treadle@treadle"
-    psql = [server.program("psql"), server.dsn, "-XAtc", "show listen_addresses"]
+    psql = [str(server.program("psql")), server.dsn, "-XAtc", "show listen_addresses"]
     assert subprocess.run(psql, check=True, capture_output=True, text=True).stdout == "\n"
     assert asyncio.run(ask_by_sqlalchemy(server.dsn)) == "UTF8"
 

@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_sql_the_migrations_and_the_static_pages(wheel: Path
 
 
 def test_the_wheel_is_installed_beside_the_checkout_and_not_read_from_it(installed: Path, tmp_path: Path) -> None:
-    command = [installed / "python", "-c", "import service.cli, service.db.schema as s; print(s.SQL_FOLDER)"]
+    command = [str(installed / "python"), "-c", "import service.cli, service.db.schema as s; print(s.SQL_FOLDER)"]
     said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert Path(said.stdout.strip()).is_relative_to(installed.parent)
 

@@ -4,7 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 from click.testing import CliRunner, Result
@@ -13,7 +14,7 @@ from service.cli import main
 from service.config import Settings
 from tests.support.repository import ROOT
 
-Cli = Callable[..., Awaitable[Result]]
+Cli = Callable[..., Coroutine[Any, Any, Result]]
 
 
 async def invoke(*arguments: str, **settings: str) -> Result:

@@ -25,15 +25,15 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
 # Columns are selected in the order of the struct's fields: rows become structs by position, which costs a tenth of
 # converting each value.
-CLAIM = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
-APPEND = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
-APPEND_AND_SEND = f"""
+CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
+APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
+APPEND_AND_SEND_SQL = f"""
     select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send($1, $2, $3, $4, $5, $6)"""
-FINISH = f"""
+FINISH_SQL = f"""
     select {", ".join(Finished.__struct_fields__)}
     from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"""
-CONCLUDE = "select treadle.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
-HEARTBEAT = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+CONCLUDE_SQL = "select treadle.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class LeaseStore:
@@ -47,7 +47,7 @@ class LeaseStore:
     ) -> list[Claim]:
         """Lease up to `quantity` messages; `reverse`: from the low lane first."""
         rows = await self._database.fetch(
-            CLAIM,
+            CLAIM_SQL,
             worker,
             queues,
             quantity,
@@ -61,7 +61,7 @@ class LeaseStore:
         """Write events to the logs. `patient`: wait for locks instead of answering `busy`. `hint`: a payload for the
         listeners of events, sent with the commit itself (see Notifier)."""
         rows = await self._database.fetch(
-            APPEND if hint is None else f"{APPEND}, pg_notify('{EVENTS}', $8)",
+            APPEND_SQL if hint is None else f"{APPEND_SQL}, pg_notify('{EVENTS}', $8)",
             [append.message_id for append in appends],
             [append.lease for append in appends],
             [append.first_seq for append in appends],
@@ -75,7 +75,7 @@ class LeaseStore:
     async def append_and_send(self, append: Append) -> Appended:
         """Write an event and submit the messages that it sends, in one transaction."""
         row = await self._database.fetchrow(
-            APPEND_AND_SEND,
+            APPEND_AND_SEND_SQL,
             append.message_id,
             append.lease,
             append.first_seq,
@@ -91,7 +91,7 @@ class LeaseStore:
         """Settle attempts whose outcome is plain. `patient`: wait for locks instead of answering `busy`."""
         outcomes = [finish.outcome for finish in finishes]
         rows = await self._database.fetch(
-            FINISH,
+            FINISH_SQL,
             [finish.message_id for finish in finishes],
             [finish.lease for finish in finishes],
             [outcome.kind for outcome in outcomes],
@@ -112,7 +112,7 @@ class LeaseStore:
         """Settle one attempt whose outcome is not plain."""
         outcome = finish.outcome
         status = await self._database.fetchval(
-            CONCLUDE,
+            CONCLUDE_SQL,
             finish.message_id,
             finish.lease,
             outcome.kind,
@@ -167,7 +167,7 @@ class LeaseStore:
         not name.
         """
         rows = await self._database.fetch(
-            HEARTBEAT,
+            HEARTBEAT_SQL,
             report.worker,
             report.host,
             report.pid,

@@ -1,4 +1,4 @@
-"""Delete what is past its retention."""
+"""Delete messages and threads past their retention."""
 
 import time
 from uuid import UUID

@@ -37,10 +37,7 @@ UNFINISHED = (
     "service/api",
     "service/errors.py",
     "service/events",
-    "service/maintenance",
-    "service/messages",
     "service/threads",
-    "service/worker",
     "sql",
     "tests/sql",
 )

@@ -117,8 +117,8 @@ class AttemptContext:
         self._backend.count(encode(counts))
 
     def conclude(self, outcome: Outcome) -> Outcome:
-        """The outcome of a completed agent, with what is committed with it: unsent messages, and the memory if it has
-        changed.
+        """The outcome of a completed agent, with the messages that are not sent yet, and the memory if it has changed:
+        they are committed together.
 
         Raises Rejected if the memory is too large or not an object.
         """

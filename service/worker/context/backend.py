@@ -52,4 +52,4 @@ class ContextBackend(Protocol):
         """Add usage, a JSON object. Called from any thread."""
 
     async def instance(self, make: Callable[[], Any]) -> Any:
-        """The agent's instance for the thread, made if there is none."""
+        """The agent's instance for the thread; made now if the worker has no instance yet."""

@@ -5,10 +5,9 @@
 -- arrays once. No table, no view and no public function uses these types.
 --
 -- How to change a type: change it here, and `treadle migrate` replaces it.
--- * An attribute that is added at the end is added in place. Functions, plans and running calls keep the type. A call
--- that began
---   before the migration leaves the new attribute null, so the functions that read it must accept null.
---   Each `row(...)::treadle.<type>` must name the new attribute, too.
+-- * An attribute that is added at the end is added in place. Functions, plans and running calls keep the type. Each
+--   `row(...)::treadle.<type>` must name the new attribute, too. A call that began before the migration leaves it null,
+--   so the functions that read it must accept null.
 -- * After any other change the type is dropped with the functions of this schema that take or return it. The files that
 --   follow write all of them again, in the same transaction; workers of the older release go on with the new functions.
 --   Only a call that is running at the moment of the commit may fail; nothing of it is written. So prefer the first

@@ -112,7 +112,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
-    v_waits constant text := treadle._limit_waits(case when patient then '1s' end);
+    v_waits constant text := case when patient then treadle._limit_waits('1s') end;
     v_held treadle.held_lease[];
     v_entries treadle.entry[];
 begin
@@ -127,7 +127,9 @@ begin
             where l.message_id = e.message_id;
         perform treadle._log(entries => v_entries, at => treadle.clock());
     end if;
-    perform treadle._limit_waits(v_waits);
+    if patient then
+        perform treadle._limit_waits(v_waits);
+    end if;
     return query select h.message_id, h.status, h.cancel_requested
         from unnest(v_held) h
         order by h.item;

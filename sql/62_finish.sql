@@ -65,7 +65,7 @@ set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
-    v_waits constant text := treadle._limit_waits(case when patient then '1s' end);
+    v_waits constant text := case when patient then treadle._limit_waits('1s') end;
     v_threads constant bigint[] := treadle._hold_threads(ids => ids, leases => leases, patient => patient);
     v_held constant treadle.held_lease[] := treadle._hold_leases(
         ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads);
@@ -88,7 +88,9 @@ begin
             a (outcome, result, error, traceback, delay_seconds, usage, item)
         where (v_held[a.item]).status = 'ok';
     v_states := treadle._settle(endings => v_endings, max_losses => max_losses, at => v_now, entries => v_entries);
-    perform treadle._limit_waits(v_waits);
+    if patient then
+        perform treadle._limit_waits(v_waits);
+    end if;
     return query
         select h.message_id,
             case

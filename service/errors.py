@@ -16,7 +16,7 @@
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
 
 The SQL functions raise the SQLSTATEs, `db.pool` turns each into its class, and `api.problems` turns a class into a
-problem+json response. The text of an error is one sentence that says what is wrong and what to do.
+problem+json response. The text of an error is one sentence that names the problem and says what to do.
 """
 
 import logging

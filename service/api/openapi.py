@@ -27,9 +27,7 @@ PROBLEM_SCHEMA = Schema(
         "type": Schema(type=OpenAPIType.STRING),
         "title": Schema(type=OpenAPIType.STRING),
         "status": Schema(type=OpenAPIType.INTEGER),
-        "detail": Schema(
-            type=OpenAPIType.STRING, description="One sentence: what is wrong, and what the client can do."
-        ),
+        "detail": Schema(type=OpenAPIType.STRING, description="One sentence: the problem, and what the client can do."),
     },
     required=["type", "title", "status", "detail"],
 )

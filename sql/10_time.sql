@@ -1,9 +1,9 @@
 -- Time and ids.
 --
--- Every function reads the time from treadle.clock(), so that it belongs to the database alone, and a test (or a person
--- who wants to see what next week brings) can move it:  alter database ... set treadle.clock_shift = '8 days'
--- Message ids are UUIDv7 (RFC 9562): their first 48 bits are the milliseconds since 1970, so ids sort by time, and
--- the events table can be partitioned by them.
+-- Every function reads the time from treadle.clock(): it belongs to the database, and a test (or a person who wants to
+-- see next week) can move it:  alter database ... set treadle.clock_shift = '8 days'
+-- Message ids are UUIDv7 (RFC 9562): their first 48 bits are the milliseconds since 1970. So ids sort by time, and the
+-- events table is partitioned by them.
 
 create or replace function treadle.clock() returns timestamptz
 language sql volatile parallel safe as $$
@@ -13,8 +13,11 @@ comment on function treadle.clock is 'Now, by the database''s clock, moved by th
 
 create or replace function treadle.uuid_at(at timestamptz) returns uuid
 language sql immutable parallel safe as $$
-    -- 48 bits: from 1970 to 10889; what lies before or after is taken for these.
-    select (lpad(to_hex(least(greatest(extract(epoch from at) * 1000, 0), 281474976710655)::bigint), 12, '0') || '00000000000000000000')::uuid
+    -- 48 bits reach from 1970 to 10889; earlier and later times are clamped to that.
+    select (
+        lpad(to_hex(least(greatest(extract(epoch from at) * 1000, 0), 281474976710655)::bigint), 12, '0')
+        || '00000000000000000000'
+    )::uuid
 $$;
 comment on function treadle.uuid_at is 'The smallest id that a message of that time can have';
 
@@ -29,8 +32,15 @@ language sql volatile parallel safe as $$
 $$;
 comment on function treadle.uuid7 is 'A new UUIDv7';
 
--- The id that a text is; null where it is none (anybody may send anything to a PGMQ queue).
+-- The text as a UUID; null if it is not one (any client of PGMQ can send any body to a queue).
 create or replace function treadle._uuid(id text) returns uuid
 language sql immutable parallel safe as $$
     select case when id ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then id::uuid end
+$$;
+
+-- The time in a UUIDv7.
+create or replace function treadle._time_of(id uuid) returns timestamptz
+language sql immutable parallel safe as $$
+    select timestamptz 'epoch'
+        + ('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint * interval '1 millisecond'
 $$;

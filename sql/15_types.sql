@@ -12,7 +12,7 @@
 --   follow write all of them again, in the same transaction; workers of the older release go on with the new functions.
 --   Only a call that is running at the moment of the commit may fail; nothing of it is written. So prefer the first
 --   kind.
--- * A type that is not needed any more: delete it here, and write `drop type if exists` at the end of 95_stale.sql.
+-- * A type that is not needed any more: delete it here, and write `drop type if exists` at the end of 95_obsolete.sql.
 
 -- The attributes of a row type, in their order.
 create or replace function treadle._attributes(type_name text) returns text[]

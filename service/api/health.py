@@ -8,14 +8,8 @@ from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
 from service.db import schema
-from service.db.pool import Database
 from service.errors import TreadleError
-
-HEALTH_CHECK = f"""
-    select {schema.RELEASE_FOUND} as release,
-        exists (select from treadle.queues) as queue_initialized,
-        (select count(*) from treadle.workers
-            where heartbeat_at > treadle.clock() - interval '10 seconds') as workers"""
+from service.queues.store import QueueStore
 
 
 class Health(Struct, frozen=True, omit_defaults=False):
@@ -29,13 +23,13 @@ UNAVAILABLE = {503: ResponseSpec(Health, description="The service is unavailable
 
 
 @get("/health", summary="Check whether the service can serve requests", responses=UNAVAILABLE)
-async def health(database: NamedDependency[Database]) -> Response[Health]:
-    return await _check(database)
+async def health(queues: NamedDependency[QueueStore]) -> Response[Health]:
+    return await _check(queues)
 
 
 @get("/health/ready", summary="Check the same; for load balancers", responses=UNAVAILABLE)
-async def ready(database: NamedDependency[Database]) -> Response[Health]:
-    return await _check(database)
+async def ready(queues: NamedDependency[QueueStore]) -> Response[Health]:
+    return await _check(queues)
 
 
 @get("/health/live", summary="Check whether this process answers")
@@ -46,12 +40,11 @@ async def live() -> dict[str, Any]:
 router = Router("/", route_handlers=[health, ready, live], tags=["Health"])
 
 
-async def _check(database: Database) -> Response[Health]:
+async def _check(queues: QueueStore) -> Response[Health]:
     try:
-        row = await database.fetchrow(HEALTH_CHECK)
+        found = await queues.health()
     except TreadleError as error:
         return Response(Health("unavailable", False, detail=str(error)), status_code=503)
-    assert row is not None
-    if detail := schema.problem(row["release"]):
-        return Response(Health("unavailable", row["queue_initialized"], row["workers"], detail), status_code=503)
-    return Response(Health("ok", row["queue_initialized"], row["workers"]))
+    if detail := schema.problem(found.release):
+        return Response(Health("unavailable", found.has_queues, found.live_workers, detail), status_code=503)
+    return Response(Health("ok", found.has_queues, found.live_workers))

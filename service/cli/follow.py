@@ -20,7 +20,7 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
     with feed.subscribe(message_id) as wake:
         while True:
             wake.clear()
-            read = await feed.read_message(message_id, seq)
+            read = await feed.read(message_id, seq)
             if read is None:
                 raise NotFound(f"There is no message {message_id}.")
             for entry in read:

@@ -1,6 +1,5 @@
 """Operate a running Treadle: its database, queues, threads and dead letters."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,14 +9,11 @@ from typing import Any
 from uuid import UUID
 
 import click
-import uvloop
 
 from service.cli import common, show
 from service.config import Settings
 from service.errors import SchemaError
 from service.limits import MAX_PAGE_ITEMS
-
-VIOLATIONS_SECONDS = 3600.0  # that looking at everything may take
 
 
 @click.command()
@@ -37,34 +33,27 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
       treadle check --invariants
     """
     from service.db import schema
+    from service.queues.store import QueueStore
 
     async def facts(database: Any) -> dict[str, Any]:
-        facts = {row["name"]: row["value"] for row in await database.fetch("select name, value from treadle.meta")}
-        row = await database.fetchrow(
-            "select current_setting('server_version') as postgresql,"
-            " (select count(*) from treadle.workers) as workers,"
-            " (select coalesce(sum(queued), 0)::bigint from treadle.queue_counts) as queued,"
-            " (select coalesce(sum(processing), 0)::bigint from treadle.queue_counts) as processing"
-        )
-        assert row is not None
         await schema.require(database)
-        if facts.get("functions") != schema.digest():
+        found = await QueueStore(database).installation()
+        if found.functions != schema.digest():
             raise SchemaError("The database's functions are not those of this version: run treadle migrate.")
-        return {"postgresql": row["postgresql"], "pgmq": facts["pgmq"], "release": facts["release"]} | {
-            name: row[name] for name in ("workers", "queued", "processing")
-        }
+        names = ("postgresql", "pgmq", "release", "workers", "queued", "processing")
+        return {name: getattr(found, name) for name in names}
 
     found = common.ask(settings, facts)
     if not invariants:
         show.as_json(found) if as_json else show.facts(found)
         return
-    violations = uvloop.run(_violations(settings))
+    violations = common.ask(settings, lambda database: QueueStore(database).violations())
     if as_json:
         show.as_json(found | {"violations": violations})
     else:
         show.facts(found | {"violations": len(violations)})
         for violation in violations:
-            click.echo(f"{violation['subject']}: {violation['rule']}")
+            click.echo(f"{violation.subject}: {violation.rule}")
     sys.exit(1 if violations else 0)
 
 
@@ -200,8 +189,7 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
     Example:
       treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
     """
-    call = "select treadle.redrive($1)"
-    state = common.ask(settings, lambda database: database.fetchval(call, message_id, repeatable=False))
+    state = common.ask(settings, lambda database: _messages(database).redrive(message_id))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
@@ -220,24 +208,18 @@ def input(settings: Settings, message_id: UUID, answer: str, name: str | None, a
     Example:
       treadle input 01890a5d-ac96-774b-bcce-b302099a8057 "Yes, go on."
     """
-    text = json.dumps(answer)
-    call = "select treadle.input($1, $2::jsonb, $3)"
-    state = common.ask(settings, lambda database: database.fetchval(call, message_id, text, name, repeatable=False))
+    from service.messages.model import NewInput
+
+    given = NewInput(input=answer, name=name)
+    state = common.ask(settings, lambda database: _messages(database).input(message_id, given))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
 
 
-async def _violations(settings: Settings) -> list[dict[str, Any]]:
-    """The first thousand exceptions to what must hold."""
-    from service.db.pool import connect
+def _messages(database: Any) -> Any:
+    """A store of messages for a command that submits none."""
+    from service.db.notifier import Notifier
+    from service.messages.store import MessageStore
 
-    pooler = settings.database_pooler == "transaction"
-    connection = await connect(common.dsn(settings), name="check", pooler=pooler)
-    try:
-        rows = await connection.fetch(
-            "select rule, subject, detail from treadle.violations limit 1000", timeout=VIOLATIONS_SECONDS
-        )
-    finally:
-        await connection.close()
-    return [{"rule": row["rule"], "subject": row["subject"], "detail": json.loads(row["detail"])} for row in rows]
+    return MessageStore(database, Notifier(database), max_queue_size=0)

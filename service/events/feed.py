@@ -1,60 +1,61 @@
-"""Who is reading: a subscriber is a cursor, not a buffer.
+"""Wakes the readers of event logs and reads for them. A reader is a cursor, not a buffer.
 
-A hint wakes the readers of the messages it names; each reads on from its own cursor, and the reads of all that are
-awake go out as one query. Lost hints cost a poll interval, nothing else.
+A hint wakes the readers of the logs that it names. Each then reads on from its own cursor, and one query serves all
+readers that are awake. A lost hint delays a reader by one poll interval at most.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 from uuid import UUID
 
 from service.batching import Batcher
 from service.db.notifier import EVERYTHING
-from service.events.model import Entry
+from service.events.model import Cursor, Entry, Log
 from service.events.store import EventStore
 
-Key: TypeAlias = UUID | int  # a message_id, or a thread's surrogate key
-Read: TypeAlias = list[Entry] | None
-Cursor = TypeVar("Cursor", tuple[UUID, int], tuple[int, int])
+Page: TypeAlias = list[Entry] | None
+Position: TypeAlias = tuple[str | None, int | None]
+
+READ_BATCH_CURSORS = 500
+POSITION_BATCH_MESSAGES = 200
 
 
 class Feed:
     def __init__(self, store: EventStore) -> None:
-        self._readers: defaultdict[Key, set[asyncio.Event]] = defaultdict(set)
-        self._messages: Batcher[tuple[UUID, int], Read] = Batcher(_once_each(store.read_messages), limit=500)
-        self._threads: Batcher[tuple[int, int], Read] = Batcher(_once_each(store.read_threads), limit=500)
-        self._positions: Batcher[UUID, tuple[str, int | None]] = Batcher(lambda ids, _: store.positions(ids), limit=200)
+        self._store = store
+        self._readers: defaultdict[Log, set[asyncio.Event]] = defaultdict(set)
+        # Two batchers, so that readers of threads and readers of messages do not wait for each other's query.
+        self._message_pages: Batcher[Cursor, Page] = Batcher(self._read_each_once, limit=READ_BATCH_CURSORS)
+        self._thread_pages: Batcher[Cursor, Page] = Batcher(self._read_each_once, limit=READ_BATCH_CURSORS)
+        self._positions: Batcher[UUID, Position] = Batcher(self._read_positions, limit=POSITION_BATCH_MESSAGES)
         self.closing = False
 
     @contextlib.contextmanager
-    def subscribe(self, key: Key) -> Iterator[asyncio.Event]:
-        """An asyncio.Event that is set whenever there may be something new of `key`."""
+    def subscribe(self, log: Log) -> Iterator[asyncio.Event]:
+        """An asyncio.Event that is set whenever the log may have new events."""
         wake = asyncio.Event()
-        self._readers[key].add(wake)
+        self._readers[log].add(wake)
         try:
             yield wake
         finally:
-            self._readers[key].discard(wake)
-            if not self._readers[key]:
-                del self._readers[key]
+            self._readers[log].discard(wake)
+            if not self._readers[log]:
+                del self._readers[log]
 
-    async def read_message(self, message_id: UUID, after: int) -> Read:
-        """Events after seq `after`; None where the message is gone."""
-        return await self._messages.submit((message_id, after))
+    async def read(self, log: Log, after: int) -> Page:
+        """The next events after `after`; None if the message or the thread does not exist."""
+        pages = self._message_pages if isinstance(log, UUID) else self._thread_pages
+        return await pages.submit(Cursor(log, after))
 
-    async def read_thread(self, thread: int, after: int) -> Read:
-        """Events after thread_pos `after`; None where the thread is gone."""
-        return await self._threads.submit((thread, after))
-
-    async def position(self, message_id: UUID) -> tuple[str, int | None]:
-        """State and queue position of a message."""
+    async def position(self, message_id: UUID) -> Position:
+        """The state and the queue position of a message."""
         return await self._positions.submit(message_id)
 
     def receive(self, payload: str) -> None:
-        """A hint on treadle_events: wake whom it names."""
+        """Wake the readers that a hint on treadle_events names."""
         if payload == EVERYTHING:
             self.wake_all()
             return
@@ -66,32 +67,23 @@ class Feed:
                     self._wake(int(thread))
 
     def wake_all(self) -> None:
-        for wakes in self._readers.values():
-            _set(list(wakes))
+        for log in list(self._readers):
+            self._wake(log)
 
     def close(self) -> None:
-        """Let every stream end: its client will reconnect elsewhere."""
+        """End every stream; its client reconnects to another process."""
         self.closing = True
         self.wake_all()
 
-    def _wake(self, key: Key) -> None:
-        if key in self._readers:
-            _set(list(self._readers[key]))
+    def _wake(self, log: Log) -> None:
+        for wake in list(self._readers.get(log, ())):
+            wake.set()
 
-
-def _once_each(
-    read: Callable[[Sequence[Cursor]], Awaitable[list[Read]]],
-) -> Callable[[Sequence[Cursor], bool], Awaitable[list[Read]]]:
-    """Readers at the same place of the same log share one reading."""
-
-    async def read_once(cursors: Sequence[Cursor], _: bool) -> list[Read]:
+    async def _read_each_once(self, cursors: Sequence[Cursor], _: bool) -> list[Page]:
+        """Readers at the same place of the same log share one page."""
         places = list(dict.fromkeys(cursors))
-        found = dict(zip(places, await read(places), strict=True))
-        return [found[cursor] for cursor in cursors]
+        pages = dict(zip(places, await self._store.read(places), strict=True))
+        return [pages[cursor] for cursor in cursors]
 
-    return read_once
-
-
-def _set(wakes: Sequence[asyncio.Event]) -> None:
-    for wake in wakes:
-        wake.set()
+    async def _read_positions(self, message_ids: Sequence[UUID], _: bool) -> list[Position]:
+        return await self._store.positions(message_ids)

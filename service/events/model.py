@@ -1,7 +1,7 @@
-"""Events: as clients receive them, and as the stores read them."""
+"""Events: as clients receive them, as the stores read them, and cursors into their logs."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -29,8 +29,8 @@ class EventPage(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """An event as the SQL functions return it. `position` is the reader's cursor (seq, or thread_pos), `data` is JSON
-    text."""
+    """A row of treadle.read_events. `position` is the reader's cursor after it (seq, or thread_pos in a thread's log),
+    `data` is JSON text, and `last` says that the message is over and this is its last event."""
 
     message_id: UUID
     seq: int
@@ -39,3 +39,13 @@ class Entry(Struct, frozen=True):
     data: str
     created_at: datetime
     last: bool
+
+
+Log: TypeAlias = UUID | int  # of a message (its id), or of a thread (threads.id)
+
+
+class Cursor(NamedTuple):
+    """A reader's place in a log: it has seen everything up to `after` (seq, or thread_pos in a thread's log)."""
+
+    log: Log
+    after: int

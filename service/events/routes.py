@@ -13,7 +13,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from service.errors import NotFound, Refused, TreadleError
-from service.events.model import Event, EventPage
+from service.events.model import Cursor, Event, EventPage
 from service.events.sse import COME_BACK, HEADERS, MEDIA_TYPE, Streams
 from service.events.store import EventStore
 from service.limits import MAX_POSITION, MAX_SEQ, PAGE_ITEMS
@@ -94,7 +94,7 @@ async def list_events(
     limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
     parsed = parse_message_id(message_id)
-    [entries] = await events.read_messages([(parsed, after)], limit)
+    [entries] = await events.read([Cursor(parsed, after)], limit)
     if entries is None:
         raise _unknown_message(parsed)
     listed = [Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in entries]

@@ -1,7 +1,7 @@
 """Server-sent events: one generator for each open stream.
 
-A stream route never answers 5xx: in trouble a stream says when to come back, and closes; the client's cursor is all the
-state.
+A stream never answers 5xx. In trouble it tells the client when to reconnect, and closes; the client's cursor is all the
+state there is.
 """
 
 import logging
@@ -9,31 +9,32 @@ import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
 
 from service.errors import TreadleError
 from service.events.feed import Feed
-from service.events.model import Entry
+from service.events.model import Entry, Log
 from service.events.store import is_full
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
 HEADERS = {
-    # Caches and proxies must neither keep, compress nor collect a stream.
+    # Caches and proxies must not store, compress or buffer a stream.
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
 MEDIA_TYPE = "text/event-stream"
 COME_BACK = b"retry: 1000\n\n"
 KEEPALIVE = b": keepalive\n\n"
-WAITING_AFTER = 0.25  # seconds in the queue before a reader is told its position
-WAITING_EVERY = 1.0  # seconds, at least, between one such telling and the next
+DELETED = b'event: cancelled\ndata: {"state": "cancelled", "deleted": true}\n\n'
+FIRST_POSITION_SECONDS = 0.25  # that a message waits in its queue before its readers are told its position
+POSITION_INTERVAL_SECONDS = 1.0  # at least, between two such notices
 
-_LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # to JSON and SSE ordinary characters, but not to every client
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
 
 
 def encode(event: str, data: str, position: int | None = None) -> bytes:
@@ -45,20 +46,20 @@ def encode(event: str, data: str, position: int | None = None) -> bytes:
 
 
 class Streams:
-    """Makes the streams of one API process. Intervals in seconds."""
+    """Creates the streams of one API process. Intervals in seconds."""
 
     def __init__(self, feed: Feed, *, poll_interval: float, keepalive_interval: float) -> None:
         self._feed = feed
-        self._poll = poll_interval
-        self._keepalive = keepalive_interval
+        self._poll_interval = poll_interval
+        self._keepalive_interval = keepalive_interval
 
     def message(self, message_id: UUID, after: int) -> AsyncIterator[bytes]:
-        """The log of a message from after seq `after` to the terminal event that is its last."""
-        return self._guarded(self._message(message_id, after))
+        """The log of a message after seq `after`, up to the terminal event that is its last."""
+        return self._guarded(self._follow(message_id, after, MessageView(self._feed, message_id)))
 
     def thread(self, thread: int, after: int) -> AsyncIterator[bytes]:
-        """The log of a thread from after thread_pos `after`; it ends only with the thread."""
-        return self._guarded(self._thread(thread, after))
+        """The log of a thread after thread_pos `after`; it ends only when the thread is deleted."""
+        return self._guarded(self._follow(thread, after, ThreadView()))
 
     async def _guarded(self, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         try:
@@ -73,104 +74,111 @@ class Streams:
         finally:
             await stream.aclose()
 
-    async def _message(self, message_id: UUID, after: int) -> AsyncGenerator[bytes, None]:
-        waiting = _Waiting(self._feed, message_id)
-        silence = _Silence(self._keepalive)
-        with self._feed.subscribe(message_id) as wake:
+    async def _follow(self, log_key: Log, after: int, view: "View") -> AsyncGenerator[bytes, None]:
+        silence = Silence(self._keepalive_interval)
+        if view.opening:
+            yield view.opening
+        with self._feed.subscribe(log_key) as wake:
             while not self._feed.closing:
                 wake.clear()
-                entries = await self._feed.read_message(message_id, after)
+                entries = await self._feed.read(log_key, after)
                 if entries is None:
-                    yield encode("cancelled", '{"state": "cancelled", "deleted": true}')
+                    yield DELETED
                     return
-                if gap := _gap(entries, after):
-                    yield gap
                 if entries:
-                    yield b"".join(encode(entry.type, entry.data, entry.position) for entry in entries)
+                    yield _gap(entries[0], after) + b"".join(map(view.encode, entries))
                     after = entries[-1].position
-                    silence.broken()
-                    waiting.see(entries[-1].type)
+                    silence.reset()
                     if entries[-1].last:
                         return
                     if is_full(entries):
                         continue
-                await wait_for(wake, min(self._poll, self._keepalive, waiting.pause))
-                if told := await waiting.tell():
-                    yield told
-                    silence.broken()
-                if silence.too_long():
-                    yield KEEPALIVE
-        yield COME_BACK
-
-    async def _thread(self, thread: int, after: int) -> AsyncGenerator[bytes, None]:
-        yield KEEPALIVE  # so that a client sees the stream open, however silent its thread is
-        silence = _Silence(self._keepalive)
-        with self._feed.subscribe(thread) as wake:
-            while not self._feed.closing:
-                wake.clear()
-                entries = await self._feed.read_thread(thread, after)
-                if entries is None:
-                    yield encode("cancelled", '{"state": "cancelled", "deleted": true}')
-                    return
-                if gap := _gap(entries, after):
-                    yield gap
-                if entries:
-                    yield b"".join(_of_thread(entry) for entry in entries)
-                    after = entries[-1].position
-                    silence.broken()
-                    if is_full(entries):
-                        continue
-                await wait_for(wake, min(self._poll, self._keepalive))
-                if silence.too_long():
+                await wait_for(wake, min(self._poll_interval, self._keepalive_interval, view.seconds_to_notice()))
+                if notice := await view.notice():
+                    yield notice
+                    silence.reset()
+                if silence.is_too_long():
                     yield KEEPALIVE
         yield COME_BACK
 
 
-class _Silence:
-    """Since when a stream has said nothing. By the clock: a stream may be woken often and yet have nothing to say."""
+class View(Protocol):
+    """How the events of one kind of log look on the wire, and what its readers are told besides them."""
 
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self.broken()
+    opening: bytes
 
-    def broken(self) -> None:
-        self._since = time.monotonic()
+    def encode(self, entry: Entry) -> bytes: ...
 
-    def too_long(self) -> bool:
-        """Whether it is time for a comment; the silence begins anew if so."""
-        if time.monotonic() - self._since < self._longest:
-            return False
-        self.broken()
-        return True
+    def seconds_to_notice(self) -> float:
+        """Seconds until there may be a notice."""
+
+    async def notice(self) -> bytes | None: ...
 
 
-class _Waiting:
-    """Tells a reader its place in the queue: when it changes, and not of a message that runs."""
+class ThreadView:
+    """Adds to each event's data which message it belongs to, and its seq. They come last, because JSON parsers keep the
+    last of two equal keys."""
+
+    opening = KEEPALIVE  # the client sees that the stream is open, even if the thread is silent
+
+    def encode(self, entry: Entry) -> bytes:
+        data = entry.data[1:-1] if entry.data.startswith("{") else f'"data": {entry.data}'
+        origin = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
+        return encode(entry.type, f"{{{data}, {origin}}}" if data else f"{{{origin}}}", entry.position)
+
+    def seconds_to_notice(self) -> float:
+        return math.inf
+
+    async def notice(self) -> bytes | None:
+        return None
+
+
+class MessageView:
+    """While the message is queued, its readers are told its position in the queue whenever that changes."""
+
+    opening = b""
 
     def __init__(self, feed: Feed, message_id: UUID) -> None:
         self._feed = feed
         self._message_id = message_id
-        self._queued = True
-        self._told: tuple[str, int | None] | None = None
-        self._next = time.monotonic() + WAITING_AFTER
+        self._is_queued = True
+        self._told: tuple[str | None, int | None] | None = None
+        self._next_notice = time.monotonic() + FIRST_POSITION_SECONDS
 
-    @property
-    def pause(self) -> float:
-        """Seconds until there may be something to tell."""
-        return max(0.0, self._next - time.monotonic()) if self._queued else math.inf
+    def encode(self, entry: Entry) -> bytes:
+        self._is_queued = entry.type in {"queued", "retry"}
+        return encode(entry.type, entry.data, entry.position)
 
-    def see(self, event: str) -> None:
-        self._queued = event in {"queued", "retry"}
+    def seconds_to_notice(self) -> float:
+        return max(0.0, self._next_notice - time.monotonic()) if self._is_queued else math.inf
 
-    async def tell(self) -> bytes | None:
-        if not self._queued or time.monotonic() < self._next:
+    async def notice(self) -> bytes | None:
+        if self.seconds_to_notice() > 0:
             return None
-        self._next = time.monotonic() + WAITING_EVERY
+        self._next_notice = time.monotonic() + POSITION_INTERVAL_SECONDS
         state, position = await self._feed.position(self._message_id)
         if state != "queued" or (state, position) == self._told:
             return None
         self._told = (state, position)
         return encode("waiting", _json({"state": state, "position": position, "message": _sentence(position)}))
+
+
+class Silence:
+    """Measures by the clock how long a stream has sent nothing: a stream may be woken often without any event."""
+
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest_seconds = longest_seconds
+        self.reset()
+
+    def reset(self) -> None:
+        self._since = time.monotonic()
+
+    def is_too_long(self) -> bool:
+        """Whether it is time for a comment; if so, the silence starts again."""
+        if time.monotonic() - self._since < self._longest_seconds:
+            return False
+        self.reset()
+        return True
 
 
 def _sentence(position: int | None) -> str:
@@ -181,19 +189,11 @@ def _sentence(position: int | None) -> str:
     return f"{position} message{'s' if position > 1 else ''} before this one."
 
 
-def _gap(entries: list[Entry], after: int) -> bytes | None:
-    """What lies between the cursor and the start of the log was deleted: say so."""
-    if entries and entries[0].position > after + 1:
-        return encode("gap", _json({"after": after, "next": entries[0].position}))
-    return None
-
-
-def _of_thread(entry: Entry) -> bytes:
-    """An event of a thread's stream: its data, with the message and seq it is of. They come last, for the last of two
-    keys with one name counts."""
-    data = entry.data[1:-1] if entry.data.startswith("{") else f'"data": {entry.data}'
-    place = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
-    return encode(entry.type, f"{{{data}, {place}}}" if data else f"{{{place}}}", entry.position)
+def _gap(first: Entry, after: int) -> bytes:
+    """A `gap` event if the events between the cursor and the first entry were deleted."""
+    if first.position > after + 1:
+        return encode("gap", _json({"after": after, "next": first.position}))
+    return b""
 
 
 def _json(value: Any) -> str:

@@ -1,90 +1,59 @@
-"""The event log in PostgreSQL: many readers, one query."""
+"""The event log in PostgreSQL: one query serves many readers."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from asyncpg import Record
 
 from service.db.pool import Database
-from service.events.model import Entry
+from service.events.model import Cursor, Entry
 from service.limits import STREAM_PAGE_CHARS, STREAM_PAGE_EVENTS
 
-Gone = None  # the answer for a reader whose message or thread is not there (any more)
+READ = """
+    select n, message_id, seq, pos, type, data, created_at, last
+    from treadle.read_events(message_ids => $1, threads => $2, afters => $3, quantity => $4)"""
+TYPE = 4  # the place of `type` among these columns
 
 
 class EventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read_messages(
-        self, cursors: Sequence[tuple[UUID, int]], quantity: int = STREAM_PAGE_EVENTS
-    ) -> list[list[Entry] | None]:
-        """For each (message_id, last seq seen): what follows; None where there is no such message."""
+    async def read(self, cursors: Sequence[Cursor], quantity: int = STREAM_PAGE_EVENTS) -> list[list[Entry] | None]:
+        """For each cursor at most `quantity` events that follow; None if the message or the thread does not exist."""
         rows = await self._database.fetch(
-            "select n, message_id, seq, seq as position, type, data, created_at, last"
-            " from treadle.read_events($1, $2, $3)",
-            [key for key, _ in cursors],
-            [after for _, after in cursors],
-            quantity,
-        )
-        return _by_reader(rows, len(cursors))
-
-    async def read_threads(
-        self, cursors: Sequence[tuple[int, int]], quantity: int = STREAM_PAGE_EVENTS
-    ) -> list[list[Entry] | None]:
-        """For each (threads.id, last thread_pos seen): what follows; None where there is no such thread."""
-        rows = await self._database.fetch(
-            "select n, message_id, seq, thread_pos as position, type, data, created_at, false as last"
-            " from treadle.read_thread_events($1, $2, $3)",
-            [key for key, _ in cursors],
-            [after for _, after in cursors],
+            READ,
+            [cursor.log if isinstance(cursor.log, UUID) else None for cursor in cursors],
+            [cursor.log if isinstance(cursor.log, int) else None for cursor in cursors],
+            [cursor.after for cursor in cursors],
             quantity,
         )
         return _by_reader(rows, len(cursors))
 
     async def end(self, message_id: UUID) -> tuple[int, bool] | None:
-        """The seq of a message's last event so far, and whether the message is over; None where there is none."""
-        row = await self._database.fetchrow(
-            "select coalesce(l.last_seq, m.last_seq) as seq, m.state in ('completed', 'failed', 'cancelled') as over"
-            " from treadle.messages m left join treadle.leases l using (message_id) where m.message_id = $1",
-            message_id,
-        )
-        return None if row is None else (row["seq"], row["over"])
+        """The seq of a message's last event so far, and whether the message is over; None if it does not exist."""
+        row = await self._database.fetchrow("select last_seq, over from treadle.log_end($1)", message_id)
+        return None if row is None else (row["last_seq"], row["over"])
 
-    async def positions(self, ids: Sequence[UUID]) -> list[tuple[str, int | None]]:
-        """Where messages stand: state and queue position."""
+    async def positions(self, message_ids: Sequence[UUID]) -> list[tuple[str | None, int | None]]:
+        """The state and the queue position of each message; both None if it does not exist."""
         rows = await self._database.fetch(
-            "select m.state, treadle.queue_position(m.message_id) as position"
-            " from unnest($1::uuid[]) with ordinality u (id, n)"
-            " left join treadle.messages m on m.message_id = u.id order by u.n",
-            ids,
+            "select state, queue_position from treadle.queue_positions($1) order by n", message_ids
         )
-        return [(row["state"], row["position"]) for row in rows]
+        return [(row["state"], row["queue_position"]) for row in rows]
 
 
 def is_full(entries: Sequence[Entry]) -> bool:
-    """Whether the page ended for want of room, so that there may be more at once."""
+    """Whether a limit ended the page, so that more events may be there already."""
     return len(entries) >= STREAM_PAGE_EVENTS or sum(len(entry.data) for entry in entries) >= STREAM_PAGE_CHARS
 
 
 def _by_reader(rows: Sequence[Record], readers: int) -> list[list[Entry] | None]:
-    read: list[list[Entry] | None] = [[] for _ in range(readers)]
+    pages: list[list[Entry] | None] = [[] for _ in range(readers)]
     for row in rows:
-        n: Any = row["n"] - 1
-        entries = read[n]
-        if row["type"] is None:
-            read[n] = Gone
-        elif entries is not None:
-            entries.append(
-                Entry(
-                    row["message_id"],
-                    row["seq"],
-                    row["position"],
-                    row["type"],
-                    row["data"],
-                    row["created_at"],
-                    row["last"],
-                )
-            )
-    return read
+        n, *entry = row
+        if row[TYPE] is None:
+            pages[n - 1] = None
+        elif (page := pages[n - 1]) is not None:
+            page.append(Entry(*entry))
+    return pages

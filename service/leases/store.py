@@ -135,9 +135,7 @@ class LeaseStore:
     async def recorded(self, message_id: UUID) -> Recorded:
         """What earlier attempts left in the message's log."""
         rows = await self._database.fetch(
-            "select e.type, e.data ->> 'name' as name, e.data -> 'sent' as sent,"
-            " (e.data -> case e.type when 'step' then 'result' else 'input' end)::text as data"
-            " from treadle.events e where e.message_id = $1 and e.type in ('step', 'input', 'parked')",
+            "select type, name, sent, data from treadle.step_results($1)",
             message_id,
         )
         return Recorded(
@@ -149,11 +147,8 @@ class LeaseStore:
     async def children(self, message_ids: Sequence[UUID]) -> list[Child]:
         """The state of each of these messages, in this order."""
         rows = await self._database.fetch(
-            "select u.id, coalesce(m.state, 'deleted'), m.result::text, m.error, m.parent,"
-            " case when not m.aside then t.thread_id end"
-            " from unnest($1::uuid[]) with ordinality u (id, n)"
-            " left join treadle.messages m on m.message_id = u.id"
-            " left join treadle.threads t on t.id = m.thread order by u.n",
+            "select message_id, coalesce(state, 'deleted'), result, error, parent, thread_id"
+            " from treadle.children($1) order by n",
             message_ids,
         )
         return [Child(*row) for row in rows]

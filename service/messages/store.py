@@ -20,11 +20,8 @@ DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a conn
 BATCH_LOCK_TIMEOUT, SINGLE_LOCK_TIMEOUT = "200ms", "5s"
 
 STATUS = """
-    select v.*, case when v.state = 'queued' then treadle.queue_position(v.message_id) end as queue_position,
-        case when v.hold = 'input' then (select e.data from treadle.messages m
-            join treadle.events e on e.message_id = m.message_id and e.seq = m.last_seq
-            where m.message_id = v.message_id) end as asks
-    from treadle.message_overview v"""
+    select o.*, case when o.state = 'queued' then treadle.queue_position(o.message_id) end as queue_position
+    from treadle.message_overview o"""
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -92,7 +89,7 @@ class MessageStore:
 
     async def status(self, message_id: UUID) -> Status:
         """Raises NotFound."""
-        row = await self._database.fetchrow(f"{STATUS} where v.message_id = $1", message_id)
+        row = await self._database.fetchrow(f"{STATUS} where o.message_id = $1", message_id)
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return msgspec.convert(row, Status)
@@ -100,7 +97,7 @@ class MessageStore:
     async def of_thread(self, thread: int, after: int, limit: int) -> list[tuple[int, Status]]:
         """Messages of a thread in its order, each with its `ord`, beginning after one."""
         rows = await self._database.fetch(
-            f"{STATUS} where v.thread = $1 and v.ord > $2 order by v.ord limit $3", thread, after, limit
+            f"{STATUS} where o.thread = $1 and o.ord > $2 order by o.ord limit $3", thread, after, limit
         )
         return [(row["ord"], msgspec.convert(row, Status)) for row in rows]
 
@@ -117,10 +114,11 @@ class MessageStore:
             state: State = await self._database.fetchval(call, message_id, text, given.name, repeatable=False)
         return state
 
-    async def redrive(self, message_id: UUID) -> None:
-        """Raises NotFound, Conflict, Busy."""
+    async def redrive(self, message_id: UUID) -> State:
+        """The message's new state; raises NotFound, Conflict, Busy."""
         async with self._direct:
-            await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
+            state: State = await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
+        return state
 
     async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
         return [_outcome(row) for row in await self._call(batch, patient=patient, strict=False)]

@@ -1,31 +1,41 @@
-"""Queues in PostgreSQL: what people look at and switch."""
+"""Queues, agents, workers and the installation as a whole, in PostgreSQL."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from service.db import schema
 from service.db.pool import Database
 from service.errors import NotFound
 from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue, Waiting, Worker
 
+VIOLATIONS_TIMEOUT_SECONDS = 3600.0
 OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
 
 # Each message is looked up by its key, and `limit` keeps it so: a join that is planned while there are few messages
-# would read all of them, also when there are many.
+# would read the whole table, also when it is large.
 WAITING = """
-    select m.* from treadle.waiting($1) with ordinality w (message_id, n)
+    select m.*
+    from treadle.waiting($1) with ordinality w (message_id, n)
     cross join lateral (
-        select v.message_id as id, v.priority, v.created_at, v.body as user_message
-        from treadle.messages v where v.message_id = w.message_id limit 1) m
+        select o.message_id as id, o.priority, o.created_at, o.user_message
+        from treadle.message_overview o
+        where o.message_id = w.message_id
+        limit 1
+    ) m
     order by w.n"""
-RUNNING = """
-    select m.*, t.thread_id from treadle.processing($1) with ordinality p (message_id, n)
+PROCESSING = """
+    select m.*
+    from treadle.processing($1) with ordinality p (message_id, n)
     cross join lateral (
-        select v.message_id as id, v.priority, v.created_at, v.body as user_message, v.started_at, v.worker_id,
-            v.agent, v.attempt, v.thread
-        from treadle.messages v where v.message_id = p.message_id limit 1) m
-    left join treadle.threads t on t.id = m.thread
+        select
+            o.message_id as id, o.priority, o.created_at, o.user_message, o.started_at, o.worker_id, o.agent, o.attempt,
+            o.thread_id
+        from treadle.message_overview o
+        where o.message_id = p.message_id
+        limit 1
+    ) m
     order by p.n"""
 
 QUEUE = """
@@ -33,6 +43,36 @@ QUEUE = """
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
         finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
     from treadle.queue_overview"""
+
+HEALTH = f"select {schema.RELEASE_FOUND} as release, has_queues, live_workers from treadle.health()"
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`release` of the schema (see service.db.schema); `live_workers` sent a heartbeat in the last ten seconds."""
+
+    release: str | None
+    has_queues: bool
+    live_workers: int
+
+
+class Installation(msgspec.Struct, frozen=True):
+    """Versions, workers and load; `functions` is the digest of the SQL files that were applied."""
+
+    postgresql: str
+    pgmq: str
+    release: str
+    functions: str
+    workers: int
+    queued: int
+    processing: int
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """An exception to an invariant (treadle.violations)."""
+
+    rule: str
+    subject: str
+    detail: Any
 
 
 class QueueStore:
@@ -46,7 +86,7 @@ class QueueStore:
             " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
         )
         waiting = await self._database.fetch(WAITING, OVERVIEW_MESSAGES)
-        running = await self._database.fetch(RUNNING, OVERVIEW_MESSAGES)
+        running = await self._database.fetch(PROCESSING, OVERVIEW_MESSAGES)
         assert totals is not None
         processing = msgspec.convert(running, list[Processing])
         return Overview(
@@ -86,7 +126,8 @@ class QueueStore:
         return msgspec.convert(rows, list[DeadLetter])
 
     async def agents(self) -> list[Agent]:
-        return msgspec.convert(await self._database.fetch("select * from treadle.agents order by agent"), list[Agent])
+        rows = await self._database.fetch("select * from treadle.agent_overview order by agent")
+        return msgspec.convert(rows, list[Agent])
 
     async def workers(self) -> list[Worker]:
         rows = await self._database.fetch("select * from treadle.worker_overview order by started_at, worker_id")
@@ -99,3 +140,22 @@ class QueueStore:
     async def register(self, agents: Sequence[dict[str, Any]]) -> None:
         """Upsert agents and create their queues."""
         await self._database.fetchval("select treadle.register_agents($1::jsonb)", msgspec.json.encode(agents).decode())
+
+    async def health(self) -> Health:
+        row = await self._database.fetchrow(HEALTH)
+        assert row is not None
+        return msgspec.convert(row, Health)
+
+    async def installation(self) -> Installation:
+        row = await self._database.fetchrow("select * from treadle.installation")
+        assert row is not None
+        return msgspec.convert(row, Installation)
+
+    async def violations(self) -> list[Violation]:
+        """The first thousand exceptions to the invariants. Reads everything, so it may take minutes."""
+        rows = await self._database.fetch(
+            "select rule, subject, detail from treadle.violations limit 1000",
+            repeatable=False,
+            timeout=VIOLATIONS_TIMEOUT_SECONDS,
+        )
+        return msgspec.convert(rows, list[Violation])

@@ -13,18 +13,12 @@ from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadSummary, Usage
 
 TENANT = "default"
-PROGRESS = 50  # of a message's last progress events are looked at
-EMPTY = "'[]'::jsonb"
-TOOLS = (
-    "(select coalesce(jsonb_agg(e.data order by e.seq), '[]') from treadle.events e"
-    " where e.message_id = m.message_id and e.type = 'tool' and e.seq > (select max(s.seq) from treadle.events s"
-    "   where s.message_id = m.message_id and s.type = 'started'))"
-)
-DELETIONS = 2  # at once: each holds a connection, and may wait for a lock
+RECENT_PROGRESS_EVENTS = 50
+CONCURRENT_DELETIONS = 2  # each holds a connection and may wait for a lock
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A finished message of a thread: what was asked, what was answered, and the data of its `tool` events."""
+    """A completed message of a thread with its answer, and the data of its `tool` events."""
 
     message: Any
     result: Any
@@ -32,7 +26,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class UnderWay(msgspec.Struct, frozen=True):
-    """The message whose turn it is in a thread, with what it has put into its log so far."""
+    """The message that has a thread's turn, with its step results and the data of its last `progress` events."""
 
     message_id: UUID
     agent: str
@@ -44,12 +38,12 @@ class UnderWay(msgspec.Struct, frozen=True):
 class ThreadStore:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._deletions = asyncio.Semaphore(DELETIONS)
+        self._deletions = asyncio.Semaphore(CONCURRENT_DELETIONS)
 
     async def newest(
         self, limit: int, before: tuple[datetime, int] | None
     ) -> tuple[list[ThreadSummary], tuple[datetime, int] | None]:
-        """A page of threads, the last active first, and where the next page begins (None: nowhere)."""
+        """A page of threads, the last active first, and where the next page begins (None: this is the last page)."""
         rows = await self._database.fetch(
             "select * from treadle.thread_overview t where t.tenant = $1"
             " and ($2::timestamptz is null or (t.last_activity, t.thread) < ($2, $3))"
@@ -82,86 +76,68 @@ class ThreadStore:
     async def usage(self, thread_id: str) -> Usage:
         """Raises NotFound."""
         thread, _ = await self.key(thread_id)
-        row = await self._database.fetchrow(
-            "select count(distinct m.message_id) as messages,"
-            " (select coalesce(jsonb_object_agg(s.key, s.total), '{}') from ("
-            "   select u.key, sum(u.value::numeric) as total from treadle.messages n, jsonb_each(n.usage) u"
-            "   where n.thread = $1 and jsonb_typeof(u.value) = 'number' group by u.key) s) as usage"
-            " from treadle.messages m where m.thread = $1 and m.usage is not null",
-            thread,
-        )
+        row = await self._database.fetchrow("select messages, usage from treadle.thread_usage($1)", thread)
         assert row is not None
         return Usage(thread_id, row["messages"], row["usage"])
 
     async def key(self, thread_id: str) -> tuple[int, int]:
         """The thread's surrogate key and its number of messages; raises NotFound."""
         row = await self._database.fetchrow(
-            "select id, last_ord from treadle.threads t where t.tenant = $1 and t.thread_id = $2", TENANT, thread_id
+            "select thread, message_count from treadle.thread_logs(thread_ids => array[$1], tenant => $2)",
+            thread_id,
+            TENANT,
         )
-        if row is None:
+        if row is None or row["thread"] is None:
             raise _unknown(thread_id)
-        return row["id"], row["last_ord"]
+        return row["thread"], row["message_count"]
 
     async def logs(self, thread_ids: Sequence[str]) -> list[tuple[int, int] | None]:
-        """For each thread its surrogate key and the last thread_pos of its log; None where there is no such thread."""
+        """For each thread its surrogate key and the last thread_pos of its log; None if it does not exist."""
         rows = await self._database.fetch(
-            "select t.id, coalesce(l.last_pos, 0) as last from unnest($1::text[]) with ordinality u (thread_id, n)"
-            " left join treadle.threads t on t.tenant = $2 and t.thread_id = u.thread_id"
-            " left join treadle.thread_log l on l.thread = t.id order by u.n",
+            "select thread, last_pos from treadle.thread_logs(thread_ids => $1, tenant => $2) order by n",
             thread_ids,
             TENANT,
         )
-        return [None if row["id"] is None else (row["id"], row["last"]) for row in rows]
+        return [None if row["thread"] is None else (row["thread"], row["last_pos"]) for row in rows]
 
     async def agent_while_busy(self, thread_id: str, agent: str | None) -> str | None:
-        """The agent that answers at once what is said to `agent` (None: to nobody in particular): the one at work in
-        the thread names it. None where none does, and where somebody else is meant."""
+        """The agent that answers at once while another agent is at work in the thread. `agent` is the one that the
+        message names, if any. None if no agent is at work, the working one names no other, or `agent` is a third."""
         found = await self._database.fetchval(
-            "select other.agent from treadle.threads t"
-            " join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)"
-            " join treadle.agents a on a.agent = m.agent"
-            " join treadle.agents other on other.agent = a.settings ->> 'while_busy'"
-            " where t.tenant = $1 and t.thread_id = $2 and ($3::text is null or $3 in (a.agent, other.agent))",
-            TENANT,
-            thread_id,
-            agent,
+            "select treadle.agent_while_busy(thread_id => $1, agent => $2, tenant => $3)", thread_id, agent, TENANT
         )
         return None if found is None else str(found)
 
     async def delete(self, thread_id: str) -> int:
-        """Delete it with its messages and events; returns how many messages went. Raises NotFound, Busy."""
+        """Delete it with its messages and events; returns how many messages. Raises NotFound, Busy."""
         async with self._deletions:
-            gone = await self._database.fetchval(
+            deleted = await self._database.fetchval(
                 "select treadle.delete_thread($1, $2)",
                 thread_id,
                 TENANT,
                 repeatable=False,
                 timeout=DELETION_TIMEOUT_SECONDS,
             )
-        return int(gone)
+        return int(deleted)
 
     async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[Exchange]:
         """The last `limit` completed messages of a thread before the one with ord `before`, oldest first."""
         rows = await self._database.fetch(
-            f"select m.body as message, m.result, {TOOLS if tools else EMPTY} as tools from treadle.messages m"
-            " where m.thread = $1 and m.ord < $2 and m.state = 'completed' order by m.ord desc limit $3",
+            "select message, result, tools"
+            " from treadle.exchanges(thread => $1, before => $2, quantity => $3, with_tools => $4)",
             thread,
             before,
             limit,
+            tools,
         )
         return msgspec.convert(rows[::-1], list[Exchange])
 
     async def under_way(self, thread: int) -> UnderWay | None:
-        """None where it is nobody's turn."""
+        """None if no message has the turn."""
         row = await self._database.fetchrow(
-            "select m.message_id, m.agent, m.body as message, "
-            " (select coalesce(jsonb_object_agg(e.data ->> 'name', e.data -> 'result'), '{}') from treadle.events e"
-            "   where e.message_id = m.message_id and e.type = 'step') as steps,"
-            " (select coalesce(jsonb_agg(p.data order by p.seq), '[]') from (select e.seq, e.data from treadle.events e"
-            "   where e.message_id = m.message_id and e.type = 'progress' order by e.seq desc limit $2) p) as progress"
-            " from treadle.threads t join treadle.messages m on m.message_id = t.turn where t.id = $1",
+            "select message_id, agent, message, steps, progress from treadle.turn_in_progress($1, $2)",
             thread,
-            PROGRESS,
+            RECENT_PROGRESS_EVENTS,
         )
         return None if row is None else msgspec.convert(row, UnderWay)
 

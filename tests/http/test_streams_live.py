@@ -192,7 +192,6 @@ async def test_an_error_in_an_open_stream_makes_its_client_reconnect(
         await stream.until("started")
         await thread.until("started")
         await sql.execute("alter function treadle.read_events rename to hidden")
-        await sql.execute("alter function treadle.read_thread_events rename to hidden_too")
         for reader in (stream, thread):
             assert [block async for block in reader._blocks if block != ": keepalive"] == [RETRY_LINE]
     await sql.execute("alter function treadle.hidden rename to read_events")

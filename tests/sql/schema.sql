@@ -187,8 +187,17 @@ COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbea
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'Give delayed and backed-off messages whose time has come their lane row; returns how many';
+COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'Admit delayed and backed-off messages that are due: to their lane, or to their place in the thread';
+CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text) IS 'The agent that answers while another one is at work in the thread';
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -212,9 +221,18 @@ COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integ
 CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.children(message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
 CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -249,26 +267,41 @@ COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its
 CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; what runs is cancelled. Returns how many messages went';
+COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
 CREATE FUNCTION treadle.drop_instance(agent text, thread_id text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.drop_instance(agent text, thread_id text) IS 'Drop what workers keep warm for an agent and a thread';
+COMMENT ON FUNCTION treadle.drop_instance(agent text, thread_id text) IS 'Drop the warm instance that workers keep for an agent and a thread';
 CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '500ms'
     AS ...;
-COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions before a time whose events are all gone';
+COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions of days before `until` that are empty; returns how many';
 CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '500ms'
     AS ...;
-COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Make the daily partitions of the event log, from yesterday to some days ahead';
+COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Create the daily partitions of the event log, from yesterday to some days ahead; returns how many';
+CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean) RETURNS TABLE(message jsonb, result jsonb, tools jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean) IS 'Earlier messages of a thread with their answers, the newest first';
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -282,10 +315,19 @@ COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], r
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay what they were';
+COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay the same. Returns how many';
+CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) IS 'Whether there are queues, and how many workers live';
 CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -299,22 +341,37 @@ COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queue
 CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text) IS 'Answer the question that a message waits with';
+CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer, over boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.log_end(message_id uuid) IS 'The seq of a message''s last event so far, and whether the message is over';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) IS 'Give runnable messages whose lane row is gone (a purged PGMQ queue) a new one';
+COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) IS 'Give runnable messages whose lane row is missing (a purged PGMQ queue) a new one';
 CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue (or, with paused => false, let them go on); submits go on';
+COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue or, with paused => false, resume them; submits go on';
 CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_sort TO 'off'
@@ -323,35 +380,45 @@ COMMENT ON FUNCTION treadle.processing(quantity integer) IS 'Ids of messages tha
 CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) IS 'Delete a chunk of what is past its time; call again with the `last` it returned';
+COMMENT ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) IS 'Delete a chunk of expired messages, threads and keys; call again with the `last` it returned';
 CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null where it does not wait for a worker';
-CREATE FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, type text, data text, created_at timestamp with time zone, last boolean)
+COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null if it does not wait for a worker';
+CREATE FUNCTION treadle.queue_positions(message_ids uuid[]) RETURNS TABLE(n bigint, state text, queue_position bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_positions(message_ids uuid[]) IS 'State and queue position of each message';
+CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer DEFAULT 200, threads bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamp with time zone, last boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.read_events(ids uuid[], afters integer[], quantity integer) IS 'New events for many readers of messages: reader n has seen afters[n] of ids[n]';
-CREATE FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) RETURNS TABLE(n integer, message_id uuid, seq integer, thread_pos bigint, type text, data text, created_at timestamp with time zone)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.read_thread_events(ids bigint[], afters bigint[], quantity integer) IS 'New events for many readers of threads (threads.id): reader n has seen up to thread_pos afters[n]';
+COMMENT ON FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer, threads bigint[]) IS 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
 CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back, a loss charged';
+COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss';
 CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
@@ -368,6 +435,13 @@ CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
+CREATE FUNCTION treadle.step_results(message_id uuid) RETURNS TABLE(type text, name text, sent jsonb, data text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.step_results(message_id uuid) IS 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -419,6 +493,27 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
+CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.thread_logs(thread_ids text[], tenant text) IS 'Key, number of messages and end of the log of each thread';
+CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) IS 'What a thread''s messages used, summed by kind, and how many reported it';
+CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) IS 'The message that has the turn in a thread, with its log so far';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -430,11 +525,15 @@ COMMENT ON FUNCTION treadle.uuid_at(at timestamp with time zone) IS 'The smalles
 CREATE FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) RETURNS record
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) IS 'The table with most dead rows, and how old the oldest snapshot is that keeps such rows';
+COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) IS 'The table with the most dead rows, and the age of the oldest snapshot that keeps such rows';
 CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
@@ -462,6 +561,18 @@ COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert t
 COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
 COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
 COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
+CREATE VIEW treadle.agent_overview AS
+ SELECT agent,
+    queue,
+    timeout_seconds,
+    max_attempts,
+    is_default,
+    input,
+    description,
+    registered_at,
+    settings
+   FROM treadle.agents a;
+COMMENT ON VIEW treadle.agent_overview IS 'Every agent that a worker has registered';
 CREATE TABLE treadle.alembic_version (
     version_num character varying(32) NOT NULL
 );
@@ -553,6 +664,58 @@ CREATE TABLE treadle.idempotency (
     CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON TABLE treadle.idempotency IS 'The first answer to each Idempotency-Key, kept for 24 hours';
+CREATE TABLE treadle.meta (
+    name text NOT NULL,
+    value text NOT NULL
+);
+COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
+CREATE VIEW treadle.queue_counts AS
+ SELECT queue,
+    (sum(queued))::bigint AS queued,
+    (sum(processing))::bigint AS processing,
+    (sum(completed))::bigint AS completed,
+    (sum(failed))::bigint AS failed,
+    (sum(cancelled))::bigint AS cancelled
+   FROM treadle.counters c
+  WHERE (id >= treadle._mark('counters'::text))
+  GROUP BY queue;
+COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap to read';
+CREATE TABLE treadle.workers (
+    worker_id text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    queues text[] NOT NULL,
+    concurrency integer NOT NULL,
+    in_flight integer DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    heartbeat_at timestamp with time zone NOT NULL,
+    beating_since timestamp with time zone NOT NULL,
+    server_started timestamp with time zone,
+    suspected_at timestamp with time zone
+);
+COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
+COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
+COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
+COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
+CREATE VIEW treadle.installation AS
+ SELECT ( SELECT m.value
+           FROM treadle.meta m
+          WHERE (m.name = 'release'::text)) AS release,
+    ( SELECT m.value
+           FROM treadle.meta m
+          WHERE (m.name = 'functions'::text)) AS functions,
+    ( SELECT m.value
+           FROM treadle.meta m
+          WHERE (m.name = 'pgmq'::text)) AS pgmq,
+    current_setting('server_version'::text) AS postgresql,
+    ( SELECT count(*) AS count
+           FROM treadle.workers) AS workers,
+    ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS "coalesce"
+           FROM treadle.queue_counts c) AS queued,
+    ( SELECT (COALESCE(sum(c.processing), (0)::numeric))::bigint AS "coalesce"
+           FROM treadle.queue_counts c) AS processing;
+COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
+COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
 ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.leases_id_seq
     START WITH 1
@@ -633,26 +796,18 @@ CREATE VIEW treadle.message_overview AS
     m.parent,
     ( SELECT p.children
            FROM treadle.parked p
-          WHERE (p.message_id = m.message_id)) AS children
+          WHERE (p.message_id = m.message_id)) AS children,
+        CASE
+            WHEN (m.hold = 'input'::text) THEN ( SELECT e.data
+               FROM treadle.events e
+              WHERE ((e.message_id = m.message_id) AND (e.seq = m.last_seq)))
+            ELSE NULL::jsonb
+        END AS asks
    FROM (treadle.messages m
      LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
-COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; where it stands is state and hold';
-CREATE TABLE treadle.meta (
-    name text NOT NULL,
-    value text NOT NULL
-);
-COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
-CREATE VIEW treadle.queue_counts AS
- SELECT queue,
-    (sum(queued))::bigint AS queued,
-    (sum(processing))::bigint AS processing,
-    (sum(completed))::bigint AS completed,
-    (sum(failed))::bigint AS failed,
-    (sum(cancelled))::bigint AS cancelled
-   FROM treadle.counters c
-  WHERE (id >= treadle._mark('counters'::text))
-  GROUP BY queue;
-COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap';
+COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';
+COMMENT ON COLUMN treadle.message_overview.children IS 'The messages that it waits for (hold = children)';
+COMMENT ON COLUMN treadle.message_overview.asks IS 'The question that it waits with (hold = input)';
 CREATE VIEW treadle.queue_overview AS
  SELECT q.queue,
     q.paused,
@@ -672,10 +827,11 @@ CREATE VIEW treadle.queue_overview AS
             (COALESCE(sum(c.completed), (0)::numeric))::bigint AS completed,
             (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
             (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
-            (COALESCE(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE ((c.slot > (n_1.now - '00:01:10'::interval)) AND (c.slot <= (n_1.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
-            (sum(c.run_seconds) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))) / (NULLIF(sum((GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint))) FILTER (WHERE (c.slot > (n_1.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
-           FROM (( SELECT treadle.clock() AS now) n_1
-             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._mark('counters'::text)))))) n)
+            (COALESCE(sum(d.finished) FILTER (WHERE ((c.slot > (t.now - '00:01:10'::interval)) AND (c.slot <= (t.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
+            (sum(c.run_seconds) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))) / (NULLIF(sum(d.finished) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
+           FROM ((( SELECT treadle.clock() AS now) t
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._mark('counters'::text)))))
+             CROSS JOIN LATERAL ( SELECT (GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint)) AS finished) d)) n)
      CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
 COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
@@ -716,7 +872,7 @@ CREATE VIEW treadle.thread_overview AS
      CROSS JOIN LATERAL ( SELECT count(*) AS processing
            FROM treadle.leases l
           WHERE (l.thread = t.id)) p);
-COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, whose turn it is';
+COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, and whose turn it is';
 ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.threads_id_seq
     START WITH 1
@@ -744,338 +900,392 @@ CREATE VIEW treadle.violations AS
             _lane_rows.vt,
             _lane_rows.message
            FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, vt, message)
-        ), broken(rule, subject, detail) AS (
-         SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS "?column?",
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    e.seqs,
-                    COALESCE(l.last_seq, m.last_seq) AS last_seq
-                   FROM ((treadle.messages m
-                     LEFT JOIN treadle.leases l USING (message_id))
-                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.seq ORDER BY e_1.seq) AS seqs
-                           FROM treadle.events e_1
-                          WHERE (e_1.message_id = m.message_id)) e)
-                  WHERE (e.seqs IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
-                           FROM generate_series(1, COALESCE(l.last_seq, m.last_seq)) s(s)))) x
-        UNION ALL
-         SELECT 'An event belongs to a message, and to that message''s thread.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT e.message_id,
-                    e.seq,
-                    e.thread,
-                    e.thread_pos,
-                    m.thread AS thread_of_message
-                   FROM (treadle.events e
-                     LEFT JOIN treadle.messages m USING (message_id))
-                  WHERE (((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL))) AND (NOT (EXISTS ( SELECT
-                           FROM treadle.trash t
-                          WHERE ((t.message_id = e.message_id) AND (e.seq > t.deleted_seq) AND (e.seq <= t.last_seq))))))) x
-        UNION ALL
-         SELECT 'What is in the trash is no message any more, and all of its events are there that are not deleted yet.'::text,
-            (t.message_id)::text AS message_id,
-            to_jsonb(t.*) AS to_jsonb
+        ), log_with_holes AS (
+         SELECT m.message_id,
+            m.state,
+            e.seqs,
+            COALESCE(l.last_seq, m.last_seq) AS last_seq
+           FROM ((treadle.messages m
+             LEFT JOIN treadle.leases l USING (message_id))
+             CROSS JOIN LATERAL ( SELECT array_agg(e_1.seq ORDER BY e_1.seq) AS seqs
+                   FROM treadle.events e_1
+                  WHERE (e_1.message_id = m.message_id)) e)
+          WHERE (e.seqs IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                   FROM generate_series(1, COALESCE(l.last_seq, m.last_seq)) s(s)))
+        ), stray_event AS (
+         SELECT e.message_id,
+            e.seq,
+            e.thread,
+            e.thread_pos,
+            m.thread AS thread_of_message
+           FROM (treadle.events e
+             LEFT JOIN treadle.messages m USING (message_id))
+          WHERE (((m.message_id IS NULL) OR (e.thread IS DISTINCT FROM m.thread) OR ((e.thread IS NULL) <> (e.thread_pos IS NULL))) AND (NOT (EXISTS ( SELECT
+                   FROM treadle.trash t
+                  WHERE ((t.message_id = e.message_id) AND (e.seq > t.deleted_seq) AND (e.seq <= t.last_seq))))))
+        ), wrong_trash AS (
+         SELECT t.message_id,
+            t.last_seq,
+            t.deleted_seq
            FROM treadle.trash t
           WHERE ((EXISTS ( SELECT
                    FROM treadle.messages m
                   WHERE (m.message_id = t.message_id))) OR ((t.last_seq - t.deleted_seq) <> ( SELECT count(*) AS count
                    FROM treadle.events e
                   WHERE (e.message_id = t.message_id))))
-        UNION ALL
-         SELECT 'A thread''s log is dense from 1 to its last_pos.'::text,
-            x.thread_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT t.id,
-                    t.thread_id,
-                    l.last_pos,
-                    e.positions
-                   FROM ((treadle.threads t
-                     LEFT JOIN treadle.thread_log l ON ((l.thread = t.id)))
-                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.thread_pos ORDER BY e_1.thread_pos) AS positions
-                           FROM treadle.events e_1
-                          WHERE (e_1.thread = t.id)) e)
-                  WHERE ((l.last_pos IS NULL) OR (e.positions IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
-                           FROM generate_series((1)::bigint, l.last_pos) s(s))))) x
-        UNION ALL
-         SELECT 'A thread''s log belongs to a thread.'::text,
-            (l.thread)::text AS thread,
-            to_jsonb(l.*) AS to_jsonb
+        ), thread_log_with_holes AS (
+         SELECT t.id,
+            t.thread_id,
+            l.last_pos,
+            e.positions
+           FROM ((treadle.threads t
+             LEFT JOIN treadle.thread_log l ON ((l.thread = t.id)))
+             CROSS JOIN LATERAL ( SELECT array_agg(e_1.thread_pos ORDER BY e_1.thread_pos) AS positions
+                   FROM treadle.events e_1
+                  WHERE (e_1.thread = t.id)) e)
+          WHERE ((l.last_pos IS NULL) OR (e.positions IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                   FROM generate_series((1)::bigint, l.last_pos) s(s))))
+        ), stray_thread_log AS (
+         SELECT l.thread,
+            l.last_pos
            FROM treadle.thread_log l
           WHERE (NOT (EXISTS ( SELECT
                    FROM treadle.threads t
                   WHERE (t.id = l.thread))))
-        UNION ALL
-         SELECT 'In a thread''s log each message''s events are in their own order.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT o.message_id,
-                    o.seq,
-                    o.thread_pos,
-                    o.before
-                   FROM ( SELECT e.message_id,
-                            e.seq,
-                            e.thread_pos,
-                            lag(e.thread_pos) OVER (PARTITION BY e.message_id ORDER BY e.seq) AS before
-                           FROM treadle.events e
-                          WHERE (e.thread IS NOT NULL)) o
-                  WHERE (o.before >= o.thread_pos)) x
-        UNION ALL
-         SELECT 'Each life has one terminal event, of its message''s state, and a message that is over ends with it.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    e.types
-                   FROM (treadle.messages m
-                     CROSS JOIN LATERAL ( SELECT array_agg(e_1.type ORDER BY e_1.seq) AS types
-                           FROM treadle.events e_1
-                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
-                  WHERE ((array_to_string(e.types, ' '::text) <> ((repeat('queued error '::text, (cardinality(array_positions(e.types, 'queued'::text)) - 1)) || 'queued'::text) ||
-                        CASE m.state
-                            WHEN 'completed'::text THEN ' done'::text
-                            WHEN 'failed'::text THEN ' error'::text
-                            WHEN 'cancelled'::text THEN ' cancelled'::text
-                            ELSE ''::text
-                        END)) OR ((m.state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
-                           FROM treadle.events e_1
-                          WHERE ((e_1.message_id = m.message_id) AND (e_1.seq = m.last_seq) AND (e_1.type = ANY (ARRAY['done'::text, 'error'::text, 'cancelled'::text]))))))))) x
-        UNION ALL
-         SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    m.attempt,
-                    e.types
-                   FROM (treadle.messages m
-                     CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(e_1.type, ' '::text ORDER BY e_1.seq), ''::text) AS types
-                           FROM treadle.events e_1
-                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
-                  WHERE ((m.attempt <> ( SELECT count(*) AS count
-                           FROM treadle.events e_1
-                          WHERE ((e_1.message_id = m.message_id) AND (e_1.type = 'started'::text)))) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))) x
-        UNION ALL
-         SELECT 'What may run or runs is in its lane, what is dead at most in the dead letters, once.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    m.queue,
-                    m.lane,
-                    m.lane_id,
-                    r.bodies
-                   FROM ((treadle.messages m
-                     LEFT JOIN treadle.threads t ON ((t.id = m.thread)))
-                     LEFT JOIN ( SELECT r_1.queue,
-                            r_1.lane,
-                            r_1.msg_id,
-                            jsonb_agg(r_1.message) AS bodies
-                           FROM lanes r_1
-                          GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-                  WHERE (((m.lane IS NOT NULL) AND (((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR (jsonb_array_length(r.bodies) <> 1) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))) OR ((m.lane IS NOT NULL) <> ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)) OR (m.state = 'failed'::text))))) x
-        UNION ALL
-         SELECT 'No lane row is astray (dead letters that name no message apart).'::text,
-            ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
-            to_jsonb(r.*) AS to_jsonb
+        ), thread_log_out_of_order AS (
+         SELECT o.message_id,
+            o.seq,
+            o.thread_pos,
+            o.before
+           FROM ( SELECT e.message_id,
+                    e.seq,
+                    e.thread_pos,
+                    lag(e.thread_pos) OVER (PARTITION BY e.message_id ORDER BY e.seq) AS before
+                   FROM treadle.events e
+                  WHERE (e.thread IS NOT NULL)) o
+          WHERE (o.before >= o.thread_pos)
+        ), wrong_terminal_events AS (
+         SELECT m.message_id,
+            m.state,
+            e.types
+           FROM (treadle.messages m
+             CROSS JOIN LATERAL ( SELECT array_agg(e_1.type ORDER BY e_1.seq) AS types
+                   FROM treadle.events e_1
+                  WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+          WHERE ((array_to_string(e.types, ' '::text) <> (repeat('queued error '::text, (cardinality(array_positions(e.types, 'queued'::text)) - 1)) ||
+                CASE m.state
+                    WHEN 'completed'::text THEN 'queued done'::text
+                    WHEN 'failed'::text THEN 'queued error'::text
+                    WHEN 'cancelled'::text THEN 'queued cancelled'::text
+                    ELSE 'queued'::text
+                END)) OR ((m.state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
+                   FROM treadle.events e_1
+                  WHERE ((e_1.message_id = m.message_id) AND (e_1.seq = m.last_seq) AND (e_1.type = ANY (ARRAY['done'::text, 'error'::text, 'cancelled'::text]))))))))
+        ), wrong_attempt_events AS (
+         SELECT m.message_id,
+            m.state,
+            m.attempt,
+            e.types
+           FROM (treadle.messages m
+             CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(e_1.type, ' '::text ORDER BY e_1.seq), ''::text) AS types,
+                    count(*) FILTER (WHERE (e_1.type = 'started'::text)) AS attempts
+                   FROM treadle.events e_1
+                  WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
+          WHERE ((m.attempt <> e.attempts) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))
+        ), wrong_lane_row AS (
+         SELECT m.message_id,
+            m.state,
+            m.queue,
+            m.lane,
+            m.lane_id,
+            r.bodies
+           FROM ((treadle.messages m
+             LEFT JOIN treadle.threads t ON ((t.id = m.thread)))
+             LEFT JOIN ( SELECT r_1.queue,
+                    r_1.lane,
+                    r_1.msg_id,
+                    jsonb_agg(r_1.message) AS bodies
+                   FROM lanes r_1
+                  GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+          WHERE (((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))
+        ), stray_lane_row AS (
+         SELECT r.queue,
+            r.lane,
+            r.msg_id,
+            r.vt,
+            r.message
            FROM (lanes r
              LEFT JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.queue = r.queue) AND (m.lane = r.lane) AND (m.lane_id = r.msg_id))))
           WHERE ((m.message_id IS NULL) AND (NOT ((r.lane = 'dlq'::text) AND (NOT ((r.message ->> 'reason'::text) IS DISTINCT FROM 'foreign'::text)))))
-        UNION ALL
-         SELECT 'What may run is visible, what runs is hidden until its lease expires.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    r.vt,
-                    l.expires_at
-                   FROM ((treadle.messages m
-                     JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-                     LEFT JOIN treadle.leases l USING (message_id))
-                  WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))) x
-        UNION ALL
-         SELECT 'Leases are there for what is processing, and for nothing else.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT COALESCE(m.message_id, l.message_id) AS message_id,
-                    m.state,
-                    m.worker_id,
-                    m.thread,
-                    l.worker_id AS lease_worker,
-                    l.thread AS lease_thread
-                   FROM (treadle.messages m
-                     FULL JOIN treadle.leases l ON ((l.message_id = m.message_id)))
-                  WHERE (((NOT (m.state IS DISTINCT FROM 'processing'::text)) <> (l.message_id IS NOT NULL)) OR ((l.message_id IS NOT NULL) AND ((l.worker_id IS DISTINCT FROM m.worker_id) OR (l.thread IS DISTINCT FROM m.thread))))) x
-        UNION ALL
-         SELECT 'A result is there for what is completed, started_at for what runs or ran.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    m.result,
-                    m.error,
-                    m.started_at,
-                    m.worker_id
-                   FROM treadle.messages m
-                  WHERE (((m.result IS NOT NULL) AND (m.state <> 'completed'::text)) OR ((m.state = 'failed'::text) AND (m.error IS NULL)) OR ((m.state = 'processing'::text) AND ((m.started_at IS NULL) OR (m.worker_id IS NULL))) OR ((m.state = 'completed'::text) AND (m.started_at IS NULL)) OR ((m.state = 'queued'::text) AND ((m.started_at IS NOT NULL) OR (m.worker_id IS NOT NULL))))) x
-        UNION ALL
-         SELECT 'Counters add up to the messages there are.'::text,
-            x.queue,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT queue,
-                    to_jsonb(c.*) AS counted,
-                    to_jsonb(m.*) AS there
-                   FROM (( SELECT c_1.queue,
-                            sum(c_1.queued) AS queued,
-                            sum(c_1.processing) AS processing,
-                            sum(c_1.completed) AS completed,
-                            sum(c_1.failed) AS failed,
-                            sum(c_1.cancelled) AS cancelled
-                           FROM treadle.counters c_1
-                          GROUP BY c_1.queue) c
-                     FULL JOIN ( SELECT m_1.queue,
-                            count(*) FILTER (WHERE (m_1.state = 'queued'::text)) AS queued,
-                            count(*) FILTER (WHERE (m_1.state = 'processing'::text)) AS processing,
-                            count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed,
-                            count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed,
-                            count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled
-                           FROM treadle.messages m_1
-                          GROUP BY m_1.queue) m USING (queue))
-                  WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))) x
-        UNION ALL
-         SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text,
-            x.thread_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT t.id,
-                    t.thread_id,
-                    t.last_ord,
-                    t.completed,
-                    t.failed,
-                    t.cancelled,
-                    m.ords,
-                    m.completed_,
-                    m.failed_,
-                    m.cancelled_
-                   FROM (treadle.threads t
-                     CROSS JOIN LATERAL ( SELECT array_agg(m_1.ord ORDER BY m_1.ord) AS ords,
-                            count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed_,
-                            count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed_,
-                            count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled_
-                           FROM treadle.messages m_1
-                          WHERE (m_1.thread = t.id)) m)
-                  WHERE (((t.completed <> m.completed_) OR (t.failed <> m.failed_) OR (t.cancelled <> m.cancelled_)) OR (m.ords IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
-                           FROM generate_series((1)::bigint, t.last_ord) s(s))))) x
-        UNION ALL
-         SELECT 'A message''s thread is there.'::text,
-            (m.message_id)::text AS message_id,
-            jsonb_build_object('message_id', m.message_id, 'thread', m.thread) AS jsonb_build_object
-           FROM treadle.messages m
-          WHERE ((m.thread IS NOT NULL) AND (NOT (EXISTS ( SELECT
-                   FROM treadle.threads t
-                  WHERE (t.id = m.thread)))))
-        UNION ALL
-         SELECT 'A turn is held by an open message of the thread that may take one.'::text,
-            x.thread_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT t.id,
-                    t.thread_id,
-                    t.turn,
-                    m.thread,
-                    m.state,
-                    m.hold,
-                    m.aside
-                   FROM (treadle.threads t
-                     LEFT JOIN treadle.messages m ON ((m.message_id = t.turn)))
-                  WHERE ((t.turn IS NOT NULL) AND ((m.thread IS DISTINCT FROM t.id) OR m.aside OR (m.state <> ALL (ARRAY['queued'::text, 'processing'::text])) OR (m.hold = ANY (ARRAY['thread'::text, 'delay'::text]))))) x
-        UNION ALL
-         SELECT 'In a thread only the message with the turn is under way, and nobody waits where there is none.'::text,
-            x.thread_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT t.id,
-                    t.thread_id,
-                    t.turn,
-                    m.message_id,
-                    m.state,
-                    m.hold
-                   FROM (treadle.threads t
-                     JOIN treadle.messages m ON (((m.thread = t.id) AND (NOT m.aside) AND (m.message_id IS DISTINCT FROM t.turn))))
-                  WHERE ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS DISTINCT FROM 'delay'::text) AND ((m.hold IS DISTINCT FROM 'thread'::text) OR (t.turn IS NULL))))) x
-        UNION ALL
-         SELECT 'Only messages of a thread that take turns wait for one.'::text,
-            (m.message_id)::text AS message_id,
-            jsonb_build_object('message_id', m.message_id, 'thread', m.thread, 'aside', m.aside) AS jsonb_build_object
-           FROM treadle.messages m
-          WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
-        UNION ALL
-         SELECT 'Who waits for other messages names them, who waits for a person has asked, and nobody else does.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    m.hold,
-                    p.children,
-                    e.type,
-                    e.data
-                   FROM ((treadle.messages m
-                     LEFT JOIN treadle.parked p USING (message_id))
-                     LEFT JOIN treadle.events e ON (((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND (e.message_id = m.message_id) AND (e.seq = m.last_seq))))
-                  WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> 'cancelled'::text)) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))) x
-        UNION ALL
-         SELECT 'Failures and losses stay within what a life allows.'::text,
-            (x.message_id)::text AS message_id,
-            to_jsonb(x.*) AS to_jsonb
-           FROM ( SELECT m.message_id,
-                    m.state,
-                    m.attempt,
-                    m.failures,
-                    m.losses,
-                    m.max_attempts
-                   FROM treadle.messages m
-                  WHERE ((m.failures > m.max_attempts) OR ((m.failures + m.losses) > m.attempt) OR ((m.failures = m.max_attempts) AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text]))))) x
-        UNION ALL
-         SELECT 'Nothing visible lies below its low-water mark.'::text,
-            ((((r.queue || '_'::text) || r.lane) || ' '::text) || r.msg_id),
-            to_jsonb(r.*) AS to_jsonb
+        ), wrong_visibility AS (
+         SELECT m.message_id,
+            m.state,
+            r.vt,
+            l.expires_at
+           FROM ((treadle.messages m
+             JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+             LEFT JOIN treadle.leases l USING (message_id))
+          WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))
+        ), wrong_lease AS (
+         SELECT COALESCE(m.message_id, l.message_id) AS message_id,
+            m.state,
+            m.worker_id,
+            m.thread,
+            l.worker_id AS lease_worker,
+            l.thread AS lease_thread
+           FROM (treadle.messages m
+             FULL JOIN treadle.leases l ON ((l.message_id = m.message_id)))
+          WHERE (((NOT (m.state IS DISTINCT FROM 'processing'::text)) <> (l.message_id IS NOT NULL)) OR ((l.message_id IS NOT NULL) AND ((l.worker_id IS DISTINCT FROM m.worker_id) OR (l.thread IS DISTINCT FROM m.thread))))
+        ), row_below_mark AS (
+         SELECT r.queue,
+            r.lane,
+            r.msg_id,
+            r.vt,
+            r.message
            FROM ((lanes r
              JOIN treadle.low_water w ON ((w.name = treadle._lane_table(r.queue, r.lane))))
              JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.state = 'queued'::text))))
           WHERE ((r.msg_id < w.low) AND (r.vt <= treadle.clock()))
-        UNION ALL
-         SELECT 'No lease lies below its low-water mark.'::text,
-            (l.message_id)::text AS message_id,
-            to_jsonb(l.*) AS to_jsonb
+        ), lease_below_mark AS (
+         SELECT l.message_id,
+            l.id
            FROM treadle.leases l
           WHERE (l.id < treadle._mark('leases'::text))
-        UNION ALL
-         SELECT 'No counter lies below its low-water mark.'::text,
-            c.queue,
-            to_jsonb(c.*) AS to_jsonb
+        ), counter_below_mark AS (
+         SELECT c.id,
+            c.queue
            FROM treadle.counters c
           WHERE (c.id < treadle._mark('counters'::text))
+        ), wrong_outcome AS (
+         SELECT m.message_id,
+            m.state,
+            m.result,
+            m.error,
+            m.started_at,
+            m.worker_id
+           FROM treadle.messages m
+          WHERE (((m.result IS NOT NULL) AND (m.state <> 'completed'::text)) OR ((m.state = 'failed'::text) AND (m.error IS NULL)) OR ((m.state = 'processing'::text) AND ((m.started_at IS NULL) OR (m.worker_id IS NULL))) OR ((m.state = 'completed'::text) AND (m.started_at IS NULL)) OR ((m.state = 'queued'::text) AND ((m.started_at IS NOT NULL) OR (m.worker_id IS NOT NULL))))
+        ), wrong_charges AS (
+         SELECT m.message_id,
+            m.state,
+            m.attempt,
+            m.failures,
+            m.losses,
+            m.max_attempts
+           FROM treadle.messages m
+          WHERE ((m.failures > m.max_attempts) OR ((m.failures + m.losses) > m.attempt) OR ((m.failures = m.max_attempts) AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text]))))
+        ), wrong_wait AS (
+         SELECT m.message_id,
+            m.state,
+            m.hold,
+            p.children,
+            e.type,
+            e.data
+           FROM ((treadle.messages m
+             LEFT JOIN treadle.parked p USING (message_id))
+             LEFT JOIN treadle.events e ON (((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND (e.message_id = m.message_id) AND (e.seq = m.last_seq))))
+          WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> 'cancelled'::text)) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))
+        ), wrong_counter AS (
+         SELECT queue,
+            to_jsonb(c.*) AS counted,
+            to_jsonb(m.*) AS found
+           FROM (( SELECT c_1.queue,
+                    sum(c_1.queued) AS queued,
+                    sum(c_1.processing) AS processing,
+                    sum(c_1.completed) AS completed,
+                    sum(c_1.failed) AS failed,
+                    sum(c_1.cancelled) AS cancelled
+                   FROM treadle.counters c_1
+                  GROUP BY c_1.queue) c
+             FULL JOIN ( SELECT m_1.queue,
+                    count(*) FILTER (WHERE (m_1.state = 'queued'::text)) AS queued,
+                    count(*) FILTER (WHERE (m_1.state = 'processing'::text)) AS processing,
+                    count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed,
+                    count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed,
+                    count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled
+                   FROM treadle.messages m_1
+                  GROUP BY m_1.queue) m USING (queue))
+          WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))
+        ), wrong_thread_counts AS (
+         SELECT t.id,
+            t.thread_id,
+            t.last_ord,
+            t.completed,
+            t.failed,
+            t.cancelled,
+            f.ords,
+            f.completed_found,
+            f.failed_found,
+            f.cancelled_found
+           FROM (treadle.threads t
+             CROSS JOIN LATERAL ( SELECT array_agg(m.ord ORDER BY m.ord) AS ords,
+                    count(*) FILTER (WHERE (m.state = 'completed'::text)) AS completed_found,
+                    count(*) FILTER (WHERE (m.state = 'failed'::text)) AS failed_found,
+                    count(*) FILTER (WHERE (m.state = 'cancelled'::text)) AS cancelled_found
+                   FROM treadle.messages m
+                  WHERE (m.thread = t.id)) f)
+          WHERE (((t.completed <> f.completed_found) OR (t.failed <> f.failed_found) OR (t.cancelled <> f.cancelled_found)) OR (f.ords IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
+                   FROM generate_series((1)::bigint, t.last_ord) s(s))))
+        ), message_without_thread AS (
+         SELECT m.message_id,
+            m.thread
+           FROM treadle.messages m
+          WHERE ((m.thread IS NOT NULL) AND (NOT (EXISTS ( SELECT
+                   FROM treadle.threads t
+                  WHERE (t.id = m.thread)))))
+        ), wrong_turn AS (
+         SELECT t.id,
+            t.thread_id,
+            t.turn,
+            m.thread,
+            m.state,
+            m.hold,
+            m.aside
+           FROM (treadle.threads t
+             LEFT JOIN treadle.messages m ON ((m.message_id = t.turn)))
+          WHERE ((t.turn IS NOT NULL) AND ((m.thread IS DISTINCT FROM t.id) OR m.aside OR (m.state <> ALL (ARRAY['queued'::text, 'processing'::text])) OR (m.hold = ANY (ARRAY['thread'::text, 'delay'::text]))))
+        ), message_without_turn AS (
+         SELECT t.id,
+            t.thread_id,
+            t.turn,
+            m.message_id,
+            m.state,
+            m.hold
+           FROM (treadle.threads t
+             JOIN treadle.messages m ON (((m.thread = t.id) AND (NOT m.aside) AND (m.message_id IS DISTINCT FROM t.turn))))
+          WHERE ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS DISTINCT FROM 'delay'::text) AND ((m.hold IS DISTINCT FROM 'thread'::text) OR (t.turn IS NULL))))
+        ), wrong_wait_for_turn AS (
+         SELECT m.message_id,
+            m.thread,
+            m.aside
+           FROM treadle.messages m
+          WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
+        ), broken(rule, subject, detail) AS (
+         SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS "?column?",
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM log_with_holes v
+        UNION ALL
+         SELECT 'An event belongs to a message, and to the thread of that message.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM stray_event v
+        UNION ALL
+         SELECT 'Trash is no longer a message, and holds exactly the events that are not deleted yet.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_trash v
+        UNION ALL
+         SELECT 'A thread''s log is dense from 1 to its last_pos.'::text,
+            v.thread_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM thread_log_with_holes v
+        UNION ALL
+         SELECT 'A thread''s log belongs to a thread.'::text,
+            (v.thread)::text AS thread,
+            to_jsonb(v.*) AS to_jsonb
+           FROM stray_thread_log v
+        UNION ALL
+         SELECT 'In a thread''s log, each message''s events keep their own order.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM thread_log_out_of_order v
+        UNION ALL
+         SELECT 'Each life has one terminal event, that of its state, and a message that is over ends with it.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_terminal_events v
+        UNION ALL
+         SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_attempt_events v
+        UNION ALL
+         SELECT 'A message that may run or runs has one row in its lane; a failed one has at most one dead letter.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_lane_row v
+        UNION ALL
+         SELECT 'Every lane row belongs to a message (except dead letters of foreign rows).'::text,
+            ((((v.queue || '_'::text) || v.lane) || ' '::text) || v.msg_id),
+            to_jsonb(v.*) AS to_jsonb
+           FROM stray_lane_row v
+        UNION ALL
+         SELECT 'The lane row of a message that may run is visible; that of a running one is hidden for its lease.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_visibility v
+        UNION ALL
+         SELECT 'A message has a lease if and only if it is processing.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_lease v
+        UNION ALL
+         SELECT 'A result exists only for completed messages, started_at only for those that run or ran.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_outcome v
+        UNION ALL
+         SELECT 'Counters add up to the messages that exist.'::text,
+            v.queue,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_counter v
+        UNION ALL
+         SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text,
+            v.thread_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_thread_counts v
+        UNION ALL
+         SELECT 'A message''s thread exists.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM message_without_thread v
+        UNION ALL
+         SELECT 'The turn belongs to an open message of the thread that may take one.'::text,
+            v.thread_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_turn v
+        UNION ALL
+         SELECT 'In a thread only the message with the turn may run, and messages wait only while one has the turn.'::text,
+            v.thread_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM message_without_turn v
+        UNION ALL
+         SELECT 'Only messages that take turns in a thread wait for one.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_wait_for_turn v
+        UNION ALL
+         SELECT 'A message that waits for children names them, one that waits for input has asked, and no other does.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_wait v
+        UNION ALL
+         SELECT 'Failures and losses stay within the limits of a life.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM wrong_charges v
+        UNION ALL
+         SELECT 'No visible row lies below its low-water mark.'::text,
+            ((((v.queue || '_'::text) || v.lane) || ' '::text) || v.msg_id),
+            to_jsonb(v.*) AS to_jsonb
+           FROM row_below_mark v
+        UNION ALL
+         SELECT 'No lease lies below its low-water mark.'::text,
+            (v.message_id)::text AS message_id,
+            to_jsonb(v.*) AS to_jsonb
+           FROM lease_below_mark v
+        UNION ALL
+         SELECT 'No counter lies below its low-water mark.'::text,
+            v.queue,
+            to_jsonb(v.*) AS to_jsonb
+           FROM counter_below_mark v
         )
  SELECT rule,
     subject,
     detail
    FROM broken b;
-COMMENT ON VIEW treadle.violations IS 'What must never be: empty in a healthy database; looks at everything, so it takes its time';
-CREATE TABLE treadle.workers (
-    worker_id text NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    queues text[] NOT NULL,
-    concurrency integer NOT NULL,
-    in_flight integer DEFAULT 0 NOT NULL,
-    started_at timestamp with time zone NOT NULL,
-    heartbeat_at timestamp with time zone NOT NULL,
-    beating_since timestamp with time zone NOT NULL,
-    server_started timestamp with time zone,
-    suspected_at timestamp with time zone
-);
-COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
-COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
-COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
-COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
+COMMENT ON VIEW treadle.violations IS 'Exceptions to the invariants: empty in a healthy database. Reads everything, so it takes its time';
 CREATE VIEW treadle.worker_overview AS
  SELECT worker_id,
     host,

@@ -1,4 +1,4 @@
-"""The state machine (DESIGN, section 3): every arrow of cancel and redrive."""
+"""The state machine: every transition by cancel and redrive."""
 
 from typing import Any
 from uuid import UUID
@@ -56,7 +56,7 @@ async def test_cancel_of_a_backed_off_message_passes_the_turn(sql_client: SqlCli
 
 @PLACES
 @pytest.mark.parametrize("outcome", [*OUTCOMES, "lost"])
-async def test_whatever_becomes_of_an_attempt_that_was_to_be_cancelled(
+async def test_any_outcome_of_an_attempt_ends_as_cancelled_after_a_request(
     sql_client: SqlClient, place: dict[str, Any], outcome: str
 ) -> None:
     message_id = await sql_client.submit(**place)
@@ -83,7 +83,7 @@ async def test_whatever_becomes_of_an_attempt_that_was_to_be_cancelled(
         await expect(sql_client, follower, "queued", "queued", lane="normal")
 
 
-async def test_a_cancellation_requested_outlives_the_last_failure(sql_client: SqlClient) -> None:
+async def test_a_requested_cancellation_wins_over_the_last_failure(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit(max_attempts=1)
     claim = await sql_client.claim_one()
     await sql_client.cancel(message_id)

@@ -19,7 +19,7 @@ from tests.support.messages import settled
 from tests.support.waiting import until
 from treadle import Context, agent
 
-# What a worker does whether there are messages or not.
+# Calls of a worker that do not depend on messages.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
 CHORES |= {"vacuum_health", "ensure_partitions", "drop_partitions", "register_agents", "meta", "sign_off"}
 
@@ -37,7 +37,7 @@ async def talk(context: Context, text: str) -> str:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """The statements that were sent, by the function of ours that they call, without the chores."""
+    """The statements that were sent, by the SQL function that they call, without the chores."""
     counter: Counter[str] = Counter()
     for name in ("fetch", "fetchrow", "fetchval"):
         original = getattr(Database, name)
@@ -63,7 +63,7 @@ async def submit(store: MessageStore, count: int, agent: str) -> list[Any]:
 
 
 async def drained(sql: Connection, count: int) -> None:
-    """Wait until so many are completed, and what was hinted of them is out."""
+    """Wait until so many messages are completed and their hints are sent."""
     done = "select coalesce(sum(completed), 0)::integer from treadle.queue_counts"
     await until(lambda: sql.fetchval(done), lambda completed: completed == count)
 
@@ -81,7 +81,7 @@ async def test_one_message_costs_a_submit_a_claim_and_a_finish(
     assert set(sent) <= {"submit_many", "claim", "finish", "hint"}
 
 
-async def test_what_it_says_costs_an_append_and_no_hint_of_its_own(
+async def test_emitted_events_cost_one_append_and_no_hint(
     store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
 ) -> None:
     await start_worker(talk, poll_interval=60.0)

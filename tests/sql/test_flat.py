@@ -1,5 +1,5 @@
-"""Costs that do not grow: low-water marks keep dead rows, of a lane's head and of the counters, out of everybody's way
-and never pass by a row that lives."""
+"""Costs that do not grow: low-water marks let calls skip the dead rows of lanes, leases and counters, and never a
+live row."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ async def sweep(sql_client: SqlClient) -> int:
 
 
 async def sweep_past(sql_client: SqlClient, lane_id: int) -> None:
-    """One sweep notices, a later one raises the mark, when whoever was under way (on the whole server) has ended."""
+    """One sweep notes the mark, a later one raises it, once all transactions that were open have ended."""
     await until(lambda: sweep(sql_client), lambda mark: mark > lane_id)
 
 
@@ -38,7 +38,7 @@ async def fold_past(sql_client: SqlClient, counter: int) -> None:
 
 
 async def buffers(sql_client: SqlClient, call: str, *args: Any) -> int:
-    """Pages that a call touches, whatever it does inside; what it does is rolled back."""
+    """The pages that a call reads, in all its statements; the call is rolled back."""
     transaction = sql_client.sql.transaction()
     await transaction.start()
     try:
@@ -87,14 +87,14 @@ async def test_dead_rows_at_the_head_of_a_lane_cost_nothing(sql_client: SqlClien
 
 
 @pytest.mark.parametrize("newest", [False, True])
-async def test_a_mark_does_not_pass_what_is_still_to_be_committed(sql_client: SqlClient, newest: bool) -> None:
+async def test_a_mark_does_not_pass_an_uncommitted_row(sql_client: SqlClient, newest: bool) -> None:
     slow = await sql_client.connect()
     transaction = slow.sql.transaction()
     await transaction.start()
     late = None if newest else await slow.submit()
     await sql_client.submit_many(*[{}] * 1500)
     assert len(await sql_client.claim(1500)) == 1500
-    late = late or await slow.submit()  # and where it is the newest, nobody has a newer transaction
+    late = late or await slow.submit()  # if it is the newest, there is no newer transaction
     for _ in range(5):
         assert await sweep(sql_client) <= (1501 if newest else 1)
     await transaction.commit()
@@ -102,7 +102,7 @@ async def test_a_mark_does_not_pass_what_is_still_to_be_committed(sql_client: Sq
     await sweep_past(sql_client, 1500)
 
 
-async def test_a_mark_goes_back_to_what_shows_again(sql_client: SqlClient) -> None:
+async def test_a_mark_goes_back_to_a_row_that_becomes_visible_again(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 1500)
     hidden = await sql_client.sql.fetchval(f"select min(msg_id) from pgmq.{LANE}")
     await sql_client.sql.execute("select from pgmq.set_vt('default_normal', $1::bigint, 100)", hidden)
@@ -114,7 +114,7 @@ async def test_a_mark_goes_back_to_what_shows_again(sql_client: SqlClient) -> No
     assert len(await sql_client.claim(1)) == 1
 
 
-async def test_a_short_way_is_not_worth_a_write(sql_client: SqlClient) -> None:
+async def test_a_mark_is_not_written_for_a_few_ids(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 20)
     await sql_client.claim(20)
     for _ in range(3):
@@ -131,7 +131,7 @@ async def test_counters_stay_exact_past_a_transaction_that_commits_late(sql_clie
     slow = await sql_client.connect()
     transaction = slow.sql.transaction()
     await transaction.start()
-    await slow.submit_many({}, {})  # and nobody has a newer transaction
+    await slow.submit_many({}, {})  # there is no newer transaction
     for _ in range(3):
         await sql_client.sql.fetchval("select treadle.fold_counters()")
         assert await queued() == 0
@@ -141,8 +141,8 @@ async def test_counters_stay_exact_past_a_transaction_that_commits_late(sql_clie
     assert await queued() == 2
 
 
-async def test_marks_of_another_server_do_not_stay_for_ever(sql_client: SqlClient) -> None:
-    """After a dump and restore transaction ids begin anew: a mark that waits for one of before must not wait on."""
+async def test_a_mark_from_another_server_is_replaced(sql_client: SqlClient) -> None:
+    """After a dump and restore, transaction ids start again: a mark must not wait for an id of the old server."""
     await sql_client.sql.execute(
         f"update treadle.low_water set next_low = 7, next_xid = 1::bigint << 40 where name = '{LANE}'"
     )
@@ -151,7 +151,7 @@ async def test_marks_of_another_server_do_not_stay_for_ever(sql_client: SqlClien
     await sweep_past(sql_client, 1400)
 
 
-async def test_the_watch_names_the_oldest_snapshot(sql_client: SqlClient) -> None:
+async def test_vacuum_health_names_the_oldest_snapshot(sql_client: SqlClient) -> None:
     reader = await sql_client.connect()
     before = await sql_client.sql.fetchrow("select * from treadle.vacuum_health()")
     async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
@@ -165,7 +165,7 @@ async def test_the_watch_names_the_oldest_snapshot(sql_client: SqlClient) -> Non
     assert before["holder"] is None or str(pid) not in before["holder"]
 
 
-async def test_leases_that_are_gone_are_not_looked_at(sql_client: SqlClient) -> None:
+async def test_dead_lease_rows_are_not_read(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 1500)
     await sql_client.finish(*await sql_client.claim(1500))
     await sql_client.submit()
@@ -179,13 +179,13 @@ async def test_leases_that_are_gone_are_not_looked_at(sql_client: SqlClient) -> 
     )
 
 
-async def test_no_mark_passes_a_claim_that_is_still_to_be_committed(sql_client: SqlClient) -> None:
+async def test_no_mark_passes_an_uncommitted_claim(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 1501)
     await sql_client.finish(*await sql_client.claim(1500))
     slow = await sql_client.connect()
     transaction = slow.sql.transaction()
     await transaction.start()
-    (claim,) = await slow.claim(1)  # and nobody has a newer transaction
+    (claim,) = await slow.claim(1)  # there is no newer transaction
     for _ in range(3):
         await sweep(sql_client)
     await transaction.commit()

@@ -1,4 +1,4 @@
-"""The janitor's chores: what is due, counters, and the net under everything."""
+"""The janitor's chores: due messages, counters, lost lane rows."""
 
 import asyncio
 import json
@@ -14,13 +14,13 @@ async def number(sql_client: SqlClient, query: str, *arguments: Any) -> int:
     return int(await sql_client.sql.fetchval(query, *arguments))
 
 
-# What is due
+# Due messages
 
 
 ADMIT = "select treadle.admit_due()"
 
 
-async def test_what_is_due_is_admitted_and_nothing_else(sql_client: SqlClient) -> None:
+async def test_due_messages_are_admitted_and_no_others(sql_client: SqlClient) -> None:
     soon, later = await sql_client.submit(delay_seconds=10), await sql_client.submit(delay_seconds=20)
     failed = await sql_client.submit()
     (claim,) = await sql_client.claim()
@@ -31,14 +31,14 @@ async def test_what_is_due_is_admitted_and_nothing_else(sql_client: SqlClient) -
         assert [claim.message_id for claim in await sql_client.claim(10)] == due
 
 
-async def test_a_few_at_a_time(sql_client: SqlClient) -> None:
+async def test_a_call_admits_at_most_its_quantity(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{"delay_seconds": n + 1} for n in range(5)])
     await sql_client.shift_clock(60)
     counts = [await number(sql_client, "select treadle.admit_due(2)") for _ in range(4)]
     assert counts == [2, 2, 1, 0]
 
 
-async def test_admitting_waits_for_nobody(sql_client: SqlClient) -> None:
+async def test_admitting_waits_for_no_lock(sql_client: SqlClient) -> None:
     held = await sql_client.submit(thread_id="t", delay_seconds=1)
     locked, free = await sql_client.submit(delay_seconds=1), await sql_client.submit(delay_seconds=1, thread_id="u")
     other = await sql_client.connect()
@@ -53,7 +53,7 @@ async def test_admitting_waits_for_nobody(sql_client: SqlClient) -> None:
     assert await sql_client.state(held) == await sql_client.state(locked) == ("queued", None)
 
 
-async def test_behind_however_many_held_messages_what_is_due_is_found(sql_client: SqlClient) -> None:
+async def test_due_messages_are_found_behind_any_number_of_locked_ones(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{"thread_id": "t", "delay_seconds": 1}] * 10)
     free = await sql_client.submit(delay_seconds=2)
     other = await sql_client.connect()
@@ -65,7 +65,7 @@ async def test_behind_however_many_held_messages_what_is_due_is_found(sql_client
         assert await number(sql_client, "select treadle.admit_due(2)") == 0
 
 
-async def test_several_of_a_thread_come_due_at_once(sql_client: SqlClient) -> None:
+async def test_several_messages_of_a_thread_become_due_at_once(sql_client: SqlClient) -> None:
     rows = await sql_client.submit_many(
         {"thread_id": "t", "delay_seconds": 3},
         {"thread_id": "t", "delay_seconds": 2, "priority": "high"},
@@ -156,11 +156,11 @@ async def test_a_reader_sees_the_same_sums_while_others_count_and_fold(sql_clien
     await asyncio.gather(*tasks)
 
 
-# The net
+# Lost lane rows
 
 
 async def mend(sql_client: SqlClient, quantity: int = 5000) -> list[int]:
-    """All the way through; returns how many each call mended."""
+    """Calls mend_lanes until the end of the table; returns how many each call mended."""
     after, mended = None, []
     while True:
         row = await sql_client.sql.fetchrow("select * from treadle.mend_lanes($1, $2)", after, quantity)
@@ -201,14 +201,14 @@ async def test_a_running_message_whose_lane_was_purged_goes_on_and_comes_back(sq
     assert sorted(json.loads(claim.body) for claim in await sql_client.claim(10)) == ["error", "released"]
 
 
-async def test_mending_goes_through_the_table_in_parts(sql_client: SqlClient) -> None:
+async def test_mending_looks_at_the_table_in_chunks(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 10)
     await sql_client.sql.execute("select pgmq.purge_queue('default_normal')")
     assert await mend(sql_client, 4) == [4, 4, 2]
     assert len(await sql_client.claim(100)) == 10
 
 
-async def test_mending_passes_over_what_others_hold(sql_client: SqlClient) -> None:
+async def test_mending_passes_over_locked_messages(sql_client: SqlClient) -> None:
     locked, free = await sql_client.submit(), await sql_client.submit()
     await sql_client.sql.execute("select pgmq.purge_queue('default_normal')")
     other = await sql_client.connect()

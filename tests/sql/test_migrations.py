@@ -1,7 +1,7 @@
-"""Migrations, and that what is written down about the schema is what they make.
+"""Migrations, and the two descriptions of the schema they must agree with.
 
-`RENEW_SCHEMA=1 make test ARGS=tests/sql/test_migrations.py` writes tests/sql/schema.sql anew; read what changed in it:
-signatures of functions are kept for a release, views gain columns only at the end.
+`RENEW_SCHEMA=1 make test ARGS=tests/sql/test_migrations.py` writes tests/sql/schema.sql. Read the difference:
+signatures of functions are kept for one release, and views gain columns only at the end.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ async def test_a_second_migration_changes_nothing(sql_client: SqlClient, dsn: st
     assert (await sql_client.all_rows(), await dumped_schema(dsn), await function_bodies(sql_client.sql)) == before
 
 
-async def test_migrations_at_once_on_an_empty_database(empty_dsn: str, dsn: str) -> None:
+async def test_concurrent_migrations_of_an_empty_database(empty_dsn: str, dsn: str) -> None:
     await asyncio.gather(*(migrate(empty_dsn) for _ in range(3)))
     assert await dumped_schema(empty_dsn) == await dumped_schema(dsn)
     connection = await connect(empty_dsn, name="test")
@@ -60,10 +60,10 @@ async def test_migrations_at_once_on_an_empty_database(empty_dsn: str, dsn: str)
 
 
 @pytest.mark.parametrize("step", ["_install_pgmq", "_upgrade_tables", "_apply_functions"])
-async def test_a_migration_that_was_interrupted_is_mended_by_the_next(
+async def test_an_interrupted_migration_is_completed_by_the_next(
     empty_dsn: str, dsn: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """It died before this step was done."""
+    """It was interrupted before this step."""
 
     class PowerCut(Exception):
         pass
@@ -84,7 +84,7 @@ Release = Callable[..., None]
 
 @pytest.fixture
 def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Release:
-    """Let the next migration be to a release with one file more; without one, to ours."""
+    """Lets the next migration install a release with one more file; without one, this release."""
 
     def next_is(more: str = "") -> None:
         shutil.rmtree(tmp_path / "sql", ignore_errors=True)
@@ -95,8 +95,8 @@ def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Release:
     return next_is
 
 
-async def test_functions_come_all_or_none(sql: Connection, dsn: str, release: Release) -> None:
-    """A release with a broken file leaves the old functions in their places, and one sentence."""
+async def test_functions_are_replaced_all_or_none(sql: Connection, dsn: str, release: Release) -> None:
+    """A release with a broken file changes no function, and is refused with one sentence."""
     before = await function_bodies(sql), await sql.fetch("table treadle.meta")
     release("drop function treadle.uuid7(); create function treadle.broken() returns nonsense language sql as ''")
     with pytest.raises(SchemaError, match=r'nothing was changed in this step: type "nonsense" does not exist\.$'):
@@ -107,7 +107,7 @@ async def test_functions_come_all_or_none(sql: Connection, dsn: str, release: Re
 OLD = "create function treadle.old(m treadle.messages, x text default '') returns text language sql as 'select $2'"
 
 
-async def test_what_a_former_release_had_goes_and_what_was_changed_is_put_back(
+async def test_obsolete_functions_are_dropped_and_changed_ones_restored(
     sql: Connection, dsn: str, release: Release
 ) -> None:
     before = await function_bodies(sql), await sql.fetch("select * from treadle.meta order by name")
@@ -122,7 +122,7 @@ async def test_what_a_former_release_had_goes_and_what_was_changed_is_put_back(
     assert (await function_bodies(sql), await sql.fetch("select * from treadle.meta order by name")) == before
 
 
-async def test_a_former_function_that_somebody_needs_stays_until_nobody_does(
+async def test_an_obsolete_function_stays_while_a_view_depends_on_it(
     sql: Connection, dsn: str, release: Release
 ) -> None:
     before = await function_bodies(sql)
@@ -138,8 +138,8 @@ async def test_a_former_function_that_somebody_needs_stays_until_nobody_does(
     assert await function_bodies(sql) == before
 
 
-async def test_what_somebody_has_in_our_schema_stays_as_it_is(sql: Connection, dsn: str) -> None:
-    """For a role named treadle it is the first in its path."""
+async def test_a_users_objects_in_our_schema_are_kept(sql: Connection, dsn: str) -> None:
+    """The schema comes first in the search path of a role named treadle."""
     await sql.execute("""
         create function treadle.mine() returns trigger language plpgsql as 'begin return new; end';
         create table public.orders (x integer);
@@ -156,7 +156,7 @@ async def test_what_somebody_has_in_our_schema_stays_as_it_is(sql: Connection, d
     assert (await function_bodies(sql), [await sql.fetch(query) for query in theirs]) == before
 
 
-async def test_without_a_manifest_nothing_goes(sql: Connection, dsn: str, release: Release) -> None:
+async def test_without_a_manifest_no_function_is_dropped(sql: Connection, dsn: str, release: Release) -> None:
     release(OLD)
     await migrate(dsn)
     before = await function_bodies(sql)
@@ -182,7 +182,9 @@ async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
         await migrate(dsn)
 
 
-async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_table_is_reported_in_one_sentence(
+    sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(migration, "VIEW_LOCK_PATIENCE_SECONDS", 0)
     before = await function_bodies(sql)
     other = await connect(dsn, name="test")
@@ -195,7 +197,7 @@ async def test_a_locked_table_is_one_clear_sentence(sql: Connection, dsn: str, m
     await other.close()
 
 
-async def test_a_statement_may_take_its_time_in_tables_and_in_functions(
+async def test_a_migrations_statement_may_take_long(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch, release: Release, add_migration: AddMigration
 ) -> None:
     """It may take longer than any other call."""
@@ -210,7 +212,7 @@ upgrade = lambda: op.execute("select pg_sleep(0.3)")""")
         await migrate(empty_dsn)
 
 
-async def test_submits_go_on_while_a_migration_waits_for_a_report(
+async def test_submits_succeed_while_a_migration_waits_for_a_report(
     sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "VIEW_LOCK_TIMEOUT", "60s")
@@ -223,10 +225,10 @@ async def test_submits_go_on_while_a_migration_waits_for_a_report(
     await migrating
 
 
-async def test_a_report_reads_on_beside_a_migration_that_waits_for_it(
+async def test_a_migration_gives_way_to_a_report_that_it_would_deadlock_with(
     sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It wants a view that the migration has, which wants its view: the migration lets go, and comes again."""
+    """Each wants a view that the other holds: the migration releases its locks and retries."""
     monkeypatch.setattr(migration, "VIEW_LOCK_PAUSE_SECONDS", 0.05)
     report = await sql_client.connect()
     async with report.sql.transaction():
@@ -239,12 +241,12 @@ async def test_a_report_reads_on_beside_a_migration_that_waits_for_it(
 
 
 async def blocks(sql_client: SqlClient, other: SqlClient) -> bool:
-    """Whether somebody waits for the other connection."""
+    """Whether any session waits for the other connection."""
     waiting = "select exists (select from pg_stat_activity where $1 = any(pg_blocking_pids(pid)))"
     return bool(await sql_client.sql.fetchval(waiting, other.sql.get_server_pid()))
 
 
-async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, database: Database) -> None:
+async def test_a_process_accepts_the_tables_of_its_release_or_newer_ones(sql: Connection, database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(migration.MIGRATIONS_FOLDER))
     assert ScriptDirectory.from_config(config).get_current_head() == schema.NEWEST_MIGRATION
@@ -259,7 +261,7 @@ async def test_a_process_wants_its_own_tables_or_newer_ones(sql: Connection, dat
                 await schema.require(database)
 
 
-# What is written down
+# The descriptions of the schema
 
 
 def drift(connection: SyncConnection) -> list[Any]:
@@ -285,7 +287,7 @@ def drift(connection: SyncConnection) -> list[Any]:
 
 
 async def drift_after(dsn: str, change: str) -> list[Any]:
-    """What differs when the database was changed so; the change is not kept."""
+    """The differences after this change of the database, which is rolled back."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: asyncpg.connect(dsn, server_settings={"search_path": "public"}),
@@ -299,7 +301,7 @@ async def drift_after(dsn: str, change: str) -> list[Any]:
         await engine.dispose()
 
 
-async def test_sqlalchemy_knows_the_tables_as_they_are(dsn: str) -> None:
+async def test_the_sqlalchemy_tables_are_those_of_the_database(dsn: str) -> None:
     assert await drift_after(dsn, "select") == []
 
 
@@ -317,12 +319,12 @@ DRIFTS = [
 ]
 
 
-async def test_a_drift_would_be_found(dsn: str) -> None:
+async def test_every_kind_of_drift_is_found(dsn: str) -> None:
     for change, kind in DRIFTS:
         assert kind in [difference[0] for difference in await drift_after(dsn, change)], change
 
 
-async def test_the_dumped_schema_is_the_one_in_the_file(dsn: str) -> None:
+async def test_the_dumped_schema_is_the_committed_one(dsn: str) -> None:
     found = await dumped_schema(dsn)
     if os.environ.get("RENEW_SCHEMA"):
         SCHEMA.write_text(found)

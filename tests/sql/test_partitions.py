@@ -1,4 +1,4 @@
-"""The event log's partitions: one a day, made ahead, dropped when old and empty."""
+"""The event log's partitions: one a day, created ahead, dropped when old and empty."""
 
 import asyncio
 from uuid import UUID
@@ -58,7 +58,7 @@ async def test_there_is_a_partition_for_every_day_from_yesterday_on(sql_client: 
     )  # ids keep to the true time
 
 
-async def test_an_event_lies_where_its_message_s_id_says(sql_client: SqlClient) -> None:
+async def test_an_event_is_in_the_partition_of_its_message_id(sql_client: SqlClient) -> None:
     async def submit(day: int) -> UUID:
         id = await sql_client.sql.fetchval(
             "select overlay(treadle.uuid7()::text placing"
@@ -74,7 +74,7 @@ async def test_an_event_lies_where_its_message_s_id_says(sql_client: SqlClient) 
         assert [await place(sql_client, await submit(day))] == await days(sql_client, day, day)
     for day in (-2, 4):
         assert await place(sql_client, await submit(day)) == "default"
-    # A day whose first events lie in the default partition stays there; the others get theirs.
+    # A day whose first events are in the default partition stays there; other days get a partition.
     assert await ensure(sql_client, 6) == 2
     assert await partitions(sql_client) == [*await days(sql_client, -1, 3), *await days(sql_client, 5, 6), "default"]
     assert await place(sql_client, await submit(4)) == "default"
@@ -82,7 +82,7 @@ async def test_an_event_lies_where_its_message_s_id_says(sql_client: SqlClient) 
     await sql_client.run()
 
 
-async def test_a_partition_has_the_keys_of_the_whole(sql_client: SqlClient) -> None:
+async def test_a_partition_has_the_keys_of_the_table(sql_client: SqlClient) -> None:
     await sql_client.shift_clock(30 * 86400)
     await ensure(sql_client)
     rows = await sql_client.sql.fetch(
@@ -94,7 +94,7 @@ async def test_a_partition_has_the_keys_of_the_whole(sql_client: SqlClient) -> N
     assert {tuple(row["keys"]) for row in rows} == {("1 2", "4 5")}
 
 
-async def test_only_what_is_old_and_empty_is_dropped(sql_client: SqlClient) -> None:
+async def test_only_old_and_empty_partitions_are_dropped(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit()
     await sql_client.run()
     today = (await days(sql_client, 0, 0))[0]
@@ -110,8 +110,8 @@ async def test_only_what_is_old_and_empty_is_dropped(sql_client: SqlClient) -> N
     assert await sql_client.sql.fetchval("select count(*) from treadle.messages where message_id = $1", message_id) == 0
 
 
-async def test_tending_partitions_does_not_hold_up_the_log(sql_client: SqlClient) -> None:
-    """Somebody reads the log in a transaction that goes on: the chores give way, for a waiting one would block all."""
+async def test_partition_chores_do_not_block_the_log(sql_client: SqlClient) -> None:
+    """While a long transaction reads the log the chores give up, because a waiting lock would block every reader."""
     reader, janitor = await sql_client.connect(), await sql_client.connect()
     async with reader.sql.transaction():
         await reader.sql.fetch("select * from treadle.events")
@@ -125,7 +125,7 @@ async def test_tending_partitions_does_not_hold_up_the_log(sql_client: SqlClient
     assert await drop(janitor) > 0
 
 
-async def test_two_janitors_tend_partitions_at_once(sql_client: SqlClient) -> None:
+async def test_two_janitors_may_tend_partitions_at_once(sql_client: SqlClient) -> None:
     others = [await sql_client.connect() for _ in range(3)]
     for other in others:
         await other.shift_clock(5 * 86400)

@@ -1,7 +1,7 @@
 """Query plans: no statement of the hot functions reads a big table from end to end.
 
-auto_explain reports the plan of every statement, also inside functions, as it runs: what is asserted are the plans that
-PostgreSQL really took, on a database with some ten thousand messages.
+auto_explain reports the plan of every statement, also inside functions, as it runs. So these tests assert the plans
+that PostgreSQL used, on a database with some ten thousand messages.
 """
 
 import contextlib
@@ -51,14 +51,14 @@ async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
 
 @pytest.fixture
 async def claims(sql_client: SqlClient) -> list[Claim]:
-    """Some three thousand messages are running."""
+    """Claims of some three thousand running messages."""
     claims = await sql_client.claim(3000)
     await sql_client.sql.execute("analyze")
     return claims
 
 
 class Plans:
-    """Collects the plans of what runs on this connection while it is entered."""
+    """Collects the plans of the statements on this connection while it is entered."""
 
     def __init__(self, sql_client: SqlClient) -> None:
         self._sql = sql_client.sql
@@ -93,7 +93,7 @@ class Plans:
         return [plan for plan in self._plans if re.search(rf"Scan (Backward )?(using|on) {index}", plan)]
 
 
-async def test_the_watch_sees_what_it_is_for(sql_client: SqlClient, claims: list[Claim]) -> None:
+async def test_a_plan_that_reads_a_whole_table_is_noticed(sql_client: SqlClient, claims: list[Claim]) -> None:
     async with Plans(sql_client) as plans:
         await sql_client.sql.execute("select from treadle.messages where agent = 'nobody'")
         await sql_client.sql.execute("do $$ begin perform from treadle.threads where metadata <> '{}'; end $$")
@@ -104,14 +104,14 @@ async def test_the_watch_sees_what_it_is_for(sql_client: SqlClient, claims: list
     assert plans._big >= big, sorted(big - plans._big)
 
 
-async def test_what_a_worker_does(sql_client: SqlClient, claims: list[Claim]) -> None:
+async def test_the_plans_of_a_worker(sql_client: SqlClient, claims: list[Claim]) -> None:
     async with Plans(sql_client) as plans:
         for reverse in (False, True):
             assert len(await sql_client.claim(1, reverse=reverse)) == 1
             assert len(await sql_client.claim(20, reverse=reverse)) == 20
     assert plans.whole_tables == []
     assert plans.reading("q_default_low_pkey")
-    # However long the lane, it is read from its head, in the order of its key, as far as wanted.
+    # A lane of any length is read from its head in key order, and no further than needed.
     (peek, *_) = [plan for plan in plans.reading("q_default_normal_pkey") if "array_agg(h.msg_id" in plan]
     assert re.search(r"Limit.*LockRows.*Index Scan using q_default_normal_pkey", peek, re.DOTALL), peek
 
@@ -143,7 +143,7 @@ async def test_what_a_worker_does(sql_client: SqlClient, claims: list[Claim]) ->
     assert plans.reading("leases_order")
 
 
-async def test_what_a_client_does(sql_client: SqlClient, claims: list[Claim]) -> None:
+async def test_the_plans_of_a_client(sql_client: SqlClient, claims: list[Claim]) -> None:
     for thread in ("old7", "new", None):
         async with Plans(sql_client) as plans:
             await sql_client.submit_many(
@@ -178,16 +178,16 @@ async def test_what_a_client_does(sql_client: SqlClient, claims: list[Claim]) ->
     assert plans.reading("threads_recent")
 
 
-async def test_what_a_reader_does(sql_client: SqlClient, claims: list[Claim]) -> None:
+async def test_the_plans_of_a_reader(sql_client: SqlClient, claims: list[Claim]) -> None:
     ids = [claim.message_id for claim in claims[:20]]
     threads = list(range(1, 21))
     async with Plans(sql_client) as plans:
         assert len(await sql_client.sql.fetch("select * from treadle.read_events($1, $2, 200)", ids, [1] * 20)) == 20
-        await sql_client.sql.fetch("select * from treadle.read_thread_events($1, $2, 200)", threads, [0] * 20)
+        await sql_client.sql.fetch("select * from treadle.read_events(null, $2, 200, $1)", threads, [0] * 20)
     assert plans.whole_tables == []
     assert plans.reading(r"events_\d+_pkey")
     assert plans.reading(r"events_\d+_thread_thread_pos_idx")
-    # Of all the partitions only the one is read in which the message lies.
+    # Only the partition of the message is read.
     await sql_client.shift_clock(86400 * 20)
     await sql_client.sql.execute("select treadle.ensure_partitions(30); set auto_explain.log_analyze = on")
     async with Plans(sql_client) as plans:
@@ -198,7 +198,7 @@ async def test_what_a_reader_does(sql_client: SqlClient, claims: list[Claim]) ->
     assert len([line for line in read if "never executed" not in line]) == 1, plan
 
 
-async def test_what_a_janitor_does(sql_client: SqlClient, claims: list[Claim]) -> None:
+async def test_the_plans_of_a_janitor(sql_client: SqlClient, claims: list[Claim]) -> None:
     async with Plans(sql_client) as plans:
         assert await sql_client.sql.fetchval("select treadle.admit_due(100)") == 0
         await sql_client.shift_clock(700)

@@ -1,4 +1,4 @@
-"""Queue positions, and the list of what waits."""
+"""Queue positions, and the list of waiting messages."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -47,7 +47,7 @@ async def test_positions_in_a_thread(sql_client: SqlClient) -> None:
     assert await positions(sql_client, rows) == [1, 2, 3, 4]
 
 
-async def test_positions_of_what_does_not_wait_for_a_worker(sql_client: SqlClient) -> None:
+async def test_messages_that_do_not_wait_for_a_worker_have_no_position(sql_client: SqlClient) -> None:
     rows = await sql_client.submit_many({"thread_id": "t"}, {"thread_id": "t"})
     claim = await sql_client.claim_one()
     assert await positions(sql_client, rows) == [None, 0]
@@ -67,7 +67,7 @@ async def test_positions_beyond_a_thousand_are_estimated_by_the_span_of_the_lane
     assert row["queue_position"] == 900
 
 
-async def test_waiting_lists_who_is_next_first(sql_client: SqlClient) -> None:
+async def test_waiting_lists_the_next_message_first(sql_client: SqlClient) -> None:
     rows = await sql_client.submit_many(
         {"priority": "low"}, {}, {"priority": "high"}, {"thread_id": "t"}, {"thread_id": "t"}
     )

@@ -1,4 +1,4 @@
-"""The event log's readers: they are shown the whole story and miss nothing."""
+"""Readers of the event log receive every event once, in order."""
 
 import asyncio
 import json
@@ -32,12 +32,12 @@ async def read(sql_client: SqlClient, *cursors: tuple[UUID, int], quantity: int 
 
 async def read_thread(sql_client: SqlClient, thread: int, after: int, quantity: int = 100) -> list[tuple[Any, ...]]:
     rows = await sql_client.sql.fetch(
-        "select * from treadle.read_thread_events(array[$1::bigint], array[$2::bigint], $3)", thread, after, quantity
+        "select * from treadle.read_events(null, array[$2::bigint], $3, array[$1::bigint])", thread, after, quantity
     )
-    return [(row["thread_pos"], row["message_id"], row["seq"], row["type"], row["data"]) for row in rows]
+    return [(row["pos"], row["message_id"], row["seq"], row["type"], row["data"]) for row in rows]
 
 
-async def test_a_reader_is_shown_the_whole_story(sql_client: SqlClient) -> None:
+async def test_a_reader_receives_the_whole_log(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit("hello", thread_id="t", priority="high")
     (claim,) = await sql_client.claim()
     await sql_client.append((claim, 3, ["a"]))
@@ -59,7 +59,7 @@ async def test_a_reader_is_shown_the_whole_story(sql_client: SqlClient) -> None:
 
 
 async def test_queued_and_done_are_stored_without_data(sql_client: SqlClient) -> None:
-    """They are read from the message, so that log and result cannot disagree."""
+    """Readers receive them from the message, so log and result cannot disagree."""
     message_id = await sql_client.submit()
     await sql_client.run(result="first")
     stored = dict(await sql_client.log(message_id))
@@ -70,7 +70,7 @@ async def test_queued_and_done_are_stored_without_data(sql_client: SqlClient) ->
     assert events[-1][2]["result"] == "second"
 
 
-async def test_a_reader_that_resumes_gets_exactly_the_rest(sql_client: SqlClient) -> None:
+async def test_a_reader_that_resumes_receives_exactly_the_remaining_events(sql_client: SqlClient) -> None:
     (claim,) = await claim_new(sql_client)
     await sql_client.append((claim, 3, list(range(10))))
     await sql_client.finish(claim, first_seq=13)
@@ -89,8 +89,8 @@ async def test_a_reader_that_resumes_gets_exactly_the_rest(sql_client: SqlClient
 async def test_many_readers_of_many_messages_in_one_call(sql_client: SqlClient) -> None:
     one, two = await claim_new(sql_client, 2)
     await sql_client.finish(one, chunks=["a"])
-    gone = uuid4()
-    cursors = [(two.message_id, 0), (gone, 0), (one.message_id, 3), (two.message_id, 2), (one.message_id, 2)]
+    unknown = uuid4()
+    cursors = [(two.message_id, 0), (unknown, 0), (one.message_id, 3), (two.message_id, 2), (one.message_id, 2)]
     answers = await read(sql_client, *cursors)
     assert [[event[:2] for event in events] for events in answers] == [
         [(1, "queued"), (2, "started")],
@@ -101,14 +101,14 @@ async def test_many_readers_of_many_messages_in_one_call(sql_client: SqlClient) 
     ]
 
 
-async def test_readers_of_a_thread_that_is_gone(sql_client: SqlClient) -> None:
+async def test_readers_of_a_deleted_thread(sql_client: SqlClient) -> None:
     (claim,) = await claim_new(sql_client)
     await sql_client.sql.execute("select treadle.delete_thread('t0')")
     assert await read_thread(sql_client, claim.thread or 0, 1) == [(None, None, None, None, None)]
     assert await read(sql_client, (claim.message_id, 1)) == [[(None, None, None, None)]]
 
 
-async def test_an_answer_has_a_limit_in_bytes_but_at_least_one_event(sql_client: SqlClient) -> None:
+async def test_a_page_is_limited_in_characters_but_has_at_least_one_event(sql_client: SqlClient) -> None:
     (claim,) = await claim_new(sql_client)
     big = "x" * 100_000
     await sql_client.append((claim, 3, [big * 3, "a", big, big, big, "b"]))
@@ -128,7 +128,7 @@ async def test_an_answer_has_a_limit_in_bytes_but_at_least_one_event(sql_client:
     assert [[event[0] for event in events] for events in story] == [[1, 2, 3], [3], [4, 5, 6, 7]]
 
 
-async def test_after_a_redrive_the_old_end_is_not_the_last(sql_client: SqlClient) -> None:
+async def test_after_a_redrive_the_old_terminal_event_is_not_the_last(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit(max_attempts=1, thread_id="t")
     await sql_client.run(outcome="error")
 
@@ -154,7 +154,7 @@ async def test_after_a_redrive_the_old_end_is_not_the_last(sql_client: SqlClient
     assert await ends() == [("queued", False), ("error", False), ("queued", False), ("cancelled", True)]
 
 
-async def test_a_thread_tells_the_events_of_all_its_messages_in_one_order(sql_client: SqlClient) -> None:
+async def test_a_threads_log_has_the_events_of_all_its_messages_in_one_order(sql_client: SqlClient) -> None:
     one, two = await sql_client.submit(thread_id="t"), await sql_client.submit(thread_id="t")
     aside = await sql_client.submit(thread_id="t", aside=True)
     claims = {claim.message_id: claim for claim in await sql_client.claim(10)}
@@ -178,7 +178,7 @@ async def test_a_thread_tells_the_events_of_all_its_messages_in_one_order(sql_cl
     ]
 
 
-async def test_a_thread_s_log_is_dense_under_concurrent_appends_and_a_reader_misses_nothing(
+async def test_a_threads_log_stays_dense_under_concurrent_appends(
     sql_client: SqlClient,
 ) -> None:
     writers, rounds = 4, 15

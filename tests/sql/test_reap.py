@@ -1,4 +1,4 @@
-"""Reaping: dead workers lose what they held, and nobody who lives does."""
+"""Reaping: messages of dead workers are taken back, those of living workers are not."""
 
 import asyncio
 from datetime import timedelta
@@ -19,12 +19,12 @@ async def worker(sql_client: SqlClient, name: str = "w") -> Any:
 
 
 async def started(sql_client: SqlClient) -> Any:
-    """When this server started."""
+    """The start time of this server."""
     return await sql_client.sql.fetchval("select pg_postmaster_start_time()")
 
 
 async def steady(sql_client: SqlClient, until: float, *others: tuple[str, Any], janitor: str = "janitor") -> None:
-    """The janitor beats every two seconds up to this time; with it the other workers, naming what they hold."""
+    """The janitor sends heartbeats every two seconds up to this time, and so do the others, with their claims."""
     for seconds in range(0, int(until) + 1, 2):
         await sql_client.shift_clock(seconds)
         await sql_client.heartbeat(janitor)
@@ -43,10 +43,10 @@ async def suspected(sql_client: SqlClient) -> None:
 # Reaping
 
 
-async def test_a_worker_whose_listener_is_gone_is_reaped_after_one_and_a_quarter_intervals(
+async def test_a_worker_whose_lock_is_free_is_reaped_after_one_and_a_quarter_intervals(
     sql_client: SqlClient,
 ) -> None:
-    """By anybody, however fresh; and only it."""
+    """Any janitor does it, also a new one, and reaps no other worker."""
     message_id = await sql_client.submit(thread_id="t")
     await sql_client.claim()
     listener = await sql_client.connect()
@@ -68,8 +68,8 @@ async def test_a_worker_whose_listener_is_gone_is_reaped_after_one_and_a_quarter
     assert await sql_client.reap() == {}
 
 
-async def test_a_suspect_that_beats_is_none_any_more(sql_client: SqlClient) -> None:
-    """Its connections were cut, and it is back on others; its listener not yet."""
+async def test_a_heartbeat_clears_a_suspicion(sql_client: SqlClient) -> None:
+    """Its connections were cut. It has new ones, but its listener is not back yet."""
     await sql_client.submit()
     (claim,) = await sql_client.claim()
     for seconds in (0, 2, 4, 6, 8):
@@ -83,8 +83,8 @@ async def test_a_suspect_that_beats_is_none_any_more(sql_client: SqlClient) -> N
     assert await sql_client.finish(claim) == ["completed"]
 
 
-async def test_a_janitor_that_was_cut_off_itself_begins_to_suspect_anew(sql_client: SqlClient) -> None:
-    """The server let nobody in for a while: that everybody was silent then says nothing."""
+async def test_a_janitor_that_was_cut_off_starts_its_suspicions_again(sql_client: SqlClient) -> None:
+    """While the server lets no client in, every worker is silent, so silence proves nothing."""
     message_id = await sql_client.submit()
     (claim,) = await sql_client.claim()
     await sql_client.heartbeat("w", claim, server_started=await started(sql_client))
@@ -92,7 +92,7 @@ async def test_a_janitor_that_was_cut_off_itself_begins_to_suspect_anew(sql_clie
     await sql_client.shift_clock(1)
     assert await sql_client.reap() == {}
     first = (await worker(sql_client))["suspected_at"]
-    await sql_client.shift_clock(6)  # nobody has beaten meanwhile
+    await sql_client.shift_clock(6)  # without any heartbeat
     assert await sql_client.reap() == {}
     await sql_client.heartbeat("janitor")
     assert await sql_client.reap() == {}
@@ -108,7 +108,7 @@ async def test_a_janitor_that_was_cut_off_itself_begins_to_suspect_anew(sql_clie
 async def test_a_free_lock_on_another_incarnation_of_the_server_says_nothing(
     sql_client: SqlClient, server: str
 ) -> None:
-    """After a restart of PostgreSQL nobody holds a lock, and everybody lives."""
+    """After a restart of PostgreSQL no worker holds its lock, though all are alive."""
     message_id = await sql_client.submit()
     await sql_client.claim()
     at = await started(sql_client) - timedelta(hours=1) if server == "another" else None
@@ -135,8 +135,8 @@ async def test_a_vanished_host_is_reaped_after_the_worker_timeout(sql_client: Sq
     assert await sql_client.reap() == {message_id: "w"}
 
 
-async def test_a_janitor_that_has_not_beaten_steadily_reaps_nobody_for_silence(sql_client: SqlClient) -> None:
-    """The silence may be the database's: everybody is silent while it is away."""
+async def test_a_janitor_without_steady_heartbeats_does_not_reap_for_silence(sql_client: SqlClient) -> None:
+    """The silence may be the database's: every worker is silent while it is away."""
     await sql_client.submit()
     (claim,) = await sql_client.claim()
     await sql_client.heartbeat("w", claim)
@@ -156,7 +156,7 @@ async def test_a_janitor_that_has_not_beaten_steadily_reaps_nobody_for_silence(s
     assert await sql_client.finish(claim) == ["completed"]
 
 
-async def test_a_janitor_that_is_unknown_reaps_nobody_for_silence(sql_client: SqlClient) -> None:
+async def test_an_unknown_janitor_does_not_reap_for_silence(sql_client: SqlClient) -> None:
     await sql_client.submit()
     (claim,) = await sql_client.claim()
     await sql_client.heartbeat("w", claim)
@@ -165,7 +165,7 @@ async def test_a_janitor_that_is_unknown_reaps_nobody_for_silence(sql_client: Sq
     assert await sql_client.finish(claim) == ["completed"]
 
 
-async def test_who_beats_is_not_reaped(sql_client: SqlClient) -> None:
+async def test_a_worker_that_sends_heartbeats_is_not_reaped(sql_client: SqlClient) -> None:
     await sql_client.submit()
     (claim,) = await sql_client.claim(lease_seconds=20)
     for seconds in range(0, 60, 2):
@@ -187,7 +187,7 @@ async def test_a_janitor_does_not_reap_itself(sql_client: SqlClient) -> None:
     assert await sql_client.finish(claim) == ["completed"]
 
 
-async def test_leases_of_workers_nobody_knows_are_taken_back_after_the_worker_timeout(sql_client: SqlClient) -> None:
+async def test_leases_of_unknown_workers_are_taken_back_after_the_worker_timeout(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit()
     await sql_client.claim(worker="unknown")
     await steady(sql_client, 9)
@@ -197,8 +197,8 @@ async def test_leases_of_workers_nobody_knows_are_taken_back_after_the_worker_ti
     assert (await sql_client.message(message_id))["losses"] == 1
 
 
-async def test_a_lease_that_no_heartbeat_pushed_on_is_taken_back(sql_client: SqlClient) -> None:
-    """The backstop: its worker beats, but does not know of it, nor does the grace ever end."""
+async def test_a_lease_that_no_heartbeat_extends_is_taken_back(sql_client: SqlClient) -> None:
+    """The last safety net: its worker sends heartbeats without this lease, and the grace never ends."""
     message_id = await sql_client.submit()
     await sql_client.claim(lease_seconds=30)
     for seconds in range(0, 32, 2):
@@ -211,7 +211,7 @@ async def test_a_lease_that_no_heartbeat_pushed_on_is_taken_back(sql_client: Sql
     assert await sql_client.reap() == {message_id: None}
 
 
-async def test_reaping_waits_for_nobody(sql_client: SqlClient) -> None:
+async def test_reaping_waits_for_no_lock(sql_client: SqlClient) -> None:
     held, locked, free = (
         await sql_client.submit(thread_id="t"),
         await sql_client.submit(),
@@ -265,8 +265,8 @@ async def test_a_worker_with_more_than_fits_is_reaped_in_parts(sql_client: SqlCl
     assert await worker(sql_client) is None
 
 
-async def test_a_lease_that_is_pushed_on_just_now_is_left_alone(sql_client: SqlClient) -> None:
-    """A janitor chose it as expired, and has yet to lock it: what it waits for here stands for any delay."""
+async def test_a_lease_that_is_extended_just_now_is_kept(sql_client: SqlClient) -> None:
+    """A janitor has chosen it as expired but not locked it yet; the lock it waits for here stands for any delay."""
     await sql_client.shift_clock(-20)
     await sql_client.submit()
     claim = await sql_client.claim_one(lease_seconds=18)
@@ -284,7 +284,7 @@ async def test_a_lease_that_is_pushed_on_just_now_is_left_alone(sql_client: SqlC
     assert (message["state"], message["losses"]) == ("processing", 0)
 
 
-async def test_a_worker_that_beats_just_now_is_left_alone(sql_client: SqlClient) -> None:
+async def test_a_worker_that_sends_a_heartbeat_just_now_is_kept(sql_client: SqlClient) -> None:
     await sql_client.submit()
     claim = await sql_client.claim_one()
     await sql_client.heartbeat("w", claim, server_started=await started(sql_client))
@@ -298,8 +298,8 @@ async def test_a_worker_that_beats_just_now_is_left_alone(sql_client: SqlClient)
     assert await sql_client.finish(claim) == ["completed"]
 
 
-async def test_who_signs_off_gives_back_what_it_still_has(sql_client: SqlClient) -> None:
-    """Without a loss; what somebody holds just then is left to the janitors, which know the worker no more."""
+async def test_a_worker_that_signs_off_gives_its_messages_back(sql_client: SqlClient) -> None:
+    """Without a loss. A message that another transaction has locked is left to the janitors."""
     free, held = await sql_client.submit(thread_id="a"), await sql_client.submit(thread_id="b")
     claims = await sql_client.claim(2)
     await sql_client.heartbeat("w", *claims)

@@ -1,4 +1,4 @@
-"""Retention: what is past its time goes, and a deleted thread with all it holds."""
+"""Retention: messages and threads past their time are deleted, and a deleted thread leaves nothing."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ async def number(sql_client: SqlClient, query: str, *arguments: Any) -> int:
 
 
 async def purge(sql_client: SqlClient, hours: float = 24, dead_hours: float = 48, quantity: int = 500) -> list[int]:
-    """All the way through; returns how many each call deleted."""
+    """Calls purge until it has looked at everything; returns how many each call deleted."""
     after, purged = None, []
     while True:
         row = await sql_client.sql.fetchrow(
@@ -38,7 +38,7 @@ async def there(sql_client: SqlClient, *ids: UUID) -> list[bool]:
     return [id in known for id in ids]
 
 
-async def test_standalone_messages_go_by_their_completion_and_dead_letters_later(sql_client: SqlClient) -> None:
+async def test_messages_without_a_thread_are_purged_by_completion_and_failed_ones_later(sql_client: SqlClient) -> None:
     completed = await sql_client.submit()
     await sql_client.run()
     failed = await sql_client.submit()
@@ -71,7 +71,7 @@ async def test_standalone_messages_go_by_their_completion_and_dead_letters_later
     assert await there(sql_client, *ids) == [False, False, False, True, True, False]
 
 
-async def test_dead_letters_may_also_go_first(sql_client: SqlClient) -> None:
+async def test_dead_letters_may_have_the_shorter_retention(sql_client: SqlClient) -> None:
     completed = await sql_client.submit()
     await sql_client.run()
     failed = await sql_client.submit()
@@ -81,7 +81,7 @@ async def test_dead_letters_may_also_go_first(sql_client: SqlClient) -> None:
     assert await there(sql_client, completed, failed) == [True, False]
 
 
-async def test_a_thread_goes_whole_by_its_last_activity(sql_client: SqlClient) -> None:
+async def test_a_thread_is_purged_whole_by_its_last_activity(sql_client: SqlClient) -> None:
     first = await sql_client.submit(thread_id="t")
     await sql_client.run()
     await sql_client.shift_clock(20 * 3600)
@@ -100,7 +100,7 @@ async def test_a_thread_goes_whole_by_its_last_activity(sql_client: SqlClient) -
 
 
 @pytest.mark.parametrize("kind", ["queued", "delayed", "backoff", "processing"])
-async def test_a_thread_with_something_open_stays(sql_client: SqlClient, kind: str) -> None:
+async def test_a_thread_with_an_open_message_is_kept(sql_client: SqlClient, kind: str) -> None:
     done = await sql_client.submit(thread_id="t")
     await sql_client.run()
     await sql_client.submit(thread_id="t", delay_seconds=40 * DAY if kind == "delayed" else 0)
@@ -113,7 +113,7 @@ async def test_a_thread_with_something_open_stays(sql_client: SqlClient, kind: s
     assert await there(sql_client, done) == [True]
 
 
-async def test_a_thread_with_a_dead_letter_stays_as_long_as_dead_letters_do(sql_client: SqlClient) -> None:
+async def test_a_thread_with_a_dead_letter_is_kept_as_long_as_dead_letters(sql_client: SqlClient) -> None:
     ids = []
     for outcome in ("completed", "rejected"):
         ids.append(await sql_client.submit(thread_id="t"))
@@ -125,7 +125,7 @@ async def test_a_thread_with_a_dead_letter_stays_as_long_as_dead_letters_do(sql_
     assert await sql_client.lane("dlq") == []
 
 
-async def test_idempotency_keys_go_after_a_day(sql_client: SqlClient) -> None:
+async def test_idempotency_keys_are_purged_after_a_day(sql_client: SqlClient) -> None:
     await sql_client.sql.execute("select treadle.submit_once('k', '1', '[{\"message\": \"x\"}]')")
     await sql_client.shift_clock(23 * 3600)
     await purge(sql_client)
@@ -135,7 +135,7 @@ async def test_idempotency_keys_go_after_a_day(sql_client: SqlClient) -> None:
     assert await number(sql_client, "select count(*) from treadle.idempotency") == 0
 
 
-async def test_purging_goes_on_from_where_it_stopped(sql_client: SqlClient) -> None:
+async def test_purge_resumes_where_it_stopped(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 10)
     await sql_client.run()
     await sql_client.submit_many(*[{"thread_id": f"t{n}"} for n in range(30)])
@@ -146,7 +146,7 @@ async def test_purging_goes_on_from_where_it_stopped(sql_client: SqlClient) -> N
     assert max(purged) <= 4 + 20  # at most that many messages by themselves, and twenty threads
 
 
-async def test_purging_waits_for_nobody(sql_client: SqlClient) -> None:
+async def test_purging_waits_for_no_lock(sql_client: SqlClient) -> None:
     locked, free = await sql_client.submit(), await sql_client.submit()
     held = await sql_client.submit(thread_id="t")
     await sql_client.run()
@@ -189,7 +189,7 @@ async def test_a_deleted_thread_leaves_nothing_behind(sql_client: SqlClient) -> 
 
 
 async def test_a_thread_is_deleted_under_a_claim(sql_client: SqlClient) -> None:
-    """The claim commits while the deletion waits for its message: nothing stays."""
+    """The claim commits while the deletion waits for its message; both leave nothing behind."""
     await sql_client.submit(thread_id="t")
     other = await sql_client.connect()
     async with other.sql.transaction():
@@ -202,7 +202,7 @@ async def test_a_thread_is_deleted_under_a_claim(sql_client: SqlClient) -> None:
 
 
 async def test_a_thread_is_deleted_under_a_submit(sql_client: SqlClient) -> None:
-    """The submit waits, and makes the thread anew."""
+    """The submit waits and then creates the thread again."""
     await sql_client.submit(thread_id="t")
     other = await sql_client.connect()
     async with other.sql.transaction():
@@ -213,8 +213,8 @@ async def test_a_thread_is_deleted_under_a_submit(sql_client: SqlClient) -> None
 
 
 @pytest.mark.parametrize("hours", [500_000, 1e9, 1e300, float("inf")])
-async def test_what_is_to_be_kept_for_ever_is(sql_client: SqlClient, hours: float) -> None:
-    """Longer than there are ids or times: nothing is even looked at."""
+async def test_an_endless_retention_keeps_everything(sql_client: SqlClient, hours: float) -> None:
+    """A retention beyond the range of ids or timestamps: purge looks at nothing."""
     await sql_client.submit()
     await sql_client.run()
     assert await purge(sql_client, hours, hours) == [0]

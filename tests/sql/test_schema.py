@@ -1,4 +1,4 @@
-"""The schema: who may do what, what its tables refuse, its ids and its clock."""
+"""The schema: privileges, what its tables refuse, its ids and its clock."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from service.db.tables import metadata
 from service.errors import SchemaError
 from tests.support.sql_client import SqlClient
 
-# Who may do what
+# Privileges
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ async def person(sql: Connection) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def visitor(sql_client: SqlClient, person: str, dsn: str) -> AsyncIterator[Connection]:
-    """A session of somebody who was given treadle_app."""
+    """A session of a role that was granted treadle_app."""
     await sql_client.sql.execute(f"grant treadle_app to {person}")
     connection = await asyncpg.connect(dsn, user=person)
     yield connection
     await connection.close()
 
 
-async def test_the_public_may_execute_nothing_and_see_nothing(sql: Connection, person: str, dsn: str) -> None:
+async def test_public_may_call_and_read_nothing(sql: Connection, person: str, dsn: str) -> None:
     rows = await sql.fetch(
         "select p.oid::regprocedure::text as name from pg_proc p where p.pronamespace = 'treadle'::regnamespace"
         " and has_function_privilege($1, p.oid, 'execute')",
@@ -52,7 +52,7 @@ async def test_the_public_may_execute_nothing_and_see_nothing(sql: Connection, p
     await connection.close()
 
 
-async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(
+async def test_treadle_app_may_call_every_function_and_read_everything(
     sql_client: SqlClient, visitor: Connection
 ) -> None:
     message_id = await visitor.fetchval("select treadle.submit('hello', thread_id => 't')")
@@ -65,7 +65,7 @@ async def test_whoever_was_given_treadle_app_has_all_the_doors_and_can_look(
     assert await visitor.fetchval("select count(*) from treadle.waiting()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch("select viewname from pg_views where schemaname = 'treadle'")
-    assert len(views) == 7
+    assert len(views) == 9
     for row in views:
         await visitor.execute(f"select * from treadle.{row['viewname']}")
     for table in metadata.tables.values():
@@ -79,7 +79,7 @@ SETTABLE_COLUMN = """
     order by a.attnum limit 1"""
 
 
-async def test_whoever_was_given_treadle_app_can_write_no_table(sql_client: SqlClient, visitor: Connection) -> None:
+async def test_treadle_app_may_write_no_table(sql_client: SqlClient, visitor: Connection) -> None:
     await sql_client.submit(thread_id="t")
     tables = [table.fullname for table in metadata.tables.values()]
     tables += [f"pgmq.q_default_{lane}" for lane in ("high", "normal", "low", "dlq")]
@@ -108,20 +108,20 @@ async def test_whoever_was_given_treadle_app_can_write_no_table(sql_client: SqlC
     assert await sql_client.all_rows() == before
 
 
-async def test_every_door_runs_with_its_owner_s_rights_and_a_pinned_search_path(sql: Connection) -> None:
+async def test_public_functions_run_with_their_owners_rights_and_a_pinned_search_path(sql: Connection) -> None:
     rows = await sql.fetch(
         "select p.oid::regprocedure::text as name, p.prosecdef as definer, p.proconfig as config from pg_proc p"
         " where p.pronamespace = 'treadle'::regnamespace"
     )
     pinned = "search_path=pg_catalog, pg_temp"
     assert [row["name"] for row in rows if row["definer"] and pinned not in (row["config"] or [])] == []
-    doors = ("submit", "submit_many", "submit_once", "cancel", "redrive", "pause", "delete_thread", "claim", "finish")
+    public = ("submit", "submit_many", "submit_once", "cancel", "redrive", "pause", "delete_thread", "claim", "finish")
     names = {row["name"].removeprefix("treadle.").partition("(")[0]: row["definer"] for row in rows}
-    assert [name for name in doors if not names[name]] == []
+    assert [name for name in public if not names[name]] == []
 
 
 @pytest.mark.parametrize("ready", ["nothing", "pgmq"])
-async def test_who_may_not_migrate_is_told_so(empty_dsn: str, person: str, ready: str) -> None:
+async def test_a_migration_without_the_privilege_says_so(empty_dsn: str, person: str, ready: str) -> None:
     connection = await connect(empty_dsn, name="test")
     if ready == "pgmq":
         await migration._install_pgmq(connection)
@@ -209,7 +209,7 @@ async def test_ids_are_uuid7_in_the_order_of_time(sql: Connection) -> None:
 
 
 async def test_every_time_has_an_id(sql: Connection) -> None:
-    """Those before the first id have the first, those after the last one the last."""
+    """Times before the first id map to the first, times after the last id to the last."""
     times = ["-infinity", "1969-12-31", "1970-01-01Z", "1970-01-02Z", "10889-08-02Z", "10890-01-01Z", "infinity"]
     ids = [await sql.fetchval(f"select treadle.uuid_at('{time}')") for time in times]
     assert [id.int >> 80 for id in ids] == [0, 0, 0, 86_400_000, 281474956800000, 2**48 - 1, 2**48 - 1]

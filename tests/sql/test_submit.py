@@ -126,7 +126,7 @@ async def test_a_message_aside_takes_no_turn_but_belongs_to_the_thread(sql_clien
     thread = await sql_client.thread("t")
     assert (thread["turn"], thread["last_ord"]) == (head, 2)
     rows = await sql_client.sql.fetch(
-        "select * from treadle.read_thread_events(array[$1::bigint], '{0}', 100)", thread["id"]
+        "select * from treadle.read_events(null, '{0}', 100, array[$1::bigint])", thread["id"]
     )
     assert aside in {row["message_id"] for row in rows}
 

@@ -1,4 +1,4 @@
-"""Long logs: a message or a thread that is deleted is gone at once, its events go bit by bit."""
+"""Long logs: a deleted message or thread disappears at once, and its events are deleted in chunks."""
 
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ async def number(sql_client: SqlClient, query: str, *arguments: Any) -> int:
 
 
 async def lengthen(sql_client: SqlClient, message_id: UUID, events: int) -> None:
-    """Give a running message that many events more."""
+    """Appends so many events to a running message."""
     await sql_client.sql.execute(
         "with l as (update treadle.leases set last_seq = last_seq + $2 where message_id = $1 returning *),"
         " t as (update treadle.thread_log t set last_pos = last_pos + $2 from l where t.thread = l.thread"
@@ -31,7 +31,7 @@ async def lengthen(sql_client: SqlClient, message_id: UUID, events: int) -> None
 
 
 async def long_one(sql_client: SqlClient, events: int, **fields: Any) -> UUID:
-    """A completed message with so many events more than its five."""
+    """A completed message with so many events besides its five."""
     message_id = await sql_client.submit(**fields)
     claim = await sql_client.claim_one()
     await lengthen(sql_client, message_id, events)
@@ -47,7 +47,7 @@ async def trash(sql_client: SqlClient) -> list[UUID]:
     return [row["message_id"] for row in await sql_client.sql.fetch("table treadle.trash")]
 
 
-async def test_a_long_thread_is_deleted_at_once_and_its_events_bit_by_bit(sql_client: SqlClient) -> None:
+async def test_a_long_thread_is_deleted_at_once_and_its_events_in_chunks(sql_client: SqlClient) -> None:
     short = await sql_client.submit(thread_id="t")
     await sql_client.run()
     long = await long_one(sql_client, 2 * LIMIT, thread_id="t")
@@ -60,16 +60,14 @@ async def test_a_long_thread_is_deleted_at_once_and_its_events_bit_by_bit(sql_cl
     assert await events(sql_client) == 2 * LIMIT + 3 + 1
     assert await number(sql_client, "select count(*) from treadle.messages") == 1
     await assert_consistent(sql_client.sql)
-    # Whoever reads it hears that it is gone, last of all.
+    # After its remaining events, a reader is told that the message does not exist.
     for message_id in (short, long, running):
         read = await sql_client.sql.fetch("select type from treadle.read_events(array[$1::uuid], '{9}', 2)", message_id)
         assert read[-1]["type"] is None
-    read = await sql_client.sql.fetch(
-        "select type from treadle.read_thread_events(array[$1::bigint], '{9}', 2)", thread
-    )
+    read = await sql_client.sql.fetch("select type from treadle.read_events(null, '{9}', 2, array[$1::bigint])", thread)
     assert read[-1]["type"] is None
     assert await sql_client.finish(claim) == ["lost"]
-    # A new thread of this name has nothing of it.
+    # A new thread of this name has none of its events.
     await sql_client.submit(thread_id="t")
     assert (await sql_client.thread("t"))["last_ord"] == 1
     for purged, left in ((LIMIT, LIMIT + 3), (LIMIT, 3), (3, 0), (0, 0)):
@@ -80,7 +78,7 @@ async def test_a_long_thread_is_deleted_at_once_and_its_events_bit_by_bit(sql_cl
     assert await sql_client.log(other) != []
 
 
-async def test_purge_takes_a_long_log_in_bits_too(sql_client: SqlClient) -> None:
+async def test_purge_deletes_a_long_log_in_chunks(sql_client: SqlClient) -> None:
     ids = [await long_one(sql_client, size) for size in (10, 40, 200)]
     ids.append(await long_one(sql_client, 300, thread_id="t"))
     await sql_client.shift_clock(2 * DAY)
@@ -100,7 +98,7 @@ async def test_purge_takes_a_long_log_in_bits_too(sql_client: SqlClient) -> None
     assert await events(sql_client) == 0
 
 
-async def test_many_short_logs_of_the_trash_go_together(sql_client: SqlClient) -> None:
+async def test_many_short_logs_of_the_trash_are_deleted_together(sql_client: SqlClient) -> None:
     await long_one(sql_client, 0)
     await sql_client.submit_many(*[{"thread_id": "t"}] * 9)
     await sql_client.sql.execute("select treadle._forget(array(select message_id from treadle.messages), 0)")
@@ -112,8 +110,8 @@ async def test_many_short_logs_of_the_trash_go_together(sql_client: SqlClient) -
     assert await events(sql_client) == 0
 
 
-async def test_an_id_in_the_trash_is_taken(sql_client: SqlClient) -> None:
-    """Its log would be another's."""
+async def test_an_id_in_the_trash_cannot_be_submitted(sql_client: SqlClient) -> None:
+    """Its log would be that of another message."""
     message_id = await long_one(sql_client, 2 * LIMIT, thread_id="t")
     await sql_client.sql.execute("select treadle.delete_thread('t')")
     with pytest.raises(Exception, match=f"There was a message {message_id}, and it was deleted") as refused:
@@ -133,8 +131,8 @@ async def test_one_janitor_purges_at_a_time(sql_client: SqlClient) -> None:
     assert await number(sql_client, "select purged from treadle.purge(24, 24)") == 1
 
 
-async def test_what_was_kept_is_not_looked_at_again_from_where_it_stopped(sql_client: SqlClient) -> None:
-    """Threads and messages that stay: a cursor goes over them once, and finds what is past its time behind it."""
+async def test_purge_looks_at_kept_rows_once(sql_client: SqlClient) -> None:
+    """The cursor passes threads and messages that are kept, and finds expired ones after them."""
     await sql_client.sql.execute(f"set treadle.clock_shift = '-{9 * DAY} seconds'")
     for n in range(5):
         await sql_client.submit(thread_id=f"failed {n}", message_id=await id_of(sql_client))
@@ -168,7 +166,7 @@ async def test_what_was_kept_is_not_looked_at_again_from_where_it_stopped(sql_cl
 
 
 async def id_of(sql_client: SqlClient) -> str:
-    """An id as the clock stands."""
+    """An id of the present time."""
     return str(
         await sql_client.sql.fetchval(
             "select overlay(treadle.uuid_at(treadle.clock())::text placing"

@@ -1,5 +1,4 @@
-"""`treadle migrate` on a database in use, and one that dies on the way. (What a migration makes, and that it can be
-repeated, is in test_migrations.py.)"""
+"""`treadle migrate` on a database in use, and migrations that are interrupted. (Results are in test_migrations.)"""
 
 import asyncio
 import contextlib
@@ -23,11 +22,11 @@ from tests.support.schema_dump import dumped_schema, function_bodies
 from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
 
-GATE = 42  # an advisory lock: whoever wants it waits until the test lets him go on, or ends him
+GATE = 42  # an advisory lock: a session that wants it waits until the test releases or ends it
 
 
 class Traffic:
-    """A client that always has some messages open, a worker, and its janitor."""
+    """A client that always has some open messages, a worker, and its janitor."""
 
     def __init__(self, client: SqlClient, worker: SqlClient, janitor: SqlClient) -> None:
         self.client, self.worker, self.janitor = client, worker, janitor
@@ -70,10 +69,10 @@ class Traffic:
 
 @pytest.fixture
 async def traffic(sql_client: SqlClient) -> AsyncIterator[Traffic]:
-    """At the end everything that was accepted has been done, once."""
+    """At the end every accepted message has been completed once."""
     traffic = Traffic(*[await sql_client.connect() for _ in range(3)])
     for each in (traffic.client, traffic.worker, traffic.janitor):
-        await each.sql.execute("set lock_timeout = '2s'")  # nobody waits for a migration
+        await each.sql.execute("set lock_timeout = '2s'")  # no call waits for a migration
     async with asyncio.TaskGroup() as group:
         for role in (traffic.submit, traffic.work, traffic.look_after):
             group.create_task(role())
@@ -90,7 +89,7 @@ async def gate(sql: Connection) -> AsyncIterator[None]:
 
 
 async def waiting(sql: Connection) -> int | None:
-    """Who waits at the gate."""
+    """The process that waits at the gate."""
     query = "select pid from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid))"
     pid: int | None = await sql.fetchval(query)
     return pid
@@ -99,7 +98,7 @@ async def waiting(sql: Connection) -> int | None:
 # In use
 
 
-async def test_everybody_goes_on_while_a_migration_has_replaced_everything_and_not_committed(
+async def test_the_service_goes_on_while_a_migration_has_not_committed(
     sql: Connection, traffic: Traffic, dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shutil.copytree(schema.SQL_FOLDER, tmp_path / "sql")
@@ -113,7 +112,7 @@ async def test_everybody_goes_on_while_a_migration_has_replaced_everything_and_n
     await traffic.more(50)
 
 
-async def test_everybody_goes_on_while_it_migrates_again_and_again_and_twice_at_once(
+async def test_the_service_goes_on_during_repeated_and_concurrent_migrations(
     sql: Connection, traffic: Traffic, dsn: str
 ) -> None:
     before = await dumped_schema(dsn), await function_bodies(sql)
@@ -151,7 +150,7 @@ COUNT = f"""
 EMPTY = "drop schema treadle cascade; drop schema pgmq cascade; select setval('public.commands', 1, false)"
 
 
-async def test_a_migration_that_is_ended_anywhere_is_mended_by_the_next(
+async def test_a_migration_that_is_ended_anywhere_is_completed_by_the_next(
     empty_dsn: str, dsn: str, sql: Connection
 ) -> None:
     dice = random.Random(random_seed("ends"))

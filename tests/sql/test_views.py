@@ -1,4 +1,4 @@
-"""The views: what a person with psql sees, and what the API answers from."""
+"""The views, from which the API answers and which people read with psql."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ async def test_queue_overview_counts_by_state(sql_client: SqlClient) -> None:
     assert [found[state] for state in states] == [1, 0, 0, 0, 0, 1, True]
 
 
-async def test_queue_overview_tells_the_age_of_the_oldest_that_is_ready(sql_client: SqlClient) -> None:
+async def test_queue_overview_has_the_age_of_the_oldest_ready_message(sql_client: SqlClient) -> None:
     assert (await queue(sql_client))["oldest_seconds"] is None
     await sql_client.submit(priority="high")
     await sql_client.shift_clock(100)
@@ -40,8 +40,8 @@ async def test_queue_overview_tells_the_age_of_the_oldest_that_is_ready(sql_clie
     assert 0 <= (await queue(sql_client))["oldest_seconds"] < 100
 
 
-async def test_queue_overview_tells_how_fast_they_go(sql_client: SqlClient) -> None:
-    """Over the last full minute, and the mean over five; the same after the counters were folded."""
+async def test_queue_overview_has_throughput_and_mean_time(sql_client: SqlClient) -> None:
+    """Throughput of the last full minute, mean of the last five; both unchanged by folding the counters."""
     await sql_client.submit_many(*[{}] * 4)
     claims = await sql_client.claim(4)
     await sql_client.shift_clock(50)

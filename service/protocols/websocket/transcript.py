@@ -49,7 +49,7 @@ class Transcript:
         with self._feed.subscribe(thread) as wake:
             while True:
                 wake.clear()
-                entries = await self._feed.read_thread(thread, self._after)
+                entries = await self._feed.read(thread, self._after)
                 if entries is None:
                     return
                 if entries and entries[0].position > self._after + 1:

@@ -1,0 +1,261 @@
+-- Control: cancel, answer, redrive, delete a thread, pause a queue. Each function notifies listeners when it commits,
+-- and waits at most two seconds for a lock (lock_not_available, 55P03).
+
+-- Lock the message and, before it, its thread. `state` is null if there is no such message.
+create or replace function treadle._state_under_lock(id uuid, out state text, out thread bigint)
+language plpgsql as $$
+begin
+    select m.thread
+    into thread
+    from treadle.messages m
+    where m.message_id = id;
+    if thread is not null then
+        perform
+        from treadle.threads t
+        where t.id = thread
+        for no key update;
+    end if;
+    select m.state
+    into state
+    from treadle.messages m
+    where m.message_id = id
+    for no key update;
+end $$;
+
+-- Raise TR404.
+create or replace function treadle._raise_unknown_message(id uuid) returns void
+language plpgsql as $$
+begin
+    raise exception using errcode = 'TR404', message = format('There is no message %s.', id);
+end $$;
+
+-- Notify the readers of a message's log and of its thread's log.
+create or replace function treadle._notify_events(id uuid, thread bigint) returns void
+language sql volatile as $$
+    select pg_notify('treadle_events', id::text || coalesce(':' || thread, ''))
+$$;
+
+-- A queued message is cancelled now ('cancelled'). For a running message its worker is told ('requested'), and the
+-- message ends as cancelled whatever the attempt's outcome is. Raises TR404, and TR409 if the message is over.
+create or replace function treadle.cancel(message_id uuid) returns text
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    p_id constant uuid := cancel.message_id;
+    v_now constant timestamptz := treadle.clock();
+    v record;
+begin
+    loop
+        -- A running message is cancelled at its lease, without waiting for its thread.
+        update treadle.leases l
+        set cancel_requested = true
+        where l.message_id = p_id;
+        if found then
+            perform pg_notify('treadle_cancel', p_id::text);
+            return 'requested';
+        end if;
+        begin
+            select *
+            into v
+            from treadle._state_under_lock(p_id);
+            exit when v.state is distinct from 'processing';
+            -- It was claimed in between. A lease is locked before its message, so release the locks and try again.
+            raise exception using errcode = 'TR000';
+        exception when sqlstate 'TR000' then null;
+        end;
+    end loop;
+    if v.state is null then
+        perform treadle._raise_unknown_message(p_id);
+    elsif v.state <> 'queued' then
+        raise exception using errcode = 'TR409', message = format('The message is %s already.', v.state);
+    end if;
+    perform treadle._settle(
+        endings => treadle._endings(ids => array[p_id], outcome => 'cancelled'), max_losses => 1, at => v_now);
+    perform treadle._notify_events(p_id, v.thread);
+    -- The messages that it waits for are cancelled too, and a message that waits for it may go on.
+    perform treadle.tend_parents(array(
+        select u
+        from treadle.messages m
+        cross join unnest(array[m.message_id, m.parent]) u
+        where m.message_id = p_id
+            and u is not null));
+    perform pg_notify('treadle_work', '*');
+    return 'cancelled';
+end $$;
+comment on function treadle.cancel
+    is 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+
+-- Answer the question that a message waits with (hold = input), and admit the message. `name`: the question that the
+-- caller means; another question is refused. Raises TR404, and TR409 if the message does not wait for this input.
+create or replace function treadle.input(message_id uuid, input jsonb, name text default null) returns text
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    p_id constant uuid := input.message_id;
+    v_now constant timestamptz := treadle.clock();
+    v_state text;
+    v_question text;
+    m treadle.messages;
+begin
+    if input.input is null then
+        raise exception using errcode = 'TR422', message = 'input must be given.';
+    end if;
+    select s.state
+    into v_state
+    from treadle._state_under_lock(p_id) s;
+    if v_state is null then
+        perform treadle._raise_unknown_message(p_id);
+    end if;
+    select *
+    into m
+    from treadle.messages x
+    where x.message_id = p_id;
+    if m.hold is distinct from 'input' then
+        raise exception using errcode = 'TR409', message = format(
+            'The message does not wait for input: it is %s.', m.state || coalesce(' (hold = ' || m.hold || ')', ''));
+    end if;
+    select e.data ->> 'name'
+    into v_question
+    from treadle.events e
+    where e.message_id = p_id
+        and e.seq = m.last_seq;
+    if v_question <> input.name then
+        raise exception using
+            errcode = 'TR409', message = format('The message asks %L now, not %L.', v_question, input.name);
+    end if;
+    update treadle.messages x
+    set last_seq = x.last_seq + 1
+    where x.message_id = p_id;
+    perform treadle._log(
+        entries => array[row(p_id, m.last_seq + 1, m.thread, 'input',
+            jsonb_build_object('name', v_question, 'input', input.input))::treadle.entry],
+        at => v_now);
+    update treadle.threads t
+    set last_activity = v_now
+    where t.id = m.thread;
+    perform treadle._admit(array[p_id], v_now, 'high');
+    perform pg_notify('treadle_work', m.queue);
+    perform treadle._notify_events(p_id, m.thread);
+    return 'queued';
+end $$;
+comment on function treadle.input is 'Answer the question that a message waits with';
+
+-- A failed message gets a new life: its failures are forgiven, its attempts keep counting. One of its losses is kept,
+-- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
+-- TR404, and TR409 if the message has not failed.
+create or replace function treadle.redrive(message_id uuid) returns text
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    p_id constant uuid := redrive.message_id;
+    v_now constant timestamptz := treadle.clock();
+    v_state text;
+    m treadle.messages;
+begin
+    select s.state
+    into v_state
+    from treadle._state_under_lock(p_id) s;
+    if v_state is null then
+        perform treadle._raise_unknown_message(p_id);
+    elsif v_state <> 'failed' then
+        raise exception using errcode = 'TR409', message = format('The message is %s, not failed.', v_state);
+    end if;
+    select *
+    into m
+    from treadle.messages x
+    where x.message_id = p_id;
+    perform treadle._lane_delete(lane_rows => array[row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row]);
+    -- Held as 'thread' until it is admitted below, also if it takes no turn.
+    update treadle.messages x
+    set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0,
+        losses = least(x.losses, 1), last_seq = x.last_seq + 1, run_at = v_now, started_at = null,
+        completed_at = null, worker_id = null, error = null
+    where x.message_id = p_id;
+    perform treadle._log(
+        entries => array[row(p_id, m.last_seq + 1, m.thread, 'queued', '{"redriven": true}')::treadle.entry],
+        at => v_now);
+    insert into treadle.counters (tenant, queue, slot, queued, failed)
+    values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
+    update treadle.threads t
+    set failed = t.failed - 1, last_activity = v_now
+    where t.id = m.thread;
+    if m.thread is null or m.aside then
+        perform treadle._admit(array[p_id], v_now);
+    else
+        perform treadle._promote(array[m.thread], v_now);
+    end if;
+    perform pg_notify('treadle_work', m.queue);
+    perform treadle._notify_events(p_id, m.thread);
+    return 'queued';
+end $$;
+comment on function treadle.redrive is 'Give a failed message a new life';
+
+-- Delete a thread with its messages, events and dead letters; running messages are cancelled. Readers see none of it
+-- from then on, though purge deletes the rest of very long logs later. Returns how many messages. Raises TR404.
+create or replace function treadle.delete_thread(thread_id text, tenant text default 'default') returns integer
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+declare
+    c_events constant integer := 50000;  -- to delete at once
+    v_thread bigint;
+    v_messages uuid[];
+    v_running uuid[];
+    v_deleted integer;
+begin
+    select t.id
+    into v_thread
+    from treadle.threads t
+    where t.tenant = delete_thread.tenant
+        and t.thread_id = delete_thread.thread_id
+    for update;
+    if v_thread is null then
+        raise exception using
+            errcode = 'TR404', message = format('There is no thread %L.', delete_thread.thread_id);
+    end if;
+    v_running := array(select l.message_id from treadle.leases l where l.thread = v_thread);
+    v_messages := array(select m.message_id from treadle.messages m where m.thread = v_thread);
+    v_deleted := treadle._forget(v_messages, c_events);
+    delete from treadle.thread_log l
+    where l.thread = v_thread;
+    delete from treadle.threads t
+    where t.id = v_thread;
+    perform treadle.tend_parents(v_messages);  -- cancels the messages that they waited for
+    perform pg_notify('treadle_cancel', r::text)
+    from unnest(v_running) r;
+    perform pg_notify('treadle_events', '*');
+    return v_deleted;
+end $$;
+comment on function treadle.delete_thread
+    is 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
+
+-- Drop the warm instance that workers keep for an agent and a thread. Raises TR404 if there is no such agent.
+create or replace function treadle.drop_instance(agent text, thread_id text) returns void
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    if not exists (select from treadle.agents a where a.agent = drop_instance.agent) then
+        raise exception using errcode = 'TR404', message = format('There is no agent %L.', agent);
+    end if;
+    perform pg_notify('treadle_instances', jsonb_build_array(agent, thread_id)::text);
+end $$;
+comment on function treadle.drop_instance is 'Drop the warm instance that workers keep for an agent and a thread';
+
+-- Raises TR404 if there is no such queue.
+create or replace function treadle.pause(queue text, paused boolean default true) returns void
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    update treadle.queues q
+    set paused = pause.paused
+    where q.queue = pause.queue;
+    if not found then
+        raise exception using errcode = 'TR404', message = format('There is no queue %L.', pause.queue);
+    end if;
+    if not paused then
+        perform pg_notify('treadle_work', pause.queue);
+    end if;
+end $$;
+comment on function treadle.pause is 'Stop claims from a queue or, with paused => false, resume them; submits go on';

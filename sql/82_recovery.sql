@@ -1,0 +1,299 @@
+-- Recovery: chores that every worker's janitor repeats. Each passes over rows that another janitor has locked.
+--
+--   reap        takes back what dead workers hold
+--   admit_due   admits delayed and backed-off messages when they are due
+--   mend_lanes  gives messages without their lane row a new one: the last safety net
+
+-- Whether a worker is dead is decided in two ways.
+--   1. Its listener's advisory lock is free, on the server where the listener took it. That makes it a suspect. It is
+--      dead if the lock is still free 1.25 intervals later, it sent no heartbeat in between, and the janitor did send
+--      its own all that time. So a cut connection alone is not a death, nor is a server that lets no client in.
+--   2. Its heartbeat is older than worker_timeout, and the janitor has sent heartbeats without a gap for at least as
+--      long. So the silence is the worker's and not the database's.
+-- Leases of unknown workers, and leases past their expires_at, are taken back by the second rule.
+
+-- Since when the janitor has sent heartbeats without a gap; null if it has not.
+create or replace function treadle._steady_since(janitor text, interval_seconds double precision, at timestamptz)
+returns timestamptz
+language sql stable as $$
+    select w.beating_since
+    from treadle.workers w
+    where w.worker_id = janitor
+        and w.heartbeat_at >= at - interval_seconds * 2 * interval '1 second'
+$$;
+
+-- Mark workers as suspects whose advisory lock is free.
+create or replace function treadle._suspect_workers(janitor text, steady_since timestamptz, at timestamptz) returns void
+language plpgsql as $$
+begin
+    update treadle.workers w
+    set suspected_at = at
+    where w.worker_id in (
+        select s.worker_id
+        from treadle.workers s
+        where s.worker_id <> janitor
+            and (s.suspected_at is null or s.suspected_at < steady_since)
+            and s.server_started = pg_postmaster_start_time()
+            and steady_since is not null
+            and pg_try_advisory_xact_lock(treadle.worker_key(s.worker_id))
+        order by s.worker_id
+        for update of s skip locked);
+end $$;
+
+-- The dead workers, with their rows locked: a worker that sends a heartbeat just now is skipped, and one that returns
+-- waits until its leases are taken back. `silent_before`: a heartbeat before this time is too old; null if the janitor
+-- itself was not steady for that long. `suspected_before`: a suspect since before this time is dead.
+create or replace function treadle._dead_workers(
+    janitor text, steady_since timestamptz, silent_before timestamptz, suspected_before timestamptz)
+returns setof text
+language sql volatile as $$
+    select w.worker_id
+    from treadle.workers w
+    where w.worker_id <> janitor
+        and (
+            w.heartbeat_at < silent_before
+            or (
+                w.server_started = pg_postmaster_start_time()
+                and w.suspected_at >= steady_since
+                and w.suspected_at <= suspected_before
+                and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))
+            )
+        )
+    order by w.worker_id
+    for update of w skip locked
+$$;
+
+create or replace function treadle.reap(
+    janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer,
+    quantity integer default 1000)
+returns table (message_id uuid, worker text)
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+declare
+    c_reason constant text := 'The worker was lost.';
+    v_now constant timestamptz := treadle.clock();
+    v_silent_before constant timestamptz := v_now - worker_timeout * interval '1 second';
+    v_suspected_before constant timestamptz := v_now - interval_seconds * 1.25 * interval '1 second';
+    v_steady_since constant timestamptz := treadle._steady_since(janitor, interval_seconds, v_now);
+    v_is_steady constant boolean := coalesce(v_steady_since <= v_silent_before, false);
+    v_low constant bigint := treadle._mark('leases');
+    v_worker text;
+    v_leases treadle.leases[];
+begin
+    perform treadle._suspect_workers(janitor, steady_since => v_steady_since, at => v_now);
+    for v_worker in
+        select w
+        from treadle._dead_workers(
+            janitor => janitor,
+            steady_since => v_steady_since,
+            silent_before => case when v_is_steady then v_silent_before end,
+            suspected_before => v_suspected_before) w
+    loop
+        v_leases := array(
+            select l
+            from treadle.leases l
+            where l.id >= v_low
+                and l.worker_id = v_worker
+            limit quantity);
+        return query
+            select t, v_worker
+            from treadle._take_back(
+                chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t;
+        delete from treadle.workers w
+        where w.worker_id = v_worker
+            and not exists (select from treadle.leases l where l.id >= v_low and l.worker_id = v_worker);
+    end loop;
+    if v_is_steady then
+        v_leases := treadle._stale_leases(
+            silent_before => v_silent_before, low => v_low, quantity => quantity, at => v_now);
+        return query
+            select t, null::text
+            from treadle._take_back(
+                chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t;
+    end if;
+end $$;
+comment on function treadle.reap is 'Take the messages of dead workers back and charge each a loss';
+
+-- Leases that no heartbeat extends: expired ones, and those of workers that do not exist.
+create or replace function treadle._stale_leases(
+    silent_before timestamptz, low bigint, quantity integer, at timestamptz)
+returns treadle.leases[]
+language sql stable as $$
+    select array(
+        select l
+        from treadle.leases l
+        where l.id >= low
+            and (
+                l.expires_at < at
+                or (
+                    l.claimed_at < silent_before
+                    and not exists (select from treadle.workers w where w.worker_id = l.worker_id)
+                )
+            )
+        limit quantity)
+$$;
+
+-- Up to `quantity` due messages, with their threads and themselves locked; null if there are none. Messages whose
+-- thread another transaction holds are passed over, however many they are.
+create or replace function treadle._lock_due(quantity integer, at timestamptz) returns uuid[]
+language plpgsql as $$
+declare
+    v_run_at timestamptz := '-infinity';
+    v_last uuid := treadle.uuid_at('epoch');
+    v_due uuid[];
+    v_threads bigint[];
+    v_locked uuid[];
+begin
+    loop
+        select array_agg(d.message_id order by d.run_at, d.message_id)
+        into v_due
+        from (
+            select m.message_id, m.run_at
+            from treadle.messages m
+            where m.hold in ('delay', 'backoff')
+                and m.run_at <= at
+                and (m.run_at, m.message_id) > (v_run_at, v_last)
+            order by m.run_at, m.message_id
+            limit quantity
+        ) d;
+        if v_due is null then
+            return null;
+        end if;
+        select m.run_at, m.message_id
+        into v_run_at, v_last
+        from treadle.messages m
+        where m.message_id = v_due[cardinality(v_due)];
+        v_threads := array(
+            select t.id
+            from treadle.threads t
+            where t.id in (select m.thread from treadle.messages m where m.message_id = any(v_due))
+            order by t.id
+            for no key update skip locked);
+        v_locked := array(
+            select m.message_id
+            from treadle.messages m
+            where m.message_id = any(v_due)
+                and m.hold in ('delay', 'backoff')
+                and m.run_at <= at
+                and (m.thread is null or m.thread = any(v_threads))
+            order by m.message_id
+            for update skip locked);
+        if v_locked <> '{}' then
+            return v_locked;
+        end if;
+    end loop;
+end $$;
+
+create or replace function treadle.admit_due(quantity integer default 1000) returns integer
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_due constant uuid[] := treadle._lock_due(quantity, at => v_now);
+    v_threads bigint[];  -- threads in which delayed messages take their place
+    v_placed uuid[];     -- those messages
+begin
+    if v_due is null then
+        return 0;
+    end if;
+    with placed as (
+        update treadle.messages m
+        set hold = 'thread'
+        where m.message_id = any(v_due)
+            and m.hold = 'delay'
+            and m.thread is not null
+            and not m.aside
+        returning m.message_id, m.thread
+    )
+    select array_agg(distinct p.thread), array_agg(p.message_id)
+    into v_threads, v_placed
+    from placed p;
+    perform treadle._admit(
+        (select array_agg(d) from unnest(v_due) d where v_placed is null or not d = any(v_placed)), v_now);
+    if v_threads is not null then
+        perform treadle._promote(v_threads, v_now);
+    end if;
+    return cardinality(v_due);
+end $$;
+comment on function treadle.admit_due
+    is 'Admit delayed and backed-off messages that are due: to their lane, or to their place in the thread';
+
+-- Give the messages between `after` and `last` that belong in this lane and have no row there (a purged PGMQ queue) a
+-- new row. `lane_ids`: the rows that messages of that stretch name. Returns how many.
+create or replace function treadle._mend_lane(
+    queue text, lane text, lane_ids bigint[], after uuid, last uuid, at timestamptz)
+returns integer
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_missing constant bigint[] := array(select treadle._lane_missing(queue, lane, lane_ids));
+    v_lane_rows treadle.lane_row[];
+begin
+    if v_missing = '{}' then
+        return 0;
+    end if;
+    with mended as (
+        update treadle.messages m
+        set lane_id = treadle._lane_next(m.queue, m.lane)
+        where m.message_id in (
+            select w.message_id
+            from treadle.messages w
+            where (_mend_lane.after is null or w.message_id > _mend_lane.after)
+                and w.message_id <= _mend_lane.last
+                and w.state = 'queued'
+                and w.hold is null
+                and w.queue = _mend_lane.queue
+                and w.lane = _mend_lane.lane
+                and w.lane_id = any(v_missing)
+            order by w.message_id
+            for update skip locked)
+        returning m.*
+    )
+    select array_agg(row(m.queue, m.lane, m.lane_id, treadle._lane_body(m))::treadle.lane_row)
+    into v_lane_rows
+    from mended m;
+    if v_lane_rows is null then
+        return 0;
+    end if;
+    perform treadle._lane_insert(lane_rows => v_lane_rows, at => _mend_lane.at);
+    return cardinality(v_lane_rows);
+end $$;
+
+-- Looks at the next `quantity` messages after `after` (null: from the start). `last`: the last message looked at; null
+-- at the end of the table.
+create or replace function treadle.mend_lanes(
+    after uuid, quantity integer default 5000, out last uuid, out mended integer)
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v record;
+begin
+    mended := 0;
+    select m.message_id
+    into last
+    from (
+        select m.message_id
+        from treadle.messages m
+        where after is null or m.message_id > after
+        order by m.message_id
+        limit quantity
+    ) m
+    order by m.message_id desc
+    limit 1;
+    for v in
+        select m.queue, m.lane, array_agg(m.lane_id) as lane_ids
+        from treadle.messages m
+        where (after is null or m.message_id > after)
+            and m.message_id <= last
+            and m.state = 'queued'
+            and m.hold is null
+        group by m.queue, m.lane
+    loop
+        mended := mended + treadle._mend_lane(
+            queue => v.queue, lane => v.lane, lane_ids => v.lane_ids, after => after, last => last, at => v_now);
+    end loop;
+end $$;
+comment on function treadle.mend_lanes
+    is 'Give runnable messages whose lane row is missing (a purged PGMQ queue) a new one';

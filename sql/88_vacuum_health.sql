@@ -1,0 +1,42 @@
+-- Whether vacuum can do its work.
+--
+-- Rows that are claimed, finished and purged leave dead versions behind. While an old snapshot is open, vacuum can
+-- remove none of them: calls stay fast (see treadle.low_water), but the tables grow. The janitor looks here and warns.
+
+create or replace function treadle.vacuum_health(
+    out dead_rows bigint, out table_name text, out snapshot_seconds double precision, out holder text)
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select d.n_dead_tup, d.relid::regclass::text, s.seconds, s.holder
+    from (select) always
+    left join lateral (
+        select t.n_dead_tup, t.relid
+        from pg_stat_all_tables t
+        where t.schemaname in ('treadle', 'pgmq')
+            and t.n_dead_tup > t.n_live_tup / 10
+        order by t.n_dead_tup desc
+        limit 1
+    ) d on true
+    left join lateral (
+        select extract(epoch from clock_timestamp() - h.since)::double precision as seconds, h.holder
+        from (
+            select
+                a.xact_start as since,
+                format('the transaction of process %s (%s)',
+                    a.pid, coalesce(nullif(a.application_name, ''), a.usename)) as holder
+            from pg_stat_activity a
+            where a.backend_xmin is not null
+                and a.backend_type = 'client backend'
+                and a.datid = (select oid from pg_database where datname = current_database())
+                and not exists (select from pg_stat_progress_vacuum v where v.pid = a.pid)
+            union all
+            select p.prepared, format('the prepared transaction %L', p.gid)
+            from pg_prepared_xacts p
+            where p.database = current_database()
+        ) h
+        order by h.since
+        limit 1
+    ) s on true
+$$;
+comment on function treadle.vacuum_health
+    is 'The table with the most dead rows, and the age of the oldest snapshot that keeps such rows';

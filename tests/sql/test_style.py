@@ -1,0 +1,185 @@
+"""How SQL is written, and where: functions are short, calls name their arguments, and SQL stands in `sql/` and stores.
+
+The index in sql/README.md is generated: `RENEW_SCHEMA=1 make test ARGS=tests/sql/test_style.py` writes it.
+"""
+
+import ast
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.db.schema import SQL_FOLDER
+from tests.support.repository import ROOT
+from tests.support.sql_files import Definition, calls, clauses_on, definitions, sql_files
+
+MAX_COLUMNS = 120
+MAX_FUNCTION_LINES = 60
+MAX_POSITIONAL_ARGUMENTS = 3
+PINNED = "set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off"
+
+README = SQL_FOLDER / "README.md"
+INDEX = re.compile(r"(?s)(?<=<!-- index -->\n).*(?=<!-- end of index -->)")
+
+
+def long_lines(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [
+        f"{file.name}:{number} has {len(line)} columns"
+        for number, line in enumerate(lines, 1)
+        if len(line) > MAX_COLUMNS
+    ]
+
+
+def long_functions(file: Path) -> list[str]:
+    return [
+        f"{found.place} has {len(found.lines)} lines"
+        for found in definitions(file)
+        if found.body and len(found.lines) > MAX_FUNCTION_LINES
+    ]
+
+
+def crowded_lines(file: Path) -> list[str]:
+    """Lines with more than one clause. A subquery in parentheses may stand on one line."""
+    return [
+        f"{found.file}:{found.start + offset} {line.strip()}"
+        for found in definitions(file)
+        for offset, line in enumerate(found.lines)
+        if _is_body(found, offset) and len(clauses_on(line)) > 1
+    ]
+
+
+def positional_calls(file: Path) -> list[str]:
+    """Calls of inner functions with more than three arguments, of which one has no name."""
+    return [
+        f"{found.place}: {name}"
+        for found in definitions(file)
+        for name, arguments in calls(found.body or "\n".join(found.lines), r"treadle\._\w+")
+        if len(arguments) > MAX_POSITIONAL_ARGUMENTS and any("=>" not in argument for argument in arguments)
+    ]
+
+
+def open_search_paths(file: Path) -> list[str]:
+    """Functions with their owner's rights that do not pin the search path, the time zone and JIT."""
+    heads = {found.place: "\n".join(found.lines).partition("$$")[0] for found in definitions(file) if found.body}
+    return [place for place, head in heads.items() if "security definer" in head and PINNED not in head]
+
+
+def unexplained(file: Path) -> list[str]:
+    """Functions and views without a purpose: neither a COMMENT nor a comment above them."""
+    return [found.place for found in definitions(file) if not found.purpose]
+
+
+CHECKS = (long_lines, long_functions, crowded_lines, positional_calls, open_search_paths, unexplained)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_sql_follows_the_style(check: Callable[[Path], list[str]]) -> None:
+    found = [place for file in sql_files() for place in check(file)]
+    assert not found, "\n".join(found)
+
+
+def test_every_function_stands_in_the_index() -> None:
+    found = index()
+    text = README.read_text(encoding="utf-8")
+    if os.environ.get("RENEW_SCHEMA"):
+        README.write_text(INDEX.sub(lambda _: found, text), encoding="utf-8")
+    match = INDEX.search(README.read_text(encoding="utf-8"))
+    assert match is not None
+    assert match[0] == found, "RENEW_SCHEMA=1 make test ARGS=tests/sql/test_style.py writes the index of sql/README.md."
+
+
+def index() -> str:
+    """For each file the rows of its functions and views."""
+    parts = []
+    for file in sql_files():
+        rows = [f"| `{found.name}` | {found.purpose} |" for found in definitions(file)]
+        if rows:
+            parts.append("\n".join([f"### {file.name}", "", "| name | purpose |", "| --- | --- |", *rows, ""]))
+    return "\n" + "\n".join(parts) + "\n"
+
+
+# SQL in Python
+
+STATEMENT = re.compile(r"(?is)\b(select\b.+\bfrom|insert into|update \w+ set|delete from)\b|\btreadle\.\w+ ?\(")
+ALLOWED = re.compile(r"service/(db/.*|.*/store)\.py")
+
+
+def test_sql_stands_only_in_stores_and_in_the_database_package() -> None:
+    found = [
+        f"{file}:{node.lineno} {node.value.strip()[:60]}"
+        for file in python_files()
+        if not ALLOWED.fullmatch(str(file))
+        for node in strings(file)
+        if STATEMENT.search(node.value)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_stores_call_functions_and_read_views() -> None:
+    views = {found.name for file in sql_files() for found in definitions(file) if not found.body}
+    found = [
+        f"{file}:{node.lineno} treadle.{name}"
+        for file in python_files()
+        if file.name == "store.py"
+        for node in strings(file)
+        for name, follows in re.findall(r"\b(?:treadle|pgmq)\.(\w+)(.?)", node.value)
+        if name not in views and follows != "("
+    ]
+    assert not found, "\n".join(found)
+
+
+def python_files() -> Iterator[Path]:
+    return (path.relative_to(ROOT) for path in sorted((ROOT / "service").rglob("*.py")))
+
+
+def strings(file: Path) -> Iterator[ast.Constant]:
+    """The string constants of a module, without its docstrings."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node
+
+
+# The checks find what they look for
+
+
+def test_the_checks_find_breaches(tmp_path: Path) -> None:
+    file = tmp_path / "50_x.sql"
+    file.write_text(
+        "create or replace function treadle.x() returns void\nlanguage plpgsql security definer as $$\nbegin\n"
+        "    select a from b;\n    perform treadle._y(1, 2, (select 3), d => 4);\n"
+        + "    null;\n" * MAX_FUNCTION_LINES
+        + f"    -- {'x' * MAX_COLUMNS}\nend $$;\n"
+    )
+    for check in CHECKS:
+        assert len(check(file)) == 1, check
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    where not exists (select from treadle.messages m where m.message_id = any(ids))",
+        "    or a is distinct from b",
+        "    raise exception 'select x from y';  -- select x from y",
+        "    delete from treadle.messages m",
+        "    on conflict (name) do update",
+        "    for no key update skip locked",
+    ],
+)
+def test_the_checks_give_no_false_alarm(line: str) -> None:
+    assert len(clauses_on(line)) <= 1
+
+
+def _is_body(found: Definition, offset: int) -> bool:
+    """Whether a line belongs to a function's body or to a view."""
+    return not found.body or "$$" in "\n".join(found.lines[:offset])

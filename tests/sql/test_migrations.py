@@ -324,7 +324,9 @@ async def test_every_kind_of_drift_is_found(dsn: str) -> None:
         assert kind in [difference[0] for difference in await drift_after(dsn, change)], change
 
 
-async def test_the_dumped_schema_is_the_committed_one(dsn: str) -> None:
+async def test_the_dumped_schema_is_the_committed_one(sql: Connection, dsn: str) -> None:
+    if sql.get_server_version().major < 18:
+        pytest.skip("the file is a dump of PostgreSQL 18: older servers do not name NOT NULL constraints")
     found = await dumped_schema(dsn)
     if os.environ.get("RENEW_SCHEMA"):
         SCHEMA.write_text(found)

@@ -45,6 +45,7 @@ async def test_a_reader_receives_the_whole_log(sql_client: SqlClient) -> None:
     await sql_client.sql.execute("select treadle.admit_due()")
     (claim,) = await sql_client.claim()
     await sql_client.finish(claim, result={"x": [1]})
+    await sql_client.sql.execute("set timezone = 'UTC'")  # as the reading functions print times
     completed_at = await sql_client.sql.fetchval("select to_jsonb(completed_at) from treadle.messages")
     retry_at = (await sql_client.log(message_id))[3][1]["retry_at"]
     (events,) = await read(sql_client, (message_id, 0))

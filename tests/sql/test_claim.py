@@ -15,7 +15,7 @@ from tests.support.sql_client import SqlClient, open_sql_client
 @pytest.fixture
 async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     async with open_sql_client(sql, dsn) as sql_client:
-        await sql.execute("set lock_timeout = '1ms'")  # a claim waits for nobody
+        await sql.execute("set lock_timeout = '1ms'")  # a claim never waits for a lock
         yield sql_client
 
 
@@ -121,10 +121,10 @@ async def test_what_another_claim_has_taken_is_passed_over(sql_client: SqlClient
     ],
 )
 @pytest.mark.parametrize("quantity", [1, 10])
-async def test_what_somebody_holds_is_passed_over_and_comes_next_time(
+async def test_a_claim_skips_locked_messages_and_the_next_one_takes_them(
     sql_client: SqlClient, lock: str, quantity: int
 ) -> None:
-    """Also where it lies at the head of the lane and one message is wanted: the next one is taken instead."""
+    """Also if they are at the head of the lane and the claim asks for one message: it takes the next free one."""
     held = [await sql_client.submit(thread_id=f"held{n}") for n in range(3)]
     free = await sql_client.submit(thread_id="free")
     other = await sql_client.connect()

@@ -47,7 +47,7 @@ async def bring(sql_client: SqlClient, state: str) -> UUID:
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state not in ("queued", "held")])
-async def test_claim_takes_nothing_but_what_is_ready(sql_client: SqlClient, state: str) -> None:
+async def test_a_claim_takes_only_ready_messages(sql_client: SqlClient, state: str) -> None:
     await bring(sql_client, state)
     before = await sql_client.all_rows()
     assert await sql_client.claim(10) == []
@@ -73,7 +73,7 @@ async def test_claim_takes_nothing_from_a_paused_queue(sql_client: SqlClient) ->
 
 
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
-async def test_cancel_of_what_is_over_is_refused(sql_client: SqlClient, state: str) -> None:
+async def test_cancel_of_a_finished_message_is_refused(sql_client: SqlClient, state: str) -> None:
     message_id = await bring(sql_client, state)
     sentence = await refused(sql_client, "TR409", sql_client.cancel(message_id))
     assert sentence == f"The message is {state} already."
@@ -87,13 +87,13 @@ async def test_redrive_of_what_has_not_failed_is_refused(sql_client: SqlClient, 
     assert sentence == f"The message is {public}, not failed."
 
 
-async def test_cancel_and_redrive_of_what_is_not_there(sql_client: SqlClient) -> None:
+async def test_cancel_and_redrive_of_an_unknown_message_are_refused(sql_client: SqlClient) -> None:
     message_id = uuid4()
     for call in (sql_client.cancel(message_id), sql_client.redrive(message_id)):
         assert await refused(sql_client, "TR404", call) == f"There is no message {message_id}."
 
 
-async def test_pausing_and_deleting_what_is_not_there(sql_client: SqlClient) -> None:
+async def test_pause_of_an_unknown_queue_and_deletion_of_an_unknown_thread_are_refused(sql_client: SqlClient) -> None:
     assert (
         await refused(sql_client, "TR404", sql_client.sql.execute("select treadle.pause('q')"))
         == "There is no queue 'q'."
@@ -106,7 +106,7 @@ async def test_pausing_and_deleting_what_is_not_there(sql_client: SqlClient) -> 
 
 
 async def lost(sql_client: SqlClient, claim: Any) -> None:
-    """Whoever holds this claim can write nothing."""
+    """A worker with this claim can write nothing."""
     before = await sql_client.all_rows()
     assert await sql_client.append((claim, claim.last_seq + 1, ["x"])) == ["lost"]
     assert await sql_client.append((claim, claim.last_seq + 1, ["x"]), patient=False) == ["lost"]

@@ -1,4 +1,4 @@
-"""Heartbeats: who is alive, what it holds, and what is given back."""
+"""Heartbeats: which workers live, which leases they hold, and which messages return to their lane."""
 
 import asyncio
 from typing import Any
@@ -48,7 +48,7 @@ async def test_a_gap_between_heartbeats_begins_a_new_beat(sql_client: SqlClient)
     assert second["beating_since"] == second["heartbeat_at"] > first["beating_since"]
 
 
-async def test_a_heartbeat_names_what_is_lost_and_what_is_cancelled(sql_client: SqlClient) -> None:
+async def test_a_heartbeat_names_lost_and_cancelled_leases(sql_client: SqlClient) -> None:
     for _ in range(3):
         await sql_client.submit()
     fine, cancelled, lost = await sql_client.claim(3)

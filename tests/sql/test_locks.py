@@ -1,4 +1,4 @@
-"""Locks: nobody waits for a transaction that goes on, and no two wait for each other."""
+"""Locks: no call waits for an open transaction of a user, and no two calls wait for each other in a circle."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ USERS = {
 
 
 @pytest.mark.parametrize("what", USERS)
-async def test_whatever_a_user_holds_in_thread_a_everybody_else_goes_on(sql_client: SqlClient, what: str) -> None:
+async def test_a_users_locks_in_one_thread_stop_no_other_client_or_worker(sql_client: SqlClient, what: str) -> None:
     failed = await sql_client.submit(thread_id="a", max_attempts=1)
     await sql_client.run(outcome="error")
     aside = await sql_client.submit(thread_id="a", aside=True)
@@ -103,7 +103,7 @@ async def drain(sql_client: SqlClient) -> None:
     await assert_consistent(sql_client.sql)
 
 
-async def test_a_submit_in_an_open_transaction_delays_nobody_s_claim_of_other_threads(sql_client: SqlClient) -> None:
+async def test_a_submit_in_an_open_transaction_delays_no_claim_of_other_threads(sql_client: SqlClient) -> None:
     """Every head of ten threads is locked by the user; with one slot free, the eleventh is found."""
     for n in range(10):
         await sql_client.submit(thread_id=f"a{n}")
@@ -116,7 +116,7 @@ async def test_a_submit_in_an_open_transaction_delays_nobody_s_claim_of_other_th
     await sql_client.sql.execute("reset statement_timeout")
 
 
-async def test_a_door_is_not_waited_at_for_ever(sql_client: SqlClient) -> None:
+async def test_public_functions_wait_a_limited_time_for_a_lock(sql_client: SqlClient) -> None:
     message_id, failed = (
         await sql_client.submit(thread_id="a"),
         await sql_client.submit(thread_id="a", max_attempts=1, aside=True),
@@ -139,7 +139,7 @@ async def test_a_door_is_not_waited_at_for_ever(sql_client: SqlClient) -> None:
     assert [type(answer) for answer in answers] == [asyncpg.LockNotAvailableError] * 3
 
 
-# Nobody waits for each other
+# No two calls wait for each other
 
 
 async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(sql_client: SqlClient) -> None:
@@ -190,7 +190,7 @@ async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(sql_clie
 
 
 async def test_a_thread_that_was_just_made_may_be_older_than_those_that_are_there(sql_client: SqlClient) -> None:
-    """Who waited for it begins with it, as everybody else does."""
+    """A submit that waited for the new thread locks it in the same order as every other submit."""
     making, waiting, holding, late = [await sql_client.connect() for _ in range(4)]
     both = [{"thread_id": "p"}, {"thread_id": "q"}]
 

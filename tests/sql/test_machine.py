@@ -1,6 +1,6 @@
 """The SQL functions against a model of them: clients, workers, a janitor and a user with an open transaction do what
-they can, in any order. After each step the database is as the model says and treadle.violations is empty; nobody ever
-waits for the user, and only his threads are busy; in the end everything is finished.
+they can, in any order. After each step the database is as the model says and treadle.violations is empty; no call
+waits for the user, and only the user's threads are busy; in the end everything is finished.
 
     EXAMPLES=2000 make test ARGS="tests/sql/test_machine.py -n 0"      looks for longer
 
@@ -139,7 +139,7 @@ class Whole(WorkerMachine):
 
     @rule(fields=SUBMISSIONS, own=st.booleans())
     def user_submits(self, fields: list[dict[str, Any]], own: bool) -> None:
-        """`own`: into a thread that nobody else knows."""
+        """`own`: into a thread that only the user submits to."""
         self.user_begins()
         if own:
             fields = [f | {"thread": "own"} for f in fields]
@@ -189,8 +189,8 @@ class Whole(WorkerMachine):
 
     @precondition(lambda self: self.held_threads)
     @rule(data=st.data(), commit=st.booleans(), fields=SUBMISSIONS)
-    def user_ends_while_somebody_waits(self, data: st.DataObject, commit: bool, fields: list[dict[str, Any]]) -> None:
-        """Somebody patient waits for one of the user's threads, and then sees it as it is after that."""
+    def user_ends_while_a_caller_waits(self, data: st.DataObject, commit: bool, fields: list[dict[str, Any]]) -> None:
+        """A patient caller waits for one of the user's threads, and sees its state after the user's transaction."""
         name = data.draw(st.sampled_from(sorted(self.held_threads)))
         mine = self.model.of(name)
         idle = [message for message in mine if not message.lease]
@@ -245,7 +245,7 @@ class Whole(WorkerMachine):
         self.sound = True
 
     def look_at_lanes(self, messages: Sequence[asyncpg.Record]) -> None:
-        """Whoever comes into a lane comes behind all that came before, except what the user put there."""
+        """A new lane row has a higher id than every earlier one, except for the rows that the user wrote."""
         before, self.lane_ids = self.lane_ids, {}
         for row in messages:
             if row["lane"] is not None:
@@ -257,7 +257,7 @@ class Whole(WorkerMachine):
         self.drew = False
 
     def teardown(self) -> None:
-        """Nothing is stuck: what is open comes to its end."""
+        """Nothing is stuck: every open message comes to its end."""
         sound = self.sound
         if self.open:
             self.user_ends(commit=True)

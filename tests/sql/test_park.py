@@ -113,7 +113,7 @@ async def test_who_has_lost_the_lease_sends_nothing(sql_client: SqlClient) -> No
     assert await sql_client.all_rows() == before
 
 
-async def test_who_is_cancelled_sends_nothing(sql_client: SqlClient) -> None:
+async def test_a_cancelled_message_sends_nothing(sql_client: SqlClient) -> None:
     await sql_client.submit(thread_id="t")
     claim, child = await sql_client.claim_one(), await new_id(sql_client)
     assert await sql_client.cancel(claim.message_id) == "requested"

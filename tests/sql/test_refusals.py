@@ -62,7 +62,7 @@ def id_of(seconds: float, version: int = 7) -> str:
 
 
 async def test_an_id_that_would_never_be_purged_is_refused(sql_client: SqlClient) -> None:
-    """Ids sort by their time, and what is past its time is looked for by that."""
+    """Ids sort by their time, and retention searches expired messages by their id."""
     for odd in (id_of(0, version=4), id_of(90_000), "ffffffff-ffff-7fff-bfff-ffffffffffff"):
         sentence = f"A message_id must be a UUIDv7 of a time at most a day ahead; {odd} is not."
         assert await refused(sql_client, {}, {"thread_id": "t", "message_id": odd}) == sentence
@@ -70,7 +70,7 @@ async def test_an_id_that_would_never_be_purged_is_refused(sql_client: SqlClient
     await sql_client.submit_many(*[{"message_id": message_id} for message_id in fine])
 
 
-async def test_what_is_just_acceptable(sql_client: SqlClient) -> None:
+async def test_values_at_the_limits_are_accepted(sql_client: SqlClient) -> None:
     await sql_client.submit_many(
         {"message": "x", "priority": None, "thread_id": None, "metadata": None, "delay_seconds": None},
         {"thread_id": "x" * 255, "max_attempts": 1000, "timeout_seconds": 604800, "delay_seconds": 31622400},

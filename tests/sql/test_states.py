@@ -49,8 +49,8 @@ async def test_submit_with_a_delay_waits_until_it_is_due(sql_client: SqlClient, 
         assert await thread_turn(sql_client) == (None if "aside" in place else message_id)
 
 
-async def test_a_turn_that_nobody_can_take_is_taken_by_the_next_submit(sql_client: SqlClient) -> None:
-    """Only a delayed message is there: the thread is idle, and goes on with whoever comes."""
+async def test_the_next_submit_takes_the_turn_of_a_thread_with_only_delayed_messages(sql_client: SqlClient) -> None:
+    """The thread is idle while its only message is delayed, so a message submitted later runs first."""
     delayed = await sql_client.submit(thread_id="t", delay_seconds=60)
     message_id = await sql_client.submit(thread_id="t")
     assert await thread_turn(sql_client) == message_id

@@ -92,7 +92,6 @@ class Api:
         thread_store = ThreadStore(self._database)
         return {
             "settings": settings,
-            "database": self._database,
             "messages": message_store,
             "threads": thread_store,
             "queues": QueueStore(self._database),

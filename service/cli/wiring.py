@@ -1,4 +1,4 @@
-"""Build the processes from their parts: the only place that wires them."""
+"""Build a worker from its parts. (service/api/app.py builds the API.)"""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a worker does under a lease, each operation one SQL function: claim, append, finish, heartbeat, sign off."""
+"""What a worker asks of PostgreSQL: each method calls one SQL function."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8,
 
 
 class LeaseStore:
-    """For workers. Every call but `claim` and `heartbeat` can be repeated after a lost answer with the same outcome."""
+    """Every call but `claim` and `heartbeat` leaves the same data when it is repeated after a lost answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -20,7 +20,7 @@ class Reap(Periodic):
     async def run(self) -> None:
         reaped = await self._store.reap(
             janitor=self._worker,
-            interval=self._settings.heartbeat_interval,
+            heartbeat_interval=self._settings.heartbeat_interval,
             worker_timeout=self._settings.worker_timeout,
             max_losses=self._settings.max_losses,
         )

@@ -1,4 +1,4 @@
-"""Dialects: each package lets a kind of client use threads, messages and logs in the protocol that it already speaks.
+"""Protocols over the same stores: each package lets its clients use threads, messages and logs in one protocol.
 
 A protocol package holds
 
@@ -6,7 +6,7 @@ A protocol package holds
     model.py       the protocol's own types, as its clients write and read them
     translate.py   pure functions from those types to messages, and from entries of a log to those types
 
-and further modules where a connection has a life of its own (websocket: session, requests, transcript). A protocol uses
-the stores and the feed, never SQL, and never imports another protocol. The only cursor is the position in the log;
-numbers that a protocol needs are derived from it, so that every replica gives the same ones.
+and further modules where a connection has a state of its own (websocket: session, requests, transcript, peer,
+services). A protocol uses the stores and the feed, never SQL, and never imports another protocol. The only cursor is
+the position in the log; numbers that a protocol needs are derived from it, so that every replica gives the same ones.
 """

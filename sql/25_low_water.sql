@@ -18,12 +18,15 @@ language sql volatile as $$
     select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 
--- Raise a mark to `candidate`, an id below which no row was seen, once every transaction has ended that might still
--- commit a row below it. Those transactions are older than this one: a transaction has its id before it draws a row's
--- id (see treadle.submit_many), and this one gets its id here, after it looked. Until then the candidate is stored as
--- next_low. `ended` says how far transactions had ended before this one looked. If the candidate is below the mark, a
--- row was committed late: the mark goes back to it. The caller looks before it writes, holds the advisory lock of its
--- marks, and does not call this in a transaction that has an id already.
+-- Raise a mark to `candidate`, once every transaction has ended that might still commit a row below it.
+--   1. Candidate: the caller searched the table and saw no row with an id below `candidate`.
+--   2. Wait: the candidate is stored as next_low, with the transaction id that this transaction gets here, after the
+--      search. A transaction that can still commit a row below the candidate has a lower transaction id, because every
+--      writer gets its transaction id before it draws a row's id (see treadle.submit_many).
+--   3. Raise: a later call finds that all those transactions have ended, and the mark becomes next_low. `ended` is the
+--      caller's treadle._ended() from before its search.
+--   4. Fall back: a candidate below the mark means that a row was committed late. The mark returns to it at once.
+-- The caller searches before it writes, holds the advisory lock of its marks, and has no transaction id yet.
 create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
 language plpgsql as $$
 declare

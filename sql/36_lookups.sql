@@ -114,8 +114,8 @@ language sql stable security definer
 $$;
 comment on function treadle.thread_usage is 'What a thread''s messages used, summed by kind, and how many reported it';
 
--- The results of steps and the answers to questions in a message's log, by name, and the ids that its `parked` events
--- say were sent. `data` is JSON text.
+-- The results of steps and the answers to questions in a message's log, by name. `sent`: the ids of the messages that
+-- were sent with a step, or with the end of a parked attempt. `data` is JSON text.
 create or replace function treadle.step_results(message_id uuid)
 returns table (type text, name text, sent jsonb, data text)
 language sql stable security definer

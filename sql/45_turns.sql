@@ -35,8 +35,9 @@ begin
     end if;
 end $$;
 
--- Unstarted heads of these threads give way to waiting messages of higher priority, unless a worker is taking them.
--- Returns the heads.
+-- Let the heads of these threads give way to waiting messages of higher priority. The head of a thread is the message
+-- that threads.turn names. A head that has never started gives way: it leaves its lane and waits with hold = thread. A
+-- head that a worker claims at this moment (its row is locked) keeps the turn. Returns the heads that gave way.
 create or replace function treadle._give_way(threads bigint[]) returns uuid[]
 language plpgsql as $$
 declare

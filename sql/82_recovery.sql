@@ -1,7 +1,7 @@
--- Recovery: chores that every worker's janitor repeats. Each passes over rows that another janitor has locked.
+-- Recovery and due messages: chores that every worker's janitor repeats. Each skips rows that another one has locked.
 --
---   reap        takes back what dead workers hold
---   admit_due   admits delayed and backed-off messages when they are due
+--   reap        takes back the messages of dead workers
+--   admit_due   the ordinary end of a delay and of a backoff: admits the messages that are due
 --   mend_lanes  gives messages without their lane row a new one: the last safety net
 
 -- Whether a worker is dead is decided in two ways.
@@ -217,7 +217,7 @@ begin
     return cardinality(v_due);
 end $$;
 comment on function treadle.admit_due
-    is 'Admit delayed and backed-off messages that are due: to their lane, or to their place in the thread';
+    is 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
 
 -- Give the messages between `after` and `last` that belong in this lane and have no row there (a purged PGMQ queue) a
 -- new row. `lane_ids`: the rows that messages of that stretch name. Returns how many.

@@ -6,13 +6,13 @@
 create or replace function treadle._position(m treadle.messages, at timestamptz) returns bigint
 language plpgsql stable as $$
 begin
-    if m.state <> 'queued' or m.hold <> 'thread' then
+    if m.state <> 'queued' then
         return null;
     elsif m.hold is null then
         return treadle._lane_ahead(queue => m.queue, lane => m.lane, lane_id => m.lane_id, at => at)
             + case when m.lane in ('normal', 'low') then treadle._lane_depth(m.queue, 'high', at) else 0 end
             + case when m.lane = 'low' then treadle._lane_depth(m.queue, 'normal', at) else 0 end;
-    else
+    elsif m.hold = 'thread' then
         return treadle._lane_depth(m.queue, 'high', at)
             + case when m.rank >= 1 then treadle._lane_depth(m.queue, 'normal', at) else 0 end
             + case when m.rank >= 2 then treadle._lane_depth(m.queue, 'low', at) else 0 end
@@ -29,6 +29,7 @@ begin
                 ) earlier
             );
     end if;
+    return null;
 end $$;
 
 create or replace function treadle.queue_position(message_id uuid) returns bigint

@@ -190,7 +190,7 @@ CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'Admit delayed and backed-off messages that are due: to their lane, or to their place in the thread';
+COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
 CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -6,6 +6,7 @@ The index in sql/README.md is generated: `RENEW_SCHEMA=1 make test ARGS=tests/sq
 import ast
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,10 +93,14 @@ def test_every_function_stands_in_the_index() -> None:
 
 
 def index() -> str:
-    """For each file the rows of its functions and views."""
+    """For each file the rows of its functions and views. Functions of the same name show their first parameter."""
     parts = []
     for file in sql_files():
-        rows = [f"| `{found.name}` | {found.purpose} |" for found in definitions(file)]
+        names = Counter(found.name for found in definitions(file))
+        rows = [
+            f"| `{found.name}{f'({found.first_parameter})' if names[found.name] > 1 else ''}` | {found.purpose} |"
+            for found in definitions(file)
+        ]
         if rows:
             parts.append("\n".join([f"### {file.name}", "", "| name | purpose |", "| --- | --- |", *rows, ""]))
     return "\n" + "\n".join(parts) + "\n"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from service.db.schema import SQL_FOLDER
 
 CREATE = re.compile(r"create or replace (function|view) treadle\.(\w+)")
-COMMENT = re.compile(r"comment on (?:function|view) treadle\.(\w+)(?:\([^)]*\))?\s+is '((?:[^']|'')*)'")
+FIRST_PARAMETER = re.compile(r"\(\s*(?:(?:in|out) )?(\w+ [\w.]+(?:\[\])?)")
+COMMENT = re.compile(r"comment on (?:function|view) treadle\.(\w+)(?:\(([\w.\[\]]*)[^)]*\))?\s+is '((?:[^']|'')*)'")
 STRING = re.compile(r"'(?:[^']|'')*'")
 INNERMOST_PARENTHESES = re.compile(r"\([^()]*\)")
 
@@ -19,6 +20,7 @@ class Definition(NamedTuple):
 
     file: str
     name: str
+    first_parameter: str  # name and type; empty without one
     start: int
     lines: list[str]
     purpose: str
@@ -44,13 +46,29 @@ def without_comments(line: str) -> str:
 def definitions(file: Path) -> list[Definition]:
     """The functions and views of a file, in order."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    purposes = dict(COMMENT.findall(file.read_text(encoding="utf-8")))
+    # By name and type of the first parameter, where the COMMENT says it.
+    purposes = {(name, type_): text for name, type_, text in COMMENT.findall(file.read_text(encoding="utf-8"))}
     found = []
     for index, line in enumerate(lines):
         if match := CREATE.match(line):
             end = _end(lines, index, match[1])
-            purpose = purposes.get(match[2]) or _sentence_above(lines, index)
-            found.append(Definition(file.name, match[2], index + 1, lines[index:end], purpose.replace("''", "'")))
+            parameter = FIRST_PARAMETER.match("\n".join(lines[index:end])[match.end() :])
+            first_parameter = parameter[1] if parameter else ""
+            purpose = (
+                purposes.get((match[2], first_parameter.rpartition(" ")[2]))
+                or purposes.get((match[2], ""))
+                or _sentence_above(lines, index)
+            )
+            found.append(
+                Definition(
+                    file=file.name,
+                    name=match[2],
+                    first_parameter=first_parameter,
+                    start=index + 1,
+                    lines=lines[index:end],
+                    purpose=purpose.replace("''", "'"),
+                )
+            )
     return found
 
 

@@ -41,7 +41,7 @@ TEXTS = """
     where e.seq > (select coalesce(max(s.seq), 0) from treadle.events s
         where s.message_id = e.message_id and s.type = 'started')
     group by e.message_id"""
-TERMINALS = """
+FINAL_EVENTS = """
     select message_id::text, count(*) as ends from treadle.events where type in ('done', 'error', 'cancelled')
     group by message_id having count(*) > 1"""
 
@@ -63,8 +63,8 @@ async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path)
         "every message ends": outcomes.open_ends(messages.values()),
         "each message ends as it must": outcomes.outcomes(sent, messages, times),
         "children are sent once, and their parent waits for them": outcomes.families(messages),
-        "one terminal event, and the text of the last attempt is whole": outcomes.texts(
-            await sql.fetch(TERMINALS), await sql.fetch(TEXTS), sent, messages
+        "one final event, and the text of the last attempt is whole": outcomes.texts(
+            await sql.fetch(FINAL_EVENTS), await sql.fetch(TEXTS), sent, messages
         ),
         "a thread runs one turn at a time, in the order of its submits": turns.order(await sql.fetch(STEPS), sent),
         "turns of a thread do not overlap": turns.overlaps(notes, messages, times),

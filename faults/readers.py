@@ -12,7 +12,7 @@ from faults.http import Take, read
 
 EARLY_LEAVER_SHARE = 0.3  # of the connections; their clients leave after a few events
 RECONNECT_PAUSE_SECONDS, THREAD_RECONNECT_PAUSE_SECONDS = 0.3, 1.0
-TERMINAL_EVENTS = {"done", "error", "cancelled"}
+FINAL_EVENTS = {"done", "error", "cancelled"}
 
 Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
@@ -75,7 +75,7 @@ class Readers:
         def take(event: Seen) -> bool:
             nonlocal left
             reading.events.append(event)
-            if reading.message_id is not None and event.type in TERMINAL_EVENTS:
+            if reading.message_id is not None and event.type in FINAL_EVENTS:
                 reading.over = True
             if left is not None:
                 left -= 1

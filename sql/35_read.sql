@@ -16,8 +16,8 @@ language sql immutable parallel safe as $$
 $$;
 
 -- The next events of one log in its order: of the message, or of the thread where `message_id` is null. `pos` is the
--- place in that log: seq, or thread_pos. The planner inlines the function. `offset 0` keeps each key a relation of its
--- own: it is empty in the branch of the other kind, which is then never executed, and costs nothing for each partition.
+-- place in that log: seq, or thread_pos. The planner inlines the function. `offset 0` stops the planner from merging a
+-- key with its branch. The branch whose key is null is then not executed, and reads no partition.
 create or replace function treadle._log_page(message_id uuid, thread bigint, after bigint, quantity integer)
 returns table (
     pos bigint, event_message_id uuid, seq integer, event_thread bigint, type text, data jsonb, created_at timestamptz)
@@ -50,8 +50,8 @@ $$;
 -- characters of data, but at least one event if there is one. A reader whose message or thread does not exist gets one
 -- row with type null.
 --   pos    the reader's cursor after this event: its seq, or its thread_pos in the log of a thread
---   last   this terminal event is the last of a message's log: no event can follow, except after a redrive. Always
---          false in the log of a thread
+--   last   this final event is the last of a message's log: no event can follow, except after a redrive. Always false
+--          in the log of a thread
 create or replace function treadle.read_events(
     message_ids uuid[], afters bigint[], quantity integer default 200, threads bigint[] default null)
 returns table (

@@ -6,7 +6,8 @@
 --   rejected    finish                         failed
 --   deferred    finish (an agent this worker   queued, hold = backoff, no failure charged
 --               does not have)
---   released    finish (shutdown), heartbeat   queued, in the high lane: started work goes on first
+--   released    finish (shutdown), sign_off,   queued, in the high lane: started work goes on first
+--               heartbeat
 --   lost        reap                           the same while losses are left; else failed
 --   lost        finish (the agent's own        queued, hold = backoff, while losses are left; else failed
 --               process died, not its worker)
@@ -15,7 +16,7 @@
 --   cancelled   cancel                         cancelled
 -- and whatever the outcome, a message whose cancellation was requested becomes cancelled.
 --
--- In the same transaction: result, last events and the terminal or `retry` event, the lane row's end, the dead letter,
+-- In the same transaction: result, last events and the final or `retry` event, the lane row's end, the dead letter,
 -- the thread's counts, and the thread's next message in its lane.
 -- Locks, in this order everywhere: idempotency keys, threads (by id), leases (by message_id), messages, thread_log (by
 -- thread), lane rows. The callers of _settle hold the threads and leases. Only a claim begins at the lane, and never

@@ -88,7 +88,7 @@ log_with_holes as (
         where e.thread is not null
     ) o
     where o.before >= o.thread_pos
-), wrong_terminal_events as (
+), wrong_final_events as (
     select m.message_id, m.state, e.types
     from treadle.messages m
     cross join lateral (
@@ -320,9 +320,9 @@ broken (rule, subject, detail) as (
     select 'In a thread''s log, each message''s events keep their own order.', v.message_id::text, to_jsonb(v)
     from thread_log_out_of_order v
     union all
-    select 'Each life has one terminal event, that of its state, and a message that is over ends with it.',
+    select 'Each life has one final event, that of its state, and a message that is over ends with it.',
         v.message_id::text, to_jsonb(v)
-    from wrong_terminal_events v
+    from wrong_final_events v
     union all
     select 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.',
         v.message_id::text, to_jsonb(v)

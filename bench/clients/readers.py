@@ -16,7 +16,7 @@ from bench.clients.script import Go, play
 from bench.sample import percentile
 
 EVENT_BLOCK = re.compile(rb'id: (\d+)\nevent: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?')
-TERMINAL_EVENTS = (b"done", b"error", b"cancelled")
+FINAL_EVENTS = (b"done", b"error", b"cancelled")
 
 
 class Tally:
@@ -64,7 +64,7 @@ class Reader:
             tally.first_ns = min(tally.first_ns or emitted, emitted)
             if emitted >= tally.from_ns:
                 tally.taken.append(now - emitted)
-        elif kind in TERMINAL_EVENTS:
+        elif kind in FINAL_EVENTS:
             self._over = True
             tally.open -= 1
             if not tally.open:

@@ -106,8 +106,8 @@ def families(messages: Mapping[str, Any]) -> list[str]:
 
 
 def texts(ends: Sequence[Any], chunks: Sequence[Any], sent: Iterable[Sent], messages: Mapping[str, Any]) -> list[str]:
-    """`ends`: messages with more than one terminal event; `chunks`: of each message, those of its last attempt."""
-    wrong = [f"{row['message_id']} has {row['ends']} terminal events" for row in ends]
+    """`ends`: messages with more than one final event; `chunks`: of each message, those of its last attempt."""
+    wrong = [f"{row['message_id']} has {row['ends']} final events" for row in ends]
     scribes = {one.message_id: one for one in sent if one.agent == "scribe"}
     for row in chunks:
         one, message = scribes.get(row["message_id"]), messages.get(row["message_id"])

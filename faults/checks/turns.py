@@ -13,7 +13,7 @@ from faults.history import Sent
 
 def order(steps: Sequence[Any], sent: Iterable[Sent]) -> list[str]:
     """`steps`: thread, message, ord, and the places in the thread's log of its first `started` event and of its
-    terminal event; sorted by thread and ord."""
+    final event; sorted by thread and ord."""
     wrong = []
     places = {row["message_id"]: row["ord"] for row in steps}
     steps = [row for row in steps if row["began"] is not None]  # without those cancelled before they ran

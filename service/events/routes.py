@@ -33,7 +33,7 @@ After = Annotated[
 @get(
     "/messages/{message_id:str}/stream",
     summary="Stream the events of a message",
-    description="Server-sent events, until the terminal event of the message.",
+    description="Server-sent events, until the final event of the message.",
     media_type=MEDIA_TYPE,
     responses={204: ResponseSpec(None, description="The message is over and the client has its last event.")},
 )

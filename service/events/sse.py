@@ -54,7 +54,7 @@ class Streams:
         self._keepalive_interval = keepalive_interval
 
     def message(self, message_id: UUID, after: int) -> AsyncIterator[bytes]:
-        """The log of a message after seq `after`, up to the terminal event that is its last."""
+        """The log of a message after seq `after`, up to the final event that is its last."""
         return self._guarded(self._follow(message_id, after, MessageView(self._feed, message_id)))
 
     def thread(self, thread: int, after: int) -> AsyncIterator[bytes]:

@@ -93,7 +93,7 @@ WRONG_RECORDS: list[tuple[str, Callable[[HealthyRun], object]]] = [
     ("each message ends", lambda run: setattr(run.first, "cancelled", 202)),
     ("each message ends", lambda run: setattr(run.first, "chunks", 2)),
     ("each message ends", lambda run: setattr(run.first, "agent", "exits")),
-    ("one terminal event, and the text", lambda run: setattr(run.first, "chunks", 2)),
+    ("one final event, and the text", lambda run: setattr(run.first, "chunks", 2)),
     ("a thread runs", lambda run: setattr(run.first, "began", 5)),
     ("a stream is its log", lambda run: run.history.readings[0].events.pop(1)),
     ("a stream is its log", lambda run: run.history.readings[0].events.pop()),
@@ -153,9 +153,9 @@ WRONG_ROWS = [
         "update treadle.messages m set parent = (select n.message_id from treadle.messages n where n.ord = 1)"
         " where ord = 2",
     ),
-    ("one terminal event", "update treadle.events set type = 'done' where type = 'chunk'"),
+    ("one final event", "update treadle.events set type = 'done' where type = 'chunk'"),
     (
-        "one terminal event",
+        "one final event",
         "update treadle.events set data = jsonb_set(data, '{chunk}', '\"scribe-0:1:1 \"') where type = 'chunk'",
     ),
     ("a thread runs", "update treadle.messages set ord = 11 where ord = 1"),

@@ -1,4 +1,4 @@
-"""The stream of a message: queue position, retries, and each terminal event."""
+"""The stream of a message: queue position, retries, and each final event."""
 
 import pytest
 

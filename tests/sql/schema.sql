@@ -964,7 +964,7 @@ CREATE VIEW treadle.violations AS
                    FROM treadle.events e
                   WHERE (e.thread IS NOT NULL)) o
           WHERE (o.before >= o.thread_pos)
-        ), wrong_terminal_events AS (
+        ), wrong_final_events AS (
          SELECT m.message_id,
             m.state,
             e.types
@@ -1191,10 +1191,10 @@ CREATE VIEW treadle.violations AS
             to_jsonb(v.*) AS to_jsonb
            FROM thread_log_out_of_order v
         UNION ALL
-         SELECT 'Each life has one terminal event, that of its state, and a message that is over ends with it.'::text,
+         SELECT 'Each life has one final event, that of its state, and a message that is over ends with it.'::text,
             (v.message_id)::text AS message_id,
             to_jsonb(v.*) AS to_jsonb
-           FROM wrong_terminal_events v
+           FROM wrong_final_events v
         UNION ALL
          SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text,
             (v.message_id)::text AS message_id,

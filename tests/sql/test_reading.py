@@ -129,7 +129,7 @@ async def test_a_page_is_limited_in_characters_but_has_at_least_one_event(sql_cl
     assert [[event[0] for event in events] for events in story] == [[1, 2, 3], [3], [4, 5, 6, 7]]
 
 
-async def test_after_a_redrive_the_old_terminal_event_is_not_the_last(sql_client: SqlClient) -> None:
+async def test_after_a_redrive_the_old_final_event_is_not_the_last(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit(max_attempts=1, thread_id="t")
     await sql_client.run(outcome="error")
 

@@ -1,5 +1,6 @@
 """The lists in the docs (settings, routes, events, views, commands, warnings, decisions) name what the code has."""
 
+import ast
 import importlib
 import re
 import tomllib
@@ -66,13 +67,15 @@ def routes() -> dict[str, Any]:
 
 def test_every_handler_is_served() -> None:
     """A handler that a module of routes defines is part of a router of app.py."""
-    modules = [path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("service/**/routes.py")]
+    files = [*ROOT.glob("service/**/routes.py"), ROOT / "service/api/health.py"]
+    modules = [path.relative_to(ROOT).with_suffix("") for path in files]
     defined = {
         handler.fn
         for module in modules
         for handler in vars(importlib.import_module(".".join(module.parts))).values()
         if isinstance(handler, BaseRouteHandler)
     }
+    assert len(defined) > 20
     assert defined - {handler.fn for handler in handlers()} == set()
 
 
@@ -117,6 +120,16 @@ def test_the_warnings_worth_an_alert_are_logged() -> None:
     warnings = [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", listed)]
     assert [words for words in warnings if words not in code] == []
     assert len(warnings) > 5
+
+
+def test_the_checks_of_the_fault_suite_are_documented() -> None:
+    """By the names under which a run of the suite reports them."""
+    tree = ast.parse((ROOT / "faults/checker.py").read_text(encoding="utf-8"))
+    [check] = [node for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and node.name == "check"]
+    checks = next(node for node in ast.walk(check) if isinstance(node, ast.Dict))
+    names = [key.value for key in checks.keys if isinstance(key, ast.Constant)]
+    assert list(rows(section(DOCS / "reliability.md", "How they are tested"))) == names
+    assert len(names) > 10
 
 
 def commands(group: click.Group, prefix: str = "treadle") -> Iterator[str]:

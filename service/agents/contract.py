@@ -11,7 +11,7 @@ exception that an agent raises decides what happens next:
 
     Rejected              The message fails for good; a further attempt would not help.
     RetryAfter(seconds)   The attempt failed; the next one begins after this delay.
-    any other exception   The attempt failed; it is retried with backoff while attempts are left.
+    any other exception   The attempt failed; it is retried with backoff until max_attempts failures.
 
 An agent that waits for other messages (`gather`) or for a person (`input`) is parked: its attempt ends, and a new
 attempt begins when the answer is there. Steps that have finished are not run again.

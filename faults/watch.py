@@ -45,7 +45,7 @@ async def held_by(world: World, pid: int) -> list[UUID]:
 
 
 async def noticed(world: World, held: Sequence[UUID], since: float) -> float | None:
-    """Seconds until all messages of a killed worker were taken back."""
+    """Seconds until all messages of a killed worker were reaped."""
     return await _note(world, "worker killed to its death noticed", SEEN_TO, since, since, held, LOSS_NOTICED_EVENTS)
 
 

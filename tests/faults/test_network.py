@@ -87,7 +87,7 @@ async def test_a_listener_hears_while_its_old_session_still_holds_its_lock(
     dsn: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server notices late that the client of a session is gone; until then the session keeps the lock."""
-    monkeypatch.setattr("service.db.listener.PING_SECONDS", 0.05)
+    monkeypatch.setattr("service.db.listener.PING_INTERVAL_SECONDS", 0.05)
     ghost = await asyncpg.connect(dsn)
     await ghost.fetchval("select pg_advisory_lock(treadle.worker_key('w'))")
     heard: asyncio.Queue[str] = asyncio.Queue()

@@ -172,7 +172,7 @@ async def test_a_connection_that_dies_during_history_does_not_fail_the_agent(
     blocker = await asyncpg.connect(dsn)
     kill = (
         "select count(pg_terminate_backend(pid)) from pg_stat_activity"
-        " where datname = current_database() and wait_event_type = 'Lock' and query like '%m.body as message%'"
+        " where datname = current_database() and wait_event_type = 'Lock' and query like '%treadle.exchanges(%'"
     )
     try:
         async with blocker.transaction():

@@ -9,7 +9,7 @@ import msgspec
 from service.db.pool import Connection
 from tests.support.waiting import until
 
-TERMINAL_STATES = ("completed", "failed", "cancelled")
+FINAL_STATES = ("completed", "failed", "cancelled")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ async def overview(sql: Connection, message_id: UUID) -> dict[str, Any]:
 
 async def settled(sql: Connection, message_id: UUID, *states: str, seconds: float = 20.0) -> dict[str, Any]:
     """Wait until the message is in one of these states (by default: over)."""
-    wanted = states or TERMINAL_STATES
+    wanted = states or FINAL_STATES
     return dict(await until(lambda: overview(sql, message_id), lambda row: row.get("state") in wanted, seconds))
 
 

@@ -70,7 +70,7 @@ def work(settings: Settings) -> None:
     """
     from service.agents import registry
     from service.cli.wiring import build_worker
-    from service.worker.isolation.pool import Isolation
+    from service.worker.isolation.parent import Isolation
 
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 

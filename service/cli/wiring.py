@@ -21,7 +21,7 @@ from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
 from service.worker.hints import ArrivalHints, ReceivedHints
 from service.worker.instances import InstanceCache
-from service.worker.isolation.pool import Isolation
+from service.worker.isolation.parent import Isolation
 from service.worker.sync_agents import AgentThreads
 from service.worker.worker import Worker
 from service.worker.writer import Writer

@@ -21,7 +21,7 @@ AppendStatus: TypeAlias = Literal["ok", "lost", "gap", "busy"]
 FinishStatus: TypeAlias = Literal[State, "lost", "gap", "busy"]
 """The message's new state, or why nothing was written."""
 
-ChildState: TypeAlias = Literal[State, "deleted"]
+SentMessageState: TypeAlias = Literal[State, "deleted"]
 
 VerdictKind: TypeAlias = Literal["lost", "cancelled"]
 
@@ -134,11 +134,12 @@ class Finished(Struct, frozen=True):
     status: FinishStatus
 
 
-class Child(Struct, frozen=True):
-    """A message that another one waits for; `result` is JSON text, `thread_id` the thread whose turn it takes."""
+class SentMessage(Struct, frozen=True):
+    """A message that another one has sent and waits for. `result` is JSON text, `thread_id` the thread whose turn it
+    takes."""
 
     message_id: UUID
-    state: ChildState
+    state: SentMessageState
     result: str | None = None
     error: str | None = None
     parent: UUID | None = None

@@ -11,13 +11,13 @@ from service.db.pool import COMMAND_TIMEOUT_SECONDS, Database
 from service.leases.model import (
     Append,
     Appended,
-    Child,
     Claim,
     EventToAppend,
     Finish,
     Finished,
     HeartbeatReport,
     Recorded,
+    SentMessage,
     Verdict,
 )
 
@@ -144,14 +144,14 @@ class LeaseStore:
             {child for row in rows for child in row["sent"] or ()},
         )
 
-    async def children(self, message_ids: Sequence[UUID]) -> list[Child]:
+    async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
         """The state of each of these messages, in this order."""
         rows = await self._database.fetch(
             "select message_id, coalesce(state, 'deleted'), result, error, parent, thread_id"
             " from treadle.children($1) order by n",
             message_ids,
         )
-        return [Child(*row) for row in rows]
+        return [SentMessage(*row) for row in rows]
 
     async def heartbeat(
         self, report: HeartbeatReport, *, interval: float, lease_seconds: float, grace: float

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.leases.model import Child, Recorded
+from service.leases.model import Recorded, SentMessage
 from service.leases.store import LeaseStore
 from service.threads.store import Exchange, ThreadStore, UnderWay
 from service.worker.persistence import persist
@@ -22,7 +22,7 @@ class StoredAttemptQueries:
     async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[Exchange]:
         return await persist("history", lambda: self._threads.exchanges(thread, before, limit, tools))
 
-    async def children(self, message_ids: Sequence[UUID]) -> list[Child]:
+    async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
         return await persist("children", lambda: self._leases.children(message_ids))
 
     async def under_way(self, thread: int) -> UnderWay | None:

@@ -14,7 +14,7 @@ from service.leases.model import Claim, Outcome
 from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
-from service.worker.isolation.pool import Isolation, NoProcess
+from service.worker.isolation.parent import Isolation, NoProcess
 from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, encode, failed, unknown
 from service.worker.sync_agents import AgentThreads
 

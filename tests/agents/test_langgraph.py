@@ -19,7 +19,7 @@ from service.agents.builtin.echo import echo
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
-from service.worker.isolation.pool import Isolation
+from service.worker.isolation.parent import Isolation
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, settled, submit, text, types

@@ -15,7 +15,7 @@ from service.agents import registry
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
-from service.worker.isolation.pool import Isolation
+from service.worker.isolation.parent import Isolation
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import (
     Checkpoints,

@@ -20,7 +20,7 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.leases.model import EventToAppend
 from service.worker.event_buffer import HIGH_WATER_BYTES, EventBuffer
-from service.worker.isolation.pool import Isolation
+from service.worker.isolation.parent import Isolation
 from service.worker.worker import Worker
 from tests.support.invariants import assert_consistent
 from tests.support.messages import dead_letter, log, overview, settled, submit, text, types
@@ -216,7 +216,7 @@ async def test_children_die_with_their_fork_server_and_the_next_one_works(sql: C
 async def test_a_message_that_gets_no_process_is_deferred_without_a_failure(
     sql: Connection, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.worker.isolation.pool.FORKSERVER_SOURCE", "raise SystemExit(9)")
+    monkeypatch.setattr("service.worker.isolation.parent.FORKSERVER_SOURCE", "raise SystemExit(9)")
     await start()
     message_id = await submit_lost(sql, "x", agent="echo", max_attempts=1)
     message = await until(lambda: overview(sql, message_id), lambda row: row["state"] == "queued" and row["hold"])

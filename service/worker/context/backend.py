@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from service.leases.model import Child, EventToAppend, Outcome, Recorded
+from service.leases.model import EventToAppend, Outcome, Recorded, SentMessage
 from service.threads.store import Exchange, UnderWay
 
 
@@ -29,7 +29,7 @@ class AttemptQueries(Protocol):
 
     async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]: ...
 
-    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]: ...
+    async def children(self, message_ids: Sequence[UUID]) -> Sequence[SentMessage]: ...
 
     async def under_way(self, thread: int) -> UnderWay | None: ...
 

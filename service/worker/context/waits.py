@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from service.agents.contract import ChildFailed
-from service.leases.model import Child, Outcome, ParkKind
+from service.leases.model import Outcome, ParkKind, SentMessage
 from service.worker.context.scope import AttemptScope
 
 
@@ -36,7 +36,7 @@ async def ask(scope: AttemptScope, question: Any, name: str | None, *, in_thread
     return msgspec.json.decode(answer)
 
 
-async def _children(scope: AttemptScope, message_ids: tuple[str, ...]) -> list[Child]:
+async def _children(scope: AttemptScope, message_ids: tuple[str, ...]) -> list[SentMessage]:
     """Their states; messages that are not submitted yet are `queued`."""
     own = scope.claim.message_id
     ids = [_id(message_id) for message_id in message_ids if message_id not in scope.unsent]
@@ -45,14 +45,14 @@ async def _children(scope: AttemptScope, message_ids: tuple[str, ...]) -> list[C
         if child.state == "deleted" and (message_id in scope.sent or message_id in (await scope.earlier()).sent):
             found[message_id] = msgspec.structs.replace(child, parent=own)
     return [
-        Child(UUID(message_id), "queued", parent=own, thread_id=scope.sent[message_id])
+        SentMessage(UUID(message_id), "queued", parent=own, thread_id=scope.sent[message_id])
         if message_id in scope.unsent
         else found[str(UUID(message_id))]
         for message_id in message_ids
     ]
 
 
-def _check(scope: AttemptScope, child: Child) -> None:
+def _check(scope: AttemptScope, child: SentMessage) -> None:
     claim = scope.claim
     if child.parent != claim.message_id:
         raise ValueError(f"gather takes what send returned, not '{child.message_id}'")
@@ -85,7 +85,7 @@ def _id(text: str) -> UUID:
         raise ValueError(f"gather takes what send returned, not {text!r}") from None
 
 
-def _result(child: Child) -> Any:
+def _result(child: SentMessage) -> Any:
     if child.state == "completed":
         return msgspec.json.decode(child.result or "null")
     return ChildFailed(str(child.message_id), child.state, child.error)

@@ -19,7 +19,7 @@ import uvloop
 from service.agents.registry import Registry
 from service.agents.thread_bridge import call_anywhere
 from service.config import Settings
-from service.leases.model import Child, Claim, EventToAppend, Outcome, Recorded
+from service.leases.model import Claim, EventToAppend, Outcome, Recorded, SentMessage
 from service.threads.store import Exchange, UnderWay
 from service.worker.invoke import invoke
 from service.worker.isolation import ipc
@@ -102,7 +102,7 @@ class WorkerLink:
     async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]:
         return (await self._request(ipc.QueryExchanges(thread, before, limit, tools))).exchanges
 
-    async def children(self, message_ids: Sequence[UUID]) -> Sequence[Child]:
+    async def children(self, message_ids: Sequence[UUID]) -> Sequence[SentMessage]:
         return (await self._request(ipc.QueryChildren(list(message_ids)))).children
 
     async def under_way(self, thread: int) -> UnderWay | None:

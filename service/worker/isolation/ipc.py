@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from service.leases.model import Child, Claim, Outcome, Recorded
+from service.leases.model import Claim, Outcome, Recorded, SentMessage
 from service.threads.store import Exchange, UnderWay
 
 READY_BYTE = b"+"
@@ -76,7 +76,7 @@ class Reply(_Frame, frozen=True):
 
     recorded: Recorded = Recorded()
     exchanges: list[Exchange] = []
-    children: list[Child] = []
+    children: list[SentMessage] = []
     under_way: UnderWay | None = None
     refused: str | None = None
 

@@ -48,7 +48,7 @@ class Isolation:
         self._forking = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def child(self) -> AsyncIterator["Child"]:
+    async def child(self) -> AsyncIterator["ChildProcess"]:
         """A process that waits for its message; it is killed at the end of the block. Raises NoProcess."""
         with contextlib.ExitStack() as sockets:
             try:
@@ -64,7 +64,7 @@ class Isolation:
             self._forkserver.control.close()
             await self._forkserver.process.wait()
 
-    async def _fork(self, ours: contextlib.ExitStack) -> "Child":
+    async def _fork(self, ours: contextlib.ExitStack) -> "ChildProcess":
         with contextlib.ExitStack() as theirs:
             channel, its_channel = _pair(ours, theirs)
             leash, its_leash = _pair(ours, theirs)
@@ -78,7 +78,7 @@ class Isolation:
                     raise ChildProcessError("it was not forked")
         reader, writer = await asyncio.open_unix_connection(sock=channel)
         ours.callback(writer.transport.abort)
-        return Child(reader, writer, leash, self._settings)
+        return ChildProcess(reader, writer, leash, self._settings)
 
     async def _start(self) -> _ForkServer:
         control, theirs = socket.socketpair()
@@ -103,7 +103,7 @@ class Isolation:
         return _ForkServer(process, control)
 
 
-class Child:
+class ChildProcess:
     """One process for one attempt."""
 
     def __init__(

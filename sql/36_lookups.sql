@@ -116,7 +116,7 @@ comment on function treadle.thread_usage is 'What a thread''s messages used, sum
 
 -- The results of steps and the answers to questions in a message's log, by name. `sent`: the ids of the messages that
 -- were sent with a step, or with the end of a parked attempt. `data` is JSON text.
-create or replace function treadle.step_results(message_id uuid)
+create or replace function treadle.earlier_results(message_id uuid)
 returns table (type text, name text, sent jsonb, data text)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -124,10 +124,10 @@ language sql stable security definer
         e.type, e.data ->> 'name', e.data -> 'sent',
         (e.data -> case e.type when 'step' then 'result' else 'input' end)::text
     from treadle.events e
-    where e.message_id = step_results.message_id
+    where e.message_id = earlier_results.message_id
         and e.type in ('step', 'input', 'parked')
 $$;
-comment on function treadle.step_results
+comment on function treadle.earlier_results
     is 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 
 -- Row n is about message_ids[n]; its state is null if the message does not exist. `thread_id`: the thread whose turn

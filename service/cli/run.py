@@ -109,7 +109,7 @@ def migrate(settings: Settings) -> None:
     async def run() -> None:
         await run_migration(dsn)
         async with common.database(settings) as database:
-            await QueueStore(database).register(agents)
+            await QueueStore(database).register_agents(agents)
 
     uvloop.run(run())
     click.echo("The database is ready.")

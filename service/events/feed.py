@@ -86,4 +86,4 @@ class Feed:
         return [pages[cursor] for cursor in cursors]
 
     async def _read_positions(self, message_ids: Sequence[UUID], _: bool) -> list[Position]:
-        return await self._store.positions(message_ids)
+        return await self._store.queue_positions(message_ids)

@@ -46,7 +46,7 @@ async def stream_message(
 ) -> Response[Any]:
     parsed, cursor = parse_message_id(message_id), _cursor(request, after, MAX_SEQ)
     try:
-        end = await events.end(parsed)
+        end = await events.log_end(parsed)
     except Refused:
         raise
     except Exception as error:
@@ -110,7 +110,7 @@ def _unknown_message(message_id: UUID) -> NotFound:
 
 
 async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
-    end = await events.end(message_id)
+    end = await events.log_end(message_id)
     return end is not None and end[1] and after >= end[0]
 
 

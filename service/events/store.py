@@ -30,12 +30,12 @@ class EventStore:
         )
         return _by_reader(rows, len(cursors))
 
-    async def end(self, message_id: UUID) -> tuple[int, bool] | None:
+    async def log_end(self, message_id: UUID) -> tuple[int, bool] | None:
         """The seq of a message's last event so far, and whether the message is over; None if it does not exist."""
         row = await self._database.fetchrow("select last_seq, over from treadle.log_end($1)", message_id)
         return None if row is None else (row["last_seq"], row["over"])
 
-    async def positions(self, message_ids: Sequence[UUID]) -> list[tuple[str | None, int | None]]:
+    async def queue_positions(self, message_ids: Sequence[UUID]) -> list[tuple[str | None, int | None]]:
         """The state and the queue position of each message; both None if it does not exist."""
         rows = await self._database.fetch(
             "select state, queue_position from treadle.queue_positions($1) order by n", message_ids

@@ -146,7 +146,7 @@ class SentMessage(Struct, frozen=True):
     thread_id: str | None = None
 
 
-class Recorded(Struct, frozen=True):
+class EarlierResults(Struct, frozen=True):
     """What a message's earlier attempts left in its log: results of steps and answers to questions, by name, as JSON
     text; and the ids of the messages that they sent."""
 

@@ -12,11 +12,11 @@ from service.leases.model import (
     Append,
     Appended,
     Claim,
+    EarlierResults,
     EventToAppend,
     Finish,
     Finished,
     HeartbeatReport,
-    Recorded,
     SentMessage,
     Verdict,
 )
@@ -132,13 +132,13 @@ class LeaseStore:
         )
         return Finished(finish.message_id, status)
 
-    async def recorded(self, message_id: UUID) -> Recorded:
+    async def earlier_results(self, message_id: UUID) -> EarlierResults:
         """What earlier attempts left in the message's log."""
         rows = await self._database.fetch(
-            "select type, name, sent, data from treadle.step_results($1)",
+            "select type, name, sent, data from treadle.earlier_results($1)",
             message_id,
         )
-        return Recorded(
+        return EarlierResults(
             {row["name"]: row["data"] for row in rows if row["type"] == "step"},
             {row["name"]: row["data"] for row in rows if row["type"] == "input"},
             {child for row in rows for child in row["sent"] or ()},

@@ -137,7 +137,7 @@ class QueueStore:
         """Tell every worker; raises NotFound where there is no such agent."""
         await self._database.fetchval("select treadle.drop_instance($1, $2)", agent, thread_id)
 
-    async def register(self, agents: Sequence[dict[str, Any]]) -> None:
+    async def register_agents(self, agents: Sequence[dict[str, Any]]) -> None:
         """Upsert agents and create their queues."""
         await self._database.fetchval("select treadle.register_agents($1::jsonb)", msgspec.json.encode(agents).decode())
 

@@ -17,16 +17,17 @@ RECENT_PROGRESS_EVENTS = 50
 CONCURRENT_DELETIONS = 2  # each holds a connection and may wait for a lock
 
 
-class Exchange(msgspec.Struct, frozen=True):
-    """A completed message of a thread with its answer, and the data of its `tool` events."""
+class StoredExchange(msgspec.Struct, frozen=True):
+    """A completed message with its answer and the data of its `tool` events, as stored; agents get an Exchange."""
 
     message: Any
     result: Any
     tools: list[Any] = []
 
 
-class UnderWay(msgspec.Struct, frozen=True):
-    """The message that has a thread's turn, with its step results and the data of its last `progress` events."""
+class StoredTurn(msgspec.Struct, frozen=True):
+    """The message that has a thread's turn, with its step results and the data of its last `progress` events, as
+    stored; agents get an UnderWay."""
 
     message_id: UUID
     agent: str
@@ -91,7 +92,7 @@ class ThreadStore:
             raise _unknown(thread_id)
         return row["thread"], row["message_count"]
 
-    async def logs(self, thread_ids: Sequence[str]) -> list[tuple[int, int] | None]:
+    async def thread_logs(self, thread_ids: Sequence[str]) -> list[tuple[int, int] | None]:
         """For each thread its surrogate key and the last thread_pos of its log; None if it does not exist."""
         rows = await self._database.fetch(
             "select thread, last_pos from treadle.thread_logs(thread_ids => $1, tenant => $2) order by n",
@@ -120,7 +121,7 @@ class ThreadStore:
             )
         return int(deleted)
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[Exchange]:
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[StoredExchange]:
         """The last `limit` completed messages of a thread before the one with ord `before`, oldest first."""
         rows = await self._database.fetch(
             "select message, result, tools"
@@ -130,16 +131,16 @@ class ThreadStore:
             limit,
             tools,
         )
-        return msgspec.convert(rows[::-1], list[Exchange])
+        return msgspec.convert(rows[::-1], list[StoredExchange])
 
-    async def under_way(self, thread: int) -> UnderWay | None:
+    async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         """None if no message has the turn."""
         row = await self._database.fetchrow(
             "select message_id, agent, message, steps, progress from treadle.turn_in_progress($1, $2)",
             thread,
             RECENT_PROGRESS_EVENTS,
         )
-        return None if row is None else msgspec.convert(row, UnderWay)
+        return None if row is None else msgspec.convert(row, StoredTurn)
 
 
 def _unknown(thread_id: str) -> NotFound:

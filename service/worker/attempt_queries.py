@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.leases.model import Recorded, SentMessage
+from service.leases.model import EarlierResults, SentMessage
 from service.leases.store import LeaseStore
-from service.threads.store import Exchange, ThreadStore, UnderWay
+from service.threads.store import StoredExchange, StoredTurn, ThreadStore
 from service.worker.persistence import persist
 
 
@@ -16,14 +16,14 @@ class StoredAttemptQueries:
         self._leases = leases
         self._threads = threads
 
-    async def recorded(self, message_id: UUID) -> Recorded:
-        return await persist("recorded", lambda: self._leases.recorded(message_id))
+    async def earlier_results(self, message_id: UUID) -> EarlierResults:
+        return await persist("earlier results", lambda: self._leases.earlier_results(message_id))
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[Exchange]:
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[StoredExchange]:
         return await persist("history", lambda: self._threads.exchanges(thread, before, limit, tools))
 
     async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
         return await persist("children", lambda: self._leases.children(message_ids))
 
-    async def under_way(self, thread: int) -> UnderWay | None:
-        return await persist("under way", lambda: self._threads.under_way(thread))
+    async def turn_in_progress(self, thread: int) -> StoredTurn | None:
+        return await persist("turn in progress", lambda: self._threads.turn_in_progress(thread))

@@ -127,7 +127,7 @@ class Worker:
 
         async def register() -> None:
             await schema.require(self._database)
-            await queues.register(self._services.registry.rows())
+            await queues.register_agents(self._services.registry.rows())
 
         registering = asyncio.create_task(persist("register agents", register))
         stopping = asyncio.create_task(self._stopping.wait())

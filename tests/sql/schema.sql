@@ -287,6 +287,13 @@ CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS 
     SET lock_timeout TO '500ms'
     AS ...;
 COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions of days before `until` that are empty; returns how many';
+CREATE FUNCTION treadle.earlier_results(message_id uuid) RETURNS TABLE(type text, name text, sent jsonb, data text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.earlier_results(message_id uuid) IS 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -435,13 +442,6 @@ CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-CREATE FUNCTION treadle.step_results(message_id uuid) RETURNS TABLE(type text, name text, sent jsonb, data text)
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    SET jit TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.step_results(message_id uuid) IS 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -20,7 +20,7 @@ class ChatServices:
         self.messages = messages
         self.threads = threads
         self._logs: Batcher[str, ThreadLog | None] = Batcher(
-            lambda thread_ids, _: threads.logs(thread_ids), limit=LOG_LOOKUP_BATCH_THREADS
+            lambda thread_ids, _: threads.thread_logs(thread_ids), limit=LOG_LOOKUP_BATCH_THREADS
         )
 
     async def find_log(self, thread_id: str) -> ThreadLog | None:

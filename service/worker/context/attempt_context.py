@@ -10,7 +10,7 @@ import msgspec
 from service.agents.contract import Exchange, Rejected, UnderWay
 from service.events.model import RESERVED
 from service.leases.model import Claim, EventToAppend, Outcome
-from service.worker.context import history, sends, steps, waits
+from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
 from service.worker.outcome import clean, encode
@@ -97,10 +97,12 @@ class AttemptContext:
         )
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
-        return await waits.gather(self._scope, messages, return_exceptions=return_exceptions, in_thread=self._in_thread)
+        return await parking.gather(
+            self._scope, messages, return_exceptions=return_exceptions, in_thread=self._in_thread
+        )
 
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return await waits.ask(self._scope, question, name, in_thread=self._in_thread)
+        return await parking.ask(self._scope, question, name, in_thread=self._in_thread)
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         return await self._backend.instance(make)

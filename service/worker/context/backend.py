@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from service.leases.model import EventToAppend, Outcome, Recorded, SentMessage
-from service.threads.store import Exchange, UnderWay
+from service.leases.model import EarlierResults, EventToAppend, Outcome, SentMessage
+from service.threads.store import StoredExchange, StoredTurn
 
 
 class EventSink(Protocol):
@@ -25,13 +25,13 @@ class EventSink(Protocol):
 class AttemptQueries(Protocol):
     """What a context reads from PostgreSQL."""
 
-    async def recorded(self, message_id: UUID) -> Recorded: ...
+    async def earlier_results(self, message_id: UUID) -> EarlierResults: ...
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]: ...
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[StoredExchange]: ...
 
     async def children(self, message_ids: Sequence[UUID]) -> Sequence[SentMessage]: ...
 
-    async def under_way(self, thread: int) -> UnderWay | None: ...
+    async def turn_in_progress(self, thread: int) -> StoredTurn | None: ...
 
 
 class ContextBackend(Protocol):

@@ -24,7 +24,7 @@ async def under_way(scope: AttemptScope) -> UnderWay | None:
     """The message whose turn it is in the thread; None if it is this one, or none has the turn."""
     if scope.claim.thread is None:
         return None
-    found = await scope.backend.queries.under_way(scope.claim.thread)
+    found = await scope.backend.queries.turn_in_progress(scope.claim.thread)
     if found is None or found.message_id == scope.claim.message_id:
         return None
     return UnderWay(str(found.message_id), found.agent, found.message, found.steps, found.progress)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from service.leases.model import Claim, Recorded
+from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
 from service.worker.context.backend import ContextBackend
 from service.worker.outcome import clean, encode
@@ -26,7 +26,7 @@ class AttemptScope:
         self._max_event_bytes = max_event_bytes
         self._names: set[str] = set()
         self._unnamed: Counter[str] | None = None
-        self._earlier: asyncio.Task[Recorded] | None = None
+        self._earlier_results: asyncio.Task[EarlierResults] | None = None
 
     def claim_name(self, kind: str, name: str | None) -> str:
         """The name of a step, a sent message or a question; raises ValueError if this attempt has used it."""
@@ -40,13 +40,13 @@ class AttemptScope:
         self._names.add(key)
         return name
 
-    async def earlier(self) -> Recorded:
+    async def earlier_results(self) -> EarlierResults:
         """What earlier attempts left in the log; read once."""
         if self.claim.attempt == 1:
-            return Recorded()
-        if self._earlier is None:
-            self._earlier = asyncio.ensure_future(self.backend.queries.recorded(self.claim.message_id))
-        return await asyncio.shield(self._earlier)
+            return EarlierResults()
+        if self._earlier_results is None:
+            self._earlier_results = asyncio.ensure_future(self.backend.queries.earlier_results(self.claim.message_id))
+        return await asyncio.shield(self._earlier_results)
 
     def take_unsent(self) -> str | None:
         """The messages to be sent, a JSON array, for the transaction that commits them; None if there are none."""

@@ -43,7 +43,7 @@ async def send(
     given = {key: value for key, value in submission.items() if value is not None}
     text = scope.fit(given, "a message")
     scope.sent[child] = None if aside else thread_id
-    if child not in (await scope.earlier()).sent:
+    if child not in (await scope.earlier_results()).sent:
         scope.unsent[child] = msgspec.json.decode(text)
     return child
 

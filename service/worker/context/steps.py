@@ -25,7 +25,7 @@ async def run(scope: AttemptScope, name: str, function: Callable[[], Any]) -> An
 async def find(scope: AttemptScope, name: str) -> tuple[str, str | None]:
     """The step's name as it is stored, and its result as JSON text if an earlier attempt finished it."""
     name = scope.claim_name("step", name)
-    return name, (await scope.earlier()).steps.get(name)
+    return name, (await scope.earlier_results()).steps.get(name)
 
 
 async def keep(scope: AttemptScope, name: str, answer: Any) -> str:

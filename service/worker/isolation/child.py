@@ -19,8 +19,8 @@ import uvloop
 from service.agents.registry import Registry
 from service.agents.thread_bridge import call_anywhere
 from service.config import Settings
-from service.leases.model import Claim, EventToAppend, Outcome, Recorded, SentMessage
-from service.threads.store import Exchange, UnderWay
+from service.leases.model import Claim, EarlierResults, EventToAppend, Outcome, SentMessage
+from service.threads.store import StoredExchange, StoredTurn
 from service.worker.invoke import invoke
 from service.worker.isolation import ipc
 from service.worker.outcome import unknown
@@ -96,17 +96,17 @@ class WorkerLink:
     async def save(self, event: EventToAppend) -> None:
         await self._request(ipc.Put(event.type, event.data, save=True, sends=event.sends))
 
-    async def recorded(self, message_id: UUID) -> Recorded:
-        return (await self._request(ipc.QueryRecorded(message_id))).recorded
+    async def earlier_results(self, message_id: UUID) -> EarlierResults:
+        return (await self._request(ipc.QueryEarlierResults(message_id))).earlier_results
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[Exchange]:
+    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[StoredExchange]:
         return (await self._request(ipc.QueryExchanges(thread, before, limit, tools))).exchanges
 
     async def children(self, message_ids: Sequence[UUID]) -> Sequence[SentMessage]:
         return (await self._request(ipc.QueryChildren(list(message_ids)))).children
 
-    async def under_way(self, thread: int) -> UnderWay | None:
-        return (await self._request(ipc.QueryUnderWay(thread))).under_way
+    async def turn_in_progress(self, thread: int) -> StoredTurn | None:
+        return (await self._request(ipc.QueryTurnInProgress(thread))).turn_in_progress
 
     def park(self, outcome: Outcome) -> None:
         ipc.write(self._writer, ipc.Park(outcome))

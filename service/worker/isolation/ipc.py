@@ -12,8 +12,8 @@ from uuid import UUID
 
 import msgspec
 
-from service.leases.model import Claim, Outcome, Recorded, SentMessage
-from service.threads.store import Exchange, UnderWay
+from service.leases.model import Claim, EarlierResults, Outcome, SentMessage
+from service.threads.store import StoredExchange, StoredTurn
 
 READY_BYTE = b"+"
 EXIT_CODE = struct.Struct("!i")  # or the negative number of a signal
@@ -34,7 +34,7 @@ class Put(_Frame, frozen=True):
     sends: str | None = None
 
 
-class QueryRecorded(_Frame, frozen=True):
+class QueryEarlierResults(_Frame, frozen=True):
     message_id: UUID
 
 
@@ -49,7 +49,7 @@ class QueryChildren(_Frame, frozen=True):
     message_ids: list[UUID]
 
 
-class QueryUnderWay(_Frame, frozen=True):
+class QueryTurnInProgress(_Frame, frozen=True):
     thread: int
 
 
@@ -74,10 +74,10 @@ class Ended(_Frame, frozen=True):
 class Reply(_Frame, frozen=True):
     """`refused`: why the request failed."""
 
-    recorded: Recorded = Recorded()
-    exchanges: list[Exchange] = []
+    earlier_results: EarlierResults = EarlierResults()
+    exchanges: list[StoredExchange] = []
     children: list[SentMessage] = []
-    under_way: UnderWay | None = None
+    turn_in_progress: StoredTurn | None = None
     refused: str | None = None
 
 
@@ -85,7 +85,7 @@ class Stop(_Frame, frozen=True):
     """The attempt must end."""
 
 
-Query: TypeAlias = QueryRecorded | QueryExchanges | QueryChildren | QueryUnderWay
+Query: TypeAlias = QueryEarlierResults | QueryExchanges | QueryChildren | QueryTurnInProgress
 Request: TypeAlias = Put | Query
 FromChild: TypeAlias = Request | Count | Park | Ended
 FromWorker: TypeAlias = Reply | Stop

@@ -172,14 +172,14 @@ class ChildProcess:
 async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
     try:
         match query:
-            case ipc.QueryRecorded(message_id):
-                return ipc.Reply(recorded=await queries.recorded(message_id))
+            case ipc.QueryEarlierResults(message_id):
+                return ipc.Reply(earlier_results=await queries.earlier_results(message_id))
             case ipc.QueryExchanges(thread, before, limit, tools):
                 return ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools)))
             case ipc.QueryChildren(message_ids):
                 return ipc.Reply(children=list(await queries.children(message_ids)))
-            case ipc.QueryUnderWay(thread):
-                return ipc.Reply(under_way=await queries.under_way(thread))
+            case ipc.QueryTurnInProgress(thread):
+                return ipc.Reply(turn_in_progress=await queries.turn_in_progress(thread))
     except Exception as error:  # raised again in the agent's process
         return ipc.Reply(refused=f"{type(error).__name__}: {error}")
 

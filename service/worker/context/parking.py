@@ -30,7 +30,7 @@ async def gather(
 async def ask(scope: AttemptScope, question: Any, name: str | None, *, in_thread: bool) -> Any:
     """The person's answer."""
     name = scope.claim_name("input", name)
-    answer = (await scope.earlier()).inputs.get(name)
+    answer = (await scope.earlier_results()).inputs.get(name)
     if answer is None:
         await _park(scope, "input", {"name": name, "question": question}, in_thread=in_thread)
     return msgspec.json.decode(answer)
@@ -42,7 +42,7 @@ async def _children(scope: AttemptScope, message_ids: tuple[str, ...]) -> list[S
     ids = [_id(message_id) for message_id in message_ids if message_id not in scope.unsent]
     found = {str(child.message_id): child for child in (await scope.backend.queries.children(ids) if ids else ())}
     for message_id, child in found.items():
-        if child.state == "deleted" and (message_id in scope.sent or message_id in (await scope.earlier()).sent):
+        if child.state == "deleted" and await _has_sent(scope, message_id):
             found[message_id] = msgspec.structs.replace(child, parent=own)
     return [
         SentMessage(UUID(message_id), "queued", parent=own, thread_id=scope.sent[message_id])
@@ -50,6 +50,11 @@ async def _children(scope: AttemptScope, message_ids: tuple[str, ...]) -> list[S
         else found[str(UUID(message_id))]
         for message_id in message_ids
     ]
+
+
+async def _has_sent(scope: AttemptScope, message_id: str) -> bool:
+    """Whether this attempt or an earlier one of the message has sent it."""
+    return message_id in scope.sent or message_id in (await scope.earlier_results()).sent
 
 
 def _check(scope: AttemptScope, child: SentMessage) -> None:

@@ -75,7 +75,7 @@ async def _park(
 ) -> NoReturn:
     if scope.unsent:
         data["sent"] = list(scope.unsent)
-    text = scope.fit(data, "a question")
+    text = scope.fit(data, "a question" if kind == "input" else "a wait")
     scope.backend.park(Outcome(kind, result=text, sends=scope.take_unsent(), children=children))
     if not in_thread:
         # The attempt cancels the agent here. An exception would not do: frameworks handle exceptions.

@@ -61,7 +61,7 @@ def work(settings: Settings) -> None:
 
     It claims messages from QUEUES and runs up to WORKER_CONCURRENCY of them at once, with the agents of the modules
     that AGENTS names. On SIGTERM or Ctrl-C it takes no more and lets them end; after SHUTDOWN_GRACE seconds, or on the
-    second signal, it hands them back.
+    second signal, it releases them.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore
 from service.threads.store import ThreadStore
 from service.worker.attempt_queries import StoredAttemptQueries
-from service.worker.claims import Claims
+from service.worker.claimer import Claimer
 from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
 from service.worker.hints import ArrivalHints, ReceivedHints
@@ -53,7 +53,7 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         arrivals=ArrivalHints(work, notifier),
     )
     services = _attempt_services(settings, registry, isolation, database)
-    claims = Claims(
+    claimer = Claimer(
         worker=worker_id,
         settings=settings,
         lease_seconds=lease_seconds,
@@ -64,7 +64,7 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
     )
     heartbeat = Heartbeat(settings=settings, dsn=dsn, lease_seconds=lease_seconds, availability=availability)
     received = ReceivedHints(
-        queues=settings.queues, work=work, claims=claims, heartbeat=heartbeat, instances=services.instances
+        queues=settings.queues, work=work, claimer=claimer, heartbeat=heartbeat, instances=services.instances
     )
     listener = Listener(
         settings.listen_database_url or dsn,
@@ -80,7 +80,7 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         notifier=notifier,
         listener=listener,
         store=leases,
-        claims=claims,
+        claimer=claimer,
         heartbeat=heartbeat,
         janitor=janitor,
         services=services,
@@ -95,7 +95,7 @@ def _attempt_services(
         registry=registry,
         queries=StoredAttemptQueries(LeaseStore(database), ThreadStore(database)),
         instances=InstanceCache(),
-        threads=AgentThreads(settings.worker_concurrency),
+        agent_threads=AgentThreads(settings.worker_concurrency),
         isolation=isolation,
         unknown_agents=set(),
     )

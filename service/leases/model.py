@@ -164,7 +164,7 @@ class Verdict(Struct, frozen=True):
 
 
 class HeartbeatReport(Struct, frozen=True):
-    """What a worker tells PostgreSQL at each heartbeat; `held` maps message_id to lease."""
+    """What a worker tells PostgreSQL at each heartbeat; `leases` maps message_id to lease."""
 
     worker: str
     host: str
@@ -173,4 +173,4 @@ class HeartbeatReport(Struct, frozen=True):
     concurrency: int
     started_at: datetime
     server_started: datetime | None
-    held: dict[UUID, UUID]
+    leases: dict[UUID, UUID]

@@ -86,7 +86,7 @@ class Children:
         _terminate(children)
         ends, hurried = asyncio.create_task(_wait_for_all(children)), asyncio.create_task(hurry.wait())
         await asyncio.wait({ends, hurried}, timeout=patience_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if hurried.done():  # the second SIGTERM makes a worker hand back its messages at once
+        if hurried.done():  # the second SIGTERM makes a worker release its messages at once
             _terminate(children)
             await asyncio.wait({ends}, timeout=SECOND_SIGNAL_SECONDS)
         hurried.cancel()

@@ -1,4 +1,4 @@
-"""The chores that all workers share: take back messages of dead workers, admit due ones, fold, repair, purge.
+"""The chores that all workers share: reap messages of dead workers, admit due ones, fold, mend, purge.
 
 Each chore is one SQL function that skips what another janitor works on, so any number of workers may run them.
 """

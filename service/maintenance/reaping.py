@@ -1,4 +1,4 @@
-"""Take back the messages of dead workers."""
+"""Requeue or fail the messages of dead workers."""
 
 import logging
 
@@ -25,5 +25,5 @@ class Reap(Periodic):
             max_losses=self._settings.max_losses,
         )
         if reaped:
-            log.warning("took back messages of lost workers", extra={"messages": reaped})
+            log.warning("reaped messages of lost workers", extra={"messages": reaped})
             self._arrivals.announce()

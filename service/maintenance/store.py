@@ -22,8 +22,8 @@ class MaintenanceStore:
         self._database = database
 
     async def reap(self, *, janitor: str, heartbeat_interval: float, worker_timeout: float, max_losses: int) -> int:
-        """Take back the messages of dead workers; returns how many. `heartbeat_interval`: seconds between two
-        heartbeats of a worker, the same for all workers."""
+        """Requeue or fail the messages of dead workers; returns how many. `heartbeat_interval`: seconds between
+        two heartbeats of a worker, the same for all workers."""
         rows = await self._database.fetch(
             "select * from treadle.reap($1, $2, $3, $4)", janitor, heartbeat_interval, worker_timeout, max_losses
         )

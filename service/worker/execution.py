@@ -1,4 +1,4 @@
-"""The agent's part of an attempt: run it, here or in a process of its own, to its end, its timeout or a stop reason."""
+"""Run the agent's call, here or in a child process, until it ends, times out or is stopped."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ class AttemptServices(msgspec.Struct, frozen=True):
     registry: Registry
     queries: AttemptQueries
     instances: InstanceCache
-    threads: AgentThreads
+    agent_threads: AgentThreads
     isolation: Isolation | None  # None: every agent runs in the worker
     unknown_agents: set[str]  # which this worker does not have: each is logged once
 
@@ -46,7 +46,7 @@ class Execution:
         self._agent = services.registry.get(claim.agent)
         self._reason: StopReason | Exception | None = None  # why it must end early
         self._parked: Outcome | None = None
-        self._over = asyncio.get_running_loop().create_future()  # done with the agent, or when it must end
+        self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
         self._usage: dict[str, Any] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pins = InstancePins(services.instances)
@@ -66,12 +66,13 @@ class Execution:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-        if task.done() and not task.cancelled() and self._parked is None:
+        if task.done() and not task.cancelled() and self._parked is None:  # it returned or raised
             return task.result()
-        if task.done() and self._reason is None:
+        if task.done() and self._reason is None:  # it cancelled itself
             return self.failed(asyncio.CancelledError())
-        if self._reason is None:
+        if self._reason is None:  # it still runs, so the timer has ended the wait
             self._reason = TimeoutError(f"the attempt took longer than {self._claim.timeout_seconds:g} seconds")
+        # It timed out, was stopped, or is parked.
         await self._cancel(task, agent)
         return self._interrupted(self._reason)
 
@@ -113,7 +114,7 @@ class Execution:
         if isolation := self._isolation(agent):
             return await self._invoke_in_process(agent, isolation)
         self._start_timer()
-        return await invoke(agent, self._claim, self, self._services.settings, self._services.threads)
+        return await invoke(agent, self._claim, self, self._services.settings, self._services.agent_threads)
 
     def _isolation(self, agent: Agent) -> Isolation | None:
         # After its first loss a message runs in a process of its own: if it kills that too, only it is charged again.

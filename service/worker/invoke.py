@@ -1,4 +1,4 @@
-"""The agent's part of an attempt: decode its input, run it, and turn its end into an outcome.
+"""Call the agent once: decode its input, and turn its return or exception into an outcome.
 
 The same in the worker and in an agent's own process.
 """
@@ -20,7 +20,7 @@ from service.worker.sync_agents import AgentThreads, SyncContext
 
 
 async def invoke(
-    agent: Agent, claim: Claim, backend: ContextBackend, settings: Settings, threads: AgentThreads
+    agent: Agent, claim: Claim, backend: ContextBackend, settings: Settings, agent_threads: AgentThreads
 ) -> Outcome:
     """Run the agent to its end. An exception of the agent, SystemExit included, becomes an outcome; only a
     CancelledError of a stopped attempt is raised."""
@@ -34,15 +34,15 @@ async def invoke(
         )
         request = agent.decode(_read(claim.body))
         if agent.is_async:
-            return context.conclude(completed(await agent(context, request), settings))
+            return context.complete(completed(await agent(context, request), settings))
         bridge = ThreadBridge()
         try:
-            outcome = await threads.run(
+            outcome = await agent_threads.run(
                 _invoke_sync, agent, SyncContext(context, bridge), request, claim.failures, settings
             )
         finally:
             bridge.close()
-        return context.conclude(outcome) if outcome.kind == "completed" else outcome
+        return context.complete(outcome) if outcome.kind == "completed" else outcome
     except asyncio.CancelledError as error:
         if backend.stopped:
             raise

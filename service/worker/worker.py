@@ -23,7 +23,7 @@ from service.leases.model import HeartbeatReport, Verdict
 from service.leases.store import LeaseStore
 from service.maintenance.janitor import Janitor
 from service.queues.store import QueueStore
-from service.worker.claims import Claims
+from service.worker.claimer import Claimer
 from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
 from service.worker.persistence import persist
@@ -31,11 +31,11 @@ from service.worker.persistence import persist
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-HAND_BACK_SECONDS = 5.0
+RELEASE_SECONDS = 5.0
 
 
 class Worker:
-    """Register, claim until stopped, drain, hand back. Implements service.worker.heartbeat.HeartbeatSource."""
+    """Register, claim until stopped, drain, release the rest. Implements service.worker.heartbeat.HeartbeatSource."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Worker:
         notifier: Notifier,
         listener: Listener,
         store: LeaseStore,
-        claims: Claims,
+        claimer: Claimer,
         heartbeat: Heartbeat,
         janitor: Janitor,
         services: AttemptServices,
@@ -57,7 +57,7 @@ class Worker:
         self._notifier = notifier
         self._listener = listener
         self._store = store
-        self._claims = claims
+        self._claimer = claimer
         self._heartbeat = heartbeat
         self._janitor = janitor
         self._services = services
@@ -72,14 +72,14 @@ class Worker:
         return self._listener.connected.is_set()
 
     def stop(self) -> None:
-        """Claim no more; end what runs, or hand it back after SHUTDOWN_GRACE. The second call hands it back at once."""
+        """Claim no more; end what runs, or release it after SHUTDOWN_GRACE. The second call releases it at once."""
         if self._stopping.is_set():
-            self._claims.hand_back()
+            self._claimer.release_all()
         self._stopping.set()
-        self._claims.stop()
+        self._claimer.stop()
 
     async def run(self) -> None:
-        """Work until `stop` is called and all attempts have ended or were handed back."""
+        """Work until `stop` is called and all attempts have ended or were released."""
         if not await self._register():
             await self._database.close()
             return
@@ -88,15 +88,17 @@ class Worker:
             ThreadPoolExecutor(self._settings.worker_concurrency, thread_name_prefix="step")
         )
         self._heartbeat.start(self)
-        chores = [asyncio.create_task(chore) for chore in (self._listener.run(), self._janitor.run(), self._tick())]
+        background_tasks = [
+            asyncio.create_task(job) for job in (self._listener.run(), self._janitor.run(), self._tick())
+        ]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
         try:
-            await self._claims.run()
+            await self._claimer.run()
             await self._drain()
         finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            for task in background_tasks:
+                task.cancel()
+            await asyncio.gather(*background_tasks, return_exceptions=True)
             await self._close()
             log.info("worker stopped", extra={"worker_id": self.worker_id})
 
@@ -109,17 +111,17 @@ class Worker:
             concurrency=self._settings.worker_concurrency,
             started_at=self._started_at,
             server_started=self._listener.server_started,
-            held=self._claims.held.copy(),
+            leases=self._claimer.leases.copy(),
         )
 
     @property
     def claiming_since(self) -> float | None:
-        return self._claims.claiming_since
+        return self._claimer.claiming_since
 
     def receive_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         if verdicts:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._claims.judge, verdicts)
+                self._loop.call_soon_threadsafe(self._claimer.obey, verdicts)
 
     async def _register(self) -> bool:
         """Register the agents, as soon as PostgreSQL answers; False if `stop` was called before."""
@@ -143,18 +145,18 @@ class Worker:
         while True:
             self.loop_ran_at = time.monotonic()
             self._services.instances.drop_idle()
-            if not len(self._claims) and self._services.threads.busy >= self._settings.worker_concurrency:
+            if not len(self._claimer) and self._services.agent_threads.busy >= self._settings.worker_concurrency:
                 log.critical("sync agents that do not end hold every thread: stopping")
                 self.stop()
             await asyncio.sleep(TICK_SECONDS)
 
     async def _drain(self) -> None:
-        if attempts := len(self._claims):
+        if attempts := len(self._claimer):
             extra = {"messages": attempts, "seconds": self._settings.shutdown_grace}
             log.info("waiting for running attempts", extra=extra)
-        await self._claims.wait_for_end(self._settings.shutdown_grace)
-        self._claims.hand_back()
-        await self._claims.wait_for_end(HAND_BACK_SECONDS)
+        await self._claimer.wait_for_end(self._settings.shutdown_grace)
+        self._claimer.release_all()
+        await self._claimer.wait_for_end(RELEASE_SECONDS)
 
     async def _close(self) -> None:
         await self._heartbeat.stop()
@@ -162,7 +164,7 @@ class Worker:
             await self._store.sign_off(self.worker_id)
         await self._notifier.flush()
         await self._database.close()
-        self._services.threads.close()
+        self._services.agent_threads.close()
         await self._services.instances.close()
         if self._services.isolation is not None:
             await self._services.isolation.close()

@@ -41,12 +41,12 @@ class Writer:
         """Tell readers of the log that the attempt has started."""
         self._notifier.hint(EVENTS, _event_hint(claim))
 
-    def hint_ended(self, claim: Claim, state: FinishStatus, *, queue_has_room: bool) -> None:
+    def hint_ended(self, claim: Claim, status: FinishStatus, *, queue_has_room: bool) -> None:
         """Tell readers of the log, and the workers if its queue or its thread may have another message to claim."""
         self._notifier.hint(EVENTS, _event_hint(claim))
-        if claim.thread is not None or state == "queued" or queue_has_room:
+        if claim.thread is not None or status == "queued" or queue_has_room:
             self._notifier.hint(WORK, claim.queue)
-        if claim.parent is not None and state != "queued":
+        if claim.parent is not None and status != "queued":
             self._janitor.tend(claim.parent)
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:

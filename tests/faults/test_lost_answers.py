@@ -238,7 +238,7 @@ async def test_a_heartbeat_can_be_repeated(line: LossyDatabase) -> None:
     assert await answer(claim.lease) == []
     assert line.lost
     line.lose_answer()
-    assert await answer(uuid4()) == ["lost"]  # it gave back the unnamed message, and reports the named one
+    assert await answer(uuid4()) == ["lost"]  # it released the unnamed message, and reports the named one
 
 
 async def test_a_cancel_with_a_lost_answer_is_unavailable(line: LossyDatabase) -> None:

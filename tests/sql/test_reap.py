@@ -1,4 +1,4 @@
-"""Reaping: messages of dead workers are taken back, those of living workers are not."""
+"""Reaping: messages of dead workers are requeued, those of living workers are not."""
 
 import asyncio
 from datetime import timedelta

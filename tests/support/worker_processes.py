@@ -24,7 +24,7 @@ async def take_back(sql: Connection, message_id: UUID) -> None:
     """Take a running message's lease away, as if its worker were lost.
 
     treadle._take_back skips a lease that its worker locks at this moment, to append events or for a heartbeat; so it is
-    repeated until the lease is taken back.
+    repeated until the lease is reaped.
     """
     await until(lambda: sql.fetchval(TAKE_BACK, message_id))
 

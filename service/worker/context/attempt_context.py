@@ -118,7 +118,7 @@ class AttemptContext:
     def usage(self, **counts: Any) -> None:
         self._backend.count(encode(counts))
 
-    def conclude(self, outcome: Outcome) -> Outcome:
+    def complete(self, outcome: Outcome) -> Outcome:
         """The outcome of a completed agent, with the messages that are not sent yet, and the memory if it has changed:
         they are committed together.
 

@@ -1,4 +1,4 @@
-"""Claim messages while there is room, and run an attempt at each."""
+"""Claim messages while the worker has room, and run an attempt at each."""
 
 import asyncio
 import logging
@@ -19,11 +19,14 @@ from service.worker.writer import Writer
 log = logging.getLogger(__name__)
 
 CLAIM_BATCH_MESSAGES = 100
-CLAIMS_PER_REVERSE_CLAIM = 16  # which begins at the low lane, so that it never starves
+CLAIMS_PER_REVERSE_CLAIM = 16  # Every 16th claim begins at the low lane, so that the low lane never starves.
 
 
-class Claims:
-    """`work` is set when there may be messages to claim. Implements service.worker.attempt.AttemptOwner."""
+class Claimer:
+    """Claims messages, runs their attempts, and stops those that are cancelled, lost or released.
+
+    `work` is set when there may be messages to claim. Implements service.worker.attempt.AttemptOwner.
+    """
 
     def __init__(
         self,
@@ -45,12 +48,12 @@ class Claims:
         self._work = work
         self._attempts: dict[UUID, Attempt] = {}  # by message
         self._tasks: set[asyncio.Task[None]] = set()
-        self._agents = 0  # attempts whose agent runs; the others wait for their finish
+        self._running_agents = 0  # the other attempts wait for their finish
         self._lacks_room = False  # there may be more to claim as soon as an attempt ends
-        self._claims = 0
+        self._claim_calls = 0  # so far
         self._stopping = False
-        self._handing_back = False
-        self.held: dict[UUID, UUID] = {}  # message to lease; the heartbeat's thread copies it
+        self._releasing = False
+        self.leases: dict[UUID, UUID] = {}  # by message; the heartbeat's thread copies it
         self.claiming_since: float | None = None  # by time.monotonic(): the claim in flight
 
     def __len__(self) -> int:
@@ -79,9 +82,9 @@ class Claims:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
-    def hand_back(self) -> None:
-        """Stop all attempts; their messages go back to their lanes without a failure."""
-        self._handing_back = True
+    def release_all(self) -> None:
+        """Stop all attempts and release their messages, which counts no failure and no loss."""
+        self._releasing = True
         for attempt in self._attempts.values():
             attempt.stop("released")
 
@@ -89,7 +92,7 @@ class Claims:
         """Whether the hint about cancelled messages names one of ours."""
         return payload == EVERYTHING or any(str(message_id) in payload for message_id in self._attempts)
 
-    def judge(self, verdicts: Sequence[Verdict]) -> None:
+    def obey(self, verdicts: Sequence[Verdict]) -> None:
         """Stop the attempts whose leases are cancelled or lost."""
         for verdict in verdicts:
             attempt = self._attempts.get(verdict.message_id)
@@ -97,18 +100,18 @@ class Claims:
                 attempt.stop(verdict.verdict)
 
     def agent_ended(self) -> None:
-        self._agents -= 1
+        self._running_agents -= 1
         self._wake_if_room_was_lacking()
 
     def _room(self) -> int:
         """How many more to claim. The next are claimed while the last are being finished, but not without limit."""
         concurrency = self._settings.worker_concurrency
         # A sync agent that outlives its attempt keeps its place, because its thread cannot be killed.
-        agents = max(self._agents, self._services.threads.busy)
-        return min(concurrency - agents, 2 * concurrency - len(self._attempts))
+        running = max(self._running_agents, self._services.agent_threads.busy)
+        return min(concurrency - running, 2 * concurrency - len(self._attempts))
 
     async def _claim(self, quantity: int) -> list[Claim]:
-        self._claims += 1
+        self._claim_calls += 1
         self.claiming_since = time.monotonic()
         try:
             claims = await self._store.claim(
@@ -116,9 +119,9 @@ class Claims:
                 queues=self._settings.queues,
                 quantity=quantity,
                 lease_seconds=self._lease_seconds,
-                reverse=self._claims % CLAIMS_PER_REVERSE_CLAIM == 0,
+                reverse=self._claim_calls % CLAIMS_PER_REVERSE_CLAIM == 0,
             )
-            self.held |= {claim.message_id: claim.lease for claim in claims}
+            self.leases |= {claim.message_id: claim.lease for claim in claims}
             return claims
         except TreadleError as error:
             log.log(error.log_level, "claim failed", extra={"error": str(error)})
@@ -133,9 +136,9 @@ class Claims:
         if earlier := self._attempts.get(claim.message_id):
             earlier.stop("lost")  # its lease was lost, and this worker has claimed the message again
         attempt = Attempt(claim, self._services, self._writer, self)
-        self._agents += 1
+        self._running_agents += 1
         self._attempts[claim.message_id] = attempt
-        if self._handing_back:
+        if self._releasing:
             attempt.stop("released")
         self._writer.hint_started(claim)
         task = asyncio.create_task(self._run(attempt))
@@ -144,29 +147,32 @@ class Claims:
 
     async def _run(self, attempt: Attempt) -> None:
         claim = attempt.claim
-        state: FinishStatus = "lost"
+        status: FinishStatus = "lost"
         try:
-            state = await attempt.run()
+            status = await attempt.run()
         except Exception:
             log.exception("an attempt broke", extra={"message_id": str(claim.message_id)})
         finally:
             self._forget(attempt)
         if claim.thread is not None:
-            self._work.set()  # the thread's next message; also after `lost`, if only the answer of our finish was lost
-        if state in {"lost", "gap"}:
-            log.warning("a lease was lost", extra={"message_id": str(claim.message_id), "attempt": claim.attempt})
+            self._work.set()  # for the thread's next message; also after `lost`, because the finish may have succeeded
+        if status in {"lost", "gap"}:
+            # Either the lease was lost during the attempt, or only the answer of a successful finish was lost, and its
+            # repetition found no lease.
+            extra = {"message_id": str(claim.message_id), "attempt": claim.attempt}
+            log.warning("the lease was not held any more when the attempt ended", extra=extra)
             return
         agent = self._services.registry.get(claim.agent)
         queue_has_room = agent is not None and agent.limits.concurrency is not None
         if queue_has_room:
             self._work.set()
-        self._writer.hint_ended(claim, state, queue_has_room=queue_has_room)
+        self._writer.hint_ended(claim, status, queue_has_room=queue_has_room)
 
     def _forget(self, attempt: Attempt) -> None:
         message_id = attempt.claim.message_id
         if self._attempts.get(message_id) is attempt:  # else another attempt has the message by now
             del self._attempts[message_id]
-            self.held.pop(message_id, None)
+            self.leases.pop(message_id, None)
         self._wake_if_room_was_lacking()
 
     def _wake_if_room_was_lacking(self) -> None:

@@ -27,12 +27,12 @@ class Attempt:
         self._owner = owner
         self._events = EventBuffer(claim, writer, self)
         self._execution = Execution(claim, services, self._events)
-        self._refusal: Exception | None = None  # why PostgreSQL did not accept an event
+        self._append_error: Exception | None = None  # why events are missing in the log
 
     def stop(self, reason: StopReason | Exception) -> None:
         """End it early; the first reason counts."""
-        if isinstance(reason, Exception) and self._refusal is None:
-            self._refusal = reason
+        if isinstance(reason, Exception) and self._append_error is None:
+            self._append_error = reason
         self._execution.stop(reason)
 
     async def run(self) -> FinishStatus:
@@ -41,12 +41,12 @@ class Attempt:
         first_seq, unsent = await self._events.close()
         if outcome is None:
             return "lost"
-        outcome = self._fail_if_refused(outcome)
+        outcome = self._fail_if_events_are_missing(outcome)
         finish = Finish(self.claim.message_id, self.claim.lease, outcome, self._execution.usage, first_seq, unsent)
         try:
             finished = await self._writer.finish(finish)
         except Exception as error:  # PostgreSQL does not accept the result or an event
-            finished = await self._writer.finish(self._failed(finish, error))
+            finished = await self._writer.finish(self._failed_finish(finish, error))
         return finished.status
 
     async def _execute(self) -> Outcome | None:
@@ -59,13 +59,13 @@ class Attempt:
             self._execution.close()
             self._owner.agent_ended()
 
-    def _fail_if_refused(self, outcome: Outcome) -> Outcome:
+    def _fail_if_events_are_missing(self, outcome: Outcome) -> Outcome:
         """An answer whose events are not in the log is a failure."""
-        if self._refusal is not None and outcome.kind == "completed":
-            return self._execution.failed(self._refusal)
+        if self._append_error is not None and outcome.kind == "completed":
+            return self._execution.failed(self._append_error)
         return outcome
 
-    def _failed(self, finish: Finish, error: Exception) -> Finish:
+    def _failed_finish(self, finish: Finish, error: Exception) -> Finish:
         """The same attempt as a failure, without anything that PostgreSQL may not accept."""
         outcome = msgspec.structs.replace(self._execution.failed(error), traceback=None)
         return msgspec.structs.replace(finish, outcome=outcome, usage=None, events=[])

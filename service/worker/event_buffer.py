@@ -8,8 +8,8 @@ from typing import Protocol
 from service.leases.model import Append, Appended, Claim, EventToAppend
 from service.worker.outcome import StopReason
 
-HIGH_WATER_BYTES = 1_000_000  # unsent bytes at which emitters wait
-APPEND_BYTES = 256_000
+HIGH_WATER_CHARS = 1_000_000  # of unsent data, at which emitters wait
+APPEND_CHARS = 256_000
 APPEND_EVENTS = 500
 
 
@@ -30,36 +30,37 @@ class EventBuffer:
         self._attempt: Stoppable | None = attempt
         self._next_seq = claim.last_seq + 1
         self._unsent: deque[EventToAppend] = deque()
-        self._bytes = 0
+        self._unsent_chars = 0
         self._room = asyncio.Event()
         self._room.set()
         self._sender: asyncio.Task[None] | None = None
         self._saves: deque[tuple[int, asyncio.Future[None]]] = deque()  # by seq: calls of `save` that wait
         self._closed = False
-        self._abandoned = False
+        self._log_unwritable = False
 
     async def put(self, event: EventToAppend) -> None:
         """Buffer an event; waits while too much is unsent.
 
         Drops the event if the log can no longer be written. Raises CancelledError if the attempt is over, for an agent
-        that ignored its cancellation. Both yield to the loop: an agent may do nothing but emit.
+        that ignored its cancellation. Dropping and raising both yield to the loop first, so that an agent that only
+        emits cannot block it.
         """
-        if self._closed or self._abandoned:
+        if self._closed or self._log_unwritable:
             await asyncio.sleep(0)
             if self._closed:
                 raise asyncio.CancelledError
             return
         self._unsent.append(event)
-        self._bytes += len(event.data)
+        self._unsent_chars += len(event.data)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
-        if self._bytes > HIGH_WATER_BYTES:
+        if self._unsent_chars > HIGH_WATER_CHARS:
             self._room.clear()
             await self._room.wait()
 
     async def save(self, event: EventToAppend) -> None:
         """Put an event, and wait until it is in the log. Raises CancelledError if the log can no longer be written."""
-        if self._closed or self._abandoned:
+        if self._closed or self._log_unwritable:
             await asyncio.sleep(0)
             raise asyncio.CancelledError
         saved = asyncio.get_running_loop().create_future()
@@ -87,30 +88,30 @@ class EventBuffer:
                     Append(self._claim.message_id, self._claim.lease, self._next_seq, events, self._claim.thread)
                 )
                 if answer.status != "ok":
-                    self._abandon("lost")
+                    self._stop_writing("lost")
                     return
                 self._mark_sent(events)
                 if answer.cancel_requested:
                     self._stop("cancelled")
         except Exception as error:
-            self._abandon(error)
+            self._stop_writing(error)
         finally:
             self._sender = None
 
     def _mark_sent(self, events: list[EventToAppend]) -> None:
         for event in events:
             self._unsent.popleft()
-            self._bytes -= len(event.data)
+            self._unsent_chars -= len(event.data)
         self._next_seq += len(events)
         while self._saves and self._saves[0][0] < self._next_seq:
             _, saved = self._saves.popleft()
             if not saved.done():
                 saved.set_result(None)
-        if self._bytes <= HIGH_WATER_BYTES:
+        if self._unsent_chars <= HIGH_WATER_CHARS:
             self._room.set()
 
-    def _abandon(self, reason: StopReason | Exception) -> None:
-        self._abandoned = True
+    def _stop_writing(self, reason: StopReason | Exception) -> None:
+        self._log_unwritable = True
         self._unsent.clear()
         self._room.set()
         self._cancel_saves()
@@ -131,7 +132,7 @@ class EventBuffer:
         for event in self._unsent:
             if events and (event.sends or events[0].sends):
                 break
-            if events and (len(events) == APPEND_EVENTS or size + len(event.data) > APPEND_BYTES):
+            if events and (len(events) == APPEND_EVENTS or size + len(event.data) > APPEND_CHARS):
                 break
             events.append(event)
             size += len(event.data)

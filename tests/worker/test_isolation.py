@@ -19,7 +19,7 @@ from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
 from service.leases.model import EventToAppend
-from service.worker.event_buffer import HIGH_WATER_BYTES, EventBuffer
+from service.worker.event_buffer import HIGH_WATER_CHARS, EventBuffer
 from service.worker.isolation.parent import Isolation
 from service.worker.worker import Worker
 from tests.support.invariants import assert_consistent
@@ -133,7 +133,7 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
     put = EventBuffer.put
 
     async def measured(events: EventBuffer, event: EventToAppend) -> None:
-        sizes.append(events._bytes)
+        sizes.append(events._unsent_chars)
         await put(events, event)
 
     monkeypatch.setattr(EventBuffer, "put", measured)
@@ -144,11 +144,11 @@ async def test_an_agent_that_emits_faster_than_postgres_takes_it_waits(
         await settled(sql, message_id, "processing")
         async with blocker.transaction():
             await blocker.execute("lock table treadle.events in exclusive mode")
-            await until(lambda: max(sizes), lambda size: size > HIGH_WATER_BYTES - 2000)
+            await until(lambda: max(sizes), lambda size: size > HIGH_WATER_CHARS - 2000)
     finally:
         await blocker.close()
     assert (await settled(sql, message_id))["state"] == "completed"
-    assert max(sizes) <= HIGH_WATER_BYTES + 2000
+    assert max(sizes) <= HIGH_WATER_CHARS + 2000
     streamed = await text(sql, message_id)
     assert [streamed[start : start + 4] for start in range(0, len(streamed), 1000)] == [f"{n:04}" for n in range(4000)]
 

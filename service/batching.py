@@ -24,8 +24,8 @@ class Batcher(Generic[Item, Result]):
     A batch has at most `limit` items, fewer if `weigh` counts one of them for several. If `run` raises for a batch, the
     batch is split until only the item at fault fails; Unavailable is raised for all items at once.
 
-    Items for which `alone` holds, and items answered with Busy, run one by one beside the batches, with `patient` true.
-    If an item is still Busy then, it runs again after `again` seconds; without `again`, Busy is raised.
+    Items for which `must_run_alone` is true, and items answered with Busy, run one by one beside the batches, with
+    `patient` true. If an item is still Busy then, it runs again after `retry_seconds`; without them, Busy is raised.
 
     Cancelling a caller does not cancel its item: it runs with its batch.
     """
@@ -36,23 +36,23 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int,
         weigh: Callable[[Item], int] = lambda _: 1,
-        alone: Callable[[Item], bool] | None = None,
-        again: float | None = None,
+        must_run_alone: Callable[[Item], bool] | None = None,
+        retry_seconds: float | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._weigh = weigh
-        self._goes_alone = alone
-        self._again = again
+        self._must_run_alone = must_run_alone
+        self._retry_seconds = retry_seconds
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._driver: asyncio.Task[None] | None = None
-        self._alone: set[asyncio.Task[None]] = set()
-        self._alone_calls = asyncio.Semaphore(ALONE_CALLS)
+        self._alone_tasks: set[asyncio.Task[None]] = set()
+        self._alone_slots = asyncio.Semaphore(ALONE_CALLS)
 
     async def submit(self, item: Item) -> Result:
         """Wait for the item's result, or raise the exception that `run` gave for it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        if self._goes_alone is not None and self._goes_alone(item):
+        if self._must_run_alone is not None and self._must_run_alone(item):
             self._start_alone(item, future)
             return await future
         self._waiting.append((item, future))
@@ -76,15 +76,15 @@ class Batcher(Generic[Item, Result]):
 
     def _start_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
         task = asyncio.create_task(self._settle_alone(item, future))
-        self._alone.add(task)
-        task.add_done_callback(self._alone.discard)
+        self._alone_tasks.add(task)
+        task.add_done_callback(self._alone_tasks.discard)
 
     async def _settle_alone(self, item: Item, future: asyncio.Future[Result]) -> None:
         while not future.done():
-            async with self._alone_calls:  # fair: an item that stays Busy queues behind the others
+            async with self._alone_slots:  # fair: an item that stays Busy queues behind the others
                 await self._settle([(item, future)], patient=True)
             if not future.done():
-                await asyncio.sleep(self._again or 0)
+                await asyncio.sleep(self._retry_seconds or 0)
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, patient: bool = False) -> None:
         try:
@@ -103,7 +103,7 @@ class Batcher(Generic[Item, Result]):
         for (item, future), result in zip(batch, results, strict=True):
             if isinstance(result, Busy) and not patient:
                 self._start_alone(item, future)
-            elif future.done() or (isinstance(result, Busy) and self._again is not None):
+            elif future.done() or (isinstance(result, Busy) and self._retry_seconds is not None):
                 pass
             elif isinstance(result, Exception):
                 future.set_exception(result)

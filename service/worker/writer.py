@@ -23,10 +23,14 @@ class Writer:
         self._janitor = janitor
         self._max_losses = max_losses
         self._appends: Batcher[Append, Appended] = Batcher(
-            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, alone=_sends, again=BUSY_SECONDS
+            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, must_run_alone=_sends, retry_seconds=BUSY_SECONDS
         )
         self._finishes: Batcher[Finish, Finished] = Batcher(
-            self._finish, limit=FINISH_BATCH_ITEMS, weigh=_weight, alone=_is_not_plain, again=BUSY_SECONDS
+            self._finish,
+            limit=FINISH_BATCH_ITEMS,
+            weigh=_weight,
+            must_run_alone=_is_not_plain,
+            retry_seconds=BUSY_SECONDS,
         )
 
     def append(self, append: Append) -> Awaitable[Appended]:

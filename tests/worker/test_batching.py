@@ -214,7 +214,7 @@ async def test_too_few_answers_raise_for_every_item() -> None:
 async def test_an_alone_item_runs_beside_the_batch_in_flight() -> None:
     """It neither joins a batch nor waits for one, and it may wait for locks at once."""
     database = Database()
-    batcher = Batcher(database.run, limit=100, alone=lambda item: item >= 10)
+    batcher = Batcher(database.run, limit=100, must_run_alone=lambda item: item >= 10)
     database.gate.clear()
     items = [asyncio.create_task(batcher.submit(item)) for item in (1, 10, 2, 11)]
     await database.called.wait()
@@ -227,7 +227,7 @@ async def test_an_alone_item_runs_beside_the_batch_in_flight() -> None:
 
 async def test_alone_items_run_two_at_a_time() -> None:
     database = Database()
-    batcher = Batcher(database.run, limit=100, alone=lambda item: True)
+    batcher = Batcher(database.run, limit=100, must_run_alone=lambda item: True)
     database.gate.clear()
     items = [asyncio.create_task(batcher.submit(item)) for item in range(5)]
     await database.called.wait()
@@ -244,7 +244,7 @@ async def test_an_alone_item_that_is_busy_runs_again() -> None:
             return Busy("locked") if len(self.batches) < 3 else item * 2
 
     database = Locked()
-    batcher = Batcher(database.run, limit=100, alone=lambda item: True, again=0.0)
+    batcher = Batcher(database.run, limit=100, must_run_alone=lambda item: True, retry_seconds=0.0)
     assert await batcher.submit(1) == 2
     assert database.batches == [[1], [1], [1]]
     assert database.patient == [1, 1, 1]

@@ -9,28 +9,28 @@ from uuid import UUID
 
 from service.config import Settings
 from service.errors import TreadleError
-from service.maintenance.admissions import AdmitDue
+from service.maintenance.admit_due import AdmitDue
 from service.maintenance.chore import Arrivals, Chore
-from service.maintenance.counters import FoldCounters
-from service.maintenance.lane_repair import MendLanes
-from service.maintenance.low_water_marks import Sweep
-from service.maintenance.parents import TendAllParents, TendNamedParents
-from service.maintenance.partitions import TendPartitions
+from service.maintenance.fold_counters import FoldCounters
+from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
-from service.maintenance.reaping import Reap
+from service.maintenance.reap import Reap
 from service.maintenance.store import MaintenanceStore
-from service.maintenance.vacuum_watch import WatchVacuum
+from service.maintenance.sweep import Sweep
+from service.maintenance.tend_parents import TendAllParents, TendNamedParents
+from service.maintenance.tend_partitions import TendPartitions
+from service.maintenance.watch_vacuum import WatchVacuum
 
 log = logging.getLogger(__name__)
 
 
 class Janitor:
     def __init__(self, *, worker: str, settings: Settings, store: MaintenanceStore, arrivals: Arrivals) -> None:
-        self._admissions = AdmitDue(store, arrivals, settings.poll_interval)
-        self._parents = TendNamedParents(store, arrivals)
+        self._admit_due = AdmitDue(store, arrivals, settings.poll_interval)
+        self._tend_named_parents = TendNamedParents(store, arrivals)
         self._chores: list[Chore] = [
-            self._admissions,
-            self._parents,
+            self._admit_due,
+            self._tend_named_parents,
             TendAllParents(store, arrivals),
             Reap(worker, settings, store, arrivals),
             FoldCounters(store),
@@ -43,11 +43,11 @@ class Janitor:
 
     def admit_in(self, seconds: float) -> None:
         """Admit due messages after so many seconds, if that is sooner than the next round."""
-        self._admissions.run_in(seconds)
+        self._admit_due.run_in(seconds)
 
     def tend(self, parent: UUID) -> None:
         """Check soon whether all children of this parked message have ended."""
-        self._parents.tend(parent)
+        self._tend_named_parents.tend(parent)
 
     async def run(self) -> None:
         """Do the chores until cancelled."""

@@ -122,7 +122,7 @@ async def test_distant_retries_do_not_delay_the_janitors_rounds(settings: Settin
 
     await until(fail)
     task.cancel()
-    assert janitor._admissions._due == []
+    assert janitor._admit_due._due == []
 
 
 async def test_due_messages_are_admitted_despite_locked_threads(

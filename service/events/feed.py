@@ -13,11 +13,10 @@ from uuid import UUID
 
 from service.batching import Batcher
 from service.db.notifier import EVERYTHING
-from service.events.model import Cursor, Entry, Log
+from service.events.model import Cursor, Entry, Log, QueuePosition
 from service.events.store import EventStore
 
 Page: TypeAlias = list[Entry] | None
-Position: TypeAlias = tuple[str | None, int | None]
 
 READ_BATCH_CURSORS = 500
 POSITION_BATCH_MESSAGES = 200
@@ -30,7 +29,9 @@ class Feed:
         # Two batchers, so that readers of threads and readers of messages do not wait for each other's query.
         self._message_pages: Batcher[Cursor, Page] = Batcher(self._read_each_once, limit=READ_BATCH_CURSORS)
         self._thread_pages: Batcher[Cursor, Page] = Batcher(self._read_each_once, limit=READ_BATCH_CURSORS)
-        self._positions: Batcher[UUID, Position] = Batcher(self._read_positions, limit=POSITION_BATCH_MESSAGES)
+        self._queue_positions: Batcher[UUID, QueuePosition] = Batcher(
+            self._read_queue_positions, limit=POSITION_BATCH_MESSAGES
+        )
         self.closing = False
 
     @contextlib.contextmanager
@@ -50,9 +51,8 @@ class Feed:
         pages = self._message_pages if isinstance(log, UUID) else self._thread_pages
         return await pages.submit(Cursor(log, after))
 
-    async def position(self, message_id: UUID) -> Position:
-        """The state and the queue position of a message."""
-        return await self._positions.submit(message_id)
+    async def queue_position(self, message_id: UUID) -> QueuePosition:
+        return await self._queue_positions.submit(message_id)
 
     def receive(self, payload: str) -> None:
         """Wake the readers that a hint on treadle_events names."""
@@ -85,5 +85,5 @@ class Feed:
         pages = dict(zip(places, await self._store.read(places), strict=True))
         return [pages[cursor] for cursor in cursors]
 
-    async def _read_positions(self, message_ids: Sequence[UUID], _: bool) -> list[Position]:
+    async def _read_queue_positions(self, message_ids: Sequence[UUID], _: bool) -> list[QueuePosition]:
         return await self._store.queue_positions(message_ids)

@@ -7,8 +7,8 @@ from uuid import UUID
 from msgspec import Struct
 
 # The types that the service itself writes. Agents must choose other names for their events.
-RESERVED = frozenset(
-    {"queued", "waiting", "started", "retry", "parked", "input", "done", "error", "cancelled", "gap", "step"}
+RESERVED_TYPES = frozenset(
+    {"queued", "waiting", "started", "retry", "parked", "input", "done", "error", "cancelled", "gap", "step", "chunk"}
 )
 
 
@@ -29,12 +29,12 @@ class EventPage(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A row of treadle.read_events. `position` is the reader's cursor after it (seq, or thread_pos in a thread's log),
+    """A row of treadle.read_events. `cursor` is the reader's cursor after it (seq, or thread_pos in a thread's log),
     `data` is JSON text, and `last` says that the message is over and this is its last event."""
 
     message_id: UUID
     seq: int
-    position: int
+    cursor: int
     type: str
     data: str
     created_at: datetime
@@ -49,3 +49,10 @@ class Cursor(NamedTuple):
 
     log: Log
     after: int
+
+
+class QueuePosition(NamedTuple):
+    """A message's state, and its position in its queue if it has one; both None if the message does not exist."""
+
+    state: str | None
+    position: int | None

@@ -14,7 +14,7 @@ from litestar.response import Stream
 
 from service.errors import NotFound, Refused, TreadleError
 from service.events.model import Cursor, Event, EventPage
-from service.events.sse import COME_BACK, HEADERS, MEDIA_TYPE, Streams
+from service.events.sse import HEADERS, MEDIA_TYPE, RECONNECT, Streams
 from service.events.store import EventStore
 from service.limits import MAX_POSITION, MAX_SEQ, PAGE_ITEMS
 from service.params import MessageId, PageLimit, parse_event_id, parse_message_id
@@ -130,6 +130,6 @@ def _reconnect_later(error: Exception) -> Stream:
     log.log(level, "stream cannot be opened", extra={"error": str(error)})
 
     async def reconnect() -> AsyncIterator[bytes]:
-        yield COME_BACK
+        yield RECONNECT
 
     return _stream(reconnect())

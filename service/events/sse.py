@@ -16,7 +16,7 @@ import msgspec
 
 from service.errors import TreadleError
 from service.events.feed import Feed
-from service.events.model import Entry, Log
+from service.events.model import Entry, Log, QueuePosition
 from service.events.store import is_full
 from service.waiting import wait_for
 
@@ -28,7 +28,7 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 MEDIA_TYPE = "text/event-stream"
-COME_BACK = b"retry: 1000\n\n"
+RECONNECT = b"retry: 1000\n\n"  # SSE's field `retry:` (in milliseconds), not the event `retry`
 KEEPALIVE = b": keepalive\n\n"
 DELETED = b'event: cancelled\ndata: {"state": "cancelled", "deleted": true}\n\n'
 FIRST_POSITION_SECONDS = 0.25  # that a message waits in its queue before its readers are told its position
@@ -37,9 +37,9 @@ POSITION_INTERVAL_SECONDS = 1.0  # at least, between two such notices
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
 
 
-def encode(event: str, data: str, position: int | None = None) -> bytes:
+def encode(event: str, data: str, cursor: int | None = None) -> bytes:
     """One event on the wire; `data` is JSON text on one line."""
-    head = f"id: {position}\n" if position is not None else ""
+    head = f"id: {cursor}\n" if cursor is not None else ""
     if not data.isascii():
         data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
     return f"{head}event: {event}\ndata: {data}\n\n".encode()
@@ -67,10 +67,10 @@ class Streams:
                 yield part
         except TreadleError as error:
             log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
-            yield COME_BACK
+            yield RECONNECT
         except Exception:
             log.exception("stream broke")
-            yield COME_BACK
+            yield RECONNECT
         finally:
             await stream.aclose()
 
@@ -87,7 +87,7 @@ class Streams:
                     return
                 if entries:
                     yield _gap(entries[0], after) + b"".join(map(view.encode, entries))
-                    after = entries[-1].position
+                    after = entries[-1].cursor
                     silence.reset()
                     if entries[-1].last:
                         return
@@ -99,7 +99,7 @@ class Streams:
                     silence.reset()
                 if silence.is_too_long():
                     yield KEEPALIVE
-        yield COME_BACK
+        yield RECONNECT
 
 
 class View(Protocol):
@@ -124,7 +124,7 @@ class ThreadView:
     def encode(self, entry: Entry) -> bytes:
         data = entry.data[1:-1] if entry.data.startswith("{") else f'"data": {entry.data}'
         origin = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
-        return encode(entry.type, f"{{{data}, {origin}}}" if data else f"{{{origin}}}", entry.position)
+        return encode(entry.type, f"{{{data}, {origin}}}" if data else f"{{{origin}}}", entry.cursor)
 
     def seconds_to_notice(self) -> float:
         return math.inf
@@ -142,12 +142,12 @@ class MessageView:
         self._feed = feed
         self._message_id = message_id
         self._is_queued = True
-        self._told: tuple[str | None, int | None] | None = None
+        self._told: QueuePosition | None = None
         self._next_notice = time.monotonic() + FIRST_POSITION_SECONDS
 
     def encode(self, entry: Entry) -> bytes:
         self._is_queued = entry.type in {"queued", "retry"}
-        return encode(entry.type, entry.data, entry.position)
+        return encode(entry.type, entry.data, entry.cursor)
 
     def seconds_to_notice(self) -> float:
         return max(0.0, self._next_notice - time.monotonic()) if self._is_queued else math.inf
@@ -156,11 +156,12 @@ class MessageView:
         if self.seconds_to_notice() > 0:
             return None
         self._next_notice = time.monotonic() + POSITION_INTERVAL_SECONDS
-        state, position = await self._feed.position(self._message_id)
-        if state != "queued" or (state, position) == self._told:
+        told = await self._feed.queue_position(self._message_id)
+        if told.state != "queued" or told == self._told:
             return None
-        self._told = (state, position)
-        return encode("waiting", _json({"state": state, "position": position, "message": _sentence(position)}))
+        self._told = told
+        detail = _describe(told.position)
+        return encode("waiting", _json({"state": told.state, "position": told.position, "message": detail}))
 
 
 class Silence:
@@ -181,7 +182,7 @@ class Silence:
         return True
 
 
-def _sentence(position: int | None) -> str:
+def _describe(position: int | None) -> str:
     if position is None:
         return "Waiting until it is due."
     if position == 0:
@@ -191,8 +192,8 @@ def _sentence(position: int | None) -> str:
 
 def _gap(first: Entry, after: int) -> bytes:
     """A `gap` event if the events between the cursor and the first entry were deleted."""
-    if first.position > after + 1:
-        return encode("gap", _json({"after": after, "next": first.position}))
+    if first.cursor > after + 1:
+        return encode("gap", _json({"after": after, "next": first.cursor}))
     return b""
 
 

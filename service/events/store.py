@@ -6,13 +6,12 @@ from uuid import UUID
 from asyncpg import Record
 
 from service.db.pool import Database
-from service.events.model import Cursor, Entry
+from service.events.model import Cursor, Entry, QueuePosition
 from service.limits import STREAM_PAGE_CHARS, STREAM_PAGE_EVENTS
 
 READ = """
     select n, message_id, seq, pos, type, data, created_at, last
     from treadle.read_events(message_ids => $1, threads => $2, afters => $3, quantity => $4)"""
-TYPE = 4  # the place of `type` among these columns
 
 
 class EventStore:
@@ -35,12 +34,12 @@ class EventStore:
         row = await self._database.fetchrow("select last_seq, over from treadle.log_end($1)", message_id)
         return None if row is None else (row["last_seq"], row["over"])
 
-    async def queue_positions(self, message_ids: Sequence[UUID]) -> list[tuple[str | None, int | None]]:
-        """The state and the queue position of each message; both None if it does not exist."""
+    async def queue_positions(self, message_ids: Sequence[UUID]) -> list[QueuePosition]:
+        """For each message, in this order."""
         rows = await self._database.fetch(
             "select state, queue_position from treadle.queue_positions($1) order by n", message_ids
         )
-        return [(row["state"], row["queue_position"]) for row in rows]
+        return [QueuePosition(row["state"], row["queue_position"]) for row in rows]
 
 
 def is_full(entries: Sequence[Entry]) -> bool:
@@ -51,9 +50,9 @@ def is_full(entries: Sequence[Entry]) -> bool:
 def _by_reader(rows: Sequence[Record], readers: int) -> list[list[Entry] | None]:
     pages: list[list[Entry] | None] = [[] for _ in range(readers)]
     for row in rows:
-        n, *entry = row
-        if row[TYPE] is None:
+        n, message_id, seq, cursor, type, data, created_at, last = row
+        if type is None:
             pages[n - 1] = None
         elif (page := pages[n - 1]) is not None:
-            page.append(Entry(*entry))
+            page.append(Entry(message_id, seq, cursor, type, data, created_at, last))
     return pages

@@ -19,7 +19,7 @@ from service.api.app import ROUTERS
 from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
-from service.events.model import RESERVED
+from service.events.model import RESERVED_TYPES
 from tests.support.documents import DOCS, HTTP, PAGES, README, Block, blocks, headings, rows, section
 from tests.support.repository import ROOT
 
@@ -104,7 +104,7 @@ def test_a_json_example_has_the_fields_of_the_answer(block: Block) -> None:
 
 def test_every_event_of_the_service_is_documented() -> None:
     table = rows(section(HTTP, "Streams"))
-    assert set(table) == RESERVED | {"chunk"}
+    assert set(table) == RESERVED_TYPES
 
 
 async def test_every_view_is_in_the_tour(sql: Connection) -> None:

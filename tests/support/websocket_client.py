@@ -11,7 +11,7 @@ from uuid import uuid4
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from service.events.model import RESERVED
+from service.events.model import RESERVED_TYPES
 from tests.support.api_client import Client
 from tests.support.api_server import ApiServer
 
@@ -175,4 +175,4 @@ class ChatUser:
 
 
 Ending = Literal["done", "error", "cancelled"]
-assert OUTPUT - {"chunk"} <= RESERVED
+assert OUTPUT <= RESERVED_TYPES

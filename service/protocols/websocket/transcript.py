@@ -52,11 +52,11 @@ class Transcript:
                 entries = await self._feed.read(thread, self._after)
                 if entries is None:
                     return
-                if entries and entries[0].position > self._after + 1:
-                    await self._writer.send(Status("gap", after=self._after, next=entries[0].position))
+                if entries and entries[0].cursor > self._after + 1:
+                    await self._writer.send(Status("gap", after=self._after, next=entries[0].cursor))
                 for entry in entries:
                     await self._writer.send(from_entry(entry))
-                    self._after = entry.position
+                    self._after = entry.cursor
                 if not is_full(entries):
                     await self._wait(wake)
 

@@ -62,4 +62,4 @@ def to_idempotency_key(key: str, message: NewMessage) -> tuple[str, bytes]:
 def from_entry(entry: Entry) -> AgentOutput | StatusEvent:
     """An entry of the log as a frame."""
     kind = AgentOutput if entry.type in OUTPUT_EVENTS else StatusEvent
-    return kind(entry.position, entry.message_id, entry.seq, entry.type, Raw(entry.data.encode()), entry.created_at)
+    return kind(entry.cursor, entry.message_id, entry.seq, entry.type, Raw(entry.data.encode()), entry.created_at)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from service.agents.contract import Exchange, Rejected, UnderWay
-from service.events.model import RESERVED
+from service.events.model import RESERVED_TYPES
 from service.leases.model import Claim, EventToAppend, Outcome
 from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
@@ -17,7 +17,6 @@ from service.worker.outcome import clean, encode
 
 log = logging.getLogger("service.agent")
 
-RESERVED_TYPES = RESERVED | {"chunk"}
 MAX_TYPE_CHARACTERS = 100
 MAX_JSON_BYTES_PER_CHARACTER = 12
 

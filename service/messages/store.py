@@ -11,10 +11,10 @@ import uuid_utils.compat as uuid
 from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
+from service.db.tenant import TENANT
 from service.errors import BY_SQLSTATE, Busy, NotFound
 from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
 
-TENANT = "default"
 DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a connection and may wait for a lock
 # How long a submit waits for locks of other transactions: short if it carries messages of several requests.
 BATCH_LOCK_TIMEOUT, SINGLE_LOCK_TIMEOUT = "200ms", "5s"

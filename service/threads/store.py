@@ -9,10 +9,10 @@ from uuid import UUID
 import msgspec
 
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
+from service.db.tenant import TENANT
 from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadSummary, Usage
 
-TENANT = "default"
 RECENT_PROGRESS_EVENTS = 50
 CONCURRENT_DELETIONS = 2  # each holds a connection and may wait for a lock
 

@@ -1,7 +1,8 @@
 """Limits and rules that several modules, the SQL functions or the pages share, each written once.
 
-A limit that only one module uses stays in that module. tests/sql/test_limits.py compares the SQL functions with this
-module, tests/websocket/test_page_files.py the scripts of the chat page. The texts end sentences such as
+A limit that only one module uses stays in that module. The limits that each agent sets for itself are in
+service/agents/limits.py. tests/sql/test_limits.py compares the SQL functions with this module,
+tests/websocket/test_page_files.py the scripts of the chat page. The texts end sentences such as
 "thread_id must be ...".
 """
 
@@ -32,6 +33,7 @@ KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 
 # Pages and cursors
 PAGE_ITEMS = 100  # where the client does not say
+HISTORY_EXCHANGES = 50  # of a thread, where the agent does not say
 MAX_PAGE_ITEMS = 1_000
 MAX_SEQ = 2**31 - 1  # of an event in its message's log
 MAX_POSITION = 2**63 - 1  # of an event in its thread's log, and of a thread's key

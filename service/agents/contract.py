@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from service.limits import MAX_DELAY_SECONDS
+from service.limits import HISTORY_EXCHANGES, MAX_DELAY_SECONDS
 
 
 class RetryAfter(Exception):
@@ -168,7 +168,7 @@ class Context(Protocol):
         """The message whose turn it is in this thread, for asides. None if no message has the turn."""
 
     async def history(
-        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+        self, limit: int = HISTORY_EXCHANGES, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
         """The last completed messages of the thread before this one, oldest first. Empty without a thread.
 

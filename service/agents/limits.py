@@ -1,4 +1,7 @@
-"""The limits and settings that every agent has, whichever factory makes it: one definition and one set of checks."""
+"""The limits and settings that every agent has, whichever factory makes it: one definition and one set of checks.
+
+service/limits.py has the limits of the whole service, among them the ranges of these settings.
+"""
 
 from typing import Literal, TypeAlias, TypedDict, get_args
 

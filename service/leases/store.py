@@ -134,10 +134,7 @@ class LeaseStore:
 
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
         """What earlier attempts left in the message's log."""
-        rows = await self._database.fetch(
-            "select type, name, sent, data from treadle.earlier_results($1)",
-            message_id,
-        )
+        rows = await self._database.fetch("select type, name, sent, data from treadle.earlier_results($1)", message_id)
         return EarlierResults(
             {row["name"]: row["data"] for row in rows if row["type"] == "step"},
             {row["name"]: row["data"] for row in rows if row["type"] == "input"},

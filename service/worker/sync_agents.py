@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from service.agents.contract import Exchange, UnderWay
 from service.agents.thread_bridge import ThreadBridge
+from service.limits import HISTORY_EXCHANGES
 from service.worker.context.attempt_context import AttemptContext
 from service.worker.context.scope import within_step
 from service.worker.context.steps import as_returned
@@ -102,5 +103,5 @@ class SyncContext:
     def under_way(self) -> UnderWay | None:
         return self._bridge.wait(self._context.under_way())
 
-    def history(self, limit: int = 50, **options: Any) -> Sequence[Exchange]:
+    def history(self, limit: int = HISTORY_EXCHANGES, **options: Any) -> Sequence[Exchange]:
         return self._bridge.wait(self._context.history(limit, **options))

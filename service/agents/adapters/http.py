@@ -20,11 +20,11 @@ from service.agents.contract import Context, Rejected, RetryAfter
 from service.agents.definition import Agent
 from service.agents.http_errors import error_for_answer
 from service.agents.limits import LimitOptions
+from service.limits import HISTORY_EXCHANGES
 
 if TYPE_CHECKING:
     import httpx2
 
-DEFAULT_HISTORY_EXCHANGES = 50
 MAX_ANSWER_BYTES = 10_000_000  # of a JSON answer
 MAX_EVENT_BYTES = 1_000_000  # of one event of a stream
 MAX_ERROR_BODY_BYTES = 10_000  # read from an answer of 4xx or 5xx
@@ -37,7 +37,7 @@ def http_agent(
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
-    history: int = DEFAULT_HISTORY_EXCHANGES,
+    history: int = HISTORY_EXCHANGES,
     **limits: Unpack[LimitOptions],
 ) -> Agent:
     """Make the server at `url` an agent.

@@ -21,10 +21,10 @@ from service.agents.claude.tools import Declared
 from service.agents.contract import Context, Rejected
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions
+from service.limits import HISTORY_EXCHANGES
 
 NAME = "claude"
 DEFAULT_MAX_TOKENS = 4096  # of one model call
-DEFAULT_HISTORY_EXCHANGES = 50
 DEFAULT_MAX_CALLS = 50
 
 
@@ -55,7 +55,7 @@ def claude_agent(
     tools: Sequence[Declared] = (),
     max_tokens: int = DEFAULT_MAX_TOKENS,
     thinking: int | Mapping[str, Any] | None = None,
-    history: int = DEFAULT_HISTORY_EXCHANGES,
+    history: int = HISTORY_EXCHANGES,
     history_tokens: int | None = None,
     price: Mapping[str, float] | None = None,
     max_calls: int = DEFAULT_MAX_CALLS,

@@ -10,6 +10,7 @@ import msgspec
 from service.agents.contract import Exchange, Rejected, UnderWay
 from service.events.model import RESERVED_TYPES
 from service.leases.model import Claim, EventToAppend, Outcome
+from service.limits import HISTORY_EXCHANGES
 from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
@@ -110,7 +111,7 @@ class AttemptContext:
         return await history.under_way(self._scope)
 
     async def history(
-        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+        self, limit: int = HISTORY_EXCHANGES, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
         return await history.history(self._scope, limit, max_tokens=max_tokens, system=system, tools=tools)
 

@@ -13,12 +13,12 @@ import msgspec
 from service.agents.adapters.autogen.messages import message_content
 from service.agents.contract import Context
 from service.agents.tool_events import plain
+from service.limits import HISTORY_EXCHANGES
 
 if TYPE_CHECKING:
     from autogen_agentchat.agents import UserProxyAgent
     from autogen_core.models import ChatCompletionClient, LLMMessage
 
-HISTORY_EXCHANGES = 50
 MAX_STEP_PART_CHARS = 150  # of a tool's or a person's name in the name of a step
 
 

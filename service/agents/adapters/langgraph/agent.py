@@ -21,8 +21,6 @@ from service.agents.contract import Context
 from service.agents.definition import Agent, input_type
 from service.agents.limits import LimitOptions
 
-HISTORY_EXCHANGES = 50
-
 
 def langgraph_agent(
     name: str,
@@ -67,7 +65,7 @@ async def _default_input(context: Context, message: str | dict[str, Any]) -> Any
     if isinstance(message, dict):
         return message
     history: list[Any] = []
-    for exchange in await context.history(HISTORY_EXCHANGES):
+    for exchange in await context.history():
         if isinstance(exchange.message, str) and isinstance(exchange.result, str):
             history += [HumanMessage(exchange.message), AIMessage(exchange.result)]
     return {"messages": [*history, HumanMessage(message)]}

@@ -23,7 +23,7 @@ from typing import Any
 from service.errors import ConfigError
 from service.local import packaged_programs
 
-UNPRIVILEGED_UID = 65534  # the system user without rights, on every Linux
+UNPRIVILEGED_USER = "nobody"  # the system user without rights; its number differs between systems
 SOCKET_FOLDER_MAX_BYTES = 93  # the kernel takes 107 for the whole path of a unix socket
 
 
@@ -45,7 +45,7 @@ class Place:
         owner = self.home.stat().st_uid if self.home.exists() else 0
         with suppress(KeyError):
             return pwd.getpwuid(owner) if owner else pwd.getpwnam("postgres")
-        return pwd.getpwuid(UNPRIVILEGED_UID)
+        return pwd.getpwnam(UNPRIVILEGED_USER)
 
     @cached_property
     def folder(self) -> Path:

@@ -211,6 +211,10 @@ def test_the_scripted_planner_splits(query: str, plan: list[Any]) -> None:
     assert plan_of(query) == plan
 
 
+def test_common_words_are_no_keywords() -> None:
+    assert scripted_planner.keywords("Whom do I write to, whose goods?") == ["goods"]
+
+
 @pytest.mark.parametrize("query", [" ", "?", ".", "a " * 5000, "\n".join(f"- item {n}" for n in range(50)), "- \n- x"])
 def test_the_scripted_planner_plans_anything(query: str) -> None:
     assert 2 <= len(plan_of(query)) <= 4

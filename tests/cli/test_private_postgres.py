@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import ConfigError
 from service.local import packaged_programs, private_postgres, server_log
-from service.local.place import UNPRIVILEGED_UID
+from service.local.place import UNPRIVILEGED_USER, Place
 from service.local.private_postgres import PrivatePostgres, temporary_postgres
 from service.local.server_options import FAST_OPTIONS
 
@@ -203,9 +203,19 @@ def test_data_of_another_user_are_refused(make: Make) -> None:
         server.start()
 
 
+def test_without_a_user_postgres_root_runs_it_as_the_system_user_without_rights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of this user differs between systems."""
+    nobody = pwd.struct_passwd((UNPRIVILEGED_USER, "x", 99, 99, "", "/", "/bin/false"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", {UNPRIVILEGED_USER: nobody}.__getitem__)
+    assert Place(folder / "missing").user == nobody
+
+
 @as_root
 def test_it_runs_as_the_owner_of_home(make: Make, folder: Path) -> None:
-    home, owner = folder / "home", pwd.getpwuid(UNPRIVILEGED_UID)
+    home, owner = folder / "home", pwd.getpwnam(UNPRIVILEGED_USER)
     home.mkdir()
     os.chown(home, owner.pw_uid, owner.pw_gid)
     server = make()

@@ -29,21 +29,22 @@ CHANGES_FORM = re.compile(
 ADDS_TASK = re.compile(r"\b(?:also|add|include|as well|additionally|plus|too|another)\b", re.I)
 ORDINALS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}
 NUMBERED_TASK = re.compile(rf"\b(?:(?:task|part|point|step|number|no\.?|#)\s*(\d+)|({'|'.join(ORDINALS)}))\b", re.I)
-COMMON_WORDS = """
+COMMON_WORDS = frozenset(
+    """
 about above after again all also and answer any are ask because been before being between both but can could did
 does done each either else every far for from get give had has have her here him his how into its just know less let
 like make many may more most much must need new next nor not now off one only other our out over own part please
 point put really same say see she should some such task tell than that the their them then there these they thing
 this those through time too two under until upon use very want was way well were what when where which while who
-whose why will with without would write yes yet you your
-"""
+whom whose why will with without would write yes yet you your
+""".split()  # noqa: SIM905
+)
 
 
 def keywords(text: str) -> list[str]:
     """The words that are not common words, in their order, each once."""
-    common = COMMON_WORDS.split()
     words = re.findall(r"[^\W\d_][\w-]{2,}", text)
-    return list({word.casefold(): word for word in words if word.casefold() not in common}.values())
+    return list({word.casefold(): word for word in words if word.casefold() not in COMMON_WORDS}.values())
 
 
 def split(query: str) -> list[dict[str, Any]]:

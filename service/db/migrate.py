@@ -12,10 +12,11 @@ from importlib import resources
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from service.db.data_files import data_folder
 from service.db.pool import Connection, connect, explain
-from service.db.schema import RELEASE, SQL_FOLDER, digest
+from service.db.schema import DEVELOPMENT_RELEASE, RELEASE, SQL_FOLDER, digest, problem
 from service.errors import SchemaError, Unavailable
 
 MIGRATIONS_FOLDER = data_folder("migrations")
@@ -45,7 +46,7 @@ async def migrate(dsn: str) -> None:
     try:
         await connection.execute(f"select pg_advisory_lock(({MIGRATION_LOCK_KEY}))", timeout=600)
         await _require_version(connection)
-        await _refuse_newer(connection)
+        await _refuse_unknown(connection)
         await _install_pgmq(connection)
         await asyncio.to_thread(_upgrade_tables, dsn)
         await _apply_functions(connection)
@@ -70,12 +71,22 @@ async def _require_version(connection: Connection) -> None:
         raise SchemaError("Treadle needs PostgreSQL 15 or newer.")
 
 
-async def _refuse_newer(connection: Connection) -> None:
+async def _refuse_unknown(connection: Connection) -> None:
+    """Refuse a database of another version that this version cannot bring to its release."""
     if await connection.fetchval("select to_regclass('treadle.meta')") is None:
         return
     release = await connection.fetchval("select value from treadle.meta where name = 'release'")
     if release is not None and int(release) > RELEASE:
         raise SchemaError(f"The database's schema is of the newer release {release}; run a version that knows it.")
+    if release == DEVELOPMENT_RELEASE:
+        raise SchemaError(problem(release))
+    revision = await connection.fetchval("select version_num from treadle.alembic_version")
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS_FOLDER)).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaError(
+            f"The database's tables are of revision {revision}, which this version does not know: run a version that"
+            " knows it, or start with a new database."
+        )
 
 
 async def _install_pgmq(connection: Connection) -> None:

@@ -261,6 +261,25 @@ async def test_a_process_accepts_the_tables_of_its_release_or_newer_ones(sql: Co
                 await schema.require(database)
 
 
+async def test_a_database_of_a_development_version_is_refused(sql: Connection, dsn: str, database: Database) -> None:
+    await sql.execute("""
+        update treadle.meta set value = '1' where name = 'release';
+        update treadle.alembic_version set version_num = '0005'""")
+    refused = "made by an early development version and cannot be upgraded: start with a new database"
+    with pytest.raises(SchemaError, match=refused):
+        await schema.require(database)
+    with pytest.raises(SchemaError, match=refused):
+        await migrate(dsn)
+
+
+async def test_a_migration_refuses_tables_of_an_unknown_revision(sql: Connection, dsn: str) -> None:
+    await sql.execute("update treadle.alembic_version set version_num = '9999'")
+    with pytest.raises(
+        SchemaError, match="tables are of revision 9999, which this version does not know: run a version"
+    ):
+        await migrate(dsn)
+
+
 # The descriptions of the schema
 
 

@@ -94,13 +94,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`").partition("[")[0]
-        if choices := get_args(get_type_hints(Settings)[name]):
-            reason = reason.replace("Invalid enum value", f"Expected one of {', '.join(map(str, choices))}, got")
-        for pattern, words in PLAIN_WORDS:
-            reason = re.sub(pattern, words, reason)
-        raise ConfigError(f"{name.upper()}: {reason}.") from None
+        place, reason = explain_misfit(error, Settings)
+        raise ConfigError(f"{place.partition('[')[0].upper()}: {reason}.") from None
     if settings.worker_timeout < 2 * settings.heartbeat_interval:
         raise ConfigError(
             "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost."
@@ -111,6 +106,17 @@ def load(environ: Mapping[str, str]) -> Settings:
             "LISTEN_DATABASE_URL: Expected an address without the pooler where DATABASE_POOLER is transaction."
         )
     return settings
+
+
+def explain_misfit(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> tuple[str, str]:
+    """The place in a Struct of this kind that does not fit, such as `queues[0]`; and the reason in plain words."""
+    reason, _, path = str(error).partition(" - at `$.")
+    place = path.rstrip("`")
+    if choices := get_args(get_type_hints(kind).get(place)):
+        reason = reason.replace("Invalid enum value", f"Expected one of {', '.join(map(str, choices))}, got")
+    for pattern, words in PLAIN_WORDS:
+        reason = re.sub(pattern, words, reason)
+    return place, reason
 
 
 def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:

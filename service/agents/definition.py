@@ -33,7 +33,7 @@ class Agent:
     """
 
     def __init__(self, name: str, function: Callable[..., Any], **limits: Unpack[LimitOptions]) -> None:
-        if not 1 <= len(name) <= MAX_AGENT_NAME_CHARS:
+        if not name or len(name) > MAX_AGENT_NAME_CHARS:
             raise ValueError(f"an agent's name has 1 to {MAX_AGENT_NAME_CHARS} characters")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"the agent {name!r} is a generator: emit each piece instead of yielding it")

@@ -17,7 +17,8 @@ RunIn: TypeAlias = Literal["worker", "process"]
 class LimitOptions(TypedDict, total=False):
     """The keyword arguments that every agent factory takes, as in `@agent("x", timeout=60)`.
 
-    `Limits` says what each one means. An option that is left out or None has its default.
+    `Limits` says what each one means. An option that is left out has its default. So has None where the
+    type allows it; elsewhere it raises ValueError.
     """
 
     queue: str
@@ -55,6 +56,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     while_busy: str | None = None
 
     def __post_init__(self) -> None:
+        if self.queue is None:
+            raise ValueError("the agent's queue must be a name, not None")
         if self.timeout is not None and not 0 < self.timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"the agent's timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
         if self.max_attempts is not None and not 1 <= self.max_attempts <= MAX_ATTEMPTS:
@@ -65,5 +68,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"the agent's concurrency must be between 1 and {MAX_CONCURRENCY}")
         if self.concurrency is not None and self.queue == "default":
             raise ValueError("an agent with a concurrency needs a queue of its own: set queue to another name")
-        if not 0 <= self.idle_timeout <= MAX_TIMEOUT_SECONDS:
+        if self.idle_timeout is None or not 0 <= self.idle_timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"the agent's idle_timeout must be between 0 and {MAX_TIMEOUT_SECONDS} seconds")

@@ -17,7 +17,7 @@ template is claude_agent. Its tools are functions (`module:name`), or definition
 
 import importlib
 import inspect
-import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
@@ -30,7 +30,7 @@ from service.agents.claude.agent import claude_agent
 from service.agents.claude.tools import arguments
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions, Limits
-from service.config import PLAIN_WORDS
+from service.config import explain_misfit
 from service.errors import ConfigError
 
 
@@ -69,10 +69,6 @@ def _make(entry: dict[str, Any]) -> Agent:
         parameters, takes_any_key = _parameters(factory)
     except (TypeError, ValueError):
         raise _EntryError(f"has the template {template!r}, which is not a function") from None
-    except NameError as error:
-        raise _EntryError(
-            f"has the template {template!r}, whose annotations cannot be read: {_one_line(error)}"
-        ) from None
     known = {parameter.name for parameter in parameters}
     if not takes_any_key and (unknown := [key for key in entry if key not in known]):
         raise _EntryError(f"has the unknown key {unknown[0]!r}")
@@ -84,7 +80,7 @@ def _make(entry: dict[str, Any]) -> Agent:
     except (Exception, SystemExit) as error:
         raise _EntryError(f"cannot be made: {_one_line(error)}") from error
     if not isinstance(agent, Agent) or agent.name != entry["name"]:
-        raise _EntryError(f"has the template {template!r}, which makes another agent")
+        raise _EntryError(f"has the template {template!r}, which does not return an agent of this name")
     return agent
 
 
@@ -93,10 +89,10 @@ def _parameters(factory: Callable[..., Any]) -> tuple[list[inspect.Parameter], b
     other key. Raises TypeError or ValueError if the factory has no signature."""
     found: list[inspect.Parameter] = []
     takes_any_key = False
-    for parameter in inspect.signature(factory, eval_str=True).parameters.values():
+    for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
             found.append(parameter)
-        elif get_origin(parameter.annotation) is Unpack and get_args(parameter.annotation) == (LimitOptions,):
+        elif _takes_limit_options(factory, parameter.annotation):
             found += [
                 inspect.Parameter(field.name, parameter.KEYWORD_ONLY, default=field.default)
                 for field in msgspec.structs.fields(Limits)
@@ -104,6 +100,17 @@ def _parameters(factory: Callable[..., Any]) -> tuple[list[inspect.Parameter], b
         else:
             takes_any_key = True
     return found, takes_any_key
+
+
+def _takes_limit_options(factory: Callable[..., Any], annotation: Any) -> bool:
+    """Whether the annotation is Unpack[LimitOptions]. One that cannot be evaluated is not: a module may import the
+    names of its annotations for type checkers only."""
+    if isinstance(annotation, str):  # by `from __future__ import annotations`
+        try:
+            annotation = eval(annotation, vars(sys.modules[factory.__module__]))
+        except Exception:
+            return False
+    return get_origin(annotation) is Unpack and get_args(annotation) == (LimitOptions,)
 
 
 # The keys of an entry for claude_agent, with their types.
@@ -119,10 +126,8 @@ def _claude_arguments(entry: dict[str, Any]) -> dict[str, Any]:
     try:
         msgspec.convert(entry, _ClaudeEntry)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$.")
-        for pattern, words in PLAIN_WORDS:
-            reason = re.sub(pattern, words, reason)
-        raise _EntryError(f"has a {place.rstrip('`')} that does not fit: {reason}") from None
+        place, reason = explain_misfit(error, _ClaudeEntry)
+        raise _EntryError(f"has a {place} that does not fit: {reason}") from None
     tools = [tool if isinstance(tool, Mapping) else _import("tool", tool) for tool in entry.get("tools", ())]
     return entry | {"tools": tools}
 

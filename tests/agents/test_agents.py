@@ -132,6 +132,7 @@ def _unreadable(context: Context, request: Callable[[], None]) -> None: ...
 @pytest.mark.parametrize(
     ("function", "options", "said"),
     [
+        (lambda context, request: None, {"name": None}, "name has 1 to 100 characters"),
         (lambda context, request: None, {"name": ""}, "name has 1 to 100 characters"),
         (lambda context, request: None, {"name": "x" * 101}, "name has 1 to 100 characters"),
         (lambda context, request: None, {"timeout": 0}, "timeout must be above 0 and at most 604800"),

@@ -168,9 +168,9 @@ async def test_a_stream_that_ends_without_done_is_a_failure(sql: Connection, rem
     for reply, said in (
         (stream("event: chunk\ndata: x\n\n"), "The agent's stream ended without a done event."),
         (stream("event: done\ndata: 1\n"), "The agent's stream ended without a done event."),
-        (stream("event: chunk\ndata: x\n\n", cut=True), "The agent broke off its answer: "),
-        (Reply((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",)), "The agent broke off its answer: "),
-        (Reply(()), "The agent broke off its answer: "),
+        (stream("event: chunk\ndata: x\n\n", cut=True), "The agent broke off the connection: "),
+        (Reply((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",)), "The agent broke off the connection: "),
+        (Reply(()), "The agent broke off the connection: "),
         (answer(b""), "The agent's answer is not JSON: "),
         (answer(b"{"), "The agent's answer is not JSON: "),
         (answer(b"\xff"), "The agent's answer is not JSON: "),

@@ -114,6 +114,9 @@ def test_every_factory_takes_every_limit(make: Callable[..., Agent]) -> None:
         ({"run_in": "thread"}, "run_in must be worker or process, not 'thread'"),
         ({"concurrency": 0, "queue": "own"}, "concurrency must be between 1 and 100000"),
         ({"concurrency": 1}, "needs a queue of its own: set queue to another name"),
+        ({"queue": None}, "queue must be a name, not None"),
+        ({"run_in": None}, "run_in must be worker or process, not None"),
+        ({"idle_timeout": None}, "idle_timeout must be between 0 and 604800 seconds"),
         ({"idle_timeout": -1}, "idle_timeout must be between 0 and 604800 seconds"),
     ],
 )

@@ -123,7 +123,7 @@ async def test_a_second_invalid_plan_rejects_the_message(resolver_api: Client, m
     model.plans = ["Let me think.", "I would rather not."]
     row = await ask_and_settle(resolver_api)
     assert (row["state"], row["attempt"], model.asked) == ("failed", 1, ["planner", "planner"])
-    assert row["error"] == "The planner was asked twice and gave no valid plan: it contains no JSON."
+    assert row["error"] == "The planner was asked 2 times and gave no valid plan: it contains no JSON."
 
 
 async def test_an_empty_answer_of_the_model_is_a_failure(resolver_api: Client, model: ScriptedModel) -> None:

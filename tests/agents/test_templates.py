@@ -34,7 +34,30 @@ async def untyped(word): ...
 def other(name: str, **options):
     return claude_agent("other")
 
+def nothing_made(name: str):
+    return None
+
 number = 1
+"""
+# Modules with a template whose annotations cannot all be evaluated.
+CHECKED_ONLY_BY_TYPE_CHECKERS = """
+from __future__ import annotations
+from typing import TYPE_CHECKING, Unpack
+from treadle import LimitOptions
+from treadle.adapters import claude_agent
+if TYPE_CHECKING:
+    from nowhere import Greeting
+
+def make(name: str, greeting: Greeting = None, **limits: Unpack[LimitOptions]):
+    return claude_agent(name, **limits)
+"""
+UNKNOWN_ANNOTATIONS = """
+from __future__ import annotations
+import collections.abc
+from treadle.adapters import claude_agent
+
+def make(name: str, greeting: collections.abc.Nope = None, **limits: collections.abc.Nope):
+    return claude_agent(name, **limits)
 """
 
 Write = Callable[[Any], Settings]
@@ -164,7 +187,15 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
             {"template": "treadle.adapters:http_agent"},
             "cannot be made: missing a required argument: 'url'.",
         ),
-        ({"template": "my_tools:other"}, "has the template 'my_tools:other', which makes another agent."),
+        (
+            {"template": "my_tools:other"},
+            "has the template 'my_tools:other', which does not return an agent of this name.",
+        ),
+        (
+            {"template": "my_tools:nothing_made"},
+            "has the template 'my_tools:nothing_made', which does not return an agent of this name.",
+        ),
+        ({"run_in": "foo"}, "has a run_in that does not fit: Expected one of worker, process, got 'foo'."),
         ({"template": "treadle.adapters:http_agent", "uri": "x"}, "has the unknown key 'uri'."),
         ({"tools": ["lookup"]}, "has the unknown tool 'lookup'; write module:name."),
         (
@@ -180,6 +211,23 @@ def test_an_invalid_entry_is_reported_by_name(entry: dict[str, Any], said: str, 
     assert (
         refusal(write({"agents": [{"name": "x", **entry}]})) == f"AGENT_TEMPLATES: the agent 'x' of agents.yaml {said}"
     )
+
+
+@pytest.mark.parametrize(
+    "module", [CHECKED_ONLY_BY_TYPE_CHECKERS, UNKNOWN_ANNOTATIONS], ids=["type checkers", "unknown"]
+)
+def test_a_templates_annotations_need_not_be_evaluated(module: str, write: Write) -> None:
+    settings = write({"agents": [{"name": "x", "template": "my_tools:make", "greeting": "Hi", "timeout": 7}]})
+    Path("my_tools.py").write_text(module)
+    found = registry.load(settings).get("x")
+    assert found is not None
+    assert found.limits.timeout == 7
+
+
+def test_a_templates_limit_options_are_its_known_keys(write: Write) -> None:
+    settings = write({"agents": [{"name": "x", "template": "my_tools:make", "timeuot": 7}]})
+    Path("my_tools.py").write_text(CHECKED_ONLY_BY_TYPE_CHECKERS)
+    assert refusal(settings).endswith("has the unknown key 'timeuot'.")
 
 
 @pytest.mark.parametrize("entry", ["x", {}, {"name": ""}, {"name": 3}])

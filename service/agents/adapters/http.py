@@ -101,7 +101,7 @@ class _Remote:
             raise Rejected(f"The agent URL is invalid: {error}") from error
         except httpx2.TransportError as error:
             unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            failure = "cannot be reached" if unreachable else "broke off its answer"
+            failure = "cannot be reached" if unreachable else "broke off the connection"
             reason = (str(error) or type(error).__name__).rstrip(".")
             raise ConnectionError(f"The agent {failure}: {reason}.") from error
 

@@ -22,7 +22,7 @@ async def draft_plan(context: Context, model: Model, text: str, memory: Memory |
             return read(answer, memory.tasks if memory else ())
         except BadPlan as error:
             problem = str(error)
-    raise Rejected(f"The planner was asked twice and gave no valid plan: {problem}.")
+    raise Rejected(f"The planner was asked {MAX_PLAN_REQUESTS} times and gave no valid plan: {problem}.")
 
 
 async def _request(

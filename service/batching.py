@@ -27,7 +27,8 @@ class Batcher(Generic[Item, Result]):
     Items for which `must_run_alone` is true, and items answered with Busy, run one by one beside the batches, with
     `patient` true. If an item is still Busy then, it runs again after `retry_seconds`; without them, Busy is raised.
 
-    Cancelling a caller does not cancel its item: it runs with its batch.
+    Cancelling a caller does not cancel an item that waits for a batch or has begun: it runs. An item that waits to run
+    alone is dropped.
     """
 
     def __init__(

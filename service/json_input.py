@@ -54,7 +54,7 @@ def _misfit(error: str, kind: Any, what: str) -> str:
     if name := re.fullmatch(r"Invalid value (.*)", reason):  # of the field that tells one type from another
         return f"{place} {name[1][:100]} is unknown."
     if "out of range" in reason:
-        return f"{place} holds a number that is out of range; send a smaller one."
+        return f"{place} holds a number that is out of range; send one that fits a 64-bit number."
     field = re.sub(r"\[\d+\]", "", place).rpartition(".")[2]
     expected = "an object" if place.endswith("]") else _descriptions(kind).get(field, "an object")
     return f"{place or f'The {what}'} must be {expected}."

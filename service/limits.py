@@ -43,9 +43,12 @@ STREAM_PAGE_CHARS = 256_000  # of data, after which the SQL functions add no fur
 PAGE_RULE = f"a whole number from 1 to {MAX_PAGE_ITEMS}"
 
 # Processes
-MAX_CONCURRENCY = 100_000  # messages of one agent at once in one worker
+MAX_CONCURRENCY = 100_000  # messages of one agent at once, in all workers together
 STOP_MARGIN_SECONDS = 15.0  # beyond SHUTDOWN_GRACE, until a child that does not stop is killed
 
 
+_THREAD_ID = re.compile(THREAD_ID_PATTERN)
+
+
 def is_thread_id(text: str) -> bool:
-    return 1 <= len(text) <= MAX_THREAD_ID_CHARS and re.match(THREAD_ID_PATTERN, text) is not None
+    return 1 <= len(text) <= MAX_THREAD_ID_CHARS and _THREAD_ID.match(text) is not None

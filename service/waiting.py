@@ -1,6 +1,7 @@
-"""Wait for an event with a time limit."""
+"""Helpers to wait for events and to leave tasks behind."""
 
 import asyncio
+from typing import Any
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
@@ -14,3 +15,9 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def retrieve_exception(future: asyncio.Future[Any]) -> None:
+    """A done callback for a future whose exception no caller may read: it prevents asyncio's warning about that."""
+    if not future.cancelled():
+        future.exception()

@@ -23,6 +23,7 @@ from service.events import routes as events
 from service.events.feed import Feed
 from service.events.sse import Streams
 from service.events.store import EventStore
+from service.installation.store import InstallationStore
 from service.messages import routes as messages
 from service.messages.store import MessageStore
 from service.protocols.websocket import routes as websocket
@@ -38,7 +39,7 @@ DATABASE_CONNECTIONS = 10
 GRACEFUL_STOP_SECONDS = 5  # that open requests get when the process is told to stop
 
 # Every route of the API is listed in one of these routers. To add a route, write a handler in the `routes` module of
-# its noun (or protocol) and add it to that module's `router`. `Api._dependencies` has what handlers take by name.
+# its noun (or protocol) and add it to that module's `router`. `Api._make_dependencies` has what handlers take by name.
 ROUTERS = [
     messages.router,
     events.router,
@@ -74,7 +75,7 @@ class Api:
         )
         self.app = Litestar(
             ROUTERS,
-            dependencies={name: _provide(value) for name, value in self._dependencies().items()},
+            dependencies={name: _provide(value) for name, value in self._make_dependencies().items()},
             dto=JsonBody,
             return_dto=None,
             exception_handlers=problems.HANDLERS,
@@ -85,7 +86,7 @@ class Api:
         )
         openapi.describe_problems(self.app)
 
-    def _dependencies(self) -> dict[str, Any]:
+    def _make_dependencies(self) -> dict[str, Any]:
         """The objects that a handler receives as arguments of these names."""
         settings = self._settings
         message_store = MessageStore(self._database, self._notifier, max_queue_size=settings.max_queue_size)
@@ -95,11 +96,12 @@ class Api:
             "messages": message_store,
             "threads": thread_store,
             "queues": QueueStore(self._database),
+            "installation": InstallationStore(self._database),
             "events": self._events,
             "streams": Streams(
                 self.feed, poll_interval=settings.poll_interval, keepalive_interval=settings.keepalive_interval
             ),
-            "chat": ChatServices(settings, self.feed, message_store, thread_store),
+            "services": ChatServices(settings, self.feed, message_store, thread_store),
         }
 
     @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from service.db import schema
 from service.errors import TreadleError
-from service.queues.store import QueueStore
+from service.installation.store import InstallationStore
 
 
 class Health(Struct, frozen=True, omit_defaults=False):
@@ -23,13 +23,13 @@ UNAVAILABLE = {503: ResponseSpec(Health, description="The service is unavailable
 
 
 @get("/health", summary="Check whether the service can serve requests", responses=UNAVAILABLE)
-async def health(queues: NamedDependency[QueueStore]) -> Response[Health]:
-    return await _check(queues)
+async def health(installation: NamedDependency[InstallationStore]) -> Response[Health]:
+    return await _check(installation)
 
 
 @get("/health/ready", summary="Check the same; for load balancers", responses=UNAVAILABLE)
-async def ready(queues: NamedDependency[QueueStore]) -> Response[Health]:
-    return await _check(queues)
+async def ready(installation: NamedDependency[InstallationStore]) -> Response[Health]:
+    return await _check(installation)
 
 
 @get("/health/live", summary="Check whether this process answers")
@@ -40,9 +40,9 @@ async def live() -> dict[str, Any]:
 router = Router("/", route_handlers=[health, ready, live], tags=["Health"])
 
 
-async def _check(queues: QueueStore) -> Response[Health]:
+async def _check(installation: InstallationStore) -> Response[Health]:
     try:
-        found = await queues.health()
+        found = await installation.health()
     except TreadleError as error:
         return Response(Health("unavailable", False, detail=str(error)), status_code=503)
     if detail := schema.problem(found.release):

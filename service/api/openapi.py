@@ -15,7 +15,8 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType
 from litestar.params import FromPath
 
 from service.api.problems import MEDIA_TYPE
-from service.dashboard.files import StaticFiles
+from service.errors import ConfigError
+from service.static_files import StaticFiles
 
 LITESTAR_NOT_FOUND_PATH = "/{path:str}"
 REDOC_LOGO_URL = b"https://cdn.redoc.ly/redoc/logo-mini.svg"  # below the menu of every ReDoc page
@@ -38,16 +39,19 @@ PROBLEM_RESPONSE = OpenAPIResponse(
 )
 
 
-def _assets() -> list[Path]:
-    """The scripts and styles of Swagger UI and ReDoc; the code of their package is not imported."""
+def find_assets() -> list[Path]:
+    """The scripts and styles of Swagger UI and ReDoc; the code of their package is not imported.
+
+    Raises ConfigError if the package is not installed.
+    """
     package = importlib.util.find_spec("fastapi_offline")
-    assert package is not None
-    assert package.submodule_search_locations
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError("The package fastapi-offline is not installed: run pip install fastapi-offline.")
     return list(Path(package.submodule_search_locations[0], "static").iterdir())
 
 
 REFERENCE_FILES = StaticFiles(
-    [*Path(__file__).with_name("static").iterdir(), *_assets()],
+    [*Path(__file__).with_name("static").iterdir(), *find_assets()],
     # Swagger UI and ReDoc write styles into the page, and ReDoc searches in a worker that it makes from a blob.
     content_security_policy="default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " worker-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",

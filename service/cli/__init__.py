@@ -1,4 +1,4 @@
-"""The command `treadle`: the composition root, the only package that wires the parts together."""
+"""The command `treadle`: it reads the settings, and each subcommand builds and runs the parts that it needs."""
 
 import os
 from typing import Any

@@ -33,11 +33,11 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
       treadle check --invariants
     """
     from service.db import schema
-    from service.queues.store import QueueStore
+    from service.installation.store import InstallationStore
 
     async def facts(database: Any) -> dict[str, Any]:
         await schema.require(database)
-        found = await QueueStore(database).installation()
+        found = await InstallationStore(database).installation()
         if found.functions != schema.digest():
             raise SchemaError("The database's functions are not those of this version: run treadle migrate.")
         names = ("postgresql", "pgmq", "release", "workers", "queued", "processing")
@@ -47,7 +47,7 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
     if not invariants:
         show.as_json(found) if as_json else show.facts(found)
         return
-    violations = common.ask(settings, lambda database: QueueStore(database).violations())
+    violations = common.ask(settings, lambda database: InstallationStore(database).violations())
     if as_json:
         show.as_json(found | {"violations": violations})
     else:
@@ -189,7 +189,9 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
     Example:
       treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
     """
-    state = common.ask(settings, lambda database: _messages(database).redrive(message_id))
+    from service.messages.store import MessageControl
+
+    state = common.ask(settings, lambda database: MessageControl(database).redrive(message_id))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
@@ -209,17 +211,10 @@ def input(settings: Settings, message_id: UUID, answer: str, name: str | None, a
       treadle input 01890a5d-ac96-774b-bcce-b302099a8057 "Yes, go on."
     """
     from service.messages.model import NewInput
+    from service.messages.store import MessageControl
 
     given = NewInput(input=answer, name=name)
-    state = common.ask(settings, lambda database: _messages(database).input(message_id, given))
+    state = common.ask(settings, lambda database: MessageControl(database).input(message_id, given))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
-
-
-def _messages(database: Any) -> Any:
-    """A store of messages for a command that submits none."""
-    from service.db.notifier import Notifier
-    from service.messages.store import MessageStore
-
-    return MessageStore(database, Notifier(database), max_queue_size=0)

@@ -7,7 +7,7 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 from litestar.response import Redirect
 
-from service.dashboard.files import StaticFiles
+from service.static_files import StaticFiles
 
 CHAT_FILES = StaticFiles(
     Path(__file__).with_name("static").iterdir(),

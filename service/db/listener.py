@@ -57,9 +57,8 @@ class Listener:
                     self.connected.clear()
                     self.server_started = None
                     connection.terminate()
-            except (
-                Exception
-            ) as error:  # without a listener hints are lost and the worker looks dead: try again after any error
+            # Without a listener hints are lost and the worker looks dead: try again after any error.
+            except Exception as error:
                 level = logging.WARNING
                 if isinstance(error, NotConnected):
                     self._availability.report_away(error)

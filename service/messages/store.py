@@ -12,7 +12,7 @@ from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.db.tenant import TENANT
-from service.errors import BY_SQLSTATE, Busy, NotFound
+from service.errors import BY_SQLSTATE, Busy, NotFound, Refused
 from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
 
 DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a connection and may wait for a lock
@@ -44,12 +44,38 @@ SUBMIT = f"""
         $1::jsonb, tenant => $2, notify => $3, max_queue_size => $4, patient => $5, lock_timeout => $6, strict => $7)"""
 
 
-class MessageStore:
-    def __init__(self, database: Database, notifier: Notifier, *, max_queue_size: int) -> None:
+class MessageControl:
+    """Changes of messages that exist. Each raises NotFound, Conflict or Busy."""
+
+    def __init__(self, database: Database) -> None:
         self._database = database
+        self._direct = asyncio.Semaphore(DIRECT_CALLS)
+
+    async def cancel(self, message_id: UUID) -> str:
+        """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
+        async with self._direct:
+            return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
+
+    async def input(self, message_id: UUID, given: NewInput) -> State:
+        """The message's new state; raises NotFound, Conflict, Busy."""
+        text = msgspec.json.encode(given.input).decode()
+        call = "select treadle.input($1, $2::jsonb, $3)"
+        async with self._direct:
+            state: State = await self._database.fetchval(call, message_id, text, given.name, repeatable=False)
+        return state
+
+    async def redrive(self, message_id: UUID) -> State:
+        """The message's new state; raises NotFound, Conflict, Busy."""
+        async with self._direct:
+            state: State = await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
+        return state
+
+
+class MessageStore(MessageControl):
+    def __init__(self, database: Database, notifier: Notifier, *, max_queue_size: int) -> None:
+        super().__init__(database)
         self._notifier = notifier
         self._max_queue_size = max_queue_size
-        self._direct = asyncio.Semaphore(DIRECT_CALLS)
         self._submits: Batcher[Submission, Accepted] = Batcher(self._submit, limit=500)
 
     async def submit(self, message: NewMessage) -> Accepted:
@@ -100,25 +126,6 @@ class MessageStore:
             f"{STATUS} where o.thread = $1 and o.ord > $2 order by o.ord limit $3", thread, after, limit
         )
         return [(row["ord"], msgspec.convert(row, Status)) for row in rows]
-
-    async def cancel(self, message_id: UUID) -> str:
-        """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
-        async with self._direct:
-            return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
-
-    async def input(self, message_id: UUID, given: NewInput) -> State:
-        """The message's new state; raises NotFound, Conflict, Busy."""
-        text = msgspec.json.encode(given.input).decode()
-        call = "select treadle.input($1, $2::jsonb, $3)"
-        async with self._direct:
-            state: State = await self._database.fetchval(call, message_id, text, given.name, repeatable=False)
-        return state
-
-    async def redrive(self, message_id: UUID) -> State:
-        """The message's new state; raises NotFound, Conflict, Busy."""
-        async with self._direct:
-            state: State = await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
-        return state
 
     async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
         return [_outcome(row) for row in await self._call(batch, patient=patient, strict=False)]
@@ -174,7 +181,7 @@ def _outcome(row: Submitted) -> Accepted | Exception:
     if row.state == "busy":
         return Busy("Another transaction holds the thread; try again.")
     if row.refusal_code is not None:
-        return BY_SQLSTATE[row.refusal_code](row.refusal)
+        return BY_SQLSTATE.get(row.refusal_code, Refused)(row.refusal)
     return _accepted(row)
 
 

@@ -1,16 +1,14 @@
-"""Queues, agents, workers and the installation as a whole, in PostgreSQL."""
+"""Queues, agents and workers, in PostgreSQL."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from service.db import schema
 from service.db.pool import Database
 from service.errors import NotFound
 from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue, Waiting, Worker
 
-VIOLATIONS_TIMEOUT_SECONDS = 3600.0
 OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
 
 # Each message is looked up by its key, and `limit` keeps it so: a join that is planned while there are few messages
@@ -43,36 +41,6 @@ QUEUE = """
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
         finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
     from treadle.queue_overview"""
-
-HEALTH = f"select {schema.RELEASE_FOUND} as release, has_queues, live_workers from treadle.health()"
-
-
-class Health(msgspec.Struct, frozen=True):
-    """`release` of the schema (see service.db.schema); `live_workers` sent a heartbeat in the last ten seconds."""
-
-    release: str | None
-    has_queues: bool
-    live_workers: int
-
-
-class Installation(msgspec.Struct, frozen=True):
-    """Versions, workers and load; `functions` is the digest of the SQL files that were applied."""
-
-    postgresql: str
-    pgmq: str
-    release: str
-    functions: str
-    workers: int
-    queued: int
-    processing: int
-
-
-class Violation(msgspec.Struct, frozen=True):
-    """An exception to an invariant (treadle.violations)."""
-
-    rule: str
-    subject: str
-    detail: Any
 
 
 class QueueStore:
@@ -140,22 +108,3 @@ class QueueStore:
     async def register_agents(self, agents: Sequence[dict[str, Any]]) -> None:
         """Upsert agents and create their queues."""
         await self._database.fetchval("select treadle.register_agents($1::jsonb)", msgspec.json.encode(agents).decode())
-
-    async def health(self) -> Health:
-        row = await self._database.fetchrow(HEALTH)
-        assert row is not None
-        return msgspec.convert(row, Health)
-
-    async def installation(self) -> Installation:
-        row = await self._database.fetchrow("select * from treadle.installation")
-        assert row is not None
-        return msgspec.convert(row, Installation)
-
-    async def violations(self) -> list[Violation]:
-        """The first thousand exceptions to the invariants. Reads everything, so it may take minutes."""
-        rows = await self._database.fetch(
-            "select rule, subject, detail from treadle.violations limit 1000",
-            repeatable=False,
-            timeout=VIOLATIONS_TIMEOUT_SECONDS,
-        )
-        return msgspec.convert(rows, list[Violation])

@@ -11,6 +11,7 @@ from service.agents.definition import Agent
 from service.agents.registry import Registry
 from service.config import Settings
 from service.leases.model import Claim, Outcome
+from service.waiting import retrieve_exception
 from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
@@ -147,7 +148,7 @@ class Execution:
         if not task.done():
             extra = {"message_id": str(self._claim.message_id), "agent": agent.name}
             log.warning("an agent ignores its cancellation", extra=extra)
-            task.add_done_callback(lambda ignored: ignored.cancelled() or ignored.exception())
+            task.add_done_callback(retrieve_exception)
             if self._isolation(agent):
                 task.cancel()  # the second one kills its process
                 await asyncio.wait({task})

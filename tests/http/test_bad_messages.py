@@ -34,6 +34,11 @@ TEXTS: Cases = {
     "object too long": (message(message={"x": "y" * 1001}), 422, "message has"),
     "number for a text": (message(message=1), 422, "message must be"),
     "null for a text": (message(message=None), 422, "message must be"),
+    "number out of range": (
+        with_literal("metadata", '{"a": -1e400}'),
+        422,
+        "out of range; send one that fits a 64-bit",
+    ),
     "boolean for a text": (message(message=True), 422, "message must be"),
     "list for a text": (message(message=["x"]), 422, "message must be"),
     "object to a text agent": (message(message={"x": 1}), 422, "The agent 'echo' takes text"),

@@ -1,8 +1,12 @@
 """/docs and /redoc show the API's description in a browser without any other host than ours."""
 
+import importlib.util
+
 import pytest
 from playwright.async_api import expect
 
+from service.api import openapi
+from service.errors import ConfigError
 from tests.support.api_client import Client
 from tests.support.browser import open_browser
 
@@ -47,3 +51,9 @@ async def test_reference_pages_have_a_policy(api: Client, path: str) -> None:
 
 async def test_unknown_files_of_the_reference_are_404(api: Client) -> None:
     assert (await api.get("/docs/nope.js")).status_code == 404
+
+
+def test_a_missing_package_of_the_pages_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="The package fastapi-offline is not installed: run pip install"):
+        openapi.find_assets()

@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from service import errors
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
-from service.errors import QueueFull, Unprocessable
+from service.errors import QueueFull, Refused, Unprocessable
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
 from tests.support.sql_client import SqlClient
@@ -157,3 +158,14 @@ async def test_the_batch_endpoint_stays_all_or_nothing(
     with pytest.raises(QueueFull):
         await store.submit_batch([NewMessage("x")] * 301)
     assert await sql.fetchval("select count(*) from treadle.messages") == 0
+
+
+async def test_a_refusal_with_an_unknown_code_is_raised_as_refused(
+    sql_client: SqlClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer release of the functions may use a code that an older process does not know."""
+    monkeypatch.delitem(errors.BY_SQLSTATE, "TR422")
+    store = MessageStore(database, Notifier(database), max_queue_size=10)
+    with pytest.raises(Refused, match="There is no agent 'unknown'") as caught:
+        await store.submit(NewMessage(message="x", agent="unknown"))
+    assert type(caught.value) is Refused

@@ -117,6 +117,7 @@ async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, re
         ({"thread_id": ""}, "thread_id must be"),
         ({"thread_id": "a/b"}, "thread_id must be"),
         ({"thread_id": "x" * 256}, "thread_id must be"),
+        ({"thread_id": "a/b", "after": "x"}, "thread_id must be"),
         ({"thread_id": "t", "after": "x"}, "last_event_id must be"),
         ({"thread_id": "t", "after": -1}, "last_event_id must be"),
         ({"thread_id": "t", "after": 2**63}, "last_event_id must be"),

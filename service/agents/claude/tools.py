@@ -66,23 +66,23 @@ class Tool:
         """Call the function with the model's arguments. Exceptions become a failed output, except Rejected and
         RetryAfter."""
         try:
-            arguments = msgspec.structs.asdict(msgspec.convert(given, self._arguments, str_keys=True))
+            values = msgspec.structs.asdict(msgspec.convert(given, self._arguments, str_keys=True))
         except msgspec.ValidationError as error:
             return Output(f"The arguments do not fit: {error}.", failed=True)
         if not inspect.iscoroutinefunction(self._function):
             bridge = ThreadBridge()
             try:
-                return await asyncio.to_thread(self._run, SyncCallContext(context, bridge), arguments)
+                return await asyncio.to_thread(self._run, SyncCallContext(context, bridge), values)
             finally:
                 bridge.close()
         try:
-            return _output(await self._function(*([context] if self._with_context else []), **arguments))
+            return _output(await self._function(*([context] if self._with_context else []), **values))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
-    def _run(self, context: "SyncCallContext", arguments: dict[str, Any]) -> Output:
+    def _run(self, context: "SyncCallContext", values: dict[str, Any]) -> Output:
         try:
-            return _output(self._function(*([context] if self._with_context else []), **arguments))
+            return _output(self._function(*([context] if self._with_context else []), **values))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
@@ -104,12 +104,12 @@ class Toolbox:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two tools have the name {twice!r}: rename one")
 
-    async def call(self, context: Context, step: str, name: str, arguments: Any) -> Output:
+    async def call(self, context: Context, step: str, name: str, given: Any) -> Output:
         """Call the tool of this name. `step` is the name of the call's step."""
         tool = self._tools.get(name)
         if tool is None:
             return Output(f"There is no tool {name!r}.", failed=True)
-        return await tool.call(CallContext(context, step), arguments)
+        return await tool.call(CallContext(context, step), given)
 
 
 def arguments(name: str, parameters: Sequence[inspect.Parameter], hints: Mapping[str, Any]) -> type[msgspec.Struct]:

@@ -25,14 +25,14 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @websocket("/ws/chat")
-async def chat(socket: Socket, chat: NamedDependency[ChatServices]) -> None:
+async def chat(socket: Socket, services: NamedDependency[ChatServices]) -> None:
     """The query has `thread_id`, `last_event_id`, and `token`, which is not checked yet."""
-    await _serve(socket, chat, socket.query_params.get("thread_id"))
+    await _serve(socket, services, socket.query_params.get("thread_id"))
 
 
 @websocket("/ws/{thread_id:str}")
-async def thread_chat(socket: Socket, thread_id: FromPath[str], chat: NamedDependency[ChatServices]) -> None:
-    await _serve(socket, chat, thread_id)
+async def thread_chat(socket: Socket, thread_id: FromPath[str], services: NamedDependency[ChatServices]) -> None:
+    await _serve(socket, services, thread_id)
 
 
 router = Router("/", route_handlers=[chat, thread_chat])
@@ -46,8 +46,9 @@ async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) 
     try:
         await socket.accept()
         try:
+            checked_thread_id = _parse_thread_id(thread_id)
             after = parse_event_id(socket.query_params.get("last_event_id"), "last_event_id")
-            session = Session(services, peer, _parse_thread_id(thread_id), after)
+            session = Session(services, peer, checked_thread_id, after)
         except Invalid as error:
             await peer.send(encode_frame(Error(str(error))))
             await peer.close(CloseCode.REFUSED)

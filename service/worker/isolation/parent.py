@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from service.config import Settings
 from service.leases.model import Claim, EventToAppend, Outcome
+from service.waiting import retrieve_exception
 from service.worker.context.backend import AttemptQueries, ContextBackend
 from service.worker.isolation import ipc
 from service.worker.isolation.ipc import EXIT_CODE, READY_BYTE
@@ -121,7 +122,7 @@ class ChildProcess:
         """
         ipc.write(self._writer, claim)
         end = asyncio.create_task(self._end(claim, backend))
-        end.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        end.add_done_callback(retrieve_exception)
         try:
             outcome = await asyncio.shield(end)
         except asyncio.CancelledError:

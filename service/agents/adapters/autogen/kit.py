@@ -1,9 +1,7 @@
 """What an author's function makes a team with: models and tools whose results are stored, people, and the history."""
 
-import asyncio
 import functools
 import hashlib
-import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ import msgspec
 
 from service.agents.adapters.autogen.messages import message_content
 from service.agents.contract import Context
+from service.agents.thread_bridge import call_anywhere
 from service.agents.tool_events import plain
 from service.limits import HISTORY_EXCHANGES
 
@@ -45,9 +44,7 @@ class Kit:
         @functools.wraps(function)
         async def call(*args: Any, **kwargs: Any) -> Any:
             async def run() -> Any:
-                if inspect.iscoroutinefunction(function):
-                    return plain(await function(*args, **kwargs))
-                return plain(await asyncio.to_thread(function, *args, **kwargs))
+                return plain(await call_anywhere(functools.partial(function, *args, **kwargs)))
 
             arguments = [*args, {name: value for name, value in kwargs.items() if name != "cancellation_token"}]
             return await self.step(f"tool {function.__name__}"[:MAX_STEP_PART_CHARS], arguments, run)

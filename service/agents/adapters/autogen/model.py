@@ -2,28 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage, ModelInfo, RequestUsage
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-
-class StepStore(Protocol):
-    """The part of a Kit that a model needs."""
-
-    last_model_error: Exception | None
-
-    async def step(self, kind: str, arguments: Any, run: Callable[[], Awaitable[Any]]) -> Any: ...
+if TYPE_CHECKING:
+    from service.agents.adapters.autogen.kit import Kit
 
 
 class StepClient(ChatCompletionClient):
-    """The model `client`, whose answers go into `steps`. `name` begins the names of its steps."""
+    """The model `client`, whose answers `kit` stores as steps. `name` begins the names of its steps."""
 
-    def __init__(self, client: ChatCompletionClient, steps: StepStore, name: str) -> None:
+    def __init__(self, client: ChatCompletionClient, kit: "Kit", name: str) -> None:
         self._client = client
-        self._steps = steps
+        self._kit = kit
         self._name = name
 
     async def create(
@@ -103,10 +98,10 @@ class StepClient(ChatCompletionClient):
             try:
                 return await call_model()
             except Exception as error:
-                self._steps.last_model_error = error
+                self._kit.last_model_error = error
                 raise
 
-        task = asyncio.ensure_future(self._steps.step(self._name, arguments, run))
+        task = asyncio.ensure_future(self._kit.step(self._name, arguments, run))
         if token is not None:
             token.link_future(task)
         return task

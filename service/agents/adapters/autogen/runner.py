@@ -14,6 +14,7 @@ from service.agents.adapters.autogen.messages import AgentOutput, message_conten
 from service.agents.contract import Rejected
 from service.agents.http_errors import with_retry_after
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
+from service.waiting import retrieve_exception
 
 CANCEL_SECONDS = 0.3  # for a team to end after its cancellation token is cancelled
 NEEDS_KIT_USER = "The team's agent {!r} asks a person directly: make it with kit.user(), which can wait for the answer."
@@ -47,7 +48,7 @@ class Runner:
         token = CancellationToken()
         logging.getLogger("autogen_core").addFilter(_is_not_a_cancellation)
         running = asyncio.ensure_future(self._run_team(team, task, token))
-        running.add_done_callback(_retrieve_exception)
+        running.add_done_callback(retrieve_exception)
         try:
             result = plain(self._output(await asyncio.shield(running)))
             if self._memory_key is not None:
@@ -75,7 +76,7 @@ class Runner:
             token.cancel()
             # The stream waits for its agents, which end by the token. Agents that ignore it are left behind.
             closing = asyncio.ensure_future(stream.aclose())
-            closing.add_done_callback(_retrieve_exception)
+            closing.add_done_callback(retrieve_exception)
             try:
                 await asyncio.wait({closing}, timeout=CANCEL_SECONDS)
             finally:
@@ -121,12 +122,6 @@ class Runner:
 def _is_not_a_cancellation(record: logging.LogRecord) -> bool:
     """AutoGen logs the cancellation of an agent as an error with a traceback; this filter drops it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
-
-
-def _retrieve_exception(task: asyncio.Future[Any]) -> None:
-    """Prevents asyncio's warning about an exception that no caller retrieved."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _count(tokens: Counter[str], item: Any) -> None:

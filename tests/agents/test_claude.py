@@ -36,7 +36,7 @@ async def anthropic(fake: FakeAnthropic, start_worker: StartWorker) -> FakeAnthr
     return fake
 
 
-async def ask(sql: Connection, message: str = "Hi", **fields: Any) -> dict[str, Any]:
+async def ask(sql: Connection, message: Any = "Hi", **fields: Any) -> dict[str, Any]:
     return await run(sql, message, agent="claude", **fields)
 
 

@@ -194,8 +194,8 @@ async def test_max_calls_stops_a_model_that_never_finishes(
 async def test_a_refusal_rejects_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
     await start(clock)
     details = {"type": "refusal", "category": "bio", "explanation": "It is not to be told."}
-    for said, more in ((".", {}), (": It is not to be told.", {"stop_details": details})):
-        fake.script.append(Answer(("Well",), stop_reason="refusal", **more))
+    for said, stop_details in ((".", None), (": It is not to be told.", details)):
+        fake.script.append(Answer(("Well",), stop_reason="refusal", stop_details=stop_details))
         message = await ask_claude(sql)
         assert (message["state"], message["attempt"]) == ("failed", 1)
         assert message["error"] == f"The model refuses to answer{said}"

@@ -218,8 +218,13 @@ async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, star
 
     def pay_sync(context: Context, cents: int) -> Any:
         waiting: Any = context
+
+        def charge() -> int:
+            paid.append(cents)
+            return len(paid)
+
         waiting.event("progress", {"cents": cents})
-        return [waiting.message_id, waiting.step("charge", lambda: paid.append(cents) or len(paid))]
+        return [waiting.message_id, waiting.step("charge", charge)]
 
     fake.script += [
         tool_calls(("a", "pay", {"cents": 1})),

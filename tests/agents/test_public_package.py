@@ -4,7 +4,8 @@ import inspect
 import subprocess
 import sys
 import typing
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -42,13 +43,16 @@ FACTORIES: list[Callable[..., Agent]] = [
     lambda name, **limits: http_agent(name, "http://localhost/", **limits),
     lambda name, **limits: langgraph_agent(name, object(), **limits),
     lambda name, **limits: autogen_agent(name, lambda kit: None, **limits),
-    lambda name, **limits: resolver.team(resolver_model, name, **limits)[0],
+    lambda name, **limits: resolver.team(SilentModel(), name, **limits)[0],
 ]
 NAMES = ["agent", "claude_agent", "http_agent", "langgraph_agent", "autogen_agent", "team"]
 
 
-class resolver_model:
+class SilentModel:
     name = "none"
+
+    async def stream(self, request: resolver.ModelRequest, usage: Counter[str]) -> AsyncGenerator[str, None]:
+        yield ""
 
 
 def test_the_public_names_of_treadle() -> None:
@@ -85,7 +89,7 @@ def test_importing_treadle_imports_no_framework() -> None:
 def test_a_missing_framework_names_the_extra_to_install(
     package: str, make: Callable[..., Agent], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError) as caught:
         make("x")
     assert str(caught.value) == text

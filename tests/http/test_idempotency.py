@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from tests.support.fixture_types import StartApi
 from tests.support.waiting import until
 
 
-def keyed(api: Client, key: str, body: Any, path: str = "/messages") -> Awaitable[httpx.Response]:
+def keyed(api: Client, key: str, body: Any, path: str = "/messages") -> Coroutine[Any, Any, httpx.Response]:
     content = body if isinstance(body, str) else json.dumps(body)
     return api.post(path, content=content, headers={"Content-Type": "application/json", "Idempotency-Key": key})
 

@@ -21,7 +21,10 @@ async def asks(context: Context, text: str) -> Any:
 
 
 async def waiting(api: Client, message_id: str, question: str) -> dict[str, Any]:
-    return await until(lambda: api.status(message_id), lambda row: (row["asks"] or {}).get("name") == question)
+    found: dict[str, Any] = await until(
+        lambda: api.status(message_id), lambda row: (row["asks"] or {}).get("name") == question
+    )
+    return found
 
 
 async def test_an_agent_asks_two_questions_in_a_row(start_api: StartApi, start_worker: StartWorker) -> None:

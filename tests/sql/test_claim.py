@@ -10,6 +10,7 @@ import pytest
 from service.db.pool import Connection
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient, open_sql_client
+from tests.support.sql_rows import fetch_row
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ async def test_a_running_message_that_shows_again_is_hidden_once_more(sql_client
 
 async def test_a_plain_pgmq_client_that_reads_hides_a_message_and_loses_nothing(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit()
-    row = await sql_client.sql.fetchrow("select * from pgmq.read('default_normal', 30, 1)")
+    row = await fetch_row(sql_client.sql, "select * from pgmq.read('default_normal', 30, 1)")
     assert row["message"] == {"message_id": str(message_id), "thread_id": None, "agent": "echo"}
     assert await taken(sql_client) == []
     await sql_client.shift_clock(31)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 from tests.support.waiting import until
 
 DEAD = 50_000
@@ -43,7 +44,7 @@ async def buffers(sql_client: SqlClient, call: str, *args: Any) -> int:
     await transaction.start()
     try:
         await sql_client.sql.fetch(call, *args)  # plans are made
-        (explained,) = await sql_client.sql.fetchrow(f"explain (analyze, buffers, format json) {call}", *args) or ()
+        (explained,) = await fetch_row(sql_client.sql, f"explain (analyze, buffers, format json) {call}", *args)
         plan = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
         return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
     finally:
@@ -153,13 +154,11 @@ async def test_a_mark_from_another_server_is_replaced(sql_client: SqlClient) -> 
 
 async def test_vacuum_health_names_the_oldest_snapshot(sql_client: SqlClient) -> None:
     reader = await sql_client.connect()
-    before = await sql_client.sql.fetchrow("select * from treadle.vacuum_health()")
+    before = await fetch_row(sql_client.sql, "select * from treadle.vacuum_health()")
     async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
         await reader.sql.fetchval("select count(*) from treadle.messages")
         pid = await reader.sql.fetchval("select pg_backend_pid()")
-        health = await sql_client.sql.fetchrow("select * from treadle.vacuum_health()")
-    assert before is not None
-    assert health is not None
+        health = await fetch_row(sql_client.sql, "select * from treadle.vacuum_health()")
     assert str(pid) in health["holder"]
     assert health["snapshot_seconds"] >= 0
     assert before["holder"] is None or str(pid) not in before["holder"]

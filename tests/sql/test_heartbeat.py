@@ -5,6 +5,7 @@ from typing import Any
 
 from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 DAY = 86400
 
@@ -35,7 +36,7 @@ async def test_a_heartbeat_makes_the_worker_known_and_keeps_it_alive(sql_client:
     assert (second["heartbeat_at"] - first["heartbeat_at"]).total_seconds() >= 3
     assert (second["in_flight"], second["server_started"]) == (0, None)
     assert (second["started_at"], second["beating_since"]) == (first["started_at"], first["beating_since"])
-    row = await sql_client.sql.fetchrow("select worker_id, in_flight, silent_seconds from treadle.worker_overview")
+    row = await fetch_row(sql_client.sql, "select worker_id, in_flight, silent_seconds from treadle.worker_overview")
     assert (row["worker_id"], row["in_flight"]) == ("w", 1)
 
 
@@ -150,7 +151,8 @@ async def test_a_heartbeat_pushes_leases_on_once_half_of_them_is_gone(sql_client
     async def left(claim: Claim) -> list[int]:
         """Whole seconds until the lease and its lane row expire, from the true time."""
         return list(
-            await sql_client.sql.fetchrow(
+            await fetch_row(
+                sql_client.sql,
                 "select extract(epoch from l.expires_at - l.claimed_at)::integer,"
                 " extract(epoch from q.vt - l.claimed_at)::integer from treadle.leases l"
                 " join pgmq.q_default_normal q on q.message ->> 'message_id' = l.message_id::text"

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 DAY = 86400
 
@@ -161,9 +162,10 @@ async def test_a_reader_sees_the_same_sums_while_others_count_and_fold(sql_clien
 
 async def mend(sql_client: SqlClient, quantity: int = 5000) -> list[int]:
     """Calls mend_lanes until the end of the table; returns how many each call mended."""
-    after, mended = None, []
+    after = None
+    mended: list[int] = []
     while True:
-        row = await sql_client.sql.fetchrow("select * from treadle.mend_lanes($1, $2)", after, quantity)
+        row = await fetch_row(sql_client.sql, "select * from treadle.mend_lanes($1, $2)", after, quantity)
         if row["last"] is None:
             return mended
         mended.append(row["mended"])

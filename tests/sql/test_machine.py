@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.sql_model_rows import HOUR, INTERVAL, MAX_LOSSES, TIMEOUT, Message
+from tests.support.sql_rows import fetch_row
 from tests.support.state_machine import SUBMISSIONS, Call, answered
 from tests.support.state_machine_sessions import CHORES, DRAW_IDS, QUEUES, WORKERS, Sessions
 from tests.support.state_machine_workers import FINISHES, WorkerMachine
@@ -102,12 +103,13 @@ class Whole(WorkerMachine):
     @rule(hours=st.sampled_from((1, 3, 30)), dead_hours=st.sampled_from((1, 3, 30)))
     def purge(self, hours: int, dead_hours: int) -> None:
         async def rounds() -> int:
-            purged, last = 0, None
+            purged: int = 0
+            last = None
             while True:
-                row = await self.on.janitor.sql.fetchrow(
-                    "select * from treadle.purge($1, $2, $3)", hours, dead_hours, last
+                row = await fetch_row(
+                    self.on.janitor.sql, "select * from treadle.purge($1, $2, $3)", hours, dead_hours, last
                 )
-                purged += row["purged"]
+                purged += int(row["purged"])
                 last = row["last"]
                 if last is None:
                     return purged
@@ -294,7 +296,7 @@ def test_whatever_is_done_in_whatever_order_the_database_is_as_the_model_says(ds
         runner.run(sessions.open())
         try:
             run_state_machine_as_test(
-                lambda: Whole(sessions),
+                lambda: Whole(sessions),  # type: ignore[arg-type]  # it takes a function as well
                 settings=settings(
                     max_examples=int(os.environ.get("EXAMPLES", "20")),
                     stateful_step_count=50,

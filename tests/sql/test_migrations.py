@@ -52,7 +52,8 @@ async def test_concurrent_migrations_of_an_empty_database(empty_dsn: str, dsn: s
     await asyncio.gather(*(migrate(empty_dsn) for _ in range(3)))
     assert await dumped_schema(empty_dsn) == await dumped_schema(dsn)
     connection = await connect(empty_dsn, name="test")
-    facts = dict(await connection.fetch("select name, value from treadle.meta"))
+    rows = await connection.fetch("select name, value from treadle.meta")
+    facts = {row["name"]: row["value"] for row in rows}
     assert set(facts) == {"functions", "manifest", "pgmq", "release", "generated"}
     assert (facts["functions"], facts["release"]) == (schema.digest(), str(schema.RELEASE))
     assert facts["pgmq"] == "1.13.0"

@@ -14,6 +14,7 @@ from service.db.pool import Connection
 from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient, decode_jsonb
+from tests.support.sql_rows import fetch_row
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ async def send(
     sql_client: SqlClient, claim: Claim, *ids: UUID, first_seq: int | None = None, **fields: Any
 ) -> tuple[str, bool]:
     """Append a step that sends messages."""
-    row = await sql_client.sql.fetchrow(
+    row = await fetch_row(
+        sql_client.sql,
         "select * from treadle.append_and_send($1, $2, $3, '{step}', $4, $5)",
         claim.message_id,
         claim.lease,
@@ -92,7 +94,7 @@ async def test_a_step_and_what_it_sends(sql_client: SqlClient, target: str | Non
     await sql_client.run()
     await sql_client.submit(thread_id="own")
     claim, child = await sql_client.claim_one(), await new_id(sql_client)
-    place = {"thread_id": target} if target else {}
+    place: dict[str, Any] = {"thread_id": target} if target else {}
     for _ in range(2):  # the second time its answer was lost
         assert await send(sql_client, claim, child, **place) == ("ok", False)
     assert await sql_client.types(claim.message_id) == ["queued", "started", "step"]

@@ -199,5 +199,7 @@ async def test_a_threads_log_stays_dense_under_concurrent_appends(
 
     async with asyncio.timeout(30):
         writing = [write(own, claim) for own, claim in zip(sql_clients, claims, strict=True)]
-        seen, *_ = await asyncio.gather(follow(), *writing)
+        following = asyncio.create_task(follow())
+        await asyncio.gather(following, *writing)
+    seen = following.result()
     assert seen == list(range(1, len(seen) + 1))

@@ -26,7 +26,7 @@ async def refused(sql_client: SqlClient, *messages: Any, state: str = "TR422", *
 THREAD_ID = "thread_id must have 1 to 255 characters, none of them a control character or a slash."
 
 
-NONSENSE = [
+NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"message": None}, "message must be a text or an object."),
     ({"message": 7}, "message must be a text or an object."),
     ({"message": ["a"]}, "message must be a text or an object."),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 DAY = 86400
 
@@ -23,8 +24,8 @@ async def purge(sql_client: SqlClient, hours: float = 24, dead_hours: float = 48
     """Calls purge until it has looked at everything; returns how many each call deleted."""
     after, purged = None, []
     while True:
-        row = await sql_client.sql.fetchrow(
-            "select * from treadle.purge($1, $2, $3, $4)", hours, dead_hours, after, quantity
+        row = await fetch_row(
+            sql_client.sql, "select * from treadle.purge($1, $2, $3, $4)", hours, dead_hours, after, quantity
         )
         purged.append(row["purged"])
         if row["last"] is None:

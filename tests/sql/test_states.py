@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 from tests.support.sql_states import PLACES, expect, lose_worker, thread_turn
 
 # submit
@@ -69,7 +70,7 @@ async def test_claim(sql_client: SqlClient, place: dict[str, Any]) -> None:
     message_id = await sql_client.submit("hello", metadata={"a": 1}, timeout_seconds=7, max_attempts=2, **place)
     claim = await sql_client.claim_one(worker="w1", lease_seconds=90)
     message = await expect(sql_client, message_id, "processing", "queued started", lane="normal", attempt=1)
-    lease = await sql_client.sql.fetchrow("select * from treadle.leases")
+    lease = await fetch_row(sql_client.sql, "select * from treadle.leases")
     assert msgspec.structs.asdict(claim) == {
         "message_id": message_id,
         "lease": lease["lease"],
@@ -95,7 +96,7 @@ async def test_claim(sql_client: SqlClient, place: dict[str, Any]) -> None:
     assert (lease["worker_id"], lease["last_seq"], lease["cancel_requested"]) == ("w1", 2, False)
     assert (lease["expires_at"] - lease["claimed_at"]).total_seconds() == 90
     assert (message["worker_id"], message["started_at"]) == ("w1", lease["claimed_at"])
-    row = await sql_client.sql.fetchrow("select * from pgmq.q_default_normal")
+    row = await fetch_row(sql_client.sql, "select * from pgmq.q_default_normal")
     assert (row["read_ct"], row["last_read_at"], row["vt"]) == (1, lease["claimed_at"], lease["expires_at"])
     assert (await sql_client.log(message_id))[-1] == ("started", {"attempt": 1})
 

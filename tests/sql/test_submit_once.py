@@ -9,6 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 # Repetition
 
@@ -80,8 +81,12 @@ async def test_of_a_batch_half_of_which_is_there_the_other_half_must_fit(sql_cli
 
 
 async def once(sql_client: SqlClient, *messages: Any, key: str = "k", digest: bytes = b"1") -> tuple[Any, bool]:
-    row = await sql_client.sql.fetchrow(
-        "select * from treadle.submit_once($1, $2, $3)", key, digest, json.dumps(messages or [{"message": "hello"}])
+    row = await fetch_row(
+        sql_client.sql,
+        "select * from treadle.submit_once($1, $2, $3)",
+        key,
+        digest,
+        json.dumps(messages or [{"message": "hello"}]),
     )
     return row["answer"], row["repeated"]
 
@@ -151,4 +156,4 @@ async def test_a_concurrent_repeat_does_not_wait_for_ever(sql_client: SqlClient)
 
 async def test_a_key_with_nothing_under_it_has_an_answer(sql_client: SqlClient) -> None:
     call = "select answer, repeated from treadle.submit_once('k', '1', '[]')"
-    assert [tuple(await sql_client.sql.fetchrow(call)) for _ in range(2)] == [([], False), ([], True)]
+    assert [tuple(await fetch_row(sql_client.sql, call)) for _ in range(2)] == [([], False), ([], True)]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 DAY = 86400
 LIMIT = 50_000  # events that one call deletes
@@ -82,13 +83,13 @@ async def test_purge_deletes_a_long_log_in_chunks(sql_client: SqlClient) -> None
     ids = [await long_one(sql_client, size) for size in (10, 40, 200)]
     ids.append(await long_one(sql_client, 300, thread_id="t"))
     await sql_client.shift_clock(2 * DAY)
-    row = await sql_client.sql.fetchrow("select * from treadle.purge(24, 24, null, 4)")
+    row = await fetch_row(sql_client.sql, "select * from treadle.purge(24, 24, null, 4)")
     assert row["purged"] == 4
     assert sorted(await trash(sql_client)) == sorted(ids[2:])  # the short ones went whole: a hundred events in all
     await assert_consistent(sql_client.sql)
     purged = []
     while True:
-        row = await sql_client.sql.fetchrow("select * from treadle.purge(24, 24, $1, 4)", row["last"])
+        row = await fetch_row(sql_client.sql, "select * from treadle.purge(24, 24, $1, 4)", row["last"])
         await assert_consistent(sql_client.sql)
         if not row["purged"]:
             break
@@ -126,7 +127,7 @@ async def test_one_janitor_purges_at_a_time(sql_client: SqlClient) -> None:
     other = await sql_client.connect()
     async with other.sql.transaction():
         await other.sql.execute("select treadle.purge(1000, 1000)")
-        row = await sql_client.sql.fetchrow("select * from treadle.purge(24, 24)")
+        row = await fetch_row(sql_client.sql, "select * from treadle.purge(24, 24)")
         assert (row["purged"], row["last"]) == (0, None)
     assert await number(sql_client, "select purged from treadle.purge(24, 24)") == 1
 
@@ -145,7 +146,7 @@ async def test_purge_looks_at_kept_rows_once(sql_client: SqlClient) -> None:
     await sql_client.sql.execute(f"set treadle.clock_shift = '-{7 * DAY} seconds'")
     last, rounds = None, 0
     while True:
-        row = await sql_client.sql.fetchrow("select * from treadle.purge(48, 10000, $1, 3)", last)
+        row = await fetch_row(sql_client.sql, "select * from treadle.purge(48, 10000, $1, 3)", last)
         if row["last"] is None:
             break
         last = row["last"]
@@ -154,13 +155,14 @@ async def test_purge_looks_at_kept_rows_once(sql_client: SqlClient) -> None:
     assert await number(sql_client, "select count(*) from treadle.messages") == 7
     await sql_client.sql.execute(f"set treadle.clock_shift = '-{5 * DAY} seconds'")
     purged = 0
-    while (row := await sql_client.sql.fetchrow("select * from treadle.purge(48, 10000, $1, 3)", last))[
-        "last"
-    ] is not None:
+    while True:
+        row = await fetch_row(sql_client.sql, "select * from treadle.purge(48, 10000, $1, 3)", last)
+        if row["last"] is None:
+            break
         purged += row["purged"]
         last = row["last"]
     assert purged + row["purged"] == 2
-    row = await sql_client.sql.fetchrow("select * from treadle.purge(48, 1, $1, 100)", last)
+    row = await fetch_row(sql_client.sql, "select * from treadle.purge(48, 1, $1, 100)", last)
     assert row["purged"] == 0  # dead letters that stay no longer: for the next look at everything
     assert await number(sql_client, "select purged from treadle.purge(48, 1, null, 100)") == 5
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 
 async def rows(sql_client: SqlClient, view: str, order: str) -> list[dict[str, Any]]:
@@ -10,7 +11,7 @@ async def rows(sql_client: SqlClient, view: str, order: str) -> list[dict[str, A
 
 
 async def queue(sql_client: SqlClient, name: str = "default") -> dict[str, Any]:
-    return dict(await sql_client.sql.fetchrow("select * from treadle.queue_overview where queue = $1", name))
+    return dict(await fetch_row(sql_client.sql, "select * from treadle.queue_overview where queue = $1", name))
 
 
 async def test_queue_overview_counts_by_state(sql_client: SqlClient) -> None:

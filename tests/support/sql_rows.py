@@ -7,16 +7,22 @@ from uuid import UUID
 
 import asyncpg
 
+from service.db.pool import Connection
 from tests.support.sql_calls import SqlSession
+
+
+async def fetch_row(sql: Connection, query: str, *arguments: Any) -> asyncpg.Record:
+    """The first row of a query that must find one."""
+    row = await sql.fetchrow(query, *arguments)
+    assert row is not None
+    return row
 
 
 class SqlRows(SqlSession):
     """Queries of the tables, the logs and the lanes."""
 
     async def message(self, message_id: UUID) -> asyncpg.Record:
-        row = await self.sql.fetchrow("select * from treadle.messages where message_id = $1", message_id)
-        assert row is not None
-        return row
+        return await fetch_row(self.sql, "select * from treadle.messages where message_id = $1", message_id)
 
     async def state(self, message_id: UUID) -> tuple[str, str | None]:
         """State and hold."""
@@ -24,9 +30,7 @@ class SqlRows(SqlSession):
         return row["state"], row["hold"]
 
     async def thread(self, thread_id: str) -> asyncpg.Record:
-        row = await self.sql.fetchrow("select * from treadle.threads where thread_id = $1", thread_id)
-        assert row is not None
-        return row
+        return await fetch_row(self.sql, "select * from treadle.threads where thread_id = $1", thread_id)
 
     async def log(self, message_id: UUID) -> list[tuple[str, Any]]:
         """Types and data of a message's events."""

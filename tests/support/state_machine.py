@@ -5,6 +5,7 @@ The calls of the janitor and of the user are in tests/sql/test_machine.py.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -76,7 +77,7 @@ class Machine(RuleBasedStateMachine):
         self.held: list[Message] = []
         self.drew = False  # whether it has just ended, with lane ids lower than ids that were already seen
 
-    def run(self, call: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, call: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> Any:
         self.sound = False
         return self.on.loop.run_until_complete(call)
 

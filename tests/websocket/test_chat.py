@@ -26,7 +26,7 @@ from treadle import Context, agent
 async def test_the_transcript_equals_the_log_of_the_thread(api_with_worker: Client) -> None:
     async with open_socket(chat_url(api_with_worker, "t", token="ignored")) as chat:
         assert await chat.frame() == {"type": "status", "status": "open", "thread_id": "t", "after": 0, "last": 0}
-        frames = []
+        frames: list[dict[str, Any]] = []
         for text in ("a b", "c", "d e f"):
             await chat.send("user_input", text=text)
         while event_types(frames).count("done") < 3:

@@ -148,7 +148,7 @@ async def test_a_busy_item_runs_alone_beside_the_others() -> None:
     database = Locked()
     batcher = Batcher(database.run, limit=100)
     busy = asyncio.create_task(batcher.submit(2))
-    assert await asyncio.gather(batcher.submit(1), batcher.submit(3)) == [2, 6]
+    assert list(await asyncio.gather(batcher.submit(1), batcher.submit(3))) == [2, 6]
     assert await batcher.submit(4) == 8
     assert not busy.done()
     database.unlocked.set()

@@ -1,6 +1,7 @@
 """Messages that wait for a person: parked until the answer arrives, then attempted again."""
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
@@ -89,6 +90,10 @@ async def test_an_agent_that_ignores_its_cancellation_is_parked_nevertheless(
     assert (await settled(sql, message_id))["result"] == "yes"
 
 
+def asks_in_attempt(attempt: int, row: dict[str, Any]) -> bool:
+    return (row["hold"], row["attempt"]) == ("input", attempt)
+
+
 @pytest.mark.parametrize("sync", [False, True])
 async def test_a_question_inside_a_step_does_not_renumber_later_questions(
     sync: bool, sql: Connection, start_worker: StartWorker
@@ -109,9 +114,7 @@ async def test_a_question_inside_a_step_does_not_renumber_later_questions(
     await start_worker(asks, asks_sync)
     message_id = await submit(sql, "x", agent="asks in a sync step" if sync else "asks in a step")
     for answer in (1, 2):
-        row = await until(
-            lambda: overview(sql, message_id), lambda row, n=answer: row["hold"] == "input" and row["attempt"] == n
-        )
+        row = await until(lambda: overview(sql, message_id), functools.partial(asks_in_attempt, answer))
         asked.append((await log(sql, message_id))[-1].data["name"])
         await sql.fetchval("select treadle.input($1, $2::jsonb)", message_id, str(answer))
         del row

@@ -3,6 +3,7 @@ process affects no other message."""
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -117,7 +118,7 @@ async def test_exceptions_mean_the_same_in_a_process(
     for losses in (0, 1):
         attempts = 2 if how == "retry" else 1
         message_id = await submit_lost(sql, how, losses=losses, agent="fails", max_attempts=attempts)
-        await until(lambda message_id=message_id: overview(sql, message_id), lambda row: row["failures"] == 1)
+        await until(functools.partial(overview, sql, message_id), lambda row: row["failures"] == 1)
         message = await overview(sql, message_id)
         assert (message["state"], message["error"], message["losses"]) == (state, error, losses)
         begun = LOST_ONCE if losses else ["queued", "started"]
@@ -206,7 +207,7 @@ async def test_children_die_with_their_fork_server_and_the_next_one_works(sql: C
     os.kill(forkserver, signal.SIGKILL)
     await processes_ended(child, forkserver, *([blocked] if sys.platform == "linux" else []))
     for lost in (message_id, listening):
-        await until(lambda lost=lost: overview(sql, lost), lambda row: row["losses"] == 2)
+        await until(functools.partial(overview, sql, lost), lambda row: row["losses"] == 2)
         [_, retry] = [entry.data for entry in await log(sql, lost) if entry.type == "retry"]
         assert retry["error"] == "The agent's process was lost."
         await sql.fetchval("select treadle.cancel($1)", lost)

@@ -18,6 +18,7 @@ from tests.support.agents import gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
 from tests.support.ports import with_closed_port
+from tests.support.sql_rows import fetch_row
 from tests.support.waiting import until, wait_for
 from tests.support.workers import running_worker, worker_ids, worker_in_thread
 from treadle import Context, agent
@@ -123,13 +124,13 @@ async def test_a_worker_sends_heartbeats_and_signs_off(sql: Connection, settings
     wait, waiting, release = gate_agent()
     row = "select * from treadle.worker_overview where worker_id = $1"
     async with running_worker(sql, settings, wait, worker_concurrency=7, queues=("default", "spare")) as worker:
-        first = await sql.fetchrow(row, worker.worker_id)
+        first = await fetch_row(sql, row, worker.worker_id)
         assert (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
         assert (first["queues"], first["concurrency"], first["in_flight"]) == (["default", "spare"], 7, 0)
         await submit_many(sql, [{"message": "x", "agent": "gate"}] * 2)
         await until(lambda: len(waiting) == 2)
         later = await until(
-            lambda: sql.fetchrow(row, worker.worker_id), lambda found: found["heartbeat_at"] > first["heartbeat_at"]
+            lambda: fetch_row(sql, row, worker.worker_id), lambda found: found["heartbeat_at"] > first["heartbeat_at"]
         )
         assert later["in_flight"] == 2
         assert later["started_at"] == first["started_at"]

@@ -1,6 +1,8 @@
 """A lost answer, lease, worker or connection loses no message."""
 
 import asyncio
+import functools
+import operator
 import threading
 from typing import Any
 
@@ -143,7 +145,7 @@ async def test_connections_killed_in_the_middle_of_streams_lose_nothing(
     )
     seen = await sql.fetchval(events)
     for _ in range(6):
-        seen = await until(lambda: sql.fetchval(events), lambda found, seen=seen: found > seen + 50)
+        seen = await until(lambda: sql.fetchval(events), functools.partial(operator.lt, seen + 50))
         await until(lambda: sql.fetchval(kill))  # at least one: all may be reconnecting
     for message_id in ids:
         message = await settled(sql, message_id)

@@ -47,8 +47,8 @@ async def test_gather_returns_the_results_of_sent_messages(
     sent = await children(sql, row["message_id"])
     parked = (await log(sql, row["message_id"]))[2].data
     ids = {child["user_message"]: str(child["message_id"]) for child in sent}
-    sent = [ids["a"], ids["b"], ids["c"]]
-    assert parked == {"attempt": 1, "hold": "children", "children": sent, "sent": sent}
+    in_order = [ids["a"], ids["b"], ids["c"]]
+    assert parked == {"attempt": 1, "hold": "children", "children": in_order, "sent": in_order}
     await assert_consistent(sql)
 
 
@@ -303,7 +303,7 @@ async def test_send_refuses_invalid_messages(sql: Connection, start_worker: Star
             {"name": ""},
         ):
             try:
-                await context.send("x", agent="double", **wrong)  # type: ignore[arg-type]
+                await context.send("x", agent="double", **wrong)
             except ValueError as error:
                 said.append(str(error))
         return said

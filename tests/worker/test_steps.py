@@ -146,7 +146,11 @@ async def test_a_sync_agent_has_steps(sql: Connection, start_worker: StartWorker
 
     @agent("sync")
     def sync(context: Any, text: str) -> str:
-        answer: str = context.step("slow", lambda: calls.append("ran") or text.upper())
+        def slow() -> str:
+            calls.append("ran")
+            return text.upper()
+
+        answer: str = context.step("slow", slow)
         if context.attempt == 1:
             raise RuntimeError("again")
         return answer

@@ -112,7 +112,7 @@ select treadle._define_type('submission', $$
 $$);
 
 -- A thread that takes new messages.
-select treadle._define_type('place', $$
+select treadle._define_type('target_thread', $$
     thread    bigint,
     base_ord  bigint,  -- last_ord before the new messages
     open      bigint,  -- messages that were open before the new ones
@@ -120,7 +120,7 @@ select treadle._define_type('place', $$
 $$);
 
 -- What is answered about one message of a submit.
-select treadle._define_type('receipt', $$
+select treadle._define_type('submit_answer', $$
     n            integer,
     message_id   uuid,
     state        text,    -- queued: just written; known, refused, busy as in treadle.submission
@@ -139,7 +139,7 @@ $$);
 --   gap     it is, but events before first_seq are missing in the log
 --   lost    the lease has ended, or is another worker's
 --   busy    another transaction holds the lease, its thread or its log
-select treadle._define_type('held_lease', $$
+select treadle._define_type('named_lease', $$
     item             integer,  -- its number in the call, from 1
     message_id       uuid,
     thread           bigint,

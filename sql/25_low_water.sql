@@ -6,14 +6,14 @@
 -- row.
 
 -- The low-water mark of a lane's table, of `leases` or of `counters`.
-create or replace function treadle._mark(mark text) returns bigint
+create or replace function treadle._low_water_mark(mark text) returns bigint
 language sql stable as $$
     select coalesce((select w.low from treadle.low_water w where w.name = mark), 0)
 $$;
 
 -- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds
 -- nothing back.
-create or replace function treadle._ended() returns bigint
+create or replace function treadle._oldest_open_xid() returns bigint
 language sql volatile as $$
     select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
@@ -24,7 +24,7 @@ $$;
 --      search. A transaction that can still commit a row below the candidate has a lower transaction id, because every
 --      writer gets its transaction id before it draws a row's id (see treadle.submit_many).
 --   3. Raise: a later call finds that all those transactions have ended, and the mark becomes next_low. `ended` is the
---      caller's treadle._ended() from before its search.
+--      caller's treadle._oldest_open_xid() from before its search.
 --   4. Fall back: a candidate below the mark means that a row was committed late. The mark returns to it at once.
 -- The caller searches before it writes, holds the advisory lock of its marks, and has no transaction id yet.
 create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
@@ -63,7 +63,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
 set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
-    v_ended constant bigint := treadle._ended();
+    v_oldest_open_xid constant bigint := treadle._oldest_open_xid();
     v_now constant timestamptz := treadle.clock();
     v_names text[];
     v_firsts bigint[];
@@ -75,7 +75,7 @@ begin
     select array_agg(t.name),
             array_agg(treadle._lane_first(
                 queue => q.queue, lane => l.lane, at => v_now,
-                start => case when whole then 0 else treadle._mark(t.name) end))
+                start => case when whole then 0 else treadle._low_water_mark(t.name) end))
         into v_names, v_firsts
         from treadle.queues q
         cross join (values ('high'), ('normal'), ('low')) l (lane)
@@ -83,7 +83,7 @@ begin
     select l.id
         into v_lease
         from treadle.leases l
-        where l.id >= treadle._mark('leases')
+        where l.id >= treadle._low_water_mark('leases')
         order by l.id
         limit 1;
     if v_lease is null then
@@ -91,7 +91,7 @@ begin
             into v_lease
             from treadle.leases_id_seq s;
     end if;
-    perform treadle._raise_low_water(mark => u.name, candidate => u.first, ended => v_ended)
+    perform treadle._raise_low_water(mark => u.name, candidate => u.first, ended => v_oldest_open_xid)
         from unnest(v_names || 'leases'::text, v_firsts || v_lease) u (name, first);
 end $$;
 comment on function treadle.sweep is 'Let the low-water marks of lanes and leases follow their first rows';

@@ -173,7 +173,7 @@ begin
         from (
             select c.queue, sum(c.queued) as queued
             from treadle.counters c
-            where c.id >= treadle._mark('counters')
+            where c.id >= treadle._low_water_mark('counters')
             group by c.queue
         ) q);
 end $$;
@@ -247,7 +247,7 @@ returns bigint language plpgsql as $$
 declare
     v_new text[];
     v_first bigint;
-    v_waits text;
+    v_former_timeout text;
 begin
     select array_agg(w.thread_id order by w.thread_id collate "C") filter (where t.id is null), min(t.id)
         into v_new, v_first
@@ -264,9 +264,9 @@ begin
             join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id);
     end if;
     begin
-        v_waits := treadle._limit_waits('100ms');
+        v_former_timeout := treadle._set_lock_timeout('100ms');
         perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
-        perform treadle._limit_waits(v_waits);
+        perform treadle._set_lock_timeout(v_former_timeout);
     exception
         when lock_not_available then null;  -- another transaction is creating one of them: all new ones are busy
     end;
@@ -330,7 +330,7 @@ end $$;
 
 -- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where
 -- the call is not `patient`.
-create or replace function treadle._place(
+create or replace function treadle._place_in_threads(
     submissions treadle.submission[],
     tenant text,
     patient boolean,
@@ -347,7 +347,7 @@ declare
     -- of that thread.
     v_ranks integer[];
     v_numbers integer[];
-    v_places treadle.place[];  -- one per locked thread, in the order of their names
+    v_targets treadle.target_thread[];  -- one per locked thread, in the order of their names
 begin
     if v_wanted = '{}' then
         return submissions;
@@ -370,7 +370,8 @@ begin
                 from unnest(submissions) s
             ) w
         ) r;
-    v_places := treadle._take_turns(submissions => submissions, ranks => v_ranks, threads => v_threads, at => at);
+    v_targets := treadle._arrive_in_threads(
+        submissions => submissions, ranks => v_ranks, threads => v_threads, at => at);
     return array(
         select row(
                 s.n, s.message_id, s.body, s.priority, s.rank, s.agent, s.queue, s.thread_id, s.aside, s.metadata,
@@ -379,26 +380,26 @@ begin
                 s.refusal_code, s.refusal,
                 case
                     when s.hold is not null then s.hold
-                    when p.rank is not null and not s.aside and (v_places[p.rank]).turn is distinct from s.message_id
+                    when p.rank is not null and not s.aside and (v_targets[p.rank]).turn is distinct from s.message_id
                         then 'thread'
                 end,
-                v_threads[p.rank], (v_places[p.rank]).base_ord + p.number, (v_places[p.rank]).open + p.number - 2
+                v_threads[p.rank], (v_targets[p.rank]).base_ord + p.number, (v_targets[p.rank]).open + p.number - 2
             )::treadle.submission
         from unnest(submissions) s
         cross join lateral (select v_ranks[s.n] as rank, v_numbers[s.n] as number) p
         order by s.n);
 end $$;
 
--- Count the arrivals in their threads, and give idle threads to the first of theirs that may run. Returns a place per
--- thread.
-create or replace function treadle._take_turns(
+-- Count the arrivals in their threads, and give idle threads to the first of theirs that may run. Returns the
+-- threads.
+create or replace function treadle._arrive_in_threads(
     submissions treadle.submission[],
     ranks integer[],
     threads bigint[],
     at timestamptz)
-returns treadle.place[] language plpgsql as $$
+returns treadle.target_thread[] language plpgsql as $$
 declare
-    v_places treadle.place[];
+    v_targets treadle.target_thread[];
 begin
     with arriving as (
         select ranks[s.n] as rank, count(*) as messages,
@@ -416,24 +417,24 @@ begin
         returning a.rank, t.id, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended,
         t.turn
     )
-    select array_agg(row(c.id, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.place order by c.rank)
-        into v_places
+    select array_agg(row(c.id, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.target_thread order by c.rank)
+        into v_targets
         from counted c;
     insert into treadle.thread_log (thread, last_pos)
-        select p.thread, 0
-        from unnest(v_places) p
-        where p.base_ord = 0
-        order by p.thread
+        select t.thread, 0
+        from unnest(v_targets) t
+        where t.base_ord = 0
+        order by t.thread
         on conflict (thread) do nothing;
-    return v_places;
+    return v_targets;
 end $$;
 
--- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns a receipt for each
+-- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns an answer for each
 -- of all.
-create or replace function treadle._insert(submissions treadle.submission[], tenant text, at timestamptz)
-returns treadle.receipt[] language plpgsql as $$
+create or replace function treadle._write_submissions(submissions treadle.submission[], tenant text, at timestamptz)
+returns treadle.submit_answer[] language plpgsql as $$
 declare
-    v_receipts treadle.receipt[];
+    v_answers treadle.submit_answer[];
     v_entries treadle.entry[];
     v_lane_rows treadle.lane_row[];
 begin
@@ -450,8 +451,8 @@ begin
         insert into treadle.messages (
             message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
             max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
-        select p.message_id, _insert.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent, p.priority,
-            p.rank,
+        select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent,
+            p.priority, p.rank,
             'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at, p.body, p.metadata, p.parent
         from placed p
         where p.state is null
@@ -460,42 +461,42 @@ begin
             array_agg(row(
                 p.n, p.message_id, coalesce(p.state, 'queued'), p.queue, p.rank, p.lane,
                 case when p.lane is not null then p.before - 1 when p.hold = 'thread' then p.peers + p.behind end,
-                p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.receipt order by p.n),
+                p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.submit_answer order by p.n),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n)
                 filter (where p.state is null),
             array_agg(row(
                 p.queue, p.lane, p.lane_id,
                 jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent)
                 )::treadle.lane_row order by p.n) filter (where p.lane is not null)
-        into v_receipts, v_entries, v_lane_rows
+        into v_answers, v_entries, v_lane_rows
         from placed p;
     if v_entries is not null then
         perform treadle._log(entries => v_entries, at => at);
         perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
         insert into treadle.counters (tenant, queue, slot, queued)
-            select _insert.tenant, r.queue, treadle._slot(at), count(*)
-            from unnest(v_receipts) r
+            select _write_submissions.tenant, r.queue, treadle._slot(at), count(*)
+            from unnest(v_answers) r
             where r.state = 'queued'
             group by r.queue;
     end if;
-    return v_receipts;
+    return v_answers;
 end $$;
 
 -- Tell listeners, with the commit, of messages that were written.
-create or replace function treadle._announce(receipts treadle.receipt[]) returns void
+create or replace function treadle._announce(answers treadle.submit_answer[]) returns void
 language plpgsql as $$
 begin
     perform pg_notify('treadle_work', string_agg(distinct r.queue, ',')),
             pg_notify('treadle_events', case
                 when count(*) <= 100 then string_agg(r.message_id || coalesce(':' || r.thread, ''), ',' order by r.n)
                 else '*' end)
-        from unnest(receipts) r
+        from unnest(answers) r
         where r.state = 'queued'
         having count(*) > 0;
 end $$;
 
 -- Answer each message of a submit.
-create or replace function treadle._answer(receipts treadle.receipt[], at timestamptz)
+create or replace function treadle._answer_submit(answers treadle.submit_answer[], at timestamptz)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
     thread_id text, thread bigint, refusal_code text, refusal text)
 language plpgsql as $$
@@ -504,7 +505,7 @@ begin
     return query
         with own as materialized (
             select r.queue, r.rank, count(r.lane) as messages
-            from unnest(receipts) r
+            from unnest(answers) r
             where r.state = 'queued'
             group by r.queue, r.rank
         ), depth as materialized (  -- rows that were ready before ours, in this lane and in those that go before it
@@ -529,7 +530,7 @@ begin
             coalesce(m.thread, r.thread),
             r.refusal_code,
             r.refusal
-        from unnest(receipts) r
+        from unnest(answers) r
         -- A message that was just written is as it was written, except for heads of threads that gave way.
         left join treadle.messages m
             on m.message_id = case when r.state = 'known' or r.thread is not null then r.message_id end
@@ -553,9 +554,9 @@ set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
-    v_waits constant text := treadle._limit_waits(lock_timeout);
+    v_former_timeout constant text := treadle._set_lock_timeout(lock_timeout);
     v_submissions treadle.submission[];
-    v_receipts treadle.receipt[];
+    v_answers treadle.submit_answer[];
     v_threaded boolean;  -- some name a thread
 begin
     select c.submissions, c.threaded
@@ -564,21 +565,21 @@ begin
             messages => messages, max_queue_size => max_queue_size, strict => coalesce(strict, true), at => v_now) c;
     perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
     if v_threaded then
-        v_submissions := treadle._place(
+        v_submissions := treadle._place_in_threads(
             submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
     end if;
-    v_receipts := treadle._insert(submissions => v_submissions, tenant => tenant, at => v_now);
+    v_answers := treadle._write_submissions(submissions => v_submissions, tenant => tenant, at => v_now);
     if v_threaded then
         perform treadle._promote(
-            threads => array(select distinct r.thread from unnest(v_receipts) r where r.thread is not null),
+            threads => array(select distinct r.thread from unnest(v_answers) r where r.thread is not null),
             at => v_now);
     end if;
     if notify then
-        perform treadle._announce(v_receipts);
+        perform treadle._announce(v_answers);
     end if;
     return query select *
-        from treadle._answer(receipts => v_receipts, at => v_now);
-    perform treadle._limit_waits(v_waits);
+        from treadle._answer_submit(answers => v_answers, at => v_now);
+    perform treadle._set_lock_timeout(v_former_timeout);
 end $$;
 comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean)
     is 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';

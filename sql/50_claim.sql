@@ -10,7 +10,7 @@
 
 -- Start an attempt of each of these messages: `entries` are their `started` events, lane_ids their lane rows, in the
 -- same order.
-create or replace function treadle._start(
+create or replace function treadle._start_attempts(
     entries treadle.entry[],
     lane_ids bigint[],
     worker text,
@@ -30,15 +30,16 @@ begin
         select e.message_id, gen_random_uuid(), worker, e.thread, e.seq, at, until
         from unnest(entries) e;
     perform treadle._log(entries => entries, at => at);
-    perform treadle._lane_hide(queue => _start.queue, lane => _start.lane, ids => lane_ids, at => at, until => until);
+    perform treadle._lane_hide(
+        queue => _start_attempts.queue, lane => _start_attempts.lane, ids => lane_ids, at => at, until => until);
     insert into treadle.counters (queue, slot, queued, processing)
-        values (_start.queue, treadle._slot(at), -cardinality(v_ids), cardinality(v_ids));
+        values (_start_attempts.queue, treadle._slot(at), -cardinality(v_ids), cardinality(v_ids));
     return v_ids;
 end $$;
 
 -- Take the messages that can be taken of these lane rows, which this transaction holds locked; `named` are the messages
 -- they name.
-create or replace function treadle._take(
+create or replace function treadle._take_messages(
     lane_ids bigint[],
     named uuid[],
     worker text,
@@ -56,7 +57,10 @@ begin
         select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq
         from unnest(lane_ids, named) r (lane_id, message_id)
         join treadle.messages m on m.message_id = r.message_id
-        where m.state = 'queued' and m.queue = _take.queue and m.lane = _take.lane and m.lane_id = r.lane_id
+        where m.state = 'queued'
+            and m.queue = _take_messages.queue
+            and m.lane = _take_messages.lane
+            and m.lane_id = r.lane_id
         for update of m skip locked
     ), logs as (
         select l.thread
@@ -76,9 +80,9 @@ begin
     if v_entries is null then
         return '{}';
     end if;
-    return treadle._start(
-        entries => v_entries, lane_ids => v_lane_ids, worker => worker, queue => _take.queue, lane => _take.lane,
-        at => at, until => until);
+    return treadle._start_attempts(
+        entries => v_entries, lane_ids => v_lane_ids, worker => worker, queue => _take_messages.queue,
+        lane => _take_messages.lane, at => at, until => until);
 end $$;
 
 -- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
@@ -144,7 +148,7 @@ begin
         exit when v_wanted <= 0;
         v_rows := treadle._lane_peek(queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at);
         exit when v_rows.lane_ids is null;
-        v_newly := treadle._take(
+        v_newly := treadle._take_messages(
             lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue, lane => lane,
             at => at, until => until);
         if cardinality(v_newly) < cardinality(v_rows.lane_ids) then
@@ -162,17 +166,17 @@ end $$;
 
 -- How many messages of a queue may start now, if at most `concurrency` of them run at once in all workers together. One
 -- transaction at a time claims from such a queue; for the others there is no room.
-create or replace function treadle._room(queue text, concurrency integer) returns integer
+create or replace function treadle._concurrency_room(queue text, concurrency integer) returns integer
 language plpgsql as $$
 #variable_conflict use_column
 begin
-    if not pg_try_advisory_xact_lock(hashtext('treadle.concurrency'), hashtext(_room.queue)) then
+    if not pg_try_advisory_xact_lock(hashtext('treadle.concurrency'), hashtext(_concurrency_room.queue)) then
         return 0;
     end if;
     return concurrency - (
         select coalesce(sum(c.processing), 0)
         from treadle.counters c
-        where c.queue = _room.queue and c.id >= treadle._mark('counters'));
+        where c.queue = _concurrency_room.queue and c.id >= treadle._low_water_mark('counters'));
 end $$;
 
 create or replace function treadle.claim(
@@ -205,7 +209,7 @@ begin
             v_room := quantity - cardinality(v_taken);
             exit when v_room <= 0;
             if v_concurrency is not null then
-                v_room := least(v_room, treadle._room(queue => v_queue, concurrency => v_concurrency));
+                v_room := least(v_room, treadle._concurrency_room(queue => v_queue, concurrency => v_concurrency));
             end if;
             v_taken := v_taken || treadle._claim_lane(
                 queue => v_queue, lane => v_lane, quantity => v_room, worker => worker, at => v_now, until => v_until);

@@ -7,15 +7,15 @@
 -- Look up and lock the leases that a worker names in a call, one element for each, in the order of the call. `threads`:
 -- only leases of these threads, or of none, can be locked (null: all leases). `patient`: wait for locks of other
 -- transactions.
-create or replace function treadle._hold_leases(
+create or replace function treadle._lock_leases(
     ids uuid[],
     leases uuid[],
     first_seqs integer[],
     patient boolean,
     threads bigint[] default null)
-returns treadle.held_lease[] language plpgsql as $$
+returns treadle.named_lease[] language plpgsql as $$
 declare
-    v_held treadle.held_lease[];
+    v_leases treadle.named_lease[];
 begin
     if patient then
         perform from treadle.leases l
@@ -37,26 +37,26 @@ begin
     select array_agg(row(
             k.item, k.message_id, k.thread, k.last_seq, k.first_seq, k.cancel_requested,
             case when k.first_seq > k.last_seq + 1 then 'gap' else 'ok' end
-            )::treadle.held_lease order by k.item)
-        into v_held
+            )::treadle.named_lease order by k.item)
+        into v_leases
         from locked k;
-    if cardinality(v_held) = cardinality(ids) then
-        return v_held;
+    if cardinality(v_leases) = cardinality(ids) then
+        return v_leases;
     end if;
     return array(
-        select coalesce(h, row(
+        select coalesce(k, row(
             n.item, n.message_id, null, null, n.first_seq, false,
-            case when l.message_id is null then 'lost' else 'busy' end)::treadle.held_lease)
+            case when l.message_id is null then 'lost' else 'busy' end)::treadle.named_lease)
         from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
-        left join unnest(v_held) h on h.item = n.item
+        left join unnest(v_leases) k on k.item = n.item
         left join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
         order by n.item);
 end $$;
 
 -- The events that a call brings, numbered: event i belongs to item event_items[i], and the first of each item has its
 -- first_seq. Without the events that are in the log already (a repeated call), and those of leases that are not `ok`.
-create or replace function treadle._number(
-    held treadle.held_lease[],
+create or replace function treadle._number_events(
+    leases treadle.named_lease[],
     event_items integer[],
     event_types text[],
     event_datas text[])
@@ -64,44 +64,44 @@ returns treadle.entry[] language plpgsql stable as $$
 begin
     return (
         select array_agg(row(
-                (held[e.item]).message_id, e.seq, (held[e.item]).thread, e.type, e.data::jsonb
+                (leases[e.item]).message_id, e.seq, (leases[e.item]).thread, e.type, e.data::jsonb
                 )::treadle.entry order by e.n)
         from (
             select u.*,
-                (held[u.item]).first_seq + (row_number() over (partition by u.item order by u.n))::integer - 1 as seq
+                (leases[u.item]).first_seq + (row_number() over (partition by u.item order by u.n))::integer - 1 as seq
             from unnest(event_items, event_types, event_datas) with ordinality u (item, type, data, n)
         ) e
-        where (held[e.item]).status = 'ok' and e.seq > (held[e.item]).last_seq);
+        where (leases[e.item]).status = 'ok' and e.seq > (leases[e.item]).last_seq);
 end $$;
 
 -- Lock the logs of the threads of these leases. A lease whose log another transaction holds becomes busy, where the
 -- call is not `patient`.
-create or replace function treadle._hold_logs(held treadle.held_lease[], patient boolean) returns treadle.held_lease[]
-language plpgsql as $$
+create or replace function treadle._lock_lease_logs(leases treadle.named_lease[], patient boolean)
+returns treadle.named_lease[] language plpgsql as $$
 declare
-    v_threads constant bigint[] := array(select distinct h.thread from unnest(held) h where h.thread is not null);
+    v_threads constant bigint[] := array(select distinct l.thread from unnest(leases) l where l.thread is not null);
     v_locked bigint[];
 begin
     if v_threads = '{}' then
-        return held;
+        return leases;
     end if;
     v_locked := treadle._lock_logs(threads => v_threads, patient => patient);
     if cardinality(v_locked) = cardinality(v_threads) then
-        return held;
+        return leases;
     end if;
     return array(
         select row(
-            h.item, h.message_id, h.thread, h.last_seq, h.first_seq, h.cancel_requested,
-            case when h.status = 'ok' and not h.thread = any(v_locked) then 'busy'
-                else h.status end)::treadle.held_lease
-        from unnest(held) h
-        order by h.item);
+            l.item, l.message_id, l.thread, l.last_seq, l.first_seq, l.cancel_requested,
+            case when l.status = 'ok' and not l.thread = any(v_locked) then 'busy'
+                else l.status end)::treadle.named_lease
+        from unnest(leases) l
+        order by l.item);
 end $$;
 
 -- Append events to messages under lease. Event i belongs to ids[event_items[i]]; the first of each message has seq
 -- first_seqs[item].
 -- status: `ok` (also if the events are in the log already: a repeated call), `lost`, `gap`, or `busy` as in
--- treadle.held_lease. The caller appends alone, patiently, what comes back as busy.
+-- treadle.named_lease. The caller appends alone, patiently, what comes back as busy.
 -- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.append(
     ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
@@ -112,14 +112,14 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
-    v_waits constant text := case when patient then treadle._limit_waits('1s') end;
-    v_held treadle.held_lease[];
+    v_former_timeout constant text := case when patient then treadle._set_lock_timeout('1s') end;
+    v_leases treadle.named_lease[];
     v_entries treadle.entry[];
 begin
-    v_held := treadle._hold_leases(ids => ids, leases => leases, first_seqs => first_seqs, patient => patient);
-    v_held := treadle._hold_logs(held => v_held, patient => patient);
-    v_entries := treadle._number(
-        held => v_held, event_items => event_items, event_types => event_types, event_datas => event_datas);
+    v_leases := treadle._lock_leases(ids => ids, leases => leases, first_seqs => first_seqs, patient => patient);
+    v_leases := treadle._lock_lease_logs(leases => v_leases, patient => patient);
+    v_entries := treadle._number_events(
+        leases => v_leases, event_items => event_items, event_types => event_types, event_datas => event_datas);
     if v_entries is not null then
         update treadle.leases l
             set last_seq = e.last_seq
@@ -128,10 +128,10 @@ begin
         perform treadle._log(entries => v_entries, at => treadle.clock());
     end if;
     if patient then
-        perform treadle._limit_waits(v_waits);
+        perform treadle._set_lock_timeout(v_former_timeout);
     end if;
-    return query select h.message_id, h.status, h.cancel_requested
-        from unnest(v_held) h
-        order by h.item;
+    return query select l.message_id, l.status, l.cancel_requested
+        from unnest(v_leases) l
+        order by l.item;
 end $$;
 comment on function treadle.append is 'Append events to messages under lease, numbered by the holder; repeatable';

@@ -47,11 +47,11 @@ language sql stable as $$
 $$;
 
 -- What the endings make of their messages, in the same order.
-create or replace function treadle._judge(endings treadle.ending[], max_losses integer)
+create or replace function treadle._decide_settlements(endings treadle.ending[], max_losses integer)
 returns treadle.settlement[] language plpgsql as $$
 begin
     return (
-        with judged as (
+        with decided as (
             select e.*, m.thread, m.queue, m.state as old_state, m.started_at, m.attempt,
                 m.lane as old_lane, m.lane_id as old_lane_id,
                 coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
@@ -60,9 +60,11 @@ begin
                     when e.outcome in ('completed', 'children', 'input') then e.outcome
                     when e.outcome = 'deferred' or (e.outcome = 'error' and m.failures + 1 < m.max_attempts)
                         then 'backoff'
-                    when e.outcome = 'lost' and m.losses + 1 < _judge.max_losses and e.delay_seconds is not null
+                    when e.outcome = 'lost' and m.losses + 1 < _decide_settlements.max_losses
+                        and e.delay_seconds is not null
                         then 'backoff'
-                    when e.outcome = 'released' or (e.outcome = 'lost' and m.losses + 1 < _judge.max_losses)
+                    when e.outcome = 'released'
+                        or (e.outcome = 'lost' and m.losses + 1 < _decide_settlements.max_losses)
                         then 'again'
                     else 'failed'
                 end as becomes
@@ -72,16 +74,16 @@ begin
             left join treadle.leases l on l.message_id = e.message_id
         )
         select array_agg(row(
-                j.message_id, j.thread, j.queue, j.old_state, j.started_at, j.attempt, j.old_lane, j.old_lane_id,
-                j.outcome, j.becomes,
-                case when j.becomes in ('backoff', 'again', 'children', 'input') then 'queued' else j.becomes end,
-                case j.becomes when 'again' then 'high' when 'failed' then 'dlq' end,
-                case j.becomes
-                    when 'again' then treadle._lane_next(j.queue, 'high')
-                    when 'failed' then treadle._lane_next(j.queue, 'dlq')
+                d.message_id, d.thread, d.queue, d.old_state, d.started_at, d.attempt, d.old_lane, d.old_lane_id,
+                d.outcome, d.becomes,
+                case when d.becomes in ('backoff', 'again', 'children', 'input') then 'queued' else d.becomes end,
+                case d.becomes when 'again' then 'high' when 'failed' then 'dlq' end,
+                case d.becomes
+                    when 'again' then treadle._lane_next(d.queue, 'high')
+                    when 'failed' then treadle._lane_next(d.queue, 'dlq')
                 end,
-                j.seq, j.result, j.error, j.traceback, j.delay_seconds, j.usage)::treadle.settlement order by j.n)
-        from judged j);
+                d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.usage)::treadle.settlement order by d.n)
+        from decided d);
 end $$;
 
 -- The event that tells what became of a message. (Stable and one expression, so that the planner inlines it.)
@@ -125,7 +127,7 @@ begin
 end $$;
 
 -- Write what became of the messages: counters and messages; their leases end.
-create or replace function treadle._store(settled treadle.settlement[], at timestamptz) returns void
+create or replace function treadle._store_settlements(settled treadle.settlement[], at timestamptz) returns void
 language plpgsql as $$
 begin
     insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
@@ -223,7 +225,8 @@ create or replace function treadle._settle(
     entries treadle.entry[] default '{}')
 returns text[] language plpgsql as $$
 declare
-    v_settled constant treadle.settlement[] := treadle._judge(endings => endings, max_losses => max_losses);
+    v_settled constant treadle.settlement[] := treadle._decide_settlements(
+        endings => endings, max_losses => max_losses);
     v_states text[];
     v_closing treadle.entry[];
     v_ended treadle.lane_row[];
@@ -242,7 +245,7 @@ begin
     if v_again then
         v_coming := treadle._new_lane_rows(v_settled);
     end if;
-    perform treadle._store(settled => v_settled, at => at);
+    perform treadle._store_settlements(settled => v_settled, at => at);
     if v_turns_end then
         v_coming := v_coming || treadle._pass_turns(settled => v_settled, at => at);
     end if;

@@ -1,7 +1,7 @@
 -- Finish: the holder of a lease ends its attempt.
 
 -- Lock the threads of these leases, and return them. Not `patient`: without those that other transactions hold.
-create or replace function treadle._hold_threads(ids uuid[], leases uuid[], patient boolean) returns bigint[]
+create or replace function treadle._lock_lease_threads(ids uuid[], leases uuid[], patient boolean) returns bigint[]
 language plpgsql as $$
 declare
     v_threads constant bigint[] := array(
@@ -29,17 +29,17 @@ begin
 end $$;
 
 -- The last seq of each lease after these events are written, in the order of the leases.
-create or replace function treadle._last_seqs(held treadle.held_lease[], entries treadle.entry[]) returns integer[]
+create or replace function treadle._last_seqs(leases treadle.named_lease[], entries treadle.entry[]) returns integer[]
 language plpgsql stable as $$
 begin
     if entries is null then
-        return array(select h.last_seq from unnest(held) h);
+        return array(select l.last_seq from unnest(leases) l);
     end if;
     return array(
         select max(s.seq)
         from (
-            select h.item, h.message_id, h.last_seq as seq
-            from unnest(held) h
+            select l.item, l.message_id, l.last_seq as seq
+            from unnest(leases) l
             union all
             select null, e.message_id, e.seq
             from unnest(entries) e
@@ -51,7 +51,7 @@ end $$;
 -- End attempts, each with the events that were not sent yet: event i belongs to ids[event_items[i]], and the first of
 -- each message has seq first_seqs[item].
 -- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in
--- treadle.held_lease. The caller finishes alone, patiently, what comes back as busy.
+-- treadle.named_lease. The caller finishes alone, patiently, what comes back as busy.
 -- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.finish(
     ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
@@ -65,9 +65,9 @@ set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
-    v_waits constant text := case when patient then treadle._limit_waits('1s') end;
-    v_threads constant bigint[] := treadle._hold_threads(ids => ids, leases => leases, patient => patient);
-    v_held constant treadle.held_lease[] := treadle._hold_leases(
+    v_former_timeout constant text := case when patient then treadle._set_lock_timeout('1s') end;
+    v_threads constant bigint[] := treadle._lock_lease_threads(ids => ids, leases => leases, patient => patient);
+    v_leases constant treadle.named_lease[] := treadle._lock_leases(
         ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads);
     v_entries treadle.entry[];
     v_last_seqs integer[];
@@ -75,30 +75,30 @@ declare
     v_states text[];
 begin
     if cardinality(event_items) > 0 then
-        v_entries := treadle._number(
-            held => v_held, event_items => event_items, event_types => event_types, event_datas => event_datas);
+        v_entries := treadle._number_events(
+            leases => v_leases, event_items => event_items, event_types => event_types, event_datas => event_datas);
     end if;
-    v_last_seqs := treadle._last_seqs(held => v_held, entries => v_entries);
+    v_last_seqs := treadle._last_seqs(leases => v_leases, entries => v_entries);
     select array_agg(row(
-            (v_held[a.item]).message_id, a.outcome, a.result::jsonb, a.error, a.traceback, a.delay_seconds,
+            (v_leases[a.item]).message_id, a.outcome, a.result::jsonb, a.error, a.traceback, a.delay_seconds,
             a.usage::jsonb,
             v_last_seqs[a.item])::treadle.ending order by a.item)
         into v_endings
         from unnest(outcomes, results, errors, tracebacks, delays, usages) with ordinality
             a (outcome, result, error, traceback, delay_seconds, usage, item)
-        where (v_held[a.item]).status = 'ok';
+        where (v_leases[a.item]).status = 'ok';
     v_states := treadle._settle(endings => v_endings, max_losses => max_losses, at => v_now, entries => v_entries);
     if patient then
-        perform treadle._limit_waits(v_waits);
+        perform treadle._set_lock_timeout(v_former_timeout);
     end if;
     return query
-        select h.message_id,
+        select l.message_id,
             case
-                when h.status = 'ok' then v_states[count(*) filter (where h.status = 'ok') over (order by h.item)]
-                else h.status
+                when l.status = 'ok' then v_states[count(*) filter (where l.status = 'ok') over (order by l.item)]
+                else l.status
             end
-        from unnest(v_held) h
-        order by h.item;
+        from unnest(v_leases) l
+        order by l.item;
 end $$;
 comment on function treadle.finish
     is 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';

@@ -110,19 +110,20 @@ $$;
 
 -- Write what belongs to a message that was just finished with this status: what it waits for, and the memory of its
 -- thread.
-create or replace function treadle._keep(id uuid, outcome text, status text, memory text, children uuid[]) returns void
-language plpgsql as $$
+create or replace function treadle._save_parked_and_memory(id uuid, outcome text, status text, memory text,
+    children uuid[])
+returns void language plpgsql as $$
 #variable_conflict use_column
 begin
     if status = 'queued' and outcome = 'children' then
         insert into treadle.parked as p (message_id, children)
-            values (_keep.id, _keep.children)
+            values (_save_parked_and_memory.id, _save_parked_and_memory.children)
             on conflict (message_id) do update set children = excluded.children;
-    elsif status = 'completed' and _keep.memory is not null then
+    elsif status = 'completed' and _save_parked_and_memory.memory is not null then
         update treadle.threads t
-            set memory = _keep.memory::jsonb
+            set memory = _save_parked_and_memory.memory::jsonb
             from treadle.messages m
-            where m.message_id = _keep.id and not m.aside and t.id = m.thread;
+            where m.message_id = _save_parked_and_memory.id and not m.aside and t.id = m.thread;
     end if;
 end $$;
 
@@ -154,7 +155,7 @@ begin
             if v_status not in ('completed', 'queued') then
                 raise exception using errcode = 'TR001';
             end if;
-            perform treadle._keep(id => id, outcome => outcome, status => v_status, memory => memory,
+            perform treadle._save_parked_and_memory(id => id, outcome => outcome, status => v_status, memory => memory,
                 children => children);
             if messages is not null then
                 perform from treadle.submit_many(messages => messages::jsonb, notify => true);

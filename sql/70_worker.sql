@@ -56,7 +56,7 @@ comment on function treadle.register_agents is 'Upsert agents and create their q
 -- Settle messages that their worker does not finish itself: lost with the worker, or released because no process runs
 -- them. Between the choice and the lock another transaction may have finished a lease, or extended it: only leases that
 -- are unchanged are taken.
-create or replace function treadle._take_back(
+create or replace function treadle._settle_leases(
     chosen treadle.leases[],
     outcome text,
     reason text,
@@ -85,8 +85,8 @@ begin
         from unnest(v_ids) u;
 end $$;
 
--- Give back the leases of this worker that it does not name: their claim's answer was lost.
-create or replace function treadle._give_back_orphans(worker text, ids uuid[], leases uuid[],
+-- Release the leases of this worker that it does not name: their claim's answer was lost.
+create or replace function treadle._release_orphans(worker text, ids uuid[], leases uuid[],
     grace_seconds double precision, at timestamptz)
 returns void language plpgsql as $$
 declare
@@ -95,7 +95,7 @@ begin
     select array_agg(l)
         into v_orphans
         from treadle.leases l
-        where l.id >= treadle._mark('leases')
+        where l.id >= treadle._low_water_mark('leases')
             and l.worker_id = worker
             and l.claimed_at < at - grace_seconds * interval '1 second'
             and not exists (
@@ -103,7 +103,7 @@ begin
                 from unnest(ids, leases) g (message_id, lease)
                 where g.message_id = l.message_id and g.lease = l.lease);
     if v_orphans is not null then
-        perform treadle._take_back(
+        perform treadle._settle_leases(
             chosen => v_orphans, outcome => 'released', reason => 'The answer to the claim was lost.', max_losses => 1,
             at => at);
     end if;
@@ -146,8 +146,8 @@ begin
 end $$;
 
 -- A heartbeat: the worker lives, and these are the leases it holds. Upserts its row, extends its leases, names those
--- that are cancelled or lost, and gives back the leases that are the worker's in the table and that it does not name:
--- claims whose answer was lost. grace_seconds: leases that were claimed within this time are not given back yet (the
+-- that are cancelled or lost, and releases the leases that are the worker's in the table and that it does not name:
+-- claims whose answer was lost. grace_seconds: leases that were claimed within this time are not released yet (the
 -- answer may still be on its way to the worker).
 create or replace function treadle.heartbeat(
     worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
@@ -176,7 +176,7 @@ begin
                 server_started = excluded.server_started,
                 suspected_at = null,
                 beating_since = case when w.heartbeat_at < v_gap_before then v_now else w.beating_since end;
-    perform treadle._give_back_orphans(worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds,
+    perform treadle._release_orphans(worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds,
         at => v_now);
     perform treadle._extend_leases(ids => ids, leases => leases, lease_seconds => lease_seconds, at => v_now);
     return query
@@ -194,7 +194,7 @@ language sql immutable parallel safe as $$
     select hashtextextended('treadle.worker.' || worker, 0)
 $$;
 
--- A worker signs off: what it still has is given back, without a loss. What another transaction locks at that moment is
+-- A worker signs off: what it still has is released, without a loss. What another transaction locks at that moment is
 -- left to the janitors.
 create or replace function treadle.sign_off(worker text) returns void
 language plpgsql security definer
@@ -203,9 +203,9 @@ declare
     v_left constant treadle.leases[] := array(
         select l
         from treadle.leases l
-        where l.id >= treadle._mark('leases') and l.worker_id = worker);
+        where l.id >= treadle._low_water_mark('leases') and l.worker_id = worker);
 begin
-    perform treadle._take_back(
+    perform treadle._settle_leases(
         chosen => v_left, outcome => 'released', reason => 'The worker was stopped.', max_losses => 1,
         at => treadle.clock());
     delete from treadle.workers w where w.worker_id = worker;

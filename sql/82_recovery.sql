@@ -77,7 +77,7 @@ declare
     v_suspected_before constant timestamptz := v_now - interval_seconds * 1.25 * interval '1 second';
     v_steady_since constant timestamptz := treadle._steady_since(janitor, interval_seconds, v_now);
     v_is_steady constant boolean := coalesce(v_steady_since <= v_silent_before, false);
-    v_low constant bigint := treadle._mark('leases');
+    v_low constant bigint := treadle._low_water_mark('leases');
     v_worker text;
     v_leases treadle.leases[];
 begin
@@ -98,7 +98,7 @@ begin
             limit quantity);
         return query
             select t, v_worker
-            from treadle._take_back(
+            from treadle._settle_leases(
                 chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t;
         delete from treadle.workers w
         where w.worker_id = v_worker
@@ -109,7 +109,7 @@ begin
             silent_before => v_silent_before, low => v_low, quantity => quantity, at => v_now);
         return query
             select t, null::text
-            from treadle._take_back(
+            from treadle._settle_leases(
                 chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t;
     end if;
 end $$;

@@ -26,8 +26,8 @@ language plpgsql security definer
     set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_ended constant bigint := treadle._ended();
-    v_low constant bigint := treadle._mark('counters');
+    v_oldest_open_xid constant bigint := treadle._oldest_open_xid();
+    v_low constant bigint := treadle._low_water_mark('counters');
     v_folded integer;
 begin
     if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
@@ -35,7 +35,7 @@ begin
     end if;
     if pg_current_xact_id_if_assigned() is null then
         perform treadle._raise_low_water(
-            'counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_ended);
+            'counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_oldest_open_xid);
     end if;
     if treadle._worth_folding(v_low, quantity => quantity, at => v_now) is not true then
         return 0;

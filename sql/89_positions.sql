@@ -55,7 +55,7 @@ comment on function treadle.queue_positions is 'State and queue position of each
 
 -- First the rows of the lanes, lane by lane, then the messages that are held. A plan that is made while the table is
 -- small is kept, so hash and merge joins, which would read the whole table later, are switched off.
-create or replace function treadle.waiting(quantity integer default 100) returns table (message_id uuid)
+create or replace function treadle.queued_messages(quantity integer default 100) returns table (message_id uuid)
 language plpgsql stable rows 100 security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off
@@ -103,7 +103,7 @@ begin
         order by h.message_id
         limit greatest(v_left, 0);
 end $$;
-comment on function treadle.waiting is 'Ids of waiting messages, the next to be claimed first';
+comment on function treadle.queued_messages is 'Ids of waiting messages, the next to be claimed first';
 
 create or replace function treadle.processing(quantity integer default 100) returns table (message_id uuid)
 language plpgsql stable rows 100 security definer
@@ -113,7 +113,7 @@ begin
     return query
         select l.message_id
         from treadle.leases l
-        where l.id >= treadle._mark('leases')
+        where l.id >= treadle._low_water_mark('leases')
         order by l.id
         limit quantity;
 end $$;

@@ -48,14 +48,14 @@ comment on view treadle.thread_overview
     is 'Every thread: how many of its messages are in which state, and whose turn it is';
 
 -- How many rows of a queue a worker could claim now, and since when the oldest of them waits.
-create or replace function treadle._ready(queue text, out ready bigint, out oldest timestamptz)
+create or replace function treadle._ready_rows(queue text, out ready bigint, out oldest timestamptz)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select
-        sum(treadle._lane_depth(_ready.queue, l.lane, c.now)),
+        sum(treadle._lane_depth(_ready_rows.queue, l.lane, c.now)),
         min((
             select f.enqueued_at
-            from treadle._lane_list(queue => _ready.queue, lane => l.lane, quantity => 1, at => c.now) f
+            from treadle._lane_list(queue => _ready_rows.queue, lane => l.lane, quantity => 1, at => c.now) f
         ))
     from (select treadle.clock() as now) c
     cross join (values ('high'), ('normal'), ('low')) l (lane)
@@ -66,7 +66,7 @@ create or replace view treadle.queue_counts as
         c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
         sum(c.completed)::bigint as completed, sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
     from treadle.counters c
-    where c.id >= treadle._mark('counters')
+    where c.id >= treadle._low_water_mark('counters')
     group by c.queue;
 comment on view treadle.queue_counts is 'How many messages of each queue are in which state; exact, and cheap to read';
 
@@ -88,10 +88,10 @@ create or replace view treadle.queue_overview as
             sum(c.run_seconds) filter (where c.slot > t.now - interval '5 minutes')
                 / nullif(sum(d.finished) filter (where c.slot > t.now - interval '5 minutes'), 0) as mean_seconds
         from (select treadle.clock() as now) t
-        left join treadle.counters c on c.queue = q.queue and c.id >= treadle._mark('counters')
+        left join treadle.counters c on c.queue = q.queue and c.id >= treadle._low_water_mark('counters')
         cross join lateral (select greatest(c.completed, 0) + greatest(c.failed, 0) as finished) d
     ) n
-    cross join lateral treadle._ready(q.queue) r;
+    cross join lateral treadle._ready_rows(q.queue) r;
 comment on view treadle.queue_overview
     is 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 comment on column treadle.queue_overview.ready is 'Lane rows a worker could claim now; exact to 1,000 a lane';
@@ -116,7 +116,7 @@ create or replace view treadle.worker_overview as
         (
             select count(*)
             from treadle.leases l
-            where l.id >= treadle._mark('leases')
+            where l.id >= treadle._low_water_mark('leases')
                 and l.worker_id = w.worker_id
         ) as in_flight,
         w.started_at, w.heartbeat_at,

@@ -186,11 +186,11 @@ wrong_lane_row as (
 ), lease_below_mark as (
     select l.message_id, l.id
     from treadle.leases l
-    where l.id < treadle._mark('leases')
+    where l.id < treadle._low_water_mark('leases')
 ), counter_below_mark as (
     select c.id, c.queue
     from treadle.counters c
-    where c.id < treadle._mark('counters')
+    where c.id < treadle._low_water_mark('counters')
 ),
 
 -- Messages and counters

@@ -13,16 +13,16 @@ OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
 
 # Each message is looked up by its key, and `limit` keeps it so: a join that is planned while there are few messages
 # would read the whole table, also when it is large.
-WAITING = """
+QUEUED = """
     select m.*
-    from treadle.waiting($1) with ordinality w (message_id, n)
+    from treadle.queued_messages($1) with ordinality q (message_id, n)
     cross join lateral (
         select o.message_id as id, o.priority, o.created_at, o.user_message
         from treadle.message_overview o
-        where o.message_id = w.message_id
+        where o.message_id = q.message_id
         limit 1
     ) m
-    order by w.n"""
+    order by q.n"""
 PROCESSING = """
     select m.*
     from treadle.processing($1) with ordinality p (message_id, n)
@@ -53,7 +53,7 @@ class QueueStore:
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
             " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
         )
-        waiting = await self._database.fetch(WAITING, OVERVIEW_MESSAGES)
+        queued = await self._database.fetch(QUEUED, OVERVIEW_MESSAGES)
         running = await self._database.fetch(PROCESSING, OVERVIEW_MESSAGES)
         assert totals is not None
         processing = msgspec.convert(running, list[Processing])
@@ -63,7 +63,7 @@ class QueueStore:
             totals["completed"],
             totals["failed"],
             totals["cancelled"],
-            msgspec.convert(waiting, list[Waiting]),
+            msgspec.convert(queued, list[Waiting]),
             processing[0] if processing else None,
             processing,
         )

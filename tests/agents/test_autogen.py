@@ -23,7 +23,7 @@ from tests.support.autogen_models import ReplayModel, assistant
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.waiting import until, wait_for
-from tests.support.worker_processes import take_back
+from tests.support.worker_processes import lose_lease
 from treadle import Context
 from treadle.adapters import Kit, autogen_agent
 
@@ -218,7 +218,7 @@ async def test_a_new_attempt_continues_a_lost_one(sql: Connection, start_worker:
     await start_worker(autogen_agent("turns", make))
     message_id = await submit(sql, "Go.", agent="turns")
     await wait_for(reached)
-    await take_back(sql, message_id)
+    await lose_lease(sql, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["attempt"], row["result"]) == ("completed", 2, "three")
     assert len(model.asked) == 3

@@ -17,7 +17,7 @@ from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
 from tests.support.messages import log, run, settled, submit, types
 from tests.support.waiting import wait_for
-from tests.support.worker_processes import take_back
+from tests.support.worker_processes import lose_lease
 from tests.support.workers import running_worker
 from treadle import Context
 from treadle.adapters import AgentOutput, Kit, UserInput, autogen_agent
@@ -128,7 +128,7 @@ async def test_an_answer_outlives_the_attempt_that_received_it(sql: Connection, 
     await asked_input(sql, message_id)
     await give_input(sql, message_id, "Shorter")
     await wait_for(reached)
-    await take_back(sql, message_id)
+    await lose_lease(sql, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], len(model.asked)) == ("completed", "A bike", 2)
     assert (await types(sql, message_id)).count("parked") == 1

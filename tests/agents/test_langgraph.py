@@ -24,7 +24,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.waiting import until, wait_for
-from tests.support.worker_processes import submit_lost, take_back
+from tests.support.worker_processes import lose_lease, submit_lost
 from treadle import Agent, Context
 from treadle.adapters import langgraph_agent
 
@@ -216,7 +216,7 @@ async def test_a_new_attempt_continues_after_a_lost_lease(
     await start_worker(three(calls, die, checkpointer))
     message_id = await submit(sql, {"numbers": [0]}, agent="three")
     await wait_for(reached)
-    await take_back(sql, message_id)
+    await lose_lease(sql, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"]) == ("completed", [0, 1, 2, 3])
     assert calls == ["one", "two", "three", "three"]

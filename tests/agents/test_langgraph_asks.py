@@ -30,7 +30,7 @@ from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
 from tests.support.messages import overview, run, settled, submit, types
 from tests.support.waiting import until, wait_for
-from tests.support.worker_processes import submit_lost, take_back
+from tests.support.worker_processes import lose_lease, submit_lost
 from tests.support.workers import running_worker
 from treadle import Agent
 from treadle.adapters import langgraph_agent
@@ -275,7 +275,7 @@ async def test_an_answer_outlives_the_attempt_that_received_it(
     await asked_input(sql, message_id)
     await give_input(sql, message_id, 10)
     await wait_for(reached)
-    await take_back(sql, message_id)
+    await lose_lease(sql, message_id)
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], nodes.calls) == ("completed", [0, 10], ["one", "ask", "ask", "ask"])
     assert (await types(sql, message_id)).count("parked") == 1

@@ -17,7 +17,13 @@ CREATE TYPE treadle.entry AS (
 	type text,
 	data jsonb
 );
-CREATE TYPE treadle.held_lease AS (
+CREATE TYPE treadle.lane_row AS (
+	queue text,
+	lane text,
+	lane_id bigint,
+	body jsonb
+);
+CREATE TYPE treadle.named_lease AS (
 	item integer,
 	message_id uuid,
 	thread bigint,
@@ -25,31 +31,6 @@ CREATE TYPE treadle.held_lease AS (
 	first_seq integer,
 	cancel_requested boolean,
 	status text
-);
-CREATE TYPE treadle.lane_row AS (
-	queue text,
-	lane text,
-	lane_id bigint,
-	body jsonb
-);
-CREATE TYPE treadle.place AS (
-	thread bigint,
-	base_ord bigint,
-	open bigint,
-	turn uuid
-);
-CREATE TYPE treadle.receipt AS (
-	n integer,
-	message_id uuid,
-	state text,
-	queue text,
-	rank smallint,
-	lane text,
-	ahead bigint,
-	thread bigint,
-	thread_id text,
-	refusal_code text,
-	refusal text
 );
 CREATE TYPE treadle.settlement AS (
 	message_id uuid,
@@ -94,6 +75,25 @@ CREATE TYPE treadle.submission AS (
 	thread bigint,
 	ord bigint,
 	behind bigint
+);
+CREATE TYPE treadle.submit_answer AS (
+	n integer,
+	message_id uuid,
+	state text,
+	queue text,
+	rank smallint,
+	lane text,
+	ahead bigint,
+	thread bigint,
+	thread_id text,
+	refusal_code text,
+	refusal text
+);
+CREATE TYPE treadle.target_thread AS (
+	thread bigint,
+	base_ord bigint,
+	open bigint,
+	turn uuid
 );
 CREATE TABLE treadle.messages (
     message_id uuid NOT NULL,
@@ -405,6 +405,17 @@ CREATE FUNCTION treadle.queue_positions(message_ids uuid[]) RETURNS TABLE(n bigi
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_positions(message_ids uuid[]) IS 'State and queue position of each message';
+CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.queued_messages(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
 CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer DEFAULT 200, threads bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamp with time zone, last boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -529,17 +540,6 @@ CREATE FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text,
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name text, OUT snapshot_seconds double precision, OUT holder text) IS 'The table with the most dead rows, and the age of the oldest snapshot that keeps such rows';
-CREATE FUNCTION treadle.waiting(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.waiting(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
 CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS ...;
@@ -677,7 +677,7 @@ CREATE VIEW treadle.queue_counts AS
     (sum(failed))::bigint AS failed,
     (sum(cancelled))::bigint AS cancelled
    FROM treadle.counters c
-  WHERE (id >= treadle._mark('counters'::text))
+  WHERE (id >= treadle._low_water_mark('counters'::text))
   GROUP BY queue;
 COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap to read';
 CREATE TABLE treadle.workers (
@@ -830,9 +830,9 @@ CREATE VIEW treadle.queue_overview AS
             (COALESCE(sum(d.finished) FILTER (WHERE ((c.slot > (t.now - '00:01:10'::interval)) AND (c.slot <= (t.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
             (sum(c.run_seconds) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))) / (NULLIF(sum(d.finished) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
            FROM ((( SELECT treadle.clock() AS now) t
-             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._mark('counters'::text)))))
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._low_water_mark('counters'::text)))))
              CROSS JOIN LATERAL ( SELECT (GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint)) AS finished) d)) n)
-     CROSS JOIN LATERAL treadle._ready(q.queue) r(ready, oldest));
+     CROSS JOIN LATERAL treadle._ready_rows(q.queue) r(ready, oldest));
 COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
 COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
@@ -1050,12 +1050,12 @@ CREATE VIEW treadle.violations AS
          SELECT l.message_id,
             l.id
            FROM treadle.leases l
-          WHERE (l.id < treadle._mark('leases'::text))
+          WHERE (l.id < treadle._low_water_mark('leases'::text))
         ), counter_below_mark AS (
          SELECT c.id,
             c.queue
            FROM treadle.counters c
-          WHERE (c.id < treadle._mark('counters'::text))
+          WHERE (c.id < treadle._low_water_mark('counters'::text))
         ), wrong_outcome AS (
          SELECT m.message_id,
             m.state,
@@ -1294,7 +1294,7 @@ CREATE VIEW treadle.worker_overview AS
     concurrency,
     ( SELECT count(*) AS count
            FROM treadle.leases l
-          WHERE ((l.id >= treadle._mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
+          WHERE ((l.id >= treadle._low_water_mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
     started_at,
     heartbeat_at,
     (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds

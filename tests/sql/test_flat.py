@@ -56,7 +56,7 @@ CALLS = {
     "submit": ('select * from treadle.submit_many(\'[{"message": "x"}]\', max_queue_size => 1000000)', 250),
     "queue_position": ("select treadle.queue_position(message_id) from treadle.messages where state = 'queued'", 100),
     "queue_overview": ("select * from treadle.queue_overview", 150),
-    "waiting": ("select * from treadle.waiting()", 100),
+    "queued_messages": ("select * from treadle.queued_messages()", 100),
 }
 
 

@@ -167,7 +167,7 @@ async def test_the_plans_of_a_client(sql_client: SqlClient, claims: list[Claim])
         await sql_client.sql.execute(
             "select * from treadle.message_overview where thread = 9 and ord > 0 order by ord limit 5"
         )
-        await sql_client.sql.execute("select treadle.waiting(100)")
+        await sql_client.sql.execute("select treadle.queued_messages(100)")
     assert plans.whole_tables == []
     async with Plans(sql_client) as plans:
         await sql_client.sql.execute(

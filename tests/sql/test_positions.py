@@ -67,14 +67,14 @@ async def test_positions_beyond_a_thousand_are_estimated_by_the_span_of_the_lane
     assert row["queue_position"] == 900
 
 
-async def test_waiting_lists_the_next_message_first(sql_client: SqlClient) -> None:
+async def test_queued_messages_lists_the_next_message_first(sql_client: SqlClient) -> None:
     rows = await sql_client.submit_many(
         {"priority": "low"}, {}, {"priority": "high"}, {"thread_id": "t"}, {"thread_id": "t"}
     )
     low, normal, high, head, held = [row["message_id"] for row in rows]
 
     async def waiting(quantity: int) -> list[UUID]:
-        return [row[0] for row in await sql_client.sql.fetch("select treadle.waiting($1)", quantity)]
+        return [row[0] for row in await sql_client.sql.fetch("select treadle.queued_messages($1)", quantity)]
 
     assert await waiting(100) == [high, normal, head, low, held]
     assert await waiting(2) == [high, normal]

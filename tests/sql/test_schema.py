@@ -62,7 +62,7 @@ async def test_treadle_app_may_call_every_function_and_read_everything(
     assert await visitor.fetchval("select count(*) from treadle.dead_letters") == 2
     assert await visitor.fetchval("select treadle.redrive($1)", message_id) == "queued"
     assert await visitor.fetchval("select treadle.queue_position($1)", message_id) == 0
-    assert await visitor.fetchval("select count(*) from treadle.waiting()") == 1
+    assert await visitor.fetchval("select count(*) from treadle.queued_messages()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch("select viewname from pg_views where schemaname = 'treadle'")
     assert len(views) == 9

@@ -40,11 +40,11 @@ async def attributes(sql_client: SqlClient, name: str) -> tuple[int, list[str]]:
 async def test_an_attribute_at_the_end_is_added_in_place(sql_client: SqlClient, dsn: str, change: Change) -> None:
     session = await sql_client.connect()
     await session.submit(thread_id="t")  # plans of this session know the old type
-    oid, before = await attributes(sql_client, "place")
+    oid, before = await attributes(sql_client, "target_thread")
     change("15_types.sql", "    turn      uuid ", "    turn      uuid,\n    note      text ")
-    change("40_submit.sql", "c.turn)::treadle.place", "c.turn, null)::treadle.place")
+    change("40_submit.sql", "c.turn)::treadle.target_thread", "c.turn, null)::treadle.target_thread")
     await migrate(dsn)
-    assert await attributes(sql_client, "place") == (oid, [*before, "note text"])
+    assert await attributes(sql_client, "target_thread") == (oid, [*before, "note text"])
     await session.submit(thread_id="t")
     assert (await sql_client.thread("t"))["last_ord"] == 2
 

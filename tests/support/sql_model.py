@@ -35,7 +35,7 @@ class Model(LeaseModel):
             )
             if doubted or (steady and row.heartbeat_at + TIMEOUT <= at):
                 held = [m for m in self.messages.values() if m.lease and m.lease.worker == name]
-                lost = self.take_back(held, "lost", at)
+                lost = self.settle_leases(held, "lost", at)
                 taken |= dict.fromkeys(lost, name)
                 if len(lost) == len(held):
                     del self.workers[name]
@@ -49,7 +49,7 @@ class Model(LeaseModel):
                     or (m.lease.claimed_at + TIMEOUT <= at and m.lease.worker not in self.workers)
                 )
             ]
-            taken |= dict.fromkeys(self.take_back(unowned, "lost", at))
+            taken |= dict.fromkeys(self.settle_leases(unowned, "lost", at))
         return taken
 
     def admit_due(self, at: int) -> int:

@@ -90,7 +90,7 @@ class LeaseModel(SubmitModel):
                 if thread.turn:
                     self.admit(thread.turn)
 
-    def take_back(self, messages: Iterable[Message], outcome: str, at: int) -> set[UUID]:
+    def settle_leases(self, messages: Iterable[Message], outcome: str, at: int) -> set[UUID]:
         taken = [message for message in messages if not self.locked(message)]
         for message in taken:
             self.settle(message, outcome, at)
@@ -108,7 +108,7 @@ class LeaseModel(SubmitModel):
             if m.lease and m.lease.worker == worker and m.lease.claimed_at + grace <= at
             if m.lease.id not in {holder.lease for holder in named}
         ]
-        self.take_back(orphans, "released", at)
+        self.settle_leases(orphans, "released", at)
         verdicts = {}
         for holder in named:
             message = self.held_by(holder)
@@ -123,5 +123,5 @@ class LeaseModel(SubmitModel):
 
     def sign_off(self, worker: str, at: int) -> None:
         left = [m for m in self.messages.values() if m.lease and m.lease.worker == worker]
-        self.take_back(left, "released", at)
+        self.settle_leases(left, "released", at)
         self.workers.pop(worker, None)

@@ -14,19 +14,19 @@ from tests.support.repository import ROOT
 from tests.support.waiting import until
 from tests.support.workers import worker_ids
 
-TAKE_BACK = (
-    "select treadle._take_back(array(select l from treadle.leases l where l.message_id = $1),"
+LOSE_LEASE = (
+    "select treadle._settle_leases(array(select l from treadle.leases l where l.message_id = $1),"
     " 'lost', 'The worker was lost.', 3, treadle.clock())"
 )
 
 
-async def take_back(sql: Connection, message_id: UUID) -> None:
+async def lose_lease(sql: Connection, message_id: UUID) -> None:
     """Take a running message's lease away, as if its worker were lost.
 
-    treadle._take_back skips a lease that its worker locks at this moment, to append events or for a heartbeat; so it is
-    repeated until the lease is reaped.
+    treadle._settle_leases skips a lease that its worker locks at this moment, to append events or for a heartbeat. So
+    it is repeated until the lease is reaped.
     """
-    await until(lambda: sql.fetchval(TAKE_BACK, message_id))
+    await until(lambda: sql.fetchval(LOSE_LEASE, message_id))
 
 
 async def submit_lost(sql: Connection, message: Any, losses: int = 1, **fields: Any) -> UUID:
@@ -37,7 +37,7 @@ async def submit_lost(sql: Connection, message: Any, losses: int = 1, **fields: 
         [message_id] = await submit_many(sql, [{"message": message, "priority": "high", **fields}])
         for _ in range(losses):
             await sql.execute("select treadle.claim('gone', array['default'], 1, 60)")
-            assert await sql.fetchval(TAKE_BACK, message_id)
+            assert await sql.fetchval(LOSE_LEASE, message_id)
     return message_id
 
 

@@ -19,7 +19,7 @@ from tests.support.workers import worker_ids, worker_in_thread
 from treadle import Context, agent
 
 TAKE_AWAY = (
-    "select treadle._take_back(array(select l from treadle.leases l where l.message_id = $1),"
+    "select treadle._settle_leases(array(select l from treadle.leases l where l.message_id = $1),"
     " 'lost', 'Taken away.', 3, treadle.clock())"
 )
 

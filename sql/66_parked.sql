@@ -1,4 +1,4 @@
--- Waiting: messages that wait for others.
+-- Parked messages: they wait for others.
 --
 -- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, and keeps its
 -- thread's turn. Its next attempt repeats what no step remembers. treadle.parked says which children it waits for;

@@ -92,8 +92,11 @@ begin
     return array(
         select row(
             l.item, l.message_id, l.thread, l.last_seq, l.first_seq, l.cancel_requested,
-            case when l.status = 'ok' and not l.thread = any(v_locked) then 'busy'
-                else l.status end)::treadle.named_lease
+            case
+                -- `null = any('{}')` is false, not null: a lease without a thread needs its own condition.
+                when l.status = 'ok' and l.thread is not null and not l.thread = any(v_locked) then 'busy'
+                else l.status
+            end)::treadle.named_lease
         from unnest(leases) l
         order by l.item);
 end $$;

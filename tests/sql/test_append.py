@@ -104,6 +104,18 @@ async def test_an_impatient_append_passes_over_what_others_hold(sql_client: SqlC
     assert [await chunks(sql_client, claim) for claim in (held, free, alone)] == [["a"], ["b"], ["c"]]
 
 
+async def test_a_message_without_a_thread_is_appended_beside_one_whose_log_is_locked(sql_client: SqlClient) -> None:
+    """Also when the call locks no log at all."""
+    locked, alone = await claim_new(sql_client) + await claim_new(sql_client, thread_id=None)
+    other = await sql_client.connect()
+    transaction = other.sql.transaction()
+    await transaction.start()
+    await other.sql.execute("select from treadle.thread_log where thread = $1 for no key update", locked.thread)
+    assert await sql_client.append((locked, 3, ["a"]), (alone, 3, ["b"]), patient=False) == ["busy", "ok"]
+    await transaction.rollback()
+    assert [await chunks(sql_client, claim) for claim in (locked, alone)] == [[], ["b"]]
+
+
 @pytest.mark.parametrize(
     "lock",
     [

@@ -28,24 +28,22 @@ begin
         for no key update skip locked);
 end $$;
 
--- The last seq of each lease after these events are written, in the order of the leases.
-create or replace function treadle._last_seqs(leases treadle.named_lease[], entries treadle.entry[]) returns integer[]
-language plpgsql stable as $$
+-- The last seq of each item of the call after its events are written. By item and not by message: one message can stand
+-- twice in a call, with a lease that it lost and with its present one.
+create or replace function treadle._last_seqs(leases treadle.named_lease[], event_items integer[]) returns integer[]
+language plpgsql immutable as $$
 begin
-    if entries is null then
-        return array(select l.last_seq from unnest(leases) l);
-    end if;
     return array(
-        select max(s.seq)
+        select greatest(max(s.last_seq), max(s.first_seq) + count(s.event)::integer - 1)
         from (
-            select l.item, l.message_id, l.last_seq as seq
+            select l.item, l.last_seq, l.first_seq, null::integer as event
             from unnest(leases) l
             union all
-            select null, e.message_id, e.seq
-            from unnest(entries) e
+            select e, null, null, e
+            from unnest(event_items) e
         ) s
-        group by s.message_id
-        order by min(s.item));
+        group by s.item
+        order by s.item);
 end $$;
 
 -- End attempts, each with the events that were not sent yet: event i belongs to ids[event_items[i]], and the first of
@@ -77,12 +75,12 @@ begin
     if cardinality(event_items) > 0 then
         v_entries := treadle._number_events(
             leases => v_leases, event_items => event_items, event_types => event_types, event_datas => event_datas);
+        v_last_seqs := treadle._last_seqs(leases => v_leases, event_items => event_items);
     end if;
-    v_last_seqs := treadle._last_seqs(leases => v_leases, entries => v_entries);
     select array_agg(row(
             (v_leases[a.item]).message_id, a.outcome, a.result::jsonb, a.error, a.traceback, a.delay_seconds,
             a.usage::jsonb,
-            v_last_seqs[a.item])::treadle.ending order by a.item)
+            coalesce(v_last_seqs[a.item], (v_leases[a.item]).last_seq))::treadle.ending order by a.item)
         into v_endings
         from unnest(outcomes, results, errors, tracebacks, delays, usages) with ordinality
             a (outcome, result, error, traceback, delay_seconds, usage, item)

@@ -197,3 +197,28 @@ async def test_a_zombie_in_the_same_batch_as_its_successor_is_told_that_it_lost(
     await sql_client.finish(zombie, outcome="released")
     holder = await sql_client.claim_one()
     assert await sql_client.finish(zombie, holder, first_seq=holder.last_seq + 1) == ["lost", "completed"]
+
+
+async def test_a_zombie_in_a_batch_leaves_the_logs_of_the_others_dense(sql_client: SqlClient) -> None:
+    await sql_client.submit()
+    zombie = await sql_client.claim_one()
+    await sql_client.finish(zombie, outcome="released")
+    holder = await sql_client.claim_one()
+    others = await claim_new(sql_client, 2)
+    assert await sql_client.append((others[0], 3, ["a", "b"]), (others[1], 3, ["a", "b", "c", "d"])) == ["ok", "ok"]
+    claims = [zombie, holder, *others]
+    rows = await sql_client.sql.fetch(
+        "select status from treadle.finish($1::uuid[], $2::uuid[], array_fill('completed'::text, array[4]),"
+        " array_fill('1'::text, array[4]), null, null, null, null, $3::integer[],"
+        ' \'{2}\', \'{chunk}\', array[\'{"type": "content", "chunk": "x", "index": 0}\'], false)',
+        [claim.message_id for claim in claims],
+        [claim.lease for claim in claims],
+        [3, holder.last_seq + 1, 5, 7],
+    )
+    assert [row["status"] for row in rows] == ["lost", "completed", "completed", "completed"]
+    for claim in claims:
+        seqs = await sql_client.sql.fetchval(
+            "select array_agg(seq order by seq) from treadle.events where message_id = $1", claim.message_id
+        )
+        assert seqs == list(range(1, len(seqs) + 1))
+    await assert_consistent(sql_client.sql)

@@ -6,7 +6,7 @@
 create or replace function treadle._position(m treadle.messages, at timestamptz) returns bigint
 language plpgsql stable as $$
 begin
-    if m.state <> 'queued' then
+    if m.state is distinct from 'queued' then  -- also if there is no such message
         return null;
     elsif m.hold is null then
         return treadle._lane_ahead(queue => m.queue, lane => m.lane, lane_id => m.lane_id, at => at)

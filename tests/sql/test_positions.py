@@ -78,3 +78,9 @@ async def test_queued_messages_lists_the_next_message_first(sql_client: SqlClien
 
     assert await waiting(100) == [high, normal, head, low, held]
     assert await waiting(2) == [high, normal]
+
+
+async def test_an_unknown_message_has_no_position_and_disturbs_no_other(sql_client: SqlClient) -> None:
+    known = await sql_client.submit()
+    rows = await sql_client.sql.fetch("select * from treadle.queue_positions($1)", [uuid4(), known])
+    assert sorted(tuple(row) for row in rows) == [(1, None, None), (2, "queued", 0)]

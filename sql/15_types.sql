@@ -90,14 +90,12 @@ $$);
 select treadle._define_type('submission', $$
     n               integer,           -- its number in the call, from 1
     message_id      uuid,
-    body            jsonb,
     priority        text,
     rank            smallint,          -- 0 high, 1 normal, 2 low
     agent           text,
     queue           text,
     thread_id       text,
     aside           boolean,
-    metadata        jsonb,
     max_attempts    integer,
     timeout_seconds double precision,
     run_at          timestamptz,

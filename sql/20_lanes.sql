@@ -229,6 +229,11 @@ language plpgsql as $$
 declare
     v_group record;
 begin
+    if cardinality(lane_rows) = 1 and (lane_rows[1]).lane is not null then  -- the common case, without a query
+        perform treadle._lane_put(queue => (lane_rows[1]).queue, lane => (lane_rows[1]).lane, lane_rows => lane_rows,
+            at => at);
+        return;
+    end if;
     for v_group in
         select r.queue, r.lane, array_agg(r order by r.lane_id) as lane_rows
         from unnest(lane_rows) r
@@ -246,6 +251,11 @@ language plpgsql as $$
 declare
     v_group record;
 begin
+    if cardinality(lane_rows) = 1 and (lane_rows[1]).lane is not null then
+        perform treadle._lane_drop(queue => (lane_rows[1]).queue, lane => (lane_rows[1]).lane,
+            ids => array[(lane_rows[1]).lane_id]);
+        return;
+    end if;
     for v_group in
         select r.queue, r.lane, array_agg(r.lane_id order by r.lane_id) as ids
         from unnest(lane_rows) r

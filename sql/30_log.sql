@@ -34,9 +34,9 @@ create or replace function treadle._log(entries treadle.entry[], at timestamptz)
 language plpgsql as $$
 declare
     v_threads constant bigint[] := (
-        select array_agg(distinct e.thread)
-        from unnest(entries) e
-        where e.thread is not null);
+        select array_agg(distinct (e.entry).thread)
+        from (select unnest(entries) as entry) e  -- unnest() in `from` would copy the data of the entries
+        where (e.entry).thread is not null);
     v_positions bigint[];  -- last_pos of each thread before these events, in the order of v_threads
 begin
     if v_threads is null then
@@ -49,10 +49,10 @@ begin
         perform treadle._lock_logs(threads => v_threads, patient => true);
     end if;
     with arriving as (
-        select e.thread, count(*) as events
-        from unnest(entries) e
-        where e.thread is not null
-        group by e.thread
+        select (e.entry).thread, count(*) as events
+        from (select unnest(entries) as entry) e
+        where (e.entry).thread is not null
+        group by (e.entry).thread
     ), counted as (
         update treadle.thread_log l
         set last_pos = l.last_pos + a.events

@@ -4,72 +4,96 @@
 -- null if there is no such thread.
 create or replace function treadle.thread_logs(thread_ids text[], tenant text default 'default')
 returns table (n bigint, thread bigint, message_count bigint, last_pos bigint)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select u.n, t.id, t.last_ord, case when t.id is not null then coalesce(l.last_pos, 0) end
-    from unnest(thread_ids) with ordinality u (thread_id, n)
-    left join treadle.threads t on t.tenant = thread_logs.tenant and t.thread_id = u.thread_id
-    left join treadle.thread_log l on l.thread = t.id
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select u.n, t.id, t.last_ord, case when t.id is not null then coalesce(l.last_pos, 0) end
+        from unnest(thread_ids) with ordinality u (thread_id, n)
+        left join treadle.threads t on t.tenant = thread_logs.tenant and t.thread_id = u.thread_id
+        left join treadle.thread_log l on l.thread = t.id;
+end $$;
 comment on function treadle.thread_logs is 'Key, number of messages and end of the log of each thread';
 
 -- The last `quantity` completed messages of a thread before the one with ord `before`, the newest first. `tools`: the
 -- data of the `tool` events of the completing attempt, in order; empty unless `with_tools`.
 create or replace function treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean)
 returns table (message jsonb, result jsonb, tools jsonb)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        m.body, m.result,
-        case when with_tools then (
-            select coalesce(jsonb_agg(e.data order by e.seq), '[]')
-            from treadle.events e
-            where e.message_id = m.message_id
-                and e.type = 'tool'
-                and e.seq > (
-                    select max(s.seq)
-                    from treadle.events s
-                    where s.message_id = m.message_id
-                        and s.type = 'started')
-        ) else '[]' end
-    from treadle.messages m
-    where m.thread = exchanges.thread
-        and m.ord < before
-        and m.state = 'completed'
-    order by m.ord desc
-    limit quantity
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    -- Two queries, so that a call without tools starts no scan of the events' partitions.
+    if not with_tools then
+        return query
+            select m.body, m.result, '[]'::jsonb
+            from treadle.messages m
+            where m.thread = exchanges.thread
+                and m.ord < before
+                and m.state = 'completed'
+            order by m.ord desc
+            limit quantity;
+        return;
+    end if;
+    return query
+        select
+            m.body, m.result,
+            (
+                select coalesce(jsonb_agg(e.data order by e.seq), '[]')
+                from treadle.events e
+                where e.message_id = m.message_id
+                    and e.type = 'tool'
+                    and e.seq > (
+                        select max(s.seq)
+                        from treadle.events s
+                        where s.message_id = m.message_id
+                            and s.type = 'started')
+            )
+        from treadle.messages m
+        where m.thread = exchanges.thread
+            and m.ord < before
+            and m.state = 'completed'
+        order by m.ord desc
+        limit quantity;
+end $$;
 comment on function treadle.exchanges is 'Earlier messages of a thread with their answers, the newest first';
 
 -- The message that has the thread's turn, with the results of its steps by name and the data of its last
 -- `progress_events` events of type progress; no row if no message has the turn.
 create or replace function treadle.turn_in_progress(thread bigint, progress_events integer)
 returns table (message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        m.message_id, m.agent, m.body,
-        (
-            select coalesce(jsonb_object_agg(e.data ->> 'name', e.data -> 'result'), '{}')
-            from treadle.events e
-            where e.message_id = m.message_id
-                and e.type = 'step'
-        ),
-        (
-            select coalesce(jsonb_agg(p.data order by p.seq), '[]')
-            from (
-                select e.seq, e.data
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select
+            m.message_id, m.agent, m.body,
+            (
+                select coalesce(jsonb_object_agg(e.data ->> 'name', e.data -> 'result'), '{}')
                 from treadle.events e
                 where e.message_id = m.message_id
-                    and e.type = 'progress'
-                order by e.seq desc
-                limit progress_events
-            ) p
-        )
-    from treadle.threads t
-    join treadle.messages m on m.message_id = t.turn
-    where t.id = turn_in_progress.thread
-$$;
+                    and e.type = 'step'
+            ),
+            (
+                select coalesce(jsonb_agg(p.data order by p.seq), '[]')
+                from (
+                    select e.seq, e.data
+                    from treadle.events e
+                    where e.message_id = m.message_id
+                        and e.type = 'progress'
+                    order by e.seq desc
+                    limit progress_events
+                ) p
+            )
+        from treadle.threads t
+        join treadle.messages m on m.message_id = t.turn
+        where t.id = turn_in_progress.thread;
+end $$;
 comment on function treadle.turn_in_progress is 'The message that has the turn in a thread, with its log so far';
 
 -- The agent that answers at once while another agent is at work in the thread: the working agent names it in its
@@ -77,56 +101,69 @@ comment on function treadle.turn_in_progress is 'The message that has the turn i
 -- agent.
 create or replace function treadle.agent_while_busy(thread_id text, agent text, tenant text default 'default')
 returns text
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select o.agent
-    from treadle.threads t
-    join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)
-    join treadle.agents a on a.agent = m.agent
-    join treadle.agents o on o.agent = a.settings ->> 'while_busy'
-    where t.tenant = agent_while_busy.tenant
-        and t.thread_id = agent_while_busy.thread_id
-        and (agent_while_busy.agent is null or agent_while_busy.agent in (a.agent, o.agent))
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return (
+        select o.agent
+        from treadle.threads t
+        join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)
+        join treadle.agents a on a.agent = m.agent
+        join treadle.agents o on o.agent = a.settings ->> 'while_busy'
+        where t.tenant = agent_while_busy.tenant
+            and t.thread_id = agent_while_busy.thread_id
+            and (agent_while_busy.agent is null or agent_while_busy.agent in (a.agent, o.agent)));
+end $$;
 comment on function treadle.agent_while_busy is 'The agent that answers while another one is at work in the thread';
 
 create or replace function treadle.thread_usage(thread bigint, out messages bigint, out usage jsonb)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        (
-            select count(*)
-            from treadle.messages m
-            where m.thread = thread_usage.thread
-                and m.usage is not null
-        ),
-        (
-            select coalesce(jsonb_object_agg(s.key, s.total), '{}')
-            from (
-                select u.key, sum(u.value::numeric) as total
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    select * into messages, usage
+    from (
+        select
+            (
+                select count(*)
                 from treadle.messages m
-                cross join jsonb_each(m.usage) u
                 where m.thread = thread_usage.thread
-                    and jsonb_typeof(u.value) = 'number'
-                group by u.key
-            ) s
-        )
-$$;
+                    and m.usage is not null
+            ),
+            (
+                select coalesce(jsonb_object_agg(s.key, s.total), '{}')
+                from (
+                    select u.key, sum(u.value::numeric) as total
+                    from treadle.messages m
+                    cross join jsonb_each(m.usage) u
+                    where m.thread = thread_usage.thread
+                        and jsonb_typeof(u.value) = 'number'
+                    group by u.key
+                ) s
+            )) x;
+end $$;
 comment on function treadle.thread_usage is 'What a thread''s messages used, summed by kind, and how many reported it';
 
 -- The results of steps and the answers to questions in a message's log, by name. `sent`: the ids of the messages that
 -- were sent with a step, or with the end of a parked attempt. `data` is JSON text.
 create or replace function treadle.earlier_results(message_id uuid)
 returns table (type text, name text, sent jsonb, data text)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        e.type, e.data ->> 'name', e.data -> 'sent',
-        (e.data -> case e.type when 'step' then 'result' else 'input' end)::text
-    from treadle.events e
-    where e.message_id = earlier_results.message_id
-        and e.type in ('step', 'input', 'parked')
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select
+            e.type, e.data ->> 'name', e.data -> 'sent',
+            (e.data -> case e.type when 'step' then 'result' else 'input' end)::text
+        from treadle.events e
+        where e.message_id = earlier_results.message_id
+            and e.type in ('step', 'input', 'parked');
+end $$;
 comment on function treadle.earlier_results
     is 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 
@@ -134,27 +171,36 @@ comment on function treadle.earlier_results
 -- the message takes.
 create or replace function treadle.children(message_ids uuid[])
 returns table (n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        u.n, u.message_id, m.state, m.result::text, m.error, m.parent,
-        case when not m.aside then t.thread_id end
-    from unnest(message_ids) with ordinality u (message_id, n)
-    left join treadle.messages m on m.message_id = u.message_id
-    left join treadle.threads t on t.id = m.thread
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select
+            u.n, u.message_id, m.state, m.result::text, m.error, m.parent,
+            case when not m.aside then t.thread_id end
+        from unnest(message_ids) with ordinality u (message_id, n)
+        left join treadle.messages m on m.message_id = u.message_id
+        left join treadle.threads t on t.id = m.thread;
+end $$;
 comment on function treadle.children is 'State and outcome of messages that another message waits for';
 
 -- A summary for load balancers. `live_workers`: those whose heartbeat is at most ten seconds old.
 create or replace function treadle.health(out has_queues boolean, out live_workers bigint)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        exists (select from treadle.queues),
-        (
-            select count(*)
-            from treadle.workers w
-            where w.heartbeat_at > treadle.clock() - interval '10 seconds'
-        )
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    select * into has_queues, live_workers
+    from (
+        select
+            exists (select from treadle.queues),
+            (
+                select count(*)
+                from treadle.workers w
+                where w.heartbeat_at > treadle.clock() - interval '10 seconds'
+            )) x;
+end $$;
 comment on function treadle.health is 'Whether there are queues, and how many workers live';

@@ -63,7 +63,12 @@ declare
 begin
     return (
         with decoded as (
-            select d.*, coalesce(d.message_id, treadle.uuid7()) as id
+            select d.n, d.priority, d.thread_id, d.agent, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside,
+                d.parent, coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
+                treadle._submission_problem(
+                    message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
+                    delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
+                    timeout_seconds => d.timeout_seconds) as value_problem
             from
                 rows from (jsonb_to_recordset(messages) as (
                     message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
@@ -74,15 +79,12 @@ begin
         ), checked as materialized (
             select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
                 coalesce(
-                    treadle._submission_problem(
-                        message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
-                        delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
-                        timeout_seconds => d.timeout_seconds),
+                    d.value_problem,
                     case
                         when a.agent is null and d.agent is null
                             then 'No agent is registered yet: start a worker, or name one.'
                         when a.agent is null then format('There is no agent %L.', d.agent)
-                        when a.input is null and jsonb_typeof(d.message) = 'object'
+                        when a.input is null and d.message_type = 'object'
                             then format('The agent %L takes text, not an object.', a.agent)
                         when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id >= v_latest_id
                             then format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', d.id)
@@ -91,10 +93,9 @@ begin
             left join treadle.agents a on a.agent = coalesce(d.agent, v_default_agent)
         )
         select array_agg(row(
-                c.n, c.id, c.message, coalesce(c.priority, 'normal'),
+                c.n, c.id, coalesce(c.priority, 'normal'),
                 case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
                 coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false),
-                coalesce(c.metadata, '{}'),
                 coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
                 c.run_at, c.parent,
                 case when c.problem is not null then 'refused' end,
@@ -163,19 +164,19 @@ begin
     return v_all;
 end $$;
 
--- How many messages each queue holds. The table is read, not its view: a migration that replaces the view keeps it
--- locked for a while.
-create or replace function treadle._queued_by_queue() returns jsonb
+-- How many messages each queue holds, and the fullest one. The table is read, not its view: a migration that replaces
+-- the view keeps it locked for a while.
+create or replace function treadle._queue_sizes(out by_queue jsonb, out largest bigint)
 language plpgsql as $$
 begin
-    return (
-        select coalesce(jsonb_object_agg(q.queue, q.queued), '{}')
+    select coalesce(jsonb_object_agg(q.queue, q.queued), '{}'), coalesce(max(q.queued), 0)
+        into by_queue, largest
         from (
             select c.queue, sum(c.queued) as queued
             from treadle.counters c
             where c.id >= treadle._low_water_mark('counters')
             group by c.queue
-        ) q);
+        ) q;
 end $$;
 
 -- Decode the messages, and say of each whether it is to be written. `strict`: raise the first refusal.
@@ -188,7 +189,7 @@ create or replace function treadle._check_submissions(
     out threaded boolean)
 language plpgsql as $$
 declare
-    v_queued jsonb;
+    v_sizes record;
     v_refused treadle.submission;
     v_ids uuid[];
     v_known uuid[];
@@ -199,7 +200,7 @@ begin
     end if;
     -- Before the search for known messages, so that no message is counted and then taken for new.
     if max_queue_size is not null then
-        v_queued := treadle._queued_by_queue();
+        v_sizes := treadle._queue_sizes();
     end if;
     submissions := treadle._decode_submissions(messages => messages, at => at);
     select array_agg(s.message_id), bool_or(s.thread_id is not null)
@@ -211,10 +212,11 @@ begin
         submissions := treadle._mark_known(submissions => submissions, known => v_known, deleted => v_deleted);
     end if;
     -- A queue can only be full if all of them would overflow the fullest one.
-    if max_queue_size < cardinality(submissions) + (select coalesce(max(q.value::bigint), 0)
-        from jsonb_each_text(v_queued) q) then
-        submissions := treadle._refuse_beyond(submissions => submissions, max_queue_size => max_queue_size,
-            queued => v_queued);
+    if max_queue_size is not null then
+        if cardinality(submissions) + v_sizes.largest > max_queue_size then
+            submissions := treadle._refuse_beyond(submissions => submissions, max_queue_size => max_queue_size,
+                queued => v_sizes.by_queue);
+        end if;
     end if;
     if strict then
         select s.*
@@ -306,9 +308,11 @@ begin
             return;
         end if;
         -- A transaction that holds many of them holds the first: wait there, and see the others as they are afterwards.
-        perform from treadle.threads t
-            where t.id = v_first
-            for no key update;
+        if cardinality(thread_ids) > 1 then
+            perform from treadle.threads t
+                where t.id = v_first
+                for no key update;
+        end if;
         with locked as (
             select t.id, t.thread_id
             from treadle.threads t
@@ -374,7 +378,7 @@ begin
         submissions => submissions, ranks => v_ranks, threads => v_threads, at => at);
     return array(
         select row(
-                s.n, s.message_id, s.body, s.priority, s.rank, s.agent, s.queue, s.thread_id, s.aside, s.metadata,
+                s.n, s.message_id, s.priority, s.rank, s.agent, s.queue, s.thread_id, s.aside,
                 s.max_attempts, s.timeout_seconds, s.run_at, s.parent,
                 case when s.state is null and s.thread_id is not null and p.rank is null then 'busy' else s.state end,
                 s.refusal_code, s.refusal,
@@ -431,7 +435,11 @@ end $$;
 
 -- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns an answer for each
 -- of all.
-create or replace function treadle._write_submissions(submissions treadle.submission[], tenant text, at timestamptz)
+create or replace function treadle._write_submissions(
+    submissions treadle.submission[],
+    messages jsonb,
+    tenant text,
+    at timestamptz)
 returns treadle.submit_answer[] language plpgsql as $$
 declare
     v_answers treadle.submit_answer[];
@@ -453,7 +461,10 @@ begin
             max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
         select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent,
             p.priority, p.rank,
-            'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at, p.body, p.metadata, p.parent
+            'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at,
+            messages -> (p.n - 1) -> 'message',
+            coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'),
+            p.parent
         from placed p
         where p.state is null
     )
@@ -517,8 +528,9 @@ begin
             left join own o on o.queue = q.queue and o.rank = l.rank
         )
         select r.n,
-            case when r.state in ('queued', 'known') then r.message_id end,
-            coalesce(m.state, r.state),
+            case when r.state = 'queued' or m.message_id is not null then r.message_id end,
+            -- A known message that was deleted since it was found: the caller tries again.
+            coalesce(m.state, case r.state when 'known' then 'busy' else r.state end),
             coalesce(m.queue, case when r.state = 'queued' then r.queue end),
             case
                 when r.state = 'queued' and (m.message_id is null or m.lane is not distinct from r.lane)
@@ -568,7 +580,8 @@ begin
         v_submissions := treadle._place_in_threads(
             submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
     end if;
-    v_answers := treadle._write_submissions(submissions => v_submissions, tenant => tenant, at => v_now);
+    v_answers := treadle._write_submissions(
+        submissions => v_submissions, messages => messages, tenant => tenant, at => v_now);
     if v_threaded then
         perform treadle._promote(
             threads => array(select distinct r.thread from unnest(v_answers) r where r.thread is not null),

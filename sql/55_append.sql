@@ -126,7 +126,11 @@ begin
     if v_entries is not null then
         update treadle.leases l
             set last_seq = e.last_seq
-            from (select e.message_id, max(e.seq) as last_seq from unnest(v_entries) e group by e.message_id) e
+            from (
+                select (n.entry).message_id, max((n.entry).seq) as last_seq
+                from (select unnest(v_entries) as entry) n
+                group by (n.entry).message_id
+            ) e
             where l.message_id = e.message_id;
         perform treadle._log(entries => v_entries, at => treadle.clock());
     end if;

@@ -39,12 +39,13 @@ $$;
 
 -- The endings of messages that their worker does not finish itself: cancelled, lost or released, for the same reason.
 create or replace function treadle._endings(ids uuid[], outcome text, error text default null) returns treadle.ending[]
-language sql stable as $$
-    select array_agg(jsonb_populate_record(
-            null::treadle.ending,
-            jsonb_build_object('message_id', u.message_id, 'outcome', outcome, 'error', error)) order by u.n)
-    from unnest(ids) with ordinality u (message_id, n)
-$$;
+language plpgsql immutable as $$
+begin
+    return array(
+        select row(u.message_id, outcome, null, error, null, null, null, null)::treadle.ending
+        from unnest(ids) with ordinality u (message_id, n)
+        order by u.n);
+end $$;
 
 -- What the endings make of their messages, in the same order.
 create or replace function treadle._decide_settlements(endings treadle.ending[], max_losses integer)
@@ -72,6 +73,7 @@ begin
                 e (message_id, outcome, result, error, traceback, delay_seconds, usage, last_seq, n)
             join treadle.messages m on m.message_id = e.message_id
             left join treadle.leases l on l.message_id = e.message_id
+            order by e.n  -- here and not in the aggregate, so that lane ids are drawn in this order
         )
         select array_agg(row(
                 d.message_id, d.thread, d.queue, d.old_state, d.started_at, d.attempt, d.old_lane, d.old_lane_id,
@@ -82,7 +84,7 @@ begin
                     when 'again' then treadle._lane_next(d.queue, 'high')
                     when 'failed' then treadle._lane_next(d.queue, 'dlq')
                 end,
-                d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.usage)::treadle.settlement order by d.n)
+                d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.usage)::treadle.settlement)
         from decided d);
 end $$;
 

@@ -45,12 +45,16 @@ comment on function treadle.queue_position
 -- Row n is about message_ids[n]; its state is null if the message does not exist.
 create or replace function treadle.queue_positions(message_ids uuid[])
 returns table (n bigint, state text, queue_position bigint)
-language sql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select u.n, m.state, treadle._position(m, treadle.clock())
-    from unnest(message_ids) with ordinality u (message_id, n)
-    left join treadle.messages m on m.message_id = u.message_id
-$$;
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select u.n, m.state, treadle._position(m, treadle.clock())
+        from unnest(message_ids) with ordinality u (message_id, n)
+        left join treadle.messages m on m.message_id = u.message_id;
+end $$;
 comment on function treadle.queue_positions is 'State and queue position of each message';
 
 -- First the rows of the lanes, lane by lane, then the messages that are held. A plan that is made while the table is

@@ -56,14 +56,12 @@ CREATE TYPE treadle.settlement AS (
 CREATE TYPE treadle.submission AS (
 	n integer,
 	message_id uuid,
-	body jsonb,
 	priority text,
 	rank smallint,
 	agent text,
 	queue text,
 	thread_id text,
 	aside boolean,
-	metadata jsonb,
 	max_attempts integer,
 	timeout_seconds double precision,
 	run_at timestamp with time zone,
@@ -192,10 +190,12 @@ CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
     AS ...;
 COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
 CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text) RETURNS text
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text) IS 'The agent that answers while another one is at work in the thread';
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
@@ -227,10 +227,12 @@ CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
     AS ...;
 COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
 CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.children(message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
 CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
@@ -288,10 +290,12 @@ CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS 
     AS ...;
 COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions of days before `until` that are empty; returns how many';
 CREATE FUNCTION treadle.earlier_results(message_id uuid) RETURNS TABLE(type text, name text, sent jsonb, data text)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.earlier_results(message_id uuid) IS 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
@@ -303,10 +307,12 @@ CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS intege
     AS ...;
 COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Create the daily partitions of the event log, from yesterday to some days ahead; returns how many';
 CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean) RETURNS TABLE(message jsonb, result jsonb, tools jsonb)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean) IS 'Earlier messages of a thread with their answers, the newest first';
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
@@ -329,10 +335,12 @@ CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS in
     AS ...;
 COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay the same. Returns how many';
 CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) RETURNS record
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) IS 'Whether there are queues, and how many workers live';
 CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
@@ -354,10 +362,12 @@ CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NU
     AS ...;
 COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text) IS 'Answer the question that a message waits with';
 CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer, over boolean)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.log_end(message_id uuid) IS 'The seq of a message''s last event so far, and whether the message is over';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record
@@ -399,10 +409,12 @@ CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
     AS ...;
 COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null if it does not wait for a worker';
 CREATE FUNCTION treadle.queue_positions(message_ids uuid[]) RETURNS TABLE(n bigint, state text, queue_position bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_positions(message_ids uuid[]) IS 'State and queue position of each message';
 CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
@@ -505,24 +517,30 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     AS ...;
 COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_logs(thread_ids text[], tenant text) IS 'Key, number of messages and end of the log of each thread';
 CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) RETURNS record
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) IS 'What a thread''s messages used, summed by kind, and how many reported it';
 CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) IS 'The message that has the turn in a thread, with its log so far';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 
 from service.db.data_files import data_folder
 from service.db.pool import Connection, connect, explain
-from service.db.schema import DEVELOPMENT_RELEASE, RELEASE, SQL_FOLDER, digest, problem
+from service.db.schema import DEVELOPMENT_RELEASES, RELEASE, SQL_FOLDER, digest, problem
 from service.errors import SchemaError, Unavailable
 
 MIGRATIONS_FOLDER = data_folder("migrations")
@@ -78,7 +78,7 @@ async def _refuse_unknown(connection: Connection) -> None:
     release = await connection.fetchval("select value from treadle.meta where name = 'release'")
     if release is not None and int(release) > RELEASE:
         raise SchemaError(f"The database's schema is of the newer release {release}; run a version that knows it.")
-    if release == DEVELOPMENT_RELEASE:
+    if release in DEVELOPMENT_RELEASES:
         raise SchemaError(problem(release))
     revision = await connection.fetchval("select version_num from treadle.alembic_version")
     known = {script.revision for script in ScriptDirectory(str(MIGRATIONS_FOLDER)).walk_revisions()}

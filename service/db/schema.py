@@ -7,9 +7,9 @@ from service.db.pool import Database
 from service.errors import SchemaError
 
 SQL_FOLDER = data_folder("sql")
-RELEASE = 2  # of tables and functions together; raised by a change that older processes cannot work with
-SUPPORTED = range(2, 3)  # releases that this code works with
-DEVELOPMENT_RELEASE = "1"  # of databases that early development versions made; their tables differ
+RELEASE = 3  # of tables and functions together; raised by a change that older processes cannot work with
+SUPPORTED = range(3, 4)  # releases that this code works with
+DEVELOPMENT_RELEASES = ("1", "2")  # of databases that development versions made; their tables differ
 NEWEST_MIGRATION = "0001"  # the newest of migrations/versions; their names count up
 # The release of a database; null also where a migration of this code has not been applied yet.
 RELEASE_FOUND = f"""
@@ -29,10 +29,8 @@ def problem(release: str | None) -> str | None:
     """One sentence on why this code cannot work with that release (treadle.meta, `release`); None: it can."""
     if release is None:
         return "The database has no Treadle schema: run treadle migrate."
-    if release == DEVELOPMENT_RELEASE:
-        return (
-            "The database was made by an early development version and cannot be upgraded: start with a new database."
-        )
+    if release in DEVELOPMENT_RELEASES:
+        return "The database was made by a development version and cannot be upgraded: start with a new database."
     if not release.isdecimal() or int(release) not in SUPPORTED:
         return f"The database's schema is of release {release}, which this version does not know: run treadle migrate."
     return None

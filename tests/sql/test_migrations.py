@@ -262,11 +262,12 @@ async def test_a_process_accepts_the_tables_of_its_release_or_newer_ones(sql: Co
                 await schema.require(database)
 
 
-async def test_a_database_of_a_development_version_is_refused(sql: Connection, dsn: str, database: Database) -> None:
-    await sql.execute("""
-        update treadle.meta set value = '1' where name = 'release';
-        update treadle.alembic_version set version_num = '0005'""")
-    refused = "made by an early development version and cannot be upgraded: start with a new database"
+@pytest.mark.parametrize("release", schema.DEVELOPMENT_RELEASES)
+async def test_a_database_of_a_development_version_is_refused(
+    sql: Connection, dsn: str, database: Database, release: str
+) -> None:
+    await sql.execute("update treadle.meta set value = $1 where name = 'release'", release)
+    refused = "made by a development version and cannot be upgraded: start with a new database"
     with pytest.raises(SchemaError, match=refused):
         await schema.require(database)
     with pytest.raises(SchemaError, match=refused):

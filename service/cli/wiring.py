@@ -16,6 +16,7 @@ from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore
 from service.threads.store import ThreadStore
 from service.worker.attempt_queries import StoredAttemptQueries
+from service.worker.attempts import Attempts
 from service.worker.claimer import Claimer
 from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
@@ -53,18 +54,23 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         arrivals=ArrivalHints(work, notifier),
     )
     services = _attempt_services(settings, registry, isolation, database)
+    attempts = Attempts(
+        concurrency=settings.worker_concurrency,
+        writer=Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses),
+        services=services,
+        work=work,
+    )
     claimer = Claimer(
         worker=worker_id,
         settings=settings,
         lease_seconds=lease_seconds,
         store=leases,
-        writer=Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses),
-        services=services,
+        attempts=attempts,
         work=work,
     )
     heartbeat = Heartbeat(settings=settings, dsn=dsn, lease_seconds=lease_seconds, availability=availability)
     received = ReceivedHints(
-        queues=settings.queues, work=work, claimer=claimer, heartbeat=heartbeat, instances=services.instances
+        queues=settings.queues, work=work, attempts=attempts, heartbeat=heartbeat, instances=services.instances
     )
     listener = Listener(
         settings.listen_database_url or dsn,
@@ -81,6 +87,7 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         listener=listener,
         store=leases,
         claimer=claimer,
+        attempts=attempts,
         heartbeat=heartbeat,
         janitor=janitor,
         services=services,

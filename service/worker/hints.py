@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier
-from service.worker.claimer import Claimer
+from service.worker.attempts import Attempts
 from service.worker.heartbeat import Heartbeat
 from service.worker.instances import InstanceCache
 
@@ -19,13 +19,13 @@ class ReceivedHints:
         *,
         queues: Sequence[str],
         work: asyncio.Event,
-        claimer: Claimer,
+        attempts: Attempts,
         heartbeat: Heartbeat,
         instances: InstanceCache,
     ) -> None:
         self._queues = queues
         self._work = work
-        self._claimer = claimer
+        self._attempts = attempts
         self._heartbeat = heartbeat
         self._instances = instances
 
@@ -39,7 +39,7 @@ class ReceivedHints:
             self._work.set()
 
     def on_cancel(self, payload: str) -> None:
-        if self._claimer.names_any(payload):
+        if self._attempts.names_any(payload):
             self._heartbeat.send_soon()  # its answer names the cancelled leases
 
     def on_instances(self, payload: str) -> None:

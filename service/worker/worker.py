@@ -23,6 +23,7 @@ from service.leases.model import HeartbeatReport, Verdict
 from service.leases.store import LeaseStore
 from service.maintenance.janitor import Janitor
 from service.queues.store import QueueStore
+from service.worker.attempts import Attempts
 from service.worker.claimer import Claimer
 from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
@@ -47,6 +48,7 @@ class Worker:
         listener: Listener,
         store: LeaseStore,
         claimer: Claimer,
+        attempts: Attempts,
         heartbeat: Heartbeat,
         janitor: Janitor,
         services: AttemptServices,
@@ -58,6 +60,7 @@ class Worker:
         self._listener = listener
         self._store = store
         self._claimer = claimer
+        self._attempts = attempts
         self._heartbeat = heartbeat
         self._janitor = janitor
         self._services = services
@@ -74,7 +77,7 @@ class Worker:
     def stop(self) -> None:
         """Claim no more; end what runs, or release it after SHUTDOWN_GRACE. The second call releases it at once."""
         if self._stopping.is_set():
-            self._claimer.release_all()
+            self._attempts.release_all()
         self._stopping.set()
         self._claimer.stop()
 
@@ -111,7 +114,7 @@ class Worker:
             concurrency=self._settings.worker_concurrency,
             started_at=self._started_at,
             server_started=self._listener.server_started,
-            leases=self._claimer.leases.copy(),
+            leases=self._attempts.leases.copy(),
         )
 
     @property
@@ -121,7 +124,7 @@ class Worker:
     def receive_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         if verdicts:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._claimer.obey, verdicts)
+                self._loop.call_soon_threadsafe(self._attempts.obey, verdicts)
 
     async def _register(self) -> bool:
         """Register the agents, as soon as PostgreSQL answers; False if `stop` was called before."""
@@ -145,18 +148,18 @@ class Worker:
         while True:
             self.loop_ran_at = time.monotonic()
             self._services.instances.drop_idle()
-            if not len(self._claimer) and self._services.agent_threads.busy >= self._settings.worker_concurrency:
+            if not len(self._attempts) and self._services.agent_threads.busy >= self._settings.worker_concurrency:
                 log.critical("sync agents that do not end hold every thread: stopping")
                 self.stop()
             await asyncio.sleep(TICK_SECONDS)
 
     async def _drain(self) -> None:
-        if attempts := len(self._claimer):
+        if attempts := len(self._attempts):
             extra = {"messages": attempts, "seconds": self._settings.shutdown_grace}
             log.info("waiting for running attempts", extra=extra)
-        await self._claimer.wait_for_end(self._settings.shutdown_grace)
-        self._claimer.release_all()
-        await self._claimer.wait_for_end(RELEASE_SECONDS)
+        await self._attempts.wait_for_end(self._settings.shutdown_grace)
+        self._attempts.release_all()
+        await self._attempts.wait_for_end(RELEASE_SECONDS)
 
     async def _close(self) -> None:
         await self._heartbeat.stop()

@@ -561,39 +561,6 @@ COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name t
 CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS ...;
-CREATE TABLE treadle.agents (
-    agent text NOT NULL,
-    queue text NOT NULL,
-    timeout_seconds double precision NOT NULL,
-    max_attempts integer NOT NULL,
-    is_default boolean DEFAULT false NOT NULL,
-    input jsonb,
-    description text DEFAULT ''::text NOT NULL,
-    registered_at timestamp with time zone NOT NULL,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
-    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
-    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
-);
-COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
-COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
-COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
-COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
-CREATE VIEW treadle.agent_overview AS
- SELECT agent,
-    queue,
-    timeout_seconds,
-    max_attempts,
-    is_default,
-    input,
-    description,
-    registered_at,
-    settings
-   FROM treadle.agents a;
-COMMENT ON VIEW treadle.agent_overview IS 'Every agent that a worker has registered';
-CREATE TABLE treadle.alembic_version (
-    version_num character varying(32) NOT NULL
-);
 CREATE TABLE treadle.counters (
     id bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -610,138 +577,6 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', au
 COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
 COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
 COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
-ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME treadle.counters_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-CREATE TABLE treadle.queues (
-    queue text NOT NULL,
-    paused boolean DEFAULT false NOT NULL,
-    concurrency integer,
-    created_at timestamp with time zone NOT NULL,
-    CONSTRAINT queues_concurrency_check CHECK ((concurrency >= 1)),
-    CONSTRAINT queues_queue_check CHECK ((queue ~ '^[a-z][a-z0-9_]{0,39}$'::text))
-);
-COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
-COMMENT ON COLUMN treadle.queues.paused IS 'While true, workers claim nothing; submits are still accepted';
-COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages may run at once, on all workers together; null: no limit';
-CREATE VIEW treadle.dead_letters AS
- SELECT q.queue,
-    treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
-    d.dead_at,
-    (d.body ->> 'reason'::text) AS reason,
-        CASE
-            WHEN ((d.body ->> 'attempts'::text) ~ '^[0-9]{1,9}$'::text) THEN ((d.body ->> 'attempts'::text))::integer
-            ELSE NULL::integer
-        END AS attempts,
-    (d.body ->> 'thread_id'::text) AS thread_id,
-    (d.body ->> 'agent'::text) AS agent,
-    m.body AS user_message,
-    (d.body ->> 'traceback'::text) AS traceback,
-    d.dlq_id,
-    d.body
-   FROM ((treadle.queues q
-     CROSS JOIN LATERAL treadle._dead_letters(q.queue, 1000) d(dlq_id, dead_at, body))
-     LEFT JOIN treadle.messages m ON ((m.message_id = treadle._uuid((d.body ->> 'message_id'::text)))));
-COMMENT ON VIEW treadle.dead_letters IS 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
-CREATE TABLE treadle.events (
-    message_id uuid NOT NULL,
-    seq integer NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
-    thread bigint,
-    thread_pos bigint,
-    type text NOT NULL,
-    data jsonb,
-    created_at timestamp with time zone NOT NULL,
-    CONSTRAINT events_seq_check CHECK ((seq >= 1))
-)
-PARTITION BY RANGE (message_id);
-COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense from 1 by seq, and of each thread, dense from 1 by thread_pos';
-COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: readers take both from the message itself, so log and result cannot disagree';
-CREATE TABLE treadle.events_default (
-    message_id uuid CONSTRAINT events_message_id_not_null NOT NULL,
-    seq integer CONSTRAINT events_seq_not_null NOT NULL,
-    tenant text DEFAULT 'default'::text CONSTRAINT events_tenant_not_null NOT NULL,
-    thread bigint,
-    thread_pos bigint,
-    type text CONSTRAINT events_type_not_null NOT NULL,
-    data jsonb,
-    created_at timestamp with time zone CONSTRAINT events_created_at_not_null NOT NULL,
-    CONSTRAINT events_seq_check CHECK ((seq >= 1))
-);
-CREATE TABLE treadle.idempotency (
-    tenant text DEFAULT 'default'::text NOT NULL,
-    key text NOT NULL,
-    request_hash bytea NOT NULL,
-    answer jsonb,
-    created_at timestamp with time zone NOT NULL,
-    CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
-);
-COMMENT ON TABLE treadle.idempotency IS 'The first answer to each Idempotency-Key, kept for 24 hours';
-CREATE TABLE treadle.meta (
-    name text NOT NULL,
-    value text NOT NULL
-);
-COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
-CREATE VIEW treadle.queue_counts AS
- SELECT queue,
-    (sum(queued))::bigint AS queued,
-    (sum(processing))::bigint AS processing,
-    (sum(completed))::bigint AS completed,
-    (sum(failed))::bigint AS failed,
-    (sum(cancelled))::bigint AS cancelled
-   FROM treadle.counters c
-  WHERE (id >= treadle._low_water_mark('counters'::text))
-  GROUP BY queue;
-COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap to read';
-CREATE TABLE treadle.workers (
-    worker_id text NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    queues text[] NOT NULL,
-    concurrency integer NOT NULL,
-    in_flight integer DEFAULT 0 NOT NULL,
-    started_at timestamp with time zone NOT NULL,
-    heartbeat_at timestamp with time zone NOT NULL,
-    beating_since timestamp with time zone NOT NULL,
-    server_started timestamp with time zone,
-    suspected_at timestamp with time zone
-);
-COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
-COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
-COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
-COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
-CREATE VIEW treadle.installation AS
- SELECT ( SELECT m.value
-           FROM treadle.meta m
-          WHERE (m.name = 'release'::text)) AS release,
-    ( SELECT m.value
-           FROM treadle.meta m
-          WHERE (m.name = 'functions'::text)) AS functions,
-    ( SELECT m.value
-           FROM treadle.meta m
-          WHERE (m.name = 'pgmq'::text)) AS pgmq,
-    current_setting('server_version'::text) AS postgresql,
-    ( SELECT count(*) AS count
-           FROM treadle.workers) AS workers,
-    ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS "coalesce"
-           FROM treadle.queue_counts c) AS queued,
-    ( SELECT (COALESCE(sum(c.processing), (0)::numeric))::bigint AS "coalesce"
-           FROM treadle.queue_counts c) AS processing;
-COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
-COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
-ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME treadle.leases_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
@@ -753,12 +588,6 @@ WITH (fillfactor='50');
 COMMENT ON TABLE treadle.low_water IS 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
 COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or leases, or counters';
 COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once all transactions below next_xid have ended';
-CREATE TABLE treadle.parked (
-    message_id uuid NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
-    children uuid[] NOT NULL
-);
-COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -784,77 +613,127 @@ COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs 
 COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
 COMMENT ON COLUMN treadle.threads.turn IS 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
 COMMENT ON COLUMN treadle.threads.memory IS 'JSON that the thread''s agents keep from message to message; written with the completion of one';
-CREATE VIEW treadle.message_overview AS
- SELECT m.message_id,
-    m.state,
-    m.hold,
-    m.body AS user_message,
-    m.priority,
-    m.created_at,
-    m.started_at,
-    m.completed_at,
-    m.result,
-    m.error,
-    t.thread_id,
-    m.agent,
-    m.queue,
-    m.attempt,
-    m.max_attempts,
-    m.failures,
-    m.losses,
-    m.run_at,
-    m.worker_id,
-    m.metadata,
-    m.usage,
-    m.timeout_seconds,
-    m.ord,
-    m.aside,
-    m.thread,
-    m.tenant,
-    m.parent,
-    ( SELECT p.children
-           FROM treadle.parked p
-          WHERE (p.message_id = m.message_id)) AS children,
-        CASE
-            WHEN (m.hold = 'input'::text) THEN ( SELECT e.data
-               FROM treadle.events e
-              WHERE ((e.message_id = m.message_id) AND (e.seq = m.last_seq)))
-            ELSE NULL::jsonb
-        END AS asks
-   FROM (treadle.messages m
-     LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
-COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';
-COMMENT ON COLUMN treadle.message_overview.children IS 'The messages that it waits for (hold = children)';
-COMMENT ON COLUMN treadle.message_overview.asks IS 'The question that it waits with (hold = input)';
-CREATE VIEW treadle.queue_overview AS
- SELECT q.queue,
-    q.paused,
-    n.queued,
-    n.processing,
-    n.completed,
-    n.failed,
-    n.cancelled,
-    r.ready,
-    (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
-    n.finished_per_minute,
-    n.mean_seconds,
-    q.created_at
-   FROM ((treadle.queues q
-     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
-            (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,
-            (COALESCE(sum(c.completed), (0)::numeric))::bigint AS completed,
-            (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
-            (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
-            (COALESCE(sum(d.finished) FILTER (WHERE ((c.slot > (t.now - '00:01:10'::interval)) AND (c.slot <= (t.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
-            (sum(c.run_seconds) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))) / (NULLIF(sum(d.finished) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
-           FROM ((( SELECT treadle.clock() AS now) t
-             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._low_water_mark('counters'::text)))))
-             CROSS JOIN LATERAL ( SELECT (GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint)) AS finished) d)) n)
-     CROSS JOIN LATERAL treadle._ready_rows(q.queue) r(ready, oldest));
-COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
-COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
-COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
-COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
+CREATE VIEW treadle._lane_violations AS
+ WITH lanes AS MATERIALIZED (
+         SELECT _lane_rows.queue,
+            _lane_rows.lane,
+            _lane_rows.msg_id,
+            _lane_rows.vt,
+            _lane_rows.message
+           FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, vt, message)
+        ), wrong_lane_row AS (
+         SELECT m.message_id,
+            m.state,
+            m.queue,
+            m.lane,
+            m.lane_id,
+            r.bodies
+           FROM ((treadle.messages m
+             LEFT JOIN treadle.threads t ON ((t.id = m.thread)))
+             LEFT JOIN ( SELECT r_1.queue,
+                    r_1.lane,
+                    r_1.msg_id,
+                    jsonb_agg(r_1.message) AS bodies
+                   FROM lanes r_1
+                  GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+          WHERE (((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))
+        ), stray_lane_row AS (
+         SELECT r.queue,
+            r.lane,
+            r.msg_id,
+            r.vt,
+            r.message
+           FROM (lanes r
+             LEFT JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.queue = r.queue) AND (m.lane = r.lane) AND (m.lane_id = r.msg_id))))
+          WHERE ((m.message_id IS NULL) AND (NOT ((r.lane = 'dlq'::text) AND (NOT ((r.message ->> 'reason'::text) IS DISTINCT FROM 'foreign'::text)))))
+        ), wrong_visibility AS (
+         SELECT m.message_id,
+            m.state,
+            r.vt,
+            l.expires_at
+           FROM ((treadle.messages m
+             JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
+             LEFT JOIN treadle.leases l USING (message_id))
+          WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))
+        ), wrong_lease AS (
+         SELECT COALESCE(m.message_id, l.message_id) AS message_id,
+            m.state,
+            m.worker_id,
+            m.thread,
+            l.worker_id AS lease_worker,
+            l.thread AS lease_thread
+           FROM (treadle.messages m
+             FULL JOIN treadle.leases l ON ((l.message_id = m.message_id)))
+          WHERE (((NOT (m.state IS DISTINCT FROM 'processing'::text)) <> (l.message_id IS NOT NULL)) OR ((l.message_id IS NOT NULL) AND ((l.worker_id IS DISTINCT FROM m.worker_id) OR (l.thread IS DISTINCT FROM m.thread))))
+        ), row_below_mark AS (
+         SELECT r.queue,
+            r.lane,
+            r.msg_id,
+            r.vt,
+            r.message
+           FROM ((lanes r
+             JOIN treadle.low_water w ON ((w.name = treadle._lane_table(r.queue, r.lane))))
+             JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.state = 'queued'::text))))
+          WHERE ((r.msg_id < w.low) AND (r.vt <= treadle.clock()))
+        ), lease_below_mark AS (
+         SELECT l.message_id,
+            l.id
+           FROM treadle.leases l
+          WHERE (l.id < treadle._low_water_mark('leases'::text))
+        ), counter_below_mark AS (
+         SELECT c.id,
+            c.queue
+           FROM treadle.counters c
+          WHERE (c.id < treadle._low_water_mark('counters'::text))
+        )
+ SELECT 'A message that may run or runs has one row in its lane; a failed one has at most one dead letter.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_lane_row v
+UNION ALL
+ SELECT 'Every lane row belongs to a message (except dead letters of foreign rows).'::text AS rule,
+    ((((v.queue || '_'::text) || v.lane) || ' '::text) || v.msg_id) AS subject,
+    to_jsonb(v.*) AS detail
+   FROM stray_lane_row v
+UNION ALL
+ SELECT 'The lane row of a message that may run is visible; that of a running one is hidden for its lease.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_visibility v
+UNION ALL
+ SELECT 'A message has a lease if and only if it is processing.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_lease v
+UNION ALL
+ SELECT 'No visible row lies below its low-water mark.'::text AS rule,
+    ((((v.queue || '_'::text) || v.lane) || ' '::text) || v.msg_id) AS subject,
+    to_jsonb(v.*) AS detail
+   FROM row_below_mark v
+UNION ALL
+ SELECT 'No lease lies below its low-water mark.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM lease_below_mark v
+UNION ALL
+ SELECT 'No counter lies below its low-water mark.'::text AS rule,
+    v.queue AS subject,
+    to_jsonb(v.*) AS detail
+   FROM counter_below_mark v;
+CREATE TABLE treadle.events (
+    message_id uuid NOT NULL,
+    seq integer NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread bigint,
+    thread_pos bigint,
+    type text NOT NULL,
+    data jsonb,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT events_seq_check CHECK ((seq >= 1))
+)
+PARTITION BY RANGE (message_id);
+COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense from 1 by seq, and of each thread, dense from 1 by thread_pos';
+COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: readers take both from the message itself, so log and result cannot disagree';
 CREATE TABLE treadle.thread_log (
     thread bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -862,43 +741,6 @@ CREATE TABLE treadle.thread_log (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread. Apart from threads, so that an append never waits for a submit';
-CREATE VIEW treadle.thread_overview AS
- SELECT t.thread_id,
-    t.last_ord AS message_count,
-    t.created_at,
-    t.last_activity,
-    ((((t.last_ord - t.completed) - t.failed) - t.cancelled) - p.processing) AS queued,
-    p.processing,
-    t.completed,
-    t.failed,
-    t.cancelled,
-    t.turn,
-    t.metadata,
-    ( SELECT "left"(
-                CASE jsonb_typeof(m.body)
-                    WHEN 'string'::text THEN (m.body #>> '{}'::text[])
-                    ELSE (m.body)::text
-                END, 200) AS "left"
-           FROM treadle.messages m
-          WHERE (m.thread = t.id)
-          ORDER BY m.ord DESC
-         LIMIT 1) AS last_message_preview,
-    t.id AS thread,
-    t.tenant,
-    t.memory
-   FROM (treadle.threads t
-     CROSS JOIN LATERAL ( SELECT count(*) AS processing
-           FROM treadle.leases l
-          WHERE (l.thread = t.id)) p);
-COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, and whose turn it is';
-ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME treadle.threads_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
 CREATE TABLE treadle.trash (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -910,15 +752,8 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.trash IS 'Deleted messages whose events are not all deleted yet. purge deletes the rest in chunks; no reader is shown them';
 COMMENT ON COLUMN treadle.trash.last_seq IS 'The last event of the log';
 COMMENT ON COLUMN treadle.trash.deleted_seq IS 'Events up to this seq are deleted already';
-CREATE VIEW treadle.violations AS
- WITH lanes AS MATERIALIZED (
-         SELECT _lane_rows.queue,
-            _lane_rows.lane,
-            _lane_rows.msg_id,
-            _lane_rows.vt,
-            _lane_rows.message
-           FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, vt, message)
-        ), log_with_holes AS (
+CREATE VIEW treadle._log_violations AS
+ WITH log_with_holes AS (
          SELECT m.message_id,
             m.state,
             e.seqs,
@@ -1010,71 +845,54 @@ CREATE VIEW treadle.violations AS
                    FROM treadle.events e_1
                   WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
           WHERE ((m.attempt <> e.attempts) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))
-        ), wrong_lane_row AS (
-         SELECT m.message_id,
-            m.state,
-            m.queue,
-            m.lane,
-            m.lane_id,
-            r.bodies
-           FROM ((treadle.messages m
-             LEFT JOIN treadle.threads t ON ((t.id = m.thread)))
-             LEFT JOIN ( SELECT r_1.queue,
-                    r_1.lane,
-                    r_1.msg_id,
-                    jsonb_agg(r_1.message) AS bodies
-                   FROM lanes r_1
-                  GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-          WHERE (((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))
-        ), stray_lane_row AS (
-         SELECT r.queue,
-            r.lane,
-            r.msg_id,
-            r.vt,
-            r.message
-           FROM (lanes r
-             LEFT JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.queue = r.queue) AND (m.lane = r.lane) AND (m.lane_id = r.msg_id))))
-          WHERE ((m.message_id IS NULL) AND (NOT ((r.lane = 'dlq'::text) AND (NOT ((r.message ->> 'reason'::text) IS DISTINCT FROM 'foreign'::text)))))
-        ), wrong_visibility AS (
-         SELECT m.message_id,
-            m.state,
-            r.vt,
-            l.expires_at
-           FROM ((treadle.messages m
-             JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-             LEFT JOIN treadle.leases l USING (message_id))
-          WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))
-        ), wrong_lease AS (
-         SELECT COALESCE(m.message_id, l.message_id) AS message_id,
-            m.state,
-            m.worker_id,
-            m.thread,
-            l.worker_id AS lease_worker,
-            l.thread AS lease_thread
-           FROM (treadle.messages m
-             FULL JOIN treadle.leases l ON ((l.message_id = m.message_id)))
-          WHERE (((NOT (m.state IS DISTINCT FROM 'processing'::text)) <> (l.message_id IS NOT NULL)) OR ((l.message_id IS NOT NULL) AND ((l.worker_id IS DISTINCT FROM m.worker_id) OR (l.thread IS DISTINCT FROM m.thread))))
-        ), row_below_mark AS (
-         SELECT r.queue,
-            r.lane,
-            r.msg_id,
-            r.vt,
-            r.message
-           FROM ((lanes r
-             JOIN treadle.low_water w ON ((w.name = treadle._lane_table(r.queue, r.lane))))
-             JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.state = 'queued'::text))))
-          WHERE ((r.msg_id < w.low) AND (r.vt <= treadle.clock()))
-        ), lease_below_mark AS (
-         SELECT l.message_id,
-            l.id
-           FROM treadle.leases l
-          WHERE (l.id < treadle._low_water_mark('leases'::text))
-        ), counter_below_mark AS (
-         SELECT c.id,
-            c.queue
-           FROM treadle.counters c
-          WHERE (c.id < treadle._low_water_mark('counters'::text))
-        ), wrong_outcome AS (
+        )
+ SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM log_with_holes v
+UNION ALL
+ SELECT 'An event belongs to a message, and to the thread of that message.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM stray_event v
+UNION ALL
+ SELECT 'Trash is no longer a message, and holds exactly the events that are not deleted yet.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_trash v
+UNION ALL
+ SELECT 'A thread''s log is dense from 1 to its last_pos.'::text AS rule,
+    v.thread_id AS subject,
+    to_jsonb(v.*) AS detail
+   FROM thread_log_with_holes v
+UNION ALL
+ SELECT 'A thread''s log belongs to a thread.'::text AS rule,
+    (v.thread)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM stray_thread_log v
+UNION ALL
+ SELECT 'In a thread''s log, each message''s events keep their own order.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM thread_log_out_of_order v
+UNION ALL
+ SELECT 'Each life has one final event, that of its state, and a message that is over ends with it.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_final_events v
+UNION ALL
+ SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_attempt_events v;
+CREATE TABLE treadle.parked (
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    children uuid[] NOT NULL
+);
+COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
+CREATE VIEW treadle._message_violations AS
+ WITH wrong_outcome AS (
          SELECT m.message_id,
             m.state,
             m.result,
@@ -1124,7 +942,28 @@ CREATE VIEW treadle.violations AS
                    FROM treadle.messages m_1
                   GROUP BY m_1.queue) m USING (queue))
           WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))
-        ), wrong_thread_counts AS (
+        )
+ SELECT 'A result exists only for completed messages, started_at only for those that run or ran.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_outcome v
+UNION ALL
+ SELECT 'Counters add up to the messages that exist.'::text AS rule,
+    v.queue AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_counter v
+UNION ALL
+ SELECT 'A message that waits for children names them, one that waits for input has asked, and no other does.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_wait v
+UNION ALL
+ SELECT 'Failures and losses stay within the limits of a life.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_charges v;
+CREATE VIEW treadle._thread_violations AS
+ WITH wrong_thread_counts AS (
          SELECT t.id,
             t.thread_id,
             t.last_ord,
@@ -1178,131 +1017,310 @@ CREATE VIEW treadle.violations AS
             m.aside
            FROM treadle.messages m
           WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
-        ), broken(rule, subject, detail) AS (
-         SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS "?column?",
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM log_with_holes v
-        UNION ALL
-         SELECT 'An event belongs to a message, and to the thread of that message.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM stray_event v
-        UNION ALL
-         SELECT 'Trash is no longer a message, and holds exactly the events that are not deleted yet.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_trash v
-        UNION ALL
-         SELECT 'A thread''s log is dense from 1 to its last_pos.'::text,
-            v.thread_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM thread_log_with_holes v
-        UNION ALL
-         SELECT 'A thread''s log belongs to a thread.'::text,
-            (v.thread)::text AS thread,
-            to_jsonb(v.*) AS to_jsonb
-           FROM stray_thread_log v
-        UNION ALL
-         SELECT 'In a thread''s log, each message''s events keep their own order.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM thread_log_out_of_order v
-        UNION ALL
-         SELECT 'Each life has one final event, that of its state, and a message that is over ends with it.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_final_events v
-        UNION ALL
-         SELECT 'Every attempt has its `started`, and ends with `retry`, with `parked`, or with its life.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_attempt_events v
-        UNION ALL
-         SELECT 'A message that may run or runs has one row in its lane; a failed one has at most one dead letter.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_lane_row v
-        UNION ALL
-         SELECT 'Every lane row belongs to a message (except dead letters of foreign rows).'::text,
-            ((((v.queue || '_'::text) || v.lane) || ' '::text) || v.msg_id),
-            to_jsonb(v.*) AS to_jsonb
-           FROM stray_lane_row v
-        UNION ALL
-         SELECT 'The lane row of a message that may run is visible; that of a running one is hidden for its lease.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_visibility v
-        UNION ALL
-         SELECT 'A message has a lease if and only if it is processing.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_lease v
-        UNION ALL
-         SELECT 'A result exists only for completed messages, started_at only for those that run or ran.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_outcome v
-        UNION ALL
-         SELECT 'Counters add up to the messages that exist.'::text,
-            v.queue,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_counter v
-        UNION ALL
-         SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text,
-            v.thread_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_thread_counts v
-        UNION ALL
-         SELECT 'A message''s thread exists.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM message_without_thread v
-        UNION ALL
-         SELECT 'The turn belongs to an open message of the thread that may take one.'::text,
-            v.thread_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_turn v
-        UNION ALL
-         SELECT 'In a thread only the message with the turn may run, and messages wait only while one has the turn.'::text,
-            v.thread_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM message_without_turn v
-        UNION ALL
-         SELECT 'Only messages that take turns in a thread wait for one.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_wait_for_turn v
-        UNION ALL
-         SELECT 'A message that waits for children names them, one that waits for input has asked, and no other does.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_wait v
-        UNION ALL
-         SELECT 'Failures and losses stay within the limits of a life.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM wrong_charges v
-        UNION ALL
-         SELECT 'No visible row lies below its low-water mark.'::text,
-            ((((v.queue || '_'::text) || v.lane) || ' '::text) || v.msg_id),
-            to_jsonb(v.*) AS to_jsonb
-           FROM row_below_mark v
-        UNION ALL
-         SELECT 'No lease lies below its low-water mark.'::text,
-            (v.message_id)::text AS message_id,
-            to_jsonb(v.*) AS to_jsonb
-           FROM lease_below_mark v
-        UNION ALL
-         SELECT 'No counter lies below its low-water mark.'::text,
-            v.queue,
-            to_jsonb(v.*) AS to_jsonb
-           FROM counter_below_mark v
         )
- SELECT rule,
-    subject,
-    detail
-   FROM broken b;
+ SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text AS rule,
+    v.thread_id AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_thread_counts v
+UNION ALL
+ SELECT 'A message''s thread exists.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM message_without_thread v
+UNION ALL
+ SELECT 'The turn belongs to an open message of the thread that may take one.'::text AS rule,
+    v.thread_id AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_turn v
+UNION ALL
+ SELECT 'In a thread only the message with the turn may run, and messages wait only while one has the turn.'::text AS rule,
+    v.thread_id AS subject,
+    to_jsonb(v.*) AS detail
+   FROM message_without_turn v
+UNION ALL
+ SELECT 'Only messages that take turns in a thread wait for one.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_wait_for_turn v;
+CREATE TABLE treadle.agents (
+    agent text NOT NULL,
+    queue text NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    max_attempts integer NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    input jsonb,
+    description text DEFAULT ''::text NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
+    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+);
+COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
+COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
+COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
+COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
+CREATE VIEW treadle.agent_overview AS
+ SELECT agent,
+    queue,
+    timeout_seconds,
+    max_attempts,
+    is_default,
+    input,
+    description,
+    registered_at,
+    settings
+   FROM treadle.agents a;
+COMMENT ON VIEW treadle.agent_overview IS 'Every agent that a worker has registered';
+CREATE TABLE treadle.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.counters_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE treadle.queues (
+    queue text NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    concurrency integer,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT queues_concurrency_check CHECK ((concurrency >= 1)),
+    CONSTRAINT queues_queue_check CHECK ((queue ~ '^[a-z][a-z0-9_]{0,39}$'::text))
+);
+COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
+COMMENT ON COLUMN treadle.queues.paused IS 'While true, workers claim nothing; submits are still accepted';
+COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages may run at once, on all workers together; null: no limit';
+CREATE VIEW treadle.dead_letters AS
+ SELECT q.queue,
+    treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
+    d.dead_at,
+    (d.body ->> 'reason'::text) AS reason,
+        CASE
+            WHEN ((d.body ->> 'attempts'::text) ~ '^[0-9]{1,9}$'::text) THEN ((d.body ->> 'attempts'::text))::integer
+            ELSE NULL::integer
+        END AS attempts,
+    (d.body ->> 'thread_id'::text) AS thread_id,
+    (d.body ->> 'agent'::text) AS agent,
+    m.body AS user_message,
+    (d.body ->> 'traceback'::text) AS traceback,
+    d.dlq_id,
+    d.body
+   FROM ((treadle.queues q
+     CROSS JOIN LATERAL treadle._dead_letters(q.queue, 1000) d(dlq_id, dead_at, body))
+     LEFT JOIN treadle.messages m ON ((m.message_id = treadle._uuid((d.body ->> 'message_id'::text)))));
+COMMENT ON VIEW treadle.dead_letters IS 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
+CREATE TABLE treadle.events_default (
+    message_id uuid CONSTRAINT events_message_id_not_null NOT NULL,
+    seq integer CONSTRAINT events_seq_not_null NOT NULL,
+    tenant text DEFAULT 'default'::text CONSTRAINT events_tenant_not_null NOT NULL,
+    thread bigint,
+    thread_pos bigint,
+    type text CONSTRAINT events_type_not_null NOT NULL,
+    data jsonb,
+    created_at timestamp with time zone CONSTRAINT events_created_at_not_null NOT NULL,
+    CONSTRAINT events_seq_check CHECK ((seq >= 1))
+);
+CREATE TABLE treadle.idempotency (
+    tenant text DEFAULT 'default'::text NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    answer jsonb,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON TABLE treadle.idempotency IS 'The first answer to each Idempotency-Key, kept for 24 hours';
+CREATE TABLE treadle.meta (
+    name text NOT NULL,
+    value text NOT NULL
+);
+COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
+CREATE VIEW treadle.queue_counts AS
+ SELECT queue,
+    (sum(queued))::bigint AS queued,
+    (sum(processing))::bigint AS processing,
+    (sum(completed))::bigint AS completed,
+    (sum(failed))::bigint AS failed,
+    (sum(cancelled))::bigint AS cancelled
+   FROM treadle.counters c
+  WHERE (id >= treadle._low_water_mark('counters'::text))
+  GROUP BY queue;
+COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap to read';
+CREATE TABLE treadle.workers (
+    worker_id text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    queues text[] NOT NULL,
+    concurrency integer NOT NULL,
+    in_flight integer DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    heartbeat_at timestamp with time zone NOT NULL,
+    beating_since timestamp with time zone NOT NULL,
+    server_started timestamp with time zone,
+    suspected_at timestamp with time zone
+);
+COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
+COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
+COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
+COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
+CREATE VIEW treadle.installation AS
+ SELECT ( SELECT m.value
+           FROM treadle.meta m
+          WHERE (m.name = 'release'::text)) AS release,
+    ( SELECT m.value
+           FROM treadle.meta m
+          WHERE (m.name = 'functions'::text)) AS functions,
+    ( SELECT m.value
+           FROM treadle.meta m
+          WHERE (m.name = 'pgmq'::text)) AS pgmq,
+    current_setting('server_version'::text) AS postgresql,
+    ( SELECT count(*) AS count
+           FROM treadle.workers) AS workers,
+    ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS "coalesce"
+           FROM treadle.queue_counts c) AS queued,
+    ( SELECT (COALESCE(sum(c.processing), (0)::numeric))::bigint AS "coalesce"
+           FROM treadle.queue_counts c) AS processing;
+COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
+COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
+ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.leases_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE VIEW treadle.message_overview AS
+ SELECT m.message_id,
+    m.state,
+    m.hold,
+    m.body AS user_message,
+    m.priority,
+    m.created_at,
+    m.started_at,
+    m.completed_at,
+    m.result,
+    m.error,
+    t.thread_id,
+    m.agent,
+    m.queue,
+    m.attempt,
+    m.max_attempts,
+    m.failures,
+    m.losses,
+    m.run_at,
+    m.worker_id,
+    m.metadata,
+    m.usage,
+    m.timeout_seconds,
+    m.ord,
+    m.aside,
+    m.thread,
+    m.tenant,
+    m.parent,
+    ( SELECT p.children
+           FROM treadle.parked p
+          WHERE (p.message_id = m.message_id)) AS children,
+        CASE
+            WHEN (m.hold = 'input'::text) THEN ( SELECT e.data
+               FROM treadle.events e
+              WHERE ((e.message_id = m.message_id) AND (e.seq = m.last_seq)))
+            ELSE NULL::jsonb
+        END AS asks
+   FROM (treadle.messages m
+     LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
+COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';
+COMMENT ON COLUMN treadle.message_overview.children IS 'The messages that it waits for (hold = children)';
+COMMENT ON COLUMN treadle.message_overview.asks IS 'The question that it waits with (hold = input)';
+CREATE VIEW treadle.queue_overview AS
+ SELECT q.queue,
+    q.paused,
+    n.queued,
+    n.processing,
+    n.completed,
+    n.failed,
+    n.cancelled,
+    r.ready,
+    (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
+    n.finished_per_minute,
+    n.mean_seconds,
+    q.created_at
+   FROM ((treadle.queues q
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
+            (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,
+            (COALESCE(sum(c.completed), (0)::numeric))::bigint AS completed,
+            (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
+            (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
+            (COALESCE(sum(d.finished) FILTER (WHERE ((c.slot > (t.now - '00:01:10'::interval)) AND (c.slot <= (t.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
+            (sum(c.run_seconds) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))) / (NULLIF(sum(d.finished) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
+           FROM ((( SELECT treadle.clock() AS now) t
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._low_water_mark('counters'::text)))))
+             CROSS JOIN LATERAL ( SELECT (GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint)) AS finished) d)) n)
+     CROSS JOIN LATERAL treadle._ready_rows(q.queue) r(ready, oldest));
+COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
+COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
+COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
+COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
+CREATE VIEW treadle.thread_overview AS
+ SELECT t.thread_id,
+    t.last_ord AS message_count,
+    t.created_at,
+    t.last_activity,
+    ((((t.last_ord - t.completed) - t.failed) - t.cancelled) - p.processing) AS queued,
+    p.processing,
+    t.completed,
+    t.failed,
+    t.cancelled,
+    t.turn,
+    t.metadata,
+    ( SELECT "left"(
+                CASE jsonb_typeof(m.body)
+                    WHEN 'string'::text THEN (m.body #>> '{}'::text[])
+                    ELSE (m.body)::text
+                END, 200) AS "left"
+           FROM treadle.messages m
+          WHERE (m.thread = t.id)
+          ORDER BY m.ord DESC
+         LIMIT 1) AS last_message_preview,
+    t.id AS thread,
+    t.tenant,
+    t.memory
+   FROM (treadle.threads t
+     CROSS JOIN LATERAL ( SELECT count(*) AS processing
+           FROM treadle.leases l
+          WHERE (l.thread = t.id)) p);
+COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, and whose turn it is';
+ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.threads_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE VIEW treadle.violations AS
+ SELECT v.rule,
+    v.subject,
+    v.detail
+   FROM treadle._log_violations v
+UNION ALL
+ SELECT v.rule,
+    v.subject,
+    v.detail
+   FROM treadle._lane_violations v
+UNION ALL
+ SELECT v.rule,
+    v.subject,
+    v.detail
+   FROM treadle._message_violations v
+UNION ALL
+ SELECT v.rule,
+    v.subject,
+    v.detail
+   FROM treadle._thread_violations v;
 COMMENT ON VIEW treadle.violations IS 'Exceptions to the invariants: empty in a healthy database. Reads everything, so it takes its time';
 CREATE VIEW treadle.worker_overview AS
  SELECT worker_id,

@@ -65,7 +65,7 @@ async def test_treadle_app_may_call_every_function_and_read_everything(
     assert await visitor.fetchval("select count(*) from treadle.queued_messages()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch("select viewname from pg_views where schemaname = 'treadle'")
-    assert len(views) == 9
+    assert len(views) == 13
     for row in views:
         await visitor.execute(f"select * from treadle.{row['viewname']}")
     for table in metadata.tables.values():

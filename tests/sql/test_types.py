@@ -42,7 +42,7 @@ async def test_an_attribute_at_the_end_is_added_in_place(sql_client: SqlClient, 
     await session.submit(thread_id="t")  # plans of this session know the old type
     oid, before = await attributes(sql_client, "target_thread")
     change("15_types.sql", "    turn      uuid ", "    turn      uuid,\n    note      text ")
-    change("40_submit.sql", "c.turn)::treadle.target_thread", "c.turn, null)::treadle.target_thread")
+    change("39_thread_places.sql", "c.turn)::treadle.target_thread", "c.turn, null)::treadle.target_thread")
     await migrate(dsn)
     assert await attributes(sql_client, "target_thread") == (oid, [*before, "note text"])
     await session.submit(thread_id="t")

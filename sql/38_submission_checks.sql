@@ -1,0 +1,212 @@
+-- The checks of a submit. It refuses values that are not acceptable and unknown agents (TR422), messages that were
+-- deleted (TR409), and messages for a full queue (TR429).
+--
+-- A message whose id is already there is marked `known`: it is not written again, and not refused, however full its
+-- queue is by now.
+
+-- Why these values of a submission are refused; null: they are not. (Stable and with plain arguments, so that the
+-- planner inlines it.)
+create or replace function treadle._submission_problem(
+    message jsonb,
+    priority text,
+    thread_id text,
+    metadata jsonb,
+    delay_seconds double precision,
+    max_attempts integer,
+    timeout_seconds double precision)
+returns text language sql stable parallel safe as $$
+    select case
+        when jsonb_typeof(message) is distinct from 'string' and jsonb_typeof(message) is distinct from 'object'
+            then 'message must be a text or an object.'
+        when message = '""' then 'message must not be empty.'
+        when priority not in ('high', 'normal', 'low')
+            then format('priority must be high, normal or low, not %L.', priority)
+        when length(thread_id) not between 1 and 255 or thread_id ~ '[[:cntrl:]/]'
+            then 'thread_id must have 1 to 255 characters, none of them a control character or a slash.'
+        when jsonb_typeof(metadata) <> 'object' then 'metadata must be an object.'
+        when delay_seconds not between 0 and 31622400
+            then 'delay_seconds must be between 0 and 31622400 (366 days).'
+        when max_attempts not between 1 and 1000 then 'max_attempts must be between 1 and 1000.'
+        when not (timeout_seconds > 0 and timeout_seconds <= 604800)
+            then 'timeout_seconds must be above 0 and at most 604800 (7 days).'
+    end
+$$;
+
+-- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable. They
+-- are not sorted: a sort of all that they carry takes longer than to decode them, and each has its number `n`.
+create or replace function treadle._decode_submissions(messages jsonb, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_default_agent constant text := (select a.agent from treadle.agents a where a.is_default);
+    -- A row of another kind of id, or of a time far ahead, would lie in no partition and never be purged.
+    v_latest_id constant uuid := treadle.uuid_at(greatest(at, clock_timestamp()) + interval '1 day');
+begin
+    return (
+        with decoded as (
+            select d.n, d.priority, d.thread_id, d.agent, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside,
+                d.parent, coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
+                treadle._submission_problem(
+                    message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
+                    delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
+                    timeout_seconds => d.timeout_seconds) as value_problem
+            from
+                rows from (jsonb_to_recordset(messages) as (
+                    message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
+                    delay_seconds double precision, max_attempts integer, timeout_seconds double precision,
+                    aside boolean, parent uuid)
+                ) with ordinality d (message_id, message, priority, thread_id, agent, metadata, delay_seconds,
+                    max_attempts, timeout_seconds, aside, parent, n)
+        ), checked as materialized (
+            select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
+                coalesce(
+                    d.value_problem,
+                    case
+                        when a.agent is null and d.agent is null
+                            then 'No agent is registered yet: start a worker, or name one.'
+                        when a.agent is null then format('There is no agent %L.', d.agent)
+                        when a.input is null and d.message_type = 'object'
+                            then format('The agent %L takes text, not an object.', a.agent)
+                        when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id >= v_latest_id
+                            then format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', d.id)
+                    end) as problem
+            from decoded d
+            left join treadle.agents a on a.agent = coalesce(d.agent, v_default_agent)
+        )
+        select array_agg(row(
+                c.n, c.id, coalesce(c.priority, 'normal'),
+                case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
+                coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false),
+                coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
+                c.run_at, c.parent,
+                case when c.problem is not null then 'refused' end,
+                case when c.problem is not null then 'TR422' end,
+                c.problem,
+                case when c.run_at > at then 'delay' end, null, null, null)::treadle.submission)
+        from (
+            select c.*,
+                case
+                    when c.delay_seconds > 0 and c.problem is null then at + c.delay_seconds * interval '1 second'
+                    else at
+                end as run_at
+            from checked c
+        ) c);
+exception
+    when invalid_parameter_value then  -- an element is not an object
+        raise exception using errcode = 'TR422', message = 'message must be a text or an object.';
+end $$;
+
+-- Mark the submissions with these ids as known, and refuse those that were deleted while their log is still being
+-- removed.
+create or replace function treadle._mark_known(submissions treadle.submission[], known uuid[], deleted uuid[])
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+begin
+    foreach v_one in array submissions loop
+        if v_one.state is not null then  -- refused for its values
+            null;
+        elsif v_one.message_id = any(deleted) then  -- a log has one owner
+            v_one.state := 'refused';
+            v_one.refusal_code := 'TR409';
+            v_one.refusal := format('There was a message %s, and it was deleted.', v_one.message_id);
+        elsif v_one.message_id = any(known) then
+            v_one.state := 'known';
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- Refuse the submissions for which there is no room in their queues; `queued` says how many messages each queue holds.
+create or replace function treadle._refuse_beyond(submissions treadle.submission[], max_queue_size integer,
+    queued jsonb)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+    v_number bigint;
+begin
+    foreach v_one in array submissions loop
+        if v_one.state is null then
+            v_number := coalesce((queued ->> v_one.queue)::bigint, 0) + 1;
+            if v_number > max_queue_size then
+                v_one.state := 'refused';
+                v_one.refusal_code := 'TR429';
+                v_one.refusal := format('The queue %L is full: it holds at most %s messages.', v_one.queue,
+                    max_queue_size);
+            else
+                queued := queued || jsonb_build_object(v_one.queue, v_number);
+            end if;
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- How many messages each queue holds, and the fullest one. The table is read, not its view: a migration that replaces
+-- the view keeps it locked for a while.
+create or replace function treadle._queue_sizes(out by_queue jsonb, out largest bigint)
+language plpgsql as $$
+begin
+    select coalesce(jsonb_object_agg(q.queue, q.queued), '{}'), coalesce(max(q.queued), 0)
+        into by_queue, largest
+        from (
+            select c.queue, sum(c.queued) as queued
+            from treadle.counters c
+            where c.id >= treadle._low_water_mark('counters')
+            group by c.queue
+        ) q;
+end $$;
+
+-- Decode the messages, and say of each whether it is to be written. `strict`: raise the first refusal.
+create or replace function treadle._check_submissions(
+    messages jsonb,
+    max_queue_size integer,
+    strict boolean,
+    at timestamptz,
+    out submissions treadle.submission[],
+    out threaded boolean)
+language plpgsql as $$
+declare
+    v_sizes record;
+    v_refused treadle.submission;
+    v_ids uuid[];
+    v_known uuid[];
+    v_deleted uuid[];
+begin
+    if jsonb_typeof(messages) is distinct from 'array' then
+        raise exception using errcode = 'TR422', message = 'messages must be an array.';
+    end if;
+    -- Before the search for known messages, so that no message is counted and then taken for new.
+    if max_queue_size is not null then
+        v_sizes := treadle._queue_sizes();
+    end if;
+    submissions := treadle._decode_submissions(messages => messages, at => at);
+    select array_agg(s.message_id), bool_or(s.thread_id is not null)
+        into v_ids, threaded
+        from unnest(submissions) s;
+    v_known := array(select m.message_id from treadle.messages m where m.message_id = any(v_ids));
+    v_deleted := array(select t.message_id from treadle.trash t where t.message_id = any(v_ids));
+    if cardinality(v_known) + cardinality(v_deleted) > 0 then
+        submissions := treadle._mark_known(submissions => submissions, known => v_known, deleted => v_deleted);
+    end if;
+    -- A queue can only be full if all of them would overflow the fullest one.
+    if max_queue_size is not null then
+        if cardinality(submissions) + v_sizes.largest > max_queue_size then
+            submissions := treadle._refuse_beyond(submissions => submissions, max_queue_size => max_queue_size,
+                queued => v_sizes.by_queue);
+        end if;
+    end if;
+    if strict then
+        select s.*
+            into v_refused
+            from unnest(submissions) s
+            where s.state = 'refused'
+            order by s.n
+            limit 1;
+        if found then
+            raise exception using errcode = v_refused.refusal_code, message = v_refused.refusal;
+        end if;
+    end if;
+end $$;

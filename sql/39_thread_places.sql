@@ -1,0 +1,206 @@
+-- The places of submitted messages in their threads.
+--
+-- The row of a thread is locked while messages get their order: `ord` is last_ord counted up under the lock, and the
+-- first message of an idle thread takes the turn in the same write.
+
+-- Insert threads, except for those that another transaction has just created.
+create or replace function treadle._insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
+        select _insert_threads.tenant, w.thread_id, at, at
+        from unnest(thread_ids) w (thread_id)
+        on conflict do nothing;
+end $$;
+
+-- Create the threads that are not there yet, and return the smallest id of those that are.
+create or replace function treadle._create_threads(thread_ids text[], tenant text, patient boolean, at timestamptz)
+returns bigint language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_new text[];
+    v_first bigint;
+    v_former_timeout text;
+begin
+    select array_agg(w.thread_id order by w.thread_id collate "C") filter (where t.id is null), min(t.id)
+        into v_new, v_first
+        from unnest(thread_ids) w (thread_id)
+        left join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id;
+    if v_new is null then
+        return v_first;
+    end if;
+    if patient then
+        perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
+        return (  -- another transaction may have created one of them long ago and committed just now
+            select min(t.id)
+            from unnest(thread_ids) w (thread_id)
+            join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id);
+    end if;
+    begin
+        v_former_timeout := treadle._set_lock_timeout('100ms');
+        perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
+        perform treadle._set_lock_timeout(v_former_timeout);
+    exception
+        when lock_not_available then null;  -- another transaction is creating one of them: all new ones are busy
+    end;
+    return v_first;
+end $$;
+
+-- Lock the threads with these names, and create those that are not there. Returns the ids and names of the locked
+-- threads in the order of their names: without those that other transactions hold, where the call is not `patient`.
+create or replace function treadle._lock_threads(
+    thread_ids text[],
+    tenant text,
+    patient boolean,
+    at timestamptz,
+    out threads bigint[],
+    out locked_ids text[])
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_first bigint;
+begin
+    loop
+        -- First create threads, while this transaction holds none; then lock all of them by id, as every transaction
+        -- does.
+        v_first := treadle._create_threads(thread_ids => thread_ids, tenant => tenant, patient => patient, at => at);
+        if not patient then
+            with locked as (
+                select t.id, t.thread_id
+                from treadle.threads t
+                where t.tenant = _lock_threads.tenant and t.thread_id = any(thread_ids)
+                order by t.id
+                for no key update skip locked
+            )
+            select array_agg(l.id order by l.thread_id collate "C"),
+                    array_agg(l.thread_id order by l.thread_id collate "C")
+                into threads, locked_ids
+                from locked l;
+            return;
+        end if;
+        -- A transaction that holds many of them holds the first: wait there, and see the others as they are afterwards.
+        if cardinality(thread_ids) > 1 then
+            perform from treadle.threads t
+                where t.id = v_first
+                for no key update;
+        end if;
+        with locked as (
+            select t.id, t.thread_id
+            from treadle.threads t
+            where t.tenant = _lock_threads.tenant and t.thread_id = any(thread_ids)
+            order by t.id
+            for no key update
+        )
+        select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id order by l.thread_id collate "C")
+            into threads, locked_ids
+            from locked l;
+        exit when cardinality(threads) = cardinality(thread_ids);
+        if threads is not null then  -- to wait for one more while holding others could make a circle
+            raise exception using errcode = 'serialization_failure', message = format(
+                'The thread %L was deleted just now; submit again.',
+                (select w from unnest(thread_ids) w where not w = any(locked_ids) limit 1));
+        end if;
+    end loop;
+end $$;
+
+-- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where
+-- the call is not `patient`.
+create or replace function treadle._place_in_threads(
+    submissions treadle.submission[],
+    tenant text,
+    patient boolean,
+    at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_wanted constant text[] := array(
+        select distinct s.thread_id
+        from unnest(submissions) s
+        where s.state is null and s.thread_id is not null);
+    v_threads bigint[];
+    v_locked_ids text[];
+    -- One element per submission: which of the locked threads is its own (by name), and its number among the arrivals
+    -- of that thread.
+    v_ranks integer[];
+    v_numbers integer[];
+    v_targets treadle.target_thread[];  -- one per locked thread, in the order of their names
+begin
+    if v_wanted = '{}' then
+        return submissions;
+    end if;
+    select l.threads, l.locked_ids
+        into v_threads, v_locked_ids
+        from treadle._lock_threads(thread_ids => v_wanted, tenant => tenant, patient => patient, at => at) l;
+    select array_agg(r.rank order by r.n), array_agg(r.number order by r.n)
+        into v_ranks, v_numbers
+        from (
+            select w.n,
+                case when w.locked then dense_rank() over (partition by w.locked order by w.thread_id) end::integer
+                    as rank,
+                (row_number() over (partition by w.locked, w.thread_id order by w.n))::integer as number
+            from (
+                select s.n, s.thread_id collate "C" as thread_id,
+                    s.state is null and s.thread_id is not null
+                        and (cardinality(v_threads) = cardinality(v_wanted)
+                            or s.thread_id = any(coalesce(v_locked_ids, '{}'))) as locked
+                from unnest(submissions) s
+            ) w
+        ) r;
+    v_targets := treadle._arrive_in_threads(
+        submissions => submissions, ranks => v_ranks, threads => v_threads, at => at);
+    return array(
+        select row(
+                s.n, s.message_id, s.priority, s.rank, s.agent, s.queue, s.thread_id, s.aside,
+                s.max_attempts, s.timeout_seconds, s.run_at, s.parent,
+                case when s.state is null and s.thread_id is not null and p.rank is null then 'busy' else s.state end,
+                s.refusal_code, s.refusal,
+                case
+                    when s.hold is not null then s.hold
+                    when p.rank is not null and not s.aside and (v_targets[p.rank]).turn is distinct from s.message_id
+                        then 'thread'
+                end,
+                v_threads[p.rank], (v_targets[p.rank]).base_ord + p.number, (v_targets[p.rank]).open + p.number - 2
+            )::treadle.submission
+        from unnest(submissions) s
+        cross join lateral (select v_ranks[s.n] as rank, v_numbers[s.n] as number) p
+        order by s.n);
+end $$;
+
+-- Count the arrivals in their threads, and give idle threads to the first of theirs that may run. Returns the
+-- threads.
+create or replace function treadle._arrive_in_threads(
+    submissions treadle.submission[],
+    ranks integer[],
+    threads bigint[],
+    at timestamptz)
+returns treadle.target_thread[] language plpgsql as $$
+declare
+    v_targets treadle.target_thread[];
+begin
+    with arriving as (
+        select ranks[s.n] as rank, count(*) as messages,
+            (array_agg(s.message_id order by s.rank, s.n) filter (where s.hold is null and not s.aside))[1] as first
+        from unnest(submissions) s
+        where ranks[s.n] is not null
+        group by 1
+    ), counted as (
+        update treadle.threads t
+        set last_ord = t.last_ord + a.messages,
+            turn = coalesce(t.turn, a.first),
+            last_activity = greatest(t.last_activity, at)
+        from arriving a
+        where t.id = threads[a.rank]
+        returning a.rank, t.id, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended,
+        t.turn
+    )
+    select array_agg(row(c.id, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.target_thread order by c.rank)
+        into v_targets
+        from counted c;
+    insert into treadle.thread_log (thread, last_pos)
+        select t.thread, 0
+        from unnest(v_targets) t
+        where t.base_ord = 0
+        order by t.thread
+        on conflict (thread) do nothing;
+    return v_targets;
+end $$;

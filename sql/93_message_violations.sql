@@ -1,0 +1,134 @@
+-- Exceptions to the rules of messages, counters and threads: part of treadle.violations (94_violations.sql).
+
+-- Messages and counters that break a rule.
+create or replace view treadle._message_violations (rule, subject, detail) as
+with wrong_outcome as (
+    select m.message_id, m.state, m.result, m.error, m.started_at, m.worker_id
+    from treadle.messages m
+    where (m.result is not null and m.state <> 'completed')
+        or (m.state = 'failed' and m.error is null)
+        or (m.state = 'processing' and (m.started_at is null or m.worker_id is null))
+        or (m.state = 'completed' and m.started_at is null)
+        or (m.state = 'queued' and (m.started_at is not null or m.worker_id is not null))
+), wrong_charges as (
+    select m.message_id, m.state, m.attempt, m.failures, m.losses, m.max_attempts
+    from treadle.messages m
+    where m.failures > m.max_attempts
+        or m.failures + m.losses > m.attempt
+        or (m.failures = m.max_attempts and m.state in ('queued', 'processing'))
+), wrong_wait as (
+    select m.message_id, m.state, m.hold, p.children, e.type, e.data
+    from treadle.messages m
+    left join treadle.parked p using (message_id)
+    left join treadle.events e on m.hold in ('children', 'input')
+        and e.message_id = m.message_id
+        and e.seq = m.last_seq
+    where (p.children is not null and m.hold is distinct from 'children' and m.state <> 'cancelled')
+        or (m.hold = 'children' and p.children is null)
+        or (
+            m.hold in ('children', 'input')
+            and (e.type is distinct from 'parked' or e.data ->> 'hold' is distinct from m.hold)
+        )
+), wrong_counter as (
+    select queue, to_jsonb(c) as counted, to_jsonb(m) as found
+    from (
+        select
+            c.queue, sum(c.queued) as queued, sum(c.processing) as processing, sum(c.completed) as completed,
+            sum(c.failed) as failed, sum(c.cancelled) as cancelled
+        from treadle.counters c
+        group by c.queue
+    ) c
+    full join (
+        select
+            m.queue,
+            count(*) filter (where m.state = 'queued') as queued,
+            count(*) filter (where m.state = 'processing') as processing,
+            count(*) filter (where m.state = 'completed') as completed,
+            count(*) filter (where m.state = 'failed') as failed,
+            count(*) filter (where m.state = 'cancelled') as cancelled
+        from treadle.messages m
+        group by m.queue
+    ) m using (queue)
+    where coalesce(c.queued, 0) <> coalesce(m.queued, 0)
+        or coalesce(c.processing, 0) <> coalesce(m.processing, 0)
+        or coalesce(c.completed, 0) <> coalesce(m.completed, 0)
+        or coalesce(c.failed, 0) <> coalesce(m.failed, 0)
+        or coalesce(c.cancelled, 0) <> coalesce(m.cancelled, 0)
+)
+select 'A result exists only for completed messages, started_at only for those that run or ran.',
+    v.message_id::text, to_jsonb(v)
+from wrong_outcome v
+union all
+select 'Counters add up to the messages that exist.', v.queue, to_jsonb(v)
+from wrong_counter v
+union all
+select 'A message that waits for children names them, one that waits for input has asked, and no other does.',
+    v.message_id::text, to_jsonb(v)
+from wrong_wait v
+union all
+select 'Failures and losses stay within the limits of a life.', v.message_id::text, to_jsonb(v)
+from wrong_charges v;
+
+-- Threads, turns and waits for them that break a rule.
+create or replace view treadle._thread_violations (rule, subject, detail) as
+with wrong_thread_counts as (
+    select t.id, t.thread_id, t.last_ord, t.completed, t.failed, t.cancelled, f.*
+    from treadle.threads t
+    cross join lateral (
+        select
+            array_agg(m.ord order by m.ord) as ords,
+            count(*) filter (where m.state = 'completed') as completed_found,
+            count(*) filter (where m.state = 'failed') as failed_found,
+            count(*) filter (where m.state = 'cancelled') as cancelled_found
+        from treadle.messages m
+        where m.thread = t.id
+    ) f
+    where (t.completed, t.failed, t.cancelled) <> (f.completed_found, f.failed_found, f.cancelled_found)
+        or f.ords is distinct from (select array_agg(s) from generate_series(1, t.last_ord) s)
+), message_without_thread as (
+    select m.message_id, m.thread
+    from treadle.messages m
+    where m.thread is not null
+        and not exists (select from treadle.threads t where t.id = m.thread)
+), wrong_turn as (
+    select t.id, t.thread_id, t.turn, m.thread, m.state, m.hold, m.aside
+    from treadle.threads t
+    left join treadle.messages m on m.message_id = t.turn
+    where t.turn is not null
+        and (
+            m.thread is distinct from t.id
+            or m.aside
+            or m.state not in ('queued', 'processing')
+            or m.hold in ('thread', 'delay')
+        )
+), message_without_turn as (
+    select t.id, t.thread_id, t.turn, m.message_id, m.state, m.hold
+    from treadle.threads t
+    join treadle.messages m on m.thread = t.id and not m.aside and m.message_id is distinct from t.turn
+    where m.state = 'processing'
+        or (
+            m.state = 'queued'
+            and m.hold is distinct from 'delay'
+            and (m.hold is distinct from 'thread' or t.turn is null)
+        )
+), wrong_wait_for_turn as (
+    select m.message_id, m.thread, m.aside
+    from treadle.messages m
+    where m.hold = 'thread'
+        and (m.thread is null or m.aside)
+)
+select 'A thread''s counts are those of its messages, and their places are dense.', v.thread_id, to_jsonb(v)
+from wrong_thread_counts v
+union all
+select 'A message''s thread exists.', v.message_id::text, to_jsonb(v)
+from message_without_thread v
+union all
+select 'The turn belongs to an open message of the thread that may take one.', v.thread_id, to_jsonb(v)
+from wrong_turn v
+union all
+select 'In a thread only the message with the turn may run, and messages wait only while one has the turn.',
+    v.thread_id, to_jsonb(v)
+from message_without_turn v
+union all
+select 'Only messages that take turns in a thread wait for one.', v.message_id::text, to_jsonb(v)
+from wrong_wait_for_turn v;

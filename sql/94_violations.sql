@@ -1,0 +1,20 @@
+-- Invariants: rules that hold in every database at every moment, whatever was done to it and whichever process died.
+--
+-- Each view of the files 91 to 93 finds the exceptions to some rules; the list of its rules is at its end. The view
+-- treadle.violations has them all. It reads everything from one snapshot without a lock, which takes a few seconds for
+-- each hundred thousand messages. Use it in tests and after an incident:  treadle check --invariants
+
+create or replace view treadle.violations as
+select v.rule, v.subject, v.detail
+from treadle._log_violations v
+union all
+select v.rule, v.subject, v.detail
+from treadle._lane_violations v
+union all
+select v.rule, v.subject, v.detail
+from treadle._message_violations v
+union all
+select v.rule, v.subject, v.detail
+from treadle._thread_violations v;
+comment on view treadle.violations
+    is 'Exceptions to the invariants: empty in a healthy database. Reads everything, so it takes its time';

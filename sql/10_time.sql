@@ -7,7 +7,12 @@
 
 create or replace function treadle.clock() returns timestamptz
 language sql volatile parallel safe as $$
-    select clock_timestamp() + coalesce(nullif(current_setting('treadle.clock_shift', true), ''), '0')::interval
+    -- In seconds, because a day of an interval is 23 or 25 hours long where the session's time zone has summer time.
+    select case
+        when coalesce(current_setting('treadle.clock_shift', true), '') = '' then clock_timestamp()
+        else clock_timestamp() + make_interval(
+            secs => extract(epoch from current_setting('treadle.clock_shift')::interval)::double precision)
+    end
 $$;
 comment on function treadle.clock is 'Now, by the database''s clock, moved by the setting treadle.clock_shift';
 

@@ -1,8 +1,9 @@
 -- The partitions of the event log: one for each UTC day, by the time in the message id.
 --
--- An event whose day has no partition goes to events_default. Creating a partition locks the default partition,
--- dropping one locks all of them, and every later reader waits behind a waiting lock. So both functions give up after
--- half a second (55P03) while a long transaction reads the log, and the janitor tries again later.
+-- An event whose day has no partition goes to events_default, so a missing partition loses nothing. Creating one locks
+-- the default partition, dropping one locks all of them, and every later reader waits behind a waiting lock. So both
+-- functions give up after half a second (55P03) while a long transaction reads the log, and the janitor tries again
+-- later.
 
 -- The name of a day's partition.
 create or replace function treadle._partition_name(day timestamptz) returns text
@@ -10,33 +11,89 @@ language sql stable as $$
     select 'events_' || to_char(day at time zone 'UTC', 'YYYYMMDD')
 $$;
 
+-- The partitions that have ids from `first` to before `next`, without the default one, and the bounds of each. A bound
+-- without an end (a partition that was made by hand) is null.
+create or replace function treadle._partitions_between(first uuid, next uuid)
+returns table (name text, low uuid, high uuid)
+language sql stable as $$
+    select p.name, p.low, p.high
+    from (
+        select
+            c.relname::text as name,
+            substring(b.bound from 'FROM \(''([0-9a-f-]+)''\)')::uuid as low,
+            substring(b.bound from 'TO \(''([0-9a-f-]+)''\)')::uuid as high
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        cross join pg_get_expr(c.relpartbound, c.oid) b (bound)
+        where i.inhparent = 'treadle.events'::regclass
+            and b.bound <> 'DEFAULT'
+    ) p
+    where coalesce(p.low < _partitions_between.next, true)
+        and coalesce(p.high > _partitions_between.first, true)
+$$;
+
+-- Drop a partition unless it holds an event; returns whether it is gone.
+create or replace function treadle._drop_empty_partition(name text) returns boolean
+language plpgsql as $$
+declare
+    v_empty boolean;
+begin
+    execute format('select not exists (select from treadle.%I)', name) into v_empty;
+    if v_empty then
+        lock table treadle.events in access exclusive mode;  -- then look again: no transaction can write now
+        execute format('select not exists (select from treadle.%I)', name) into v_empty;
+    end if;
+    if v_empty then
+        execute format('drop table treadle.%I', name);
+    end if;
+    return v_empty;
+end $$;
+
+-- Create the partition of the ids from `first` to before `next`, where nothing is in its way; returns whether it did.
+-- Empty partitions with other bounds (of a day in another time zone, or made by hand) give way to it. Where events are
+-- in the way, the day's other events go to the default partition.
+create or replace function treadle._ensure_partition(name text, first uuid, next uuid) returns boolean
+language plpgsql as $$
+declare
+    v_other record;
+begin
+    for v_other in
+        select p.name, p.low = first and p.high = next as same
+        from treadle._partitions_between(first, next) p
+    loop
+        if v_other.same or not treadle._drop_empty_partition(v_other.name) then
+            return false;
+        end if;
+    end loop;
+    if to_regclass(format('treadle.%I', name)) is not null  -- a table that was detached by hand
+        or exists (
+            select
+            from treadle.events_default e
+            where e.message_id >= first
+                and e.message_id < next)
+    then
+        return false;
+    end if;
+    execute format('create table treadle.%I (like treadle.events including all)', name);
+    execute format('alter table treadle.events attach partition treadle.%I for values from (%L) to (%L)',
+        name, first, next);
+    return true;
+end $$;
+
 create or replace function treadle.ensure_partitions(days integer default 3) returns integer
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '500ms' as $$
 declare
     v_today constant timestamptz := date_trunc('day', treadle.clock(), 'UTC');
-    v_name text;
-    v_first uuid;  -- the smallest id of the day
-    v_next uuid;   -- the smallest id of the following day
+    v_day timestamptz;
     v_created integer := 0;
 begin
     perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
-    for v_day in -1 .. days loop
-        v_name := treadle._partition_name(v_today + v_day * interval '24 hours');
-        v_first := treadle.uuid_at(v_today + v_day * interval '24 hours');
-        v_next := treadle.uuid_at(v_today + (v_day + 1) * interval '24 hours');
-        continue when to_regclass('treadle.' || v_name) is not null;
-        -- A day whose first events are in the default partition already stays there.
-        continue when exists (
-            select
-            from treadle.events_default e
-            where e.message_id >= v_first
-                and e.message_id < v_next);
-        execute format('create table treadle.%I (like treadle.events including all)', v_name);
-        execute format(
-            'alter table treadle.events attach partition treadle.%I for values from (%L) to (%L)',
-            v_name, v_first, v_next);
-        v_created := v_created + 1;
+    for v_number in -1 .. days loop
+        v_day := v_today + v_number * interval '24 hours';
+        v_created := v_created + treadle._ensure_partition(
+            name => treadle._partition_name(v_day), first => treadle.uuid_at(v_day),
+            next => treadle.uuid_at(v_day + interval '24 hours'))::integer;
     end loop;
     return v_created;
 end $$;
@@ -48,7 +105,6 @@ language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '500ms' as $$
 declare
     v_name text;
-    v_empty boolean;
     v_dropped integer := 0;
 begin
     perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
@@ -60,14 +116,7 @@ begin
             and c.relname ~ '^events_[0-9]{8}$'
             and c.relname < treadle._partition_name(until)
     loop
-        execute format('select not exists (select from treadle.%I)', v_name) into v_empty;
-        continue when not v_empty;
-        lock table treadle.events in access exclusive mode;  -- then look again: no transaction can write now
-        execute format('select not exists (select from treadle.%I)', v_name) into v_empty;
-        if v_empty then
-            execute format('drop table treadle.%I', v_name);
-            v_dropped := v_dropped + 1;
-        end if;
+        v_dropped := v_dropped + treadle._drop_empty_partition(v_name)::integer;
     end loop;
     return v_dropped;
 end $$;

@@ -5,6 +5,7 @@ tables only grow, and functions are replaced under their names.
 """
 
 import asyncio
+import logging
 import re
 import time
 from importlib import resources
@@ -18,6 +19,8 @@ from service.db.data_files import data_folder
 from service.db.pool import Connection, connect, explain
 from service.db.schema import DEVELOPMENT_RELEASES, RELEASE, SQL_FOLDER, digest, problem
 from service.errors import SchemaError, Unavailable
+
+log = logging.getLogger(__name__)
 
 MIGRATIONS_FOLDER = data_folder("migrations")
 PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tested; another version may have other tables
@@ -50,6 +53,7 @@ async def migrate(dsn: str) -> None:
         await _install_pgmq(connection)
         await asyncio.to_thread(_upgrade_tables, dsn)
         await _apply_functions(connection)
+        await _ensure_partitions(connection)
     except _LOCK_ERRORS:
         raise SchemaError(
             "Another transaction has locked a table or a view; nothing was changed in this step. Try again."
@@ -167,13 +171,24 @@ async def _try_functions(connection: Connection) -> None:
         await _lock_views(connection, re.findall("(?m)^create or replace view ([a-z_.]+)", "".join(files)))
         for file in files:
             await connection.execute(file)
-        await connection.execute("select treadle.ensure_partitions(), treadle.create_queue('default')")
+        await connection.execute("select treadle.create_queue('default')")
         await connection.execute(
             "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2),"
             " ('pgmq', current_setting('treadle.pgmq_version'))"
             " on conflict (name) do update set value = excluded.value",
             str(RELEASE),
             digest(),
+        )
+
+
+async def _ensure_partitions(connection: Connection) -> None:
+    """Events of a day without a partition go to the default one, so a failure is no reason to stop a migration."""
+    try:
+        await connection.execute("select treadle.ensure_partitions()")
+    except asyncpg.PostgresError as error:
+        log.warning(
+            "the partitions of the coming days could not be created; the workers try again every hour",
+            extra={"error": _error_text(error)},
         )
 
 

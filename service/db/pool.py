@@ -22,6 +22,8 @@ NEXT_HOST_SECONDS = 0.3  # without an answer, after which the next host is also 
 
 # How soon the server ends the session of a client that has vanished: until then the session keeps its locks.
 KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+# How the server writes times, also in views and in messages of errors. Functions pin the time zone themselves.
+UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
 
 CONNECTION_ERRORS = (
     OSError,
@@ -83,7 +85,7 @@ async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **
         statement_cache_size=0 if pooler else 1024,
         # A pooler chooses the server itself.
         target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
-        server_settings={} if pooler else KEEPALIVE | {"application_name": f"treadle {name}"},
+        server_settings={} if pooler else KEEPALIVE | UTC | {"application_name": f"treadle {name}"},
         **place,
     )
     return connection

@@ -1,11 +1,13 @@
 """The event log's partitions: one a day, created ahead, dropped when old and empty."""
 
 import asyncio
+from datetime import date, datetime, time, timedelta
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from service.db.migrate import migrate
 from tests.support.sql_client import SqlClient
 
 
@@ -133,3 +135,117 @@ async def test_two_janitors_may_tend_partitions_at_once(sql_client: SqlClient) -
     assert sorted(made) == [0, 0, 5]
     dropped = await asyncio.gather(*(drop(other) for other in others))
     assert sorted(dropped) == [0, 0, 6]
+
+
+BOUNDS = """
+    select c.relname as name,
+        treadle._time_of((regexp_match(b, 'FROM \\(''([^'']+)'))[1]::uuid) at time zone 'UTC' as first,
+        treadle._time_of((regexp_match(b, 'TO \\(''([^'']+)'))[1]::uuid) at time zone 'UTC' as next
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    cross join pg_get_expr(c.relpartbound, c.oid) b
+    where i.inhparent = 'treadle.events'::regclass and b <> 'DEFAULT'"""
+
+
+async def not_one_utc_day(sql_client: SqlClient) -> list[str]:
+    """The partitions that do not hold the UTC day of their name."""
+    return [
+        row["name"]
+        for row in await sql_client.sql.fetch(BOUNDS)
+        if row["name"] != f"events_{row['first']:%Y%m%d}"
+        or row["first"].time() != time()
+        or row["next"] - row["first"] != timedelta(days=1)
+    ]
+
+
+async def go_to(sql_client: SqlClient, day: str) -> None:
+    """Move the clock to noon of that day, in UTC."""
+    away = "extract(epoch from ($1 || ' 12:00+00')::text::timestamptz - clock_timestamp())"
+    await sql_client.shift_clock(float(await sql_client.sql.fetchval(f"select {away}", day)))
+
+
+@pytest.mark.parametrize(
+    ("zone", "days"),
+    [
+        ("Europe/Berlin", [f"2027-03-{day}" for day in range(24, 32)]),
+        ("America/New_York", [f"2027-11-{day:02}" for day in range(2, 12)]),
+        ("Australia/Lord_Howe", [f"2027-04-{day:02}" for day in range(1, 8)]),  # half an hour
+        ("Pacific/Apia", [f"2011-12-{day}" for day in range(26, 32)]),  # a day that did not exist
+    ],
+)
+async def test_each_partition_is_one_utc_day_around_a_change_of_the_clocks(
+    sql_client: SqlClient, zone: str, days: list[str]
+) -> None:
+    await sql_client.sql.execute(f"set timezone = '{zone}'")
+    for day in days:
+        await go_to(sql_client, day)
+        await ensure(sql_client)
+    assert await not_one_utc_day(sql_client) == []
+    assert {f"{day:%Y%m%d}" for day in map(date.fromisoformat, days)} <= set(await partitions(sql_client))
+
+
+async def test_a_shift_of_days_is_a_multiple_of_24_hours_in_every_zone(sql_client: SqlClient) -> None:
+    for zone in ("UTC", "Europe/Berlin"):
+        await sql_client.sql.execute(f"set timezone = '{zone}'; set treadle.clock_shift = '200 days'")
+        seconds = await sql_client.sql.fetchval("select extract(epoch from treadle.clock() - clock_timestamp())")
+        assert round(seconds) == 200 * 86400
+
+
+async def make_partition(sql_client: SqlClient, name: str, first: str, next: str) -> None:
+    await sql_client.sql.execute(
+        f"do $$ begin execute format('create table treadle.{name} partition of treadle.events for values"
+        f" from (%L) to (%L)', treadle.uuid_at('{first}'), treadle.uuid_at('{next}')); end $$"
+    )
+
+
+async def test_empty_partitions_with_other_bounds_are_replaced(sql_client: SqlClient) -> None:
+    """As a release that cut days by the server's time zone left them, also across several days."""
+    await make_partition(sql_client, "events_20270327", "2027-03-26 23:00Z", "2027-03-27 23:00Z")
+    await make_partition(sql_client, "events_20270328", "2027-03-27 23:00Z", "2027-03-28 22:00Z")
+    await make_partition(sql_client, "by_hand", "2027-03-30 01:00Z", "2027-04-02 00:00Z")
+    await go_to(sql_client, "2027-03-28")
+    assert await ensure(sql_client) == 5
+    assert await not_one_utc_day(sql_client) == []
+
+
+async def test_partitions_with_other_bounds_and_events_stay_and_stop_nothing(sql_client: SqlClient) -> None:
+    """The other hours of their days go to the default partition."""
+    await make_partition(sql_client, "events_20270328", "2027-03-27 23:00Z", "2027-03-28 22:00Z")
+    await make_partition(sql_client, "events_20270401", "2027-03-31 22:00Z", "2027-04-01 22:00Z")
+    at = "select overlay(treadle.uuid7()::text placing left(treadle.uuid_at($1::text::timestamptz)::text, 13) from 1)"
+    kept, late = [await sql_client.sql.fetchval(at, f"2027-03-28 {hour}:00Z") for hour in (12, 23)]
+    await go_to(sql_client, "2027-03-28")
+    kept = await sql_client.submit(message_id=kept)
+    assert await ensure(sql_client) == 3  # of the 29th, 30th and 31st: the last one in the place of an empty one
+    assert await not_one_utc_day(sql_client) == ["events_20270328"]
+    assert await place(sql_client, kept) == "20270328"
+    assert await place(sql_client, await sql_client.submit(message_id=late)) == "default"
+
+
+async def test_a_migration_does_not_fail_for_a_partition(sql_client: SqlClient, dsn: str) -> None:
+    reader = await sql_client.connect()
+    database = dsn.rpartition("/")[2]
+    await sql_client.sql.execute(f"alter database {database} set treadle.clock_shift = '30 days'")
+    async with reader.sql.transaction():
+        await reader.sql.fetch("select * from treadle.events")
+        await migrate(dsn)
+    await migrate(dsn)
+    await sql_client.shift_clock(30 * 86400)
+    assert await days(sql_client, -1, 3) == (await partitions(sql_client))[-6:-1]
+
+
+async def test_times_in_json_are_utc_in_every_zone(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("set timezone = 'Asia/Kolkata'; set datestyle = 'German'")
+    message_id = await sql_client.submit(thread_id="t")
+    claim = await sql_client.claim_one()
+    await sql_client.finish(claim, outcome="error")
+    await sql_client.shift_clock(60)
+    await sql_client.sql.execute("select treadle.admit_due()")
+    await sql_client.finish(await sql_client.claim_one(), outcome="rejected")
+    answer = await sql_client.sql.fetchval(
+        """select answer from treadle.submit_once('key', 'hash', '[{"message": "x"}]')"""
+    )
+    data = [data for _, data in await sql_client.log(message_id) if data]
+    times = [answer[0]["created_at"], *(d[key] for d in data for key in ("retry_at", "completed_at") if key in d)]
+    assert len(times) == 3
+    assert [datetime.fromisoformat(time).utcoffset() for time in times] == [timedelta(0)] * 3

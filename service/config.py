@@ -13,11 +13,12 @@ import yaml
 from msgspec import Meta
 
 from service.errors import ConfigError
-from service.limits import MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
+from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
+AgentName = Annotated[str, Meta(min_length=1, max_length=MAX_AGENT_NAME_CHARS)]
 
 # Patterns in the error messages of msgspec, and the plain words that replace them.
 PLAIN_WORDS = (
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
     agents: tuple[str, ...] = ()  # modules with @agent functions
     agent_templates: Path | None = None  # a YAML file of agents
+    default_agent: AgentName | None = None  # answers messages that name no agent; unset: claude if registered, or echo
 
     processing_timeout: Positive = 60.0  # seconds for one attempt
     max_attempts: AtLeastOne = 3  # failures until a message is dead-lettered

@@ -62,7 +62,7 @@ begin
                     d.value_problem,
                     case
                         when a.agent is null and d.agent is null
-                            then 'No agent is registered yet: start a worker, or name one.'
+                            then 'No default agent is registered: start a worker that has it, or name an agent.'
                         when a.agent is null then format('There is no agent %L.', d.agent)
                         when a.input is null and d.message_type = 'object'
                             then format('The agent %L takes text, not an object.', a.agent)

@@ -2,56 +2,86 @@
 
 -- The rows of register_agents' argument.
 create or replace function treadle._declared_agents(agents jsonb)
-returns table (agent text, queue text, timeout_seconds double precision, max_attempts integer, is_default boolean,
-    input jsonb,
+returns table (agent text, queue text, timeout_seconds double precision, max_attempts integer, input jsonb,
     description text, settings jsonb)
 language sql stable as $$
-    select d.agent, d.queue, d.timeout_seconds, d.max_attempts, coalesce(d.is_default, false), d.input,
-        coalesce(d.description, ''),
+    select d.agent, d.queue, d.timeout_seconds, d.max_attempts, d.input, coalesce(d.description, ''),
         jsonb_strip_nulls(coalesce(d.settings, '{}'))
     from jsonb_to_recordset(agents) d (agent text, queue text, timeout_seconds double precision, max_attempts integer,
-        is_default boolean, input jsonb, description text, settings jsonb)
+        input jsonb, description text, settings jsonb)
 $$;
 
--- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "is_default", "input", "description", "settings"}]
--- The concurrency of a queue is the smallest that its agents declare in their settings.
-create or replace function treadle.register_agents(agents jsonb) returns void
+-- Mark the agent that answers messages which name none: the declared one, registered or not; without a declaration
+-- `claude` if a worker has registered it, else `echo`. So the order in which workers start decides nothing.
+create or replace function treadle._mark_default_agent() returns void
+language plpgsql as $$
+declare
+    v_default constant text := coalesce(
+        (select m.value from treadle.meta m where m.name = 'default_agent'),
+        (select max(a.agent) from treadle.agents a where a.agent = 'claude'),
+        'echo');
+begin
+    update treadle.agents a
+        set is_default = false
+        where a.is_default and a.agent <> v_default;
+    update treadle.agents a
+        set is_default = true
+        where not a.is_default and a.agent = v_default;
+end $$;
+
+-- A queue's concurrency is the smallest that its registered agents declare, whichever worker registered them.
+create or replace function treadle._limit_queues() returns void
+language plpgsql as $$
+begin
+    update treadle.queues q
+        set concurrency = c.concurrency
+        from (
+            select u.queue, min((a.settings ->> 'concurrency')::integer) as concurrency
+            from treadle.queues u
+            left join treadle.agents a on a.queue = u.queue
+            group by u.queue
+        ) c
+        where q.queue = c.queue and q.concurrency is distinct from c.concurrency;
+end $$;
+
+-- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "input", "description", "settings"}]
+-- default_agent: declares the agent that answers messages which name none; null leaves the declaration as it is.
+-- Returns the agent that was declared before, if it was another one.
+create or replace function treadle.register_agents(agents jsonb, default_agent text default null) returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
+declare
+    v_declared text;
 begin
     perform pg_advisory_xact_lock(hashtext('treadle.register_agents'));
+    select m.value
+        into v_declared
+        from treadle.meta m
+        where m.name = 'default_agent';
     perform treadle.create_queue(q.queue) from (select distinct d.queue from treadle._declared_agents(agents) d) q;
-    if exists (select from treadle._declared_agents(agents) d where d.is_default) then
-        update treadle.agents a
-            set is_default = false
-            where a.is_default
-                and a.agent not in (select d.agent from treadle._declared_agents(agents) d where d.is_default);
-    end if;
     insert into treadle.agents as a (
-            agent, queue, timeout_seconds, max_attempts, is_default, input, description, registered_at, settings)
-        select d.agent, d.queue, d.timeout_seconds, d.max_attempts, d.is_default, d.input, d.description,
-            treadle.clock(), d.settings
+            agent, queue, timeout_seconds, max_attempts, input, description, registered_at, settings)
+        select d.agent, d.queue, d.timeout_seconds, d.max_attempts, d.input, d.description, treadle.clock(), d.settings
         from treadle._declared_agents(agents) d
         on conflict (agent) do update
             set queue = excluded.queue,
                 timeout_seconds = excluded.timeout_seconds,
                 max_attempts = excluded.max_attempts,
-                is_default = excluded.is_default,
                 input = excluded.input,
                 description = excluded.description,
                 registered_at = excluded.registered_at,
                 settings = excluded.settings;
-    update treadle.queues q
-        set concurrency = c.concurrency
-        from (
-            select d.queue, min((d.settings ->> 'concurrency')::integer) as concurrency
-            from treadle._declared_agents(agents) d
-            group by d.queue
-        ) c
-        where q.queue = c.queue and q.concurrency is distinct from c.concurrency;
+    if default_agent is not null then
+        insert into treadle.meta as m (name, value)
+            values ('default_agent', default_agent)
+            on conflict (name) do update set value = excluded.value;
+    end if;
+    perform treadle._mark_default_agent();
+    perform treadle._limit_queues();
+    return case when v_declared <> default_agent then v_declared end;
 end $$;
-comment on function treadle.register_agents is 'Upsert agents and create their queues';
+comment on function treadle.register_agents is 'Upsert agents, create their queues, and declare the default agent';
 
 -- Settle messages that their worker does not finish itself: lost with the worker, or released because no process runs
 -- them. Between the choice and the lock another transaction may have finished a lease, or extended it: only leases that

@@ -184,7 +184,7 @@ async def register_agents(database: Database, settings: Settings) -> RegisterAge
     """Register agents (echo, if none) without a worker, so that messages stay queued."""
 
     async def register(*agents: Agent) -> None:
-        await QueueStore(database).register_agents(Registry(settings, agents or (echo,)).rows())
+        await QueueStore(database).register_agents(Registry(settings, agents or (echo,)).rows(), None)
 
     return register
 

@@ -20,7 +20,7 @@ create table treadle.meta (
     name  text primary key,
     value text not null
 );
-comment on table treadle.meta is 'Facts about this installation: the release of the functions, the version of PGMQ';
+comment on table treadle.meta is 'Facts about this installation: the release of the functions, the version of PGMQ, the declared default agent';
 
 create table treadle.queues (
     queue       text primary key check (queue ~ '^[a-z][a-z0-9_]{0,39}$'),

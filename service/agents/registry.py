@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from service.errors import ConfigError
 
 
 class Registry:
-    def __init__(self, settings: Settings, agents: Iterable[Agent]) -> None:
+    """`keyless`: agents that this process does not have because it has no ANTHROPIC_API_KEY."""
+
+    def __init__(self, settings: Settings, agents: Iterable[Agent], keyless: Sequence[str] = ()) -> None:
         self._settings = settings
         self._agents = {agent.name: agent for agent in agents}
-        self._default = claude.NAME if settings.anthropic_api_key else echo.name
+        self.keyless = keyless
 
     def get(self, name: str) -> Agent | None:
         return self._agents.get(name)
@@ -33,7 +35,6 @@ class Registry:
                 "queue": agent.limits.queue,
                 "timeout_seconds": agent.limits.timeout or self._settings.processing_timeout,
                 "max_attempts": agent.limits.max_attempts or self._settings.max_attempts,
-                "is_default": agent.name == self._default,
                 "input": agent.input_schema,
                 "description": agent.limits.description,
                 "settings": {
@@ -48,8 +49,8 @@ class Registry:
 
 
 def load(settings: Settings) -> Registry:
-    """Collect the agents of the modules of AGENTS (also searched in the working folder) and of AGENT_TEMPLATES, and
-    give those that ask Claude the API.
+    """Collect the agents of the modules of AGENTS (also searched in the working folder) and of AGENT_TEMPLATES. Those
+    that ask Claude receive the API; without a key they are left out, so that a worker with a key answers.
 
     Raises ConfigError that names the module if it cannot be imported, has no agent, or has an agent whose name is
     taken; likewise for templates.
@@ -69,11 +70,13 @@ def load(settings: Settings) -> Registry:
         if agent.name in agents:
             raise ConfigError(f"AGENT_TEMPLATES: the name {agent.name!r} is taken by another agent: rename it.")
         agents[agent.name] = agent
-    key = settings.anthropic_api_key
-    api = Api(key, settings.anthropic_base_url, settings.model_name) if key else None
-    for agent in agents.values():
-        if isinstance(agent, claude.ClaudeAgent):
-            agent.connect(api)
+    asking = [agent for agent in agents.values() if isinstance(agent, claude.ClaudeAgent)]
+    if settings.anthropic_api_key is None:
+        keyless = [agents.pop(agent.name).name for agent in asking]
+        return Registry(settings, agents.values(), keyless)
+    api = Api(settings.anthropic_api_key, settings.anthropic_base_url, settings.model_name)
+    for agent in asking:
+        agent.connect(api)
     return Registry(settings, agents.values())
 
 

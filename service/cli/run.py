@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from service.cli import common
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
 from service.local.parent_watch import follow_supervisor
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -69,13 +72,17 @@ def work(settings: Settings) -> None:
       AGENTS=examples.summarise QUEUES=default,slow treadle work
     """
     from service.agents import registry
+    from service.agents.claude.agent import NAME as CLAUDE
     from service.cli.wiring import build_worker
     from service.worker.isolation.parent import Isolation
 
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
-        worker = build_worker(settings, common.dsn(settings), registry.load(settings), isolation=Isolation(settings))
+        agents = registry.load(settings)
+        if own := [name for name in agents.keyless if name != CLAUDE]:
+            log.warning("agents are left out: ANTHROPIC_API_KEY is not set", extra={"agents": ",".join(own)})
+        worker = build_worker(settings, common.dsn(settings), agents, isolation=Isolation(settings))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()
@@ -90,28 +97,18 @@ def work(settings: Settings) -> None:
 @click.command()
 @click.pass_obj
 def migrate(settings: Settings) -> None:
-    """Bring the database to this release and register the agents.
+    """Bring the database to this release.
 
-    Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm. Where
-    PostgreSQL is away the exit code is 75: try again later.
+    Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm. Workers
+    register the agents. Where PostgreSQL is away the exit code is 75: try again later.
 
     \b
     Example:
       DATABASE_URL=postgresql://owner@db/treadle treadle migrate
     """
-    from service.agents import registry
     from service.db.migrate import migrate as run_migration
-    from service.queues.store import QueueStore
 
-    agents = registry.load(settings).rows()
-    dsn = common.dsn(settings)
-
-    async def run() -> None:
-        await run_migration(dsn)
-        async with common.database(settings) as database:
-            await QueueStore(database).register_agents(agents)
-
-    uvloop.run(run())
+    uvloop.run(run_migration(common.dsn(settings)))
     click.echo("The database is ready.")
 
 

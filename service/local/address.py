@@ -4,6 +4,9 @@ import errno
 import http.client
 import socket
 from contextlib import suppress
+from typing import Any
+
+import msgspec
 
 from service.errors import ConfigError
 
@@ -25,14 +28,13 @@ def check_free(host: str, port: int) -> None:
 
 def answers(host: str, port: int) -> bool:
     """Whether the API answers; may take two seconds to return False."""
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=ANSWER_TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", "/health/live")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return _get(host, port, "/health/live") is not None
+
+
+def has_worker(host: str, port: int) -> bool:
+    """Whether the API knows a living worker, which has registered its agents; may take two seconds to return False."""
+    health = msgspec.json.decode(_get(host, port, "/health") or b"{}", type=dict[str, Any])
+    return bool(health.get("workers"))
 
 
 def url(host: str, port: int) -> str:
@@ -59,6 +61,19 @@ def usable_port(port: int, *, any_port: bool) -> int:
     if not any_port:
         raise ConfigError(f"Port {port} on 127.0.0.1 is in use by another program.")
     return free_port()
+
+
+def _get(host: str, port: int, path: str) -> bytes | None:
+    """The body of a 200; None for any other answer."""
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=ANSWER_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.read() if answer.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def _reachable(host: str) -> str:

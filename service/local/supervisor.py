@@ -101,6 +101,7 @@ class _Supervisor:
         commands = {"api": "serve"} | {f"worker-{n + 1}": "work" for n in range(self._settings.workers)}
         keepers += [self._task(self._children.keep(*child, self._database_up)) for child in commands.items()]
         await self._wait_for_api()
+        await self._wait_for_worker()
         self._announce(greeting(self._settings))
         await asyncio.gather(*keepers)
 
@@ -181,6 +182,15 @@ class _Supervisor:
         while not await asyncio.to_thread(address.answers, self._settings.host, self._settings.port):
             if self._children.ends["api"] >= API_START_ATTEMPTS:
                 raise ConfigError(f"The API ended {API_START_ATTEMPTS} times before it answered.")
+            await asyncio.sleep(0.1)
+
+    async def _wait_for_worker(self) -> None:
+        """Wait until a worker has registered its agents, because the API refuses messages before; or until one has
+        ended, which the log explains."""
+        workers = [f"worker-{n + 1}" for n in range(self._settings.workers)]
+        while workers and not any(self._children.ends[worker] for worker in workers):
+            if await asyncio.to_thread(address.has_worker, self._settings.host, self._settings.port):
+                return
             await asyncio.sleep(0.1)
 
     def _ask_to_stop(self) -> None:

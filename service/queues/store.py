@@ -105,6 +105,10 @@ class QueueStore:
         """Tell every worker; raises NotFound where there is no such agent."""
         await self._database.fetchval("select treadle.drop_instance($1, $2)", agent, thread_id)
 
-    async def register_agents(self, agents: Sequence[dict[str, Any]]) -> None:
-        """Upsert agents and create their queues."""
-        await self._database.fetchval("select treadle.register_agents($1::jsonb)", msgspec.json.encode(agents).decode())
+    async def register_agents(self, agents: Sequence[dict[str, Any]], default_agent: str | None) -> str | None:
+        """Upsert agents, create their queues, and declare the default agent, unless it is None. Returns the agent that
+        was declared before, if it was another one."""
+        former: str | None = await self._database.fetchval(
+            "select treadle.register_agents($1::jsonb, $2)", msgspec.json.encode(agents).decode(), default_agent
+        )
+        return former

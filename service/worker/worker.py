@@ -132,7 +132,9 @@ class Worker:
 
         async def register() -> None:
             await schema.require(self._database)
-            await queues.register_agents(self._services.registry.rows())
+            default = self._settings.default_agent
+            if former := await queues.register_agents(self._services.registry.rows(), default):
+                log.warning("DEFAULT_AGENT differs between workers", extra={"former": former, "now": default})
 
         registering = asyncio.create_task(persist("register agents", register))
         stopping = asyncio.create_task(self._stopping.wait())

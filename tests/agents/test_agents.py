@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.agents import registry
 from service.agents.builtin.echo import echo
+from service.agents.resolver import team as resolver
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
@@ -192,13 +193,12 @@ async def answer(context: Context, request: str) -> str:
 def test_modules_are_found_in_the_working_folder(modules: Callable[..., Settings]) -> None:
     found = registry.load(modules(one_of_mine=AGENT.format(name="one"), two_of_mine=AGENT.format(name="two")))
     rows = {row["agent"]: row for row in found.rows()}
-    assert set(rows) == {"echo", "claude", "resolver", "clarifier", "one", "two"}
+    assert set(rows) == {"echo", "resolver", "clarifier", "one", "two"}
     assert rows["one"] == {
         "agent": "one",
         "queue": "own",
         "timeout_seconds": 3,
         "max_attempts": 3,
-        "is_default": False,
         "input": None,
         "description": "Answers.",
         "settings": {"run_in": "worker", "concurrency": None, "idle_timeout": 7200.0, "while_busy": None},
@@ -238,14 +238,24 @@ def test_an_unknown_module_is_reported() -> None:
         registry.load(Settings(agents=("nowhere_to_be_found",)))
 
 
-@pytest.mark.parametrize(("key", "default"), [(None, "echo"), ("sk-test", "claude")])
-async def test_the_default_agent_is_claude_if_there_is_a_key(
-    key: str | None, default: str, sql: Connection, start_worker: StartWorker, settings: Settings
-) -> None:
-    found = registry.load(Settings(anthropic_api_key=key))
-    assert [row["agent"] for row in found.rows() if row["is_default"]] == [default]
-    await start_worker(*(found.get(name) for name in ("echo", "claude")), anthropic_api_key=key)
-    assert await sql.fetchval("select agent from treadle.agents where is_default") == default
+async def test_a_worker_without_a_key_has_no_claude(sql: Connection, start_worker: StartWorker) -> None:
+    keyed, keyless = registry.load(Settings(anthropic_api_key="sk-test")), registry.load(Settings())
+    assert (keyed.keyless, keyless.keyless) == ((), ["claude"])
+    assert keyless.get("claude") is None
+    for found in (keyed, keyless):  # the worker without the key registers last
+        await start_worker(*(found.get(row["agent"]) for row in found.rows()))
+    assert await sql.fetchval("select agent from treadle.agents where is_default") == "claude"
+
+
+async def test_a_worker_declares_the_default_agent(sql: Connection, start_worker: StartWorker, caplog: Any) -> None:
+    await start_worker(default_agent="clarifier")
+    assert await sql.fetchval("select count(*) from treadle.agents where is_default") == 0
+    await start_worker(*resolver.make(Settings()))
+    assert await sql.fetchval("select agent from treadle.agents where is_default") == "clarifier"
+    assert "DEFAULT_AGENT differs" not in caplog.text
+    await start_worker(default_agent="echo")
+    assert await sql.fetchval("select agent from treadle.agents where is_default") == "echo"
+    assert "DEFAULT_AGENT differs between workers" in caplog.text
 
 
 # The example

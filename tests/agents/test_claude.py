@@ -259,13 +259,6 @@ async def test_an_unreachable_api_is_retried(
     assert message["error"].startswith("ConnectionError: The Anthropic API cannot be reached: ")
 
 
-async def test_without_a_key_claude_rejects(sql: Connection, start_worker: StartWorker) -> None:
-    await start_worker(claude_agent("claude"))
-    message = await ask(sql)
-    assert (message["state"], message["attempt"]) == ("failed", 1)
-    assert message["error"] == "The agent claude needs ANTHROPIC_API_KEY, which this worker does not have."
-
-
 async def test_cancelling_closes_the_connection(sql: Connection, anthropic: FakeAnthropic) -> None:
     anthropic.script.append(Answer(("Hel",), ends="never"))
     message_id = await submit(sql, "Hi", agent="claude")

@@ -72,7 +72,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
     def write(content: Any) -> Settings:
         Path("agents.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-        return Settings(agent_templates=Path("agents.yaml"))
+        return Settings(agent_templates=Path("agents.yaml"), anthropic_api_key="sk-test")
 
     yield write
     sys.modules.pop("my_tools", None)
@@ -140,14 +140,11 @@ async def test_an_entrys_options_reach_the_model(
     assert fake.requests[2].body.keys() == {"model", "max_tokens", "messages", "stream"}
 
 
-async def test_agents_of_templates_reject_without_a_key(
-    sql: Connection, start_worker: StartWorker, write: Write
-) -> None:
-    found = registry.load(write({"agents": [{"name": "x"}]})).get("x")
-    await start_worker(found)
-    row = await run(sql, "Hi", agent="x")
-    assert (row["state"], row["attempt"]) == ("failed", 1)
-    assert row["error"] == "The agent x needs ANTHROPIC_API_KEY, which this worker does not have."
+def test_agents_of_templates_are_left_out_without_a_key(write: Write) -> None:
+    settings = write({"agents": [{"name": "x"}]})
+    found = registry.load(msgspec.structs.replace(settings, anthropic_api_key=None))
+    assert found.keyless == ["claude", "x"]
+    assert found.get("x") is None
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "worker_concurrency": ("7", 7, 7),
     "agents": ("mine.one,mine.two", ["mine.one", "mine.two"], ("mine.one", "mine.two")),
     "agent_templates": ("agents.yaml", "agents.yaml", Path("agents.yaml")),
+    "default_agent": ("poet", "poet", "poet"),
     "processing_timeout": ("7", 7, 7.0),
     "max_attempts": ("7", 7, 7),
     "max_losses": ("7", 7, 7),

@@ -45,8 +45,9 @@ async def test_check_before_and_after_migrate(empty_dsn: str, cli: Cli) -> None:
     facts = json.loads((await cli("check", "--json", DATABASE_URL=empty_dsn)).stdout)
     assert set(facts) == {"postgresql", "pgmq", "release", "workers", "queued", "processing"}
     assert (facts["workers"], facts["queued"], facts["processing"]) == (0, 0, 0)
-    # It has registered the agents: a message can be sent before the first worker starts.
-    assert (await cli("send", "x", DATABASE_URL=empty_dsn)).exit_code == 0
+    # Only workers register agents: a migration without their settings must not change what they declared.
+    said = error_sentence(await cli("send", "x", DATABASE_URL=empty_dsn))
+    assert said == "No default agent is registered: start a worker that has it, or name an agent."
 
 
 async def test_check_reports_functions_of_another_version(sql: Connection, cli: Cli) -> None:

@@ -452,13 +452,13 @@ CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
-CREATE FUNCTION treadle.register_agents(agents jsonb) RETURNS void
+CREATE FUNCTION treadle.register_agents(agents jsonb, default_agent text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.register_agents(agents jsonb) IS 'Upsert agents and create their queues';
+COMMENT ON FUNCTION treadle.register_agents(agents jsonb, default_agent text) IS 'Upsert agents, create their queues, and declare the default agent';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1137,7 +1137,7 @@ CREATE TABLE treadle.meta (
     name text NOT NULL,
     value text NOT NULL
 );
-COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ';
+COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ, the declared default agent';
 CREATE VIEW treadle.queue_counts AS
  SELECT queue,
     (sum(queued))::bigint AS queued,

@@ -90,11 +90,14 @@ async def test_messages_must_be_an_array(sql_client: SqlClient) -> None:
         await sql_client.sql.execute("select treadle.submit_many($1)", '["x"]')
 
 
+NO_DEFAULT = "No default agent is registered: start a worker that has it, or name an agent."
+
+
 async def test_without_agents_nothing_can_be_submitted(sql_client: SqlClient) -> None:
     await sql_client.sql.execute("delete from treadle.agents")
-    assert await refused(sql_client, {}) == "No agent is registered yet: start a worker, or name one."
+    assert await refused(sql_client, {}) == NO_DEFAULT
     await sql_client.register({"agent": "some"})
-    assert await refused(sql_client, {}) == "No agent is registered yet: start a worker, or name one."
+    assert await refused(sql_client, {}) == NO_DEFAULT
     await sql_client.submit(agent="some")
 
 
@@ -105,11 +108,37 @@ async def test_an_object_goes_to_an_agent_that_declares_its_input(sql_client: Sq
     assert json.loads((await sql_client.claim(1))[0].body) == {"x": 1}
 
 
-async def test_a_new_default_agent_replaces_the_old_one(sql_client: SqlClient) -> None:
-    await sql_client.register({"agent": "claude", "is_default": True})
-    message = await sql_client.message(await sql_client.submit())
-    assert message["agent"] == "claude"
+@pytest.mark.parametrize("order", [("claude", "other"), ("other", "claude"), ("claude", "echo")])
+async def test_the_order_of_registrations_does_not_choose_the_default_agent(
+    sql_client: SqlClient, order: tuple[str, ...]
+) -> None:
+    for agent in order:
+        await sql_client.register({"agent": agent})
+    assert (await sql_client.message(await sql_client.submit()))["agent"] == "claude"
     assert await sql_client.sql.fetchval("select count(*) from treadle.agents where is_default") == 1
+
+
+async def test_the_declared_default_agent_stays_the_default(sql_client: SqlClient) -> None:
+    declare = "select treadle.register_agents('[]', default_agent => $1)"
+    assert await sql_client.sql.fetchval(declare, "poet") is None
+    assert await refused(sql_client, {}) == NO_DEFAULT  # echo does not stand in
+    for agent in ("poet", "claude", "echo"):
+        await sql_client.register({"agent": agent})
+    assert (await sql_client.message(await sql_client.submit()))["agent"] == "poet"
+    assert await sql_client.sql.fetchval(declare, "echo") == "poet"
+    assert (await sql_client.message(await sql_client.submit()))["agent"] == "echo"
+
+
+async def test_a_queues_concurrency_follows_all_its_agents(sql_client: SqlClient) -> None:
+    async def concurrency(*agents: dict[str, Any]) -> Any:
+        await sql_client.register(*({"queue": "own", **agent} for agent in agents))
+        return await sql_client.sql.fetchval("select concurrency from treadle.queues where queue = 'own'")
+
+    assert await concurrency({"agent": "a", "settings": {"concurrency": 3}}) == 3
+    assert await concurrency({"agent": "b"}) == 3
+    assert await concurrency({"agent": "c", "settings": {"concurrency": 2}}) == 2
+    assert await concurrency({"agent": "c", "queue": "elsewhere"}) == 3
+    assert await concurrency({"agent": "a"}) is None
 
 
 async def test_a_full_queue_takes_no_more(sql_client: SqlClient) -> None:

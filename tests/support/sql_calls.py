@@ -18,7 +18,6 @@ ECHO: dict[str, Any] = {
     "queue": "default",
     "timeout_seconds": 60,
     "max_attempts": 3,
-    "is_default": True,
 }
 
 
@@ -29,7 +28,7 @@ class SqlSession:
         self.sql = sql
 
     async def register(self, *agents: dict[str, Any]) -> None:
-        rows = [{**ECHO, "is_default": False, **agent} for agent in agents] or [ECHO]
+        rows = [{**ECHO, **agent} for agent in agents] or [ECHO]
         await self.sql.execute("select treadle.register_agents($1)", json.dumps(rows))
 
     async def shift_clock(self, seconds: float) -> None:

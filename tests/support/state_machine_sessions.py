@@ -31,7 +31,7 @@ class Sessions:
         self.janitor = await self._connect("set lock_timeout = '2s'")
         self.workers = {name: await self._connect("set lock_timeout = '2s'") for name in WORKERS}
         self.server_started = await self.watch.sql.fetchval("select pg_postmaster_start_time()")
-        await self.client.register({"agent": "echo", "is_default": True}, {"agent": "other", "queue": "side"})
+        await self.client.register({"agent": "echo"}, {"agent": "other", "queue": "side"})
 
     async def look(self) -> list[list[asyncpg.Record]]:
         return [await self.watch.sql.fetch(query) for query in ("table treadle.violations", MESSAGE_ROWS, THREAD_ROWS)]

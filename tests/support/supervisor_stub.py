@@ -29,8 +29,9 @@ def drain(number: int, frame: FrameType | None) -> None:
 
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/health/live" else 404)
+        self.send_response(200 if self.path in {"/health/live", "/health"} else 404)
         self.end_headers()
+        self.wfile.write(b'{"workers": 1}')
 
     def log_message(self, *arguments: object) -> None:
         pass

@@ -18,7 +18,7 @@ from service.agents.claude.attempt import Attempt
 from service.agents.claude.options import ClaudeOptions, check
 from service.agents.claude.request import ClaudeInput
 from service.agents.claude.tools import Declared
-from service.agents.contract import Context, Rejected
+from service.agents.contract import Context
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions
 from service.limits import HISTORY_EXCHANGES
@@ -29,21 +29,21 @@ DEFAULT_MAX_CALLS = 50
 
 
 class ClaudeAgent(Agent):
-    """An agent that asks Claude after `connect`. Before that, and without an API key, it rejects messages."""
+    """An agent that asks Claude after `connect`. A worker without an API key does not have such agents."""
 
     def __init__(self, name: str, options: ClaudeOptions, **limits: Unpack[LimitOptions]) -> None:
         super().__init__(name, self._answer, **limits)
         self._options = options
         self._api: Api | None = None
 
-    def connect(self, api: Api | None) -> "ClaudeAgent":
+    def connect(self, api: Api) -> "ClaudeAgent":
         self._api = api
         return self
 
     async def _answer(self, context: Context, message: str | ClaudeInput) -> str:
         """Answers with Claude; the thread's history is the conversation."""
         if self._api is None:
-            raise Rejected(f"The agent {self.name} needs ANTHROPIC_API_KEY, which this worker does not have.")
+            raise RuntimeError(f"The agent {self.name} is not connected to the Anthropic API.")
         return await Attempt(self._options, self._api, context).run(message)
 
 

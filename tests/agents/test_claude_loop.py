@@ -35,6 +35,26 @@ class Weather(msgspec.Struct):
     cities: list[str]
 
 
+FIRST_ROUND = [  # of the conversation, as the model receives it in the second
+    {"role": "user", "content": "Hi"},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "text", "text": "Let me look."},
+            {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Rome"}},
+            {"type": "tool_use", "id": "b", "name": "weather", "input": {"city": "Bergen"}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "a", "content": '{"letters":4,"cities":["Rome"]}'},
+            {"type": "tool_result", "tool_use_id": "b", "content": '{"letters":6,"cities":["Bergen"]}'},
+        ],
+    },
+]
+
+
 async def test_tools_run_concurrently_until_the_model_has_finished(
     sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
 ) -> None:
@@ -64,25 +84,7 @@ async def test_tools_run_concurrently_until_the_model_has_finished(
     assert [tool["name"] for tool in first["tools"]] == ["weather", "shout"]
     assert (first["model"], first["system"], first["temperature"]) == ("claude-other", "Be kind.", 0)
     assert first["messages"] == [{"role": "user", "content": "Hi"}]
-    rome, bergen = '{"letters":4,"cities":["Rome"]}', '{"letters":6,"cities":["Bergen"]}'
-    assert second["messages"] == [
-        {"role": "user", "content": "Hi"},
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "text", "text": "Let me look."},
-                {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Rome"}},
-                {"type": "tool_use", "id": "b", "name": "weather", "input": {"city": "Bergen"}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "a", "content": rome},
-                {"type": "tool_result", "tool_use_id": "b", "content": bergen},
-            ],
-        },
-    ]
+    assert second["messages"] == FIRST_ROUND
     assert third["messages"][:3] == second["messages"]
     assert tool_results(fake, 2) == [{"type": "tool_result", "tool_use_id": "c", "content": "SUN"}]
 

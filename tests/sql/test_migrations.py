@@ -32,7 +32,6 @@ from service.errors import SchemaError, Unavailable
 from tests.support.migrations import AddMigration
 from tests.support.schema_dump import dumped_schema, function_bodies
 from tests.support.sql_client import SqlClient
-from tests.support.waiting import until
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -183,21 +182,6 @@ async def test_an_unknown_pgmq_is_refused(sql: Connection, dsn: str) -> None:
         await migrate(dsn)
 
 
-async def test_a_locked_table_is_reported_in_one_sentence(
-    sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(migration, "VIEW_LOCK_PATIENCE_SECONDS", 0)
-    before = await function_bodies(sql)
-    other = await connect(dsn, name="test")
-    for held in ("lock table treadle.messages in access exclusive mode", "table treadle.queue_overview"):
-        async with other.transaction():
-            await other.execute(held)
-            with pytest.raises(SchemaError, match="Another transaction has locked a table or a view"):
-                await migrate(dsn)
-        assert await function_bodies(sql) == before
-    await other.close()
-
-
 async def test_a_migrations_statement_may_take_long(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch, release: Release, add_migration: AddMigration
 ) -> None:
@@ -211,40 +195,6 @@ upgrade = lambda: op.execute("select pg_sleep(0.3)")""")
     monkeypatch.setattr(migration, "STATEMENT_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(Unavailable, match="TimeoutError"):
         await migrate(empty_dsn)
-
-
-async def test_submits_succeed_while_a_migration_waits_for_a_report(
-    sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(migration, "VIEW_LOCK_TIMEOUT", "60s")
-    report = await sql_client.connect()
-    async with report.sql.transaction():
-        await report.sql.execute("table treadle.worker_overview")
-        migrating = asyncio.create_task(migrate(dsn))
-        await until(lambda: blocks(sql_client, report))
-        await sql_client.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="1ms")
-    await migrating
-
-
-async def test_a_migration_gives_way_to_a_report_that_it_would_deadlock_with(
-    sql_client: SqlClient, dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each wants a view that the other holds: the migration releases its locks and retries."""
-    monkeypatch.setattr(migration, "VIEW_LOCK_PAUSE_SECONDS", 0.05)
-    report = await sql_client.connect()
-    async with report.sql.transaction():
-        await report.sql.execute("table treadle.worker_overview")
-        migrating = asyncio.create_task(migrate(dsn))
-        await until(lambda: blocks(sql_client, report))
-        await report.sql.execute("table treadle.message_overview; table treadle.queue_overview")
-        await until(lambda: blocks(sql_client, report))
-    await migrating
-
-
-async def blocks(sql_client: SqlClient, other: SqlClient) -> bool:
-    """Whether any session waits for the other connection."""
-    waiting = "select exists (select from pg_stat_activity where $1 = any(pg_blocking_pids(pid)))"
-    return bool(await sql_client.sql.fetchval(waiting, other.sql.get_server_pid()))
 
 
 async def test_a_process_accepts_the_tables_of_its_release_or_newer_ones(sql: Connection, database: Database) -> None:

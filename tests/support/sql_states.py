@@ -64,3 +64,20 @@ async def claim_new(sql_client: SqlClient, quantity: int = 1, **fields: Any) -> 
     claims = await sql_client.claim(quantity)
     assert len(claims) == quantity
     return claims
+
+
+async def drain(sql_client: SqlClient) -> None:
+    """Bring every open message to its end: none is stuck."""
+    await sql_client.sql.execute("select treadle.pause('default', false)")
+    shift = 1000
+    while await sql_client.sql.fetchval("select exists (select from treadle.messages where completed_at is null)"):
+        shift += 1000
+        assert shift < 100_000, await sql_client.sql.fetch("select * from treadle.messages where completed_at is null")
+        for seconds in range(shift, shift + 14, 2):
+            await sql_client.shift_clock(seconds)
+            await sql_client.heartbeat("janitor")
+        await sql_client.reap(max_losses=1000)
+        await sql_client.sql.execute("select treadle.admit_due()")
+        while claims := await sql_client.claim(100, worker="drain"):
+            assert not {"busy", "lost", "gap"} & set(await sql_client.finish(*claims))
+    await assert_consistent(sql_client.sql)

@@ -1,4 +1,4 @@
-"""Chats in trouble: bad frames, slow or silent clients, a lost database, a stopping process."""
+"""Chats in trouble: slow or silent clients, a lost database, a stopping process."""
 
 import asyncio
 import base64
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from faults.proxy import Proxy
 from service.config import Settings
@@ -29,141 +28,6 @@ from tests.support.websocket_client import (
 )
 from tests.support.websocket_client import stored_events as log_of
 from treadle import Context, agent
-
-# Bad frames and URLs
-
-
-@pytest.mark.parametrize(
-    ("frame", "detail"),
-    [
-        ("", "The frame is not valid JSON"),
-        ("{", "The frame is not valid JSON: it ends too early"),
-        ("nonsense", "The frame is not valid JSON"),
-        (b"\xff\xfe", "The frame is not valid JSON"),
-        ("[]", "The frame must be an object."),
-        ("{}", "type is missing."),
-        ('{"type": "nothing"}', "type 'nothing' is unknown."),
-        ('{"type": "user_input"}', "Send exactly one of text and message."),
-        ('{"type": "user_input", "text": "x", "message": "x"}', "Send exactly one of text and message."),
-        ('{"type": "user_input", "text": ""}', "text must be a text that is not empty."),
-        ('{"type": "user_input", "text": 5}', "text must be a text that is not empty."),
-        ('{"type": "user_input", "text": "a\\u0000b"}', "message must not contain the NUL character (U+0000)."),
-        ('{"type": "user_input", "text": "123456"}', "message has 6 characters; at most 5 are allowed."),
-        ('{"type": "user_input", "text": "x", "agent": "unknown"}', "There is no agent 'unknown'."),
-        ('{"type": "user_input", "text": "x", "priority": "urgent"}', "priority must be high, normal or low."),
-        ('{"type": "user_input", "text": "x", "metadata": 1}', "metadata must be an object."),
-        ('{"type": "user_input", "text": "x", "key": ""}', "key must be a text of 1 to 255 characters."),
-        ('{"type": "user_input", "text": "x", "extra": 1}', "'extra' is not a known field; remove it."),
-        ('{"type": "user_input", "message": {}}', "echo"),
-        ('{"type": "cancel"}', "message_id is missing."),
-        ('{"type": "cancel", "message_id": "x"}', "message_id must be the id of a message (a UUID)."),
-        ('{"type": "ping", "metadata": ' + "[" * 5000 + "]" * 5000 + "}", "."),
-    ],
-)
-async def test_a_bad_frame_is_answered_and_the_socket_stays_open(
-    start_api: StartApi, register_agents: Any, frame: str | bytes, detail: str
-) -> None:
-    await register_agents()
-    api = await start_api(max_message_chars=5)
-    async with open_socket(chat_url(api, "t")) as chat:
-        await chat.frame()
-        await chat.connection.send(frame)
-        error = await chat.frame()
-        assert error["type"] == "error"
-        assert detail in error["detail"]
-        await chat.send("ping")
-        assert await chat.frame() == {"type": "pong"}
-        await chat.send("user_input", text="x")
-        await chat.until(event="queued")
-
-
-async def test_an_error_names_the_key_of_its_input(api: Client) -> None:
-    async with open_socket(chat_url(api, "t")) as chat:
-        for fields in ({"text": ""}, {"text": "x", "agent": "unknown"}, {"text": "x", "what": 1}):
-            await chat.send("user_input", **fields, key="mine")
-            assert (await chat.find(type="error"))["key"] == "mine"
-
-
-async def test_an_input_for_a_full_queue_can_be_retried(start_api: StartApi, register_agents: Any) -> None:
-    await register_agents()
-    api = await start_api(max_queue_size=1)
-    async with open_socket(chat_url(api, "t")) as chat:
-        await chat.send("user_input", text="x", key="1")
-        await chat.find(status="accepted")
-        await chat.send("user_input", text="y", key="2")
-        error = await chat.find(type="error")
-        assert error["key"] == "2"
-        assert error["retry_after"] >= 1
-        [queued] = (await api.get("/queue")).json()["queued_messages"]
-        await api.delete(f"/messages/{queued['id']}")
-        await chat.send("user_input", text="y", key="2")
-        await chat.find(status="accepted", key="2")
-
-
-async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, register_agents: Any) -> None:
-    await register_agents()
-    api = await start_api(max_body_bytes=10_000)
-    async with open_socket(chat_url(api, "t")) as chat:
-        await chat.send("user_input", text="x" * 9_000)
-        await chat.until(event="queued")
-        await chat.send("user_input", text="x" * 10_000)
-        assert (await chat.rest())[1] == 1009
-
-
-@pytest.mark.parametrize(
-    ("asked", "detail"),
-    [
-        ({"thread_id": None}, "thread_id must be"),
-        ({"thread_id": ""}, "thread_id must be"),
-        ({"thread_id": "a/b"}, "thread_id must be"),
-        ({"thread_id": "x" * 256}, "thread_id must be"),
-        ({"thread_id": "a/b", "after": "x"}, "thread_id must be"),
-        ({"thread_id": "t", "after": "x"}, "last_event_id must be"),
-        ({"thread_id": "t", "after": -1}, "last_event_id must be"),
-        ({"thread_id": "t", "after": 2**63}, "last_event_id must be"),
-    ],
-)
-async def test_a_bad_url_is_refused_with_a_sentence(api: Client, asked: dict[str, Any], detail: str) -> None:
-    async with open_socket(chat_url(api, **asked)) as chat:
-        [error], code = await chat.rest()
-        assert detail in error["detail"]
-        assert code == 1008
-
-
-@pytest.mark.parametrize(
-    ("origin", "welcome"),
-    [
-        ("http://127.0.0.1:{port}", True),
-        ("http://localhost:3000", True),
-        ("https://chat.example.org", False),
-        ("https://proxied.example.org", True),
-        ("null", False),
-        ("http://[", False),
-    ],
-)
-async def test_pages_of_other_hosts_may_not_open_a_socket(api: Client, origin: str, welcome: bool) -> None:
-    options: Any = {
-        "origin": origin.format(port=api.base_url.port),
-        "additional_headers": {"X-Forwarded-Host": "proxied.example.org"},
-    }
-    if welcome:
-        async with open_socket(chat_url(api, "t"), **options) as chat:
-            assert (await chat.frame())["status"] == "open"
-    else:
-        with pytest.raises(InvalidStatus) as refused:
-            async with open_socket(chat_url(api, "t"), **options):
-                pass
-        assert refused.value.response.status_code == 403
-
-
-async def test_an_unknown_url_is_refused(api: Client) -> None:
-    url = chat_url(api, "t").replace("/ws/chat", "/ws/no/such")
-    with pytest.raises(InvalidStatus):
-        async with open_socket(url):
-            pass
-    for headers in ({}, {"Connection": "upgrade", "Upgrade": "websocket"}):  # not a WebSocket handshake
-        assert 400 <= (await api.get("/ws/chat", headers=headers)).status_code < 500
-
 
 # Slow and silent clients
 

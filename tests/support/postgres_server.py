@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,12 +11,36 @@ from service.local.private_postgres import PrivatePostgres, temporary_postgres
 # The environment's name for a folder with the programs of another PostgreSQL.
 OTHER_PROGRAMS_VARIABLE = "TREADLE_TEST_POSTGRES"
 UNUSUAL_SETTINGS = {"timezone": "Europe/Berlin", "jit": "on", "DateStyle": "German"}
+MEMORY_FOLDER = Path("/dev/shm")
+MEMORY_BYTES = 3 * 1024**3  # that must be free there
+FOLDER_PREFIX = "treadle-tests-"
 
 
 def postgres_of_the_run() -> contextlib.AbstractContextManager[PrivatePostgres]:
-    """A server on a free port of 127.0.0.1, deleted at the end."""
-    home = Path(tempfile.mkdtemp(prefix="treadle-tests-"))
+    """A server on a free port of 127.0.0.1, deleted at the end.
+
+    Its data are in memory where there is room. Each test makes and deletes a database of about 460 files, and the file
+    system ext4 searches long for the inode of a new file while many were deleted in the last seconds.
+    """
+    options = {"max_wal_size": "256MB"}
     programs = os.environ.get(OTHER_PROGRAMS_VARIABLE)
     if programs is None:
-        return temporary_postgres(home)
-    return temporary_postgres(home, options=UNUSUAL_SETTINGS, programs=Path(programs))
+        return temporary_postgres(_new_home(), options=options)
+    return temporary_postgres(_new_home(), options=options | UNUSUAL_SETTINGS, programs=Path(programs))
+
+
+def _new_home() -> Path:
+    in_memory = MEMORY_FOLDER.is_dir() and shutil.disk_usage(MEMORY_FOLDER).free > MEMORY_BYTES
+    if in_memory:
+        _remove_abandoned()
+    home = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=MEMORY_FOLDER if in_memory else None))
+    home.chmod(0o711)  # started by root, the server runs as another user, who must reach its own folder in here
+    return home
+
+
+def _remove_abandoned() -> None:
+    """Stop the servers, and delete the data, of runs that were killed: they would keep the memory."""
+    for home in MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}*"):
+        if not Path(f"/proc/{home.name.split('-')[2]}").exists():
+            PrivatePostgres(home).stop()
+            shutil.rmtree(home, ignore_errors=True)

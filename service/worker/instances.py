@@ -9,6 +9,7 @@ from typing import Any
 
 from service.agents.definition import Agent
 from service.agents.thread_bridge import call_anywhere
+from service.leases.model import Claim
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,10 @@ CLOSE_SECONDS = 5.0  # for all instances together when the worker stops
 
 
 class _Instance:
-    def __init__(self, idle_timeout: float, making: "asyncio.Task[Any]") -> None:
+    """`thread`: the key of the thread that it was made for. A thread that is deleted and begun again has another."""
+
+    def __init__(self, thread: int | None, idle_timeout: float, making: "asyncio.Task[Any]") -> None:
+        self.thread = thread
         self.making = making
         self.idle_timeout = idle_timeout
         self.used_at = time.monotonic()
@@ -34,15 +38,18 @@ class _Instance:
 
 class InstanceCache:
     def __init__(self) -> None:
-        self._cached: dict[tuple[str, str], _Instance] = {}  # by agent and thread, the least recently used first
+        self._cached: dict[tuple[str, str], _Instance] = {}  # by agent and thread id, the least recently used first
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def get(self, agent: Agent, thread_id: str | None, make: Callable[[], Any], pins: "InstancePins") -> Any:
+    async def get(self, agent: Agent, claim: Claim, make: Callable[[], Any], pins: "InstancePins") -> Any:
         """The cached instance for agent and thread, or a new one; `pins` keeps it open. Raises what `make` raises."""
-        key = (agent.name, thread_id) if thread_id is not None and agent.limits.idle_timeout else None
+        key = (agent.name, claim.thread_id) if claim.thread_id is not None and agent.limits.idle_timeout else None
+        if key and (kept := self._cached.get(key)) and kept.thread != claim.thread:
+            self.drop(*key)
         instance = self._cached.pop(key, None) if key else None
         if instance is None or instance.failed:
-            instance = _Instance(agent.limits.idle_timeout, asyncio.create_task(call_anywhere(make)))
+            making = asyncio.create_task(call_anywhere(make))
+            instance = _Instance(claim.thread, agent.limits.idle_timeout, making)
         if key:
             self._cached[key] = instance
         else:
@@ -53,9 +60,18 @@ class InstanceCache:
     def drop(self, agent: str, thread_id: str) -> None:
         """Remove the instance, if it is cached, and close it as soon as no attempt uses it."""
         if instance := self._cached.pop((agent, thread_id), None):
-            instance.dropped = True
-            if not instance.pins:
-                self.close_instance(instance)
+            self._drop(instance)
+
+    def give_up(self, instance: _Instance) -> None:
+        """Remove an instance that an attempt did not wait for until it was made: the next attempt makes a new one."""
+        for key in [key for key, cached in self._cached.items() if cached is instance]:
+            del self._cached[key]
+        self._drop(instance)
+
+    def _drop(self, instance: _Instance) -> None:
+        instance.dropped = True
+        if not instance.pins:
+            self.close_instance(instance)
 
     def drop_idle(self) -> None:
         """Drop instances that were not used for their idle timeout; if there are none, those above the maximum."""
@@ -72,7 +88,8 @@ class InstanceCache:
             await asyncio.wait(self._closing, timeout=CLOSE_SECONDS)
 
     def close_instance(self, instance: _Instance) -> None:
-        """Close a dropped instance in the background."""
+        """Close a dropped instance in the background; one that is still being made is not waited for."""
+        instance.making.cancel()
         task = asyncio.create_task(_close(instance.making))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -95,7 +112,9 @@ class InstancePins:
         for instance in self._instances:
             instance.pins -= 1
             instance.used_at = time.monotonic()
-            if instance.dropped and not instance.pins:
+            if not instance.making.done():
+                self._cache.give_up(instance)
+            elif instance.dropped and not instance.pins:
                 self._cache.close_instance(instance)
         self._instances.clear()
 

@@ -1,0 +1,93 @@
+"""Warm instances that take too long to make, and those of deleted threads."""
+
+import asyncio
+import threading
+from typing import Any
+
+from service.db.pool import Connection
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import run, settled, submit
+from tests.support.waiting import until, wait_for
+from treadle import Context, agent
+
+
+class Browser:
+    """Something whose first start hangs."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.cancelled = 0
+
+    async def start(self) -> object:
+        self.starts += 1
+        if self.starts == 1:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        return object()
+
+
+async def test_an_instance_that_is_never_made_blocks_only_its_attempt(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    browser = Browser()
+
+    @agent("browse", timeout=0.2, max_attempts=3)
+    async def browse(context: Context, text: str) -> str:
+        await context.instance(browser.start)
+        return text
+
+    await start_worker(browse)
+    row = await run(sql, "x", agent="browse", thread_id="t")
+    assert (row["state"], row["attempt"], browser.starts, browser.cancelled) == ("completed", 2, 2, 1)
+    assert (await run(sql, "y", agent="browse", thread_id="t"))["attempt"] == 1
+    assert browser.starts == 2
+
+
+async def test_a_worker_stops_while_an_instance_is_made(sql: Connection, start_worker: StartWorker) -> None:
+    browser, let_go = Browser(), threading.Event()
+    begun = threading.Event()
+
+    def start() -> None:
+        begun.set()
+        let_go.wait(60)
+
+    @agent("browse")
+    async def browse(context: Context, text: str) -> Any:
+        return await context.instance(start if text == "sync" else browser.start)
+
+    worker = await start_worker(browse, shutdown_grace=0.0)
+    for text in ("sync", "async"):
+        await submit(sql, text, agent="browse", thread_id=text)
+    await until(lambda: browser.starts)
+    await wait_for(begun)
+    worker.stop()
+    await until(lambda: browser.cancelled)
+    let_go.set()
+
+
+async def test_a_thread_that_begins_again_has_an_instance_of_its_own(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    closed: list[list[str]] = []
+
+    class Said(list[str]):
+        def close(self) -> None:
+            closed.append([*self])
+
+    @agent("remembers")
+    async def remembers(context: Context, text: str) -> list[str]:
+        said = await context.instance(Said)
+        said.append(text)
+        return [*said]
+
+    await start_worker(remembers)
+    await run(sql, "PIN", agent="remembers", thread_id="t")
+    assert (await run(sql, "2", agent="remembers", thread_id="t"))["result"] == ["PIN", "2"]
+    await sql.fetchval("select treadle.delete_thread('t')")
+    assert (await run(sql, "3", agent="remembers", thread_id="t"))["result"] == ["3"]
+    await until(lambda: closed == [["PIN", "2"]])
+    row = await settled(sql, await submit(sql, "4", agent="remembers", thread_id="t"))
+    assert row["result"] == ["3", "4"]

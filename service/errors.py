@@ -13,6 +13,7 @@
         │   └── Busy             409                    another transaction is changing the same thing; try again
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
         ├── Unprocessable        422          TR422     a value in the request is not accepted
+        │   └── NotStorable      422                    ... by PostgreSQL itself, now or later
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
 
 The SQL functions raise the SQLSTATEs, `db.pool` turns each into its class, and `api.problems` turns a class into a
@@ -104,6 +105,11 @@ class Unprocessable(Refused):
 
     status = 422
     title = "Unprocessable"
+
+
+class NotStorable(Unprocessable):
+    """A value that PostgreSQL itself does not accept, now or later: text with U+0000, a number beyond its range, JSON
+    that is nested too deeply."""
 
 
 class QueueFull(Refused):

@@ -8,6 +8,7 @@ from typing import Any, Unpack, get_type_hints
 import msgspec
 
 from service.agents.contract import Rejected
+from service.agents.json_types import return_type, unwritable
 from service.agents.limits import LimitOptions, Limits
 from service.limits import MAX_AGENT_NAME_CHARS
 
@@ -37,6 +38,10 @@ class Agent:
             raise ValueError(f"an agent's name has 1 to {MAX_AGENT_NAME_CHARS} characters")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"the agent {name!r} is a generator: emit each piece instead of yielding it")
+        if cls := unwritable(return_type(function)):
+            raise TypeError(
+                f"the agent {name!r} returns {cls}, which has no JSON form: return text, a Struct or a dict"
+            )
         declared = Limits(**limits)
         self.name = name
         self.function = function

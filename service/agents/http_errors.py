@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from service.agents.contract import Rejected, RetryAfter
+from service.agents.raised import decisive, leaves
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})  # the 4xx answers that another attempt may change
 
@@ -22,11 +23,16 @@ def error_for_answer(status: int, headers: Mapping[str, str], reason: str) -> Ex
 
 
 def with_retry_after(error: Exception) -> Exception:
-    """RetryAfter if the error carries a response with a Retry-After, as the errors of the model SDKs do; else the error
-    itself."""
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else None
-    return error if delay is None else RetryAfter(delay, f"{type(error).__name__}: {error}")
+    """RetryAfter if the error (or one in the group that it is) carries a response with a Retry-After, as the errors of
+    the model SDKs do; else the error itself."""
+    if isinstance(decisive(error), Rejected | RetryAfter):
+        return error
+    for leaf in leaves(error):
+        headers = getattr(getattr(leaf, "response", None), "headers", None)
+        delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else None
+        if delay is not None:
+            return RetryAfter(delay, f"{type(leaf).__name__}: {leaf}")
+    return error
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

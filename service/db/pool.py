@@ -12,7 +12,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from service.db.availability import Availability
 from service.db.hosts import hosts
-from service.errors import BY_SQLSTATE, Busy, NotConnected, SchemaError, TooSlow, Unavailable, Unprocessable
+from service.errors import BY_SQLSTATE, Busy, NotConnected, NotStorable, SchemaError, TooSlow, Unavailable
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 10.0  # without one, a half-open connection would hang for ever
@@ -222,9 +222,9 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if isinstance(error, asyncpg.LockNotAvailableError):
         return Busy("Another transaction holds the same thread or key: try again.")
     if state in {"22P05", "22021"}:
-        return Unprocessable("Text must not contain the NUL character (U+0000).")
+        return NotStorable("Text must not contain the NUL character (U+0000).")
     if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
-        return Unprocessable(f"PostgreSQL does not accept this value: {error}.")
+        return NotStorable(f"PostgreSQL does not accept this value: {error}.")
     if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
         return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")
     return error

@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from service.agents.contract import Rejected, RetryAfter
+from service.agents.raised import decisive, leaves
 from service.config import Settings
+from service.errors import NotStorable
 from service.leases.model import Outcome
 
 MAX_ERROR_CHARS = 2_000
@@ -25,8 +27,8 @@ CANCELLED = Outcome("error", error="Cancelled.")  # PostgreSQL makes it `cancell
 
 
 def completed(result: Any, settings: Settings) -> Outcome:
-    """Raises TypeError if the result is not JSON, Rejected if it is too large."""
-    text = encode(result)
+    """Raises Rejected for a result that is not JSON or is too large: another attempt would pay for the same."""
+    text = encode_once(result, "The agent's result")
     if (size := len(text.encode())) > settings.max_result_bytes:
         limit = settings.max_result_bytes
         raise Rejected(f"A result has at most {limit} bytes (MAX_RESULT_BYTES); this one has {size}.")
@@ -34,12 +36,14 @@ def completed(result: Any, settings: Settings) -> Outcome:
 
 
 def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
-    """The outcome of an agent that raised; `failures` counts the earlier ones."""
+    """The outcome of an agent that raised; `failures` counts the earlier ones. An exception inside of a group (of a
+    TaskGroup, for example) means what it means outside of one."""
     text = clean(_describe(error))[:MAX_ERROR_CHARS]
     trace = clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
-    if isinstance(error, Rejected):
+    decision = decisive(error)
+    if isinstance(decision, Rejected | NotStorable):
         return Outcome("rejected", error=text, traceback=trace)
-    delay = error.seconds if isinstance(error, RetryAfter) else backoff(failures, settings)
+    delay = decision.seconds if isinstance(decision, RetryAfter) else backoff(failures, settings)
     return Outcome("error", error=text, traceback=trace, delay_seconds=delay)
 
 
@@ -87,6 +91,16 @@ def encode(value: Any) -> str:
     return msgspec.json.encode(_clean_deep(plain)).decode()
 
 
+def encode_once(value: Any, what: str) -> str:
+    """JSON text of what an agent's work came to. Raises Rejected if it is not JSON: another attempt would pay for the
+    same."""
+    try:
+        return encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise Rejected(f"{what} is not JSON: {reason}.") from error
+
+
 def clean(text: str) -> str:
     """The text with U+FFFD for U+0000 and lone surrogates."""
     if not text.isascii():
@@ -103,6 +117,12 @@ def _clean_deep(value: Any) -> Any:
 
 
 def _describe(error: BaseException) -> str:
+    decision, count = decisive(error), len(leaves(error))
+    text = _describe_one(decision)
+    return text if count == 1 or isinstance(decision, Rejected | RetryAfter) else f"{text} (and {count - 1} more)"
+
+
+def _describe_one(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "The agent cancelled itself."
     name = type(error).__name__
@@ -110,6 +130,6 @@ def _describe(error: BaseException) -> str:
         text = str(error)
     except Exception:
         return name
-    if isinstance(error, RetryAfter | Rejected):
+    if isinstance(error, RetryAfter | Rejected | NotStorable):
         return text or name
     return f"{name}: {text}" if text else name

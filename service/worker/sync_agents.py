@@ -11,7 +11,6 @@ from service.agents.thread_bridge import ThreadBridge
 from service.limits import HISTORY_EXCHANGES
 from service.worker.context.attempt_context import AttemptContext
 from service.worker.context.scope import within_step
-from service.worker.context.steps import as_returned
 
 Answer = TypeVar("Answer")
 
@@ -79,14 +78,15 @@ class SyncContext:
         """The function runs here, in the agent's own thread."""
         if inspect.iscoroutinefunction(function):
             return self._bridge.wait(self._context.step(name, function))
-        name, result = self._bridge.wait(self._context.find_step(name))
-        if result is None:
-            with within_step(name):
-                answer = function()
-                if inspect.iscoroutine(answer):
-                    answer = self._bridge.wait(answer)
-            result = self._bridge.wait(self._context.keep_step(name, answer))
-        return as_returned(function, result)
+        step = self._context.make_step(name, function)
+        result = self._bridge.wait(step.find())
+        if result is not None:
+            return step.stored(result)
+        with within_step(step.name):
+            answer = function()
+            if inspect.iscoroutine(answer):
+                answer = self._bridge.wait(answer)
+        return self._bridge.wait(step.keep(answer))
 
     def send(self, message: Any, **options: Any) -> str:
         return self._bridge.wait(self._context.send(message, **options))

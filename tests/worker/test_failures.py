@@ -7,7 +7,7 @@ import pytest
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
-from tests.support.messages import dead_letter, run, types
+from tests.support.messages import dead_letter, overview, run, submit, types
 from tests.support.waiting import until
 from treadle import Context, Rejected, RetryAfter, agent
 
@@ -42,7 +42,8 @@ RAISED: dict[str, tuple[BaseException, str]] = {
     "mute rejection": (MuteRejection(), "MuteRejection"),
     "rejection": (Rejected(), "Rejected"),
     "retry": (RetryAfter(0, "\x00"), "\ufffd"),
-    "group": (ExceptionGroup("two", [ValueError(), KeyError()]), "ExceptionGroup: two (2 sub-exceptions)"),
+    "group": (ExceptionGroup("two", [ValueError(), KeyError()]), "ValueError (and 1 more)"),
+    "group of one": (ExceptionGroup("one", [ExceptionGroup("one", [KeyError("x")])]), "KeyError: 'x'"),
     "exit": (SystemExit(3), "SystemExit: 3"),
     "interrupt": (KeyboardInterrupt(), "KeyboardInterrupt"),
     "generator": (GeneratorExit(), "GeneratorExit"),
@@ -112,3 +113,53 @@ async def test_metadata_that_python_cannot_read_fails_the_message_and_not_the_wo
     state = "select state from treadle.messages where message_id = $1"
     await until(lambda: sql.fetchval(state, message_id), lambda found: found == "failed")
     assert (await run(sql, "still there"))["result"] == "still there"
+
+
+@agent("grouped", max_attempts=3)
+async def grouped(context: Context, request: str) -> str:
+    """Raises in a task group inside of a task group."""
+
+    async def fail() -> None:
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(wait_for_ever())
+            inner.create_task(raise_what(request))
+
+    async with asyncio.TaskGroup() as outer:
+        outer.create_task(wait_for_ever())
+        outer.create_task(fail())
+    return "never"
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def raise_what(request: str) -> None:
+    if request == "reject":
+        raise Rejected("There is no order 4711.")
+    if request == "several":
+        raise ExceptionGroup("several", [ValueError("x"), RetryAfter(5, "Soon."), RetryAfter(900, "Closed.")])
+    if request == "several rejected":
+        raise ExceptionGroup("several", [ValueError("x"), RetryAfter(5, "Soon."), Rejected("No.")])
+    raise ValueError("the price is negative")
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "attempt", "error"),
+    [
+        ("reject", "failed", 1, "There is no order 4711."),
+        ("several rejected", "failed", 1, "No."),
+        ("several", "queued", 1, "Closed."),
+        ("any", "failed", 3, "ValueError: the price is negative"),
+    ],
+)
+async def test_an_exception_in_a_task_group_means_what_it_means_outside_of_one(
+    cause: str, state: str, attempt: int, error: str, sql: Connection, start_worker: StartWorker
+) -> None:
+    await start_worker(grouped)
+    message_id = await submit(sql, cause, agent="grouped")
+    await until(lambda: overview(sql, message_id), lambda row: row["failures"] == attempt)
+    message = await overview(sql, message_id)
+    assert (message["state"], message["attempt"], message["error"]) == (state, attempt, error)
+    if state == "queued":
+        assert (message["run_at"] - message["created_at"]).total_seconds() > 800

@@ -108,7 +108,7 @@ async def test_structs_go_in_and_out(sql: Connection, start: Start) -> None:
         ("exit", "failed", "SystemExit: 4"),
         ("cancel", "failed", "The agent cancelled itself."),
         ("interrupt", "failed", "KeyboardInterrupt"),
-        ("no json", "failed", "TypeError: Encoding objects of type object is unsupported"),
+        ("no json", "failed", "The agent's result is not JSON: Encoding objects of type object is unsupported."),
     ],
 )
 async def test_exceptions_mean_the_same_in_a_process(

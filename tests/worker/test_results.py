@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 
 from service.db.pool import Connection
 from service.worker.attempt import Attempt
@@ -127,23 +128,57 @@ async def test_usage_that_is_not_json_fails_the_attempt(sql: Connection, start_w
         return "ok"
 
     await start_worker(counting)
-    message = await run(sql, "x", agent="counting", max_attempts=1)
-    assert message["state"] == "failed"
-    assert "TypeError" in message["error"]
+    message = await run(sql, "x", agent="counting", max_attempts=3)
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"].startswith("The usage is not JSON: ")
 
 
 # Values that are not plain JSON
 
 
-async def test_a_result_that_is_not_json_fails_the_attempt(sql: Connection, start_worker: StartWorker) -> None:
-    @agent("odd")
-    async def odd(context: Context, request: str) -> Any:
-        return {"object": object()}
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
-    await start_worker(odd)
-    message = await run(sql, "x", agent="odd", max_attempts=1)
-    assert message["state"] == "failed"
-    assert message["error"].startswith("TypeError: ")
+
+ODD_RESULTS: dict[str, tuple[Any, str]] = {
+    "object": ({"object": object()}, "The agent's result is not JSON: "),
+    "deep": (nested(100_000), "The agent's result is not JSON: "),
+    "deep for PostgreSQL": (msgspec.Raw(b"[" * 50_000 + b"]" * 50_000), "PostgreSQL does not accept this value: "),
+    "large number": (msgspec.Raw(b"1e999999999"), "PostgreSQL does not accept this value: "),
+}
+
+
+async def test_a_result_that_cannot_be_stored_is_paid_for_once(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("odd", max_attempts=3)
+    async def odd(context: Context, request: str) -> Any:
+        return ODD_RESULTS[request][0]
+
+    @agent("remembers", max_attempts=3)
+    async def remembers(context: Context, request: str) -> None:
+        context.memory["object"] = object()
+
+    await start_worker(odd, remembers)
+    for request, (_, error) in ODD_RESULTS.items():
+        message = await run(sql, request, agent="odd")
+        assert (message["state"], message["attempt"]) == ("failed", 1), request
+        assert message["error"].startswith(error), request
+    message = await run(sql, "x", agent="remembers", thread_id="t")
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"].startswith("The thread's memory is not JSON: ")
+
+
+def test_an_agent_whose_annotation_has_no_json_form_cannot_be_made() -> None:
+    class Frame:
+        pass
+
+    async def frame(context: Context, request: str) -> list[Frame]:
+        return []
+
+    with pytest.raises(TypeError, match="Frame, which has no JSON form"):
+        agent("frame")(frame)
 
 
 async def test_a_result_that_postgresql_refuses_fails_only_its_attempt(
@@ -162,7 +197,7 @@ async def test_a_result_that_postgresql_refuses_fails_only_its_attempt(
     await start_worker(numbers)
     message = await settled(sql, bad)
     assert message["state"] == "failed"
-    assert message["error"].startswith("Unprocessable: PostgreSQL does not accept this value")
+    assert message["error"].startswith("PostgreSQL does not accept this value")
     for message_id in good:
         assert (await settled(sql, message_id))["state"] == "completed"
 

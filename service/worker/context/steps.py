@@ -1,53 +1,77 @@
 """Durable steps: run a function once for a message, however often it is attempted."""
 
-import functools
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
+from service.agents.contract import Rejected
+from service.agents.json_types import read, return_type, unreadable
 from service.agents.thread_bridge import call_anywhere
 from service.leases.model import EventToAppend
 from service.worker.context.scope import AttemptScope, within_step
-from service.worker.outcome import encode
+from service.worker.outcome import encode_once
+
+
+class Step:
+    """One step of an attempt. Raises Rejected if the function's annotation has no JSON form: the function would run,
+    and its result could not be kept."""
+
+    def __init__(self, scope: AttemptScope, name: str, function: Callable[[], Any]) -> None:
+        self._scope = scope
+        self._name = name
+        self._declared = return_type(function)
+        if problem := unreadable(self._declared):
+            raise Rejected(f"The step {name!r} cannot be stored: its function's annotation says that {problem}.")
+
+    async def find(self) -> str | None:
+        """The result as JSON text if an earlier attempt finished the step. Claims the step's name."""
+        await self._scope.require_running()
+        self._name = self._scope.claim_name("step", self._name)
+        return (await self._scope.earlier_results()).steps.get(self._name)
+
+    @property
+    def name(self) -> str:
+        """As it is stored."""
+        return self._name
+
+    def stored(self, result: str) -> Any:
+        """The result of an earlier attempt as the type that the annotation declares."""
+        try:
+            return read(result, self._declared)
+        except TypeError as error:
+            raise TypeError(
+                f"the stored result of the step {self._name!r} does not fit its annotation: {error}"
+            ) from None
+
+    async def keep(self, answer: Any) -> Any:
+        """Store the result, with the messages that were sent before it; returns it as every later attempt reads it.
+
+        Raises TypeError if the result does not fit the annotation, Rejected if it is not JSON or is too large; nothing
+        is stored then.
+        """
+        result = encode_once(answer, f"The result of the step {self._name!r}")
+        try:
+            value = read(result, self._declared)
+        except TypeError as error:
+            raise TypeError(f"the step {self._name!r} returned what its annotation does not allow: {error}") from None
+        step: dict[str, Any] = {"name": self._name, "result": msgspec.Raw(result.encode())}
+        if self._scope.unsent:
+            step["sent"] = list(self._scope.unsent)
+        try:
+            data = self._scope.fit(step, "a step")
+        except ValueError as error:
+            raise Rejected(f"The result of the step {self._name!r} cannot be stored: {error}.") from None
+        await self._scope.backend.events.save(EventToAppend("step", data, self._scope.take_unsent()))
+        return value
 
 
 async def run(scope: AttemptScope, name: str, function: Callable[[], Any]) -> Any:
     """The stored result of an earlier attempt, or the function's own once it is stored."""
-    name, result = await find(scope, name)
-    if result is None:
-        with within_step(name):
-            answer = await call_anywhere(function)
-        result = await keep(scope, name, answer)
-    return as_returned(function, result)
-
-
-async def find(scope: AttemptScope, name: str) -> tuple[str, str | None]:
-    """The step's name as it is stored, and its result as JSON text if an earlier attempt finished it."""
-    name = scope.claim_name("step", name)
-    return name, (await scope.earlier_results()).steps.get(name)
-
-
-async def keep(scope: AttemptScope, name: str, answer: Any) -> str:
-    """Store the result, with the messages that were sent before it; returns it as JSON text."""
-    result = encode(answer)
-    step: dict[str, Any] = {"name": name, "result": msgspec.Raw(result.encode())}
-    if scope.unsent:
-        step["sent"] = list(scope.unsent)
-    event = EventToAppend("step", scope.fit(step, "a step"), scope.take_unsent())
-    await scope.backend.events.save(event)
-    return result
-
-
-def as_returned(function: Callable[[], Any], result: str) -> Any:
-    """The result of a step, JSON text, as the type that the function's annotation says."""
-    return msgspec.json.decode(result, type=_return_type(function))
-
-
-def _return_type(function: Callable[[], Any]) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
-    try:
-        return get_type_hints(function).get("return", Any)
-    except (NameError, TypeError):  # an annotation that names nothing at run time; a callable without hints
-        return Any
+    step = Step(scope, name, function)
+    result = await step.find()
+    if result is not None:
+        return step.stored(result)
+    with within_step(step.name):
+        answer = await call_anywhere(function)
+    return await step.keep(answer)

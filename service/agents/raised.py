@@ -1,0 +1,29 @@
+"""What an agent means by the exception that it raised."""
+
+from service.agents.contract import Rejected, RetryAfter
+
+
+def decisive(error: BaseException) -> BaseException:
+    """The exception that decides what happens next.
+
+    Of an ExceptionGroup, however deeply nested: the first Rejected, else the RetryAfter with the longest delay, else
+    the first exception. Any other exception decides for itself.
+    """
+    raised = leaves(error)
+    if rejected := next((leaf for leaf in raised if isinstance(leaf, Rejected)), None):
+        return rejected
+    later = [leaf for leaf in raised if isinstance(leaf, RetryAfter)]
+    return max(later, key=lambda leaf: leaf.seconds) if later else raised[0]
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group and in the groups inside it, in their order; else the exception itself."""
+    found = []
+    rest = [error]
+    while rest:
+        current = rest.pop()
+        if isinstance(current, BaseExceptionGroup):
+            rest.extend(reversed(current.exceptions))
+        else:
+            found.append(current)
+    return found

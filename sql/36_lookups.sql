@@ -147,8 +147,9 @@ begin
 end $$;
 comment on function treadle.thread_usage is 'What a thread''s messages used, summed by kind, and how many reported it';
 
--- The results of steps and the answers to questions in a message's log, by name. `sent`: the ids of the messages that
--- were sent with a step, or with the end of a parked attempt. `data` is JSON text.
+-- The results of steps, the questions and their answers in a message's log, by name, in the order of the log. `data`
+-- is JSON text. `sent`: the ids of the messages that were sent with a step, or with the end of a parked attempt; in a
+-- row of type `cancelled`, of those that were cancelled before the message was redriven.
 create or replace function treadle.earlier_results(message_id uuid)
 returns table (type text, name text, sent jsonb, data text)
 language plpgsql stable security definer
@@ -159,10 +160,23 @@ begin
     return query
         select
             e.type, e.data ->> 'name', e.data -> 'sent',
-            (e.data -> case e.type when 'step' then 'result' else 'input' end)::text
+            (e.data -> case e.type when 'step' then 'result' when 'input' then 'input' else 'question' end)::text
         from treadle.events e
         where e.message_id = earlier_results.message_id
-            and e.type in ('step', 'input', 'parked');
+            and e.type in ('step', 'input', 'parked')
+        order by e.seq;
+    return query
+        select 'cancelled', null::text, jsonb_agg(c.message_id), null::text
+        from treadle.messages c
+        where c.parent = earlier_results.message_id
+            and c.state = 'cancelled'
+            and c.completed_at <= (
+                select max(e.created_at)
+                from treadle.events e
+                where e.message_id = earlier_results.message_id
+                    and e.type = 'queued'
+                    and e.seq > 1)
+        having count(*) > 0;
 end $$;
 comment on function treadle.earlier_results
     is 'What earlier attempts left in a message''s log: step results, answers, sent ids';

@@ -13,6 +13,8 @@ exception that an agent raises decides what happens next:
     RetryAfter(seconds)   The attempt failed; the next one begins after this delay.
     any other exception   The attempt failed; it is retried with backoff until max_attempts failures.
 
+In an ExceptionGroup they mean the same; Rejected decides before RetryAfter, and that before any other exception.
+
 An agent that waits for other messages (`gather`) or for a person (`input`) is parked: its attempt ends, and a new
 attempt begins when the answer is there. Steps that have finished are not run again.
 """
@@ -75,6 +77,9 @@ class Context(Protocol):
     """The message that an agent answers, and what the agent can do with it.
 
     A sync agent has the same methods, and calls them without `await`.
+
+    Once the attempt must end, every call that begins something (`step`, `send`, `gather`, `input`, `instance`,
+    `history`, `under_way`) raises asyncio.CancelledError, which `except Exception` does not catch.
     """
 
     message_id: str
@@ -115,7 +120,9 @@ class Context(Protocol):
         the message. Steps may run concurrently (asyncio.gather). A function that is not a coroutine function runs in a
         thread. If the function raises, nothing is stored, and this call raises the same exception.
 
-        Raises ValueError for a name used before in this attempt, and for a result of more than MAX_EVENT_BYTES.
+        Raises ValueError for a name used before in this attempt, TypeError for a result that does not fit the
+        annotation, and Rejected for one that is not JSON or has more than MAX_EVENT_BYTES: another attempt would pay
+        for the same. An annotation without a JSON form is rejected before the function runs.
         """
 
     async def send(
@@ -134,8 +141,10 @@ class Context(Protocol):
 
         The message is committed with the next step, `gather` or `input`, or with the completion of this message. If the
         attempt ends before that, the message is not sent. Each message is sent once, however many attempts this one
-        takes: the n-th send of an attempt is the same message as the n-th send of the next attempt. Give sends a
-        `name` if their order may differ between attempts.
+        takes: a later attempt finds it by its `name`, else by its content.
+
+        Raises Rejected if an earlier attempt has sent another message under this name, or in this one's place: make
+        what may differ between attempts in a step.
         """
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
@@ -150,8 +159,10 @@ class Context(Protocol):
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
         """Ask a person, and return the answer (`POST /messages/{id}/input`). The message is parked until then.
 
-        `question` is any JSON value; clients see it in the event `parked`. The n-th question of an attempt is the same
-        question as the n-th of the next attempt. Give questions a `name` if their order may differ.
+        `question` is any JSON value; clients see it in the event `parked`. A later attempt finds the answer by the
+        question's `name`, else by the question itself.
+
+        Raises Rejected if another question was answered under this name, or in this one's place.
         """
 
     async def instance(self, make: Callable[[], Any]) -> Any:

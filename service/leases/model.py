@@ -147,12 +147,14 @@ class SentMessage(Struct, frozen=True):
 
 
 class EarlierResults(Struct, frozen=True):
-    """What a message's earlier attempts left in its log: results of steps and answers to questions, by name, as JSON
-    text; and the ids of the messages that they sent."""
+    """What a message's earlier attempts left in its log: results of steps, questions and their answers, by name, as
+    JSON text; the ids of the messages that they sent, and of those the ones that were cancelled before a redrive."""
 
     steps: dict[str, str] = {}
     inputs: dict[str, str] = {}
+    questions: dict[str, str] = {}
     sent: set[str] = set()
+    cancelled: set[str] = set()
 
 
 class Verdict(Struct, frozen=True):

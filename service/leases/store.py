@@ -138,7 +138,9 @@ class LeaseStore:
         return EarlierResults(
             {row["name"]: row["data"] for row in rows if row["type"] == "step"},
             {row["name"]: row["data"] for row in rows if row["type"] == "input"},
+            {row["name"]: row["data"] for row in rows if row["type"] == "parked" and row["data"] is not None},
             {child for row in rows for child in row["sent"] or ()},
+            {child for row in rows if row["type"] == "cancelled" for child in row["sent"]},
         )
 
     async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:

@@ -50,6 +50,7 @@ class Execution:
         self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
         self._usage: dict[str, Any] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
         self._pins = InstancePins(services.instances)
 
     async def run(self) -> Outcome | None:
@@ -85,6 +86,7 @@ class Execution:
 
     def close(self) -> None:
         """The agent's part is over."""
+        self._closed = True
         self._pins.release()
 
     def failed(self, error: BaseException) -> Outcome:
@@ -97,7 +99,7 @@ class Execution:
 
     @property
     def stopped(self) -> bool:
-        return self._reason is not None
+        return self._reason is not None or self._closed
 
     def park(self, outcome: Outcome) -> None:
         if self._reason is None:
@@ -109,7 +111,7 @@ class Execution:
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         assert self._agent is not None
-        return await self._services.instances.get(self._agent, self._claim.thread_id, make, self._pins)
+        return await self._services.instances.get(self._agent, self._claim, make, self._pins)
 
     async def _invoke(self, agent: Agent) -> Outcome:
         if isolation := self._isolation(agent):

@@ -242,7 +242,8 @@ async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, star
 
 
 async def test_sends_and_questions_belong_to_their_call() -> None:
-    """Otherwise, if one call is not repeated, another call would take its number or its answer."""
+    """Otherwise, if one call is not repeated, another call would take its answer. Those without a name are numbered in
+    the step of the call."""
     asked: list[tuple[str, str | None]] = []
 
     class Asking:
@@ -260,9 +261,7 @@ async def test_sends_and_questions_belong_to_their_call() -> None:
         await context.input("c")
         await context.input("d")
     assert asked == [
-        (what, f"tool {turn}.1 ask: {name}")
-        for turn in (1, 2)
-        for what, name in (("a", "send 1"), ("b", "mine"), ("c", "input 1"), ("d", "input 2"))
+        asks for turn in (1, 2) for asks in (("a", None), ("b", f"tool {turn}.1 ask: mine"), ("c", None), ("d", None))
     ]
 
 

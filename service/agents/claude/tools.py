@@ -4,13 +4,13 @@ import asyncio
 import functools
 import inspect
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import msgspec
 
 from service.agents.contract import Context, Rejected, RetryAfter
+from service.agents.raised import decisive
 from service.agents.thread_bridge import ThreadBridge
 from service.agents.tool_events import plain
 
@@ -133,7 +133,6 @@ class CallContext:
     def __init__(self, context: Context, call: str) -> None:
         self._context = context
         self._call = call
-        self._unnamed: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -142,16 +141,14 @@ class CallContext:
         return await self._context.step(f"{self._call}: {name}", function)
 
     async def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
-        return await self._context.send(message, name=self._own_name("send", name), **options)
+        return await self._context.send(message, name=self._own_name(name), **options)
 
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return await self._context.input(question, name=self._own_name("input", name))
+        return await self._context.input(question, name=self._own_name(name))
 
-    def _own_name(self, kind: str, name: str | None) -> str:
-        if name is None:
-            self._unnamed[kind] += 1
-            name = f"{kind} {self._unnamed[kind]}"
-        return f"{self._call}: {name}"
+    def _own_name(self, name: str | None) -> str | None:
+        """Those without a name are numbered within the call, which is a step."""
+        return name and f"{self._call}: {name}"
 
 
 class SyncCallContext:
@@ -178,7 +175,8 @@ def _output(value: Any) -> Output:
 
 
 def _failed(error: BaseException) -> Output:
-    if isinstance(error, Rejected | RetryAfter):
-        raise error
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    decision = decisive(error)
+    if isinstance(decision, Rejected | RetryAfter):
+        raise decision from (None if decision is error else error)
+    text = f"{type(decision).__name__}: {decision}" if str(decision) else type(decision).__name__
     return Output(text[:MAX_ERROR_CHARS], failed=True)

@@ -14,7 +14,7 @@ from service.limits import HISTORY_EXCHANGES
 from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
-from service.worker.outcome import clean, encode
+from service.worker.outcome import clean, encode, encode_once
 
 log = logging.getLogger("service.agent")
 
@@ -64,13 +64,9 @@ class AttemptContext:
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
         return await steps.run(self._scope, name, function)
 
-    async def find_step(self, name: str) -> tuple[str, str | None]:
+    def make_step(self, name: str, function: Callable[[], Any]) -> steps.Step:
         """For SyncContext, which runs the function in the agent's own thread."""
-        return await steps.find(self._scope, name)
-
-    async def keep_step(self, name: str, answer: Any) -> str:
-        """For SyncContext."""
-        return await steps.keep(self._scope, name, answer)
+        return steps.Step(self._scope, name, function)
 
     async def send(
         self,
@@ -105,6 +101,7 @@ class AttemptContext:
         return await parking.ask(self._scope, question, name, in_thread=self._in_thread)
 
     async def instance(self, make: Callable[[], Any]) -> Any:
+        await self._scope.require_running()
         return await self._backend.instance(make)
 
     async def under_way(self) -> UnderWay | None:
@@ -116,13 +113,13 @@ class AttemptContext:
         return await history.history(self._scope, limit, max_tokens=max_tokens, system=system, tools=tools)
 
     def usage(self, **counts: Any) -> None:
-        self._backend.count(encode(counts))
+        self._backend.count(encode_once(counts, "The usage"))
 
     def complete(self, outcome: Outcome) -> Outcome:
         """The outcome of a completed agent, with the messages that are not sent yet, and the memory if it has changed:
         they are committed together.
 
-        Raises Rejected if the memory is too large or not an object.
+        Raises Rejected if the memory is too large, no JSON or not an object.
         """
         return msgspec.structs.replace(outcome, sends=self._scope.take_unsent(), memory=self._changed_memory())
 
@@ -131,6 +128,7 @@ class AttemptContext:
             return None
         if not isinstance(self.memory, dict):
             raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
+        encode_once(self.memory, "The thread's memory")
         try:
             text = self._scope.fit(self.memory, "a thread's memory")
         except ValueError as error:

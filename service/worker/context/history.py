@@ -12,6 +12,7 @@ BYTES_PER_TOKEN = 4  # roughly, in English text
 async def history(
     scope: AttemptScope, limit: int, *, max_tokens: int | None, system: str, tools: bool
 ) -> Sequence[Exchange]:
+    await scope.require_running()
     claim = scope.claim
     if claim.thread is None or claim.ord is None:
         return []
@@ -22,6 +23,7 @@ async def history(
 
 async def under_way(scope: AttemptScope) -> UnderWay | None:
     """The message whose turn it is in the thread; None if it is this one, or none has the turn."""
+    await scope.require_running()
     if scope.claim.thread is None:
         return None
     found = await scope.backend.queries.turn_in_progress(scope.claim.thread)

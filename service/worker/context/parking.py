@@ -9,11 +9,13 @@ import msgspec
 from service.agents.contract import ChildFailed
 from service.leases.model import Outcome, ParkKind, SentMessage
 from service.worker.context.scope import AttemptScope
+from service.worker.outcome import encode
 
 
 async def gather(
     scope: AttemptScope, messages: tuple[str, ...], *, return_exceptions: bool, in_thread: bool
 ) -> list[Any]:
+    await scope.require_running()
     children = await _children(scope, messages)
     for child in children:
         _check(scope, child)
@@ -28,9 +30,19 @@ async def gather(
 
 
 async def ask(scope: AttemptScope, question: Any, name: str | None, *, in_thread: bool) -> Any:
-    """The person's answer."""
-    name = scope.claim_name("input", name)
-    answer = (await scope.earlier_results()).inputs.get(name)
+    """The person's answer. Raises Rejected if a person has answered another question in its place."""
+    await scope.require_running()
+    earlier = await scope.earlier_results()
+    asked = msgspec.json.decode(encode(question))
+
+    def compare(name: str) -> bool | None:
+        if name not in earlier.inputs:
+            return None
+        before = earlier.questions.get(name)
+        return before is None or bool(msgspec.json.decode(before) == asked)
+
+    name = scope.claim_name("input", name, compare)
+    answer = earlier.inputs.get(name)
     if answer is None:
         await _park(scope, "input", {"name": name, "question": question}, in_thread=in_thread)
     return msgspec.json.decode(answer)

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import contextvars
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from service.agents.contract import Rejected
 from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
 from service.worker.context.backend import ContextBackend
@@ -17,6 +19,12 @@ from service.worker.outcome import clean, encode
 _step: contextvars.ContextVar[str] = contextvars.ContextVar("step", default="")
 
 
+_DOES_ANOTHER = {"send": "sends another message", "input": "asks another question"}
+
+# Whether earlier attempts did the same under a name: True, False if they did something else, None if nothing.
+Comparison = Callable[[str], bool | None]
+
+
 class AttemptScope:
     def __init__(self, claim: Claim, backend: ContextBackend, *, max_event_bytes: int) -> None:
         self.claim = claim
@@ -25,16 +33,29 @@ class AttemptScope:
         self.unsent: dict[str, dict[str, Any]] = {}  # by id: committed with the next step, or with the end
         self._max_event_bytes = max_event_bytes
         self._names: set[str] = set()
-        self._unnamed: Counter[str] | None = None
+        self._claimed: Counter[str] = Counter()  # unnamed ones, by kind: the numbers from 1 that are all in use
         self._earlier_results: asyncio.Task[EarlierResults] | None = None
 
-    def claim_name(self, kind: str, name: str | None) -> str:
-        """The name of a step, a sent message or a question; raises ValueError if this attempt has used it."""
+    async def require_running(self) -> None:
+        """Raises CancelledError if the attempt is over or must end: an agent that ignores that begins nothing more."""
+        if self.backend.stopped:
+            await asyncio.sleep(0)  # an agent that tries for ever must not block the loop
+            raise asyncio.CancelledError
+
+    def claim_name(self, kind: str, name: str | None, compare: Comparison = lambda _: None) -> str:
+        """The name of a step, a sent message or a question. One without a name takes the number under which an earlier
+        attempt did the same, else the next one.
+
+        Raises ValueError if this attempt has used the name, Rejected if an earlier attempt did something else under it.
+        """
         if name is None:
-            name = self._number(f"{_step.get()}{kind}")
+            name = self._number(kind, compare)
         elif not name or len(name) > MAX_STEP_NAME_CHARS:
             raise ValueError(f"the name of a {kind} has 1 to {MAX_STEP_NAME_CHARS} characters")
-        name = clean(name)
+        else:
+            name = clean(name)
+            if compare(name) is False:
+                raise _differs(kind, name)
         if (key := f"{kind}/{name}") in self._names:
             raise ValueError(f"this attempt has already begun the {kind} {name!r}: give each {kind} its own name")
         self._names.add(key)
@@ -62,11 +83,32 @@ class AttemptScope:
             raise ValueError(f"{what} has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {size}")
         return text
 
-    def _number(self, name: str) -> str:
-        if self._unnamed is None:
-            self._unnamed = Counter()
-        self._unnamed[name] += 1
-        return f"{name} {self._unnamed[name]}"
+    def _number(self, kind: str, compare: Comparison) -> str:
+        """Sends and questions that run concurrently may come in another order than in an earlier attempt."""
+        prefix = f"{_step.get()}{kind}"
+        another: str | None = None  # the first name that an earlier attempt used for something else
+        while f"{kind}/{prefix} {self._claimed[prefix] + 1}" in self._names:
+            self._claimed[prefix] += 1
+        for number in itertools.count(self._claimed[prefix] + 1):
+            name = f"{prefix} {number}"
+            if f"{kind}/{name}" in self._names:
+                continue
+            is_same = compare(name)
+            if is_same:
+                return name
+            if is_same is None:
+                if another is not None:
+                    raise _differs(kind, another)
+                return name
+            another = another or name
+        raise AssertionError("unreachable")
+
+
+def _differs(kind: str, name: str) -> Rejected:
+    return Rejected(
+        f"This attempt {_DOES_ANOTHER[kind]} as {name!r} than an earlier attempt did: make its content in a step, or"
+        f" give each {kind} its own name, so that it is the same in every attempt."
+    )
 
 
 @contextlib.contextmanager

@@ -1,15 +1,19 @@
 """Messages that an agent sends: committed with its next step, or with the end of its attempt."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
 
+from service.leases.model import EarlierResults
 from service.limits import DELAY_RULE, MAX_BATCH_MESSAGES, MAX_DELAY_SECONDS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import Priority
 from service.worker.context.scope import AttemptScope
+
+CONTENT_DIGITS = 8  # the last ones of an id
 
 PRIORITIES = frozenset(get_args(Priority))
 
@@ -26,25 +30,23 @@ async def send(
     aside: bool,
     name: str | None,
 ) -> str:
-    """Remember a message to be submitted; returns its id."""
+    """Remember a message to be submitted; returns its id. Raises Rejected if an earlier attempt has sent something else
+    in its place."""
+    await scope.require_running()
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
-    child = _child_id(scope.claim.message_id, scope.claim_name("send", name))
-    submission = {
-        "message_id": child,
-        "parent": str(scope.claim.message_id),
-        "message": message,
-        "agent": agent,
-        "thread_id": thread_id,
-        "priority": priority,
-        "metadata": metadata,
-        "delay_seconds": delay,
-        "aside": aside,
-    }
-    given = {key: value for key, value in submission.items() if value is not None}
-    text = scope.fit(given, "a message")
+    given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
+    content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
+    place = _Place(scope.claim.message_id, content, await scope.earlier_results())
+    child = place.child(scope.claim_name("send", name, place.is_same))
     scope.sent[child] = None if aside else thread_id
-    if child not in (await scope.earlier_results()).sent:
-        scope.unsent[child] = msgspec.json.decode(text)
+    if child not in place.earlier.sent:
+        scope.unsent[child] = {
+            "message_id": child,
+            "parent": str(scope.claim.message_id),
+            "priority": priority,
+            "delay_seconds": delay,
+            **content,
+        }
     return child
 
 
@@ -61,8 +63,38 @@ def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: 
         raise ValueError("an aside needs a thread_id")
 
 
-def _child_id(parent: UUID, name: str) -> str:
-    """A UUIDv7 with the parent's time, the same in every attempt (RFC 9562, 5.7: all bits but the time are free)."""
-    digest = hashlib.sha256(parent.bytes + name.encode()).digest()
-    value = int.from_bytes(parent.bytes[:6] + digest[:10], "big")
-    return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
+class _Place:
+    """The place of one message among those that its parent sends.
+
+    Its id says what was sent and under which name, so that a later attempt can compare: it is a UUIDv7 with the
+    parent's time, 42 bits of the name, and 32 bits of the content (RFC 9562, 5.7: all bits but the time are free).
+    """
+
+    def __init__(self, parent: UUID, content: dict[str, Any], earlier: EarlierResults) -> None:
+        self.earlier = earlier
+        self._parent = parent
+        self._content = hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()[:4]
+        self._by_name = {child[:-CONTENT_DIGITS]: child for child in earlier.sent}
+
+    def child(self, name: str) -> str:
+        return self._find(name)[0]
+
+    def is_same(self, name: str) -> bool | None:
+        """Whether an earlier attempt has sent this under this name; None if it has sent nothing under it."""
+        child, before = self._find(name)
+        return None if before is None else before == child
+
+    def _find(self, name: str) -> tuple[str, str | None]:
+        """The id, and the id of what was sent under the name before. A message that was cancelled before its parent was
+        redriven is sent once more, under another id."""
+        for life in itertools.count():
+            child = self._id(f"{name}\0{life}" if life else name)
+            before = self._by_name.get(child[:-CONTENT_DIGITS])
+            if before is None or before not in self.earlier.cancelled:
+                return child, before
+        raise AssertionError("unreachable")
+
+    def _id(self, name: str) -> str:
+        digest = hashlib.sha256(self._parent.bytes + name.encode()).digest()
+        value = int.from_bytes(self._parent.bytes[:6] + digest[:6] + self._content, "big")
+        return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))

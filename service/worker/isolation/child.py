@@ -109,6 +109,7 @@ class WorkerLink:
         return (await self._request(ipc.QueryTurnInProgress(thread))).turn_in_progress
 
     def park(self, outcome: Outcome) -> None:
+        self.stopped = True
         ipc.write(self._writer, ipc.Park(outcome))
 
     def count(self, usage: str) -> None:

@@ -21,18 +21,35 @@
 --                          (lock_not_available). If one of several threads is deleted meanwhile, it raises 40001
 --                          (serialization_failure). Nothing is written then: try again
 --   not patient            the messages of the thread come back with the state `busy`, unwritten
+-- The transaction may stay open after the call: it delays the end of the message that runs in the thread, and nothing
+-- else. `autocommit` says that the transaction ends with the call, which makes the call a little cheaper.
+
+-- Write `queued` events: `entries` get their positions now, `late` when the transaction commits
+-- (31_late_positions.sql). Null: there are none.
+create or replace function treadle._log_arrivals(entries treadle.entry[], late treadle.entry[], at timestamptz)
+returns void language plpgsql as $$
+begin
+    if entries is not null then
+        perform treadle._log(entries => entries, at => at);
+    end if;
+    if late is not null then
+        perform treadle._log_late(entries => late, at => at);
+    end if;
+end $$;
 
 -- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns an answer for each
--- of all.
+-- of all. Not `autocommit`: where messages of the thread are open, one may be running, so the `queued` events are late.
 create or replace function treadle._write_submissions(
     submissions treadle.submission[],
     messages jsonb,
     tenant text,
+    autocommit boolean,
     at timestamptz)
 returns treadle.submit_answer[] language plpgsql as $$
 declare
     v_answers treadle.submit_answer[];
     v_entries treadle.entry[];
+    v_late treadle.entry[];
     v_lane_rows treadle.lane_row[];
 begin
     with placed as materialized (
@@ -49,8 +66,7 @@ begin
             message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
             max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent)
         select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent,
-            p.priority, p.rank,
-            'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at,
+            p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at,
             messages -> (p.n - 1) -> 'message',
             coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'),
             p.parent
@@ -63,15 +79,17 @@ begin
                 case when p.lane is not null then p.before - 1 when p.hold = 'thread' then p.peers + p.behind end,
                 p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.submit_answer order by p.n),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n)
-                filter (where p.state is null),
+                filter (where p.state is null and (autocommit or coalesce(p.behind, -1) < 0)),
+            array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n)
+                filter (where p.state is null and not autocommit and p.behind >= 0),
             array_agg(row(
                 p.queue, p.lane, p.lane_id,
                 jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent)
                 )::treadle.lane_row order by p.n) filter (where p.lane is not null)
-        into v_answers, v_entries, v_lane_rows
+        into v_answers, v_entries, v_late, v_lane_rows
         from placed p;
-    if v_entries is not null then
-        perform treadle._log(entries => v_entries, at => at);
+    if v_entries is not null or v_late is not null then
+        perform treadle._log_arrivals(entries => v_entries, late => v_late, at => at);
         perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
         insert into treadle.counters (tenant, queue, slot, queued)
             select _write_submissions.tenant, r.queue, treadle._slot(at), count(*)
@@ -146,7 +164,8 @@ create or replace function treadle.submit_many(
     max_queue_size integer default null,
     patient boolean default true,
     lock_timeout text default null,
-    strict boolean default true)
+    strict boolean default true,
+    autocommit boolean default false)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
     thread_id text, thread bigint, refusal_code text, refusal text)
 language plpgsql security definer
@@ -170,7 +189,7 @@ begin
             submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
     end if;
     v_answers := treadle._write_submissions(
-        submissions => v_submissions, messages => messages, tenant => tenant, at => v_now);
+        submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
     if v_threaded then
         perform treadle._promote(
             threads => array(select distinct r.thread from unnest(v_answers) r where r.thread is not null),
@@ -183,7 +202,7 @@ begin
         from treadle._answer_submit(answers => v_answers, at => v_now);
     perform treadle._set_lock_timeout(v_former_timeout);
 end $$;
-comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean)
+comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean, boolean)
     is 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
 
 create or replace function treadle.submit(
@@ -230,6 +249,7 @@ create or replace function treadle.submit_once(
     messages jsonb,
     tenant text default 'default',
     max_queue_size integer default null,
+    autocommit boolean default false,
     out answer jsonb,
     out repeated boolean)
 language plpgsql security definer
@@ -258,7 +278,7 @@ begin
     select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]')
         into answer
         from treadle.submit_many(messages => messages, tenant => submit_once.tenant,
-            max_queue_size => max_queue_size) s;
+            max_queue_size => max_queue_size, autocommit => autocommit) s;
     update treadle.idempotency i
         set answer = submit_once.answer
         where i.tenant = submit_once.tenant and i.key = submit_once.key;

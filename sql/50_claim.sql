@@ -1,8 +1,10 @@
 -- Claim: a worker takes messages.
 --
 -- Lane by lane, oldest rows first, a claim tries three locks and never waits for one: the lane row, the message, the
--- thread's log. A message whose locks it does not get stays where it is. Each message it takes becomes `processing`
--- under a lease of its own, its lane row is hidden until the lease expires, and its log gets `started`.
+-- thread's log. A message whose locks it does not get stays where it is. So does a message whose thread another
+-- transaction holds: its end would wait for that transaction, and would keep a place of the worker meanwhile. Each
+-- message it takes becomes `processing` under a lease of its own, its lane row is hidden until the lease expires, and
+-- its log gets `started`.
 -- A hidden row that shows again belongs to a lease that no heartbeat extended. The janitor decides whether its worker
 -- lives (treadle.reap); a claim only hides it again.
 -- Here, as in append, finish and heartbeat, a statement is planned once a session, perhaps while the tables are empty.
@@ -68,6 +70,16 @@ begin
         where l.thread in (select k.thread from locked k where k.thread is not null)
         order by l.thread
         for no key update skip locked
+    ), suspects as materialized (  -- only a row with an xmax can be held by another transaction
+        select t.id
+        from treadle.threads t
+        where t.id in (select k.thread from locked k where k.thread is not null) and t.xmax <> '0'::xid
+    ), cleared as (
+        select t.id
+        from treadle.threads t
+        where t.id in (select s.id from suspects s)
+        order by t.id
+        for no key update skip locked
     )
     select
             array_agg(row(
@@ -76,7 +88,12 @@ begin
             array_agg(k.lane_id order by k.lane_id)
         into v_entries, v_lane_ids
         from locked k
-        where k.thread is null or k.thread in (select g.thread from logs g);
+        where k.thread is null
+            or (
+                k.thread in (select g.thread from logs g)
+                and (
+                    k.thread not in (select s.id from suspects s)
+                    or k.thread in (select c.id from cleared c)));
     if v_entries is null then
         return '{}';
     end if;

@@ -218,13 +218,14 @@ begin
     return v_lane_rows;
 end $$;
 
--- End attempts. `entries` are events to be written before those that tell the outcome. Returns the new states in the
--- order of the endings.
+-- End attempts. `entries` are events to be written before those that tell the outcome. `late`: the transaction may stay
+-- open, so the events get their positions when it commits. Returns the new states in the order of the endings.
 create or replace function treadle._settle(
     endings treadle.ending[],
     max_losses integer,
     at timestamptz,
-    entries treadle.entry[] default '{}')
+    entries treadle.entry[] default '{}',
+    late boolean default false)
 returns text[] language plpgsql as $$
 declare
     v_settled constant treadle.settlement[] := treadle._decide_settlements(
@@ -251,7 +252,11 @@ begin
     if v_turns_end then
         v_coming := v_coming || treadle._pass_turns(settled => v_settled, at => at);
     end if;
-    perform treadle._log(entries => entries || v_closing, at => at);
+    if late then
+        perform treadle._log_late(entries => entries || v_closing, at => at);
+    else
+        perform treadle._log(entries => entries || v_closing, at => at);
+    end if;
     perform treadle._lane_delete(lane_rows => v_ended);
     if cardinality(v_coming) > 0 then
         perform treadle._lane_insert(lane_rows => v_coming, at => at);

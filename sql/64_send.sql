@@ -80,7 +80,7 @@ begin
         if not found then
             raise exception using errcode = 'TR001';
         end if;
-        perform from treadle.submit_many(messages => messages::jsonb, notify => true);
+        perform from treadle.submit_many(messages => messages::jsonb, notify => true, autocommit => true);
     exception
         when sqlstate 'TR001' then
             return query
@@ -158,7 +158,7 @@ begin
             perform treadle._save_parked_and_memory(id => id, outcome => outcome, status => v_status, memory => memory,
                 children => children);
             if messages is not null then
-                perform from treadle.submit_many(messages => messages::jsonb, notify => true);
+                perform from treadle.submit_many(messages => messages::jsonb, notify => true, autocommit => true);
             end if;
             exit;
         exception

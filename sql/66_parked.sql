@@ -124,7 +124,7 @@ begin
         order by m.message_id
         for update skip locked);
     perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1,
-        at => at);
+        at => at, late => true);
     perform pg_notify('treadle_events', '*')
         from unnest(v_queued)
         limit 1;

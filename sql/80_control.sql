@@ -1,5 +1,6 @@
 -- Control: cancel, answer, redrive, delete a thread, pause a queue. Each function notifies listeners when it commits,
--- and waits at most two seconds for a lock (lock_not_available, 55P03).
+-- and waits at most two seconds for a lock (lock_not_available, 55P03). The transaction may stay open afterwards: the
+-- events that it writes are late (31_late_positions.sql).
 
 -- Lock the message and, before it, its thread. `state` is null if there is no such message.
 create or replace function treadle._state_under_lock(id uuid, out state text, out thread bigint)
@@ -71,7 +72,8 @@ begin
         raise exception using errcode = 'TR409', message = format('The message is %s already.', v.state);
     end if;
     perform treadle._settle(
-        endings => treadle._endings(ids => array[p_id], outcome => 'cancelled'), max_losses => 1, at => v_now);
+        endings => treadle._endings(ids => array[p_id], outcome => 'cancelled'), max_losses => 1, at => v_now,
+        late => true);
     perform treadle._notify_events(p_id, v.thread);
     -- The messages that it waits for are cancelled too, and a message that waits for it may go on.
     perform treadle.tend_parents(array(
@@ -128,7 +130,7 @@ begin
     update treadle.messages x
     set last_seq = x.last_seq + 1
     where x.message_id = p_id;
-    perform treadle._log(
+    perform treadle._log_late(
         entries => array[row(p_id, m.last_seq + 1, m.thread, 'input',
             jsonb_build_object('name', v_question, 'input', input.input))::treadle.entry],
         at => v_now);
@@ -174,7 +176,7 @@ begin
         losses = least(x.losses, 1), last_seq = x.last_seq + 1, run_at = v_now, started_at = null,
         completed_at = null, worker_id = null, error = null
     where x.message_id = p_id;
-    perform treadle._log(
+    perform treadle._log_late(
         entries => array[row(p_id, m.last_seq + 1, m.thread, 'queued', '{"redriven": true}')::treadle.entry],
         at => v_now);
     insert into treadle.counters (tenant, queue, slot, queued, failed)

@@ -13,7 +13,7 @@ import uuid_utils.compat as uuid
 from bench.clients.script import Go, play
 from bench.sample import BODY
 
-SUBMIT = "select count(*) from treadle.submit_many($1::jsonb)"
+SUBMIT = "select count(*) from treadle.submit_many($1::jsonb, autocommit => true)"
 
 
 async def submit(config: Any, go: Go) -> Any:

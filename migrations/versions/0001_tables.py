@@ -188,7 +188,21 @@ create table treadle.thread_log (
     tenant   text not null default 'default',
     last_pos bigint not null
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
-comment on table treadle.thread_log is 'The last thread_pos of each thread. Apart from threads, so that an append never waits for a submit';
+comment on table treadle.thread_log is 'The last thread_pos of each thread. Apart from threads, so that an append never waits for an open transaction that submits';
+
+create table treadle.late_events (
+    xid        bigint,
+    n          bigint generated always as identity,
+    message_id uuid not null,
+    seq        integer not null,
+    tenant     text not null default 'default',
+    thread     bigint not null,
+    primary key (xid, n)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.late_events is 'Events that get their thread_pos when their transaction (xid) commits; the same transaction deletes the rows';
+create function treadle._give_late_positions() returns trigger language plpgsql as 'begin return null; end';
+create constraint trigger late_events after insert on treadle.late_events deferrable initially deferred
+    for each row execute function treadle._give_late_positions();
 
 create table treadle.trash (
     message_id  uuid primary key,

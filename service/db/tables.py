@@ -179,6 +179,17 @@ trash = Table(
 
 thread_log = Table("thread_log", metadata, key("thread", BigInteger), tenant(), must("last_pos", BigInteger))
 
+late_events = Table(
+    "late_events",
+    metadata,
+    key("xid", BigInteger),
+    key("n", BigInteger, Identity(always=True)),
+    must("message_id", UUID),
+    must("seq", Integer),
+    tenant(),
+    must("thread", BigInteger),
+)
+
 counters = Table(
     "counters",
     metadata,

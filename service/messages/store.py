@@ -41,7 +41,8 @@ class Submitted(msgspec.Struct, frozen=True):
 SUBMIT = f"""
     select {", ".join(Submitted.__struct_fields__)}
     from treadle.submit_many(
-        $1::jsonb, tenant => $2, notify => $3, max_queue_size => $4, patient => $5, lock_timeout => $6, strict => $7)"""
+        $1::jsonb, tenant => $2, notify => $3, max_queue_size => $4, patient => $5, lock_timeout => $6, strict => $7,
+        autocommit => true)"""
 
 
 class MessageControl:
@@ -98,7 +99,7 @@ class MessageStore(MessageControl):
         """
         async with self._direct:
             row = await self._database.fetchrow(
-                "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5)",
+                "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5, autocommit => true)",
                 key,
                 request_hash,
                 _encode([_submission(message) for message in messages]),

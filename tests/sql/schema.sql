@@ -479,7 +479,7 @@ CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, 
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
+CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true, autocommit boolean DEFAULT false) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -489,15 +489,15 @@ CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
-CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, OUT answer jsonb, OUT repeated boolean) RETURNS record
+COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean, autocommit boolean) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
+CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, autocommit boolean DEFAULT false, OUT answer jsonb, OUT repeated boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
 CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -740,7 +740,7 @@ CREATE TABLE treadle.thread_log (
     last_pos bigint NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread. Apart from threads, so that an append never waits for a submit';
+COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread. Apart from threads, so that an append never waits for an open transaction that submits';
 CREATE TABLE treadle.trash (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -1185,6 +1185,24 @@ CREATE VIEW treadle.installation AS
            FROM treadle.queue_counts c) AS processing;
 COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
 COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
+CREATE TABLE treadle.late_events (
+    xid bigint NOT NULL,
+    n bigint NOT NULL,
+    message_id uuid NOT NULL,
+    seq integer NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    thread bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.late_events IS 'Events that get their thread_pos when their transaction (xid) commits; the same transaction deletes the rows';
+ALTER TABLE treadle.late_events ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.late_events_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.leases_id_seq
     START WITH 1
@@ -1349,6 +1367,8 @@ ALTER TABLE ONLY treadle.events_default
     ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
 ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
+ALTER TABLE ONLY treadle.late_events
+    ADD CONSTRAINT late_events_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.leases
     ADD CONSTRAINT leases_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.low_water
@@ -1383,5 +1403,6 @@ CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord
 CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
+CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);

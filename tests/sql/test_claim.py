@@ -151,13 +151,15 @@ async def test_behind_however_many_held_messages_the_next_is_found(sql_client: S
         assert await taken(sql_client, 1) == []
 
 
-async def test_a_held_thread_row_is_no_obstacle(sql_client: SqlClient) -> None:
-    """A claim needs the thread's log, not the thread: a submit under way holds both, a finish of a neighbour too."""
+async def test_a_message_whose_thread_is_held_is_passed_over(sql_client: SqlClient) -> None:
+    """Its end would wait for the holder, and would keep a place of the worker meanwhile."""
     message_id = await sql_client.submit(thread_id="t")
+    free = await sql_client.submit(thread_id="free")
     other = await sql_client.connect()
     async with other.sql.transaction():
-        await other.sql.execute("select from treadle.threads for update")
-        assert await taken(sql_client) == [message_id]
+        await other.sql.execute("select from treadle.threads where thread_id = 't' for no key update")
+        assert await taken(sql_client) == [free]
+    assert await taken(sql_client) == [message_id]
 
 
 # Rows that are not ours, or not right

@@ -36,8 +36,6 @@ class LeaseModel(SubmitModel):
             return "lost"
         if first_seq > len(message.log) + 1:
             return "gap"
-        if self.locked(message):
-            return "busy"
         message.log += chunks[len(message.log) + 1 - first_seq :]
         return "ok"
 

@@ -84,7 +84,7 @@ class UserMachine(JanitorMachine):
         what = ["submit"]
         what += ["delete"] if mine else []
         what += ["cancel", "redrive"] if idle else []
-        what += ["append", "finish"] if holders else []
+        what += ["finish"] if holders else []
         sql_client = self.on.client
         call: Call
         expect: Callable[[], object]
@@ -101,11 +101,6 @@ class UserMachine(JanitorMachine):
             case "redrive":
                 id = data.draw(st.sampled_from(idle)).id
                 call, expect = sql_client.redrive(id), lambda: self.model.redrive(id, self.now)
-            case "append":
-                holder = data.draw(st.sampled_from(holders))
-                sql_client = self.on.workers[holder.worker]
-                item = holder, holder.seq, self.chunks(holder, 2)
-                call, expect = self.appending([item], patient=True), lambda: [self.model.append(*item)]
             case _:
                 holder = data.draw(st.sampled_from(holders))
                 sql_client = self.on.workers[holder.worker]

@@ -1,0 +1,56 @@
+-- Late positions: events that get their thread_pos when their transaction commits.
+--
+-- thread_pos is given under the lock of the thread's row in thread_log. A transaction of a user may stay open after a
+-- submit, a cancel, a redrive or an answer. With that lock it would stop the appends of the message that runs in the
+-- thread. So these calls write their events without a position and list them in treadle.late_events. A deferred trigger
+-- gives the positions when the transaction commits, and deletes the list: no other transaction ever sees a row of it.
+
+-- Write events whose positions in their threads are given when the transaction commits. The caller has numbered them.
+create or replace function treadle._log_late(entries treadle.entry[], at timestamptz) returns void
+language plpgsql as $$
+begin
+    insert into treadle.events (message_id, seq, thread, type, data, created_at)
+        select e.message_id, e.seq, e.thread, e.type, e.data, at
+        from unnest(entries) e;
+    insert into treadle.late_events (xid, message_id, seq, thread)
+        select pg_current_xact_id()::text::bigint, e.message_id, e.seq, e.thread
+        from unnest(entries) with ordinality e (message_id, seq, thread, type, data, n)
+        where e.thread is not null
+        order by e.n;
+end $$;
+
+-- The trigger of treadle.late_events. The first call of a transaction gives all its late events their positions, in the
+-- order in which they were written; the calls for its other rows find none left.
+create or replace function treadle._give_late_positions() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set lock_timeout = 0 as $$
+declare
+    v_threads bigint[];
+begin
+    if not exists (select from treadle.late_events l where l.xid = new.xid and l.n = new.n) then
+        return null;
+    end if;
+    v_threads := array(select distinct l.thread from treadle.late_events l where l.xid = new.xid);
+    perform treadle._lock_logs(threads => v_threads, patient => true);
+    with late as materialized (
+        select l.message_id, l.seq, l.thread, row_number() over (partition by l.thread order by l.n) as number
+        from treadle.late_events l
+        where l.xid = new.xid
+            -- A message that the same transaction deleted has no events.
+            and exists (select from treadle.events e where e.message_id = l.message_id and e.seq = l.seq)
+    ), counted as materialized (
+        update treadle.thread_log g
+        set last_pos = g.last_pos + a.events
+        from (select l.thread, count(*) as events from late l group by l.thread) a
+        where g.thread = a.thread
+        returning g.thread, g.last_pos - a.events as base
+    )
+    update treadle.events e
+        set thread_pos = c.base + l.number
+        from late l
+        join counted c on c.thread = l.thread
+        where e.message_id = l.message_id and e.seq = l.seq;
+    delete from treadle.late_events l where l.xid = new.xid;
+    return null;
+end $$;

@@ -24,6 +24,9 @@ NEXT_HOST_SECONDS = 0.3  # without an answer, after which the next host is also 
 KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 # How the server writes times, also in views and in messages of errors. Functions pin the time zone themselves.
 UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
+# To compile a statement takes longer than any of ours runs. The functions of sql/ switch JIT off by themselves; this is
+# for statements on views.
+PLANS = {"jit": "off"}
 
 CONNECTION_ERRORS = (
     OSError,
@@ -85,7 +88,7 @@ async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **
         statement_cache_size=0 if pooler else 1024,
         # A pooler chooses the server itself.
         target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
-        server_settings={} if pooler else KEEPALIVE | UTC | {"application_name": f"treadle {name}"},
+        server_settings={} if pooler else KEEPALIVE | UTC | PLANS | {"application_name": f"treadle {name}"},
         **place,
     )
     return connection

@@ -108,3 +108,9 @@ async def test_a_hundred_messages_cost_hardly_more_than_one(
     assert sent["claim"] <= 4
     assert 1 <= sent["finish"] <= 4
     assert sum(sent.values()) <= 20, sent
+
+
+async def test_our_connections_switch_jit_off(sql: Connection, database: Database) -> None:
+    """For statements on views, which cannot do it themselves."""
+    await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set jit = on")
+    assert await database.fetchval("show jit") == "off"

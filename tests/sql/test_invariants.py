@@ -126,3 +126,11 @@ def test_every_rule_is_tried() -> None:
     rules = re.findall(r"^select '([A-Z](?:[^']|'')*)',", "".join(files), re.MULTILINE)
     assert len(rules) > 20
     assert [rule for rule in rules if not any(rule.replace("''", "'").startswith(tried) for tried, _ in DAMAGES)] == []
+
+
+async def test_the_view_reads_through_a_function_that_switches_jit_off(sql_client: SqlClient) -> None:
+    """With jit = on, the default of PostgreSQL 15 to 17, to compile its queries takes seconds."""
+    (plan,) = await sql_client.sql.fetch("explain (costs off) table treadle.violations")
+    assert plan[0] == "Function Scan on _violations v"
+    settings = await sql_client.sql.fetchval("select proconfig from pg_proc where proname = '_violations'")
+    assert "jit=off" in settings

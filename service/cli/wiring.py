@@ -75,7 +75,7 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
     listener = Listener(
         settings.listen_database_url or dsn,
         received.handlers,
-        work.set,
+        received.on_connect,
         worker=worker_id,
         availability=availability,
     )

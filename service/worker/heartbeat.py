@@ -40,8 +40,8 @@ class HeartbeatSource(Protocol):
     def loop_ran_at(self) -> float:
         """When the worker's event loop last ran, by time.monotonic()."""
 
-    def receive_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Leases whose attempts must end."""
+    def receive_answer(self, report: HeartbeatReport, verdicts: Sequence[Verdict]) -> None:
+        """The report is stored. `verdicts`: leases whose attempts must end."""
 
 
 class Heartbeat:
@@ -109,13 +109,14 @@ class Heartbeat:
         since = source.claiming_since
         grace = CLAIM_GRACE_SECONDS + (time.monotonic() - since if since is not None else 0)
         try:
+            report = source.report()
             verdicts = await store.heartbeat(
-                source.report(),
+                report,
                 interval=self._settings.heartbeat_interval,
                 lease_seconds=self._lease_seconds,
                 grace=grace,
             )
-            source.receive_verdicts(verdicts)
+            source.receive_answer(report, verdicts)
         except TreadleError as error:
             log.log(error.log_level, "heartbeat failed", extra={"error": str(error)})
             return min(pause, RETRY_SECONDS)  # a worker that briefly loses its connection is not declared dead

@@ -34,6 +34,11 @@ class ReceivedHints:
         """By channel, for the Listener."""
         return {WORK: self.on_work, CANCEL: self.on_cancel, INSTANCES: self.on_instances}
 
+    def on_connect(self) -> None:
+        """The listener is connected: hints were missed, and the heartbeat can name the server that holds its lock."""
+        self._work.set()
+        self._heartbeat.send_soon()
+
     def on_work(self, payload: str) -> None:
         if payload == EVERYTHING or not set(self._queues).isdisjoint(payload.split(",")):
             self._work.set()

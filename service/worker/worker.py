@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 RELEASE_SECONDS = 5.0
+WATCHED_HEARTBEATS = 2  # intervals to wait at the start, at most, until the janitors watch this worker's lock
 
 
 class Worker:
@@ -65,6 +66,7 @@ class Worker:
         self._janitor = janitor
         self._services = services
         self._stopping = asyncio.Event()
+        self._is_watched = asyncio.Event()  # a heartbeat has said that the listener holds the worker's lock
         self._started_at = datetime.now(UTC)
         self._loop = asyncio.get_running_loop()
         self.loop_ran_at = time.monotonic()
@@ -96,6 +98,7 @@ class Worker:
         ]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
         try:
+            await self._wait_until_watched()
             await self._claimer.run()
             await self._drain()
         finally:
@@ -121,9 +124,11 @@ class Worker:
     def claiming_since(self) -> float | None:
         return self._claimer.claiming_since
 
-    def receive_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        if verdicts:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
+    def receive_answer(self, report: HeartbeatReport, verdicts: Sequence[Verdict]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            if report.server_started is not None and not self._is_watched.is_set():
+                self._loop.call_soon_threadsafe(self._is_watched.set)
+            if verdicts:
                 self._loop.call_soon_threadsafe(self._attempts.obey, verdicts)
 
     async def _register(self) -> bool:
@@ -145,6 +150,17 @@ class Worker:
             return False
         await registering
         return True
+
+    async def _wait_until_watched(self) -> None:
+        """Claim nothing before the janitors of others would notice this worker's death within seconds.
+
+        Without a listener they cannot: then a silent worker is dead after WORKER_TIMEOUT, and this waits no longer.
+        """
+        waits = {asyncio.create_task(self._is_watched.wait()), asyncio.create_task(self._stopping.wait())}
+        seconds = WATCHED_HEARTBEATS * self._settings.heartbeat_interval
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waits:
+            task.cancel()
 
     async def _tick(self) -> None:
         while True:

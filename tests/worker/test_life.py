@@ -13,7 +13,7 @@ from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
 from service.cli.wiring import build_worker
 from service.config import Settings
-from service.db.pool import Connection
+from service.db.pool import Connection, Database
 from tests.support.agents import gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
@@ -40,6 +40,27 @@ async def test_a_stopping_worker_finishes_its_messages_and_claims_no_more(sql: C
         await until(lambda: worker_ids(sql), lambda found: found == [])
     assert (await overview(sql, late))["state"] == "queued"
     assert "late" not in waiting
+
+
+async def test_a_worker_claims_only_once_its_death_would_be_noticed_at_once(
+    sql: Connection, database: Database, settings: Settings, start_worker: StartWorker
+) -> None:
+    """A worker that is killed right after its start holds no message that waits for WORKER_TIMEOUT."""
+    watched = []
+
+    @agent("look")
+    async def look(context: Context, request: str) -> str:
+        watched.append(
+            await database.fetchval("select server_started = pg_postmaster_start_time() from treadle.workers")
+        )
+        return request
+
+    async with running_worker(sql, settings, look) as first:
+        first.stop()  # registers the agent
+    message_id = await submit(sql, "x", agent="look")
+    await start_worker(look, heartbeat_interval=1000.0, worker_timeout=5000.0)
+    await settled(sql, message_id)
+    assert watched == [True]
 
 
 @pytest.mark.parametrize("how", ["second stop", "grace is over"])

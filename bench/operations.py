@@ -62,7 +62,7 @@ class Round:
         """The chores that a janitor does every second or two."""
         await self._database.fetchval("select treadle.fold_counters()")
         await self._database.fetchval("select treadle.sweep()")
-        await self._database.fetchval("select treadle.admit_due()")
+        await self._database.fetchval("select admitted from treadle.admit_due()")
 
     async def _step(self, name: str, call: Awaitable[Any]) -> Any:
         if self._counting:

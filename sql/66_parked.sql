@@ -23,8 +23,13 @@ begin
 end $$;
 
 -- Admit messages whose children are over; cancel the children of those that were cancelled or deleted while they
--- waited. `ids`: of these, null: of all. Skips what other transactions hold. Returns how many were admitted.
-create or replace function treadle.tend_parents(ids uuid[] default null, quantity integer default 1000) returns integer
+-- waited. `ids`: of these, null: of all. Skips what other transactions hold. `queues`: where there may be messages to
+-- claim now.
+create or replace function treadle.tend_parents(
+    ids uuid[] default null,
+    quantity integer default 1000,
+    out admitted integer,
+    out queues text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off as $$
@@ -34,11 +39,13 @@ declare
     v_ended uuid[];     -- messages that do not wait any longer: cancelled or deleted
     v_children uuid[];  -- open children of those
     v_threads bigint[];
+    v_admitted uuid[];
 begin
+    admitted := 0;
     if ids is null then
         -- One transaction at a time looks at all of them.
         if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then
-            return 0;
+            return;
         end if;
         ids := treadle._parked_to_tend(quantity);
     end if;
@@ -57,7 +64,7 @@ begin
         left join treadle.messages m on m.message_id = p.message_id
         where p.message_id = any(ids) and m.state is distinct from 'queued');
     if v_ready = '{}' and v_ended = '{}' then
-        return 0;
+        return;
     end if;
     v_children := array(
         select c.message_id
@@ -71,14 +78,16 @@ begin
         order by t.id
         for no key update skip locked);
     perform treadle._cancel_children(parents => v_ended, children => v_children, threads => v_threads, at => v_now);
-    return treadle._resume_parents(ids => v_ready, threads => v_threads, at => v_now);
+    v_admitted := treadle._resume_parents(ids => v_ready, threads => v_threads, at => v_now);
+    admitted := cardinality(v_admitted);
+    queues := treadle._queues_of(v_admitted || v_children);  -- a cancelled child passes the turn of its thread on
 end $$;
 comment on function treadle.tend_parents
     is 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 
 -- Admit parked messages, in the high lane. The caller holds these threads; messages of others are left for later.
--- Returns how many.
-create or replace function treadle._resume_parents(ids uuid[], threads bigint[], at timestamptz) returns integer
+-- Returns those.
+create or replace function treadle._resume_parents(ids uuid[], threads bigint[], at timestamptz) returns uuid[]
 language plpgsql as $$
 declare
     v_ids constant uuid[] := array(
@@ -90,7 +99,7 @@ declare
 begin
     delete from treadle.parked p where p.message_id = any(v_ids);
     perform treadle._admit(ids => v_ids, at => at, lane => 'high');
-    return cardinality(v_ids);
+    return v_ids;
 end $$;
 
 -- Cancel the children of messages that wait no longer: the workers of those that run are told, those that wait are

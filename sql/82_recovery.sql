@@ -66,7 +66,7 @@ $$;
 create or replace function treadle.reap(
     janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer,
     quantity integer default 1000)
-returns table (message_id uuid, worker text)
+returns table (message_id uuid, worker text, thread bigint, queue text)
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
@@ -97,9 +97,10 @@ begin
                 and l.worker_id = v_worker
             limit quantity);
         return query
-            select t, v_worker
+            select m.message_id, v_worker, m.thread, m.queue
             from treadle._settle_leases(
-                chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t;
+                chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t
+            join treadle.messages m on m.message_id = t;
         delete from treadle.workers w
         where w.worker_id = v_worker
             and not exists (select from treadle.leases l where l.id >= v_low and l.worker_id = v_worker);
@@ -108,12 +109,13 @@ begin
         v_leases := treadle._stale_leases(
             silent_before => v_silent_before, low => v_low, quantity => quantity, at => v_now);
         return query
-            select t, null::text
+            select m.message_id, null::text, m.thread, m.queue
             from treadle._settle_leases(
-                chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t;
+                chosen => v_leases, outcome => 'lost', reason => c_reason, max_losses => max_losses, at => v_now) t
+            join treadle.messages m on m.message_id = t;
     end if;
 end $$;
-comment on function treadle.reap is 'Take the messages of dead workers back and charge each a loss';
+comment on function treadle.reap is 'Take the messages of dead workers back and charge each a loss; returns them';
 
 -- Leases that no heartbeat extends: expired ones, and those of workers that do not exist.
 create or replace function treadle._stale_leases(
@@ -133,6 +135,16 @@ language sql stable as $$
             )
         limit quantity)
 $$;
+
+-- The queues of these messages.
+create or replace function treadle._queues_of(ids uuid[]) returns text[]
+language plpgsql stable as $$
+begin
+    return array(
+        select distinct m.queue
+        from treadle.messages m
+        where m.message_id = any(ids));
+end $$;
 
 -- Up to `quantity` due messages, with their threads and themselves locked; null if there are none. Messages whose
 -- thread another transaction holds are passed over, however many they are.
@@ -185,7 +197,9 @@ begin
     end loop;
 end $$;
 
-create or replace function treadle.admit_due(quantity integer default 1000) returns integer
+-- `queues`: where there may be messages to claim now.
+create or replace function treadle.admit_due(
+    quantity integer default 1000, out admitted integer, out queues text[])
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
@@ -194,8 +208,9 @@ declare
     v_threads bigint[];  -- threads in which delayed messages take their place
     v_placed uuid[];     -- those messages
 begin
-    if v_due is null then
-        return 0;
+    admitted := coalesce(cardinality(v_due), 0);
+    if admitted = 0 then
+        return;
     end if;
     with placed as (
         update treadle.messages m
@@ -214,7 +229,7 @@ begin
     if v_threads is not null then
         perform treadle._promote(v_threads, v_now);
     end if;
-    return cardinality(v_due);
+    queues := treadle._queues_of(v_due);
 end $$;
 comment on function treadle.admit_due
     is 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
@@ -263,12 +278,13 @@ end $$;
 -- Looks at the next `quantity` messages after `after` (null: from the start). `last`: the last message looked at; null
 -- at the end of the table.
 create or replace function treadle.mend_lanes(
-    after uuid, quantity integer default 5000, out last uuid, out mended integer)
+    after uuid, quantity integer default 5000, out last uuid, out mended integer, out queues text[])
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v record;
+    v_mended integer;
 begin
     mended := 0;
     select m.message_id
@@ -291,8 +307,12 @@ begin
             and m.hold is null
         group by m.queue, m.lane
     loop
-        mended := mended + treadle._mend_lane(
+        v_mended := treadle._mend_lane(
             queue => v.queue, lane => v.lane, lane_ids => v.lane_ids, after => after, last => last, at => v_now);
+        mended := mended + v_mended;
+        if v_mended > 0 then
+            queues := queues || v.queue;
+        end if;
     end loop;
 end $$;
 comment on function treadle.mend_lanes

@@ -51,7 +51,7 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         worker=worker_id,
         settings=settings,
         store=MaintenanceStore(database),
-        arrivals=ArrivalHints(work, notifier),
+        arrivals=ArrivalHints(queues=settings.queues, work=work, notifier=notifier),
     )
     services = _attempt_services(settings, registry, isolation, database)
     attempts = Attempts(

@@ -10,6 +10,7 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
 import asyncio
 import logging
 from collections import defaultdict
+from uuid import UUID
 
 from service.db.pool import Database
 from service.errors import TreadleError
@@ -61,6 +62,11 @@ class Notifier:
             log.exception("hint lost")
         finally:
             self._sending = None
+
+
+def event_hint(message_id: UUID, thread: int | None) -> str:
+    """The item for EVENTS that names the log of this message and that of its thread (threads.id)."""
+    return str(message_id) if thread is None else f"{message_id}:{thread}"
 
 
 def _payloads(items: set[str]) -> list[str]:

@@ -30,8 +30,9 @@ class AdmitDue:
             self._changed.set()
 
     async def run(self) -> None:
-        while admitted := await self._store.admit_due(ADMIT_BATCH_MESSAGES):
-            self._arrivals.announce()
+        while True:
+            admitted, queues = await self._store.admit_due(ADMIT_BATCH_MESSAGES)
+            self._arrivals.in_lanes(queues)
             if admitted < ADMIT_BATCH_MESSAGES:
                 return
 

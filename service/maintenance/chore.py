@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 from typing import Protocol
+from uuid import UUID
 
 
 class Chore(Protocol):
@@ -27,5 +29,10 @@ class Periodic:
 
 
 class Arrivals(Protocol):
-    def announce(self) -> None:
-        """Messages were put into their lanes: workers can claim them."""
+    """Tells workers and readers what a chore has changed."""
+
+    def in_lanes(self, queues: Iterable[str]) -> None:
+        """Messages of these queues were put into their lanes: workers can claim them."""
+
+    def in_log(self, message_id: UUID, thread: int | None) -> None:
+        """This message's log has a new event."""

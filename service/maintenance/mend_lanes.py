@@ -21,7 +21,7 @@ class MendLanes(Periodic):
         self._after: UUID | None = None
 
     async def run(self) -> None:
-        self._after, mended = await self._store.mend_lanes(self._after)
+        self._after, mended, queues = await self._store.mend_lanes(self._after)
         if mended:
             log.warning("messages had lost their lane rows", extra={"messages": mended})
-            self._arrivals.announce()
+            self._arrivals.in_lanes(queues)

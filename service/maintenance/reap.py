@@ -25,5 +25,7 @@ class Reap(Periodic):
             max_losses=self._settings.max_losses,
         )
         if reaped:
-            log.warning("reaped messages of lost workers", extra={"messages": reaped})
-            self._arrivals.announce()
+            log.warning("reaped messages of lost workers", extra={"messages": len(reaped)})
+            self._arrivals.in_lanes({message.queue for message in reaped})
+            for message in reaped:
+                self._arrivals.in_log(message.message_id, message.thread)

@@ -17,25 +17,43 @@ class VacuumHealth(msgspec.Struct, frozen=True):
     holder: str | None
 
 
+class Reaped(msgspec.Struct, frozen=True):
+    """A message that was taken back from a dead worker; `thread` is threads.id."""
+
+    message_id: UUID
+    thread: int | None
+    queue: str
+
+
 class MaintenanceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def reap(self, *, janitor: str, heartbeat_interval: float, worker_timeout: float, max_losses: int) -> int:
-        """Requeue or fail the messages of dead workers; returns how many. `heartbeat_interval`: seconds between
+    async def reap(
+        self, *, janitor: str, heartbeat_interval: float, worker_timeout: float, max_losses: int
+    ) -> list[Reaped]:
+        """Requeue or fail the messages of dead workers; returns them. `heartbeat_interval`: seconds between
         two heartbeats of a worker, the same for all workers."""
         rows = await self._database.fetch(
-            "select * from treadle.reap($1, $2, $3, $4)", janitor, heartbeat_interval, worker_timeout, max_losses
+            "select message_id, thread, queue from treadle.reap($1, $2, $3, $4)",
+            janitor,
+            heartbeat_interval,
+            worker_timeout,
+            max_losses,
         )
-        return len(rows)
+        return [Reaped(*row) for row in rows]
 
-    async def admit_due(self, limit: int) -> int:
-        """Admit up to `limit` messages whose time has come; returns how many."""
-        return int(await self._database.fetchval("select treadle.admit_due($1)", limit))
+    async def admit_due(self, limit: int) -> tuple[int, list[str]]:
+        """Admit up to `limit` messages whose time has come; returns how many, and their queues."""
+        row = await self._database.fetchrow("select admitted, queues from treadle.admit_due($1)", limit)
+        assert row is not None
+        return row["admitted"], row["queues"] or []
 
-    async def tend_parents(self, message_ids: Sequence[UUID] | None = None) -> int:
-        """Admit those of these parked messages (None: of all) whose children have ended; returns how many."""
-        return int(await self._database.fetchval("select treadle.tend_parents($1)", message_ids))
+    async def tend_parents(self, message_ids: Sequence[UUID] | None = None) -> list[str]:
+        """Admit those of these parked messages (None: of all) whose children have ended; returns the queues that may
+        have messages to claim now."""
+        queues = await self._database.fetchval("select queues from treadle.tend_parents($1)", message_ids)
+        return queues or []
 
     async def fold_counters(self) -> None:
         """Add up the deltas of the queues' counters."""
@@ -45,12 +63,12 @@ class MaintenanceStore:
         """Move the low-water marks forward; `whole`: also back, to rows that have become visible again."""
         await self._database.fetchval("select treadle.sweep($1)", whole)
 
-    async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int]:
+    async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int, list[str]]:
         """Restore lane rows that are missing in the next stretch of messages; returns where to continue (None: from the
-        start) and how many messages were repaired."""
-        row = await self._database.fetchrow("select last, mended from treadle.mend_lanes($1)", after)
+        start), how many messages were repaired, and their queues."""
+        row = await self._database.fetchrow("select last, mended, queues from treadle.mend_lanes($1)", after)
         assert row is not None
-        return row["last"], row["mended"]
+        return row["last"], row["mended"], row["queues"] or []
 
     async def purge(
         self, *, retention_hours: float, dead_letter_hours: float, after: UUID | None

@@ -27,8 +27,8 @@ class TendNamedParents:
 
     async def run(self) -> None:
         parents, self._parents = self._parents, set()
-        if parents and await self._store.tend_parents(list(parents)):
-            self._arrivals.announce()
+        if parents:
+            self._arrivals.in_lanes(await self._store.tend_parents(list(parents)))
 
     async def pause(self) -> None:
         await self._named.wait()
@@ -44,5 +44,4 @@ class TendAllParents(Periodic):
         self._arrivals = arrivals
 
     async def run(self) -> None:
-        if await self._store.tend_parents():
-            self._arrivals.announce()
+        self._arrivals.in_lanes(await self._store.tend_parents())

@@ -1,11 +1,12 @@
 """Hints between workers: what this one does when it receives one, and what it sends when messages have arrived."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from uuid import UUID
 
 import msgspec
 
-from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier
+from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier, event_hint
 from service.worker.attempts import Attempts
 from service.worker.heartbeat import Heartbeat
 from service.worker.instances import InstanceCache
@@ -54,13 +55,18 @@ class ReceivedHints:
 
 
 class ArrivalHints:
-    """Wakes this worker and tells all others and all readers. Implements service.maintenance.chore.Arrivals."""
+    """Wakes this worker, other workers and readers. Implements service.maintenance.chore.Arrivals."""
 
-    def __init__(self, work: asyncio.Event, notifier: Notifier) -> None:
+    def __init__(self, *, queues: Sequence[str], work: asyncio.Event, notifier: Notifier) -> None:
+        self._queues = queues
         self._work = work
         self._notifier = notifier
 
-    def announce(self) -> None:
-        self._work.set()
-        self._notifier.hint(WORK, EVERYTHING)
-        self._notifier.hint(EVENTS, EVERYTHING)
+    def in_lanes(self, queues: Iterable[str]) -> None:
+        for queue in queues:
+            self._notifier.hint(WORK, queue)
+            if queue in self._queues:
+                self._work.set()
+
+    def in_log(self, message_id: UUID, thread: int | None) -> None:
+        self._notifier.hint(EVENTS, event_hint(message_id, thread))

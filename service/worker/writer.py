@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 
 from service.batching import Batcher
-from service.db.notifier import EVENTS, WORK, Notifier
+from service.db.notifier import EVENTS, WORK, Notifier, event_hint
 from service.errors import Busy
 from service.leases.model import Append, Appended, Claim, Finish, Finished, FinishStatus
 from service.leases.store import LeaseStore
@@ -85,7 +85,7 @@ class Writer:
 
 
 def _event_hint(item: Append | Claim) -> str:
-    return f"{item.message_id}:{item.thread}" if item.thread else str(item.message_id)
+    return event_hint(item.message_id, item.thread)
 
 
 def _weight(item: Append | Finish) -> int:

@@ -182,13 +182,13 @@ COMMENT ON TABLE treadle.leases IS 'One row for each message that is processing:
 COMMENT ON COLUMN treadle.leases.id IS 'The order of claims; a search for leases begins at the low-water mark of these ids';
 COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease holder numbers its events from here';
 COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
-CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000) RETURNS integer
+CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.admit_due(quantity integer) IS 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
+COMMENT ON FUNCTION treadle.admit_due(quantity integer, OUT admitted integer, OUT queues text[]) IS 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
 CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -370,13 +370,13 @@ CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer,
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.log_end(message_id uuid) IS 'The seq of a message''s last event so far, and whether the message is over';
-CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer) RETURNS record
+CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer) IS 'Give runnable messages whose lane row is missing (a purged PGMQ queue) a new one';
+COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (a purged PGMQ queue) a new one';
 CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -437,13 +437,13 @@ CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantit
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer, threads bigint[]) IS 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
-CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text)
+CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text, thread bigint, queue text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss';
+COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss; returns them';
 CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -507,7 +507,7 @@ CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sweep(whole boolean) IS 'Let the low-water marks of lanes and leases follow their first rows';
-CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000) RETURNS integer
+CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -515,7 +515,7 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
+COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1320,25 +1320,10 @@ ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 CREATE VIEW treadle.violations AS
- SELECT v.rule,
-    v.subject,
-    v.detail
-   FROM treadle._log_violations v
-UNION ALL
- SELECT v.rule,
-    v.subject,
-    v.detail
-   FROM treadle._lane_violations v
-UNION ALL
- SELECT v.rule,
-    v.subject,
-    v.detail
-   FROM treadle._message_violations v
-UNION ALL
- SELECT v.rule,
-    v.subject,
-    v.detail
-   FROM treadle._thread_violations v;
+ SELECT rule,
+    subject,
+    detail
+   FROM treadle._violations() v(rule, subject, detail);
 COMMENT ON VIEW treadle.violations IS 'Exceptions to the invariants: empty in a healthy database. Reads everything, so it takes its time';
 CREATE VIEW treadle.worker_overview AS
  SELECT worker_id,

@@ -39,7 +39,7 @@ async def test_cancel_of_a_delayed_message(sql_client: SqlClient, place: dict[st
     assert await sql_client.cancel(message_id) == "cancelled"
     await expect(sql_client, message_id, "cancelled", "queued cancelled")
     await sql_client.shift_clock(61)
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 0
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 0
 
 
 @PLACES

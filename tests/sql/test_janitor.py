@@ -18,7 +18,7 @@ async def number(sql_client: SqlClient, query: str, *arguments: Any) -> int:
 # Due messages
 
 
-ADMIT = "select treadle.admit_due()"
+ADMIT = "select admitted from treadle.admit_due()"
 
 
 async def test_due_messages_are_admitted_and_no_others(sql_client: SqlClient) -> None:
@@ -35,7 +35,7 @@ async def test_due_messages_are_admitted_and_no_others(sql_client: SqlClient) ->
 async def test_a_call_admits_at_most_its_quantity(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{"delay_seconds": n + 1} for n in range(5)])
     await sql_client.shift_clock(60)
-    counts = [await number(sql_client, "select treadle.admit_due(2)") for _ in range(4)]
+    counts = [await number(sql_client, "select admitted from treadle.admit_due(2)") for _ in range(4)]
     assert counts == [2, 2, 1, 0]
 
 
@@ -61,9 +61,9 @@ async def test_due_messages_are_found_behind_any_number_of_locked_ones(sql_clien
     await sql_client.shift_clock(3)
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads for update")
-        assert await number(sql_client, "select treadle.admit_due(2)") == 1
+        assert await number(sql_client, "select admitted from treadle.admit_due(2)") == 1
         assert await sql_client.state(free) == ("queued", None)
-        assert await number(sql_client, "select treadle.admit_due(2)") == 0
+        assert await number(sql_client, "select admitted from treadle.admit_due(2)") == 0
 
 
 async def test_several_messages_of_a_thread_become_due_at_once(sql_client: SqlClient) -> None:
@@ -94,7 +94,11 @@ async def test_two_janitors_admit_each_message_once(sql_client: SqlClient) -> No
         await janitor.shift_clock(2)
     admitted = 0
     while admitted < 60:
-        admitted += sum(await asyncio.gather(*(number(janitor, "select treadle.admit_due(7)") for janitor in janitors)))
+        admitted += sum(
+            await asyncio.gather(
+                *(number(janitor, "select admitted from treadle.admit_due(7)") for janitor in janitors)
+            )
+        )
     assert admitted == 60
     await sql_client.shift_clock(2)
     await assert_consistent(sql_client.sql)

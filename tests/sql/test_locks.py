@@ -52,7 +52,7 @@ async def test_a_users_locks_in_one_thread_stop_no_other_client_or_worker(sql_cl
     assert appended == ["ok"] * (2 - ended) + ["busy"] * ended + ["ok"] * 3
     assert await sql_client.append(*[(claim, 4, ["y"]) for claim in other], patient=False) == ["ok"] * 3
     assert (await sql_client.finish(*mine, *other, first_seq=5, patient=False))[2:] == ["completed"] * 3
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") >= 1
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") >= 1
     assert await sql_client.state(due_too) == ("queued", None)
     rows = await sql_client.submit_many(
         *[{"thread_id": "a"}, {"thread_id": "b0"}, {"thread_id": "c"}, {}, {"thread_id": "new"}], patient=False

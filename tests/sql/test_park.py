@@ -82,7 +82,7 @@ async def count(sql_client: SqlClient) -> int:
 
 
 async def tend(sql_client: SqlClient, *ids: UUID) -> int:
-    return int(await sql_client.sql.fetchval("select treadle.tend_parents($1)", list(ids) or None))
+    return int(await sql_client.sql.fetchval("select admitted from treadle.tend_parents($1)", list(ids) or None))
 
 
 PLACES = pytest.mark.parametrize("target", [None, "own", "new", "old"])

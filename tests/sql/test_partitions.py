@@ -240,7 +240,7 @@ async def test_times_in_json_are_utc_in_every_zone(sql_client: SqlClient) -> Non
     claim = await sql_client.claim_one()
     await sql_client.finish(claim, outcome="error")
     await sql_client.shift_clock(60)
-    await sql_client.sql.execute("select treadle.admit_due()")
+    await sql_client.sql.execute("select admitted from treadle.admit_due()")
     await sql_client.finish(await sql_client.claim_one(), outcome="rejected")
     answer = await sql_client.sql.fetchval(
         """select answer from treadle.submit_once('key', 'hash', '[{"message": "x"}]')"""

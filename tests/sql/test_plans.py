@@ -200,9 +200,9 @@ async def test_the_plans_of_a_reader(sql_client: SqlClient, claims: list[Claim])
 
 async def test_the_plans_of_a_janitor(sql_client: SqlClient, claims: list[Claim]) -> None:
     async with Plans(sql_client) as plans:
-        assert await sql_client.sql.fetchval("select treadle.admit_due(100)") == 0
+        assert await sql_client.sql.fetchval("select admitted from treadle.admit_due(100)") == 0
         await sql_client.shift_clock(700)
-        assert await sql_client.sql.fetchval("select treadle.admit_due(20)") == 20
+        assert await sql_client.sql.fetchval("select admitted from treadle.admit_due(20)") == 20
     assert plans.whole_tables == []
     assert plans.reading("messages_due")
     async with Plans(sql_client) as plans:

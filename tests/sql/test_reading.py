@@ -42,7 +42,7 @@ async def test_a_reader_receives_the_whole_log(sql_client: SqlClient) -> None:
     (claim,) = await sql_client.claim()
     await sql_client.append((claim, 3, ["a"]))
     await sql_client.finish(claim, outcome="error", error="Oh.", first_seq=4, delay=0)
-    await sql_client.sql.execute("select treadle.admit_due()")
+    await sql_client.sql.execute("select admitted from treadle.admit_due()")
     (claim,) = await sql_client.claim()
     await sql_client.finish(claim, result={"x": [1]})
     await sql_client.sql.execute("set timezone = 'UTC'")  # as the reading functions print times

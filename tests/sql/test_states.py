@@ -42,9 +42,9 @@ async def test_submit_with_a_delay_waits_until_it_is_due(sql_client: SqlClient, 
     if place:
         assert await thread_turn(sql_client) is None
     await sql_client.shift_clock(59)
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 0
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 0
     await sql_client.shift_clock(60)
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 1
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 1
     await expect(sql_client, message_id, "queued", "queued", lane="normal")
     if place:
         assert await thread_turn(sql_client) == (None if "aside" in place else message_id)
@@ -58,7 +58,7 @@ async def test_the_next_submit_takes_the_turn_of_a_thread_with_only_delayed_mess
     await sql_client.run()
     assert await thread_turn(sql_client) is None
     await sql_client.shift_clock(61)
-    await sql_client.sql.fetchval("select treadle.admit_due()")
+    await sql_client.sql.fetchval("select admitted from treadle.admit_due()")
     assert await thread_turn(sql_client) == delayed
 
 
@@ -147,9 +147,9 @@ async def test_finish_error_with_failures_left_backs_off_and_keeps_the_turn(
     else:
         await sql_client.run()
     await sql_client.shift_clock(29)
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 0
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 0
     await sql_client.shift_clock(31)
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 1
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 1
     await expect(sql_client, message_id, "queued", types, lane="normal", attempt=1, failures=1)
     assert (await sql_client.claim_one()).attempt == 2
     await expect(sql_client, message_id, "processing", f"{types} started", lane="normal", attempt=2, failures=1)
@@ -162,7 +162,7 @@ async def test_finish_error_without_failures_left_fails_into_the_dead_letters(
     message_id = await sql_client.submit(max_attempts=2, **place)
     await sql_client.run(outcome="error", delay=0)
     follower = await sql_client.submit(**place)
-    await sql_client.sql.fetchval("select treadle.admit_due()")
+    await sql_client.sql.fetchval("select admitted from treadle.admit_due()")
     claim = next(claim for claim in await sql_client.claim(10) if claim.message_id == message_id)
     assert await sql_client.finish(claim, outcome="error", error="Oh.") == ["failed"]
     types = "queued started retry started error"
@@ -210,7 +210,7 @@ async def test_finish_deferred_backs_off_uncharged_and_keeps_the_turn(
         if place == {"thread_id": "t"}:
             assert await thread_turn(sql_client) == message_id
         await sql_client.shift_clock(31 * attempt)
-        assert await sql_client.sql.fetchval("select treadle.admit_due()") == 1
+        assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 1
     await expect(sql_client, message_id, "queued", types, lane="normal", attempt=2)
 
 
@@ -278,7 +278,7 @@ async def test_finish_lost_with_losses_left(sql_client: SqlClient, place: dict[s
     if place == {"thread_id": "t"}:
         await sql_client.submit(priority="high", **place)
         assert await thread_turn(sql_client) == message_id
-    await sql_client.sql.fetchval("select treadle.admit_due()")
+    await sql_client.sql.fetchval("select admitted from treadle.admit_due()")
     assert (await sql_client.claim(1))[0].message_id == message_id
 
 
@@ -298,7 +298,7 @@ async def test_losses_and_failures_are_counted_apart(sql_client: SqlClient) -> N
     message_id = await sql_client.submit(max_attempts=2)
     await lose_worker(sql_client, await sql_client.claim_one())
     await sql_client.finish(await sql_client.claim_one(), outcome="error", delay=0)
-    await sql_client.sql.fetchval("select treadle.admit_due()")
+    await sql_client.sql.fetchval("select admitted from treadle.admit_due()")
     await lose_worker(sql_client, await sql_client.claim_one())
     claim = await sql_client.claim_one()
     assert (claim.attempt, claim.failures, claim.losses) == (4, 1, 2)

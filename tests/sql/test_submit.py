@@ -98,7 +98,7 @@ async def test_a_started_head_does_not_give_way(sql_client: SqlClient, start: st
         await sql_client.finish(claim, outcome="released")
     elif start in ("backoff", "admitted"):
         await sql_client.finish(claim, outcome="error", delay=0 if start == "admitted" else 60)
-        await sql_client.sql.fetchval("select treadle.admit_due()")
+        await sql_client.sql.fetchval("select admitted from treadle.admit_due()")
     await sql_client.submit(thread_id="t", priority="high")
     assert (await sql_client.thread("t"))["turn"] == head
 
@@ -137,7 +137,7 @@ async def test_a_delayed_message_takes_its_place_when_it_is_due(sql_client: SqlC
     waiting = await sql_client.submit(thread_id="t")
     claim = await sql_client.claim_one()
     await sql_client.shift_clock(11)
-    assert await sql_client.sql.fetchval("select treadle.admit_due()") == 1
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == 1
     assert await sql_client.state(delayed) == ("queued", "thread")
     assert (await sql_client.thread("t"))["turn"] == head
     await sql_client.finish(claim)
@@ -148,7 +148,7 @@ async def test_a_delayed_message_of_higher_priority_swaps_an_unstarted_head_when
     delayed = await sql_client.submit(thread_id="t", delay_seconds=10, priority="high")
     head = await sql_client.submit(thread_id="t")
     await sql_client.shift_clock(11)
-    await sql_client.sql.fetchval("select treadle.admit_due()")
+    await sql_client.sql.fetchval("select admitted from treadle.admit_due()")
     assert (await sql_client.thread("t"))["turn"] == delayed
     assert await order(sql_client) == [delayed, head]
 

@@ -77,7 +77,7 @@ async def drain(sql_client: SqlClient) -> None:
             await sql_client.shift_clock(seconds)
             await sql_client.heartbeat("janitor")
         await sql_client.reap(max_losses=1000)
-        await sql_client.sql.execute("select treadle.admit_due()")
+        await sql_client.sql.execute("select admitted from treadle.admit_due()")
         while claims := await sql_client.claim(100, worker="drain"):
             assert not {"busy", "lost", "gap"} & set(await sql_client.finish(*claims))
     await assert_consistent(sql_client.sql)

@@ -54,7 +54,7 @@ class JanitorMachine(WorkerMachine):
     @rule()
     def admit_due(self) -> None:
         self.ask(
-            self.on.janitor.sql.fetchval("select treadle.admit_due()"),
+            self.on.janitor.sql.fetchval("select admitted from treadle.admit_due()"),
             lambda: self.model.admit_due(self.now),
         )
 

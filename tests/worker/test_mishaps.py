@@ -89,27 +89,33 @@ async def test_distant_retries_do_not_delay_the_janitors_rounds(settings: Settin
     enough = asyncio.Event()
 
     class Store:
-        async def admit_due(self, _: int) -> int:
+        async def admit_due(self, _: int) -> tuple[int, list[str]]:
             nonlocal rounds
             rounds += 1
             if rounds == 3:
                 enough.set()
-            return 0
+            return 0, []
 
         async def chore(self, *_: Any, **__: Any) -> Any:
+            return None, 0, []
+
+        async def purge(self, *_: Any, **__: Any) -> Any:
             return None, 0
 
         async def vacuum_health(self) -> VacuumHealth:
             return VacuumHealth(0, "treadle.messages", None, None)
 
-        async def count(self, *_: Any, **__: Any) -> int:
-            return 0
+        async def nothing(self, *_: Any, **__: Any) -> list[Any]:
+            return []
 
-        fold_counters = sweep = mend_lanes = purge = tend_partitions = chore
-        reap = tend_parents = count
+        fold_counters = sweep = mend_lanes = tend_partitions = chore
+        reap = tend_parents = nothing
 
     class Arrivals:
-        def announce(self) -> None:
+        def in_lanes(self, queues: Any) -> None:
+            pass
+
+        def in_log(self, message_id: Any, thread: Any) -> None:
             pass
 
     store: Any = Store()
@@ -137,7 +143,7 @@ async def test_due_messages_are_admitted_despite_locked_threads(
     await transaction.start()
     await user.execute("select from treadle.threads for update")
     store = MaintenanceStore(database)
-    await until(lambda: store.admit_due(10))
+    await until(lambda: store.admit_due(10), lambda found: found[0] > 0)
     assert (await overview(sql, free))["hold"] is None
     await transaction.rollback()
     await user.close()

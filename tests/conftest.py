@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
-from pytest_postgresql import factories
 
 pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 
@@ -20,12 +19,12 @@ from service.agents.registry import Registry
 from service.api.app import Api, UvicornServer
 from service.cli.wiring import build_worker
 from service.config import Settings
-from service.db.migrate import migrate
 from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
 from service.worker.worker import Worker
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, invoke
+from tests.support.databases import Databases
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
 from tests.support.postgres_server import postgres_of_the_run
 from tests.support.scripted_agent import ScriptedAgent
@@ -45,9 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
         port = server.port
     else:
         port = workerinput["treadle_port"]
-    config.option.postgresql_host = "127.0.0.1"
-    config.option.postgresql_port = str(port)
-    config.option.postgresql_user = "treadle"
     config.stash[_PORT] = port
 
 
@@ -63,32 +59,24 @@ def pytest_unconfigure() -> None:
     _running.close()
 
 
-def _migrate(**address: Any) -> None:
-    asyncio.run(migrate(_address(**address)))
-
-
-def _address(host: str, port: int | str, user: str, dbname: str, **_: Any) -> str:
-    return f"postgresql://{user}@{host}:{port}/{dbname}"
-
-
-template = factories.postgresql_noproc(load=[_migrate])
-clone = factories.postgresql("template")
+@pytest.fixture(scope="session")
+def databases(pytestconfig: pytest.Config) -> Iterator[Databases]:
+    with contextlib.closing(Databases(pytestconfig.stash[_PORT])) as databases:
+        yield databases
 
 
 @pytest.fixture
-def dsn(clone: Any) -> str:
+def dsn(databases: Databases) -> Iterator[str]:
     """The address of a migrated database of this test's own."""
-    return _address(clone.info.host, clone.info.port, clone.info.user, clone.info.dbname)
+    with databases.clone() as dsn:
+        yield dsn
 
 
 @pytest.fixture
-def empty_dsn(dsn: str, clone: Any) -> Iterator[str]:
+def empty_dsn(databases: Databases) -> Iterator[str]:
     """The address of an empty database."""
-    clone.autocommit = True
-    name = f"{clone.info.dbname}_empty"
-    clone.execute(f"create database {name}")
-    yield f"{dsn}_empty"
-    clone.execute(f"drop database {name} with (force)")
+    with databases.empty() as dsn:
+        yield dsn
 
 
 @pytest.fixture

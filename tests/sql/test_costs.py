@@ -17,7 +17,7 @@ from service.messages.store import MessageStore
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled
 from tests.support.waiting import until
-from treadle import Context, agent
+from treadle import Agent, Context, agent
 
 # Calls of a worker that do not depend on messages.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
@@ -36,7 +36,13 @@ async def talk(context: Context, text: str) -> str:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def answered() -> Counter[str]:
+    """The statements that were answered, by the SQL function that they call, without the chores."""
+    return Counter()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch, answered: Counter[str]) -> Counter[str]:
     """The statements that were sent, by the SQL function that they call, without the chores."""
     counter: Counter[str] = Counter()
     for name in ("fetch", "fetchrow", "fetchval"):
@@ -44,9 +50,13 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         async def counted(self: Database, query: str, *args: Any, original: Any = original, **more: Any) -> Any:
             names = re.findall(r"treadle\.(\w+)", query)
-            if not set(names) & CHORES:
-                counter["hint" if not names else names[0]] += 1
-            return await original(self, query, *args, **more)
+            if not CHORES.isdisjoint(names):
+                return await original(self, query, *args, **more)
+            name = "hint" if not names else names[0]
+            counter[name] += 1
+            answer = await original(self, query, *args, **more)
+            answered[name] += 1
+            return answer
 
         monkeypatch.setattr(Database, name, counted)
     return counter
@@ -55,6 +65,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.fixture
 async def store(database: Database) -> MessageStore:
     return MessageStore(database, Notifier(database), max_queue_size=10_000)
+
+
+async def start_idle(start_worker: StartWorker, agent: Agent, answered: Counter[str]) -> None:
+    """Start a worker that sends no more claims until a hint comes."""
+    await start_worker(agent, poll_interval=60.0)
+    await until(lambda: answered["claim"] == 2)  # the first at its start, the second when it begins to listen
 
 
 async def submit(store: MessageStore, count: int, agent: str) -> list[Any]:
@@ -69,9 +85,9 @@ async def drained(sql: Connection, count: int) -> None:
 
 
 async def test_one_message_costs_a_submit_a_claim_and_a_finish(
-    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str], answered: Counter[str]
 ) -> None:
-    await start_worker(noop, poll_interval=60.0)
+    await start_idle(start_worker, noop, answered)
     sent.clear()
     (message_id,) = await submit(store, 1, "noop")
     await settled(sql, message_id)
@@ -82,9 +98,9 @@ async def test_one_message_costs_a_submit_a_claim_and_a_finish(
 
 
 async def test_emitted_events_cost_one_append_and_no_hint(
-    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str], answered: Counter[str]
 ) -> None:
-    await start_worker(talk, poll_interval=60.0)
+    await start_idle(start_worker, talk, answered)
     sent.clear()
     (message_id,) = await submit(store, 1, "talk")
     await settled(sql, message_id)
@@ -94,9 +110,14 @@ async def test_emitted_events_cost_one_append_and_no_hint(
 
 @pytest.mark.parametrize("threads", [False, True])
 async def test_a_hundred_messages_cost_hardly_more_than_one(
-    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str], threads: bool
+    store: MessageStore,
+    sql: Connection,
+    start_worker: StartWorker,
+    sent: Counter[str],
+    answered: Counter[str],
+    threads: bool,
 ) -> None:
-    await start_worker(noop, poll_interval=60.0)
+    await start_idle(start_worker, noop, answered)
     await sql.execute("select treadle.pause('default')")
     sent.clear()
     news = [NewMessage("x", agent="noop", thread_id=f"t{n}" if threads else None) for n in range(100)]

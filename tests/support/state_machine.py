@@ -1,6 +1,7 @@
 """A state machine over the SQL functions and their model: the calls of clients and workers.
 
-The calls of the janitor and of the user are in tests/sql/test_machine.py.
+The calls of workers, of the janitor and of a user with an open transaction are in state_machine_workers.py,
+state_machine_janitor.py and state_machine_users.py.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ async def test_messages_claimed_after_the_second_stop_are_handed_back_at_once(
                 await blocker.execute("lock table treadle.leases in exclusive mode")
                 message_id = await submit(sql, "x", agent="gate")
                 blocked = (
-                    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%.claim(%'"
+                    "select count(*) from pg_stat_activity where datname = current_database()"
+                    " and wait_event_type = 'Lock' and query like '%.claim(%'"
                 )
                 await until(lambda: sql.fetchval(blocked))
                 worker.stop()

@@ -21,11 +21,13 @@ class Sent(msgspec.Struct):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """An event of a stream; `position` is its seq, or in a thread's stream its place in the thread."""
+    """An event of a stream; `position` is its seq, or in a thread's stream its place in the thread. `id`: as it was
+    sent."""
 
     position: int
     type: str
     data: Any
+    id: str = ""
 
 
 class Reading(msgspec.Struct):

@@ -52,7 +52,7 @@ class Calls:
                 call.transport.abort()
 
 
-async def read(port: int, path: str, last_id: int | None, opened: Callable[[], None], take: "Take") -> Answer:
+async def read(port: int, path: str, last_id: str | None, opened: Callable[[], None], take: "Take") -> Answer:
     """Open a stream and hand its events to `take`, until the stream ends or breaks, or `take` returns False.
 
     `opened` is called when the stream begins. The answer has a body only if it is not a stream.
@@ -169,4 +169,5 @@ def parse(block: bytes) -> Seen | None:
     fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
     if b"id" not in fields or b"data" not in fields:
         return None
-    return Seen(int(fields[b"id"]), fields.get(b"event", b"").decode(), msgspec.json.decode(fields[b"data"]))
+    id, event = fields[b"id"].decode(), fields.get(b"event", b"").decode()
+    return Seen(int(id.partition("-")[0]), event, msgspec.json.decode(fields[b"data"]), id)

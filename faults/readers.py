@@ -55,7 +55,7 @@ class Readers:
         """
         while not reading.over:
             port = self._rng.choice(self._ports)
-            last_id = reading.events[-1].position if reading.events else None
+            last_id = reading.events[-1].id if reading.events else None
             with contextlib.suppress(OSError):
                 answer = await read(port, path, last_id, partial(_opened, reading, port), self._taker(reading))
                 if answer.status == 204 and not reading.thread_id:

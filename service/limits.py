@@ -35,10 +35,11 @@ KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 PAGE_ITEMS = 100  # where the client does not say
 HISTORY_EXCHANGES = 50  # of a thread, where the agent does not say
 MAX_PAGE_ITEMS = 1_000
+JSON_PAGE_BYTES = 1_000_000  # of an answer with a list, unless one item has more
 MAX_SEQ = 2**31 - 1  # of an event in its message's log
 MAX_POSITION = 2**63 - 1  # of an event in its thread's log, and of a thread's key
 STREAM_PAGE_EVENTS = 200  # that one reader of a stream is given at once
-STREAM_PAGE_CHARS = 256_000  # of data, after which the SQL functions add no further event to a page
+STREAM_PAGE_BYTES = 256_000  # of data that one reader of a stream is given at once, unless one event has more
 
 PAGE_RULE = f"a whole number from 1 to {MAX_PAGE_ITEMS}"
 

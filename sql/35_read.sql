@@ -1,133 +1,178 @@
 -- Reading the event log: one call serves many readers.
 
--- The data of an event as readers see it. The data of `queued` and `done` is taken from the message, which the caller
--- joins for these two types only.
-create or replace function treadle._event_data(type text, data jsonb, m treadle.messages, thread_id text) returns text
+-- The data of an event as readers see it. The data of `queued` and `done` is taken from the message, whose body or
+-- result is `content`.
+create or replace function treadle._event_data(
+    type text, data jsonb, content jsonb, agent text, priority text, aside boolean, thread_id text,
+    completed_at timestamptz)
+returns text
 language sql immutable parallel safe as $$
     select case type
         when 'queued' then
-            jsonb_build_object('message', m.body, 'agent', m.agent, 'priority', m.priority, 'thread_id', thread_id)
-            || case when m.aside then '{"aside": true}' else '{}'::jsonb end
+            jsonb_build_object('message', content, 'agent', agent, 'priority', priority, 'thread_id', thread_id)
+            || case when aside then '{"aside": true}' else '{}'::jsonb end
             || coalesce(data, '{}')
         when 'done' then
-            jsonb_build_object('state', 'completed', 'result', m.result, 'completed_at', m.completed_at)
+            jsonb_build_object('state', 'completed', 'result', content, 'completed_at', completed_at)
         else data
     end::text
+$$;
+
+-- About how many bytes a value has as text, without reading it: PostgreSQL stores a large value beside its row, and to
+-- read it costs milliseconds. Compressed values count for 16 times their stored size; at most they are 100 times as
+-- large (pglz).
+create or replace function treadle._bytes(data jsonb) returns bigint
+language sql stable parallel safe as $$
+    select coalesce(pg_column_size(data)::bigint * case when pg_column_compression(data) is null then 1 else 16 end, 0)
+$$;
+
+-- The value of the message that an event carries (see treadle._event_data), and about how many bytes the event has.
+create or replace function treadle._event_content(
+    type text, data jsonb, body jsonb, result jsonb)
+returns table (content jsonb, bytes bigint)
+language sql stable rows 1 as $$
+    select x.content, treadle._bytes(data) + treadle._bytes(x.content)
+    from (select case type when 'queued' then body when 'done' then result end as content) x
 $$;
 
 -- New events for readers of messages. The planner inlines this function and the next one into treadle.read_events. Each
 -- has its own query: one that could read both kinds of logs would start a scan of every partition twice for each call.
 create or replace function treadle._read_messages(
-    message_ids uuid[], afters bigint[], quantity integer, page_characters integer)
+    message_ids uuid[], afters bigint[], quantity integer, page_bytes bigint, at_least_one boolean)
 returns table (
-    n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean)
+    n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
+    more boolean)
 language sql stable as $$
-    select r.n::integer, r.message_id, p.seq, p.seq::bigint, p.type, p.data, p.created_at, p.last
+    select
+        r.n::integer, r.message_id, p.seq, coalesce(p.seq, e.last_seq)::bigint, p.type,
+        treadle._event_data(
+            type => p.type, data => p.data, content => p.content, agent => m.agent, priority => m.priority,
+            aside => m.aside, thread_id => p.thread_id, completed_at => m.completed_at),
+        p.created_at,
+        coalesce(
+            p.type in ('done', 'error', 'cancelled') and m.last_seq = p.seq
+                and m.state in ('completed', 'failed', 'cancelled'),
+            false),
+        coalesce(p.more, e.last_seq > r.after, false)
     from unnest(message_ids, afters) with ordinality r (message_id, after, n)
-    cross join lateral (
-        select
-            e.seq, e.type, e.data, e.created_at,
-            e.type in ('done', 'error', 'cancelled') and exists (
-                select
-                from treadle.messages m
-                where m.message_id = r.message_id
-                    and m.last_seq = e.seq
-                    and m.state in ('completed', 'failed', 'cancelled')) as last
+    left join treadle.messages m on m.message_id = r.message_id
+    left join lateral (
+        select s.*, s.next_bytes is not null and (s.place >= quantity or s.bytes + s.next_bytes > page_bytes) as more
         from (
             select
-                l.seq, l.type, d.data, l.created_at,
-                sum(length(d.data)) over (order by l.seq) - length(d.data) as characters_before
+                l.*, c.content, t.thread_id, row_number() over by_seq as place, sum(c.bytes) over by_seq as bytes,
+                lead(c.bytes) over by_seq as next_bytes
             from (
-                select v.*
+                select v.seq, v.type, v.data, v.created_at, v.thread
                 from treadle.events v
                 where v.message_id = r.message_id
                     and v.seq > r.after
+                    and m.message_id is not null
                 order by v.seq
-                limit quantity
+                limit quantity + 1
             ) l
-            left join treadle.messages m on l.type in ('queued', 'done') and m.message_id = r.message_id
             left join treadle.threads t on l.type = 'queued' and t.id = l.thread
-            cross join lateral (
-                select treadle._event_data(type => l.type, data => l.data, m => m, thread_id => t.thread_id) as data
-            ) d
-        ) e
-        where e.characters_before < page_characters
-        union all
-        select null, null, null, null, null
-        where not exists (select from treadle.messages m where m.message_id = r.message_id)
-    ) p
+            cross join lateral treadle._event_content(
+                type => l.type, data => l.data, body => m.body, result => m.result) c
+            window by_seq as (order by l.seq rows unbounded preceding)
+        ) s
+        where s.place <= quantity
+            and (s.bytes <= page_bytes or (s.place = 1 and at_least_one))
+    ) p on true
+    left join lateral (
+        select coalesce(l.last_seq, m.last_seq) as last_seq
+        from (select p.seq as first_seq) f
+        left join treadle.leases l on l.message_id = r.message_id
+        where f.first_seq is null
+        limit 1
+    ) e on true
     where r.message_id is not null
+        and (p.seq is not null or m.message_id is null or e.last_seq < r.after
+            or (e.last_seq > r.after and not at_least_one))
     order by r.n, p.seq
 $$;
 
 -- New events for readers of threads.
 create or replace function treadle._read_threads(
-    threads bigint[], afters bigint[], quantity integer, page_characters integer)
+    threads bigint[], afters bigint[], quantity integer, page_bytes bigint, at_least_one boolean)
 returns table (
-    n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean)
+    n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
+    more boolean)
 language sql stable as $$
-    select r.n::integer, p.message_id, p.seq, p.thread_pos, p.type, p.data, p.created_at, false
+    select
+        r.n::integer, p.message_id, p.seq, coalesce(p.thread_pos, g.last_pos), p.type,
+        treadle._event_data(
+            type => p.type, data => p.data, content => p.content, agent => p.agent, priority => p.priority,
+            aside => p.aside, thread_id => p.thread_id, completed_at => p.completed_at),
+        p.created_at, false, coalesce(p.more, g.last_pos > r.after, false)
     from unnest(threads, afters) with ordinality r (thread, after, n)
-    cross join lateral (
-        select e.message_id, e.seq, e.thread_pos, e.type, e.data, e.created_at
+    left join treadle.thread_log g on g.thread = r.thread
+    left join lateral (
+        select s.*, s.next_bytes is not null and (s.place >= quantity or s.bytes + s.next_bytes > page_bytes) as more
         from (
             select
-                l.message_id, l.seq, l.thread_pos, l.type, d.data, l.created_at,
-                sum(length(d.data)) over (order by l.thread_pos) - length(d.data) as characters_before
+                l.*, c.content, m.agent, m.priority, m.aside, m.completed_at, t.thread_id,
+                row_number() over by_pos as place, sum(c.bytes) over by_pos as bytes,
+                lead(c.bytes) over by_pos as next_bytes
             from (
-                select v.*
+                select v.message_id, v.seq, v.thread_pos, v.type, v.data, v.created_at
                 from treadle.events v
                 where v.thread = r.thread
                     and v.thread_pos > r.after
+                    and g.thread is not null
                 order by v.thread_pos
-                limit quantity
+                limit quantity + 1
             ) l
             left join treadle.messages m on l.type in ('queued', 'done') and m.message_id = l.message_id
             left join treadle.threads t on l.type = 'queued' and t.id = r.thread
-            cross join lateral (
-                select treadle._event_data(type => l.type, data => l.data, m => m, thread_id => t.thread_id) as data
-            ) d
-        ) e
-        where e.characters_before < page_characters
-        union all
-        select null, null, null, null, null, null
-        where not exists (select from treadle.threads t where t.id = r.thread)
-    ) p
+            cross join lateral treadle._event_content(
+                type => l.type, data => l.data, body => m.body, result => m.result) c
+            window by_pos as (order by l.thread_pos rows unbounded preceding)
+        ) s
+        where s.place <= quantity
+            and (s.bytes <= page_bytes or (s.place = 1 and at_least_one))
+    ) p on true
     where r.thread is not null
+        and (p.thread_pos is not null or g.thread is null or g.last_pos < r.after
+            or (g.last_pos > r.after and not at_least_one))
     order by r.n, p.thread_pos
 $$;
 
 -- Reader n reads the log of message message_ids[n] after seq afters[n] or, where that id is null, the log of thread
--- threads[n] (threads.id) after thread_pos afters[n]. Each reader gets at most `quantity` events and about 256,000
--- characters of data, but at least one event if there is one. A reader whose message or thread does not exist gets one
--- row with type null.
+-- threads[n] (threads.id) after thread_pos afters[n]. Each reader gets at most `quantity` events that have about
+-- `page_bytes` bytes of data together (see treadle._bytes), but with `at_least_one` its first event in any case.
 --   pos    the reader's cursor after this event: its seq, or its thread_pos in the log of a thread
 --   last   this final event is the last of a message's log: no event can follow, except after a redrive. Always false
 --          in the log of a thread
+--   more   events follow that this page has no room for
+-- A reader without an event gets no row, or one row with type null:
+--   its message or thread does not exist      pos is null
+--   its first event is larger than the page   more is true
+--   its log ends at pos, before the cursor    so the cursor belongs to another log, or to a part that a failover lost
 create or replace function treadle.read_events(
-    message_ids uuid[], afters bigint[], quantity integer default 200, threads bigint[] default null)
+    message_ids uuid[], afters bigint[], quantity integer default 200, threads bigint[] default null,
+    page_bytes bigint default 256000, at_least_one boolean default true)
 returns table (
-    n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean)
+    n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
+    more boolean)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
-declare
-    c_page_characters constant integer := 256000;
 begin
     if array_remove(message_ids, null) <> '{}' then
         return query
             select r.*
             from treadle._read_messages(
                 message_ids => read_events.message_ids, afters => read_events.afters, quantity => read_events.quantity,
-                page_characters => c_page_characters) r;
+                page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one) r;
     end if;
     if array_remove(threads, null) <> '{}' then
         return query
             select r.*
             from treadle._read_threads(
                 threads => read_events.threads, afters => read_events.afters, quantity => read_events.quantity,
-                page_characters => c_page_characters) r;
+                page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one) r;
     end if;
 end $$;
 comment on function treadle.read_events

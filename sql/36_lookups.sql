@@ -17,6 +17,32 @@ begin
 end $$;
 comment on function treadle.thread_logs is 'Key, number of messages and end of the log of each thread';
 
+-- A thread's key, the last position in its log, and the time of the event at thread_pos `pos`, null if the log has no
+-- event there; no row if there is no such thread.
+create or replace function treadle.thread_place(thread_id text, pos bigint, tenant text default 'default')
+returns table (thread bigint, last_pos bigint, event_at timestamptz)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select
+            t.id, coalesce(l.last_pos, 0),
+            (
+                select e.created_at
+                from treadle.events e
+                where e.thread = t.id
+                    and e.thread_pos = thread_place.pos
+                    and thread_place.pos > 0
+            )
+        from treadle.threads t
+        left join treadle.thread_log l on l.thread = t.id
+        where t.tenant = thread_place.tenant
+            and t.thread_id = thread_place.thread_id;
+end $$;
+comment on function treadle.thread_place is 'Key and log end of a thread, and the time of its event at a position';
+
 -- The last `quantity` completed messages of a thread before the one with ord `before`, the newest first. `tools`: the
 -- data of the `tool` events of the completing attempt, in order; empty unless `with_tools`.
 create or replace function treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean)

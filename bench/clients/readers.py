@@ -15,7 +15,7 @@ from typing import Any
 from bench.clients.script import Go, play
 from bench.sample import percentile
 
-EVENT_BLOCK = re.compile(rb'id: (\d+)\nevent: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?')
+EVENT_BLOCK = re.compile(rb'event: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?.*\nid: (\d+)\n')
 FINAL_EVENTS = (b"done", b"error", b"cancelled")
 
 
@@ -110,8 +110,8 @@ class Connection(asyncio.Protocol):
             self._rest = data
             return
         self._rest = data[end + 2 :]
-        for found in EVENT_BLOCK.finditer(data, 0, end):
-            self._reader.event(int(found[1]), found[2], found[3], now)
+        for found in EVENT_BLOCK.finditer(data, 0, end + 1):
+            self._reader.event(int(found[3]), found[1], found[2], now)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._reader.lost()

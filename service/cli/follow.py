@@ -16,19 +16,20 @@ from service.waiting import wait_for
 
 async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIterator[Entry]:
     """The message's events from the first to the last; raises NotFound."""
-    seq = 0
+    seq, behind = 0, False
     with feed.subscribe(message_id) as wake:
         while True:
             wake.clear()
-            read = await feed.read(message_id, seq)
-            if read is None:
+            page = await feed.read(message_id, seq, behind=behind)
+            if page is None:
                 raise NotFound(f"There is no message {message_id}.")
-            for entry in read:
+            for entry in page.entries:
                 seq = entry.seq
                 yield entry
                 if entry.last:
                     return
-            if not read:
+            seq, behind = page.log_end if page.log_end is not None else seq, page.more
+            if not behind:
                 await wait_for(wake, poll_interval)
 
 

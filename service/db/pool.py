@@ -96,8 +96,12 @@ async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **
 
 def explain(error: BaseException) -> str:
     """One sentence on why PostgreSQL did not answer."""
+    return f"PostgreSQL cannot be reached: {_reason(error)}."
+
+
+def _reason(error: BaseException) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"PostgreSQL cannot be reached: {reason.rstrip('.')}."
+    return reason.rstrip(".")
 
 
 class Database:
@@ -171,7 +175,7 @@ class Database:
                 try:
                     return await call(connection)
                 except TimeoutError as error:
-                    raise TooSlow(explain(error)) from error
+                    raise TooSlow("PostgreSQL was reached, but did not answer in time.") from error
                 finally:
                     await pool.release(connection, timeout=CANCEL_TIMEOUT_SECONDS)
             except _REPEATABLE_ERRORS as error:
@@ -183,7 +187,9 @@ class Database:
             except CONNECTION_ERRORS as error:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self._drop()  # this server is a standby now
-                raise (Unavailable if isinstance(error, _SERVER_TROUBLES) else NotConnected)(explain(error)) from error
+                if isinstance(error, _SERVER_TROUBLES):
+                    raise Unavailable(f"PostgreSQL did not serve the call: {_reason(error)}.") from error
+                raise NotConnected(explain(error)) from error
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error
 

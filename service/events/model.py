@@ -51,6 +51,15 @@ class Cursor(NamedTuple):
     after: int
 
 
+class Page(Struct, frozen=True):
+    """The events after a cursor. `more`: further events follow that the page has no room for. `log_end`: the log ends
+    there, before the cursor; so the cursor belongs to another log, or to a part of this one that a failover lost."""
+
+    entries: list[Entry]
+    more: bool = False
+    log_end: int | None = None
+
+
 class QueuePosition(NamedTuple):
     """A message's state, and its position in its queue if it has one; both None if the message does not exist."""
 

@@ -16,12 +16,14 @@ from service.errors import NotFound, Refused, TreadleError
 from service.events.model import Cursor, Event, EventPage
 from service.events.sse import HEADERS, MEDIA_TYPE, RECONNECT, Streams
 from service.events.store import EventStore
-from service.limits import MAX_POSITION, MAX_SEQ, PAGE_ITEMS
+from service.events.thread_ids import is_of_log, parse_id
+from service.limits import JSON_PAGE_BYTES, MAX_SEQ, PAGE_ITEMS
 from service.params import MessageId, PageLimit, parse_event_id, parse_message_id
 from service.threads.store import ThreadStore
 
 log = logging.getLogger(__name__)
 
+CURSOR_NAME = "after (or Last-Event-ID)"
 After = Annotated[
     str | None,
     QueryParameter(
@@ -44,7 +46,7 @@ async def stream_message(
     streams: NamedDependency[Streams],
     after: After = None,
 ) -> Response[Any]:
-    parsed, cursor = parse_message_id(message_id), _cursor(request, after, MAX_SEQ)
+    parsed, cursor = parse_message_id(message_id), parse_event_id(_sent_id(request, after), CURSOR_NAME, MAX_SEQ)
     try:
         end = await events.log_end(parsed)
     except Refused:
@@ -56,15 +58,14 @@ async def stream_message(
     last, over = end
     if over and cursor >= last:
         return Response(None, status_code=204)
-    # A cursor beyond the log belongs to a log that a failover lost: every event is new to this client.
-    return _stream(streams.message(parsed, min(cursor, last)))
+    return _stream(streams.message(parsed, cursor))
 
 
 @get(
     "/threads/{thread_id:str}/stream",
     summary="Stream the events of a thread",
     description="Server-sent events of all messages of the thread, with ids of their own. The stream ends only when the"
-    " thread is deleted.",
+    " thread is deleted. An id that the thread's log does not have is answered with the event gap and the whole log.",
     media_type=MEDIA_TYPE,
 )
 async def stream_thread(
@@ -74,14 +75,16 @@ async def stream_thread(
     streams: NamedDependency[Streams],
     after: After = None,
 ) -> Response[Any]:
-    cursor = _cursor(request, after, MAX_POSITION)
+    seen = parse_id(_sent_id(request, after), CURSOR_NAME)
     try:
-        thread, _ = await threads.key(thread_id)
+        place = await threads.place(thread_id, seen.position)
     except Refused:
         raise
     except Exception as error:
         return _reconnect_later(error)
-    return _stream(streams.thread(thread, cursor))
+    if is_of_log(seen, place):
+        return _stream(streams.thread(place.thread, seen.position))
+    return _stream(streams.thread(place.thread, 0, lost=seen.position))
 
 
 @get("/messages/{message_id:str}/events", summary="List the events of a message so far")
@@ -94,11 +97,13 @@ async def list_events(
     limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
     parsed = parse_message_id(message_id)
-    [entries] = await events.read([Cursor(parsed, after)], limit)
-    if entries is None:
+    [page] = await events.read([Cursor(parsed, after)], limit, JSON_PAGE_BYTES)
+    if page is None:
         raise _unknown_message(parsed)
-    listed = [Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in entries]
-    over = entries[-1].last if entries else await _is_over(events, parsed, after)
+    listed = [
+        Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in page.entries
+    ]
+    over = page.entries[-1].last if page.entries else await _is_over(events, parsed, after)
     return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
 
 
@@ -114,10 +119,10 @@ async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
     return end is not None and end[1] and after >= end[0]
 
 
-def _cursor(request: Request[Any, Any, Any], after: str | None, largest: int) -> int:
-    """The last event that the client has received. A browser that reconnects repeats the address and adds
+def _sent_id(request: Request[Any, Any, Any], after: str | None) -> str | None:
+    """The id of the last event that the client has received. A browser that reconnects repeats the address and adds
     Last-Event-ID, so the header takes precedence."""
-    return parse_event_id(request.headers.get("last-event-id") or after, "after (or Last-Event-ID)", largest)
+    return request.headers.get("last-event-id") or after
 
 
 def _stream(parts: AsyncIterator[bytes]) -> Stream:

@@ -16,8 +16,8 @@ import msgspec
 
 from service.errors import TreadleError
 from service.events.feed import Feed
-from service.events.model import Entry, Log, QueuePosition
-from service.events.store import is_full
+from service.events.model import Entry, Log, Page, QueuePosition
+from service.events.thread_ids import format_id
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,16 @@ POSITION_INTERVAL_SECONDS = 1.0  # at least, between two such notices
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
 
 
-def encode(event: str, data: str, cursor: int | None = None) -> bytes:
-    """One event on the wire; `data` is JSON text on one line."""
-    head = f"id: {cursor}\n" if cursor is not None else ""
+def encode(event: str, data: str, event_id: int | str | None = None) -> bytes:
+    """One event on the wire; `data` is JSON text on one line.
+
+    `id` comes last: some clients take an id as soon as they read its line, and would lose the event if the connection
+    broke between that line and the data.
+    """
     if not data.isascii():
         data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
-    return f"{head}event: {event}\ndata: {data}\n\n".encode()
+    tail = f"id: {event_id}\n" if event_id is not None else ""
+    return f"event: {event}\ndata: {data}\n{tail}\n".encode()
 
 
 class Streams:
@@ -57,9 +61,10 @@ class Streams:
         """The log of a message after seq `after`, up to the final event that is its last."""
         return self._guarded(self._follow(message_id, after, MessageView(self._feed, message_id)))
 
-    def thread(self, thread: int, after: int) -> AsyncIterator[bytes]:
-        """The log of a thread after thread_pos `after`; it ends only when the thread is deleted."""
-        return self._guarded(self._follow(thread, after, ThreadView()))
+    def thread(self, thread: int, after: int, lost: int | None = None) -> AsyncIterator[bytes]:
+        """The log of a thread after thread_pos `after`; it ends only when the thread is deleted. `lost`: the client's
+        last id has this position, and the log does not have that event; the client is told so."""
+        return self._guarded(self._follow(thread, after, ThreadView(lost)))
 
     async def _guarded(self, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         try:
@@ -75,24 +80,26 @@ class Streams:
             await stream.aclose()
 
     async def _follow(self, log_key: Log, after: int, view: "View") -> AsyncGenerator[bytes, None]:
-        silence = Silence(self._keepalive_interval)
+        silence, behind = Silence(self._keepalive_interval), False
         if view.opening:
             yield view.opening
         with self._feed.subscribe(log_key) as wake:
             while not self._feed.closing:
                 wake.clear()
-                entries = await self._feed.read(log_key, after)
-                if entries is None:
+                page = await self._feed.read(log_key, after, behind=behind)
+                if page is None:
                     yield DELETED
                     return
-                if entries:
-                    yield _gap(entries[0], after) + b"".join(map(view.encode, entries))
-                    after = entries[-1].cursor
+                part, after, over = _encode(page, after, view)
+                behind, at_once = page.more, page.more or page.log_end is not None
+                del page  # a client may take long to read the part
+                if part:
+                    yield part
                     silence.reset()
-                    if entries[-1].last:
-                        return
-                    if is_full(entries):
-                        continue
+                if over:
+                    return
+                if at_once:
+                    continue
                 await wait_for(wake, min(self._poll_interval, self._keepalive_interval, view.seconds_to_notice()))
                 if notice := await view.notice():
                     yield notice
@@ -109,6 +116,9 @@ class View(Protocol):
 
     def encode(self, entry: Entry) -> bytes: ...
 
+    def resume_at(self, log_end: int) -> int:
+        """Where a reader goes on whose cursor is beyond the end of the log."""
+
     def seconds_to_notice(self) -> float:
         """Seconds until there may be a notice."""
 
@@ -119,12 +129,17 @@ class ThreadView:
     """Adds to each event's data which message it belongs to, and its seq. They come last, because JSON parsers keep the
     last of two equal keys."""
 
-    opening = KEEPALIVE  # the client sees that the stream is open, even if the thread is silent
+    def __init__(self, lost: int | None) -> None:
+        # The client sees that the stream is open, even if the thread is silent.
+        self.opening = KEEPALIVE if lost is None else KEEPALIVE + _gap(lost, 0)
+
+    def resume_at(self, log_end: int) -> int:
+        return 0  # the thread may have been deleted and begun again, so that no event is known to the client
 
     def encode(self, entry: Entry) -> bytes:
         data = entry.data[1:-1] if entry.data.startswith("{") else f'"data": {entry.data}'
         origin = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
-        return encode(entry.type, f"{{{data}, {origin}}}" if data else f"{{{origin}}}", entry.cursor)
+        return encode(entry.type, f"{{{data}, {origin}}}" if data else f"{{{origin}}}", format_id(entry))
 
     def seconds_to_notice(self) -> float:
         return math.inf
@@ -144,6 +159,9 @@ class MessageView:
         self._is_queued = True
         self._told: QueuePosition | None = None
         self._next_notice = time.monotonic() + FIRST_POSITION_SECONDS
+
+    def resume_at(self, log_end: int) -> int:
+        return log_end  # a failover lost the end of the log, and nothing else
 
     def encode(self, entry: Entry) -> bytes:
         self._is_queued = entry.type in {"queued", "retry"}
@@ -190,11 +208,21 @@ def _describe(position: int | None) -> str:
     return f"{position} message{'s' if position > 1 else ''} before this one."
 
 
-def _gap(first: Entry, after: int) -> bytes:
-    """A `gap` event if the events between the cursor and the first entry were deleted."""
-    if first.cursor > after + 1:
-        return encode("gap", _json({"after": after, "next": first.cursor}))
-    return b""
+def _encode(page: Page, after: int, view: View) -> tuple[bytes, int, bool]:
+    """A page on the wire, the reader's cursor after it, and whether the log is over. The page begins with a `gap` event
+    if the events between the cursor and the first entry were deleted, or if the log ends before the cursor."""
+    if page.log_end is not None:
+        resumes_at = view.resume_at(page.log_end)
+        return _gap(after, resumes_at), resumes_at, False
+    if not page.entries:
+        return b"", after, False
+    first, last = page.entries[0], page.entries[-1]
+    gap = _gap(after, first.cursor - 1) if first.cursor > after + 1 else b""
+    return gap + b"".join(map(view.encode, page.entries)), last.cursor, last.last
+
+
+def _gap(after: int, resumes_at: int) -> bytes:
+    return encode("gap", _json({"after": after, "next": resumes_at + 1}))
 
 
 def _json(value: Any) -> str:

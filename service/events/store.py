@@ -1,31 +1,44 @@
 """The event log in PostgreSQL: one query serves many readers."""
 
+import itertools
+import operator
 from collections.abc import Sequence
 from uuid import UUID
 
 from asyncpg import Record
 
 from service.db.pool import Database
-from service.events.model import Cursor, Entry, QueuePosition
-from service.limits import STREAM_PAGE_CHARS, STREAM_PAGE_EVENTS
+from service.events.model import Cursor, Entry, Page, QueuePosition
+from service.limits import STREAM_PAGE_BYTES, STREAM_PAGE_EVENTS
 
 READ = """
-    select n, message_id, seq, pos, type, data, created_at, last
-    from treadle.read_events(message_ids => $1, threads => $2, afters => $3, quantity => $4)"""
+    select n, message_id, seq, pos, type, data, created_at, last, more
+    from treadle.read_events(
+        message_ids => $1, threads => $2, afters => $3, quantity => $4, page_bytes => $5, at_least_one => $6)"""
 
 
 class EventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read(self, cursors: Sequence[Cursor], quantity: int = STREAM_PAGE_EVENTS) -> list[list[Entry] | None]:
-        """For each cursor at most `quantity` events that follow; None if the message or the thread does not exist."""
+    async def read(
+        self,
+        cursors: Sequence[Cursor],
+        quantity: int = STREAM_PAGE_EVENTS,
+        page_bytes: int = STREAM_PAGE_BYTES,
+        *,
+        at_least_one: bool = True,
+    ) -> list[Page | None]:
+        """For each cursor a page of at most `quantity` events and `page_bytes` bytes of data, but `at_least_one` event
+        if there is one; None if the message or the thread does not exist."""
         rows = await self._database.fetch(
             READ,
             [cursor.log if isinstance(cursor.log, UUID) else None for cursor in cursors],
             [cursor.log if isinstance(cursor.log, int) else None for cursor in cursors],
             [cursor.after for cursor in cursors],
             quantity,
+            page_bytes,
+            at_least_one,
         )
         return _by_reader(rows, len(cursors))
 
@@ -42,17 +55,22 @@ class EventStore:
         return [QueuePosition(row["state"], row["queue_position"]) for row in rows]
 
 
-def is_full(entries: Sequence[Entry]) -> bool:
-    """Whether a limit ended the page, so that more events may be there already."""
-    return len(entries) >= STREAM_PAGE_EVENTS or sum(len(entry.data) for entry in entries) >= STREAM_PAGE_CHARS
-
-
-def _by_reader(rows: Sequence[Record], readers: int) -> list[list[Entry] | None]:
-    pages: list[list[Entry] | None] = [[] for _ in range(readers)]
-    for row in rows:
-        n, message_id, seq, cursor, type, data, created_at, last = row
-        if type is None:
-            pages[n - 1] = None
-        elif (page := pages[n - 1]) is not None:
-            page.append(Entry(message_id, seq, cursor, type, data, created_at, last))
+def _by_reader(rows: Sequence[Record], readers: int) -> list[Page | None]:
+    pages: list[Page | None] = [Page([])] * readers
+    for n, of_reader in itertools.groupby(rows, key=operator.itemgetter("n")):
+        pages[n - 1] = _page(list(of_reader))
     return pages
+
+
+def _page(rows: list[Record]) -> Page | None:
+    last = rows[-1]
+    if last["type"] is not None:
+        return Page([_entry(row) for row in rows], more=last["more"])
+    if last["pos"] is None:
+        return None
+    return Page([], more=last["more"], log_end=None if last["more"] else last["pos"])
+
+
+def _entry(row: Record) -> Entry:
+    _, message_id, seq, cursor, type, data, created_at, last, _ = row
+    return Entry(message_id, seq, cursor, type, data, created_at, last)

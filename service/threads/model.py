@@ -1,11 +1,20 @@
 """The JSON of a thread."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from service.messages.model import Status
+
+
+class ThreadPlace(NamedTuple):
+    """A thread's surrogate key, the last position in its log, and the time of the event at the position that was asked
+    for (None: the log has no event there)."""
+
+    thread: int
+    last_position: int
+    event_at: datetime | None
 
 
 class ThreadSummary(Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.tenant import TENANT
 from service.errors import NotFound
-from service.threads.model import States, Thread, ThreadSummary, Usage
+from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, Usage
 
 RECENT_PROGRESS_EVENTS = 50
 CONCURRENT_DELETIONS = 2  # each holds a connection and may wait for a lock
@@ -91,6 +91,18 @@ class ThreadStore:
         if row is None or row["thread"] is None:
             raise _unknown(thread_id)
         return row["thread"], row["message_count"]
+
+    async def place(self, thread_id: str, position: int) -> ThreadPlace:
+        """The thread's log, and what it has at `position`; raises NotFound."""
+        row = await self._database.fetchrow(
+            "select thread, last_pos, event_at from treadle.thread_place(thread_id => $1, pos => $2, tenant => $3)",
+            thread_id,
+            position,
+            TENANT,
+        )
+        if row is None:
+            raise _unknown(thread_id)
+        return ThreadPlace(row["thread"], row["last_pos"], row["event_at"])
 
     async def thread_logs(self, thread_ids: Sequence[str]) -> list[tuple[int, int] | None]:
         """For each thread its surrogate key and the last thread_pos of its log; None if it does not exist."""

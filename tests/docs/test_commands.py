@@ -85,8 +85,9 @@ def run(script: str, environment: dict[str, str]) -> str:
 
 
 def events(output: str) -> list[str]:
-    """The event types in curl's output, without `waiting`: how many of these a stream has depends on timing."""
-    return [event for event in re.findall(r"^event: (\w+)$", output, flags=re.M) if event != "waiting"]
+    """The event types in curl's output, without `waiting`: how many of these a stream has depends on timing. A stream
+    may follow the JSON of a submit on the same line."""
+    return [event for event in re.findall(r"(?:^|})event: (\w+)$", output, flags=re.M) if event != "waiting"]
 
 
 def on_port(block: Block, port: int) -> str:

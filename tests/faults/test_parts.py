@@ -154,12 +154,12 @@ async def read_thread(*answers: bytes) -> tuple[Reading, list[str]]:
     return reading, history.client_errors
 
 
-EVENT = b"200 OK\r\n\r\nid: 1\nevent: queued\ndata: {}\n\n"
+EVENT = b"200 OK\r\n\r\nevent: queued\ndata: {}\nid: 1\n\n"
 
 
 async def test_a_reader_records_the_events_that_it_was_sent() -> None:
     reading, _ = await read_thread(EVENT, EVENT.replace(b"id: 1", b"id: 2") + b": keepalive\n\nretry: 1\n\nid: 3\nda")
-    assert reading.events == [Seen(1, "queued", {}), Seen(2, "queued", {})]
+    assert reading.events == [Seen(1, "queued", {}, "1"), Seen(2, "queued", {}, "2")]
 
 
 async def test_404_of_a_thread_is_an_error_only_after_its_first_event() -> None:

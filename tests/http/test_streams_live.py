@@ -203,7 +203,7 @@ async def test_an_error_in_an_open_stream_makes_its_client_reconnect(
 async def test_an_error_while_a_stream_opens_tells_the_client_to_reconnect(api: Client, sql: Connection) -> None:
     message_id = await api.submit("x", thread_id="t")
     await sql.execute("alter table treadle.messages rename column last_seq to hidden")
-    await sql.execute("alter table treadle.threads rename column last_ord to hidden")
+    await sql.execute("alter table treadle.thread_log rename column last_pos to hidden")
     for path in (stream_path(message_id), "/threads/t/stream"):
         async with open_stream(api, path) as stream:
             assert [block async for block in stream._blocks] == [RETRY_LINE]

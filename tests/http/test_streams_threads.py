@@ -1,8 +1,9 @@
 """A thread's stream: all of its messages in order, live, until the thread is deleted."""
 
+from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.scripted_agent import ScriptedAgent
-from tests.support.sse_reader import event_ids, open_stream, stored_log, stream_path, types
+from tests.support.sse_reader import Event, event_ids, open_stream, stored_log, stream_path, types
 
 
 async def test_a_thread_stream_has_all_messages_in_order(api_with_worker: Client) -> None:
@@ -27,8 +28,10 @@ async def test_a_thread_stream_has_all_messages_in_order(api_with_worker: Client
     for seen in range(15):
         async with open_stream(api_with_worker, "/threads/t/stream", header=seen) as stream:
             assert [await stream.event() for _ in range(15 - seen)] == whole[seen:]
-        async with open_stream(api_with_worker, "/threads/t/stream", query=seen) as stream:
-            assert await stream.event() == whole[seen]
+        if seen:
+            last_id = whole[seen - 1].last_event_id
+            async with open_stream(api_with_worker, "/threads/t/stream", query=last_id) as stream:
+                assert await stream.event() == whole[seen]
 
 
 async def test_a_thread_stream_stays_open_and_live(scripted_api: Client, script: ScriptedAgent) -> None:
@@ -73,3 +76,67 @@ async def test_deleting_a_thread_ends_its_streams(scripted_api: Client, script: 
             assert await stream.ended()
     for path in (stream_path(running), stream_path(behind), "/threads/t/stream"):
         assert (await scripted_api.get(path)).status_code == 404
+
+
+# Cursors of a log that is gone
+
+
+async def read_events(api: Client, count: int, **cursor: str | int) -> list[Event]:
+    async with open_stream(api, "/threads/t/stream", **cursor) as stream:
+        return [await stream.event() for _ in range(count)]
+
+
+async def test_an_id_of_a_deleted_log_is_answered_with_a_gap_and_the_new_log(api_with_worker: Client) -> None:
+    await api_with_worker.settled(await api_with_worker.submit("one two three", thread_id="t"))
+    old = await read_events(api_with_worker, 6)
+    assert (await api_with_worker.delete("/threads/t")).status_code == 204
+    for text, length in (("short", 4), ("long enough to pass it", 12)):
+        await api_with_worker.settled(await api_with_worker.submit(text, thread_id="t"))
+        for event in (old[0], old[-1]):
+            gap, *events = await read_events(api_with_worker, length + 1, header=event.last_event_id)
+            assert gap == Event(None, "gap", {"after": event.id, "next": 1})
+            assert event_ids(events) == list(range(1, length + 1))
+        whole = events
+    gap, *events = await read_events(api_with_worker, 13, query=500)  # a position alone
+    assert gap == Event(None, "gap", {"after": 500, "next": 1})
+    assert events == whole
+
+
+async def test_an_id_of_events_that_a_failover_lost_is_answered_with_a_gap(
+    api_with_worker: Client, sql: Connection
+) -> None:
+    await api_with_worker.settled(await api_with_worker.submit("one", thread_id="t"))
+    seen = await read_events(api_with_worker, 4)
+    # Another history of the same thread: at the same positions it has events of other times.
+    await sql.execute("update treadle.events set created_at = created_at + interval '1 second' where thread_pos > 2")
+    gap, *events = await read_events(api_with_worker, 5, header=seen[3].last_event_id)
+    assert gap == Event(None, "gap", {"after": 4, "next": 1})
+    assert event_ids(events) == [1, 2, 3, 4]
+    kept = await read_events(api_with_worker, 2, header=seen[1].last_event_id)
+    assert event_ids(kept) == [3, 4]
+
+
+async def test_an_open_stream_notices_that_its_log_became_shorter(api: Client, sql: Connection) -> None:
+    """After a failover a stream may find itself beyond the end of the log without ever having been interrupted."""
+    message_id = await api.submit("one", thread_id="t")
+    await api.submit("two", thread_id="t")
+    async with open_stream(api, "/threads/t/stream") as thread, open_stream(api, stream_path(message_id)) as stream:
+        assert [await thread.event(), await thread.event()]
+        assert (await stream.event()).type == "queued"
+        await sql.execute(
+            "delete from treadle.events where thread_pos = 2; update treadle.thread_log set last_pos = 1;"
+            " update treadle.messages set last_seq = 0 where thread is not null and ord = 1"
+        )
+        assert await thread.event() == Event(None, "gap", {"after": 2, "next": 1})
+        assert (await thread.event()).id == 1
+        assert await stream.event() == Event(None, "gap", {"after": 1, "next": 1})
+
+
+async def test_a_malformed_id_of_a_threads_stream_is_refused(api: Client) -> None:
+    await api.submit("one", thread_id="t")
+    for text in ("x", "-1", "1-", "1-xyz", "1-A", "1-00000000000000000", "1.5", "9" * 19, "1-0-0"):
+        answer = await api.get("/threads/t/stream", headers={"Last-Event-ID": text})
+        assert (answer.status_code, answer.json()["detail"]) == (
+            400,
+            "after (or Last-Event-ID) must be the id of the last event received.",
+        )

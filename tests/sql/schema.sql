@@ -428,7 +428,7 @@ CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100) RETURNS TA
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queued_messages(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
-CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer DEFAULT 200, threads bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamp with time zone, last boolean)
+CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer DEFAULT 200, threads bigint[] DEFAULT NULL::bigint[], page_bytes bigint DEFAULT 256000, at_least_one boolean DEFAULT true) RETURNS TABLE(n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamp with time zone, last boolean, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -436,7 +436,7 @@ CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantit
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer, threads bigint[]) IS 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
+COMMENT ON FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer, threads bigint[], page_bytes bigint, at_least_one boolean) IS 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
 CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text, thread bigint, queue text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -525,6 +525,15 @@ CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'defa
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_logs(thread_ids text[], tenant text) IS 'Key, number of messages and end of the log of each thread';
+CREATE FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text DEFAULT 'default'::text) RETURNS TABLE(thread bigint, last_pos bigint, event_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text) IS 'Key and log end of a thread, and the time of its event at a position';
 CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -8,6 +8,7 @@ import pytest
 
 from service import limits
 from service.db.pool import Connection
+from tests.support.randomness import incompressible
 
 
 @pytest.fixture
@@ -68,22 +69,22 @@ async def test_names_keep_their_lengths(session: Connection) -> None:
         assert await accepts(session, submit, "k" * length) is accepted
 
 
-async def test_a_page_of_a_stream_ends_at_the_limit_of_characters(session: Connection) -> None:
-    """An event is added to a page as long as the ones before it have fewer characters than the limit."""
+async def test_a_page_of_a_stream_ends_at_the_limit_of_bytes(session: Connection) -> None:
     message_id = await session.fetchval("select treadle.submit('x')")
-    await session.execute("delete from treadle.events where message_id = $1", message_id)
 
-    async def page_events(first_chars: int) -> int:
-        """How many of two events are read where the data of the first has so many characters as JSON text."""
+    async def read_two(first_chars: int) -> tuple[int, int]:
+        """The bytes of two events, and how many of them are read."""
+        await session.execute("delete from treadle.events where message_id = $1", message_id)
         await session.execute(
             "insert into treadle.events (message_id, seq, type, data, created_at)"
-            " values ($1, 1, 'part', to_jsonb(repeat('x', $2 - 2)), now()), ($1, 2, 'part', '0', now())",
+            " values ($1, 1, 'part', to_jsonb($2::text), now()), ($1, 2, 'part', '0', now())",
             message_id,
-            first_chars,
+            incompressible(first_chars),
         )
         rows = await session.fetch("select * from treadle.read_events(array[$1::uuid], array[0], 10)", message_id)
-        await session.execute("delete from treadle.events where message_id = $1", message_id)
-        return len(rows)
+        return await session.fetchval("select sum(treadle._bytes(data))::bigint from treadle.events"), len(rows)
 
-    assert await page_events(limits.STREAM_PAGE_CHARS - 1) == 2
-    assert await page_events(limits.STREAM_PAGE_CHARS) == 1
+    begun = limits.STREAM_PAGE_BYTES - 1000
+    chars = begun + limits.STREAM_PAGE_BYTES - (await read_two(begun))[0]
+    assert await read_two(chars) == (limits.STREAM_PAGE_BYTES, 2)
+    assert await read_two(chars + 1) == (limits.STREAM_PAGE_BYTES + 1, 1)

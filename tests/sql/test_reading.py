@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from service.leases.model import Claim
+from tests.support.randomness import incompressible
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import claim_new
 
 
 async def read(sql_client: SqlClient, *cursors: tuple[UUID, int], quantity: int = 100) -> list[list[tuple[Any, ...]]]:
-    """For each reader: (seq, type, data, last)."""
+    """For each reader: (seq, type, data, last); nothing for one whose cursor is beyond its log."""
     rows = await sql_client.sql.fetch(
         "select * from treadle.read_events($1, $2, $3)",
         [id for id, _ in cursors],
@@ -24,7 +25,7 @@ async def read(sql_client: SqlClient, *cursors: tuple[UUID, int], quantity: int 
         [
             (row["seq"], row["type"], row["data"] and json.loads(row["data"]), row["last"])
             for row in rows
-            if row["n"] == n
+            if row["n"] == n and (row["type"] is not None or row["pos"] is None)
         ]
         for n in range(1, len(cursors) + 1)
     ]
@@ -34,7 +35,11 @@ async def read_thread(sql_client: SqlClient, thread: int, after: int, quantity: 
     rows = await sql_client.sql.fetch(
         "select * from treadle.read_events(null, array[$2::bigint], $3, array[$1::bigint])", thread, after, quantity
     )
-    return [(row["pos"], row["message_id"], row["seq"], row["type"], row["data"]) for row in rows]
+    return [
+        (row["pos"], row["message_id"], row["seq"], row["type"], row["data"])
+        for row in rows
+        if row["type"] is not None or row["pos"] is None
+    ]
 
 
 async def test_a_reader_receives_the_whole_log(sql_client: SqlClient) -> None:
@@ -106,27 +111,91 @@ async def test_readers_of_a_deleted_thread(sql_client: SqlClient) -> None:
     (claim,) = await claim_new(sql_client)
     await sql_client.sql.execute("select treadle.delete_thread('t0')")
     assert await read_thread(sql_client, claim.thread or 0, 1) == [(None, None, None, None, None)]
-    assert await read(sql_client, (claim.message_id, 1)) == [[(None, None, None, None)]]
+    assert await read(sql_client, (claim.message_id, 1)) == [[(None, None, None, False)]]
 
 
-async def test_a_page_is_limited_in_characters_but_has_at_least_one_event(sql_client: SqlClient) -> None:
+async def paged(sql_client: SqlClient, claim: Claim, **settings: Any) -> list[tuple[list[int], bool]]:
+    """For readers after 0, 1, 2, ...: what a page has of the log, and whether more follows. Both kinds of log agree."""
+    given = "".join(f", {name} => {value}" for name, value in settings.items())
+    afters = list(range(10))
+    ids, threads = [claim.message_id] * len(afters), [claim.thread] * len(afters)
+    pages = []
+    for arguments, log in (("$1, $2", ids), ("null, $2, threads => $1", threads)):
+        rows = await sql_client.sql.fetch(f"select * from treadle.read_events({arguments}{given})", log, afters)
+        of = [[row for row in rows if row["n"] == n] for n in range(1, len(afters) + 1)]
+        assert all(row["more"] is False for events in of for row in events[:-1])
+        pages.append([([row["pos"] for row in page if row["type"]], bool(page and page[-1]["more"])) for page in of])
+    assert pages[0] == pages[1]
+    return pages[0]
+
+
+async def test_a_page_is_limited_in_bytes_but_has_at_least_one_event(sql_client: SqlClient) -> None:
     (claim,) = await claim_new(sql_client)
-    big = "x" * 100_000
+    big = incompressible(100_000)
     await sql_client.append((claim, 3, [big * 3, "a", big, big, big, "b"]))
-    answers = await read(sql_client, *[(claim.message_id, after) for after in range(9)])
-    assert [[event[0] for event in events] for events in answers] == [
-        [1, 2, 3],
-        [2, 3],
-        [3],
-        [4, 5, 6, 7],
-        [5, 6, 7],
-        [6, 7, 8],
-        [7, 8],
-        [8],
-        [],
+    assert await paged(sql_client, claim) == [
+        ([1, 2], True),
+        ([2], True),
+        ([3], True),
+        ([4, 5, 6], True),
+        ([5, 6], True),
+        ([6, 7, 8], False),
+        ([7, 8], False),
+        ([8], False),
+        ([], False),
+        ([], False),
     ]
-    story = [await read_thread(sql_client, claim.thread or 0, after) for after in (0, 2, 3)]
-    assert [[event[0] for event in events] for events in story] == [[1, 2, 3], [3], [4, 5, 6, 7]]
+    assert await paged(sql_client, claim, page_bytes=1000, at_least_one="false") == [
+        ([1, 2], True),
+        ([2], True),
+        ([], True),
+        ([4], True),
+        ([], True),
+        ([], True),
+        ([], True),
+        ([8], False),
+        ([], False),
+        ([], False),
+    ]
+    assert (await paged(sql_client, claim, quantity=2))[0] == ([1, 2], True)
+    assert (await paged(sql_client, claim, quantity=1, at_least_one="false"))[7:9] == [([8], False), ([], False)]
+
+
+async def test_a_page_does_not_read_the_large_events_behind_it(sql_client: SqlClient) -> None:
+    """Also of events that compress well: their size is estimated without reading them."""
+    (claim,) = await claim_new(sql_client)
+    for seq in range(3, 23):
+        await sql_client.append((claim, seq, [incompressible(500_000) if seq % 2 else "x" * 500_000]))
+
+    async def toast_blocks() -> int:
+        await sql_client.sql.execute("select pg_stat_force_next_flush()")
+        await sql_client.sql.execute("select pg_stat_clear_snapshot()")
+        return int(
+            await sql_client.sql.fetchval(
+                "select sum(coalesce(toast_blks_hit, 0) + coalesce(toast_blks_read, 0))"
+                " from pg_statio_all_tables where schemaname = 'treadle' and relname like 'events%'"
+            )
+        )
+
+    for log in ("array[$1::uuid], array[2]", "null, array[2], threads => array[$1::bigint]"):
+        before = await toast_blocks()
+        rows = await sql_client.sql.fetch(
+            f"select * from treadle.read_events({log})", claim.thread if "null" in log else claim.message_id
+        )
+        assert [row["pos"] for row in rows] == [3]
+        assert await toast_blocks() - before < 2 * 500_000 / 8192 * 3
+
+
+async def test_a_cursor_beyond_the_log_is_told_where_the_log_ends(sql_client: SqlClient) -> None:
+    (claim,) = await claim_new(sql_client)
+    for log, key in (
+        ("array[$1::uuid], array[$2::bigint]", claim.message_id),
+        ("null, array[$2::bigint], threads => array[$1::bigint]", claim.thread),
+    ):
+        for after, told in ((1, [(2, "started")]), (2, []), (3, [(2, None)]), (2**31 - 1, [(2, None)])):
+            rows = await sql_client.sql.fetch(f"select * from treadle.read_events({log})", key, after)
+            assert [(row["pos"], row["type"]) for row in rows] == told
+            assert not any(row["more"] for row in rows)
 
 
 async def test_after_a_redrive_the_old_final_event_is_not_the_last(sql_client: SqlClient) -> None:

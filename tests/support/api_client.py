@@ -26,7 +26,7 @@ async def read_events(answer: httpx.Response) -> AsyncIterator[ServerEvent]:
         elif not line and fields:
             if "data" in fields:
                 yield ServerEvent(
-                    int(fields["id"]) if "id" in fields else None,
+                    int(fields["id"].partition("-")[0]) if "id" in fields else None,
                     fields.get("event", "message"),
                     json.loads(fields["data"]),
                 )

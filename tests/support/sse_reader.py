@@ -16,9 +16,14 @@ STREAM_TIMEOUT_SECONDS = 60  # seconds, after which a stream that says nothing i
 
 
 class Event(msgspec.Struct, frozen=True):
-    id: int | None
+    id: int | None  # its seq, or its position in a thread's stream
     type: str
     data: Any
+    mark: str | None = None  # the second part of an id of a thread's stream
+
+    @property
+    def last_event_id(self) -> str:
+        return f"{self.id}-{self.mark}" if self.mark else str(self.id)
 
 
 Comment = str
@@ -26,14 +31,14 @@ RETRY_LINE = "retry: 1000"
 
 
 def parse(block: bytes) -> Event | Comment:
-    """One block of a stream, strictly: an event (an id or none, then event, then data, each on one line), a comment,
+    """One block of a stream, strictly: an event (event, then data, then an id or none, each on one line), a comment,
     or the request to come back."""
     text = block.decode()
     if text == RETRY_LINE or re.fullmatch(r": \w+", text):
         return text
-    found = re.fullmatch(r"(?:id: (\d+)\n)?event: ([^\r\n]+)\ndata: ([^\r\n]+)", text)
+    found = re.fullmatch(r"event: ([^\r\n]+)\ndata: ([^\r\n]+)(?:\nid: (\d+)(?:-([0-9a-f]+))?)?", text)
     assert found, text
-    return Event(int(found[1]) if found[1] else None, found[2], json.loads(found[3]))
+    return Event(int(found[3]) if found[3] else None, found[1], json.loads(found[2]), found[4])
 
 
 async def blocks(answer: httpx.Response) -> AsyncIterator[Event | Comment]:
@@ -82,7 +87,7 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def open_stream(
-    api: Client, path: str, *, header: int | None = None, query: int | None = None
+    api: Client, path: str, *, header: int | str | None = None, query: int | str | None = None
 ) -> AsyncIterator[Reader]:
     """Open a stream at a cursor; leaving the block drops the connection."""
     headers = {} if header is None else {"Last-Event-ID": str(header)}

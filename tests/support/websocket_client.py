@@ -23,8 +23,8 @@ def port_of(api: Client | ApiServer) -> int:
     return api.port if isinstance(api, ApiServer) else int(api.base_url.port or 0)
 
 
-def chat_url(api: Client | ApiServer, thread_id: str | None, *, after: Any = None, token: str | None = None) -> str:
-    asked = {"thread_id": thread_id, "last_event_id": after, "token": token}
+def chat_url(api: Client | ApiServer, thread_id: str | None, *, after: Any = None, **more: Any) -> str:
+    asked = {"thread_id": thread_id, "last_event_id": after, **more}
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     return f"ws://127.0.0.1:{port_of(api)}/ws/chat?{query}"
 

@@ -215,9 +215,34 @@ async def test_the_next_input_after_a_deletion_starts_a_new_log(api_with_worker:
         frames = await chat.until(event="done")
         assert [frame["id"] for frame in log_frames(frames)] == [1, 2, 3, 4]
     async with open_socket(chat_url(api_with_worker, "t", after=6)) as chat:  # an id of the deleted log
-        again = await chat.frame()
-        assert (again["after"], again["last"]) == (4, 4)
+        again, gap, *frames = await chat.until(event="done")
+        assert (again["after"], again["last"]) == (0, 4)
         assert again["log"] != opened[-1]["log"]
+        assert gap == {"type": "status", "status": "gap", "after": 6, "next": 1}
+        assert [frame["id"] for frame in frames] == [1, 2, 3, 4]
+
+
+async def test_an_id_of_a_deleted_log_is_recognised_by_the_name_of_its_log(api_with_worker: Client) -> None:
+    async with open_socket(chat_url(api_with_worker, "t")) as chat:
+        await chat.send("user_input", text="one")
+        old = [frame for frame in await chat.until(event="done") if frame.get("status") == "open"][-1]["log"]
+    assert (await api_with_worker.delete("/threads/t")).status_code == 204
+    for log in (old, old + 1):
+        async with open_socket(chat_url(api_with_worker, "t", after=2, log=log)) as chat:
+            opened, gap = await chat.frame(), await chat.frame()
+            assert ("log" not in opened, opened["after"], opened["last"]) == (True, 0, 0)
+            assert (gap["status"], gap["after"], gap["next"]) == ("gap", 2, 1)
+    message_id = await api_with_worker.submit("one two three", thread_id="t")
+    await api_with_worker.settled(message_id)
+    async with open_socket(chat_url(api_with_worker, "t", after=2, log=old)) as chat:  # the new log is longer
+        opened, gap, *frames = await chat.until(event="done")
+        assert opened["after"] == 0
+        assert (gap["status"], gap["after"], gap["next"]) == ("gap", 2, 1)
+        assert [frame["id"] for frame in frames] == [1, 2, 3, 4, 5, 6]
+    async with open_socket(chat_url(api_with_worker, "t", after=2, log=opened["log"])) as chat:
+        opened, *frames = await chat.until(event="done")
+        assert opened["after"] == 2
+        assert [frame["id"] for frame in frames] == [3, 4, 5, 6]
 
 
 async def test_a_long_log_is_replayed_in_pages(

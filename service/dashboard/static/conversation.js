@@ -30,7 +30,7 @@ export class Conversation {
   address() {
     const address = new URL("ws/chat", serviceUrl);
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
-    address.search = new URLSearchParams({ thread_id: this.thread, last_event_id: this.lastId });
+    address.search = new URLSearchParams({ thread_id: this.thread, last_event_id: this.lastId, log: this.log ?? "" });
     return address;
   }
 
@@ -103,21 +103,24 @@ export class Conversation {
         this.view.showNotice("This thread was deleted.");
         break;
       case "gap":
-        this.view.exchanges.append(element("li", "gap", "Older messages were deleted."));
+        this.missed(frame);
         break;
       default: // cancelling, answered: the events that follow show it
     }
   }
 
-  opened({ log, after, last }) {
-    this.socket.confirm();
-    if (this.log !== null && log !== undefined && log !== this.log) {
-      this.restart(); // the thread was deleted and begun again
-      if (after > 0) {
-        this.socket.reconnect(); // this connection continues after an id of the old log
-        return;
-      }
+  missed({ after, next }) {
+    if (next > after) {
+      this.view.exchanges.append(element("li", "gap", "Older messages were deleted."));
+      return;
     }
+    const { historyEnd } = this;
+    this.restart(); // the thread was deleted and begun again: all its events follow
+    this.historyEnd = historyEnd;
+  }
+
+  opened({ log, last }) {
+    this.socket.confirm();
     this.log = log ?? this.log;
     this.historyEnd = last;
     this.view.empty.hidden = last > 0 || this.pending.size > 0;

@@ -99,7 +99,8 @@ class Status(Struct, tag="status", frozen=True, omit_defaults=True):
     cancelling   the cancellation of `message_id` is requested
     answered     the answer to the question of `message_id` is stored
     deleted      the thread was deleted; the next input begins another log
-    gap          the events after `after` and before `next` were deleted
+    gap          the events after `after` and before `next` were deleted; with a `next` that is not above `after`, the
+                 client's id is of another log, and all events from `next` on follow
     """
 
     status: Literal["open", "accepted", "cancelling", "answered", "deleted", "gap"]

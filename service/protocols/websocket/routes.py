@@ -1,5 +1,6 @@
 """The sockets /ws/chat?thread_id= and /ws/{thread_id}: the checks before a session begins."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from service.protocols.websocket.model import CloseCode, Error
 from service.protocols.websocket.peer import ClientDisconnected
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.session import Session
+from service.protocols.websocket.transcript import SeenEvent
 from service.protocols.websocket.translate import encode_frame
 
 Socket = WebSocket[Any, Any, Any]
@@ -26,7 +28,7 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @websocket("/ws/chat")
 async def chat(socket: Socket, services: NamedDependency[ChatServices]) -> None:
-    """The query has `thread_id`, `last_event_id`, and `token`, which is not checked yet."""
+    """The query has `thread_id`, `last_event_id`, `log`, and `token`, which is not checked yet."""
     await _serve(socket, services, socket.query_params.get("thread_id"))
 
 
@@ -47,8 +49,7 @@ async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) 
         await socket.accept()
         try:
             checked_thread_id = _parse_thread_id(thread_id)
-            after = parse_event_id(socket.query_params.get("last_event_id"), "last_event_id")
-            session = Session(services, peer, checked_thread_id, after)
+            session = Session(services, peer, checked_thread_id, _parse_seen(socket.query_params))
         except Invalid as error:
             await peer.send(encode_frame(Error(str(error))))
             await peer.close(CloseCode.REFUSED)
@@ -91,6 +92,13 @@ def _parse_thread_id(text: str | None) -> str:
         return msgspec.convert(text, ThreadId)
     except msgspec.ValidationError:
         raise Invalid(f"thread_id must be {THREAD_ID_RULE}.") from None
+
+
+def _parse_seen(query: Mapping[str, str]) -> SeenEvent:
+    log = query.get("log") or None
+    if log is not None and not (log.isascii() and log.isdecimal() and len(log) < 20):
+        raise Invalid("log must be the log that the frame `open` named, a whole number.")
+    return SeenEvent(parse_event_id(query.get("last_event_id"), "last_event_id"), None if log is None else int(log))
 
 
 def _is_cross_origin(socket: Socket) -> bool:

@@ -13,17 +13,17 @@ from service.protocols.websocket.model import CloseCode, Error
 from service.protocols.websocket.peer import ClientDisconnected, ClientTooSlow, FrameWriter, Peer, ServerStopping
 from service.protocols.websocket.requests import Requests
 from service.protocols.websocket.services import ChatServices
-from service.protocols.websocket.transcript import Transcript
+from service.protocols.websocket.transcript import SeenEvent, Transcript
 
 log = logging.getLogger(__name__)
 
 
 class Session:
-    def __init__(self, services: ChatServices, peer: Peer, thread_id: str, after: int) -> None:
+    def __init__(self, services: ChatServices, peer: Peer, thread_id: str, seen: SeenEvent) -> None:
         accepted = asyncio.Event()
         self._writer = FrameWriter(peer, patience_seconds=services.settings.keepalive_interval)
         self._requests = Requests(services, peer, self._writer, thread_id, accepted)
-        self._transcript = Transcript(services, self._writer, thread_id, after, accepted)
+        self._transcript = Transcript(services, self._writer, thread_id, seen, accepted)
 
     async def run(self) -> None:
         receiving = asyncio.create_task(self._requests.run())

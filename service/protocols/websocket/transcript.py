@@ -1,9 +1,8 @@
 """The server's side of a chat: the log of the thread, from the client's cursor on."""
 
 import asyncio
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from service.events.store import is_full
 from service.protocols.websocket.model import Status
 from service.protocols.websocket.peer import FrameWriter, ServerStopping
 from service.protocols.websocket.services import ChatServices, ThreadLog
@@ -11,25 +10,35 @@ from service.protocols.websocket.translate import from_entry
 from service.waiting import wait_for
 
 
+class SeenEvent(NamedTuple):
+    """The last event that a client has received: its `id`, and the name of its log where the client sends that too."""
+
+    position: int
+    log: int | None
+
+
 class Transcript:
     """Sends each entry of the log as one frame. `accepted` tells that an input was stored: the thread exists."""
 
     def __init__(
-        self, services: ChatServices, writer: FrameWriter, thread_id: str, after: int, accepted: asyncio.Event
+        self, services: ChatServices, writer: FrameWriter, thread_id: str, seen: SeenEvent, accepted: asyncio.Event
     ) -> None:
         self._services = services
         self._feed = services.feed
         self._writer = writer
         self._thread_id = thread_id
-        self._after = after
+        self._after, self._seen_log = seen
         self._accepted = accepted
 
     async def run(self) -> NoReturn:
         """Raises ClientDisconnected, ClientTooSlow, ServerStopping, Unavailable, SchemaError."""
         log = await self._services.find_log(self._thread_id)
-        # A cursor beyond the log belongs to a log that was deleted: every entry is new to this client.
-        self._after = min(self._after, log[1] if log else 0)
+        lost = self._after if not self._is_of_log(log) else 0
+        if lost:
+            self._after = 0
         await self._send_open(log)
+        if lost:
+            await self._send_gap(lost, 1)
         while True:
             while log is None:
                 await self._wait(self._accepted)
@@ -40,24 +49,37 @@ class Transcript:
             await self._writer.send(Status("deleted", thread_id=self._thread_id))
             log, self._after = None, 0
 
+    def _is_of_log(self, log: ThreadLog | None) -> bool:
+        """Whether the log can have the event that the client has seen. If not, every entry is new to this client."""
+        key, last = log or (None, 0)
+        return self._after <= last and self._seen_log in (None, key)
+
+    async def _send_gap(self, after: int, next: int) -> None:
+        await self._writer.send(Status("gap", after=after, next=next))
+
     async def _send_open(self, log: ThreadLog | None) -> None:
         key, last = log or (None, 0)
         await self._writer.send(Status("open", thread_id=self._thread_id, log=key, after=self._after, last=last))
 
     async def _follow(self, thread: int) -> None:
         """Send the log from the cursor on; returns when the thread was deleted."""
+        behind = False
         with self._feed.subscribe(thread) as wake:
             while True:
                 wake.clear()
-                entries = await self._feed.read(thread, self._after)
-                if entries is None:
+                page = await self._feed.read(thread, self._after, behind=behind)
+                if page is None:
                     return
-                if entries and entries[0].cursor > self._after + 1:
-                    await self._writer.send(Status("gap", after=self._after, next=entries[0].cursor))
-                for entry in entries:
+                if page.log_end is not None:  # a failover lost the end of the log, or all of it
+                    await self._send_gap(self._after, 1)
+                    self._after = 0
+                elif page.entries and page.entries[0].cursor > self._after + 1:
+                    await self._send_gap(self._after, page.entries[0].cursor)
+                for entry in page.entries:
                     await self._writer.send(from_entry(entry))
                     self._after = entry.cursor
-                if not is_full(entries):
+                behind = page.more or page.log_end is not None
+                if not behind:
                     await self._wait(wake)
 
     async def _wait(self, wake: asyncio.Event) -> None:

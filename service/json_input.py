@@ -5,6 +5,7 @@ The description comes from the type; OpenAPI shows it, too.
 """
 
 import re
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -13,46 +14,62 @@ from service.errors import Invalid, Unprocessable
 
 MAX_NESTING_LEVELS = 100  # of arrays and objects: every later reader of the value recurses as deep
 
+MAX_PARTS = 200_000  # arrays, objects and texts (names of fields included): each costs the event loop some time
+MAX_QUOTED_CHARS = 100  # of a name in an error text
+
 _MSGSPEC_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(code for code in range(256) if code not in _STEPS)
 
 
 def decode(value: bytes | str, kind: Any, what: str) -> Any:
     """`what` names the value in error texts.
 
-    Raises Invalid for text that is not JSON, Unprocessable for JSON that does not fit the type.
+    Raises Invalid for text that is not JSON, Unprocessable for JSON that does not fit the type, is nested too deeply or
+    has too many parts.
     """
-    too_deep = f"The {what} is nested too deeply; at most {MAX_NESTING_LEVELS} levels are allowed."
+    _check_shape(value.encode(errors="replace") if isinstance(value, str) else value, what)
     try:
-        decoded = msgspec.json.decode(value, type=kind)
+        return msgspec.json.decode(value, type=kind)
     except msgspec.ValidationError as error:
         raise Unprocessable(_misfit(str(error), kind, what)) from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise Invalid(f"The {what} is not valid JSON: it is not encoded in UTF-8.") from None
     except msgspec.DecodeError as error:
         raise Invalid(_malformed(str(error), what)) from None
-    except RecursionError:
-        raise Unprocessable(too_deep) from None
-    if _brackets(value) > MAX_NESTING_LEVELS and _is_deeper(decoded, MAX_NESTING_LEVELS):
-        raise Unprocessable(too_deep)
-    return decoded
 
 
-def _brackets(value: bytes | str) -> int:
-    """How many arrays and objects the text may begin: a cheap bound of its depth."""
-    return value.count("{") + value.count("[") if isinstance(value, str) else value.count(b"{") + value.count(b"[")
+def _check_shape(text: bytes, what: str) -> None:
+    """Raises Unprocessable. The work is linear in the text, and a small part of that of decoding it."""
+    opened = text.count(b"{") + text.count(b"[")
+    quotes = text.count(b'"')
+    if opened <= MAX_NESTING_LEVELS and opened + quotes // 2 <= MAX_PARTS:
+        return
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        quotes = text.count(b'"')
+    if quotes // 2 <= MAX_PARTS:
+        brackets = b"".join(text.split(b'"')[::2]).translate(None, _NO_BRACKETS)  # those outside of texts
+        if max(accumulate(map(_STEPS.__getitem__, brackets[:MAX_PARTS])), default=0) > MAX_NESTING_LEVELS:
+            raise Unprocessable(f"The {what} is nested too deeply; at most {MAX_NESTING_LEVELS} levels are allowed.")
+        if quotes // 2 + brackets.count(b"{") + brackets.count(b"[") <= MAX_PARTS:
+            return
+    raise Unprocessable(
+        f"The {what} has too many arrays, objects and texts; at most {MAX_PARTS} of them are allowed in one {what}."
+    )
 
 
 def _misfit(error: str, kind: Any, what: str) -> str:
     """msgspec's `<reason> - at `$.<place>`` as a sentence."""
     found = _MSGSPEC_PLACE.search(error)
-    reason, place = (error[: found.start()], found[1]) if found else (error, "")
+    reason, place = (error[: found.start()], found[1][:MAX_QUOTED_CHARS]) if found else (error, "")
     inside = f" of {place}" if place else ""
     if name := re.fullmatch(r"Object missing required field `(.*)`", reason):
         return f"{name[1]}{inside} is missing."
     if name := re.fullmatch(r"Object contains unknown field `(.*)`", reason):
-        return f"{name[1]!r}{inside} is not a known field; remove it."
+        return f"{name[1][:MAX_QUOTED_CHARS]!r}{inside} is not a known field; remove it."
     if name := re.fullmatch(r"Invalid value (.*)", reason):  # of the field that tells one type from another
-        return f"{place} {name[1][:100]} is unknown."
+        return f"{place} {name[1][:MAX_QUOTED_CHARS]} is unknown."
     if "out of range" in reason:
         return f"{place} holds a number that is out of range; send one that fits a 64-bit number."
     field = re.sub(r"\[\d+\]", "", place).rpartition(".")[2]
@@ -71,16 +88,3 @@ def _malformed(error: str, what: str) -> str:
     if error == "Input data was truncated":
         return f"The {what} is not valid JSON: it ends too early, or a text in it has half a surrogate pair."
     return f"The {what} is not valid JSON: {error.removeprefix('JSON is malformed: ')}."
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether arrays and objects are nested in each other more than `levels` deep."""
-    if isinstance(value, msgspec.Struct):
-        inside = [getattr(value, name) for name in value.__struct_fields__]
-    elif isinstance(value, dict):
-        inside = list(value.values())
-    elif isinstance(value, list):
-        inside = value
-    else:
-        return False
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inside)

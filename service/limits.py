@@ -26,8 +26,12 @@ MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a que
 MAX_KEY_CHARS = 255  # of an Idempotency-Key, and of the key of a chat's input
 
 # `$` alone also matches before a final line feed, and neither JSON Schema nor JavaScript knows `\Z`.
-THREAD_ID_PATTERN = r"^[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])"
-THREAD_ID_RULE = f"a text of 1 to {MAX_THREAD_ID_CHARS} characters, none of them a control character or a slash"
+# A client takes the segments `.` and `..` out of a path, percent-encoded or not.
+THREAD_ID_PATTERN = r"^(?!\.{1,2}$(?![\s\S]))[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])"
+THREAD_ID_RULE = (
+    f"a text of 1 to {MAX_THREAD_ID_CHARS} characters, none of them a control character or a slash, and neither"
+    ' "." nor ".."'
+)
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
 KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 

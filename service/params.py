@@ -8,8 +8,8 @@ from uuid import UUID
 
 from litestar.params import PathParameter, QueryParameter
 
-from service.errors import Invalid
-from service.limits import MAX_PAGE_ITEMS, MAX_POSITION, PAGE_RULE
+from service.errors import Invalid, Unprocessable
+from service.limits import MAX_PAGE_ITEMS, MAX_POSITION, PAGE_RULE, THREAD_ID_RULE, is_thread_id
 
 MessageId = Annotated[str, PathParameter(description="The id of a message (a UUID).")]
 PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=PAGE_RULE)]
@@ -21,6 +21,13 @@ def parse_message_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise Invalid(f"{text[:100]!r} is not a message id; send the UUID that the submit returned.") from None
+
+
+def parse_thread_id(text: str) -> str:
+    """Raises Unprocessable."""
+    if not is_thread_id(text):
+        raise Unprocessable(f"thread_id must be {THREAD_ID_RULE}.")
+    return text
 
 
 def parse_event_id(text: str | None, name: str, largest: int = MAX_POSITION) -> int:

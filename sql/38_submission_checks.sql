@@ -21,8 +21,9 @@ returns text language sql stable parallel safe as $$
         when message = '""' then 'message must not be empty.'
         when priority not in ('high', 'normal', 'low')
             then format('priority must be high, normal or low, not %L.', priority)
-        when length(thread_id) not between 1 and 255 or thread_id ~ '[[:cntrl:]/]'
-            then 'thread_id must have 1 to 255 characters, none of them a control character or a slash.'
+        when length(thread_id) not between 1 and 255 or thread_id ~ '[[:cntrl:]/]' or thread_id in ('.', '..')
+            then 'thread_id must have 1 to 255 characters, none of them a control character or a slash, and be neither'
+                ' "." nor "..".'
         when jsonb_typeof(metadata) <> 'object' then 'metadata must be an object.'
         when delay_seconds not between 0 and 31622400
             then 'delay_seconds must be between 0 and 31622400 (366 days).'
@@ -206,7 +207,9 @@ begin
             order by s.n
             limit 1;
         if found then
-            raise exception using errcode = v_refused.refusal_code, message = v_refused.refusal;
+            raise exception using errcode = v_refused.refusal_code, message = case
+                when cardinality(submissions) > 1 then format('messages[%s]: ', v_refused.n - 1) else '' end
+                || v_refused.refusal;
         end if;
     end if;
 end $$;

@@ -14,7 +14,8 @@
 --
 -- A message can be refused: a value is not acceptable or its agent unknown (TR422), it was deleted (TR409), its queue
 -- is full (TR429).
---   strict (the default)   the first refused message raises its refusal, and nothing is written
+--   strict (the default)   the first refused message raises its refusal (of several, with its place as in
+--                          `messages[1]: `), and nothing is written
 --   not strict             it comes back with the state `refused`, refusal_code and refusal; the others are written
 -- A thread can be busy: another transaction holds it, or is just creating it.
 --   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises 55P03

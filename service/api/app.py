@@ -10,9 +10,12 @@ import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
 
-from service.api import health, openapi, problems
+from service.api import description, health, openapi, problems
 from service.api.bodies import JsonBody
-from service.api.server import LimitedProtocol, SocketProtocol
+from service.api.methods import EveryMethod
+from service.api.queries import KnownQueries
+from service.api.server import LimitedProtocol
+from service.api.sockets import SocketProtocol
 from service.config import Settings
 from service.dashboard import routes as dashboard
 from service.db.availability import Availability
@@ -73,8 +76,10 @@ class Api:
             self.feed.wake_all,
             availability=availability,
         )
+        known_queries = KnownQueries()
         self.app = Litestar(
             ROUTERS,
+            before_request=known_queries,
             dependencies={name: _provide(value) for name, value in self._make_dependencies().items()},
             dto=JsonBody,
             return_dto=None,
@@ -84,7 +89,8 @@ class Api:
             openapi_config=openapi.config(),
             logging_config=None,
         )
-        openapi.describe_problems(self.app)
+        description.complete(self.app)
+        known_queries.learn(self.app)
 
     def _make_dependencies(self) -> dict[str, Any]:
         """The objects that a handler receives as arguments of these names."""
@@ -125,7 +131,7 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            self.app,
+            EveryMethod(self.app),
             host=self._settings.host,
             port=self._settings.port,
             log_config=None,

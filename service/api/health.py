@@ -1,6 +1,6 @@
 """/health: whether this API process answers, and whether it can serve requests."""
 
-from typing import Any
+from typing import Literal
 
 from litestar import Response, Router, get
 from litestar.di import NamedDependency
@@ -13,28 +13,42 @@ from service.installation.store import InstallationStore
 
 
 class Health(Struct, frozen=True, omit_defaults=False):
-    status: str  # ok, or unavailable
+    status: Literal["ok", "unavailable"]
     queue_initialized: bool
     workers: int = 0  # with a heartbeat in the last ten seconds
     detail: str | None = None  # why the service is unavailable
 
 
+class Liveness(Struct, frozen=True):
+    status: Literal["ok"]
+
+
 UNAVAILABLE = {503: ResponseSpec(Health, description="The service is unavailable; `detail` says why.")}
 
 
-@get("/health", summary="Check whether the service can serve requests", responses=UNAVAILABLE)
+@get(
+    "/health",
+    operation_id="getHealth",
+    summary="Check whether the service can serve requests",
+    responses=UNAVAILABLE,
+)
 async def health(installation: NamedDependency[InstallationStore]) -> Response[Health]:
     return await _check(installation)
 
 
-@get("/health/ready", summary="Check the same; for load balancers", responses=UNAVAILABLE)
+@get(
+    "/health/ready",
+    operation_id="getReadiness",
+    summary="Check the same; for load balancers",
+    responses=UNAVAILABLE,
+)
 async def ready(installation: NamedDependency[InstallationStore]) -> Response[Health]:
     return await _check(installation)
 
 
-@get("/health/live", summary="Check whether this process answers")
-async def live() -> dict[str, Any]:
-    return {"status": "ok"}
+@get("/health/live", operation_id="getLiveness", summary="Check whether this process answers")
+async def live() -> Liveness:
+    return Liveness("ok")
 
 
 router = Router("/", route_handlers=[health, ready, live], tags=["Health"])

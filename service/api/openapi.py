@@ -8,35 +8,28 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar, Request, Response, Router, get
+import msgspec
+from litestar import Request, Response, Router, get
+from litestar.enums import OpenAPIMediaType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Reference, Schema
+from litestar.openapi.spec import Tag
 from litestar.params import FromPath
 
-from service.api.problems import MEDIA_TYPE
+from service.api.examples import EXAMPLES
 from service.errors import ConfigError
 from service.static_files import StaticFiles
 
 LITESTAR_NOT_FOUND_PATH = "/{path:str}"
 REDOC_LOGO_URL = b"https://cdn.redoc.ly/redoc/logo-mini.svg"  # below the menu of every ReDoc page
 
-PROBLEM_SCHEMA = Schema(
-    title="Problem",
-    type=OpenAPIType.OBJECT,
-    properties={
-        "type": Schema(type=OpenAPIType.STRING),
-        "title": Schema(type=OpenAPIType.STRING),
-        "status": Schema(type=OpenAPIType.INTEGER),
-        "detail": Schema(type=OpenAPIType.STRING, description="One sentence: the problem, and what the client can do."),
-    },
-    required=["type", "title", "status", "detail"],
-)
-PROBLEM_RESPONSE = OpenAPIResponse(
-    description="A problem (RFC 9457). With a status of 4xx nothing was written. The Retry-After header, where present,"
-    " says after how many seconds the client may repeat the request.",
-    content={MEDIA_TYPE: OpenAPIMediaType(schema=Reference(ref="#/components/schemas/Problem"))},
-)
+TAGS = [
+    Tag("Messages", "Submit messages to agents, follow their state, cancel them, answer their questions."),
+    Tag("Events", "The log of a message or a thread, as a stream that can be resumed, and as pages."),
+    Tag("Threads", "Conversations: read and delete them."),
+    Tag("Queues", "What operators read and switch: queues, dead letters, agents, workers."),
+    Tag("Health", "For load balancers and process managers."),
+]
 
 
 def find_assets() -> list[Path]:
@@ -58,6 +51,21 @@ REFERENCE_FILES = StaticFiles(
     cache_control="public, max-age=3600",
     blanked_urls=[REDOC_LOGO_URL],
 )
+
+
+class _Description(OpenAPIRenderPlugin):
+    """/openapi.json, with the examples: Litestar would leave out their fields that are null."""
+
+    def __init__(self) -> None:
+        super().__init__(path="/openapi.json", media_type=OpenAPIMediaType.OPENAPI_JSON)
+        self._document = b""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        if not self._document:
+            for name, example in EXAMPLES.items():
+                openapi_schema["components"]["schemas"][name]["examples"] = [example]
+            self._document = msgspec.json.encode(openapi_schema)
+        return self._document
 
 
 class _ReferencePage(OpenAPIRenderPlugin):
@@ -90,6 +98,7 @@ def config() -> OpenAPIConfig:
         title="Treadle",
         version="1",
         description="A durable queue service for AI agents.",
+        tags=TAGS,
         openapi_router=_ReferenceRouter(
             "/",
             route_handlers=[reference_file],
@@ -98,17 +107,8 @@ def config() -> OpenAPIConfig:
             response_headers=REFERENCE_FILES.headers,
         ),
         render_plugins=[
+            _Description(),
             _ReferencePage("/", "/docs", name="swagger.html"),
             _ReferencePage("/redoc", name="redoc.html"),
         ],
     )
-
-
-def describe_problems(app: Litestar) -> None:
-    """Declare the problem as the answer of every operation, in place of the errors that Litestar would describe."""
-    app.openapi_schema.components.schemas["Problem"] = PROBLEM_SCHEMA
-    for path in (app.openapi_schema.paths or {}).values():
-        for operation in (path.get, path.post, path.delete):
-            if operation is not None and operation.responses is not None:
-                operation.responses.pop("400", None)
-                operation.responses["default"] = PROBLEM_RESPONSE

@@ -4,28 +4,36 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import KwargDefinition
 from litestar.types import ExceptionHandlersMap
-from msgspec import Struct
 
+from service.api.methods import complete_allow
 from service.errors import Invalid, Refused, SchemaError, TooLarge, Unavailable
+from service.refusals import MEDIA_TYPE, Problem
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/problem+json"
 MAX_QUOTED_CHARS = 200  # of a path
 
 
-class Problem(Struct, frozen=True):
-    """`type` is always about:blank, so `title` is the name of the error or the phrase of the status."""
+def encode_problem(status: int, detail: str) -> bytes:
+    return msgspec.json.encode(Problem(HTTPStatus(status).phrase.capitalize(), status, detail))
 
-    title: str
-    status: int
-    detail: str
-    type: str = "about:blank"
+
+def encode_response(status: int, detail: str) -> bytes:
+    """A whole HTTP response, where the application never sees the request. The connection is closed after it."""
+    body = encode_problem(status, detail)
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"content-type: {MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        "connection: close",
+    )
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
 def _respond(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Response[Problem]:
@@ -63,8 +71,12 @@ def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
     detail = error.detail or status.phrase
     if status == HTTPStatus.NOT_FOUND:
         detail = f"There is no route {path[:MAX_QUOTED_CHARS]}; /docs lists the routes"
+    elif headers.get("allow") == "websocket":
+        status, headers = HTTPStatus.UPGRADE_REQUIRED, {"Upgrade": "websocket", "Connection": "Upgrade"}
+        detail = "This address takes only WebSocket connections"
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not allowed for this route; use {headers.get('allow')}"
+        headers["allow"] = complete_allow(headers.get("allow", ""))
+        detail = f"{request.method} is not allowed for this route; use {headers['allow']}"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request failed", extra={"method": request.method, "path": path, "error": detail})
     return _respond(status, status.phrase.capitalize(), _sentence(detail), headers)

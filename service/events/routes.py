@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, Router, get
+from litestar import Response, Router, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from service.errors import NotFound, Refused, TreadleError
@@ -19,6 +19,7 @@ from service.events.store import EventStore
 from service.events.thread_ids import is_of_log, parse_id
 from service.limits import JSON_PAGE_BYTES, MAX_SEQ, PAGE_ITEMS
 from service.params import MessageId, PageLimit, parse_event_id, parse_message_id
+from service.refusals import refusals
 from service.threads.store import ThreadStore
 
 log = logging.getLogger(__name__)
@@ -30,23 +31,33 @@ After = Annotated[
         name="after", description="The id of the last event received. The header Last-Event-ID takes precedence."
     ),
 ]
+LastEventId = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Last-Event-ID", description="The id of the last event received. EventSource sends it when it reconnects."
+    ),
+]
 
 
 @get(
     "/messages/{message_id:str}/stream",
+    operation_id="streamMessage",
     summary="Stream the events of a message",
     description="Server-sent events, until the final event of the message.",
     media_type=MEDIA_TYPE,
-    responses={204: ResponseSpec(None, description="The message is over and the client has its last event.")},
+    responses={
+        204: ResponseSpec(None, description="The message is over and the client has its last event."),
+        **refusals(NotFound),
+    },
 )
 async def stream_message(
-    request: Request[Any, Any, Any],
     message_id: MessageId,
     events: NamedDependency[EventStore],
     streams: NamedDependency[Streams],
     after: After = None,
+    last_event_id: LastEventId = None,
 ) -> Response[Any]:
-    parsed, cursor = parse_message_id(message_id), parse_event_id(_sent_id(request, after), CURSOR_NAME, MAX_SEQ)
+    parsed, cursor = parse_message_id(message_id), parse_event_id(last_event_id or after, CURSOR_NAME, MAX_SEQ)
     try:
         end = await events.log_end(parsed)
     except Refused:
@@ -63,19 +74,21 @@ async def stream_message(
 
 @get(
     "/threads/{thread_id:str}/stream",
+    operation_id="streamThread",
     summary="Stream the events of a thread",
     description="Server-sent events of all messages of the thread, with ids of their own. The stream ends only when the"
     " thread is deleted. An id that the thread's log does not have is answered with the event gap and the whole log.",
     media_type=MEDIA_TYPE,
+    responses=refusals(NotFound),
 )
 async def stream_thread(
-    request: Request[Any, Any, Any],
     thread_id: FromPath[str],
     threads: NamedDependency[ThreadStore],
     streams: NamedDependency[Streams],
     after: After = None,
+    last_event_id: LastEventId = None,
 ) -> Response[Any]:
-    seen = parse_id(_sent_id(request, after), CURSOR_NAME)
+    seen = parse_id(last_event_id or after, CURSOR_NAME)
     try:
         place = await threads.place(thread_id, seen.position)
     except Refused:
@@ -87,7 +100,12 @@ async def stream_thread(
     return _stream(streams.thread(place.thread, 0, lost=seen.position))
 
 
-@get("/messages/{message_id:str}/events", summary="List the events of a message so far")
+@get(
+    "/messages/{message_id:str}/events",
+    operation_id="listEvents",
+    summary="List the events of a message so far",
+    responses=refusals(NotFound),
+)
 async def list_events(
     message_id: MessageId,
     events: NamedDependency[EventStore],
@@ -117,12 +135,6 @@ def _unknown_message(message_id: UUID) -> NotFound:
 async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
     end = await events.log_end(message_id)
     return end is not None and end[1] and after >= end[0]
-
-
-def _sent_id(request: Request[Any, Any, Any], after: str | None) -> str | None:
-    """The id of the last event that the client has received. A browser that reconnects repeats the address and adds
-    Last-Event-ID, so the header takes precedence."""
-    return request.headers.get("last-event-id") or after
 
 
 def _stream(parts: AsyncIterator[bytes]) -> Stream:

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, post
+from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody
 
 from service.config import Settings
-from service.errors import Unprocessable
+from service.errors import Conflict, NotFound, QueueFull, Unprocessable
 from service.limits import KEY_RULE, MAX_BATCH_MESSAGES, MAX_KEY_CHARS
 from service.messages.model import (
     Accepted,
@@ -27,6 +28,7 @@ from service.messages.model import (
 from service.messages.store import MessageStore
 from service.messages.validation import validate_input, validate_messages
 from service.params import MessageId, parse_message_id
+from service.refusals import refusals
 
 IdempotencyKey = Annotated[
     str | None,
@@ -37,7 +39,16 @@ IdempotencyKey = Annotated[
 ]
 
 
-@post("/messages", status_code=202, summary="Submit a message")
+@post(
+    "/messages",
+    operation_id="submitMessage",
+    status_code=202,
+    summary="Submit a message",
+    responses=refusals(Conflict, QueueFull),
+    response_headers=[
+        ResponseHeader(name="Location", description="The path of the message's status.", documentation_only=True)
+    ],
+)
 async def submit(
     request: Request[Any, Any, Any],
     data: JSONBody[NewMessage],
@@ -54,7 +65,14 @@ async def submit(
     return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
 
 
-@post("/messages/batch", status_code=202, summary=f"Submit up to {MAX_BATCH_MESSAGES:,} messages: all of them or none")
+@post(
+    "/messages/batch",
+    operation_id="submitMessages",
+    status_code=202,
+    summary=f"Submit up to {MAX_BATCH_MESSAGES:,} messages: all of them or none",
+    description="The refusal of one of several messages begins with its place, as in `messages[1]: `.",
+    responses=refusals(Conflict, QueueFull),
+)
 async def submit_batch(
     request: Request[Any, Any, Any],
     data: JSONBody[NewBatch],
@@ -69,18 +87,27 @@ async def submit_batch(
     return AcceptedBatch(await messages.submit_once(key, request_hash, data.messages))
 
 
-@get("/messages/{message_id:str}/status", summary="Get the state of a message")
+@get(
+    "/messages/{message_id:str}/status",
+    operation_id="getMessage",
+    summary="Get the state of a message",
+    responses=refusals(NotFound),
+)
 async def get_status(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Status:
     return await messages.status(parse_message_id(message_id))
 
 
 @delete(
     "/messages/{message_id:str}",
+    operation_id="cancelMessage",
     status_code=200,
     summary="Cancel a message",
     description="200: the message was queued and is cancelled. 202: it is running, and its agent is stopped within"
     " about a second.",
-    responses={202: ResponseSpec(Cancelled, description="The message is running; the worker was asked to cancel it.")},
+    responses={
+        202: ResponseSpec(Cancelled, description="The message is running; the worker was asked to cancel it."),
+        **refusals(NotFound, Conflict),
+    },
 )
 async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Response[Cancelled]:
     parsed = parse_message_id(message_id)
@@ -91,9 +118,11 @@ async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore])
 
 @post(
     "/messages/{message_id:str}/input",
+    operation_id="answerMessage",
     status_code=202,
     summary="Answer the question of a message that waits for input",
     description="409: the message does not wait for input, or asks another question than the one named.",
+    responses=refusals(NotFound, Conflict),
 )
 async def give_input(
     message_id: MessageId,
@@ -106,7 +135,13 @@ async def give_input(
     return Answered(parsed, await messages.input(parsed, data))
 
 
-@post("/messages/{message_id:str}/redrive", status_code=202, summary="Queue a failed message again")
+@post(
+    "/messages/{message_id:str}/redrive",
+    operation_id="redriveMessage",
+    status_code=202,
+    summary="Queue a failed message again",
+    responses=refusals(NotFound, Conflict),
+)
 async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Redriven:
     """Its failures are forgiven; its attempts go on counting."""
     parsed = parse_message_id(message_id)

@@ -87,6 +87,13 @@ class Agent(Struct, frozen=True):
     settings: dict[str, Any]
 
 
+class DroppedInstance(Struct, frozen=True):
+    """Workers were told to drop the instance of this agent for this thread."""
+
+    agent: str
+    thread_id: str
+
+
 class Worker(Struct, frozen=True):
     worker_id: str
     host: str

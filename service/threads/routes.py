@@ -6,13 +6,15 @@ from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from litestar import Response, Router, delete, get
+from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from service.errors import Invalid
+from service.errors import Conflict, Invalid, NotFound
 from service.limits import MAX_POSITION, PAGE_ITEMS
 from service.messages.store import MessageStore
 from service.params import PageLimit
+from service.refusals import refusals
 from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
 
@@ -20,7 +22,14 @@ UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned.
 MAX_ORD_DIGITS = 18
 
 
-@get("/threads", summary="List threads, the most recently active first")
+@get(
+    "/threads",
+    operation_id="listThreads",
+    summary="List threads, the most recently active first",
+    response_headers=[
+        ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True)
+    ],
+)
 async def list_threads(
     threads: NamedDependency[ThreadStore], limit: PageLimit = PAGE_ITEMS, cursor: FromQuery[str | None] = None
 ) -> Response[list[ThreadSummary]]:
@@ -33,17 +42,32 @@ async def list_threads(
     return Response(page, headers=headers)
 
 
-@get("/threads/{thread_id:str}", summary="Get a thread, with the number of its messages in each state")
+@get(
+    "/threads/{thread_id:str}",
+    operation_id="getThread",
+    summary="Get a thread, with the number of its messages in each state",
+    responses=refusals(NotFound),
+)
 async def get_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Thread:
     return await threads.get(thread_id)
 
 
-@get("/threads/{thread_id:str}/usage", summary="Get the total usage of a thread's messages")
+@get(
+    "/threads/{thread_id:str}/usage",
+    operation_id="getThreadUsage",
+    summary="Get the total usage of a thread's messages",
+    responses=refusals(NotFound),
+)
 async def get_usage(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Usage:
     return await threads.usage(thread_id)
 
 
-@get("/threads/{thread_id:str}/messages", summary="List the messages of a thread in their order")
+@get(
+    "/threads/{thread_id:str}/messages",
+    operation_id="listThreadMessages",
+    summary="List the messages of a thread in their order",
+    responses=refusals(NotFound),
+)
 async def list_messages(
     thread_id: FromPath[str],
     threads: NamedDependency[ThreadStore],
@@ -64,9 +88,11 @@ async def list_messages(
 
 @delete(
     "/threads/{thread_id:str}",
+    operation_id="deleteThread",
     status_code=204,
     summary="Delete a thread with its messages and events",
     description="Queued messages of the thread never run; running ones are cancelled.",
+    responses=refusals(NotFound, Conflict),
 )
 async def delete_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> None:
     await threads.delete(thread_id)

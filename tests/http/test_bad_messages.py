@@ -114,7 +114,10 @@ BODIES: Cases = {
     "a control character": ('{"message": "a\x01b"}', 400, "not valid JSON"),
     "latin-1": ('{"message": "é"}'.encode("latin-1"), 400, "UTF-8"),
     "surrogates in UTF-8": (b'{"message": "\xed\xa0\x80"}', 400, "UTF-8"),
-    "100,000 open brackets": ("[" * 100_000, 422, "must be an object"),
+    "100,000 open brackets": ("[" * 100_000, 422, "nested too deeply"),
+    "200,001 arrays": (with_literal("metadata", f'{{"a": [{"[]," * 200_000}0]}}'), 422, "too many arrays"),
+    "200,001 objects": (with_literal("metadata", f'{{"a": [{"{}," * 200_000}0]}}'), 422, "too many arrays"),
+    "200,001 texts": (with_literal("metadata", '{"a": [' + '"",' * 200_000 + "0]}"), 422, "too many arrays"),
 }
 
 
@@ -158,6 +161,11 @@ BAD_BATCHES: dict[str, tuple[Any, int, str]] = {
         {"messages": [{"message": "x"}, {"message": "x" * 1001}]},
         422,
         "messages[1]: message has 1001 characters",
+    ),
+    "one of an unknown agent": (
+        {"messages": [{"message": "x"}, {"message": "x", "agent": "poet"}]},
+        422,
+        "messages[1]: There is no agent 'poet'",
     ),
     "one with a NUL": (
         {"messages": [{"message": "x"}, {"message": "x", "metadata": {"a": "\0"}}]},
@@ -204,6 +212,19 @@ async def test_unusual_but_valid_messages_are_accepted(strict: Client) -> None:
         assert status["metadata"] == (body.get("metadata") or {})
 
 
+async def test_many_parts_and_escaped_quotes_are_accepted(strict: Client) -> None:
+    """The work on a body is bounded by the number of its parts, and only real ones are counted."""
+    metadata = {
+        "texts": ["[{"] * 60_000,
+        "arrays": [[]] * 60_000,
+        "objects": [{}] * 60_000,
+        "numbers": [0] * 250_000,
+        "quotes": '\\"[' * 150_000,
+    }
+    message_id = await strict.submit("x", metadata=metadata)
+    assert (await strict.status(message_id))["metadata"] == metadata
+
+
 async def test_brackets_inside_texts_do_not_count_as_nesting(strict: Client) -> None:
     deep: Any = None
     for _ in range(95):
@@ -235,7 +256,7 @@ async def test_an_agent_with_an_input_type_accepts_objects(
 async def test_without_a_registered_agent_a_submit_is_refused(start_api: StartApi, sql: Connection) -> None:
     api = await start_api()
     before = await row_counts(sql)
-    problem(await api.post("/messages", json={"message": "x"}), 422, "No agent")
+    problem(await api.post("/messages", json={"message": "x"}), 422, "No default agent")
     assert await row_counts(sql) == before
 
 

@@ -51,6 +51,7 @@ async def test_a_request_that_does_not_arrive_in_time_is_closed(api: Client, par
     writer.write(part)
     answer = await asyncio.wait_for(reader.read(), 20)  # to its end
     assert answer.count(b"HTTP/1.1 200") == part.count(b"\r\n\r\nGET")
+    assert answer.count(b"HTTP/1.1 408") == (1 if part and not answer.startswith(b"HTTP/1.1 200") else 0)
     writer.close()
 
 

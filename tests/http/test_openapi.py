@@ -2,37 +2,66 @@
 
 from typing import Any
 
+import msgspec
+
+from service.messages.model import NewBatch, NewInput, NewMessage
 from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
 from tests.support.api_client import Client
 
-TABLE = {
-    ("post", "/messages"): "Accepted",
-    ("post", "/messages/batch"): "AcceptedBatch",
-    ("get", "/messages/{message_id}/status"): "Status",
-    ("get", "/messages/{message_id}/stream"): None,
-    ("get", "/messages/{message_id}/events"): "EventPage",
-    ("delete", "/messages/{message_id}"): "Cancelled",
-    ("post", "/messages/{message_id}/input"): "Answered",
-    ("post", "/messages/{message_id}/redrive"): "Redriven",
-    ("get", "/queue"): "Overview",
-    ("get", "/queues"): ["Queue"],
-    ("get", "/queues/{name}"): "Queue",
-    ("post", "/queues/{name}/pause"): "Queue",
-    ("post", "/queues/{name}/resume"): "Queue",
-    ("get", "/queues/{name}/dead-letters"): "DeadLetters",
-    ("get", "/threads"): ["ThreadSummary"],
-    ("get", "/threads/{thread_id}"): "Thread",
-    ("get", "/threads/{thread_id}/usage"): "Usage",
-    ("get", "/threads/{thread_id}/messages"): "ThreadMessages",
-    ("get", "/threads/{thread_id}/stream"): None,
-    ("delete", "/threads/{thread_id}"): None,
-    ("get", "/agents"): ["Agent"],
-    ("delete", "/instances/{agent}/{thread_id}"): None,
-    ("get", "/workers"): ["Worker"],
-    ("get", "/health"): "Health",
-    ("get", "/health/live"): None,
-    ("get", "/health/ready"): "Health",
+OPERATIONS = {
+    ("post", "/messages"): ("submitMessage", "202 400 409 413 415 422 429 503"),
+    ("post", "/messages/batch"): ("submitMessages", "202 400 409 413 415 422 429 503"),
+    ("get", "/messages/{message_id}/status"): ("getMessage", "200 400 404 422 503"),
+    ("get", "/messages/{message_id}/stream"): ("streamMessage", "200 204 400 404 422"),
+    ("get", "/messages/{message_id}/events"): ("listEvents", "200 400 404 422 503"),
+    ("delete", "/messages/{message_id}"): ("cancelMessage", "200 202 400 404 409 422 503"),
+    ("post", "/messages/{message_id}/input"): ("answerMessage", "202 400 404 409 413 415 422 503"),
+    ("post", "/messages/{message_id}/redrive"): ("redriveMessage", "202 400 404 409 422 503"),
+    ("get", "/queue"): ("getOverview", "200 422 503"),
+    ("get", "/queues"): ("listQueues", "200 422 503"),
+    ("get", "/queues/{name}"): ("getQueue", "200 400 404 422 503"),
+    ("post", "/queues/{name}/pause"): ("pauseQueue", "200 400 404 422 503"),
+    ("post", "/queues/{name}/resume"): ("resumeQueue", "200 400 404 422 503"),
+    ("get", "/queues/{name}/dead-letters"): ("listDeadLetters", "200 400 404 422 503"),
+    ("get", "/threads"): ("listThreads", "200 400 422 503"),
+    ("get", "/threads/{thread_id}"): ("getThread", "200 400 404 422 503"),
+    ("get", "/threads/{thread_id}/usage"): ("getThreadUsage", "200 400 404 422 503"),
+    ("get", "/threads/{thread_id}/messages"): ("listThreadMessages", "200 400 404 422 503"),
+    ("get", "/threads/{thread_id}/stream"): ("streamThread", "200 400 404 422"),
+    ("delete", "/threads/{thread_id}"): ("deleteThread", "204 400 404 409 422 503"),
+    ("get", "/agents"): ("listAgents", "200 422 503"),
+    ("delete", "/instances/{agent}/{thread_id}"): ("dropInstance", "202 400 404 422 503"),
+    ("get", "/workers"): ("listWorkers", "200 422 503"),
+    ("get", "/health"): ("getHealth", "200 422 503"),
+    ("get", "/health/live"): ("getLiveness", "200 422"),
+    ("get", "/health/ready"): ("getReadiness", "200 422 503"),
 }
+MODELS = {
+    "submitMessage": "Accepted",
+    "submitMessages": "AcceptedBatch",
+    "getMessage": "Status",
+    "listEvents": "EventPage",
+    "cancelMessage": "Cancelled",
+    "answerMessage": "Answered",
+    "redriveMessage": "Redriven",
+    "getOverview": "Overview",
+    "listQueues": ["Queue"],
+    "getQueue": "Queue",
+    "pauseQueue": "Queue",
+    "resumeQueue": "Queue",
+    "listDeadLetters": "DeadLetters",
+    "listThreads": ["ThreadSummary"],
+    "getThread": "Thread",
+    "getThreadUsage": "Usage",
+    "listThreadMessages": "ThreadMessages",
+    "listAgents": ["Agent"],
+    "dropInstance": "DroppedInstance",
+    "listWorkers": ["Worker"],
+    "getHealth": "Health",
+    "getLiveness": "Liveness",
+    "getReadiness": "Health",
+}
+REQUESTS = {"NewMessage": NewMessage, "NewBatch": NewBatch, "NewInput": NewInput}
 
 
 def references(value: Any) -> set[str]:
@@ -43,54 +72,94 @@ def references(value: Any) -> set[str]:
     return set().union(*(references(inner) for inner in value)) if isinstance(value, list) else set()
 
 
-async def test_openapi_describes_every_route(api: Client) -> None:
+def keywords(value: Any, name: str) -> list[Any]:
+    """The values of a keyword, wherever it stands in a part of the description."""
+    if isinstance(value, dict):
+        own = [value[name]] if name in value else []
+        return own + [found for inner in value.values() for found in keywords(inner, name)]
+    return [found for inner in value for found in keywords(inner, name)] if isinstance(value, list) else []
+
+
+async def test_openapi_describes_every_route_and_every_answer(api: Client) -> None:
     schema = await get(api, "/openapi.json")
     assert schema["openapi"].startswith("3.")
-    described = {(method, path) for path, item in schema["paths"].items() for method in item}
-    assert described == TABLE.keys()
+    found = {
+        (method, path): (operation["operationId"], " ".join(sorted(operation["responses"].keys() - {"default"})))
+        for path, item in schema["paths"].items()
+        for method, operation in item.items()
+    }
+    assert found == OPERATIONS
     schemas = schema["components"]["schemas"]
     assert references(schema) <= {f"#/components/schemas/{name}" for name in schemas}
-    operations = {}
-    for (method, path), model in TABLE.items():
+    tags = {tag["name"]: tag["description"] for tag in schema["tags"]}
+    for method, path in OPERATIONS:
         operation = schema["paths"][path][method]
-        operations[method, path] = operation
         assert len(operation["summary"]) > 10
-        success = next(status for status in operation["responses"] if status.startswith("2"))
-        content = operation["responses"][success].get("content", {})
-        if isinstance(model, str):
-            assert content["application/json"]["schema"] == {"$ref": f"#/components/schemas/{model}"}
-        elif model is not None:
-            found = content["application/json"]["schema"]
-            assert (found["type"], found["items"]) == ("array", {"$ref": f"#/components/schemas/{model[0]}"})
-        elif path.endswith("/stream"):
-            assert content.keys() == {"text/event-stream"}
-        refusal = operation["responses"]["default"]["content"]
-        assert refusal == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        assert "400" not in operation["responses"]
-    assert len({operation["operationId"] for operation in operations.values()}) == len(TABLE)
-    assert operations["delete", "/messages/{message_id}"]["responses"].keys() == {"200", "202", "default"}
-    assert "204" in operations["get", "/messages/{message_id}/stream"]["responses"]
-    for path, model in (("/messages", "NewMessage"), ("/messages/batch", "NewBatch")):
-        body = operations["post", path]["requestBody"]
-        assert (body["required"], body["content"].keys()) == (True, {"application/json"})
-        assert body["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{model}"}
-        names = [parameter["name"] for parameter in operations["post", path]["parameters"]]
-        assert names == ["Idempotency-Key"]
+        assert operation["tags"][0] in tags
+        for status, response in operation["responses"].items():
+            content = response.get("content", {})
+            if status == "default" or (status >= "400" and not path.startswith("/health")):
+                assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                assert response["description"].endswith(".")
+            elif status < "300" and (model := MODELS.get(operation["operationId"])) is not None:
+                answer = content["application/json"]["schema"]
+                item = answer["items"] if isinstance(model, list) else answer
+                assert item == {"$ref": f"#/components/schemas/{model[0] if isinstance(model, list) else model}"}
+            elif status == "200":
+                assert content.keys() == {"text/event-stream"}
+    assert all(tags.values())
+
+
+async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> None:
+    paths = (await get(api, "/openapi.json"))["paths"]
+    declared: dict[str, dict[str, Any]] = {}
+    for item in paths.values():
+        for operation in item.values():
+            for parameter in operation.get("parameters", []):
+                declared[parameter["name"]] = parameter["schema"]
+                assert parameter["required"] == (parameter["in"] == "path")
+                assert not {"oneOf", "anyOf"} & parameter["schema"].keys()
+    assert declared.keys() == {
+        *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key")
+    }
+    assert declared["message_id"]["format"] == "uuid"
+    assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)
+    assert declared["limit"] == {"type": "integer", "format": "int32", "minimum": 1, "maximum": 1000, "default": 100}
+    for path in ("/messages/{message_id}/stream", "/threads/{thread_id}/stream"):
+        assert [parameter["name"] for parameter in paths[path]["get"]["parameters"]][1:] == ["after", "Last-Event-ID"]
 
 
 async def test_openapi_describes_the_fields_of_requests_and_responses(api: Client) -> None:
     schemas = (await get(api, "/openapi.json"))["components"]["schemas"]
     message = schemas["NewMessage"]
     assert message["required"] == ["message"]
-    assert message["properties"].keys() == {
-        *("message", "priority", "thread_id", "agent", "metadata", "delay_seconds", "max_attempts", "timeout_seconds"),
-        "aside",
-    }
+    assert message["properties"].keys() == set(NewMessage.__struct_fields__)
     assert all(field.get("description") for field in message["properties"].values())
-    assert message["properties"]["priority"]["enum"] == ["high", "normal", "low"]
+    assert sorted(message["properties"]["priority"]["enum"]) == ["high", "low", "normal"]
+    text, null = message["properties"]["thread_id"]["anyOf"]
+    assert (text["minLength"], text["maxLength"], null) == (1, 255, {"type": "null"})
+    assert message["properties"]["max_attempts"]["anyOf"][0]["maximum"] == 1000
+    for name, schema in schemas.items():
+        assert not keywords(schema, "default"), name
+        if name not in REQUESTS:
+            assert schema["required"] == list(schema["properties"]), name
+        times = [field for key, field in schema["properties"].items() if key.endswith("_at")]
+        assert all("date-time" in keywords(field, "format") for field in times), name
+    assert schemas["Usage"]["properties"]["usage"]["additionalProperties"] == {"type": "number", "format": "double"}
     status = await api.status(await api.submit("x"))
     assert schemas["Status"]["properties"].keys() == status.keys()
     assert schemas["Overview"]["properties"].keys() == OVERVIEW_FIELDS
     assert schemas["Queue"]["properties"].keys() == QUEUE_FIELDS
     problem = (await api.get("/threads/unknown")).json()
     assert schemas["Problem"]["properties"].keys() == problem.keys()
+
+
+async def test_openapi_shows_examples_that_fit(api: Client) -> None:
+    schemas = (await get(api, "/openapi.json"))["components"]["schemas"]
+    shown = {name: schema["examples"] for name, schema in schemas.items() if "examples" in schema}
+    assert shown.keys() >= {*REQUESTS, "Accepted", "Status", "Problem"}
+    for name, [example] in shown.items():
+        assert example.keys() <= schemas[name]["properties"].keys(), name
+        assert example.keys() >= set(schemas[name]["required"]), name
+        if name in REQUESTS:
+            msgspec.convert(example, REQUESTS[name])

@@ -49,6 +49,7 @@ async def test_submit_keeps_the_largest_numbers(session: Connection, field: str,
 
 async def test_submit_keeps_the_rule_of_thread_ids(session: Connection) -> None:
     texts = ["", "x" * limits.MAX_THREAD_ID_CHARS, "x" * (limits.MAX_THREAD_ID_CHARS + 1), "\u00df" * 255, "a\n"]
+    texts += [".", "..", "...", ".a", "a.", "..a", ". "]
     texts += [f"a{chr(code)}b" for code in range(1, 0x180)]  # PostgreSQL's texts hold no NUL
     differing = [
         text

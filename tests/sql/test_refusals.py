@@ -23,7 +23,9 @@ async def refused(sql_client: SqlClient, *messages: Any, state: str = "TR422", *
 # Refusals
 
 
-THREAD_ID = "thread_id must have 1 to 255 characters, none of them a control character or a slash."
+THREAD_ID = (
+    'thread_id must have 1 to 255 characters, none of them a control character or a slash, and be neither "." nor "..".'
+)
 
 
 NONSENSE: list[tuple[dict[str, Any], str]] = [
@@ -36,6 +38,8 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"thread_id": "x" * 256}, THREAD_ID),
     ({"thread_id": "a/b"}, THREAD_ID),
     ({"thread_id": "a\nb"}, THREAD_ID),
+    ({"thread_id": "."}, THREAD_ID),
+    ({"thread_id": ".."}, THREAD_ID),
     ({"metadata": []}, "metadata must be an object."),
     ({"metadata": "x"}, "metadata must be an object."),
     ({"delay_seconds": -1}, "delay_seconds must be between 0 and 31622400 (366 days)."),
@@ -52,7 +56,7 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
 
 async def test_nonsense_is_refused_in_one_sentence(sql_client: SqlClient) -> None:
     for message, sentence in NONSENSE:
-        assert await refused(sql_client, {}, {"thread_id": "t", **message}) == sentence, message
+        assert await refused(sql_client, {"thread_id": "t", **message}) == sentence, message
 
 
 def id_of(seconds: float, version: int = 7) -> str:
@@ -65,7 +69,7 @@ async def test_an_id_that_would_never_be_purged_is_refused(sql_client: SqlClient
     """Ids sort by their time, and retention searches expired messages by their id."""
     for odd in (id_of(0, version=4), id_of(90_000), "ffffffff-ffff-7fff-bfff-ffffffffffff"):
         sentence = f"A message_id must be a UUIDv7 of a time at most a day ahead; {odd} is not."
-        assert await refused(sql_client, {}, {"thread_id": "t", "message_id": odd}) == sentence
+        assert await refused(sql_client, {"thread_id": "t", "message_id": odd}) == sentence
     fine = [id_of(80_000), id_of(-1e9), id_of(0).upper().replace("-", "")]
     await sql_client.submit_many(*[{"message_id": message_id} for message_id in fine])
 
@@ -79,7 +83,9 @@ async def test_values_at_the_limits_are_accepted(sql_client: SqlClient) -> None:
 
 
 async def test_the_first_fault_of_a_batch_is_named(sql_client: SqlClient) -> None:
-    assert await refused(sql_client, {}, {"message": ""}, {"priority": "x"}) == "message must not be empty."
+    sentence = await refused(sql_client, {}, {"message": ""}, {"priority": "x"})
+    assert sentence == "messages[1]: message must not be empty."
+    assert (await refused(sql_client, {}, {}, {"agent": "a"})).startswith("messages[2]: There is no agent 'a'")
 
 
 async def test_messages_must_be_an_array(sql_client: SqlClient) -> None:
@@ -145,7 +151,7 @@ async def test_a_full_queue_takes_no_more(sql_client: SqlClient) -> None:
     await sql_client.register({"agent": "other", "queue": "side"})
     await sql_client.submit_many({}, {"thread_id": "t"}, {"thread_id": "t"}, {"delay_seconds": 9}, max_queue_size=4)
     sentence = await refused(sql_client, {}, {"agent": "other"}, state="TR429", max_queue_size=4)
-    assert sentence == "The queue 'default' is full: it holds at most 4 messages."
+    assert sentence == "messages[0]: The queue 'default' is full: it holds at most 4 messages."
     await sql_client.submit_many({"agent": "other"}, max_queue_size=4)
     await sql_client.claim(1)  # what runs does not count
     await sql_client.submit_many({}, max_queue_size=4)

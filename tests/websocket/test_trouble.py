@@ -231,3 +231,28 @@ async def test_a_stopping_api_closes_chats_with_service_restart(
         async with open_socket(chat_url(served, "t", after=log_frames(seen)[-1]["id"])) as chat:
             seen += await chat.until(event="done")
         assert_whole_transcript(seen, await log_of(scripted_api, "t", 5))
+
+
+# Floods, and frames that are no text
+
+
+async def test_a_flood_of_frames_closes_the_socket(api: Client) -> None:
+    fragment = struct.pack("!BB4s", 0x00, 0x80, b"mask")
+    ping = struct.pack("!BB4s", 0x89, 0x80, b"mask")
+    for flood in (struct.pack("!BB4s", 0x01, 0x80, b"mask") + fragment * 200_000, ping * 200_000):
+        async with open_socket(chat_url(api, "t")) as chat:
+            await chat.frame()
+            for start in range(0, len(flood), 50_000):
+                chat.connection.transport.write(flood[start : start + 50_000])
+            _, code = await chat.rest()
+            assert code in (1008, None)  # None: the connection broke before the client read the close frame
+    assert (await api.get("/health/live")).status_code == 200
+
+
+async def test_a_text_that_is_no_utf_8_closes_the_socket(api: Client, caplog: pytest.LogCaptureFixture) -> None:
+    for fragments in ([b"\xff\xfe"], [b'{"type": "ping', b'\xc3"}']):
+        async with open_socket(chat_url(api, "t")) as chat:
+            await chat.frame()
+            await chat.connection.send(fragments if len(fragments) > 1 else fragments[0], text=True)
+            assert (await chat.rest())[1] == 1007
+    assert not [record for record in caplog.records if record.exc_info]

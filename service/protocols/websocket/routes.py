@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 from litestar import Router, WebSocket, websocket
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
-from service.errors import Invalid
-from service.limits import THREAD_ID_RULE
-from service.messages.model import ThreadId
-from service.params import parse_event_id
+from service.errors import Invalid, Refused
+from service.params import parse_event_id, parse_thread_id
 from service.protocols.websocket.model import CloseCode, Error
 from service.protocols.websocket.peer import ClientDisconnected
 from service.protocols.websocket.services import ChatServices
@@ -48,9 +45,9 @@ async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) 
     try:
         await socket.accept()
         try:
-            checked_thread_id = _parse_thread_id(thread_id)
+            checked_thread_id = parse_thread_id(thread_id or "")
             session = Session(services, peer, checked_thread_id, _parse_seen(socket.query_params))
-        except Invalid as error:
+        except Refused as error:
             await peer.send(encode_frame(Error(str(error))))
             await peer.close(CloseCode.REFUSED)
             return
@@ -85,13 +82,6 @@ class _LitestarPeer:
             await self._socket.send(event)
         except (WebSocketDisconnect, OSError, RuntimeError):  # RuntimeError: uvicorn has begun to close the socket
             raise ClientDisconnected from None
-
-
-def _parse_thread_id(text: str | None) -> str:
-    try:
-        return msgspec.convert(text, ThreadId)
-    except msgspec.ValidationError:
-        raise Invalid(f"thread_id must be {THREAD_ID_RULE}.") from None
 
 
 def _parse_seen(query: Mapping[str, str]) -> SeenEvent:

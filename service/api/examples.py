@@ -1,0 +1,97 @@
+"""Examples of requests and answers in the OpenAPI description, by the model's name."""
+
+from typing import Any
+
+MESSAGE_ID = "01a2009e-78fa-71a1-9dbb-0de0492c06e3"
+FAILED_ID = "01a2009f-2623-7067-b6fa-75d59fc54b21"
+NOW = "2026-11-22T00:18:35.392203Z"
+
+ACCEPTED = {
+    "message_id": MESSAGE_ID,
+    "state": "queued",
+    "queue_position": 0,
+    "created_at": NOW,
+    "thread_id": "tour",
+}
+STATUS = {
+    "message_id": FAILED_ID,
+    "state": "failed",
+    "user_message": "fail me",
+    "priority": "normal",
+    "created_at": NOW,
+    "started_at": NOW,
+    "completed_at": NOW,
+    "result": None,
+    "error": "Failing attempt 2, as metadata.fail_times asks.",
+    "queue_position": None,
+    "thread_id": None,
+    "agent": "echo",
+    "attempt": 2,
+    "max_attempts": 2,
+    "run_at": NOW,
+    "worker_id": "vm:19145:0c78602f",
+    "metadata": {"fail_times": 9},
+    "queue": "default",
+    "hold": None,
+    "usage": None,
+    "aside": False,
+    "parent": None,
+    "asks": None,
+}
+QUEUE = {
+    "name": "default",
+    "paused": False,
+    "depth": 1,
+    "visible": 1,
+    "in_flight": 0,
+    "completed": 5,
+    "failed": 0,
+    "cancelled": 2,
+    "oldest_age_seconds": 4.256778,
+    "throughput_per_minute": 4,
+    "mean_processing_seconds": 0.8876,
+    "created_at": NOW,
+}
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "NewMessage": {"message": "hello", "thread_id": "tour", "metadata": {"delay_ms": 100}},
+    "NewBatch": {"messages": [{"message": "one", "thread_id": "tour"}, {"message": "two", "thread_id": "tour"}]},
+    "NewInput": {"input": "Yes, go on.", "name": "confirm"},
+    "Accepted": ACCEPTED,
+    "AcceptedBatch": {"messages": [ACCEPTED]},
+    "Answered": {"message_id": MESSAGE_ID, "state": "queued"},
+    "Cancelled": {"message": "The message is cancelled.", "message_id": MESSAGE_ID},
+    "Redriven": {"message_id": FAILED_ID, "state": "queued"},
+    "Status": STATUS,
+    "EventPage": {
+        "message_id": MESSAGE_ID,
+        "events": [{"seq": 2, "type": "started", "data": {"attempt": 1}, "created_at": NOW}],
+        "next_after": 2,
+        "over": False,
+    },
+    "Thread": {
+        "thread_id": "tour",
+        "message_count": 2,
+        "created_at": NOW,
+        "last_activity": NOW,
+        "states": {"queued": 0, "processing": 0, "completed": 2, "failed": 0, "cancelled": 0},
+        "metadata": {},
+        "memory": None,
+    },
+    "ThreadSummary": {
+        "thread_id": "tour",
+        "message_count": 2,
+        "created_at": NOW,
+        "last_activity": NOW,
+        "last_message_preview": "two",
+    },
+    "Usage": {"thread_id": "tour", "messages": 2, "usage": {"input_tokens": 310, "output_tokens": 92}},
+    "Queue": QUEUE,
+    "Health": {"status": "ok", "queue_initialized": True, "workers": 1, "detail": None},
+    "Problem": {
+        "title": "Unprocessable",
+        "status": 422,
+        "detail": "There is no agent 'poet'.",
+        "type": "about:blank",
+    },
+}

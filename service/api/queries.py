@@ -1,0 +1,42 @@
+"""Query parameters that a route does not know are refused, as unknown fields of a body are."""
+
+from typing import Any
+
+from litestar import Litestar, Request
+
+from service.errors import Unprocessable
+
+MAX_QUOTED_CHARS = 100
+
+Names = dict[tuple[str, str], frozenset[str]]
+"""The names of the query parameters by the path and the method of each described route."""
+
+
+class KnownQueries:
+    """Called before each request. Pages and their files, which OpenAPI does not describe, take any parameter."""
+
+    def __init__(self) -> None:
+        self._names: Names = {}
+
+    def learn(self, app: Litestar) -> None:
+        for path, item in (app.openapi_schema.paths or {}).items():
+            for method in ("get", "post", "delete"):
+                if (operation := getattr(item, method)) is not None:
+                    declared = operation.parameters or []
+                    names = frozenset(parameter.name for parameter in declared if parameter.param_in == "query")
+                    self._names[path, method.upper()] = names
+
+    async def __call__(self, request: Request[Any, Any, Any]) -> None:
+        """Raises Unprocessable."""
+        if not request.scope["query_string"]:
+            return
+        known = self._names.get((request.scope["path_template"], request.method))
+        if known is None:
+            return
+        seen = set()
+        for name, _ in request.query_params.multi_items():
+            if name not in known:
+                raise Unprocessable(f"{name[:MAX_QUOTED_CHARS]!r} is not a known query parameter; remove it.")
+            if name in seen:
+                raise Unprocessable(f"{name} is given more than once; send it once.")
+            seen.add(name)

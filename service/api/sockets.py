@@ -1,0 +1,116 @@
+"""uvicorn's protocol for WebSocket, with what it lacks: a wait for clients that do not read, a limit on the number of
+frames, and refused handshakes as problems."""
+
+import asyncio
+import socket
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+
+from service.api.problems import encode_problem, encode_response
+from service.refusals import MEDIA_TYPE
+
+SEND_BUFFER_BYTES = 128 * 1024  # that the kernel keeps for a slow reader, beyond uvicorn's own 64 KiB
+LINGER_SECONDS = 3.0  # that a client gets to read the rest when its socket is closed
+MAX_FRAMES_PER_SECOND = 10_000  # of one client: each costs the loop some microseconds, also an empty one
+PIECE_BYTES = 16_384  # of a client's data that are read before its frames are counted
+INVALID_TEXT, POLICY_VIOLATION = 1007, 1008  # close codes of RFC 6455
+REFUSALS = {
+    403: "There is no socket at this address, or a page of another host tries to open it.",
+    500: "The socket cannot be opened because of an error in the service; the cause is in its log.",
+}
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket whose `send` waits while more than 64 KiB are unsent. It pings every KEEPALIVE_INTERVAL and closes a
+    socket from which nothing comes for as long; any data counts, not only a pong."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
+        self.close_timeout = LINGER_SECONDS
+        self._last_data_at = 0.0
+        self._frames_counted_from = 0.0
+        self._frames = 0  # since then
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        self._last_data_at = self.loop.time()
+        for start in range(0, len(data), PIECE_BYTES):
+            self.conn.receive_data(data[start : start + PIECE_BYTES])
+            if self._has_too_many_frames():
+                self.conn.fail(POLICY_VIOLATION, f"more than {MAX_FRAMES_PER_SECOND} frames a second")
+                self.handle_parser_exception()
+                return
+            if self.conn.parser_exc is not None:
+                self.handle_parser_exception()
+                return
+            self.handle_events()
+            if self.transport.is_closing():
+                return
+        if not self.handshake_initiated:  # the first data is the whole request; uvicorn does not answer a bad one
+            rejected = b"".join(self.conn.data_to_send())
+            self.transport.write(rejected or encode_response(400, "The WebSocket handshake is malformed."))
+            self.transport.close()
+
+    def _has_too_many_frames(self) -> bool:
+        if self._last_data_at - self._frames_counted_from >= 1.0:
+            self._frames_counted_from, self._frames = self._last_data_at, 0
+        self._frames += len(self.conn.events)
+        return self._frames > MAX_FRAMES_PER_SECOND
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:  # uvicorn logs it with its traceback
+                self.conn.fail(INVALID_TEXT, "a text is not encoded in UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
+    def keepalive_timeout(self) -> None:
+        if self.read_paused or self._last_data_at >= self.ping_sent_at:  # the pong comes behind other data
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
+        super().keepalive_timeout()
+        self._abort_later()
+
+    def eof_received(self) -> None:
+        self._abort_later()  # asyncio closes the transport after this
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self._abort_later()
+
+    def shutdown(self) -> None:
+        if not self.transport.is_closing():  # closing it twice raises in uvicorn
+            super().shutdown()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """A closed transport would wait without limit for its client to read the rest."""
+        if not self.disconnected:
+            self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+class _Handshake(ServerProtocol):
+    """A refused handshake is answered with a problem."""
+
+    def reject(self, status: HTTPStatus | int, text: str) -> Response:
+        response = super().reject(status, text)
+        reason = text.strip().partition("\n")[0].removesuffix(".")
+        body = encode_problem(response.status_code, REFUSALS.get(response.status_code) or f"{reason}.")
+        for name, value in (("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body)))):
+            del response.headers[name]
+            response.headers[name] = value
+        response.body = body
+        return response

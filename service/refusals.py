@@ -1,0 +1,30 @@
+"""Refusals as clients receive them: the JSON of a problem (RFC 9457), and their description in OpenAPI."""
+
+from typing import TypeAlias
+
+from litestar.openapi import ResponseSpec
+from msgspec import Struct
+
+from service.errors import Refused, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+
+Refusal: TypeAlias = type[Refused | Unavailable]
+
+
+class Problem(Struct, frozen=True):
+    """`type` is always about:blank, so `title` is the name of the error or the phrase of the status."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+def refusals(*errors: Refusal) -> dict[int, ResponseSpec]:
+    """The answers of a route that raises these errors. `api.description` adds those of every route."""
+    return {error.status: describe(error.__doc__ or "") for error in errors}
+
+
+def describe(text: str) -> ResponseSpec:
+    return ResponseSpec(Problem, generate_examples=False, description=text, media_type=MEDIA_TYPE)

@@ -17,7 +17,7 @@ from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.ports import with_closed_port
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import let_the_loop_read, until, wait_for
 from treadle.adapters import http_agent
 
 
@@ -73,7 +73,7 @@ class Remote:
             for piece in reply.pieces:
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0.01)  # so that the pieces arrive separately
+                await let_the_loop_read()  # so that the pieces arrive separately
             if reply.stays:
                 await reader.read()
                 self.hung_up.set()

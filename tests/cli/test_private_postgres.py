@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
@@ -27,6 +26,7 @@ from service.local import packaged_programs, private_postgres, server_log
 from service.local.place import UNPRIVILEGED_USER, Place
 from service.local.private_postgres import PrivatePostgres, temporary_postgres
 from service.local.server_options import FAST_OPTIONS
+from tests.support.waiting import wait_until
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can start a server as another user")
@@ -78,8 +78,7 @@ async def ask_by_sqlalchemy(dsn: str) -> Any:
 def kill(server: PrivatePostgres) -> None:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    while server.alive():
-        time.sleep(0.001)
+    wait_until(lambda: not server.alive())
 
 
 def test_the_dsn_works_for_every_client(make: Make) -> None:
@@ -120,10 +119,7 @@ def test_a_running_server_is_adopted(make: Make) -> None:
     second.start()
     assert (second.pid, second.alive()) == (first.pid, True)
     second.stop()
-    deadline = time.monotonic() + 10  # the last of it may still be on its way out
-    while first.alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not first.alive()
+    wait_until(lambda: not first.alive())  # the last of it may still be on its way out
     assert not second.alive()
 
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.support.documents import HTTP, README, Block, blocks
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +61,8 @@ def up(environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 60
-        while "Treadle runs" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
+        wait_until(lambda: "Treadle runs" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
         yield
     finally:
         process.terminate()

@@ -17,6 +17,7 @@ import pytest
 
 from service.local.private_postgres import PrivatePostgres
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 LIMIT_SECONDS = 90.0  # a test that takes longer fails; none is meant to come near it
 WORDS = " ".join(f"word{n}" for n in range(30))
@@ -45,11 +46,8 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", "up"], env=self._environ, stderr=log, stdout=log
             )
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while not self._workers():
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
+        wait_until(lambda: self._workers() or self.process.poll() is not None, LIMIT_SECONDS)
+        assert self.process.poll() is None, self.log
         return self.process
 
     def stop(self) -> None:

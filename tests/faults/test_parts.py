@@ -22,7 +22,7 @@ from faults.load import Clients
 from faults.nodes import WORKER_TIMEOUT_SECONDS, Node, NodeFailed
 from faults.proxy import Proxy
 from faults.world import World, fault, inject
-from tests.support.waiting import until
+from tests.support.waiting import let_the_loop_read, until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
@@ -118,7 +118,7 @@ async def test_a_deaf_proxy_drops_the_notifications_of_a_listener() -> None:
         await reader.read(100)
         for part in (notify, row[:3], row[3:] + notify[:2], notify[2:] + row):
             writer.write(part)
-            await asyncio.sleep(0.01)
+            await let_the_loop_read()
         writer.close()
 
     async with serving(serve) as port:

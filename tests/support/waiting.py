@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,21 @@ async def until(question: Callable[[], Any], wanted: Callable[[Any], bool] = boo
                     return answer
                 await asyncio.sleep(0.02)
     pytest.fail(f"not within {seconds} seconds; last answer: {answer!r}")
+
+
+def wait_until(question: Callable[[], Any], seconds: float = 60.0) -> None:
+    """The same where no event loop runs, for the state of another process: wait until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while not question():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} seconds")
+        time.sleep(0.01)
+
+
+async def let_the_loop_read() -> None:
+    """Let other tasks of this loop read what was just written to a socket on loopback."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def wait_for(event: asyncio.Event | threading.Event) -> None:

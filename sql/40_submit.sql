@@ -105,8 +105,8 @@ end $$;
 create or replace function treadle._announce(answers treadle.submit_answer[]) returns void
 language plpgsql as $$
 begin
-    perform pg_notify('treadle_work', string_agg(distinct r.queue, ',')),
-            pg_notify('treadle_events', case
+    perform treadle._hint('treadle_work', string_agg(distinct r.queue, ',')),
+            treadle._hint('treadle_events', case
                 when count(*) <= 100 then string_agg(r.message_id || coalesce(':' || r.thread, ''), ',' order by r.n)
                 else '*' end)
         from unnest(answers) r

@@ -125,7 +125,7 @@ begin
     select array_agg(t.message_id)
         into v_running
         from told t;
-    perform pg_notify('treadle_cancel', u::text) from unnest(v_running) u;
+    perform treadle._hint('treadle_cancel', u::text) from unnest(v_running) u;
     v_queued := array(
         select m.message_id
         from treadle.messages m
@@ -134,7 +134,7 @@ begin
         for update skip locked);
     perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1,
         at => at, late => true);
-    perform pg_notify('treadle_events', '*')
+    perform treadle._hint('treadle_events', '*')
         from unnest(v_queued)
         limit 1;
     delete from treadle.parked p

@@ -33,7 +33,7 @@ end $$;
 -- Notify the readers of a message's log and of its thread's log.
 create or replace function treadle._notify_events(id uuid, thread bigint) returns void
 language sql volatile as $$
-    select pg_notify('treadle_events', id::text || coalesce(':' || thread, ''))
+    select treadle._hint('treadle_events', id::text || coalesce(':' || thread, ''))
 $$;
 
 -- A queued message is cancelled now ('cancelled'). For a running message its worker is told ('requested'), and the
@@ -53,7 +53,7 @@ begin
         set cancel_requested = true
         where l.message_id = p_id;
         if found then
-            perform pg_notify('treadle_cancel', p_id::text);
+            perform treadle._hint('treadle_cancel', p_id::text);
             return 'requested';
         end if;
         begin
@@ -82,7 +82,7 @@ begin
         cross join unnest(array[m.message_id, m.parent]) u
         where m.message_id = p_id
             and u is not null));
-    perform pg_notify('treadle_work', '*');
+    perform treadle._hint('treadle_work', '*');
     return 'cancelled';
 end $$;
 comment on function treadle.cancel
@@ -138,7 +138,7 @@ begin
     set last_activity = v_now
     where t.id = m.thread;
     perform treadle._admit(array[p_id], v_now, 'high');
-    perform pg_notify('treadle_work', m.queue);
+    perform treadle._hint('treadle_work', m.queue);
     perform treadle._notify_events(p_id, m.thread);
     return 'queued';
 end $$;
@@ -189,7 +189,7 @@ begin
     else
         perform treadle._promote(array[m.thread], v_now);
     end if;
-    perform pg_notify('treadle_work', m.queue);
+    perform treadle._hint('treadle_work', m.queue);
     perform treadle._notify_events(p_id, m.thread);
     return 'queued';
 end $$;
@@ -225,9 +225,9 @@ begin
     delete from treadle.threads t
     where t.id = v_thread;
     perform treadle.tend_parents(v_messages);  -- cancels the messages that they waited for
-    perform pg_notify('treadle_cancel', r::text)
+    perform treadle._hint('treadle_cancel', r::text)
     from unnest(v_running) r;
-    perform pg_notify('treadle_events', '*');
+    perform treadle._hint('treadle_events', '*');
     return v_deleted;
 end $$;
 comment on function treadle.delete_thread
@@ -241,7 +241,7 @@ begin
     if not exists (select from treadle.agents a where a.agent = drop_instance.agent) then
         raise exception using errcode = 'TR404', message = format('There is no agent %L.', agent);
     end if;
-    perform pg_notify('treadle_instances', jsonb_build_array(agent, thread_id)::text);
+    perform treadle._hint('treadle_instances', jsonb_build_array(agent, thread_id)::text);
 end $$;
 comment on function treadle.drop_instance is 'Drop the warm instance that workers keep for an agent and a thread';
 
@@ -257,7 +257,7 @@ begin
         raise exception using errcode = 'TR404', message = format('There is no queue %L.', pause.queue);
     end if;
     if not paused then
-        perform pg_notify('treadle_work', pause.queue);
+        perform treadle._hint('treadle_work', pause.queue);
     end if;
 end $$;
 comment on function treadle.pause is 'Stop claims from a queue or, with paused => false, resume them; submits go on';

@@ -16,7 +16,7 @@ class Health(Struct, frozen=True, omit_defaults=False):
     status: Literal["ok", "unavailable"]
     queue_initialized: bool
     workers: int = 0  # with a heartbeat in the last ten seconds
-    detail: str | None = None  # why the service is unavailable
+    detail: str | None = None  # why the service is unavailable, or what slows it down
 
 
 class Liveness(Struct, frozen=True):
@@ -61,4 +61,4 @@ async def _check(installation: InstallationStore) -> Response[Health]:
         return Response(Health("unavailable", False, detail=str(error)), status_code=503)
     if detail := schema.problem(found.release):
         return Response(Health("unavailable", found.has_queues, found.live_workers, detail), status_code=503)
-    return Response(Health("ok", found.has_queues, found.live_workers))
+    return Response(Health("ok", found.has_queues, found.live_workers, found.slowed_by()))

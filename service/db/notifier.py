@@ -51,7 +51,7 @@ class Notifier:
                 payloads = [(channel, payload) for channel, items in pending.items() for payload in _payloads(items)]
                 await self._database.fetchval(
                     # A hint may be lost, so its commit does not wait for the disk.
-                    "select set_config('synchronous_commit', 'off', true), count(pg_notify(c, p))"
+                    "select set_config('synchronous_commit', 'off', true), count(treadle._hint(c, p))"
                     " from unnest($1::text[], $2::text[]) u (c, p)",
                     [channel for channel, _ in payloads],
                     [payload for _, payload in payloads],

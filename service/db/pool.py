@@ -228,8 +228,8 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     state = error.sqlstate or ""
     if refusal := BY_SQLSTATE.get(state):
         return refusal(str(error))
-    if isinstance(error, asyncpg.LockNotAvailableError):
-        return Busy("Another transaction holds the same thread or key: try again.")
+    if trouble := _explain_trouble(error):
+        return trouble
     if state in {"22P05", "22021"}:
         return NotStorable("Text must not contain the NUL character (U+0000).")
     if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
@@ -237,3 +237,12 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
         return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")
     return error
+
+
+def _explain_trouble(error: asyncpg.PostgresError) -> Exception | None:
+    """The error for a call that was right, but that the server cannot serve now."""
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return Busy("Another transaction holds the same thread or key: try again.")
+    if error.server_source_function == "PreCommit_Notify":  # a trigger's: our functions ask before they notify
+        return Unavailable("PostgreSQL's queue of notifications is full: try again.")
+    return None

@@ -1,43 +1,17 @@
 """The installation as a whole, in PostgreSQL: its versions, its load, its health and its invariants."""
 
-from typing import Any
-
 import msgspec
 
 from service.db import schema
 from service.db.pool import Database
+from service.installation.model import HealthProbe, Installation, Violation
 
 VIOLATIONS_TIMEOUT_SECONDS = 3600.0
 
-HEALTH = f"select {schema.RELEASE_FOUND} as release, has_queues, live_workers from treadle.health()"
-
-
-class HealthProbe(msgspec.Struct, frozen=True):
-    """`release` of the schema (see service.db.schema); `live_workers` sent a heartbeat in the last ten seconds."""
-
-    release: str | None
-    has_queues: bool
-    live_workers: int
-
-
-class Installation(msgspec.Struct, frozen=True):
-    """Versions, workers and load; `functions` is the digest of the SQL files that were applied."""
-
-    postgresql: str
-    pgmq: str
-    release: str
-    functions: str
-    workers: int
-    queued: int
-    processing: int
-
-
-class Violation(msgspec.Struct, frozen=True):
-    """An exception to an invariant (treadle.violations)."""
-
-    rule: str
-    subject: str
-    detail: Any
+HEALTH = f"""
+    select {schema.RELEASE_FOUND} as release, has_queues, live_workers, hints_sent, usage as notify_usage,
+        holder as notify_holder
+    from treadle.health(), treadle.notify_health()"""
 
 
 class InstallationStore:

@@ -61,7 +61,7 @@ class LeaseStore:
         """Write events to the logs. `patient`: wait for locks instead of answering `busy`. `hint`: a payload for the
         listeners of events, sent with the commit itself (see Notifier)."""
         rows = await self._database.fetch(
-            APPEND_SQL if hint is None else f"{APPEND_SQL}, pg_notify('{EVENTS}', $8)",
+            APPEND_SQL if hint is None else f"{APPEND_SQL}, treadle._hint('{EVENTS}', $8)",
             [append.message_id for append in appends],
             [append.lease for append in appends],
             [append.first_seq for append in appends],

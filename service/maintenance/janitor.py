@@ -19,6 +19,7 @@ from service.maintenance.store import MaintenanceStore
 from service.maintenance.sweep import Sweep
 from service.maintenance.tend_parents import TendAllParents, TendNamedParents
 from service.maintenance.tend_partitions import TendPartitions
+from service.maintenance.watch_notify import WatchNotify
 from service.maintenance.watch_vacuum import WatchVacuum
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Janitor:
             Purge(settings, store),
             TendPartitions(settings, store),
             WatchVacuum(store),
+            WatchNotify(store),
         ]
 
     def admit_in(self, seconds: float) -> None:

@@ -25,6 +25,15 @@ class Reaped(msgspec.Struct, frozen=True):
     queue: str
 
 
+class NotifyHealth(msgspec.Struct, frozen=True):
+    """How full the queue of notifications is (up to 1), whether hints are sent, and which session probably keeps it
+    full."""
+
+    usage: float
+    hints_sent: bool
+    holder: str | None
+
+
 class MaintenanceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -98,3 +107,10 @@ class MaintenanceStore:
         )
         assert row is not None
         return VacuumHealth(*row)
+
+    async def notify_health(self) -> NotifyHealth:
+        row = await self._database.fetchrow(
+            f"select {', '.join(NotifyHealth.__struct_fields__)} from treadle.notify_health()"
+        )
+        assert row is not None
+        return NotifyHealth(*row)

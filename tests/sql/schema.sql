@@ -377,6 +377,13 @@ CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OU
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (a purged PGMQ queue) a new one';
+CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) IS 'How full the queue of NOTIFY is, whether hints are sent, and which session probably keeps it full';
 CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

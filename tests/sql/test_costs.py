@@ -21,7 +21,8 @@ from treadle import Agent, Context, agent
 
 # Calls of a worker that do not depend on messages.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
-CHORES |= {"vacuum_health", "ensure_partitions", "drop_partitions", "register_agents", "meta", "sign_off"}
+CHORES |= {"vacuum_health", "notify_health", "ensure_partitions", "drop_partitions", "register_agents", "meta"}
+CHORES |= {"sign_off"}
 
 
 @agent("noop")
@@ -52,7 +53,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, answered: Counter[str]) -> Counter[str
             names = re.findall(r"treadle\.(\w+)", query)
             if not CHORES.isdisjoint(names):
                 return await original(self, query, *args, **more)
-            name = "hint" if not names else names[0]
+            name = "hint" if names == ["_hint"] else names[0]
             counter[name] += 1
             answer = await original(self, query, *args, **more)
             answered[name] += 1

@@ -1,4 +1,4 @@
--- Whether vacuum can do its work.
+-- What in the server can hold Treadle up: dead rows that vacuum cannot remove, and a full queue of notifications.
 --
 -- Rows that are claimed, finished and purged leave dead versions behind. While an old snapshot is open, vacuum can
 -- remove none of them: calls stay fast (see treadle.low_water), but the tables grow. The janitor looks here and warns.
@@ -40,3 +40,27 @@ language sql stable security definer
 $$;
 comment on function treadle.vacuum_health
     is 'The table with the most dead rows, and the age of the oldest snapshot that keeps such rows';
+
+create or replace function treadle.notify_health(
+    out usage double precision, out hints_sent boolean, out holder text)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    usage := pg_notification_queue_usage();
+    hints_sent := usage < treadle._hint_limit();
+    if hints_sent then
+        return;
+    end if;
+    -- PostgreSQL does not show which session has read how far. A frozen one waits for its client to read; another one
+    -- is in a transaction.
+    select format('process %s (%s)', a.pid, coalesce(nullif(a.application_name, ''), a.usename))
+    into holder
+    from pg_stat_activity a
+    where a.backend_type = 'client backend'
+        and a.pid <> pg_backend_pid()
+        and (a.wait_event = 'ClientWrite' or a.xact_start is not null)
+    order by coalesce(a.xact_start, a.state_change)
+    limit 1;
+end $$;
+comment on function treadle.notify_health
+    is 'How full the queue of NOTIFY is, whether hints are sent, and which session probably keeps it full';

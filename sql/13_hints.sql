@@ -1,0 +1,21 @@
+-- Hints: NOTIFY that never fails a write.
+--
+-- PostgreSQL keeps notifications in one queue for the whole cluster. A session that listens and does not read (it stays
+-- in a transaction, or its process is frozen) keeps them all there. Once the queue is full, every transaction that
+-- notifies fails at its commit (54000). So a hint is left out while the queue is half full: whatever a hint tells is
+-- also found by polling. treadle.notify_health (88_health.sql) says that hints are left out.
+
+-- How full the queue of notifications may be.
+create or replace function treadle._hint_limit() returns double precision
+language sql immutable parallel safe as $$
+    select 0.5::double precision
+$$;
+
+-- Notify with the commit, while there is room. A payload that is too long for NOTIFY becomes `*` (look at everything).
+create or replace function treadle._hint(channel text, payload text) returns void
+language plpgsql as $$
+begin
+    if pg_notification_queue_usage() < treadle._hint_limit() then
+        perform pg_notify(channel, case when octet_length(payload) < 8000 then payload else '*' end);
+    end if;
+end $$;

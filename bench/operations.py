@@ -93,7 +93,7 @@ class Round:
 
     async def _claim(self, quantity: int) -> list[Claim]:
         return await self._leases.claim(
-            worker=WORKER_ID, queues=["default"], quantity=quantity, lease_seconds=LEASE_SECONDS, reverse=False
+            worker=WORKER_ID, queues=["default"], quantity=quantity, lease_seconds=LEASE_SECONDS, first_lane="high"
         )
 
     async def _finish(self, claims: list[Claim]) -> None:

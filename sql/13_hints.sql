@@ -19,3 +19,19 @@ begin
         perform pg_notify(channel, case when octet_length(payload) < 8000 then payload else '*' end);
     end if;
 end $$;
+
+-- Notify of several items, as few payloads as they fit into. Very many become `*`.
+create or replace function treadle._hint_each(channel text, items text[]) returns void
+language plpgsql as $$
+declare
+    c_items constant integer := 100;  -- of a payload: a message's id and its thread have at most 57 bytes
+    c_payloads constant integer := 10;
+begin
+    if cardinality(items) > c_items * c_payloads then
+        perform treadle._hint(channel, '*');
+        return;
+    end if;
+    for v_start in 1 .. coalesce(cardinality(items), 0) by c_items loop
+        perform treadle._hint(channel, array_to_string(items[v_start:v_start + c_items - 1], ','));
+    end loop;
+end $$;

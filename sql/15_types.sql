@@ -160,7 +160,7 @@ select treadle._define_type('ending', $$
 $$);
 
 -- What an ending makes of its message. `becomes` is completed, failed or cancelled (the state), or why it is queued:
--- backoff, children, input (the hold), or again (in the high lane).
+-- backoff, children, input (the hold), or again (before new messages of its priority).
 select treadle._define_type('settlement', $$
     message_id    uuid,
     thread        bigint,

@@ -2,15 +2,20 @@
 --
 -- A queue is four PGMQ queues. Three lanes (high, normal, low) hold what may run now or is running, nothing else; the
 -- fourth (dlq) holds dead letters. A plain PGMQ client sees all of them as ordinary queues. A lane row's body is
--- {"message_id", "thread_id", "agent"}: everything else is in treadle.messages, which knows the row by (lane, lane_id).
--- We draw lane ids from the lane's own sequence, so that message and row are written with each other's key in one pass.
+-- {"message_id", "thread_id", "agent"}: everything else is in treadle.messages, which knows the row by (lane,
+-- lane_id). We draw lane ids from the lane's own sequence, so that message and row are written with each other's key
+-- in one pass.
 --
--- PGMQ gives each queue a table of its own. Functions of the hot paths are generated with one branch per lane, so that
--- each statement is planned once a session: a plan costs 0.16 ms, ten times what such a statement takes. Functions that
--- are called rarely build their statement when they run.
+-- PGMQ gives each queue a table of its own. Functions of the hot paths are generated with one branch per lane, so
+-- that each statement is planned once a session: a plan costs 0.16 ms, ten times what such a statement takes.
+-- Functions that are called rarely build their statement when they run.
 --
--- Rows leave a lane at its head. While an old snapshot is open (a report, a dump), their dead versions stay there, and
--- every search for the first row would read them. So every search begins at the low-water mark of the lane: see
+-- A lane has two sections. The ids of new messages count up from 1. Messages that return (released, lost with their
+-- worker, parked and continued) get negative ids: they go before the new messages of their priority, and after those
+-- of higher priority. Both sections draw from the lane's sequence.
+--
+-- Rows leave a section at its head. While an old snapshot is open (a report, a dump), their dead versions stay there,
+-- and every search for the first row would read them. So every search begins at the low-water marks of the lane: see
 -- 25_low_water.sql.
 
 -- The table of a lane, in the schema pgmq.
@@ -19,10 +24,37 @@ language sql immutable parallel safe as $$
     select 'q_' || queue || '_' || lane
 $$;
 
+-- All lanes, without the dead letters, and their tables.
+create or replace function treadle._lane_tables() returns table (queue text, lane text, name text)
+language sql stable as $$
+    select q.queue, l.lane, treadle._lane_table(q.queue, l.lane)
+    from treadle.queues q
+    cross join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
+    order by q.created_at, q.queue, l.rank
+$$;
+
 -- The next id of a lane, from its own sequence.
 create or replace function treadle._lane_next(queue text, lane text) returns bigint
 language sql volatile as $$
     select nextval(('pgmq.q_' || queue || '_' || lane || '_msg_id_seq')::regclass)
+$$;
+
+-- Below every id of a message that returns.
+create or replace function treadle._first_returned_id() returns bigint
+language sql immutable parallel safe as $$
+    select -(1::bigint << 62)
+$$;
+
+-- The next id of a lane for a message that returns.
+create or replace function treadle._lane_next_returned(queue text, lane text) returns bigint
+language sql volatile as $$
+    select treadle._lane_next(queue, lane) + treadle._first_returned_id()
+$$;
+
+-- The name of the low-water mark of a lane's returned messages. That of the new ones is called like the lane's table.
+create or replace function treadle._returned_mark(lane_table text) returns text
+language sql immutable parallel safe as $$
+    select lane_table || ' returned'
 $$;
 
 -- Queues
@@ -62,11 +94,35 @@ begin
             'alter table pgmq.%I set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, '
             'autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1)',
             treadle._lane_table(name, v_lane));
+        if v_lane <> 'dlq' then
+            execute format(
+                'create trigger treadle_lost_rows before truncate on pgmq.%I '
+                'execute function treadle._keep_lost_rows(%L, %L)',
+                treadle._lane_table(name, v_lane), name, v_lane);
+        end if;
     end loop;
     insert into treadle.queues (queue, created_at) values (name, treadle.clock()) on conflict do nothing;
     perform treadle._generate_lane_functions();
 end $$;
 comment on function treadle.create_queue is 'Create the queue and its PGMQ lanes; does nothing where it exists';
+
+-- Before a truncate (pgmq.purge_queue): note the rows that the lane loses, so that treadle.sweep gives their messages
+-- new ones. Its arguments are the queue and the lane.
+create or replace function treadle._keep_lost_rows() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    execute format(
+        'insert into treadle.lost_rows (message_id, queue, lane, lane_id)
+        select m.message_id, m.queue, m.lane, m.lane_id
+        from %s q
+        join treadle.messages m on m.message_id = treadle._uuid(q.message ->> ''message_id'')
+            and m.lane_id = q.msg_id
+        where m.queue = $1 and m.lane = $2',
+        tg_relid::regclass)
+        using tg_argv[0], tg_argv[1];
+    return null;
+end $$;
 
 -- Generated functions
 
@@ -92,19 +148,58 @@ begin
         signature, settings, v_branches);
 end $$;
 
--- The settings of a generated function that searches a lane: whatever the planner knows of the table, it reads the key
--- in order.
+-- The settings of a generated function that searches a lane: whatever the planner knows of the table, it reads the
+-- key in order.
 create or replace function treadle._lane_settings() returns text
 language sql immutable parallel safe as $$
     select 'set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off'
 $$;
 
--- The rows that a search of a lane may see. The comparison of vt keeps the planner off the index on vt, so that only
--- the order of the key is left, and the search begins at the low-water mark.
+-- Whether a search sees row q. A row that was never hidden is visible also after the clock was set back. The
+-- comparison is wrapped in `is true`, which keeps the planner off the index on vt: only the order of the key is left.
 create or replace function treadle._lane_visible() returns text
 language sql immutable parallel safe as $$
-    select '(q.vt <= at) is true
-            and q.msg_id >= coalesce((select w.low from treadle.low_water w where w.name = {name}), 0)'
+    select '(q.vt <= at or q.vt = q.enqueued_at) is true'
+$$;
+
+-- The first `quantity` visible rows q of a lane, in the order of their keys, section by section, each from its
+-- low-water mark on. `further`: what else must hold.
+create or replace function treadle._lane_search(
+    columns text, quantity text, further text default 'true', lock text default '')
+returns text
+language sql immutable parallel safe as $$
+    select format(
+        '(
+                select r.*
+                from (
+                    values
+                        (coalesce((
+                            select w.low
+                            from treadle.low_water w
+                            where w.name = treadle._returned_mark({name})
+                            order by w.low desc
+                            limit 1), treadle._first_returned_id()), 0::bigint),
+                        (coalesce((
+                            select w.low
+                            from treadle.low_water w
+                            where w.name = {name}
+                            order by w.low desc
+                            limit 1), 0), 9223372036854775807)
+                ) s (first, past)
+                cross join lateral (
+                    select %1$s
+                    from {lane} q
+                    where q.msg_id >= s.first
+                        and q.msg_id < s.past
+                        and %2$s
+                        and %3$s
+                    order by q.msg_id
+                    limit %4$s
+                    %5$s
+                ) r
+                limit %4$s
+            )',
+        columns, treadle._lane_visible(), further, quantity, lock)
 $$;
 
 -- Generate the functions of the hot paths for all lanes, and give each lane its low-water mark.
@@ -112,14 +207,18 @@ create or replace function treadle._generate_lane_functions() returns void
 language plpgsql as $$
 begin
     perform treadle._lock_generation();  -- so that no queue is left out
-    insert into treadle.low_water (name)
-        select 'counters'
-        union all
-        select 'leases'
-        union all
-        select treadle._lane_table(q.queue, l)
-        from treadle.queues q, unnest(array['high', 'normal', 'low']) l
-        on conflict do nothing;
+    insert into treadle.low_water (name, low)
+        select n.name, n.low
+        from (
+            values ('counters', 0::bigint), ('leases', 0)
+            union all
+            select t.name, 0
+            from treadle._lane_tables() t
+            union all
+            select treadle._returned_mark(t.name), treadle._first_returned_id()
+            from treadle._lane_tables() t
+        ) n (name, low)
+        where not exists (select from treadle.low_water w where w.name = n.name);
     perform treadle._generate_lane_writers();
     perform treadle._generate_lane_readers();
 end $$;
@@ -136,14 +235,9 @@ begin
         'select array_agg(h.msg_id order by h.msg_id),
                 array_agg(treadle._uuid(h.message ->> ''message_id'') order by h.msg_id)
             into lane_ids, message_ids
-            from (
-                select q.msg_id, q.message
-                from {lane} q
-                where ' || treadle._lane_visible() || ' and q.msg_id > after
-                order by q.msg_id
-                limit quantity
-                for update skip locked
-            ) h;',
+            from ' || treadle._lane_search(
+                columns => 'q.msg_id, q.message', quantity => 'quantity', further => 'q.msg_id > after',
+                lock => 'for update skip locked') || ' h;',
         treadle._lane_settings());
     -- What PGMQ's read() does to a row: hidden until `until`, counted, stamped.
     perform treadle._generate_lane_function(
@@ -169,30 +263,24 @@ begin
     perform treadle._generate_lane_function(
         '_lane_depth(queue text, lane text, at timestamptz, out depth bigint)',
         'select case
-                when count(*) > 1000 then (select max(q.msg_id) from {lane} q) - min(c.msg_id) + 1
+                when count(*) > 1000 then count(*) filter (where c.msg_id < 0)
+                    + coalesce((select max(q.msg_id) from {lane} q) - min(c.msg_id) filter (where c.msg_id > 0) + 1, 0)
                 else count(*)
             end
             into depth
-            from (
-                select q.msg_id
-                from {lane} q
-                where ' || treadle._lane_visible() || '
-                order by q.msg_id
-                limit 1001
-            ) c;',
+            from ' || treadle._lane_search(columns => 'q.msg_id', quantity => '1001') || ' c;',
         treadle._lane_settings());
     -- How many visible rows lie before this one. Exact up to 1,000, then the span of ids.
     perform treadle._generate_lane_function(
         '_lane_ahead(queue text, lane text, lane_id bigint, at timestamptz, out ahead bigint)',
-        'select case when count(*) > 1000 then lane_id - min(c.msg_id) else count(*) end
+        'select case
+                when count(*) > 1000 then count(*) filter (where c.msg_id < 0)
+                    + coalesce(lane_id - min(c.msg_id) filter (where c.msg_id > 0), 0)
+                else count(*)
+            end
             into ahead
-            from (
-                select q.msg_id
-                from {lane} q
-                where ' || treadle._lane_visible() || ' and q.msg_id < lane_id
-                order by q.msg_id
-                limit 1001
-            ) c;',
+            from ' || treadle._lane_search(
+                columns => 'q.msg_id', quantity => '1001', further => 'q.msg_id < lane_id') || ' c;',
         treadle._lane_settings());
     -- The first visible rows, for lists that people look at.
     perform treadle._generate_lane_function(
@@ -200,21 +288,22 @@ begin
             returns table (lane_id bigint, message_id uuid, enqueued_at timestamptz) rows 100',
         'return query
             select q.msg_id, treadle._uuid(q.message ->> ''message_id''), q.enqueued_at
-            from {lane} q
-            where ' || treadle._lane_visible() || '
-            order by q.msg_id
-            limit quantity;',
+            from ' || treadle._lane_search(
+                columns => 'q.msg_id, q.message, q.enqueued_at', quantity => 'quantity') || ' q;',
         treadle._lane_settings());
-    -- The first visible row from `start` on; without one, the id that will come next.
+    -- The first visible row of a section from `start` on; without one, the id that will come next there.
     perform treadle._generate_lane_function(
         '_lane_first(queue text, lane text, at timestamptz, start bigint, out first bigint)',
         'select q.msg_id into first
             from {lane} q
-            where (q.vt <= at) is true and q.msg_id >= start
+            where q.msg_id >= start
+                and q.msg_id < case when start < 0 then 0 else 9223372036854775807 end
+                and ' || treadle._lane_visible() || '
             order by q.msg_id
             limit 1;
         if first is null then
             select s.last_value + s.is_called::integer
+                    + case when start < 0 then treadle._first_returned_id() else 0 end
                 into first
                 from {lane}_msg_id_seq s;
         end if;',
@@ -292,7 +381,10 @@ create or replace function treadle._lane_missing(queue text, lane text, ids bigi
 language plpgsql stable as $$
 begin
     return query execute format(
-        'select u.id from unnest($1) u (id) where not exists (select from pgmq.%I q where q.msg_id = u.id)',
+        'select u.id
+        from unnest($1) u (id)
+        where not exists (select from pgmq.%I q where q.msg_id = u.id)
+        order by u.id',
         treadle._lane_table(queue, lane))
         using ids;
 end $$;

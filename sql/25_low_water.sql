@@ -1,97 +1,124 @@
--- Low-water marks: below the mark of a table no row is left to be found, so every search for its first rows begins
--- there.
+-- Low-water marks: every search of a table that loses its rows at the head begins at its mark, past the dead rows.
 --
 -- Lanes, leases and counters lose their rows at the head. While an old snapshot is open, the dead versions of those
 -- rows stay, and each search for the first row would read them. The marks (treadle.low_water) follow the first living
--- row.
+-- row: one for each section of a lane (20_lanes.sql), for the leases and for the counters.
+--
+-- A row is committed after its id was drawn, so a row below the candidate for a mark may still come. A transaction
+-- that draws an id holds a lock on the sequence until it ends, and pg_locks shows it. So a mark rises once every
+-- transaction has ended that had drawn from the sequence when the candidate was found. Other transactions, however
+-- old, hold no mark back. A transaction that stays open after it submitted (a user's own) is passed after a while:
+-- the mark rises above its rows. When it ends, its late rows get new ids above the mark: see 83_late_rows.sql and
+-- treadle.fold_counters.
 
--- The low-water mark of a lane's table, of `leases` or of `counters`.
+-- A mark's row. It is the one with the highest `low`: the dead versions of a mark lie below it in the index, so that
+-- an old snapshot does not slow down the search for the mark itself.
+create or replace function treadle._mark(name text) returns treadle.low_water
+language sql stable as $$
+    select w
+    from treadle.low_water w
+    where w.name = _mark.name
+    order by w.low desc
+    limit 1
+$$;
+
+-- The low-water mark of `leases`, of `counters` or of a section of a lane.
 create or replace function treadle._low_water_mark(mark text) returns bigint
 language sql stable as $$
-    select coalesce((select w.low from treadle.low_water w where w.name = mark), 0)
+    select coalesce((
+        select w.low
+        from treadle.low_water w
+        where w.name = mark
+        order by w.low desc
+        limit 1), 0)
 $$;
 
--- Every transaction with an id below this has ended. An old snapshot that only reads has no such id, so it holds
--- nothing back.
-create or replace function treadle._oldest_open_xid() returns bigint
+-- The open transactions that have drawn from each of our sequences: {oid of the sequence: [virtual transaction id]}.
+create or replace function treadle._open_draws() returns jsonb
 language sql volatile as $$
-    select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+    select coalesce(jsonb_object_agg(d.sequence, d.transactions), '{}')
+    from (
+        select l.relation::bigint as sequence, jsonb_agg(distinct l.virtualtransaction) as transactions
+        from pg_locks l
+        join pg_class c on c.oid = l.relation and c.relkind = 'S'
+        where l.locktype = 'relation'
+            and l.database = (select d.oid from pg_database d where d.datname = current_database())
+            and l.mode = 'RowExclusiveLock'
+        group by l.relation
+    ) d
 $$;
 
--- Raise a mark to `candidate`, once every transaction has ended that might still commit a row below it.
---   1. Candidate: the caller searched the table and saw no row with an id below `candidate`.
---   2. Wait: the candidate is stored as next_low, with the transaction id that this transaction gets here, after the
---      search. A transaction that can still commit a row below the candidate has a lower transaction id, because every
---      writer gets its transaction id before it draws a row's id (see treadle.submit_many).
---   3. Raise: a later call finds that all those transactions have ended, and the mark becomes next_low. `ended` is the
---      caller's treadle._oldest_open_xid() from before its search.
---   4. Fall back: a candidate below the mark means that a row was committed late. The mark returns to it at once.
--- The caller searches before it writes, holds the advisory lock of its marks, and has no transaction id yet.
-create or replace function treadle._raise_low_water(mark text, candidate bigint, ended bigint) returns void
-language plpgsql as $$
+-- Those of one sequence.
+create or replace function treadle._draws_of(sequence text, draws jsonb) returns text[]
+language sql stable as $$
+    select array(select jsonb_array_elements_text(draws -> sequence::regclass::oid::bigint::text))
+$$;
+
+-- Raise a mark to `candidate`, the first living row, in two steps.
+--   1. The candidate is stored as next_low, with the transactions that had drawn ids when it had been found (`drawn`).
+--   2. A later call finds that they have ended: they are not among those that are `open`, which the caller read before
+--      it searched for its candidate. So that search has seen all their rows, and the mark rises to the lower of both.
+-- Once the candidate is more than `patience` ids above the mark, step 2 passes the transactions that are still open.
+-- Returns how many ids the candidate is above the mark.
+create or replace function treadle._raise_low_water(
+    mark text,
+    candidate bigint,
+    open text[],
+    drawn text[],
+    patience bigint)
+returns bigint language plpgsql as $$
 declare
     c_worth_a_write constant integer := 1000;  -- ids
-    v_mark treadle.low_water;
+    v_mark constant treadle.low_water := treadle._mark(mark);
+    v_is_step_2 constant boolean := coalesce(v_mark.next_low > v_mark.low, false);
+    v_above constant bigint := candidate - v_mark.low;
+    v_left text[] := '{}';  -- transactions that step 2 passes
 begin
-    select *
-        into v_mark
-        from treadle.low_water w
-        where w.name = mark;
-    if candidate < v_mark.low then
-        update treadle.low_water w
-            set low = candidate, next_low = null, next_xid = null
-            where w.name = mark;
-    elsif v_mark.next_xid <= ended then  -- the mark rises, and the candidate is the next to come
-        update treadle.low_water w
-            set low = least(v_mark.next_low, candidate), next_low = candidate,
-                next_xid = pg_current_xact_id()::text::bigint
-            where w.name = mark and (candidate > v_mark.low + c_worth_a_write or v_mark.low < v_mark.next_low);
-    elsif candidate > v_mark.low + c_worth_a_write
-        -- No candidate is stored, or one by another server (a dump was restored).
-        and coalesce(v_mark.next_xid > pg_snapshot_xmax(pg_current_snapshot())::text::bigint, true) then
-        update treadle.low_water w
-            set next_low = candidate, next_xid = pg_current_xact_id()::text::bigint
-            where w.name = mark;
+    if v_is_step_2 then
+        v_left := array(select a from unnest(v_mark.awaited) a where a = any(open));
+        if v_left <> '{}' and v_above <= patience then
+            return v_above;
+        end if;
+    elsif v_above <= c_worth_a_write then
+        return v_above;
     end if;
+    update treadle.low_water w
+        set low = case when v_is_step_2 then least(v_mark.next_low, candidate) else v_mark.low end,
+            next_low = candidate,
+            awaited = array(select d from unnest(drawn) d where not d = any(v_mark.passed || v_left)),
+            passed = v_mark.passed || v_left,
+            passed_lows = v_mark.passed_lows || array_fill(v_mark.low, array[cardinality(v_left)])
+        where w.name = mark and w.low = v_mark.low;
+    return v_above;
 end $$;
 
--- Let the marks follow: of the lanes, their first visible row; of the leases, the oldest one. `whole`: look at each
--- lane from its start, and go back to rows that show again there (a row that was hidden by hand, one that was sent with
--- a delay).
-create or replace function treadle.sweep(whole boolean default false) returns void
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-declare
-    v_oldest_open_xid constant bigint := treadle._oldest_open_xid();
-    v_now constant timestamptz := treadle.clock();
-    v_names text[];
-    v_firsts bigint[];
-    v_lease bigint;
+-- From where late rows are to be searched below the mark: the mark at the time when the first of the passed
+-- transactions that have ended was passed. Null: none of them has ended.
+create or replace function treadle._late_from(mark treadle.low_water, open text[]) returns bigint
+language sql immutable as $$
+    select min(p.low)
+    from unnest(mark.passed, mark.passed_lows) p (transaction, low)
+    where not p.transaction = any(open)
+$$;
+
+-- Forget the passed transactions that have ended. The caller has taken care of their late rows.
+create or replace function treadle._forget_passed(mark text, open text[]) returns void
+language plpgsql as $$
 begin
-    if pg_current_xact_id_if_assigned() is not null or not pg_try_advisory_xact_lock(hashtext('treadle.sweep')) then
-        return;
-    end if;
-    select array_agg(t.name),
-            array_agg(treadle._lane_first(
-                queue => q.queue, lane => l.lane, at => v_now,
-                start => case when whole then 0 else treadle._low_water_mark(t.name) end))
-        into v_names, v_firsts
-        from treadle.queues q
-        cross join (values ('high'), ('normal'), ('low')) l (lane)
-        cross join treadle._lane_table(q.queue, l.lane) t (name);
-    select l.id
-        into v_lease
-        from treadle.leases l
-        where l.id >= treadle._low_water_mark('leases')
-        order by l.id
-        limit 1;
-    if v_lease is null then
-        select s.last_value + s.is_called::integer
-            into v_lease
-            from treadle.leases_id_seq s;
-    end if;
-    perform treadle._raise_low_water(mark => u.name, candidate => u.first, ended => v_oldest_open_xid)
-        from unnest(v_names || 'leases'::text, v_firsts || v_lease) u (name, first);
+    update treadle.low_water w
+        set passed = p.transactions, passed_lows = p.lows
+        from (
+            select coalesce(array_agg(u.transaction order by u.n), '{}') as transactions,
+                coalesce(array_agg(u.low order by u.n), '{}') as lows
+            from treadle._mark(mark) m
+            cross join unnest(m.passed, m.passed_lows) with ordinality u (transaction, low, n)
+            where u.transaction = any(open)
+        ) p
+        where w.name = mark;
 end $$;
-comment on function treadle.sweep is 'Let the low-water marks of lanes and leases follow their first rows';
+
+-- Whether this transaction sees what others commit between its statements: only then it may move a mark.
+create or replace function treadle._sees_commits() returns boolean
+language sql stable as $$
+    select current_setting('transaction_isolation') = 'read committed'
+$$;

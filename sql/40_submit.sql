@@ -105,10 +105,9 @@ end $$;
 create or replace function treadle._announce(answers treadle.submit_answer[]) returns void
 language plpgsql as $$
 begin
-    perform treadle._hint('treadle_work', string_agg(distinct r.queue, ',')),
-            treadle._hint('treadle_events', case
-                when count(*) <= 100 then string_agg(r.message_id || coalesce(':' || r.thread, ''), ',' order by r.n)
-                else '*' end)
+    perform treadle._hint_each('treadle_work', array_agg(distinct r.queue)),
+            treadle._hint_each(
+                'treadle_events', array_agg(r.message_id || coalesce(':' || r.thread, '') order by r.n))
         from unnest(answers) r
         where r.state = 'queued'
         having count(*) > 0;
@@ -184,7 +183,6 @@ begin
         into v_submissions, v_threaded
         from treadle._check_submissions(
             messages => messages, max_queue_size => max_queue_size, strict => coalesce(strict, true), at => v_now) c;
-    perform pg_current_xact_id();  -- before any id is drawn: see treadle._raise_low_water
     if v_threaded then
         v_submissions := treadle._place_in_threads(
             submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);

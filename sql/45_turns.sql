@@ -3,8 +3,8 @@
 -- threads.turn names it: it is in its lane, running, waiting to retry, or parked. The others wait with hold = thread.
 -- The turn passes on when its message is over (treadle._settle), and when messages arrive (here).
 
--- The next message of a thread: redriven first, then by priority, then by ord. (treadle._pass_turns has the same query
--- in line.)
+-- The next message of a thread: redriven first, then by priority, then by ord. (treadle._pass_turns has the same
+-- query in line.)
 create or replace function treadle._next_of(thread bigint) returns uuid
 language sql stable as $$
     select m.message_id
@@ -14,8 +14,9 @@ language sql stable as $$
     limit 1
 $$;
 
--- Give queued messages their lane rows, whatever held them: of their own priority, or in this lane.
-create or replace function treadle._admit(ids uuid[], at timestamptz, lane text default null) returns void
+-- Give queued messages rows in the lane of their priority, whatever held them. `returned`: they have begun and go on,
+-- so they go before the new ones.
+create or replace function treadle._admit(ids uuid[], at timestamptz, returned boolean default false) returns void
 language plpgsql as $$
 declare
     v_lane_rows treadle.lane_row[];
@@ -23,8 +24,11 @@ begin
     with admitted as (
         update treadle.messages m
         set hold = null,
-            lane = coalesce(_admit.lane, m.priority),
-            lane_id = treadle._lane_next(m.queue, coalesce(_admit.lane, m.priority))
+            lane = m.priority,
+            lane_id = case
+                when returned then treadle._lane_next_returned(m.queue, m.priority)
+                else treadle._lane_next(m.queue, m.priority)
+            end
         where m.message_id = any(ids) and m.state = 'queued' and m.hold is not null
         returning m.*
     )
@@ -36,8 +40,8 @@ begin
 end $$;
 
 -- Let the heads of these threads give way to waiting messages of higher priority. The head of a thread is the message
--- that threads.turn names. A head that has never started gives way: it leaves its lane and waits with hold = thread. A
--- head that a worker claims at this moment (its row is locked) keeps the turn. Returns the heads that gave way.
+-- that threads.turn names. A head that has never started gives way: it leaves its lane and waits with hold = thread.
+-- A head that a worker claims at this moment (its row is locked) keeps the turn. Returns the heads that gave way.
 create or replace function treadle._give_way(threads bigint[]) returns uuid[]
 language plpgsql as $$
 declare

@@ -157,7 +157,7 @@ declare
     v_taken uuid[] := '{}';
     v_newly uuid[];
     v_wanted integer;
-    v_after bigint := 0;
+    v_after bigint := treadle._first_returned_id();
     v_rows record;
 begin
     loop
@@ -196,8 +196,10 @@ begin
         where c.queue = _concurrency_room.queue and c.id >= treadle._low_water_mark('counters'));
 end $$;
 
+-- From each lane in turn, `first_lane` before the others, it takes of the queues in the order of the array. So that no
+-- lane and no queue starves, a worker changes both from claim to claim.
 create or replace function treadle.claim(
-    worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean default false)
+    worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text default 'high')
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
     priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text)
@@ -208,8 +210,7 @@ set enable_seqscan = off set enable_mergejoin = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_until constant timestamptz := v_now + lease_seconds * interval '1 second';
-    v_lanes constant text[] :=
-        case when reverse then array['low', 'normal', 'high'] else array['high', 'normal', 'low'] end;
+    v_lanes constant text[] := first_lane || array_remove(array['high', 'normal', 'low'], first_lane);
     v_taken uuid[] := '{}';
     v_lane text;
     v_queue text;

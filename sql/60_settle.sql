@@ -6,7 +6,7 @@
 --   rejected    finish                         failed
 --   deferred    finish (an agent this worker   queued, hold = backoff, no failure charged
 --               does not have)
---   released    finish (shutdown), sign_off,   queued, in the high lane: started work goes on first
+--   released    finish (shutdown), sign_off,   queued, before new messages of its priority: started work goes on first
 --               heartbeat
 --   lost        reap                           the same while losses are left; else failed
 --   lost        finish (the agent's own        queued, hold = backoff, while losses are left; else failed
@@ -53,7 +53,7 @@ returns treadle.settlement[] language plpgsql as $$
 begin
     return (
         with decided as (
-            select e.*, m.thread, m.queue, m.state as old_state, m.started_at, m.attempt,
+            select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt,
                 m.lane as old_lane, m.lane_id as old_lane_id,
                 coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
@@ -79,9 +79,9 @@ begin
                 d.message_id, d.thread, d.queue, d.old_state, d.started_at, d.attempt, d.old_lane, d.old_lane_id,
                 d.outcome, d.becomes,
                 case when d.becomes in ('backoff', 'again', 'children', 'input') then 'queued' else d.becomes end,
-                case d.becomes when 'again' then 'high' when 'failed' then 'dlq' end,
+                case d.becomes when 'again' then d.priority when 'failed' then 'dlq' end,
                 case d.becomes
-                    when 'again' then treadle._lane_next(d.queue, 'high')
+                    when 'again' then treadle._lane_next_returned(d.queue, d.priority)
                     when 'failed' then treadle._lane_next(d.queue, 'dlq')
                 end,
                 d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.usage)::treadle.settlement)
@@ -236,24 +236,19 @@ declare
     v_coming treadle.lane_row[] := '{}';
     v_again boolean;      -- some run again, or are dead letters
     v_turns_end boolean;  -- some are over, in threads
-    v_left uuid[];        -- those that ended without a result: what they sent is to be cancelled
 begin
     if v_settled is null then
         return '{}';
     end if;
     select array_agg(s.state), array_agg(treadle._closing_entry(s, at)),
             array_agg(row(s.queue, s.old_lane, s.old_lane_id, null)::treadle.lane_row),
-            bool_or(s.lane is not null), bool_or(s.thread is not null and s.state <> 'queued'),
-            array_agg(s.message_id) filter (where s.state in ('failed', 'cancelled') and s.attempt > 0)
-        into v_states, v_closing, v_ended, v_again, v_turns_end, v_left
+            bool_or(s.lane is not null), bool_or(s.thread is not null and s.state <> 'queued')
+        into v_states, v_closing, v_ended, v_again, v_turns_end
         from unnest(v_settled) s;
     if v_again then
         v_coming := treadle._new_lane_rows(v_settled);
     end if;
     perform treadle._store_settlements(settled => v_settled, at => at);
-    if v_left is not null then
-        perform treadle._leave_children(ids => v_left);
-    end if;
     if v_turns_end then
         v_coming := v_coming || treadle._pass_turns(settled => v_settled, at => at);
     end if;

@@ -3,27 +3,9 @@
 -- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, and keeps its
 -- thread's turn. Its next attempt repeats what no step remembers. treadle.parked says which children it waits for;
 -- treadle.input (80_control.sql) answers a message that waits for a person.
--- A message that failed, or was cancelled or deleted, takes its open children along: treadle.parked then says which are
--- still to be cancelled. That happens in transactions of their own, because the children's threads come before other
--- locks. What a completed message has sent goes on.
 
--- Note the open children of messages that end without a result, for treadle.tend_parents to cancel.
-create or replace function treadle._leave_children(ids uuid[]) returns void
-language plpgsql as $$
-begin
-    insert into treadle.parked as p (message_id, children)
-        select m.parent, array_agg(m.message_id order by m.message_id)
-        from treadle.messages m
-        where m.parent is not null
-            and m.parent = any(ids)
-            and m.state in ('queued', 'processing')
-        group by m.parent
-        order by m.parent
-        on conflict (message_id) do update set children = excluded.children;
-end $$;
-
--- The parked messages, up to `quantity`, that may go on because all their children are over, and those that ended
--- without a result.
+-- The parked messages, up to `quantity`, that may go on because all their children are over, or that do not wait any
+-- longer because they were cancelled or deleted.
 create or replace function treadle._parked_to_tend(quantity integer) returns uuid[]
 language plpgsql stable as $$
 begin
@@ -31,7 +13,7 @@ begin
         select p.message_id
         from treadle.parked p
         left join treadle.messages m on m.message_id = p.message_id
-        where coalesce(m.state, 'deleted') not in ('queued', 'processing')
+        where m.state is distinct from 'queued'
             or not exists (
                 select
                 from treadle.messages c
@@ -40,9 +22,9 @@ begin
         limit quantity);
 end $$;
 
--- Admit messages whose children are over; cancel the children of those that failed, or were cancelled or deleted.
--- `ids`: of these, null: of all. Skips what other transactions hold. `queues`: where there may be messages to claim
--- now.
+-- Admit messages whose children are over; cancel the children of those that were cancelled or deleted while they
+-- waited. `ids`: of these, null: of all. Skips what other transactions hold. `queues`: where there may be messages to
+-- claim now.
 create or replace function treadle.tend_parents(
     ids uuid[] default null,
     quantity integer default 1000,
@@ -54,7 +36,7 @@ set enable_seqscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_ready uuid[];     -- messages that may go on
-    v_ended uuid[];     -- messages that ended without a result
+    v_ended uuid[];     -- messages that do not wait any longer: cancelled or deleted
     v_children uuid[];  -- open children of those
     v_threads bigint[];
     v_admitted uuid[];
@@ -80,7 +62,7 @@ begin
         select p.message_id
         from treadle.parked p
         left join treadle.messages m on m.message_id = p.message_id
-        where p.message_id = any(ids) and coalesce(m.state, 'deleted') not in ('queued', 'processing'));
+        where p.message_id = any(ids) and m.state is distinct from 'queued');
     if v_ready = '{}' and v_ended = '{}' then
         return;
     end if;
@@ -101,10 +83,10 @@ begin
     queues := treadle._queues_of(v_admitted || v_children);  -- a cancelled child passes the turn of its thread on
 end $$;
 comment on function treadle.tend_parents
-    is 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
+    is 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 
--- Admit parked messages, in the high lane. The caller holds these threads; messages of others are left for later.
--- Returns those.
+-- Admit parked messages, before the new ones of their priority. The caller holds these threads; messages of others are
+-- left for later. Returns those.
 create or replace function treadle._resume_parents(ids uuid[], threads bigint[], at timestamptz) returns uuid[]
 language plpgsql as $$
 declare
@@ -116,7 +98,7 @@ declare
         for update skip locked);
 begin
     delete from treadle.parked p where p.message_id = any(v_ids);
-    perform treadle._admit(ids => v_ids, at => at, lane => 'high');
+    perform treadle._admit(ids => v_ids, at => at, returned => true);
     return v_ids;
 end $$;
 
@@ -143,7 +125,7 @@ begin
     select array_agg(t.message_id)
         into v_running
         from told t;
-    perform treadle._hint('treadle_cancel', u::text) from unnest(v_running) u;
+    perform treadle._hint_each('treadle_cancel', v_running::text[]);
     v_queued := array(
         select m.message_id
         from treadle.messages m
@@ -152,9 +134,12 @@ begin
         for update skip locked);
     perform treadle._settle(endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1,
         at => at, late => true);
-    perform treadle._hint('treadle_events', '*')
-        from unnest(v_queued)
-        limit 1;
+    perform treadle._hint_each(
+        'treadle_events',
+        array(
+            select m.message_id || coalesce(':' || m.thread, '')
+            from treadle.messages m
+            where m.message_id = any(v_queued)));
     delete from treadle.parked p
         where p.message_id in (
             select x.message_id

@@ -46,6 +46,7 @@ declare
     p_id constant uuid := cancel.message_id;
     v_now constant timestamptz := treadle.clock();
     v record;
+    v_queues text[];
 begin
     loop
         -- A running message is cancelled at its lease, without waiting for its thread.
@@ -76,13 +77,17 @@ begin
         late => true);
     perform treadle._notify_events(p_id, v.thread);
     -- The messages that it waits for are cancelled too, and a message that waits for it may go on.
-    perform treadle.tend_parents(array(
-        select u
-        from treadle.messages m
-        cross join unnest(array[m.message_id, m.parent]) u
-        where m.message_id = p_id
-            and u is not null));
-    perform treadle._hint('treadle_work', '*');
+    v_queues := (
+        select p.queues
+        from treadle.tend_parents(array(
+            select u
+            from treadle.messages m
+            cross join unnest(array[m.message_id, m.parent]) u
+            where m.message_id = p_id
+                and u is not null)) p);
+    -- Its thread's next message may run, of whatever agent it is.
+    v_queues := v_queues || treadle._queues_of(array(select t.turn from treadle.threads t where t.id = v.thread));
+    perform treadle._hint_each('treadle_work', array(select distinct q from unnest(v_queues) q));
     return 'cancelled';
 end $$;
 comment on function treadle.cancel
@@ -137,15 +142,14 @@ begin
     update treadle.threads t
     set last_activity = v_now
     where t.id = m.thread;
-    perform treadle._admit(array[p_id], v_now, 'high');
+    perform treadle._admit(ids => array[p_id], at => v_now, returned => true);
     perform treadle._hint('treadle_work', m.queue);
     perform treadle._notify_events(p_id, m.thread);
     return 'queued';
 end $$;
 comment on function treadle.input is 'Answer the question that a message waits with';
 
--- A failed message gets a new life: its failures are forgiven, its attempts keep counting, and what it sent that was
--- cancelled with it is sent once more. One of its losses is kept,
+-- A failed message gets a new life: its failures are forgiven, its attempts keep counting. One of its losses is kept,
 -- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
 -- TR404, and TR409 if the message has not failed.
 create or replace function treadle.redrive(message_id uuid) returns text
@@ -171,8 +175,6 @@ begin
     from treadle.messages x
     where x.message_id = p_id;
     perform treadle._lane_delete(lane_rows => array[row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row]);
-    delete from treadle.parked p
-    where p.message_id = p_id;  -- children that are not cancelled yet go on
     -- Held as 'thread' until it is admitted below, also if it takes no turn.
     update treadle.messages x
     set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0,
@@ -222,20 +224,14 @@ begin
     end if;
     v_running := array(select l.message_id from treadle.leases l where l.thread = v_thread);
     v_messages := array(select m.message_id from treadle.messages m where m.thread = v_thread);
-    perform treadle._leave_children(array(
-        select m.message_id
-        from treadle.messages m
-        where m.message_id = any(v_messages)
-            and m.state in ('queued', 'processing')));
     v_deleted := treadle._forget(v_messages, c_events);
     delete from treadle.thread_log l
     where l.thread = v_thread;
     delete from treadle.threads t
     where t.id = v_thread;
-    perform treadle.tend_parents(v_messages);  -- cancels what they sent
-    perform treadle._hint('treadle_cancel', r::text)
-    from unnest(v_running) r;
-    perform treadle._hint('treadle_events', '*');
+    perform treadle.tend_parents(v_messages);  -- cancels the messages that they waited for
+    perform treadle._hint_each('treadle_cancel', v_running::text[]);
+    perform treadle._hint_each('treadle_events', array(select m || ':' || v_thread from unnest(v_messages) m));
     return v_deleted;
 end $$;
 comment on function treadle.delete_thread

@@ -1,4 +1,7 @@
 -- Counters: folding the deltas.
+--
+-- Sums are exact, with one exception: the deltas of a transaction that stayed open for long (a user's own, that
+-- submitted) and was passed by the low-water mark are added at the first fold after its commit.
 
 -- The slot of a delta once it is folded: older than five minutes, it no longer counts for the rates.
 create or replace function treadle._folded_slot(slot timestamptz, at timestamptz) returns timestamptz
@@ -19,33 +22,19 @@ language sql stable as $$
     ) d
 $$;
 
--- Many deltas become one row for each queue and ten seconds, and one for everything older than five minutes.
-create or replace function treadle.fold_counters(quantity integer default 20000) returns integer
-language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+-- Fold the first `quantity` deltas from id `first` to below `past`. Returns how many.
+create or replace function treadle._fold(first bigint, past bigint, quantity integer, at timestamptz) returns integer
+language plpgsql as $$
 declare
-    v_now constant timestamptz := treadle.clock();
-    v_oldest_open_xid constant bigint := treadle._oldest_open_xid();
-    v_low constant bigint := treadle._low_water_mark('counters');
     v_folded integer;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
-        return 0;
-    end if;
-    if pg_current_xact_id_if_assigned() is null then
-        perform treadle._raise_low_water(
-            'counters', (select min(c.id) from treadle.counters c where c.id >= v_low), v_oldest_open_xid);
-    end if;
-    if treadle._worth_folding(v_low, quantity => quantity, at => v_now) is not true then
-        return 0;
-    end if;
     with deltas as (
         delete from treadle.counters c
         where c.id in (
             select d.id
             from treadle.counters d
-            where d.id >= v_low
+            where d.id >= first
+                and d.id < past
             order by d.id
             limit quantity)
         returning c.*
@@ -53,7 +42,7 @@ begin
         insert into treadle.counters
             (tenant, queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
         select
-            d.tenant, d.queue, treadle._folded_slot(d.slot, v_now), sum(d.queued), sum(d.processing),
+            d.tenant, d.queue, treadle._folded_slot(d.slot, at), sum(d.queued), sum(d.processing),
             sum(d.completed), sum(d.failed), sum(d.cancelled), sum(d.run_seconds)
         from deltas d
         group by 1, 2, 3
@@ -62,5 +51,50 @@ begin
     into v_folded
     from deltas;
     return v_folded;
+end $$;
+
+-- Let the mark follow the first delta, and fold the late ones of passed transactions that have ended.
+create or replace function treadle._sweep_counters(at timestamptz) returns void
+language plpgsql as $$
+declare
+    c_patience constant integer := 10000;  -- ids
+    c_all constant integer := 1000000000;
+    v_open constant text[] := treadle._draws_of('treadle.counters_id_seq', treadle._open_draws());
+    v_mark constant treadle.low_water := treadle._mark('counters');
+    v_late_from constant bigint := treadle._late_from(mark => v_mark, open => v_open);
+    v_first bigint;
+begin
+    if v_late_from is not null then
+        perform treadle._fold(first => v_late_from, past => v_mark.low, quantity => c_all, at => at);
+        perform treadle._forget_passed('counters', v_open);
+    end if;
+    v_first := (select min(c.id) from treadle.counters c where c.id >= v_mark.low);
+    if v_first is not null then
+        perform treadle._raise_low_water(
+            mark => 'counters', candidate => v_first, open => v_open,
+            drawn => treadle._draws_of('treadle.counters_id_seq', treadle._open_draws()), patience => c_patience);
+    end if;
+end $$;
+
+-- Many deltas become one row for each queue and ten seconds, and one for everything older than five minutes.
+create or replace function treadle.fold_counters(quantity integer default 20000) returns integer
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_low bigint;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
+        return 0;
+    end if;
+    if treadle._sees_commits() then
+        perform treadle._sweep_counters(at => v_now);
+    end if;
+    v_low := treadle._low_water_mark('counters');
+    if treadle._worth_folding(v_low, quantity => quantity, at => v_now) is not true then
+        return 0;
+    end if;
+    return treadle._fold(first => v_low, past => 9223372036854775807, quantity => quantity, at => v_now);
 end $$;
 comment on function treadle.fold_counters is 'Fold counter deltas together; sums stay the same. Returns how many';

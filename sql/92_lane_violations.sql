@@ -2,13 +2,13 @@
 
 -- All rows of all lanes and dead letters.
 create or replace function treadle._lane_rows()
-returns table (queue text, lane text, msg_id bigint, vt timestamptz, message jsonb)
+returns table (queue text, lane text, msg_id bigint, enqueued_at timestamptz, vt timestamptz, message jsonb)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_lanes constant text := (
         select string_agg(
-            format('select %L, %L, r.msg_id, r.vt, r.message from pgmq.%I r',
+            format('select %L, %L, r.msg_id, r.enqueued_at, r.vt, r.message from pgmq.%I r',
                 q.queue, l.lane, treadle._lane_table(q.queue, l.lane)),
             ' union all ')
         from treadle.queues q
@@ -19,7 +19,8 @@ begin
     end if;
 end $$;
 
--- Lane rows, leases and low-water marks that break a rule.
+-- Lane rows, leases and low-water marks that break a rule. A row that may be of a transaction which its mark has
+-- passed breaks none.
 create or replace view treadle._lane_violations (rule, subject, detail) as
 with lanes as materialized (
     select *
@@ -56,7 +57,7 @@ with lanes as materialized (
     from treadle.messages m
     join lanes r on r.queue = m.queue and r.lane = m.lane and r.msg_id = m.lane_id
     left join treadle.leases l using (message_id)
-    where (m.state = 'queued' and r.vt > treadle.clock())
+    where (m.state = 'queued' and r.vt > treadle.clock() and r.vt <> r.enqueued_at)
         or (m.state = 'processing' and r.vt < l.expires_at)
 ), wrong_lease as (
     select
@@ -69,10 +70,12 @@ with lanes as materialized (
 ), row_below_mark as (
     select r.*
     from lanes r
-    join treadle.low_water w on w.name = treadle._lane_table(r.queue, r.lane)
+    cross join treadle._lane_table(r.queue, r.lane) t (name)
+    join treadle.low_water w on w.name = case when r.msg_id < 0 then treadle._returned_mark(t.name) else t.name end
     join treadle.messages m on m.message_id = treadle._uuid(r.message ->> 'message_id') and m.state = 'queued'
     where r.msg_id < w.low
-        and r.vt <= treadle.clock()
+        and (r.vt <= treadle.clock() or r.vt = r.enqueued_at)
+        and not r.msg_id >= any(w.passed_lows)
 ), lease_below_mark as (
     select l.message_id, l.id
     from treadle.leases l
@@ -81,6 +84,7 @@ with lanes as materialized (
     select c.id, c.queue
     from treadle.counters c
     where c.id < treadle._low_water_mark('counters')
+        and not c.id >= any((treadle._mark('counters')).passed_lows)
 )
 select 'A message that may run or runs has one row in its lane; a failed one has at most one dead letter.',
     v.message_id::text, to_jsonb(v)

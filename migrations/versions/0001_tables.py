@@ -140,14 +140,13 @@ comment on column treadle.messages.usage is 'What the completing attempt used, a
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
 create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
-create index messages_parent on treadle.messages (parent) where parent is not null;
 
 create table treadle.parked (
     message_id uuid primary key,
     tenant     text not null default 'default',
     children   uuid[] not null
 );
-comment on table treadle.parked is 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
+comment on table treadle.parked is 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
 
 create table treadle.leases (
     message_id       uuid primary key,
@@ -233,15 +232,30 @@ comment on column treadle.counters.slot is 'The ten seconds in which it happened
 comment on column treadle.counters.run_seconds is 'How long the messages that finished in the slot ran';
 
 create table treadle.low_water (
-    name     text primary key,
-    low      bigint not null default 0,
-    next_low bigint,
-    next_xid bigint,
-    constraint low_water_next check ((next_low is null) = (next_xid is null))
+    name        text not null,
+    low         bigint not null default 0,
+    next_low    bigint,
+    awaited     text[] not null default '{}',
+    passed      text[] not null default '{}',
+    passed_lows bigint[] not null default '{}',
+    primary key (name, low),
+    constraint low_water_passed check (cardinality(passed) = cardinality(passed_lows))
 ) with (fillfactor = 50);
 comment on table treadle.low_water is 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
-comment on column treadle.low_water.name is 'A lane''s table in pgmq, or leases, or counters';
-comment on column treadle.low_water.next_low is 'The next mark; it holds once all transactions below next_xid have ended';
+comment on column treadle.low_water.name is 'A lane''s table in pgmq (for its new messages), the same and "returned" (for messages that come back), leases, or counters. One row each';
+comment on column treadle.low_water.low is 'Only rises. Part of the key, so that a search finds the newest version first';
+comment on column treadle.low_water.next_low is 'The next mark; it holds once the awaited transactions have ended';
+comment on column treadle.low_water.awaited is 'Virtual ids of transactions that may still commit a row below next_low';
+comment on column treadle.low_water.passed is 'Virtual ids of transactions that stayed open for long, and may still commit rows below the mark';
+comment on column treadle.low_water.passed_lows is 'For each of them: the mark when it was passed; its rows are not below that';
+
+create table treadle.lost_rows (
+    message_id uuid not null,
+    queue      text not null,
+    lane       text not null,
+    lane_id    bigint not null
+);
+comment on table treadle.lost_rows is 'Lane rows that a truncate (pgmq.purge_queue) removed; the janitor gives their messages new ones';
 
 create table treadle.workers (
     worker_id      text primary key,

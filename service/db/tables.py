@@ -32,9 +32,9 @@ Type = TypeEngine[Any] | type[TypeEngine[Any]]
 Time = TIMESTAMP(timezone=True)
 
 
-def key(name: str, type: Type, *more: Any) -> Column[Any]:
-    """A column of the primary key."""
-    return Column(name, type, *more, primary_key=True)
+def key(name: str, type: Type, *more: Any, default: str | None = None) -> Column[Any]:
+    """A column of the primary key; `default` is SQL."""
+    return Column(name, type, *more, primary_key=True, server_default=None if default is None else text(default))
 
 
 def must(name: str, type: Type, default: str | None = None, *more: Any) -> Column[Any]:
@@ -137,7 +137,6 @@ messages = Table(
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
-    Index("messages_parent", "parent", postgresql_where=text("parent is not null")),
 )
 
 parked = Table("parked", metadata, key("message_id", UUID), tenant(), must("children", ARRAY(UUID)))
@@ -210,9 +209,20 @@ low_water = Table(
     "low_water",
     metadata,
     key("name", Text),
-    must("low", BigInteger, "0"),
+    key("low", BigInteger, default="0"),
     may("next_low", BigInteger),
-    may("next_xid", BigInteger),
+    must("awaited", ARRAY(Text), "'{}'"),
+    must("passed", ARRAY(Text), "'{}'"),
+    must("passed_lows", ARRAY(BigInteger), "'{}'"),
+)
+
+lost_rows = Table(
+    "lost_rows",
+    metadata,
+    must("message_id", UUID),
+    must("queue", Text),
+    must("lane", Text),
+    must("lane_id", BigInteger),
 )
 
 workers = Table(

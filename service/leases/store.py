@@ -20,6 +20,7 @@ from service.leases.model import (
     SentMessage,
     Verdict,
 )
+from service.messages.model import Priority
 
 SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
@@ -43,16 +44,16 @@ class LeaseStore:
         self._database = database
 
     async def claim(
-        self, *, worker: str, queues: Sequence[str], quantity: int, lease_seconds: float, reverse: bool
+        self, *, worker: str, queues: Sequence[str], quantity: int, lease_seconds: float, first_lane: Priority
     ) -> list[Claim]:
-        """Lease up to `quantity` messages; `reverse`: from the low lane first."""
+        """Lease up to `quantity` messages: lane by lane, `first_lane` before the others; in a lane queue by queue."""
         rows = await self._database.fetch(
             CLAIM_SQL,
             worker,
             queues,
             quantity,
             lease_seconds,
-            reverse,
+            first_lane,
             repeatable=False,  # if the answer is lost, the next heartbeat releases the claimed messages
         )
         return [Claim(*row) for row in rows]

@@ -35,7 +35,7 @@ class Janitor:
             TendAllParents(store, arrivals),
             Reap(worker, settings, store, arrivals),
             FoldCounters(store),
-            Sweep(store),
+            Sweep(store, arrivals),
             MendLanes(store, arrivals),
             Purge(settings, store),
             TendPartitions(settings, store),

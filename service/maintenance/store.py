@@ -68,9 +68,13 @@ class MaintenanceStore:
         """Add up the deltas of the queues' counters."""
         await self._database.fetchval("select treadle.fold_counters()")
 
-    async def sweep(self, whole: bool) -> None:
-        """Move the low-water marks forward; `whole`: also back, to rows that have become visible again."""
-        await self._database.fetchval("select treadle.sweep($1)", whole)
+    async def sweep(self, look_back_seconds: float | None) -> tuple[int, list[str]]:
+        """Move the low-water marks forward, and bring back the lane rows below them: late ones and, with
+        `look_back_seconds`, those that were hidden until so recently. Returns how many ids there were to move, at
+        most, and the queues that may have messages to claim."""
+        row = await self._database.fetchrow("select above, queues from treadle.sweep($1)", look_back_seconds)
+        assert row is not None
+        return row["above"], row["queues"] or []
 
     async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int, list[str]]:
         """Restore lane rows that are missing in the next stretch of messages; returns where to continue (None: from the

@@ -3,18 +3,23 @@
 import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 from service.config import Settings
 from service.errors import TreadleError
 from service.leases.model import Claim
 from service.leases.store import LeaseStore
+from service.messages.model import Priority
 from service.waiting import wait_for
 from service.worker.attempts import Attempts
 
 log = logging.getLogger(__name__)
 
 CLAIM_BATCH_MESSAGES = 100
-CLAIMS_PER_REVERSE_CLAIM = 16  # Every 16th claim begins at the low lane, so that the low lane never starves.
+# In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
+CLAIMS_PER_ROUND = 16
+OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
 
 
 class Claimer:
@@ -37,6 +42,7 @@ class Claimer:
         self._attempts = attempts
         self._work = work
         self._claim_calls = 0  # so far
+        self._claims_from: Counter[Priority] = Counter()  # by the lane that they began at
         self._stopping = False
         self.claiming_since: float | None = None  # by time.monotonic(): the claim in flight
 
@@ -58,16 +64,27 @@ class Claimer:
         self._stopping = True
         self._work.set()
 
-    async def _claim(self, quantity: int) -> list[Claim]:
+    def _next_order(self) -> tuple[Priority, Sequence[str]]:
+        """The lane at which the next claim begins, and the order of the queues.
+
+        Each queue is the first in its turn, also among the claims that begin at the same lane.
+        """
+        first_lane = OTHER_FIRST_LANES.get(self._claim_calls % CLAIMS_PER_ROUND, "high")
+        first_queue = self._claims_from[first_lane] % len(self._settings.queues)
         self._claim_calls += 1
+        self._claims_from[first_lane] += 1
+        return first_lane, [*self._settings.queues[first_queue:], *self._settings.queues[:first_queue]]
+
+    async def _claim(self, quantity: int) -> list[Claim]:
+        first_lane, queues = self._next_order()
         self.claiming_since = time.monotonic()
         try:
             claims = await self._store.claim(
                 worker=self._worker,
-                queues=self._settings.queues,
+                queues=queues,
                 quantity=quantity,
                 lease_seconds=self._lease_seconds,
-                reverse=self._claim_calls % CLAIMS_PER_REVERSE_CLAIM == 0,
+                first_lane=first_lane,
             )
             # Before `claiming_since` is cleared: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claims}

@@ -165,6 +165,23 @@ COMMENT ON COLUMN treadle.messages.owner IS 'The subject that submitted it; null
 COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.usage IS 'What the completing attempt used, as the agent reports it (tokens by kind)';
+CREATE TABLE treadle.low_water (
+    name text NOT NULL,
+    low bigint DEFAULT 0 NOT NULL,
+    next_low bigint,
+    awaited text[] DEFAULT '{}'::text[] NOT NULL,
+    passed text[] DEFAULT '{}'::text[] NOT NULL,
+    passed_lows bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    CONSTRAINT low_water_passed CHECK ((cardinality(passed) = cardinality(passed_lows)))
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.low_water IS 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
+COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq (for its new messages), the same and "returned" (for messages that come back), leases, or counters. One row each';
+COMMENT ON COLUMN treadle.low_water.low IS 'Only rises. Part of the key, so that a search finds the newest version first';
+COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once the awaited transactions have ended';
+COMMENT ON COLUMN treadle.low_water.awaited IS 'Virtual ids of transactions that may still commit a row below next_low';
+COMMENT ON COLUMN treadle.low_water.passed IS 'Virtual ids of transactions that stayed open for long, and may still commit rows below the mark';
+COMMENT ON COLUMN treadle.low_water.passed_lows IS 'For each of them: the mark when it was passed; its rows are not below that';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
     id bigint NOT NULL,
@@ -235,7 +252,7 @@ CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, mes
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.children(message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean DEFAULT false) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -244,7 +261,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, reverse boolean) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -376,7 +393,7 @@ CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OU
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (a purged PGMQ queue) a new one';
+COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (deleted by hand) a new one';
 CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -505,7 +522,7 @@ CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
-CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
+CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::double precision, OUT above bigint, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -513,7 +530,7 @@ CREATE FUNCTION treadle.sweep(whole boolean DEFAULT false) RETURNS void
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.sweep(whole boolean) IS 'Let the low-water marks of lanes and leases follow their first rows';
+COMMENT ON FUNCTION treadle.sweep(look_back_seconds double precision, OUT above bigint, OUT queues text[]) IS 'Let the low-water marks follow their first rows; bring back the lane rows below them';
 CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -522,7 +539,7 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
+COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -593,17 +610,6 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', au
 COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
 COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
 COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
-CREATE TABLE treadle.low_water (
-    name text NOT NULL,
-    low bigint DEFAULT 0 NOT NULL,
-    next_low bigint,
-    next_xid bigint,
-    CONSTRAINT low_water_next CHECK (((next_low IS NULL) = (next_xid IS NULL)))
-)
-WITH (fillfactor='50');
-COMMENT ON TABLE treadle.low_water IS 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
-COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq, or leases, or counters';
-COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once all transactions below next_xid have ended';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -634,9 +640,10 @@ CREATE VIEW treadle._lane_violations AS
          SELECT _lane_rows.queue,
             _lane_rows.lane,
             _lane_rows.msg_id,
+            _lane_rows.enqueued_at,
             _lane_rows.vt,
             _lane_rows.message
-           FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, vt, message)
+           FROM treadle._lane_rows() _lane_rows(queue, lane, msg_id, enqueued_at, vt, message)
         ), wrong_lane_row AS (
          SELECT m.message_id,
             m.state,
@@ -657,6 +664,7 @@ CREATE VIEW treadle._lane_violations AS
          SELECT r.queue,
             r.lane,
             r.msg_id,
+            r.enqueued_at,
             r.vt,
             r.message
            FROM (lanes r
@@ -670,7 +678,7 @@ CREATE VIEW treadle._lane_violations AS
            FROM ((treadle.messages m
              JOIN lanes r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
              LEFT JOIN treadle.leases l USING (message_id))
-          WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock())) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))
+          WHERE (((m.state = 'queued'::text) AND (r.vt > treadle.clock()) AND (r.vt <> r.enqueued_at)) OR ((m.state = 'processing'::text) AND (r.vt < l.expires_at)))
         ), wrong_lease AS (
          SELECT COALESCE(m.message_id, l.message_id) AS message_id,
             m.state,
@@ -685,12 +693,18 @@ CREATE VIEW treadle._lane_violations AS
          SELECT r.queue,
             r.lane,
             r.msg_id,
+            r.enqueued_at,
             r.vt,
             r.message
-           FROM ((lanes r
-             JOIN treadle.low_water w ON ((w.name = treadle._lane_table(r.queue, r.lane))))
+           FROM (((lanes r
+             CROSS JOIN LATERAL treadle._lane_table(r.queue, r.lane) t(name))
+             JOIN treadle.low_water w ON ((w.name =
+                CASE
+                    WHEN (r.msg_id < 0) THEN treadle._returned_mark(t.name)
+                    ELSE t.name
+                END)))
              JOIN treadle.messages m ON (((m.message_id = treadle._uuid((r.message ->> 'message_id'::text))) AND (m.state = 'queued'::text))))
-          WHERE ((r.msg_id < w.low) AND (r.vt <= treadle.clock()))
+          WHERE ((r.msg_id < w.low) AND ((r.vt <= treadle.clock()) OR (r.vt = r.enqueued_at)) AND (NOT (r.msg_id >= ANY (w.passed_lows))))
         ), lease_below_mark AS (
          SELECT l.message_id,
             l.id
@@ -700,7 +714,7 @@ CREATE VIEW treadle._lane_violations AS
          SELECT c.id,
             c.queue
            FROM treadle.counters c
-          WHERE (c.id < treadle._low_water_mark('counters'::text))
+          WHERE ((c.id < treadle._low_water_mark('counters'::text)) AND (NOT (c.id >= ANY ((treadle._mark('counters'::text)).passed_lows))))
         )
  SELECT 'A message that may run or runs has one row in its lane; a failed one has at most one dead letter.'::text AS rule,
     (v.message_id)::text AS subject,
@@ -906,7 +920,7 @@ CREATE TABLE treadle.parked (
     tenant text DEFAULT 'default'::text NOT NULL,
     children uuid[] NOT NULL
 );
-COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
+COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
 CREATE VIEW treadle._message_violations AS
  WITH wrong_outcome AS (
          SELECT m.message_id,
@@ -936,7 +950,7 @@ CREATE VIEW treadle._message_violations AS
            FROM ((treadle.messages m
              LEFT JOIN treadle.parked p USING (message_id))
              LEFT JOIN treadle.events e ON (((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND (e.message_id = m.message_id) AND (e.seq = m.last_seq))))
-          WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> ALL (ARRAY['failed'::text, 'cancelled'::text]))) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))
+          WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> 'cancelled'::text)) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))
         ), wrong_counter AS (
          SELECT queue,
             to_jsonb(c.*) AS counted,
@@ -1227,6 +1241,13 @@ ALTER TABLE treadle.leases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE treadle.lost_rows (
+    message_id uuid NOT NULL,
+    queue text NOT NULL,
+    lane text NOT NULL,
+    lane_id bigint NOT NULL
+);
+COMMENT ON TABLE treadle.lost_rows IS 'Lane rows that a truncate (pgmq.purge_queue) removed; the janitor gives their messages new ones';
 CREATE VIEW treadle.message_overview AS
  SELECT m.message_id,
     m.state,
@@ -1257,7 +1278,7 @@ CREATE VIEW treadle.message_overview AS
     m.parent,
     ( SELECT p.children
            FROM treadle.parked p
-          WHERE ((p.message_id = m.message_id) AND (m.hold = 'children'::text))) AS children,
+          WHERE (p.message_id = m.message_id)) AS children,
         CASE
             WHEN (m.hold = 'input'::text) THEN ( SELECT e.data
                FROM treadle.events e
@@ -1373,7 +1394,7 @@ ALTER TABLE ONLY treadle.late_events
 ALTER TABLE ONLY treadle.leases
     ADD CONSTRAINT leases_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.low_water
-    ADD CONSTRAINT low_water_pkey PRIMARY KEY (name);
+    ADD CONSTRAINT low_water_pkey PRIMARY KEY (name, low);
 ALTER TABLE ONLY treadle.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.meta
@@ -1400,7 +1421,6 @@ CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
-CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;

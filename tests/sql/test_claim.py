@@ -36,10 +36,22 @@ async def test_high_before_normal_before_low_and_the_oldest_first(sql_client: Sq
     assert await taken(sql_client) == [ids[n] for n in (2, 5, 1, 4, 0, 3)]
 
 
-async def test_in_reverse_the_low_lane_comes_first(sql_client: SqlClient) -> None:
-    ids = await submit(sql_client, "high", "normal", "low", "low")
-    assert await taken(sql_client, 3, reverse=True) == [ids[2], ids[3], ids[1]]
-    assert await taken(sql_client) == [ids[0]]
+async def test_another_lane_can_be_the_first_and_the_rest_keep_their_order(sql_client: SqlClient) -> None:
+    high, normal, *low = await submit(sql_client, "high", "normal", "low", "low")
+    assert await taken(sql_client, 3, first_lane="low") == [*low, high]
+    high = await sql_client.submit(priority="high")
+    assert await taken(sql_client, 1, first_lane="normal") == [normal]
+    assert await taken(sql_client) == [high]
+
+
+async def test_messages_that_return_go_before_new_ones_of_their_priority(sql_client: SqlClient) -> None:
+    """A fan-out of low priority that wakes does not go before interactive messages."""
+    begun = await submit(sql_client, "low", "normal", "low")
+    claims = await sql_client.claim(3)
+    new = await submit(sql_client, "low", "normal", "high")
+    assert await sql_client.finish(*claims, outcome="released") == ["queued"] * 3
+    assert await sql_client.sql.fetchval("select treadle.queue_position($1)", begun[2]) == 4
+    assert await taken(sql_client) == [new[2], begun[1], new[1], begun[0], begun[2], new[0]]
 
 
 async def test_no_more_than_asked_for(sql_client: SqlClient) -> None:
@@ -91,7 +103,7 @@ async def test_two_claimers_never_get_the_same_message(sql_client: SqlClient) ->
         got: list[UUID] = []
         empty = 0
         while empty < 3:
-            claims = await worker.claim(1 + n, worker=f"w{n}", reverse=n % 2 == 0)
+            claims = await worker.claim(1 + n, worker=f"w{n}", first_lane="low" if n % 2 == 0 else "high")
             got += [claim.message_id for claim in claims]
             empty = 0 if claims else empty + 1
         return got

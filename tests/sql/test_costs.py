@@ -70,8 +70,8 @@ async def store(database: Database) -> MessageStore:
 
 async def start_idle(start_worker: StartWorker, agent: Agent, answered: Counter[str]) -> None:
     """Start a worker that sends no more claims until a hint comes."""
-    await start_worker(agent, poll_interval=60.0)
-    await until(lambda: answered["claim"] == 2)  # the first at its start, the second when it begins to listen
+    await start_worker(agent, poll_interval=60.0, heartbeat_interval=60.0, worker_timeout=600.0)
+    await until(lambda: answered["claim"] == 1)  # once it listens
 
 
 async def submit(store: MessageStore, count: int, agent: str) -> list[Any]:

@@ -165,7 +165,9 @@ class Crowd:
                 self.count("deleted")
 
     async def worker(self, own: SqlClient, dice: random.Random, name: str, held: dict[UUID, tuple[Claim, int]]) -> None:
-        for claim in await own.claim(dice.randint(1, 5), worker=name, reverse=dice.random() < 0.1):
+        for claim in await own.claim(
+            dice.randint(1, 5), worker=name, first_lane=dice.choice(["high", "normal", "low"])
+        ):
             held[claim.message_id] = (claim, claim.last_seq + 1)
             self.count("claimed")
         batch = [(claim, seq, ["x"] * dice.randint(1, 3)) for claim, seq in held.values() if dice.random() < 0.7]

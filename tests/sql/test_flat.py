@@ -2,10 +2,11 @@
 live row."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 from tests.support.waiting import until
@@ -13,11 +14,16 @@ from tests.support.waiting import until
 DEAD = 50_000
 LOW = "select low from treadle.low_water where name = $1"
 LANE = "q_default_normal"
+FILL_LANE = f"""
+    insert into pgmq.{LANE} (vt, enqueued_at, message) select now(), now(), '{{}}' from generate_series(1, {DEAD})"""
+FILL_COUNTERS = f"""
+    insert into treadle.counters (queue, slot, completed)
+    select 'default', '-infinity', 0 from generate_series(1, {DEAD})"""
 
 
 async def sweep(sql_client: SqlClient) -> int:
     """Returns the lane's mark."""
-    await sql_client.sql.execute("select treadle.sweep(true)")
+    await sql_client.sql.execute("select treadle.sweep('infinity')")
     return await low(sql_client)
 
 
@@ -66,15 +72,9 @@ async def test_dead_rows_at_the_head_of_a_lane_cost_nothing(sql_client: SqlClien
     async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
         await reader.sql.fetchval("select count(*) from treadle.messages")  # from now on nothing can be vacuumed
         await sql_client.claim()
-        await sql_client.sql.execute(
-            f"insert into pgmq.{LANE} (vt, enqueued_at, message)"
-            f" select now(), now(), '{{}}' from generate_series(1, {DEAD})"
-        )
+        await sql_client.sql.execute(FILL_LANE)
         await sql_client.sql.execute(f"delete from pgmq.{LANE} where message = '{{}}'")
-        await sql_client.sql.execute(
-            "insert into treadle.counters (queue, slot, completed)"
-            f" select 'default', '-infinity', 0 from generate_series(1, {DEAD})"
-        )
+        await sql_client.sql.execute(FILL_COUNTERS)
         await sql_client.submit()
         await sql_client.sql.execute(f"vacuum pgmq.{LANE}")
         before = {name: await buffers(sql_client, call) for name, (call, _) in CALLS.items()}
@@ -103,16 +103,94 @@ async def test_a_mark_does_not_pass_an_uncommitted_row(sql_client: SqlClient, ne
     await sweep_past(sql_client, 1500)
 
 
-async def test_a_mark_goes_back_to_a_row_that_becomes_visible_again(sql_client: SqlClient) -> None:
+OTHERS: dict[str, tuple[Literal["read_committed", "repeatable_read"], str]] = {
+    "an old snapshot": ("repeatable_read", "select count(*) from treadle.messages"),
+    "an open transaction that writes": ("read_committed", "create table theirs ()"),
+    "an open transaction that submits": ("read_committed", "select treadle.submit('x'::text, agent => 'echo')"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_transactions_of_others_stop_no_mark(sql_client: SqlClient, other: str) -> None:
+    isolation, statement = OTHERS[other]
+    user = await sql_client.connect()
+    async with user.sql.transaction(isolation=isolation):
+        await user.sql.execute(statement)
+        await sql_client.sql.execute(FILL_LANE)
+        await sql_client.sql.execute(FILL_COUNTERS)
+        await sql_client.sql.execute(f"delete from pgmq.{LANE} where message = '{{}}'")
+        await sql_client.submit()
+        await sweep_past(sql_client, DEAD)
+        await fold_past(sql_client, DEAD)
+    await sql_client.sql.execute("select treadle.sweep(), treadle.fold_counters()")
+    assert len(await sql_client.claim(10)) == (2 if "submits" in other else 1)
+    await assert_consistent(sql_client.sql)
+
+
+async def test_late_rows_and_counts_come_back_behind_the_mark_that_passed_them(sql_client: SqlClient) -> None:
+    """Of two transactions that stay open, the one that ends first is not held back by the other."""
+
+    async def queued() -> int:
+        return int(await sql_client.sql.fetchval("select sum(queued) from treadle.queue_counts"))
+
+    slow, slower = await sql_client.connect(), await sql_client.connect()
+    transactions = [user.sql.transaction() for user in (slow, slower)]
+    for transaction in transactions:
+        await transaction.start()
+    late = [await user.submit(thread_id=f"t{n}") for n, user in enumerate((slow, slower))]
+    await sql_client.sql.execute(FILL_LANE)
+    await sql_client.sql.execute(FILL_COUNTERS)
+    await sql_client.sql.execute(f"delete from pgmq.{LANE} where message = '{{}}'")
+    await sweep_past(sql_client, DEAD)
+    await fold_past(sql_client, DEAD)
+    for transaction, message_id in zip(transactions, late, strict=True):
+        await transaction.commit()
+        assert await sql_client.claim(10) == []
+        queues = await sql_client.sql.fetchval("select queues from treadle.sweep()")
+        assert queues == ["default"]
+        await sql_client.sql.execute("select treadle.fold_counters()")
+        assert await queued() == 1
+        assert [claim.message_id for claim in await sql_client.claim(10)] == [message_id]
+        await assert_consistent(sql_client.sql)
+    assert await sql_client.sql.fetchval("select count(*) from treadle.low_water where passed <> '{}'") == 0
+
+
+async def test_a_row_that_becomes_visible_again_below_its_mark_comes_back(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 1500)
     hidden = await sql_client.sql.fetchval(f"select min(msg_id) from pgmq.{LANE}")
     await sql_client.sql.execute("select from pgmq.set_vt('default_normal', $1::bigint, 100)", hidden)
     await sql_client.claim(1499)
     await sweep_past(sql_client, hidden + 1400)
     assert await sql_client.claim(1) == []
-    await sql_client.shift_clock(200)
-    assert await sweep(sql_client) == hidden
+    await sql_client.shift_clock(101)
+    mark = await low(sql_client)
+    assert await sql_client.sql.fetchval("select queues from treadle.sweep(120)") == ["default"]
+    assert await low(sql_client) >= mark
     assert len(await sql_client.claim(1)) == 1
+
+
+async def test_a_foreign_row_that_was_sent_with_a_delay_goes_to_the_dead_letters(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("select pgmq.send('default_normal', '{}', 100)")
+    await sql_client.submit_many(*[{}] * 1500)
+    await sql_client.claim(1500)
+    await sweep_past(sql_client, 1400)
+    await sql_client.shift_clock(101)
+    await sql_client.sql.execute("select treadle.sweep(120)")
+    assert await sql_client.sql.fetchval("select reason from treadle.dead_letters") == "foreign"
+
+
+async def test_the_mark_of_returned_messages_follows_too(sql_client: SqlClient) -> None:
+    await sql_client.submit_many(*[{}] * 1500)
+    await sql_client.finish(*await sql_client.claim(1500), outcome="released")
+    await sql_client.claim(1499)
+    (left,) = await sql_client.sql.fetch(f"select msg_id from pgmq.{LANE} where vt = enqueued_at")
+
+    async def returned() -> int:
+        await sweep(sql_client)
+        return await low(sql_client, f"{LANE} returned")
+
+    await until(returned, lambda mark: mark == left["msg_id"])
+    assert len(await sql_client.claim(10)) == 1
 
 
 async def test_a_mark_is_not_written_for_a_few_ids(sql_client: SqlClient) -> None:
@@ -143,9 +221,9 @@ async def test_counters_stay_exact_past_a_transaction_that_commits_late(sql_clie
 
 
 async def test_a_mark_from_another_server_is_replaced(sql_client: SqlClient) -> None:
-    """After a dump and restore, transaction ids start again: a mark must not wait for an id of the old server."""
+    """After a dump and restore a mark does not wait for a transaction of the old server."""
     await sql_client.sql.execute(
-        f"update treadle.low_water set next_low = 7, next_xid = 1::bigint << 40 where name = '{LANE}'"
+        f"update treadle.low_water set next_low = 7, awaited = '{{99/99}}' where name = '{LANE}'"
     )
     await sql_client.submit_many(*[{}] * 1500)
     await sql_client.claim(1500)

@@ -79,7 +79,8 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_after_a_grace(sql_cli
     assert await sql_client.heartbeat("w", claims[held]) == {}
     for message_id in (orphan, thread):
         message = await sql_client.message(message_id)
-        assert (message["state"], message["lane"], message["losses"], message["failures"]) == ("queued", "high", 0, 0)
+        assert (message["state"], message["losses"], message["failures"]) == ("queued", 0, 0)
+        assert (message["lane"], message["lane_id"] < 0) == (message["priority"], True)
         assert await sql_client.types(message_id) == ["queued", "started", "retry"]
     for claim in (claims[held], foreign):
         assert await sql_client.state(claim.message_id) == ("processing", None)

@@ -207,6 +207,22 @@ async def test_a_running_message_whose_lane_was_purged_goes_on_and_comes_back(sq
     assert sorted(json.loads(claim.body) for claim in await sql_client.claim(10)) == ["error", "released"]
 
 
+async def test_a_purged_lane_is_restored_without_a_look_at_the_messages_before_it(sql_client: SqlClient) -> None:
+    """However many messages are finished: the purge itself notes the rows that it removes."""
+    await sql_client.submit_many(*[{}] * 200)
+    await sql_client.finish(*await sql_client.claim(200))
+    ids = {await sql_client.submit(priority=priority) for priority in ("high", "normal", "normal", "low")}
+    (running,) = await sql_client.claim()
+    for lane in ("high", "normal", "low"):
+        await sql_client.sql.execute("select pgmq.purge_queue($1)", f"default_{lane}")
+    assert await sql_client.sql.fetchval("select count(*) from treadle.lost_rows") == 4
+    assert set(await sql_client.sql.fetchval("select queues from treadle.sweep()")) == {"default"}
+    assert {claim.message_id for claim in await sql_client.claim(10)} == ids - {running.message_id}
+    assert await sql_client.sql.fetchval("select count(*) from treadle.lost_rows") == 0
+    assert await mend(sql_client) == []  # nothing is queued
+    assert await sql_client.finish(running) == ["completed"]
+
+
 async def test_mending_looks_at_the_table_in_chunks(sql_client: SqlClient) -> None:
     await sql_client.submit_many(*[{}] * 10)
     await sql_client.sql.execute("select pgmq.purge_queue('default_normal')")

@@ -38,15 +38,17 @@ class Whole(UserMachine):
         self.sound = True
 
     def look_at_lanes(self, messages: Sequence[asyncpg.Record]) -> None:
-        """A new lane row has a higher id than every earlier one, except for the rows that the user wrote."""
+        """A new row has a higher id than every earlier one of its section, except for the rows that the user wrote."""
         before, self.lane_ids = self.lane_ids, {}
         for row in messages:
             if row["lane"] is not None:
                 self.lane_ids[row["message_id"]] = row["queue"], row["lane"], row["lane_id"]
-        new = [place for id, place in self.lane_ids.items() if before.get(id) != place]
-        assert self.drew or all(id > self.last_lane_ids.get((queue, lane), 0) for queue, lane, id in new)
-        for queue, lane, id in new:
-            self.last_lane_ids[queue, lane] = max(id, self.last_lane_ids.get((queue, lane), 0))
+        for place in sorted({place for id, place in self.lane_ids.items() if before.get(id) != place}):
+            queue, lane, id = place
+            section = queue, lane, id < 0
+            last = self.last_lane_ids.get(section)
+            assert self.drew or last is None or id > last
+            self.last_lane_ids[section] = id if last is None else max(id, last)
         self.drew = False
 
     def teardown(self) -> None:
@@ -68,7 +70,7 @@ class Whole(UserMachine):
             self.pass_time(hours=30, steady=False)
             self.admit_due()
             self.all_is_as_the_model_says()
-            self.claim(worker="w0", quantity=100, queues=[*QUEUES], reverse=False)
+            self.claim(worker="w0", quantity=100, queues=[*QUEUES], first_lane="high")
         raise AssertionError(f"stuck: {[m for m in self.model.messages.values() if m.completed_at is None]}")
 
 

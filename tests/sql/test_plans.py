@@ -106,9 +106,9 @@ async def test_a_plan_that_reads_a_whole_table_is_noticed(sql_client: SqlClient,
 
 async def test_the_plans_of_a_worker(sql_client: SqlClient, claims: list[Claim]) -> None:
     async with Plans(sql_client) as plans:
-        for reverse in (False, True):
-            assert len(await sql_client.claim(1, reverse=reverse)) == 1
-            assert len(await sql_client.claim(20, reverse=reverse)) == 20
+        for first_lane in ("high", "normal", "low"):
+            assert len(await sql_client.claim(1, first_lane=first_lane)) == 1
+            assert len(await sql_client.claim(20, first_lane=first_lane)) == 20
     assert plans.whole_tables == []
     assert plans.reading("q_default_low_pkey")
     # A lane of any length is read from its head in key order, and no further than needed.

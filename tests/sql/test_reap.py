@@ -63,7 +63,7 @@ async def test_a_worker_whose_lock_is_free_is_reaped_after_one_and_a_quarter_int
     await sql_client.shift_clock(7.6)
     assert await sql_client.reap() == {message_id: "w"}
     message = await sql_client.message(message_id)
-    assert (message["state"], message["lane"], message["losses"]) == ("queued", "high", 1)
+    assert (message["state"], message["lane"], message["losses"]) == ("queued", "normal", 1)
     assert await worker(sql_client) is None
     assert await sql_client.reap() == {}
 
@@ -309,7 +309,7 @@ async def test_a_worker_that_signs_off_gives_its_messages_back(sql_client: SqlCl
         await sql_client.sql.execute("select treadle.sign_off('w')")
     assert await worker(sql_client) is None
     message = await sql_client.message(free)
-    assert (message["state"], message["losses"], message["lane"]) == ("queued", 0, "high")
+    assert (message["state"], message["losses"], message["lane"]) == ("queued", 0, "normal")
     assert await sql_client.state(held) == ("processing", None)
     await steady(sql_client, 12)
     assert await sql_client.reap() == {held: None}

@@ -215,16 +215,15 @@ async def test_finish_deferred_backs_off_uncharged_and_keeps_the_turn(
 
 
 @PLACES
-async def test_finish_released_goes_back_to_the_high_lane_uncharged(
-    sql_client: SqlClient, place: dict[str, Any]
-) -> None:
+async def test_finish_released_goes_back_to_its_lane_uncharged(sql_client: SqlClient, place: dict[str, Any]) -> None:
     message_id = await sql_client.submit(priority="low", **place)
     claim = await sql_client.claim_one()
     assert await sql_client.finish(claim, outcome="released", error="Stopped.", chunks=["a"]) == ["queued"]
     types = "queued started chunk retry"
-    message = await expect(sql_client, message_id, "queued", types, lane="high", attempt=1)
+    message = await expect(sql_client, message_id, "queued", types, lane="low", attempt=1)
     assert message["priority"] == "low"
-    assert await sql_client.lanes() == [[message_id], [], []]
+    new = await sql_client.submit(priority="low")
+    assert await sql_client.lanes() == [[], [], [message_id, new]]
     if place == {"thread_id": "t"}:
         await sql_client.submit(priority="high", **place)
         assert await thread_turn(sql_client) == message_id
@@ -243,7 +242,7 @@ async def test_reap_with_losses_left(sql_client: SqlClient, place: dict[str, Any
     await sql_client.append((claim, 3, ["a"]))
     await lose_worker(sql_client, claim)
     types = "queued started chunk retry"
-    await expect(sql_client, message_id, "queued", types, lane="high", attempt=1, losses=1)
+    await expect(sql_client, message_id, "queued", types, lane="low", attempt=1, losses=1)
     data = (await sql_client.log(message_id))[-1][1]
     assert (data["attempt"], data["error"]) == (1, "The worker was lost.")
     if place == {"thread_id": "t"}:

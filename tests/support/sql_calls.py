@@ -69,10 +69,10 @@ class WorkerCalls(SqlSession):
         worker: str = "w",
         queues: Sequence[str] = ("default",),
         lease_seconds: float = 60,
-        reverse: bool = False,
+        first_lane: str = "high",
     ) -> list[Claim]:
         rows = await self.sql.fetch(
-            "select * from treadle.claim($1, $2, $3, $4, $5)", worker, queues, quantity, lease_seconds, reverse
+            "select * from treadle.claim($1, $2, $3, $4, $5)", worker, queues, quantity, lease_seconds, first_lane
         )
         return msgspec.convert(rows, list[Claim])
 

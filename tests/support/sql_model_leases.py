@@ -13,9 +13,9 @@ class LeaseModel(SubmitModel):
     """Each method models the function of sql/ with its name."""
 
     def claimable(
-        self, queues: Sequence[str], reverse: bool, lane_ids: Mapping[UUID, tuple[str, str, int]]
+        self, queues: Sequence[str], first_lane: str, lane_ids: Mapping[UUID, tuple[str, str, int]]
     ) -> list[Message]:
-        lanes = RANKS[::-1] if reverse else RANKS
+        lanes = [first_lane, *(lane for lane in RANKS if lane != first_lane)]
         ready = [
             m
             for m in self.messages.values()
@@ -70,7 +70,7 @@ class LeaseModel(SubmitModel):
         m.losses += outcome == "lost"
         m.lease = None
         m.hold = "backoff" if verdict == "backoff" else None
-        m.lane = {"again": "high", "failed": "dlq"}.get(verdict)
+        m.lane = {"again": m.sent.priority, "failed": "dlq"}.get(verdict)
         if verdict in ("again", "backoff"):
             m.state = "queued"
             m.run_at = at + (delay or 0) if verdict == "backoff" else m.run_at

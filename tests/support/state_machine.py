@@ -69,7 +69,7 @@ class Machine(RuleBasedStateMachine):
         self.silent = {*WORKERS}
         self.late = False  # whether the queue `late` was created
         self.lane_ids: dict[UUID, tuple[str, str, int]] = {}
-        self.last_lane_ids: dict[tuple[str, str], int] = {}
+        self.last_lane_ids: dict[tuple[str, str, bool], int] = {}  # by queue, lane and whether it returned
         self.sound = False  # whether the database was compared with the model since the last step
         # The user's transaction: what the model must do when it commits, and the rows that it holds.
         self.open = False

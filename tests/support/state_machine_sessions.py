@@ -99,6 +99,6 @@ THREAD_ROWS = """
 SEQUENCES = """{treadle.leases_id_seq, treadle.counters_id_seq, pgmq.q_default_high_msg_id_seq,
     pgmq.q_default_normal_msg_id_seq, pgmq.q_side_low_msg_id_seq}"""
 # Chores that change nothing that a client sees.
-CHORES = ("fold_counters(3)", "fold_counters()", "sweep()", "sweep(true)", "ensure_partitions()")
+CHORES = ("fold_counters(3)", "fold_counters()", "sweep()", "sweep('infinity')", "ensure_partitions()")
 # Draws ids that no row gets, so that the low-water marks can rise.
 DRAW_IDS = f"select nextval(s) from unnest('{SEQUENCES}'::text[]) s, generate_series(1, 1500)"

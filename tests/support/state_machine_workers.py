@@ -9,7 +9,7 @@ from hypothesis.stateful import precondition, rule
 
 from service.leases.model import Claim
 from tests.support.sql_client import OUTCOMES, SqlClient
-from tests.support.sql_model_rows import GRACE, HOUR, INTERVAL, LEASE, MAX_LOSSES, Holder
+from tests.support.sql_model_rows import GRACE, HOUR, INTERVAL, LEASE, MAX_LOSSES, RANKS, Holder
 from tests.support.state_machine import Call, Machine
 from tests.support.state_machine_sessions import QUEUES, WORKERS
 
@@ -23,12 +23,12 @@ class WorkerMachine(Machine):
         worker=st.sampled_from(WORKERS),
         quantity=st.integers(1, 4),
         queues=st.permutations(("default", "side", "late")),
-        reverse=st.booleans(),
+        first_lane=st.sampled_from(RANKS),
     )
-    def claim(self, worker: str, quantity: int, queues: list[str], reverse: bool) -> None:
-        ready = self.model.claimable(queues, reverse, self.lane_ids)[:quantity]
+    def claim(self, worker: str, quantity: int, queues: list[str], first_lane: str) -> None:
+        ready = self.model.claimable(queues, first_lane, self.lane_ids)[:quantity]
         call = self.on.workers[worker].claim(
-            quantity, worker=worker, queues=queues, lease_seconds=LEASE * HOUR, reverse=reverse
+            quantity, worker=worker, queues=queues, lease_seconds=LEASE * HOUR, first_lane=first_lane
         )
         claims: list[Claim] = self.run(call)
         for message, claim in zip(ready, claims, strict=False):
@@ -47,12 +47,12 @@ class WorkerMachine(Machine):
 
     @rule(worker=st.sampled_from(WORKERS), quantity=st.integers(1, 4))
     def claim_in_order(self, worker: str, quantity: int) -> None:
-        self.claim(worker=worker, quantity=quantity, queues=[*QUEUES], reverse=False)
+        self.claim(worker=worker, quantity=quantity, queues=[*QUEUES], first_lane="high")
 
     @rule(worker=st.sampled_from(WORKERS), quantity=st.integers(1, 4), outcome=st.sampled_from(FINISHES))
     def work(self, worker: str, quantity: int, outcome: str) -> None:
         before = len(self.holders)
-        self.claim(worker=worker, quantity=quantity, queues=[*QUEUES], reverse=False)
+        self.claim(worker=worker, quantity=quantity, queues=[*QUEUES], first_lane="high")
         if holders := self.holders[before:]:
             self.ask(*self.finishing(holders, outcome, 1, None, 0, patient=False))
 

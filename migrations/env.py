@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.db.pool import connect
+from service.db.connection import connect
 from service.db.tables import metadata
 
 SCHEMA = "treadle"

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from service import database_address
 from service.errors import ConfigError
 from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
 
@@ -102,6 +103,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError(
             "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost."
         )
+    for name in ("database_url", "listen_database_url"):
+        if url := getattr(settings, name):
+            database_address.parse(url, name.upper())
     if settings.database_pooler == "transaction" and settings.listen_database_url is None:
         # LISTEN and a worker's advisory lock belong to a session, which such a pooler does not keep.
         raise ConfigError(

@@ -5,6 +5,7 @@
     ├── SchemaError              503                    the database is not migrated, or belongs to another release
     ├── Unavailable              503                    PostgreSQL did not serve a call; trying again may help
     │   ├── NotConnected                                ... because there is no connection to it
+    │   │   └── AddressRejected                         ... and none to come: it refuses the address
     │   └── TooSlow                                     ... because it did not answer in time
     └── Refused                                         the request cannot be carried out; nothing was written
         ├── Invalid              400          TR400     the request is malformed
@@ -55,6 +56,11 @@ class NotConnected(Unavailable):
     """There is no connection to PostgreSQL. `db.availability` logs that once for all calls that fail by it."""
 
     log_level = logging.DEBUG
+
+
+class AddressRejected(NotConnected):
+    """PostgreSQL answered, and refuses the user, the password, the database or an option of the address; or a pooler
+    answered that needs other settings. A process that runs tries again, for an operator may change the server."""
 
 
 class TooSlow(Unavailable):

@@ -7,7 +7,7 @@ import click
 
 from service import config, logs
 from service.cli import operate, run, talk
-from service.errors import TreadleError, Unavailable
+from service.errors import AddressRejected, TreadleError, Unavailable
 
 
 class _TryLater(click.ClickException):
@@ -25,7 +25,8 @@ class _Commands(click.Group):
             hint = ""
             if isinstance(error, Unavailable) and ctx.obj is not None and ctx.obj.database_url is None:
                 hint = f" Does treadle up run in {ctx.obj.treadle_home}?"
-            later = isinstance(error, Unavailable) and ctx.invoked_subcommand == "migrate"
+            away = isinstance(error, Unavailable) and not isinstance(error, AddressRejected)
+            later = away and ctx.invoked_subcommand == "migrate"
             raise (_TryLater if later else click.ClickException)(f"{error}{hint}") from error
         except UnicodeEncodeError as error:
             raise click.ClickException("The arguments must be valid UTF-8.") from error

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from service.db.availability import Availability
-from service.db.pool import CONNECTION_ERRORS, Connection, connect
+from service.db.connection import CONNECTION_ERRORS, Connection, connect
 from service.errors import NotConnected, Unavailable
 from service.waiting import wait_for
 

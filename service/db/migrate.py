@@ -15,8 +15,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from service.db.connection import Connection, connect, explain
 from service.db.data_files import data_folder
-from service.db.pool import Connection, connect, explain
 from service.db.schema import DEVELOPMENT_RELEASES, RELEASE, SQL_FOLDER, digest, problem
 from service.errors import SchemaError, Unavailable
 

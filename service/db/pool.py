@@ -1,48 +1,28 @@
 """The connection pool: one call, one statement, one transaction; errors arrive as the classes of `errors`."""
 
 import asyncio
-import functools
-from asyncio.staggered import staggered_race
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
-from asyncpg.connect_utils import SessionAttribute
 
 from service.db.availability import Availability
-from service.db.hosts import hosts
+from service.db.connection import (
+    COMMAND_TIMEOUT_SECONDS,
+    CONNECTION_ERRORS,
+    Connection,
+    connect,
+    explain,
+    first_line,
+)
 from service.errors import BY_SQLSTATE, Busy, NotConnected, NotStorable, SchemaError, TooSlow, Unavailable
 
-CONNECT_TIMEOUT_SECONDS = 3.0
-COMMAND_TIMEOUT_SECONDS = 10.0  # without one, a half-open connection would hang for ever
 DELETION_TIMEOUT_SECONDS = 60.0  # of a thread: one transaction deletes a million messages in ten seconds
 CANCEL_TIMEOUT_SECONDS = 2.0  # to cancel a command that timed out, after which its connection is dropped
-NEXT_HOST_SECONDS = 0.3  # without an answer, after which the next host is also tried
 
-# How soon the server ends the session of a client that has vanished: until then the session keeps its locks.
-KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
-# How the server writes times, also in views and in messages of errors. Functions pin the time zone themselves.
-UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
-# To compile a statement takes longer than any of ours runs. The functions of sql/ switch JIT off by themselves; this is
-# for statements on views.
-PLANS = {"jit": "off"}
+__all__ = ["Connection", "Database", "connect"]
 
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.QueryCanceledError,
-    asyncpg.TargetServerAttributeNotMatched,
-)
 # The connection works, but the server cannot serve the call now.
 _SERVER_TROUBLES = (
     TimeoutError,
@@ -53,55 +33,6 @@ _SERVER_TROUBLES = (
 _REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError)
 
 Result = TypeVar("Result")
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
-
-async def connect(
-    dsn: str, *, name: str, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT_SECONDS
-) -> Connection:
-    """Open one connection to the server that takes writes; raises Unavailable.
-
-    Where the address names several hosts, they are tried in a staggered race, so that a silent one delays no other.
-    """
-    candidates = hosts(dsn)
-    try:
-        if len(candidates) == 1:
-            return await _connect(dsn, name, pooler, command_timeout)
-        connects = [
-            functools.partial(_connect, dsn, name, pooler, command_timeout, host=host, port=port)
-            for host, port in candidates
-        ]
-        winner, _, errors = await staggered_race(connects, NEXT_HOST_SECONDS)
-        if winner is not None:
-            connection: Connection = winner
-            return connection
-        raise next(error for error in errors if error is not None)
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-        raise NotConnected(explain(error)) from error
-
-
-async def _connect(dsn: str, name: str, pooler: bool, command_timeout: float, **place: Any) -> Connection:
-    connection: Connection = await asyncpg.connect(
-        dsn,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=command_timeout,
-        statement_cache_size=0 if pooler else 1024,
-        # A pooler chooses the server itself.
-        target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
-        server_settings={} if pooler else KEEPALIVE | UTC | PLANS | {"application_name": f"treadle {name}"},
-        **place,
-    )
-    return connection
-
-
-def explain(error: BaseException) -> str:
-    """One sentence on why PostgreSQL did not answer."""
-    return f"PostgreSQL cannot be reached: {_reason(error)}."
-
-
-def _reason(error: BaseException) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return reason.rstrip(".")
 
 
 class Database:
@@ -188,7 +119,7 @@ class Database:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self._drop()  # this server is a standby now
                 if isinstance(error, _SERVER_TROUBLES):
-                    raise Unavailable(f"PostgreSQL did not serve the call: {_reason(error)}.") from error
+                    raise Unavailable(f"PostgreSQL did not serve the call: {first_line(error)}.") from error
                 raise NotConnected(explain(error)) from error
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error

@@ -6,8 +6,9 @@ from uuid import UUID
 
 import msgspec
 
+from service.db.connection import COMMAND_TIMEOUT_SECONDS
 from service.db.notifier import EVENTS
-from service.db.pool import COMMAND_TIMEOUT_SECONDS, Database
+from service.db.pool import Database
 from service.leases.model import (
     Append,
     Appended,

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from service.config import Settings
 from service.db.availability import Availability
-from service.db.pool import COMMAND_TIMEOUT_SECONDS, Database
+from service.db.connection import COMMAND_TIMEOUT_SECONDS
+from service.db.pool import Database
 from service.errors import TreadleError
 from service.leases.model import HeartbeatReport, Verdict
 from service.leases.store import LeaseStore

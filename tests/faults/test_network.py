@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from faults.proxy import Proxy
+from service import database_address
 from service.agents.builtin.echo import echo
 from service.config import Settings
-from service.db.hosts import hosts
 from service.db.listener import Listener
 from service.db.pool import Connection, Database, connect
 from service.errors import Unavailable
@@ -35,7 +35,7 @@ from treadle import Context, agent
     ],
 )
 def test_the_hosts_of_an_address(dsn: str, expected: list[tuple[str, int | None]]) -> None:
-    assert hosts(dsn) == expected
+    assert list(database_address.parse(dsn).hosts) == expected
 
 
 @pytest.fixture

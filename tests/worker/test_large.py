@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from service.db.pool import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from service.db.connection import COMMAND_TIMEOUT_SECONDS
+from service.db.pool import Connection, Database
 from service.errors import TooSlow
 from service.leases import store as leases
 from service.leases.model import Append, EventToAppend

@@ -1,0 +1,153 @@
+"""Opening a connection to PostgreSQL: to the host that takes writes, with the session settings of the service."""
+
+import functools
+import random
+import socket
+import ssl
+from asyncio.staggered import staggered_race
+from typing import Any, TypeAlias
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from service import database_address
+from service.database_address import Address
+from service.db import pooler as poolers
+from service.errors import AddressRejected, ConfigError, NotConnected
+
+CONNECT_TIMEOUT_SECONDS = 3.0
+COMMAND_TIMEOUT_SECONDS = 10.0  # without one, a half-open connection would hang for ever
+NEXT_HOST_SECONDS = 0.3  # without an answer, after which the next host is also tried
+
+# How soon the server ends the session of a client that has vanished: until then the session keeps its locks.
+KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+# How the server writes times, also in views and in messages of errors. Functions pin the time zone themselves.
+UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
+# To compile a statement takes longer than any of ours runs. The functions of sql/ switch JIT off by themselves; this is
+# for statements on views.
+PLANS = {"jit": "off"}
+SESSION = KEEPALIVE | UTC | PLANS
+
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+# The server answered, and another try with the same address gets the same answer.
+_REJECTIONS = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # also a wrong password
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.UndefinedObjectError,  # an unknown setting in `options`
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.InsufficientPrivilegeError,
+    ssl.SSLCertVerificationError,
+)
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+async def connect(
+    dsn: str, *, name: str, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT_SECONDS
+) -> Connection:
+    """Open one connection to the server that takes writes.
+
+    Where the address names several hosts, they are tried in a staggered race, so that a silent one delays no other.
+    Raises NotConnected; AddressRejected where trying again cannot help, also for a pooler that `pooler` does not tell;
+    ConfigError for an address that no connection can have.
+    """
+    address = database_address.parse(dsn)
+    opener = functools.partial(_open, address, name, command_timeout)
+    try:
+        if pooler:
+            return await opener(settings={}, pooler=True)
+        connection = await _open_past_refused_settings(opener)
+        await poolers.require_session(connection, dsn, lambda: opener(settings={}, pooler=True))
+        return connection
+    except _REJECTIONS as error:
+        raise AddressRejected(explain(error)) from error
+    except (ValueError, OverflowError) as error:  # asyncpg's ClientConfigurationError too, such as PGSSLMODE=maybe
+        raise ConfigError(f"PostgreSQL's address cannot be used: {first_line(error)}.") from error
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+        refused = isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error)
+        raise (AddressRejected if refused else NotConnected)(explain(error)) from error
+
+
+async def _open_past_refused_settings(opener: "functools.partial[Any]") -> Connection:
+    """A pooler such as PgBouncer refuses settings that it does not know; without them it shows what it is."""
+    try:
+        connection: Connection = await opener(settings=SESSION, pooler=False)
+    except asyncpg.ProtocolViolationError as error:
+        if "startup parameter" not in str(error):
+            raise
+        connection = await opener(settings={}, pooler=False)
+    return connection
+
+
+async def _open(
+    address: Address, name: str, command_timeout: float, *, settings: dict[str, str], pooler: bool
+) -> Connection:
+    attempt = functools.partial(_attempt, address, name, command_timeout, settings, pooler)
+    hosts = list(address.hosts)
+    if len(hosts) == 1:
+        return await attempt()
+    if address.any_order:
+        random.shuffle(hosts)
+    default_port = 5432 if any(port for _, port in hosts) else None
+    attempts = [functools.partial(attempt, host=host, port=port or default_port) for host, port in hosts]
+    winner, _, errors = await staggered_race(attempts, NEXT_HOST_SECONDS)
+    if winner is None:
+        raise next(error for error in errors if error is not None)
+    connection: Connection = winner
+    return connection
+
+
+async def _attempt(
+    address: Address, name: str, command_timeout: float, settings: dict[str, str], pooler: bool, **place: Any
+) -> Connection:
+    if settings:
+        settings = settings | {"application_name": address.application_name or f"treadle {name}"}
+    if address.system_certificates:
+        place["ssl"] = ssl.create_default_context()
+    connection: Connection = await asyncpg.connect(
+        address.url,
+        timeout=address.connect_seconds or CONNECT_TIMEOUT_SECONDS,
+        command_timeout=command_timeout,
+        statement_cache_size=0 if pooler else 1024,
+        # A pooler chooses the server itself.
+        target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
+        server_settings=settings,
+        **place,
+    )
+    if address.socket_options:
+        _set_socket_options(connection, address)
+    return connection
+
+
+def _set_socket_options(connection: Connection, address: Address) -> None:
+    transport: Any = getattr(connection, "_transport")  # noqa: B009  # asyncpg has no public way to its socket
+    opened = transport.get_extra_info("socket")
+    if opened is not None and opened.family in (socket.AF_INET, socket.AF_INET6):
+        for level, option, value in address.socket_options:
+            opened.setsockopt(level, option, value)
+
+
+def explain(error: BaseException) -> str:
+    """One sentence on why PostgreSQL did not answer."""
+    return f"PostgreSQL cannot be reached: {first_line(error)}."
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, without its full stop."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return reason.rstrip(".")

@@ -1,0 +1,158 @@
+"""The address of PostgreSQL: libpq's parameters are passed on, carried out or refused in one sentence."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import config, database_address
+from service.db.pool import Connection, connect
+from service.errors import ConfigError
+from tests.support.cli_runner import Cli
+
+SECRET = "geheim"
+
+
+def sentence(url: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.load({"DATABASE_URL": url})
+    said = str(caught.value)
+    assert said.startswith("DATABASE_URL: ")
+    assert said.endswith(".")
+    assert SECRET not in said
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("garbage", "Expected an address such as postgresql://"),
+        ("host=localhost dbname=treadle", "Expected an address such as postgresql://"),
+        ("mysql://me@host/db", "Expected an address such as postgresql://"),
+        ("postgresql+asyncpg://me@host/db", "Expected an address such as postgresql://"),
+        ("postgresql:/me@host/db", "Expected an address such as postgresql://"),
+        ("postgresql://me@host:99999/db", "Expected a port from 1 to 65535, got '99999'"),
+        ("postgresql://me@host:0/db", "Expected a port from 1 to 65535, got '0'"),
+        ("postgresql://me@host:port/db", "Expected a port from 1 to 65535, got 'port'"),
+        ("postgresql://me@host:-1/db", "Expected a port from 1 to 65535"),
+        ("postgresql:///db?host=one&port=x", "Expected a port from 1 to 65535"),
+        ("postgresql:///db?host=one,two&port=1,2,3", "Expected one port or as many as hosts"),
+        ("postgresql://me@::1/db", "Expected an IPv6 address in brackets"),
+        ("postgresql://me@[::1/db", "Invalid IPv6 URL"),
+        (f"postgresql://me:{SECRET}@x@host/db", "Expected %40 in the place of an @"),
+        (f"postgresql://me:{SECRET}#x@host/db", "Expected %23 in the place of '#'"),
+        (f"postgresql://me:{SECRET}%zz@host/db", "Expected %25"),
+        ("postgresql://me@ho st/db", "Expected %20"),
+        ("postgresql://me@host/db?sslmode", "Expected name=value among the parameters, got 'sslmode'"),
+        ("postgresql://me@host/db?colour=blue", "There is no parameter 'colour'"),
+        ("postgresql://me@host/db?statement_timeout=5s", "is written options=-c%20name%3Dvalue"),
+        ("postgresql://me@host/db?sslmode=maybe", "sslmode may be disable or allow or"),
+        ("postgresql://me@host/db?channel_binding=require", "channel_binding may be disable or prefer here"),
+        ("postgresql://me@host/db?gssencmode=require", "gssencmode may be disable or prefer here"),
+        ("postgresql://me@host/db?target_session_attrs=standby", "target_session_attrs may be any or read-write"),
+        ("postgresql://me@host/db?client_encoding=latin1", "client_encoding may be auto or utf8"),
+        ("postgresql://me@host/db?require_auth=scram-sha-256", "require_auth is not supported"),
+        ("postgresql://me@host/db?connect_timeout=soon", "Expected a whole number as connect_timeout"),
+        ("postgresql://me@host/db?keepalives_idle=1.5", "Expected a whole number as keepalives_idle"),
+        ("postgresql://me@host/db?sslrootcert=/nowhere.pem", "The file /nowhere.pem of sslrootcert does not exist"),
+        ("postgresql://me@host/db?sslmode=require&sslrootcert=system", "Expected sslmode=verify-full"),
+        ("postgresql://me@host/db?sslmode=verify-full&hostaddr=10.0.0.1", "Expected host instead of hostaddr"),
+    ],
+)
+def test_a_wrong_address_is_one_sentence_without_the_password(url: str, said: str) -> None:
+    assert said in sentence(url)
+
+
+def test_both_addresses_are_checked() -> None:
+    with pytest.raises(ConfigError, match="LISTEN_DATABASE_URL: Expected an address"):
+        config.load({"LISTEN_DATABASE_URL": "direct"})
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://x:99999/y", "postgresql://x/y?colour=blue"])
+@pytest.mark.parametrize("command", ["migrate", "check", "up", "serve", "work", "dsn"])
+async def test_every_command_refuses_a_wrong_address_with_exit_code_1(
+    cli_without_database: Cli, command: str, url: str
+) -> None:
+    result = await cli_without_database(command, DATABASE_URL=url)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "DATABASE_URL: " in result.stderr
+
+
+def test_what_asyncpg_does_not_know_is_not_passed_on() -> None:
+    address = database_address.parse(
+        " postgres://me:p%40w@one,two:2/db?connect_timeout=7&channel_binding=prefer&gssencmode=disable"
+        "&application_name=mine&options=-c%20geqo%3Doff&load_balance_hosts=random&sslmode=&sslsni=1&keepalives_idle=30\n"
+    )
+    assert address.url == (
+        "postgresql://me:p%40w@/db?application_name=mine&options=-c%20geqo%3Doff&host=one,two&port=5432,2"
+    )
+    assert (address.connect_seconds, address.application_name, address.any_order) == (7.0, "mine", True)
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in address.socket_options
+    assert address.hosts == (("one", None), ("two", 2))
+
+
+@pytest.mark.parametrize(
+    ("query", "sslmode"), [("ssl=true", "require"), ("ssl=true&sslmode=verify-ca", "verify-ca"), ("", None)]
+)
+def test_ssl_true_is_sslmode_require(query: str, sslmode: str | None) -> None:
+    url = database_address.parse(f"postgresql://me@host/db?{query}").url
+    assert (f"sslmode={sslmode}" in url) == (sslmode is not None)
+
+
+def test_the_systems_certificates_check_the_server() -> None:
+    address = database_address.parse("postgresql://me@host/db?sslmode=verify-full&sslrootcert=system")
+    assert address.system_certificates
+    assert "ssl" not in address.url
+
+
+def test_a_unix_socket_may_stand_in_the_place_of_the_host(tmp_path: Path) -> None:
+    for url in (
+        f"postgresql://me@/db?host={tmp_path}&port=5",
+        f"postgresql://me@{str(tmp_path).replace('/', '%2F')}:5/db",
+    ):
+        assert database_address.parse(url).hosts == ((str(tmp_path), 5),)
+
+
+async def test_parameters_take_effect(dsn: str) -> None:
+    connection = await connect(
+        f"{dsn}?options=-c%20geqo%3Doff%20-c%20timezone%3DAsia/Tokyo&application_name=mine&keepalives_idle=33"
+        "&connect_timeout=10&channel_binding=prefer",
+        name="test",
+    )
+    assert await connection.fetchval("show geqo") == "off"
+    assert await connection.fetchval("show application_name") == "mine"
+    assert await connection.fetchval("show timezone") == "UTC"
+    transport: Any = getattr(connection, "_transport")  # noqa: B009  # asyncpg has no public way to its socket
+    opened = transport.get_extra_info("socket")
+    assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 33
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda dsn: dsn.replace("treadle@", "stranger@"), 'role "stranger" does not exist'),
+        (lambda dsn: f"{dsn}_none", "does not exist"),
+        (lambda dsn: f"{dsn}?options=-c%20colour%3Dblue", 'unrecognized configuration parameter "colour"'),
+        (lambda dsn: f"{dsn}?options=-c%20geqo%3Dmaybe", 'parameter "geqo" requires a Boolean value'),
+        (lambda dsn: f"{dsn}?sslmode=require", "rejected SSL upgrade"),
+    ],
+)
+async def test_what_the_server_refuses_for_good_ends_a_migration(cli: Cli, dsn: str, change: object, said: str) -> None:
+    assert callable(change)
+    result = await cli("migrate", DATABASE_URL=change(dsn))
+    assert (result.exit_code, said in result.stderr) == (1, True), result.stderr
+
+
+async def test_a_wrong_variable_of_libpq_is_one_sentence(cli: Cli, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "maybe")
+    result = await cli("migrate", DATABASE_URL=dsn)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "PostgreSQL's address cannot be used" in result.stderr
+
+
+async def test_a_server_that_is_away_is_worth_another_try(cli: Cli, sql: Connection) -> None:
+    assert (await cli("migrate", DATABASE_URL="postgresql://me@127.0.0.1:1/db")).exit_code == 75

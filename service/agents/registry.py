@@ -10,10 +10,13 @@ from service.agents import templates
 from service.agents.builtin.echo import echo
 from service.agents.claude import agent as claude
 from service.agents.claude.api import Api
+from service.agents.claude.options import ClientOption
 from service.agents.definition import Agent
 from service.agents.resolver import team as resolver
 from service.config import Settings
 from service.errors import ConfigError
+
+CLIENT_OPTIONS: tuple[ClientOption, ...] = ("system", "max_tokens")  # of `claude`, which has no orders and no tools
 
 
 class Registry:
@@ -55,7 +58,7 @@ def load(settings: Settings) -> Registry:
     Raises ConfigError that names the module if it cannot be imported, has no agent, or has an agent whose name is
     taken; likewise for templates.
     """
-    shipped = (echo, claude.claude_agent(claude.NAME), *resolver.make(settings))
+    shipped = (echo, claude.claude_agent(claude.NAME, client_options=CLIENT_OPTIONS), *resolver.make(settings))
     agents: dict[str, Agent] = {agent.name: agent for agent in shipped}
     if (settings.agents or settings.agent_templates) and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

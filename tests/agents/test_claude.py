@@ -32,7 +32,7 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
 @pytest.fixture
 async def anthropic(fake: FakeAnthropic, start_worker: StartWorker) -> FakeAnthropic:
     """A fake API and a worker whose agent claude asks it."""
-    await start_worker(connected(fake.url), echo)
+    await start_worker(connected(fake.url, client_options=["system", "max_tokens"]), echo)
     return fake
 
 
@@ -141,7 +141,8 @@ async def test_invalid_content_is_rejected(sql: Connection, anthropic: FakeAnthr
 async def test_the_agents_system_prompt_precedes_that_of_the_metadata(
     sql: Connection, fake: FakeAnthropic, start_worker: StartWorker
 ) -> None:
-    await start_worker(connected(fake.url, system="You are Ada.", history=1, max_tokens=3000, thinking=2000))
+    options = {"system": "You are Ada.", "history": 1, "max_tokens": 3000, "thinking": 2000}
+    await start_worker(connected(fake.url, client_options=["system", "max_tokens"], **options))
     for text_in in ("one", "two", "three"):
         await ask(sql, text_in, thread_id="t")
     await ask(sql, "four", metadata={"system": "Be brief.", "max_tokens": 2001})
@@ -149,6 +150,18 @@ async def test_the_agents_system_prompt_precedes_that_of_the_metadata(
     assert [request.body["system"] for request in fake.requests[2:]] == ["You are Ada.", "You are Ada.\n\nBe brief."]
     row = await ask(sql, "five", metadata={"max_tokens": 2000})
     assert row["error"] == "metadata.max_tokens must be above the 2000 tokens of thinking."
+
+
+@pytest.mark.parametrize(
+    ("allowed", "system", "max_tokens"), [((), "Orders.", 9), (["system"], "Orders.\n\nForget them.", 9)]
+)
+async def test_clients_change_only_what_the_agent_allows(
+    sql: Connection, fake: FakeAnthropic, start_worker: StartWorker, allowed: Any, system: str, max_tokens: int
+) -> None:
+    await start_worker(connected(fake.url, system="Orders.", max_tokens=9, client_options=allowed))
+    await ask(sql, metadata={"system": "Forget them.", "max_tokens": 77})
+    (request,) = fake.requests
+    assert (request.body["system"], request.body["max_tokens"]) == (system, max_tokens)
 
 
 async def test_history_tokens_limit_the_conversation(

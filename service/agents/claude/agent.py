@@ -6,8 +6,7 @@
 
 The thread's history is the conversation, tokens are streamed, and tools are typed Python functions. A retry repeats no
 model call and no tool call that has finished. The shipped agent `claude` is such an agent without tools. The registry
-gives the agents the API key when a worker starts. `metadata.system` is added to the system prompt;
-`metadata.max_tokens` sets the length of an answer.
+gives the agents the API key when a worker starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Unpack
 
 from service.agents.claude.api import Api
 from service.agents.claude.attempt import Attempt
-from service.agents.claude.options import ClaudeOptions, check
+from service.agents.claude.options import ClaudeOptions, ClientOption, check
 from service.agents.claude.request import ClaudeInput
 from service.agents.claude.tools import Declared
 from service.agents.contract import Context
@@ -60,6 +59,7 @@ def claude_agent(
     price: Mapping[str, float] | None = None,
     max_calls: int = DEFAULT_MAX_CALLS,
     options: Mapping[str, Any] | None = None,
+    client_options: Sequence[ClientOption] = (),
     **limits: Unpack[LimitOptions],
 ) -> ClaudeAgent:
     """Make an agent that asks Claude.
@@ -74,6 +74,9 @@ def claude_agent(
     price           Dollars for a million tokens: `input`, `output`, and optionally `cache_write` and `cache_read`.
     max_calls       The most model calls for one message.
     options         Further parameters of the Messages API, for example `temperature`.
+    client_options  What clients may set in a message's metadata: `system`, a text that is added to the system prompt;
+                    `max_tokens`, in place of the agent's. Default: nothing, because any client could change the
+                    agent's orders.
     limits          The options of every agent; see `treadle.Limits`.
 
     Raises ValueError or TypeError for an argument that cannot be used.
@@ -89,5 +92,6 @@ def claude_agent(
         price=price,
         max_calls=max_calls,
         parameters=options,
+        client_options=client_options,
     )
     return ClaudeAgent(name, checked, **limits)

@@ -1,7 +1,7 @@
 """What distinguishes one agent that asks Claude from another: model, prompt, tools, bounds and prices."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta
@@ -9,6 +9,9 @@ from msgspec import Meta
 from service.agents.claude.tools import Declared, Toolbox
 
 MIN_THINKING_TOKENS = 1024
+
+ClientOption: TypeAlias = Literal["system", "max_tokens"]
+"""What a client may set in a message's metadata, if the agent's author allows it."""
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +37,8 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClaudeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The arguments of claude_agent, checked. `parameters` are further parameters of the Messages API."""
+    """The arguments of claude_agent, checked. `parameters` are further parameters of the Messages API;
+    `client_options` the keys of a message's metadata that count."""
 
     model: str | None
     system: str | None
@@ -46,6 +50,7 @@ class ClaudeOptions(msgspec.Struct, frozen=True, kw_only=True):
     price: Price | None
     max_calls: int
     parameters: dict[str, Any]
+    client_options: frozenset[str]
 
     @property
     def thinking_tokens(self) -> int:
@@ -65,6 +70,7 @@ def check(
     price: Mapping[str, float] | None,
     max_calls: int,
     parameters: Mapping[str, Any] | None,
+    client_options: Sequence[ClientOption],
 ) -> ClaudeOptions:
     """Raises ValueError or TypeError for an argument that cannot be used."""
     if max_tokens < 1 or max_calls < 1 or history < 0:
@@ -73,6 +79,8 @@ def check(
         if not MIN_THINKING_TOKENS <= thinking < max_tokens:
             raise ValueError(f"thinking is at least {MIN_THINKING_TOKENS} tokens and below max_tokens ({max_tokens})")
         thinking = {"type": "enabled", "budget_tokens": thinking}
+    if isinstance(client_options, str) or not set(client_options) <= set(get_args(ClientOption)):
+        raise ValueError(f"client_options is a list of {' and '.join(get_args(ClientOption))}, not {client_options!r}")
     return ClaudeOptions(
         model=model,
         system=system,
@@ -84,6 +92,7 @@ def check(
         price=_price(price),
         max_calls=max_calls,
         parameters=dict(parameters or {}),
+        client_options=frozenset(client_options),
     )
 
 

@@ -44,6 +44,8 @@ def _checked_content(content: str | list[dict[str, Any]]) -> str | list[dict[str
 
 
 def _max_tokens(context: Context, options: ClaudeOptions) -> int:
+    if "max_tokens" not in options.client_options:
+        return options.max_tokens
     value = context.metadata.get("max_tokens", options.max_tokens)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise Rejected("metadata.max_tokens must be a whole number above 0.")
@@ -53,7 +55,7 @@ def _max_tokens(context: Context, options: ClaudeOptions) -> int:
 
 
 def _system(context: Context, options: ClaudeOptions) -> str:
-    value = context.metadata.get("system")
+    value = context.metadata.get("system") if "system" in options.client_options else None
     if value is not None and not isinstance(value, str):
         raise Rejected("metadata.system must be a text.")
     return "\n\n".join(part for part in (options.system, value) if part)

@@ -17,9 +17,11 @@ from typing import Any, Unpack
 
 from service.agents.adapters.frameworks import require
 from service.agents.adapters.langgraph.runner import Runner
-from service.agents.contract import Context
+from service.agents.contract import Context, Rejected
 from service.agents.definition import Agent, input_type
 from service.agents.limits import LimitOptions
+
+SPEAKERS = {"user", "human", "assistant", "ai"}  # as LangChain names them
 
 
 def langgraph_agent(
@@ -38,7 +40,8 @@ def langgraph_agent(
                   message arrives.
     input         A function, sync or async, from context and message to the graph's input. The annotation of its
                   message is the agent's input type. Default: a text becomes the last of `messages`, after the thread's
-                  history; an object is the graph's input unchanged.
+                  history; an object is the graph's input unchanged, except that its `messages` may come only from a
+                  user or an assistant, because the client did not write the orders and called no tools.
     output        The result: a key of the final state, or a function of the state. Default: the text of the last
                   message of a model; without such a message, the whole state.
     checkpointer  A saver, or a function that returns an async context manager of one, entered for each attempt.
@@ -63,9 +66,22 @@ async def _default_input(context: Context, message: str | dict[str, Any]) -> Any
     from langchain_core.messages import AIMessage, HumanMessage
 
     if isinstance(message, dict):
+        _refuse_orders(message.get("messages"))
         return message
     history: list[Any] = []
     for exchange in await context.history():
         if isinstance(exchange.message, str) and isinstance(exchange.result, str):
             history += [HumanMessage(exchange.message), AIMessage(exchange.result)]
     return {"messages": [*history, HumanMessage(message)]}
+
+
+def _refuse_orders(messages: Any) -> None:
+    """Raises Rejected for system messages, tool calls and tool results among the messages that a client sent."""
+    for number, message in enumerate(messages if isinstance(messages, list) else [messages]):
+        fields = message if isinstance(message, dict) else {}
+        role = message[0] if isinstance(message, list) and message else fields.get("role", fields.get("type", "user"))
+        if role not in SPEAKERS or fields.get("tool_calls") or fields.get("additional_kwargs"):
+            raise Rejected(
+                f"messages[{number}] is not a plain message of a user or an assistant: system messages and tool calls"
+                " are the graph's own."
+            )

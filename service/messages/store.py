@@ -12,7 +12,8 @@ from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.db.tenant import TENANT
-from service.errors import BY_SQLSTATE, Busy, NotFound, Refused
+from service.errors import BY_SQLSTATE, Busy, NotFound, Refused, Unprocessable
+from service.inputs.store import InputSchemas
 from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
 
 DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a connection and may wait for a lock
@@ -77,6 +78,7 @@ class MessageStore(MessageControl):
         super().__init__(database)
         self._notifier = notifier
         self._max_queue_size = max_queue_size
+        self._inputs = InputSchemas(database)
         self._submits: Batcher[Submission, Accepted] = Batcher(self._submit, limit=500)
 
     async def submit(self, message: NewMessage) -> Accepted:
@@ -84,10 +86,12 @@ class MessageStore(MessageControl):
 
         Raises what refuses this message: Unprocessable, Conflict, QueueFull or Busy.
         """
+        await self._check_inputs([message])
         return await self._submits.submit(_submission(message))
 
     async def submit_batch(self, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
+        await self._check_inputs(messages)
         async with self._direct:
             rows = await self._call([_submission(message) for message in messages], patient=True, strict=True)
         return [_accepted(row) for row in rows]
@@ -97,6 +101,7 @@ class MessageStore(MessageControl):
 
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
+        await self._check_inputs(messages)
         async with self._direct:
             row = await self._database.fetchrow(
                 "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5, autocommit => true)",
@@ -127,6 +132,12 @@ class MessageStore(MessageControl):
             f"{STATUS} where o.thread = $1 and o.ord > $2 order by o.ord limit $3", thread, after, limit
         )
         return [(row["ord"], msgspec.convert(row, Status)) for row in rows]
+
+    async def _check_inputs(self, messages: Sequence[NewMessage]) -> None:
+        """Raises Unprocessable for a message that does not fit the input of its agent."""
+        if misfit := await self._inputs.misfit((message.agent, message.message) for message in messages):
+            number, sentence = misfit
+            raise Unprocessable(sentence if len(messages) == 1 else f"messages[{number}]: {sentence}")
 
     async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
         return [_outcome(row) for row in await self._call(batch, patient=patient, strict=False)]

@@ -1,0 +1,60 @@
+"""The input types of the registered agents, as the API checks messages against them before it accepts them."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from service.db.pool import Database
+from service.inputs.validator import Validator, compile_schema
+
+FRESH_SECONDS = 1.0  # for which the schemas are used without a look at whether they have changed
+VERSION = "select count(*), max(registered_at), max(agent) filter (where is_default) from treadle.agent_overview"
+SCHEMAS = "select agent, is_default, input::text from treadle.agent_overview where input is not null or is_default"
+
+
+class InputSchemas:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._version: Any = None
+        self._read_at = -FRESH_SECONDS
+        self._reading: asyncio.Task[None] | None = None
+        self._validators: dict[str, Validator] = {}
+        self._default: str | None = None
+
+    async def misfit(self, messages: Iterable[tuple[str | None, Any]]) -> tuple[int, str] | None:
+        """The number of the first message that does not fit the input of its agent (None: of the default agent), and a
+        sentence that says why."""
+        messages = list(messages)
+        if time.monotonic() - self._read_at > FRESH_SECONDS:
+            await self._read()
+        if self._first(messages) is None:
+            return None
+        await self._read()  # the agent may have been registered again meanwhile
+        return self._first(messages)
+
+    def _first(self, messages: list[tuple[str | None, Any]]) -> tuple[int, str] | None:
+        for number, (agent, message) in enumerate(messages):
+            name = self._default if agent is None else agent
+            validator = self._validators.get(name) if name is not None else None
+            if validator is not None and (misfit := validator.misfit(message)) is not None:
+                return number, f"{misfit[0]} does not fit the input of the agent {name!r}: {misfit[1]}."
+        return None
+
+    async def _read(self) -> None:
+        """Read the schemas if they have changed. Requests that arrive at the same time share one look and go on
+        together, so that they still make one batch."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_now())
+        await asyncio.shield(self._reading)
+
+    async def _read_now(self) -> None:
+        now = time.monotonic()
+        version = await self._database.fetchrow(VERSION)
+        if version != self._version:
+            rows = await self._database.fetch(SCHEMAS)
+            compiled = {row["agent"]: compile_schema(row["agent"], row["input"]) for row in rows if row["input"]}
+            self._validators = {agent: validator for agent, validator in compiled.items() if validator is not None}
+            self._default = next((row["agent"] for row in rows if row["is_default"]), None)
+            self._version = version
+        self._read_at = now

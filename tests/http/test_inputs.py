@@ -1,0 +1,180 @@
+"""Messages that do not fit the input type of their agent: refused at submit, with msgspec's own judgement."""
+
+import datetime
+import decimal
+import json
+import uuid
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta, Struct
+
+from service.agents.definition import Agent
+from service.db.pool import Connection
+from service.inputs.validator import Validator, compile_schema
+from tests.support.fixture_types import RegisterAgents, StartApi
+from treadle import Context, agent
+
+
+class Item(Struct):
+    count: Annotated[int, Meta(ge=1)]
+    kind: Literal["a", "b"] = "a"
+
+
+class Order(Struct, forbid_unknown_fields=True):
+    number: int
+    items: list[Item] = []
+    note: Annotated[str, Meta(pattern="^(a+)+$")] | None = None
+    due: Annotated[datetime.datetime, Meta(tz=True)] | None = None
+    price: decimal.Decimal = decimal.Decimal(0)
+    tags: set[int] = set()
+    key: uuid.UUID | None = None
+
+
+class Leaf(Struct, tag=True):
+    value: int
+
+
+class Sum(Struct, tag=True):
+    left: "Term"
+    right: "Term"
+
+
+class Product(Struct, tag=True):
+    left: "Term"
+    right: "Term"
+
+
+Term: TypeAlias = Leaf | Sum | Product
+
+
+def typed(input_type: Any) -> Agent:
+    async def typed(context: Context, order: Any) -> str:
+        return "fits"
+
+    typed.__annotations__["order"] = input_type
+    return agent("typed")(typed)
+
+
+def validator(input_type: Any) -> Validator:
+    made = compile_schema("typed", json.dumps(msgspec.json.schema(input_type)))
+    assert made is not None
+    return made
+
+
+REFUSED = [
+    ("text", "message does not fit the input of the agent 'typed': the value is not of type \"object\"."),
+    ({}, "message does not fit the input of the agent 'typed': \"number\" is a required property."),
+    (
+        {"number": "1"},
+        "message.number does not fit the input of the agent 'typed': the value is not of type \"integer\".",
+    ),
+    ({"number": 1.0}, "message.number does not fit the input of the agent 'typed': the value is not a whole number."),
+    ({"number": 1, "more": 1}, None),
+    ({"number": 1, "items": [{"count": 1}, {"count": 0}]}, None),
+    ({"number": 1, "items": [{"count": 1, "kind": "c"}]}, None),
+    ({"number": 1, "note": "b"}, None),
+    ({"number": 1, "due": "tomorrow"}, None),
+    ({"number": 1, "price": "much"}, None),
+    ({"number": 1, "key": "1"}, None),
+    ({"number": None}, None),
+]
+
+
+@pytest.mark.parametrize(("message", "said"), REFUSED)
+async def test_a_misfit_is_422(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, message: Any, said: str | None
+) -> None:
+    await register_agents(typed(Order))
+    api = await start_api()
+    alone = await api.post("/messages", json={"message": message, "agent": "typed"})
+    assert alone.status_code == 422
+    keyed = await api.post("/messages", json={"message": message, "agent": "typed"}, headers={"Idempotency-Key": "k"})
+    assert keyed.status_code == 422
+    fits = {"message": {"number": 1}, "agent": "typed"}
+    batch = await api.post("/messages/batch", json={"messages": [fits, {"message": message, "agent": "typed"}]})
+    assert (batch.status_code, batch.json()["detail"]) == (422, f"messages[1]: {alone.json()['detail']}")
+    if said is not None:
+        assert alone.json()["detail"] == said
+    assert await sql.fetchval("select count(*) from treadle.messages") == 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"number": 2**80, "items": [{"count": 3, "kind": "b"}], "note": "aaa"},
+        {"number": 1, "price": 1.5, "tags": [1, 1], "due": "2026-01-02 03:04:05Z", "key": uuid.uuid4().hex},
+    ],
+)
+async def test_what_msgspec_takes_is_accepted(
+    start_api: StartApi, register_agents: RegisterAgents, message: Any
+) -> None:
+    await register_agents(typed(Order))
+    api = await start_api()
+    assert (await api.post("/messages", json={"message": message, "agent": "typed"})).status_code == 202
+
+
+async def test_a_changed_input_type_counts_at_once(start_api: StartApi, register_agents: RegisterAgents) -> None:
+    await register_agents(typed(Item))
+    api = await start_api()
+    assert (await api.post("/messages", json={"message": {"number": 1}, "agent": "typed"})).status_code == 422
+    await register_agents(typed(Order))
+    assert (await api.post("/messages", json={"message": {"number": 1}, "agent": "typed"})).status_code == 202
+
+
+async def test_the_default_agents_input_is_checked(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection
+) -> None:
+    await register_agents(typed(Item))
+    await sql.execute("select treadle.register_agents('[]', 'typed')")
+    api = await start_api()
+    assert (await api.post("/messages", json={"message": {"count": 0}})).status_code == 422
+    assert (await api.post("/messages", json={"message": {"count": 1}})).status_code == 202
+
+
+def test_a_recursive_type_takes_no_exponential_time() -> None:
+    message: dict[str, Any] = {"type": "Leaf", "value": "x"}
+    for _ in range(60):
+        message = {"type": "Sum", "left": message, "right": {"type": "Leaf", "value": 1}}
+    terms = validator(Term)
+    assert terms.misfit(message) is None  # below the first level the worker judges
+    assert terms.misfit({"type": "Sum", "left": 1}) is not None
+    assert terms.misfit({"type": "Leaf", "value": "x"}) is not None
+
+
+def test_a_pattern_takes_linear_time() -> None:
+    assert validator(Order).misfit({"number": 1, "note": "a" * 100_000 + "!"}) is not None
+
+
+def test_a_schema_that_cannot_be_compiled_checks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert compile_schema("typed", '{"type": "string", "pattern": "(?=x)"}') is None
+    assert "an agent's input is not checked at submit" in caplog.text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+ORDERS = st.fixed_dictionaries(
+    {"number": JSON},
+    optional={
+        "items": st.lists(st.fixed_dictionaries({"count": JSON}, optional={"kind": st.sampled_from("abc")})) | JSON,
+        "note": st.sampled_from(["a", "b", ""]) | JSON,
+        "due": st.datetimes().map(str) | st.just("2026-01-02T03:04:05+01:00") | JSON,
+        "price": st.decimals(allow_nan=False).map(str) | JSON,
+        "tags": st.lists(st.integers()) | JSON,
+        "key": st.uuids().map(str) | JSON,
+    },
+)
+ORDER = validator(Order)
+
+
+@given(ORDERS | JSON)
+def test_only_what_the_worker_rejects_is_refused(message: Any) -> None:
+    if ORDER.misfit(message) is not None:
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(message, Order, str_keys=True)

@@ -2,9 +2,18 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+
+from service.terminal import visible_line
+
+# Libraries that log each call, or the texts of people and models, below this level.
+NOISY = (
+    *("alembic", "anthropic", "autogen_agentchat", "autogen_core", "autogen_ext", "httpcore", "httpcore2", "httpx"),
+    *("httpx2", "langchain", "langchain_core", "langgraph", "langsmith", "litestar", "openai", "uvicorn", "websockets"),
+)
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
@@ -14,7 +23,7 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn", "alembic"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -29,15 +38,13 @@ class _Text(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
         extra = " ".join(f"{key}={value}" for key, value in _extra(record).items())
-        return f"{line} ({extra})" if extra else line
+        return visible_line(f"{line} ({extra})" if extra else line)
 
 
 class _Json(logging.Formatter):
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
-            "time": self.formatTime(record),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

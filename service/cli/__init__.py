@@ -7,32 +7,39 @@ import click
 
 from service import config, logs
 from service.cli import operate, run, talk
-from service.errors import AddressRejected, TreadleError, Unavailable
-
-
-class _TryLater(click.ClickException):
-    exit_code = os.EX_TEMPFAIL
+from service.cli.process import one_sentence_per_error, open_standard_streams
 
 
 class _Commands(click.Group):
-    """Errors of ours are one sentence on stderr and exit code 1 (75 where a migration is to be tried again later);
-    commands are listed as they were added."""
+    """Errors are one sentence on stderr and an exit code (service.cli.process); commands are listed as they were
+    added."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        open_standard_streams()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with one_sentence_per_error():  # of --help
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with one_sentence_per_error(_Hint(ctx)):
             return super().invoke(ctx)
-        except TreadleError as error:
-            hint = ""
-            if isinstance(error, Unavailable) and ctx.obj is not None and ctx.obj.database_url is None:
-                hint = f" Does treadle up run in {ctx.obj.treadle_home}?"
-            away = isinstance(error, Unavailable) and not isinstance(error, AddressRejected)
-            later = away and ctx.invoked_subcommand == "migrate"
-            raise (_TryLater if later else click.ClickException)(f"{error}{hint}") from error
-        except UnicodeEncodeError as error:
-            raise click.ClickException("The arguments must be valid UTF-8.") from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+class _Hint:
+    """What to look at where PostgreSQL is away; the settings are read only while the command runs."""
+
+    def __init__(self, ctx: click.Context) -> None:
+        self._ctx = ctx
+
+    def __str__(self) -> str:
+        settings = self._ctx.obj
+        private = settings is not None and settings.database_url is None
+        return f" Does treadle up run in {settings.treadle_home}?" if private else ""
 
 
 @click.group("treadle", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,16 +1,16 @@
 """Read a message's log as it grows, and print it for a person or a machine: `treadle tail` and `send --follow`."""
 
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 from uuid import UUID
 
 import click
+import msgspec
 
 from service.cli import show
 from service.errors import NotFound
 from service.events.feed import Feed
 from service.events.model import Entry
+from service.terminal import visible, visible_line
 from service.waiting import wait_for
 
 
@@ -37,12 +37,20 @@ async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_jso
     """Print the answer as it comes; returns whether the message was completed."""
     last, page = "", _Page()
     async for entry in entries(feed, message_id, poll_interval):
-        last, data = entry.type, json.loads(entry.data)
+        last = entry.type
         if as_json:
-            show.as_json({"seq": entry.seq, "type": last, "data": data})
+            show.as_json({"seq": entry.seq, "type": last, "data": msgspec.Raw(entry.data.encode())})
         else:
-            page.add(last, data)
+            page.add(last, entry.data)
     return last == "done"
+
+
+class _Data(msgspec.Struct):
+    """What a person sees of an event's data."""
+
+    chunk: str = ""
+    error: str = ""
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Page:
@@ -52,29 +60,34 @@ class _Page:
         self._chunks: list[str] = []  # of this attempt
         self._open = False  # whether there is something on the last line of stdout
 
-    def add(self, kind: str, data: dict[str, Any]) -> None:
+    def add(self, kind: str, data: str) -> None:
+        if kind not in {"chunk", "done", "retry", "error", "cancelled"}:
+            return
+        event = msgspec.json.decode(data, type=_Data)
         if kind == "chunk":
-            click.echo(data["chunk"], nl=False)
-            self._chunks.append(data["chunk"])
-            if data["chunk"]:
-                self._open = not data["chunk"].endswith("\n")
+            click.echo(visible(event.chunk), nl=False)
+            self._chunks.append(event.chunk)
+            if event.chunk:
+                self._open = not event.chunk.endswith("\n")
         elif kind == "done":
             self._end_line()
-            self._result(data["result"])
-        elif kind in {"retry", "error", "cancelled"}:
+            self._result(event.result)
+        else:
             self._end_line()
             self._chunks.clear()
-            click.echo(f"[{kind}] {data.get('error', '')}".rstrip(), err=True)
+            click.echo(visible(f"[{kind}] {event.error}").rstrip(), err=True)
 
     def _end_line(self) -> None:
         if self._open:
             click.echo()
             self._open = False
 
-    def _result(self, result: Any) -> None:
+    def _result(self, raw: msgspec.Raw) -> None:
         streamed = "".join(self._chunks)
-        if isinstance(result, str):
-            if result.strip() != streamed.strip():
-                click.echo(result)
-        elif result is not None and not streamed:
-            click.echo(json.dumps(result, ensure_ascii=False))
+        result = bytes(raw).decode()
+        if result.startswith('"'):
+            text = msgspec.json.decode(result, type=str)
+            if text.strip() != streamed.strip():
+                click.echo(visible(text))
+        elif result != "null" and not streamed:
+            click.echo(visible_line(result))

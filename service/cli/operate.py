@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from uuid import UUID
 import click
 
 from service.cli import common, show
+from service.cli.address import split_password
 from service.config import Settings
 from service.errors import SchemaError
 from service.limits import MAX_PAGE_ITEMS
+from service.terminal import visible_line
 
 
 @click.command()
@@ -53,7 +54,7 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
     else:
         show.facts(found | {"violations": len(violations)})
         for violation in violations:
-            click.echo(f"{violation.subject}: {violation.rule}")
+            click.echo(visible_line(f"{violation.subject}: {violation.rule}"))
     sys.exit(1 if violations else 0)
 
 
@@ -94,7 +95,10 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
     environ = dict(os.environ)
     if settings.database_pooler == "none":
         environ["PGOPTIONS"] = f"-c search_path=public {environ.get('PGOPTIONS', '')}"
-    sys.exit(subprocess.call([program, common.dsn(settings), *arguments], env=environ))
+    address, password = split_password(common.dsn(settings))
+    if password is not None:
+        environ["PGPASSWORD"] = password  # any user of the machine can read the arguments of a process
+    os.execve(program, [os.fspath(program), address, *arguments], environ)
 
 
 @click.command()
@@ -212,8 +216,10 @@ def input(settings: Settings, message_id: UUID, answer: str, name: str | None, a
     """
     from service.messages.model import NewInput
     from service.messages.store import MessageControl
+    from service.messages.validation import validate_input
 
     given = NewInput(input=answer, name=name)
+    validate_input(given, settings)
     state = common.ask(settings, lambda database: MessageControl(database).input(message_id, given))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."

@@ -1,6 +1,7 @@
 """Run the processes: all of them, the API, a worker, and the job that migrates."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -32,7 +33,7 @@ def up(settings: Settings) -> None:
     """
     from service.local import supervisor
 
-    supervisor.run(settings, os.environ, click.echo)
+    supervisor.run(settings, os.environ, _announce)
 
 
 @click.command()
@@ -110,6 +111,11 @@ def migrate(settings: Settings) -> None:
 
     uvloop.run(run_migration(common.dsn(settings)))
     click.echo("The database is ready.")
+
+
+def _announce(line: str) -> None:
+    with contextlib.suppress(OSError):  # the reader of the output has gone; the processes go on
+        click.echo(line)
 
 
 def _collect_rarely() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import click
 import msgspec
 
+from service.terminal import visible_line
+
 PREVIEW_CHARS = 60  # characters of a text in a table
 
 
 def as_json(value: Any) -> None:
-    """One line of JSON."""
-    click.echo(msgspec.json.encode(value))
+    """One line of JSON. What JSON leaves as it is and a terminal obeys is escaped, too."""
+    click.echo(visible_line(msgspec.json.encode(value).decode()))
 
 
 def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
@@ -33,7 +35,10 @@ def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
         grid.add_column(header, justify="right" if number else "left", no_wrap=not text, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(_cell(getattr(row, field))) for field in columns.values()))
-    Console(soft_wrap=False).print(grid)
+    console = Console(soft_wrap=False)
+    with console.capture() as printed:  # rich itself ends the process where the reader has gone
+        console.print(grid)
+    click.echo(printed.get(), nl=False)
 
 
 def facts(values: dict[str, Any]) -> None:

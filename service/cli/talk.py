@@ -1,7 +1,6 @@
 """Talk to the agents: send a message, and read its answer as it comes."""
 
 import asyncio
-import json
 import sys
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,8 @@ import uvloop
 
 from service.cli import common, show
 from service.config import Settings
-from service.errors import Invalid
+from service.errors import Invalid, Refused
+from service.json_input import decode
 
 
 @click.command()
@@ -44,10 +44,12 @@ def send(
     from service.db.notifier import Notifier
     from service.messages.model import NewMessage
     from service.messages.store import MessageStore
+    from service.messages.validation import validate_messages
 
-    if not text or len(text) > settings.max_message_chars or "\x00" in text:
+    if not text or len(text) > settings.max_message_chars:
         raise Invalid(f"The text must have 1 to {settings.max_message_chars} characters.")
     message = NewMessage(text, priority, thread, agent, _object(metadata))
+    validate_messages([message], settings, in_batch=False)
 
     async def run() -> bool:
         async with common.database(settings) as database:
@@ -100,12 +102,11 @@ async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
+    """Metadata as POST /messages takes it."""
     if text is None:
         return None
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise click.BadParameter("a JSON object is expected", param_hint="--metadata")
+        value: dict[str, Any] = decode(text, dict[str, Any], "metadata")
+    except Refused as error:
+        raise click.BadParameter(str(error), param_hint="--metadata") from None
     return value

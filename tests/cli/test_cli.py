@@ -9,6 +9,7 @@ import pytest
 from service.cli import main
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.cli_runner import Cli, error_sentence
+from tests.support.documents import README
 from tests.support.ports import with_closed_port
 
 
@@ -30,6 +31,11 @@ async def test_every_command_explains_itself_with_an_example(
     name = " ".join(("treadle", *command))
     assert re.search(rf"^Usage: {name} (\[?[A-Z_]+\]?(\.\.\.)? )+[A-Z][a-z ]+", said), "no explanation"
     assert re.search(rf"Examples?: .*{name}", said), "no example"
+
+
+def test_the_readme_lists_every_command() -> None:
+    [listed] = re.findall(r"--help` lists the commands: ((?:`[a-z-]+`,?\s+)*`[a-z-]+`)", README.read_text("utf-8"))
+    assert re.findall("[a-z-]+", listed) == list(main.commands)
 
 
 async def test_help_lists_the_commands_in_the_order_of_their_first_use(cli_without_database: Cli) -> None:
@@ -66,10 +72,9 @@ async def test_wrong_arguments_are_a_usage_error(arguments: list[str], cli_witho
     "arguments", [["check"], ["migrate"], ["send", "x"], ["queues"], ["tail", UNKNOWN_ID]], ids=lambda value: value[0]
 )
 async def test_a_missing_database_is_reported_in_one_sentence(arguments: list[str], cli: Cli, dsn: str) -> None:
-    """A migration has an exit code of its own, so that a job runs it again later."""
+    """It has an exit code of its own, so that a job runs the command again later."""
     done = await cli(*arguments, DATABASE_URL=with_closed_port(dsn))
-    exit_code = 75 if arguments == ["migrate"] else 1
-    assert error_sentence(done, exit_code).startswith("PostgreSQL cannot be reached: ")
+    assert error_sentence(done, 75).startswith("PostgreSQL cannot be reached: ")
 
 
 async def test_a_wrong_setting_is_reported_in_one_sentence(cli_without_database: Cli) -> None:

@@ -1,0 +1,54 @@
+"""The form of the log, and what libraries must not write into it."""
+
+import json
+import logging
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from service import logs
+
+
+@pytest.fixture(autouse=True)
+def keep_logging() -> object:
+    """The log of the test run itself is configured by pytest."""
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+
+
+def test_json_times_are_utc(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    logging.getLogger("service.test").info("told", extra={"text": "a\nb"})
+    entry = json.loads(capsys.readouterr().err)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", entry["time"])
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(entry["time"])).total_seconds()) < 600
+    assert (entry["level"], entry["message"], entry["text"]) == ("info", "told", "a\nb")
+
+
+def test_a_line_holds_one_record_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    logging.getLogger("service.test").warning("a\x1b[31m", extra={"path": "/x\n12:00:00 ERROR forged"})
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("service.test: a\\u001b[31m (path=/x\\u000a12:00:00 ERROR forged)")
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_libraries_write_no_texts_of_people(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("debug", "json" if style == "json" else "text")
+    for name in (
+        "autogen_core.events",
+        "autogen_core",
+        "autogen_agentchat",
+        "openai._base_client",
+        "anthropic",
+        "httpx",
+    ):
+        logging.getLogger(name).info("what a person wrote")
+        logging.getLogger(name).warning("a warning")
+    said = capsys.readouterr().err
+    assert "what a person wrote" not in said
+    assert said.count("a warning") == 6

@@ -28,9 +28,10 @@ class Scripted:
 
     async def stream(self, request: ModelRequest, usage: Counter[str]) -> AsyncGenerator[str, None]:
         pause_seconds = _pace_ms(request) / 1000
-        for piece in re.findall(rf"(?:\s*\S+){{1,{PIECE_WORDS}}}\s*", _answer_to(request)):
+        words = re.findall(r"\S+\s*", _answer_to(request))
+        for start in range(0, len(words), PIECE_WORDS):
             await asyncio.sleep(pause_seconds)
-            yield piece
+            yield "".join(words[start : start + PIECE_WORDS])
 
 
 def _answer_to(request: ModelRequest) -> str:

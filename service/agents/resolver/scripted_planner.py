@@ -11,12 +11,13 @@ MAX_PARTS = 4
 MAX_SHORT_TITLE_CHARS = 48
 STEM_CHARS = 7
 
-LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(\S.*)$", re.M)
+# All of these are linear: no quantifier of white space stands where a match can begin anywhere.
+LIST_MARKER = re.compile(r"[-*•]|\d{1,2}[.)]")
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
-CONJUNCTION = re.compile(r",?\s+(?:and then|and also|and|then)\s+", re.I)
+CONJUNCTION = re.compile(r",? (?:and then|and also|and|then) ", re.I)  # in text with single spaces
 # A part that matches needs the results of the parts before it.
 NEEDS_EARLIER_PARTS = re.compile(
-    r"^(?:and\s+)?(?:then|finally|after|afterwards|at last|based on|from (?:that|this|these)|with (?:that|this|these)"
+    r"^(?:and )?(?:then|finally|after|afterwards|at last|based on|from (?:that|this|these)|with (?:that|this|these)"
     r"|compare|conclude|decide|rank|recommend|summari[sz]e|sum up|use (?:it|that|them|these))\b"
     r"|\b(?:them|these|both|results?)\b",
     re.I,
@@ -28,7 +29,9 @@ CHANGES_FORM = re.compile(
 )
 ADDS_TASK = re.compile(r"\b(?:also|add|include|as well|additionally|plus|too|another)\b", re.I)
 ORDINALS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}
-NUMBERED_TASK = re.compile(rf"\b(?:(?:task|part|point|step|number|no\.?|#)\s*(\d+)|({'|'.join(ORDINALS)}))\b", re.I)
+NUMBERED_TASK = re.compile(
+    rf"\b(?:(?:task|part|point|step|number|no\.?|#) ?(\d{{1,4}})|({'|'.join(ORDINALS)}))\b", re.I
+)
 COMMON_WORDS = frozenset(
     """
 about above after again all also and answer any are ask because been before being between both but can could did
@@ -91,7 +94,7 @@ def named_tasks(text: str, tasks: Iterable[Task]) -> set[str]:
     """The ids of the tasks that a text names by number, else of the tasks that share the most words with it."""
     tasks = list(tasks)
     numbered = set()
-    for number, word in NUMBERED_TASK.findall(text):
+    for number, word in NUMBERED_TASK.findall(" ".join(text.split())):
         place = int(number) - 1 if number else ORDINALS[word.lower()]
         if -1 <= place < len(tasks):
             numbered.add(tasks[place].id)
@@ -104,15 +107,21 @@ def named_tasks(text: str, tasks: Iterable[Task]) -> set[str]:
 
 
 def _parts(query: str) -> list[str]:
-    parts = [item.strip() for item in LIST_ITEM.findall(query)]
+    parts = [item for line in query.splitlines() if (item := _list_item(line))]
     if len(parts) < 2:
         parts = [part for part in map(str.strip, SENTENCE_END.split(query)) if part]
     if len(parts) == 1:
-        clauses = CONJUNCTION.split(parts[0])
+        clauses = CONJUNCTION.split(" ".join(parts[0].split()))
         # In "bread and butter" the conjunction joins two words, not two sentences.
         parts = clauses if all(len(clause.split()) > 2 for clause in clauses) else parts
     parts = [part.rstrip(".;,") or part for part in parts] or [query]
     return [*parts[: MAX_PARTS - 1], "; ".join(parts[MAX_PARTS - 1 :])] if len(parts) > MAX_PARTS else parts
+
+
+def _list_item(line: str) -> str | None:
+    """The text of a line that begins with a bullet or a number."""
+    marker, *text = line.strip().split(None, 1)[:2] or [""]
+    return text[0] if text and LIST_MARKER.fullmatch(marker) else None
 
 
 def _task(name: str, title: str, instruction: str, after: list[str] | None = None) -> dict[str, Any]:

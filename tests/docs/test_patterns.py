@@ -1,0 +1,104 @@
+"""Every regular expression of the service reads 50,000 characters of its own kinds in linear time.
+
+A pattern that tries again from each place holds the GIL for minutes, and with it everything that the process does.
+"""
+
+import ast
+import re
+import time
+from collections.abc import Iterator
+from re import _constants as codes  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+import pytest
+
+from tests.support.repository import ROOT
+
+CHARS = 50_000
+CPU_SECONDS = 0.5  # of this thread; a quadratic pattern takes many times as long
+CATEGORIES = {"CATEGORY_SPACE": " \n", "CATEGORY_DIGIT": "1", "CATEGORY_WORD": "a", "CATEGORY_NOT_SPACE": "x"}
+
+
+def patterns() -> list[str]:
+    """The constant patterns in calls of `re`, and the constants whose name ends with PATTERN."""
+    found = set()
+    for file in (ROOT / "service").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re.") and node.args:
+                found |= _constant(node.args[0])
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("PATTERN"):
+                found |= _constant(node.value)
+    return sorted(found)
+
+
+def _constant(node: ast.expr) -> set[str]:
+    if isinstance(node, ast.JoinedStr):  # what is filled in is a word
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "8" for part in node.values)
+        return {text}
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+        return {node.value if isinstance(node.value, str) else node.value.decode("latin-1")}
+    return set()
+
+
+def _pieces(tree: Any) -> Iterator[str]:
+    """Characters that the pattern's classes match, and its runs of literals."""
+    run = ""
+    for code, argument in tree:
+        if code is codes.LITERAL:
+            run += chr(argument)
+            continue
+        if run:
+            yield run
+            run = ""
+        if code is codes.IN:
+            yield from _members(argument)
+        elif code in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
+            yield from _pieces(argument[2])
+        elif code is codes.SUBPATTERN:
+            yield from _pieces(argument[3])
+        elif code is codes.BRANCH:
+            for branch in argument[1]:
+                yield from _pieces(branch)
+        elif code in (codes.ASSERT, codes.ASSERT_NOT):
+            yield from _pieces(argument[1])
+        elif code in (codes.ANY, codes.NOT_LITERAL):
+            yield "x"
+    if run:
+        yield run
+
+
+def _members(members: Any) -> Iterator[str]:
+    for code, argument in members:
+        if code is codes.LITERAL:
+            yield chr(argument)
+        elif code is codes.RANGE:
+            yield chr(argument[0])
+        elif code is codes.CATEGORY:
+            yield from CATEGORIES.get(str(argument), "x")
+        elif code is codes.NEGATE:
+            yield "x"
+
+
+def texts(pattern: str) -> Iterator[str]:
+    pieces = sorted({*_pieces(parser.parse(pattern)), " ", "\n", "x"})
+    for first in pieces:
+        yield first * (CHARS // len(first))
+        yield first * (CHARS // len(first)) + "\x00"
+        for second in pieces:
+            yield (first + second) * (CHARS // len(first + second))
+            yield first + second * (CHARS // len(second)) + "\x00"
+
+
+@pytest.mark.parametrize("pattern", patterns())
+def test_a_pattern_is_linear(pattern: str) -> None:
+    compiled = re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for text in texts(pattern):
+        began = time.thread_time()
+        compiled.findall(text)
+        assert time.thread_time() - began < CPU_SECONDS, repr(text[:40])
+
+
+def test_the_check_finds_a_quadratic_pattern() -> None:
+    with pytest.raises(AssertionError):
+        test_a_pattern_is_linear(r"^\s*(?:[-*]|\d{1,2}[.)])\s+(\S.*)$")

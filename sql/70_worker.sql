@@ -218,6 +218,32 @@ end $$;
 comment on function treadle.heartbeat
     is 'A worker lives and holds these leases; the answer names those cancelled or lost';
 
+-- A heartbeat in the place of a worker whose process runs, but whose agents keep it from sending its own. It keeps all
+-- its leases. A worker that was taken for dead stays dead.
+create or replace function treadle.stand_in(worker text, lease_seconds double precision) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_ids uuid[];
+    v_leases uuid[];
+begin
+    update treadle.workers w
+        set heartbeat_at = v_now, suspected_at = null
+        where w.worker_id = stand_in.worker;
+    select array_agg(l.message_id), array_agg(l.lease)
+        into v_ids, v_leases
+        from treadle.leases l
+        where l.id >= treadle._low_water_mark('leases')
+            and l.worker_id = stand_in.worker;
+    if v_ids is not null then
+        perform treadle._extend_leases(
+            ids => v_ids, leases => v_leases, lease_seconds => lease_seconds, at => v_now);
+    end if;
+end $$;
+comment on function treadle.stand_in is 'A heartbeat in the place of a worker that lives and cannot send its own';
+
 -- The advisory lock that a worker's listener holds as long as its session lives.
 create or replace function treadle.worker_key(worker text) returns bigint
 language sql immutable parallel safe as $$

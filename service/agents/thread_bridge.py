@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import contextvars
+import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -42,9 +44,25 @@ class ThreadBridge:
             wait.cancel()
 
 
+_in_thread: contextvars.ContextVar[bool] = contextvars.ContextVar("in_thread", default=False)
+
+
+def borrows_place() -> bool:
+    """Whether this runs for a function that `call_in_thread` has put into a thread, and that waits meanwhile."""
+    return _in_thread.get()
+
+
+async def call_in_thread(function: Callable[..., Answer], *args: Any) -> Answer:
+    """Like asyncio.to_thread: in the loop's default executor, which is the worker's (service.worker.threads)."""
+    context = contextvars.copy_context()
+    context.run(_in_thread.set, True)
+    call = functools.partial(context.run, function, *args)
+    return await asyncio.get_running_loop().run_in_executor(None, call)
+
+
 async def call_anywhere(function: Callable[[], Any]) -> Any:
     """Call a coroutine function in the loop, any other function in a thread, because it may block."""
     if inspect.iscoroutinefunction(function):
         return await function()
-    answer = await asyncio.to_thread(function)
+    answer = await call_in_thread(function)
     return await answer if inspect.isawaitable(answer) else answer

@@ -83,7 +83,7 @@ def work(settings: Settings) -> None:
         agents = registry.load(settings)
         if own := [name for name in agents.keyless if name != CLAUDE]:
             log.warning("agents are left out: ANTHROPIC_API_KEY is not set", extra={"agents": ",".join(own)})
-        worker = build_worker(settings, common.dsn(settings), agents, isolation=Isolation(settings))
+        worker = build_worker(settings, common.dsn(settings), agents, isolation=Isolation(settings), with_stand_in=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         await worker.run()

@@ -23,7 +23,8 @@ from service.worker.heartbeat import Heartbeat
 from service.worker.hints import ArrivalHints, ReceivedHints
 from service.worker.instances import InstanceCache
 from service.worker.isolation.parent import Isolation
-from service.worker.sync_agents import AgentThreads
+from service.worker.stand_in.link import StandIn
+from service.worker.threads import Threads
 from service.worker.worker import Worker
 from service.worker.writer import Writer
 
@@ -32,8 +33,16 @@ MIN_LEASE_SECONDS = 60.0
 LEASE_WORKER_TIMEOUTS = 6
 
 
-def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation: Isolation | None = None) -> Worker:
-    """A worker, in the running loop. Without `isolation`, every agent runs in this process, also after a loss."""
+def build_worker(
+    settings: Settings,
+    dsn: str,
+    registry: Registry,
+    *,
+    isolation: Isolation | None = None,
+    with_stand_in: bool = False,
+) -> Worker:
+    """A worker, in the running loop. Without `isolation`, every agent runs in this process, also after a loss.
+    `with_stand_in`: a process of its own sends heartbeats while agent code holds the GIL."""
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     lease_seconds = max(MIN_LEASE_SECONDS, settings.worker_timeout * LEASE_WORKER_TIMEOUTS)
     availability = Availability()
@@ -68,7 +77,13 @@ def build_worker(settings: Settings, dsn: str, registry: Registry, *, isolation:
         attempts=attempts,
         work=work,
     )
-    heartbeat = Heartbeat(settings=settings, dsn=dsn, lease_seconds=lease_seconds, availability=availability)
+    heartbeat = Heartbeat(
+        settings=settings,
+        dsn=dsn,
+        lease_seconds=lease_seconds,
+        availability=availability,
+        stand_in=StandIn(settings=settings, dsn=dsn, lease_seconds=lease_seconds) if with_stand_in else None,
+    )
     received = ReceivedHints(
         queues=settings.queues, work=work, attempts=attempts, heartbeat=heartbeat, instances=services.instances
     )
@@ -102,7 +117,7 @@ def _attempt_services(
         registry=registry,
         queries=StoredAttemptQueries(LeaseStore(database), ThreadStore(database)),
         instances=InstanceCache(),
-        agent_threads=AgentThreads(settings.worker_concurrency),
+        threads=Threads(settings.worker_concurrency),
         isolation=isolation,
         unknown_agents=set(),
     )

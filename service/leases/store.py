@@ -180,6 +180,10 @@ class LeaseStore:
         )
         return msgspec.convert(rows, list[Verdict])
 
+    async def stand_in(self, worker: str, lease_seconds: float) -> None:
+        """Send a heartbeat in the place of a worker whose process runs, but not its heartbeat; it keeps its leases."""
+        await self._database.fetchval("select treadle.stand_in($1, $2)", worker, lease_seconds)
+
     async def sign_off(self, worker: str) -> None:
         """Remove the worker from the list of workers."""
         await self._database.fetchval("select treadle.sign_off($1)", worker)

@@ -17,10 +17,11 @@ from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
 from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, encode, failed, unknown
-from service.worker.sync_agents import AgentThreads
+from service.worker.threads import Threads
 
 log = logging.getLogger(__name__)
 
+HELD_SECONDS = 1.0  # from which on a timer that comes too late is set once more
 CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message goes on without it
 
 
@@ -31,7 +32,7 @@ class AttemptServices(msgspec.Struct, frozen=True):
     registry: Registry
     queries: AttemptQueries
     instances: InstanceCache
-    agent_threads: AgentThreads
+    threads: Threads
     isolation: Isolation | None  # None: every agent runs in the worker
     unknown_agents: set[str]  # which this worker does not have: each is logged once
 
@@ -117,7 +118,7 @@ class Execution:
         if isolation := self._isolation(agent):
             return await self._invoke_in_process(agent, isolation)
         self._start_timer()
-        return await invoke(agent, self._claim, self, self._services.settings, self._services.agent_threads)
+        return await invoke(agent, self._claim, self, self._services.settings, self._services.threads)
 
     def _isolation(self, agent: Agent) -> Isolation | None:
         # After its first loss a message runs in a process of its own: if it kills that too, only it is charged again.
@@ -138,7 +139,18 @@ class Execution:
 
     def _start_timer(self) -> None:
         """The agent's time begins: the start of a process does not count."""
-        self._timer = asyncio.get_running_loop().call_later(self._claim.timeout_seconds, self._end)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._claim.timeout_seconds
+
+        def end() -> None:
+            # Other agents may have held the loop, and with it the answers that this one waits for.
+            held_seconds = loop.time() - ends_at
+            if held_seconds > HELD_SECONDS:
+                self._timer = loop.call_later(held_seconds, self._end)
+            else:
+                self._end()
+
+        self._timer = loop.call_at(ends_at, end)
 
     def _end(self, _: object = None) -> None:
         if not self._over.done():

@@ -1,5 +1,5 @@
 """The heartbeat: a thread with its own event loop and connection, so that agent code that blocks the worker's loop is a
-stall, not a death."""
+stall, not a death. While agent code holds the GIL, and with it this thread, the worker's stand-in sends them."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from service.errors import TreadleError
 from service.leases.model import HeartbeatReport, Verdict
 from service.leases.store import LeaseStore
 from service.waiting import wait_for
+from service.worker.stand_in.link import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,15 @@ class HeartbeatSource(Protocol):
 class Heartbeat:
     """Sends heartbeats from `start` to `stop`."""
 
-    def __init__(self, *, settings: Settings, dsn: str, lease_seconds: float, availability: Availability) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        dsn: str,
+        lease_seconds: float,
+        availability: Availability,
+        stand_in: StandIn | None = None,
+    ) -> None:
         self._settings = settings
         self._dsn = dsn
         self._lease_seconds = lease_seconds
@@ -58,10 +67,15 @@ class Heartbeat:
         self._wake = asyncio.Event()
         self._stopping = False
         self._stalls = 0
+        self._stand_in = stand_in
+        self._ended = asyncio.Event()
 
     def start(self, source: HeartbeatSource) -> None:
+        if self._stand_in is not None:
+            self._stand_in.start(source.report().worker)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(self._loop, source), name="heartbeat", daemon=True)
+        arguments = (self._loop, source, asyncio.get_running_loop())
+        self._thread = threading.Thread(target=self._run, args=arguments, name="heartbeat", daemon=True)
         self._thread.start()
 
     def send_soon(self) -> None:
@@ -74,14 +88,19 @@ class Heartbeat:
         self._stopping = True
         self.send_soon()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
+            # Not in the loop's threads, which agent code may hold.
+            await wait_for(self._ended, JOIN_SECONDS)
+        if self._stand_in is not None:
+            self._stand_in.close()
 
-    def _run(self, loop: asyncio.AbstractEventLoop, source: HeartbeatSource) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, source: HeartbeatSource, owner: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(self._send_until_stopped(source))
         finally:
             loop.close()
+            with contextlib.suppress(RuntimeError):  # the worker's loop is closed
+                owner.call_soon_threadsafe(self._ended.set)
 
     async def _send_until_stopped(self, source: HeartbeatSource) -> None:
         database = self._connect()
@@ -89,6 +108,8 @@ class Heartbeat:
         while not self._stopping:
             self._wake.clear()
             self._end_if_stalled(source)
+            if self._stand_in is not None:
+                self._stand_in.beat()
             await wait_for(self._wake, await self._send(store, source))
         await database.close()
 

@@ -16,12 +16,11 @@ from service.leases.model import Claim, Outcome
 from service.worker.context.attempt_context import AttemptContext
 from service.worker.context.backend import ContextBackend
 from service.worker.outcome import completed, failed
-from service.worker.sync_agents import AgentThreads, SyncContext
+from service.worker.sync_agents import SyncContext
+from service.worker.threads import Threads
 
 
-async def invoke(
-    agent: Agent, claim: Claim, backend: ContextBackend, settings: Settings, agent_threads: AgentThreads
-) -> Outcome:
+async def invoke(agent: Agent, claim: Claim, backend: ContextBackend, settings: Settings, threads: Threads) -> Outcome:
     """Run the agent to its end. An exception of the agent, SystemExit included, becomes an outcome; only a
     CancelledError of a stopped attempt is raised."""
     try:
@@ -37,7 +36,7 @@ async def invoke(
             return context.complete(completed(await agent(context, request), settings))
         bridge = ThreadBridge()
         try:
-            outcome = await agent_threads.run(
+            outcome = await threads.run_agent(
                 _invoke_sync, agent, SyncContext(context, bridge), request, claim.failures, settings
             )
         finally:

@@ -1,45 +1,14 @@
-"""Sync agents: the threads they run in, and the context they are given."""
+"""The context that sync agents are given."""
 
-import asyncio
 import inspect
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from service.agents.contract import Exchange, UnderWay
 from service.agents.thread_bridge import ThreadBridge
 from service.limits import HISTORY_EXCHANGES
 from service.worker.context.attempt_context import AttemptContext
 from service.worker.context.scope import within_step
-
-Answer = TypeVar("Answer")
-
-
-class AgentThreads:
-    """`busy` counts the threads that run an agent, also after its attempt is over: a thread cannot be killed."""
-
-    def __init__(self, size: int) -> None:
-        self._executor = ThreadPoolExecutor(size, thread_name_prefix="agent")
-        self._loop = asyncio.get_running_loop()
-        self.busy = 0
-
-    async def run(self, function: Callable[..., Answer], *args: Any) -> Answer:
-        """The function's result, from a thread."""
-        self.busy += 1
-        future = self._executor.submit(function, *args)
-        future.add_done_callback(self._ended)
-        return await asyncio.wrap_future(future)
-
-    def close(self) -> None:
-        """Start nothing more; running threads are left to themselves."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _ended(self, _: Future[Any]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._count_down)
-
-    def _count_down(self) -> None:
-        self.busy -= 1
 
 
 class SyncContext:

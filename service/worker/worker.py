@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from service.config import Settings
@@ -70,6 +69,7 @@ class Worker:
         self._started_at = datetime.now(UTC)
         self._loop = asyncio.get_running_loop()
         self.loop_ran_at = time.monotonic()
+        self._abandoned_threads = 0
 
     @property
     def ready(self) -> bool:
@@ -88,10 +88,7 @@ class Worker:
         if not await self._register():
             await self._database.close()
             return
-        # Sync steps and tools run in the default executor; asyncio's own has six threads on two cores.
-        self._loop.set_default_executor(
-            ThreadPoolExecutor(self._settings.worker_concurrency, thread_name_prefix="step")
-        )
+        self._services.threads.serve(self._loop)
         self._heartbeat.start(self)
         background_tasks = [
             asyncio.create_task(job) for job in (self._listener.run(), self._janitor.run(), self._tick())
@@ -166,10 +163,18 @@ class Worker:
         while True:
             self.loop_ran_at = time.monotonic()
             self._services.instances.drop_idle()
-            if not len(self._attempts) and self._services.agent_threads.busy >= self._settings.worker_concurrency:
-                log.critical("sync agents that do not end hold every thread: stopping")
-                self.stop()
+            self._watch_threads()
             await asyncio.sleep(TICK_SECONDS)
+
+    def _watch_threads(self) -> None:
+        """A thread cannot be killed: a worker whose places are all taken by sync functions that hang ends."""
+        before, self._abandoned_threads = self._abandoned_threads, self._services.threads.abandoned
+        if self._abandoned_threads > before:
+            extra = {"threads": self._abandoned_threads, "of": self._settings.worker_concurrency}
+            log.warning("sync functions outlive their attempts and keep their places", extra=extra)
+        if not len(self._attempts) and self._abandoned_threads >= self._settings.worker_concurrency:
+            log.critical("sync functions that do not end hold every place: stopping")
+            self.stop()
 
     async def _drain(self) -> None:
         if attempts := len(self._attempts):
@@ -185,7 +190,7 @@ class Worker:
             await self._store.sign_off(self.worker_id)
         await self._notifier.flush()
         await self._database.close()
-        self._services.agent_threads.close()
+        self._services.threads.close()
         await self._services.instances.close()
         if self._services.isolation is not None:
             await self._services.isolation.close()

@@ -33,7 +33,7 @@ def patterns() -> list[str]:
 
 
 def _constant(node: ast.expr) -> set[str]:
-    if isinstance(node, ast.JoinedStr):  # what is filled in is a word
+    if isinstance(node, ast.JoinedStr):  # a word stands for each field
         text = "".join(str(part.value) if isinstance(part, ast.Constant) else "8" for part in node.values)
         return {text}
     if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -236,3 +237,11 @@ def hoards(context: Any, text: str) -> None:
         hoard.append(bytearray(1_000_000))
         if text == "die" and len(hoard) == 20:
             signal.raise_signal(signal.SIGABRT)  # like a library that cannot allocate
+
+
+@agent("holds", max_attempts=1)
+async def holds(context: Context, milliseconds: str) -> str:
+    """Holds the GIL: no thread of its process runs meanwhile."""
+    held = int(milliseconds) * 1000
+    ctypes.PyDLL(None).usleep(held)  # unlike CDLL, it does not release the GIL
+    return "released"

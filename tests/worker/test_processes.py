@@ -9,6 +9,7 @@ import pytest
 
 from service.config import Settings
 from service.db.pool import Connection
+from tests.support.fixture_types import StartWorker
 from tests.support.messages import dead_letter, log, overview, settled, submit, submit_many, types
 from tests.support.waiting import until
 from tests.support.worker_processes import (
@@ -115,3 +116,47 @@ async def test_after_a_kill_only_the_unfinished_steps_run(
     assert [step for step, _ in ran] == ["0", "1", "2", "3", "4"]
     assert len({pid for _, pid in ran[:3]}) == len({pid for _, pid in ran[3:]}) == 1
     assert ran[0][1] == str(worker.pid) != ran[3][1]
+
+
+async def test_an_agent_that_holds_the_gil_costs_its_neighbours_no_loss(
+    sql: Connection, processes: WorkerProcesses, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    """For twice WORKER_TIMEOUT, so the test takes as long. Another worker's janitor would reap the silent worker."""
+    holder = await processes.start(sql)
+    door = tmp_path / "door"
+    neighbours = await submit_many(sql, [{"message": str(door), "agent": "stays"}] * 3)
+    for neighbour in neighbours:
+        await emitted_text(sql, neighbour)
+    await start_worker(queues=("elsewhere",))
+    [guilty] = await submit_many(sql, [{"message": "4000", "agent": "holds"}])
+    await until(lambda: overview(sql, guilty), lambda row: row["state"] == "processing")
+    door.touch()
+    for message_id in (guilty, *neighbours):
+        message = await settled(sql, message_id)
+        assert (message["state"], message["attempt"], message["losses"]) == ("completed", 1, 0)
+    assert "its stand-in sends the heartbeats" in (tmp_path / "log").read_text()
+    assert holder.poll() is None
+
+
+async def test_a_stopped_worker_loses_its_messages(
+    sql: Connection, processes: WorkerProcesses, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    """Its stand-in does not stand in for a process that is stopped: its messages are for other workers."""
+    stopped = await processes.start(sql)
+    door = tmp_path / "door"
+    [message_id] = await submit_many(sql, [{"message": str(door), "agent": "stays"}])
+    await emitted_text(sql, message_id)
+    await start_worker(queues=("elsewhere",))
+    os.kill(stopped.pid, signal.SIGSTOP)
+    await until(lambda: overview(sql, message_id), lambda row: row["losses"] == 1)
+    os.kill(stopped.pid, signal.SIGCONT)
+    door.touch()
+    assert (await settled(sql, message_id))["state"] == "completed"
+
+
+async def test_a_stand_in_ends_with_its_worker(sql: Connection, processes: WorkerProcesses) -> None:
+    worker = await processes.start(sql)
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    [stand_in] = await until(lambda: [*map(int, children.read_text().split())])
+    worker.kill()
+    await processes_ended(stand_in)

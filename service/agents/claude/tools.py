@@ -1,6 +1,5 @@
 """Python functions as tools of a model: their definitions for the model, and their calls."""
 
-import asyncio
 import functools
 import inspect
 import re
@@ -11,7 +10,7 @@ import msgspec
 
 from service.agents.contract import Context, Rejected, RetryAfter
 from service.agents.raised import decisive
-from service.agents.thread_bridge import ThreadBridge
+from service.agents.thread_bridge import ThreadBridge, call_in_thread
 from service.agents.tool_events import plain
 
 MAX_OUTPUT_CHARS = 100_000  # of a result, in the form that the model receives
@@ -72,7 +71,7 @@ class Tool:
         if not inspect.iscoroutinefunction(self._function):
             bridge = ThreadBridge()
             try:
-                return await asyncio.to_thread(self._run, SyncCallContext(context, bridge), values)
+                return await call_in_thread(self._run, SyncCallContext(context, bridge), values)
             finally:
                 bridge.close()
         try:

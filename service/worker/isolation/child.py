@@ -24,7 +24,7 @@ from service.threads.store import StoredExchange, StoredTurn
 from service.worker.invoke import invoke
 from service.worker.isolation import ipc
 from service.worker.outcome import unknown
-from service.worker.sync_agents import AgentThreads
+from service.worker.threads import Threads
 
 PR_SET_PDEATHSIG = 1
 
@@ -61,7 +61,9 @@ async def _serve(
     if agent is None:  # the modules have changed since the worker read them
         ipc.write(writer, ipc.Ended(unknown(claim.agent, claim.attempt, settings)))
     else:
-        task = asyncio.create_task(invoke(agent, claim, link, settings, AgentThreads(1)))
+        threads = Threads(settings.worker_concurrency)
+        threads.serve(asyncio.get_running_loop())
+        task = asyncio.create_task(invoke(agent, claim, link, settings, threads))
         task.add_done_callback(link.report_end)
     while (frame := await ipc.read(reader, ipc.FROM_WORKER_DECODER)) is not None:
         if isinstance(frame, ipc.Reply):

@@ -22,6 +22,7 @@ from service.worker.isolation.ipc import EXIT_CODE, READY_BYTE
 from service.worker.outcome import CANCELLED, lost
 
 START_TIMEOUT_SECONDS = 60.0  # the first start imports the agents
+CLOSE_SECONDS = 5.0
 # The fork server searches for modules where the worker does.
 FORKSERVER_SOURCE = """\
 import sys
@@ -63,7 +64,12 @@ class Isolation:
         """End the fork server, and with it every child."""
         if self._forkserver is not None:
             self._forkserver.control.close()
-            await self._forkserver.process.wait()
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._forkserver.process.wait()
+            except TimeoutError:
+                _kill(self._forkserver.process)
+                await self._forkserver.process.wait()
 
     async def _fork(self, ours: contextlib.ExitStack) -> "ChildProcess":
         with contextlib.ExitStack() as theirs:

@@ -130,7 +130,7 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
             listening.listen()
             task = asyncio.create_task(server.serve([listening]))
             await until(lambda: server.started or task.done())
-            client = Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=20)
+            client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
 
             async def stop() -> None:
                 await client.aclose()

@@ -10,7 +10,7 @@ import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
 
-from service.api import description, health, openapi, problems
+from service.api import health, openapi, problems
 from service.api.bodies import JsonBody
 from service.api.methods import EveryMethod
 from service.api.queries import KnownQueries
@@ -76,10 +76,9 @@ class Api:
             self.feed.wake_all,
             availability=availability,
         )
-        known_queries = KnownQueries()
         self.app = Litestar(
             ROUTERS,
-            before_request=known_queries,
+            before_request=KnownQueries(),
             dependencies={name: _provide(value) for name, value in self._make_dependencies().items()},
             dto=JsonBody,
             return_dto=None,
@@ -89,8 +88,6 @@ class Api:
             openapi_config=openapi.config(),
             logging_config=None,
         )
-        description.complete(self.app)
-        known_queries.learn(self.app)
 
     def _make_dependencies(self) -> dict[str, Any]:
         """The objects that a handler receives as arguments of these names."""

@@ -55,14 +55,15 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def complete(app: Litestar) -> None:
-    """Complete the description of the application in place."""
+def complete(app: Litestar) -> dict[str, Any]:
+    """Complete the description of the application in place, and return it as JSON values."""
     document = app.openapi_schema
     document.components.schemas = _components(app)
     for path in (document.paths or {}).values():
         for operation in (path.get, path.post, path.delete):
             if operation is not None:
                 _complete_operation(operation)
+    return document.to_schema()
 
 
 def _complete_operation(operation: Operation) -> None:

@@ -16,6 +16,7 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Tag
 from litestar.params import FromPath
 
+from service.api import description
 from service.api.examples import EXAMPLES
 from service.errors import ConfigError
 from service.static_files import StaticFiles
@@ -62,9 +63,10 @@ class _Description(OpenAPIRenderPlugin):
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         if not self._document:
+            completed = description.complete(request.app)
             for name, example in EXAMPLES.items():
-                openapi_schema["components"]["schemas"][name]["examples"] = [example]
-            self._document = msgspec.json.encode(openapi_schema)
+                completed["components"]["schemas"][name]["examples"] = [example]
+            self._document = msgspec.json.encode(completed)
         return self._document
 
 

@@ -16,20 +16,14 @@ class KnownQueries:
     """Called before each request. Pages and their files, which OpenAPI does not describe, take any parameter."""
 
     def __init__(self) -> None:
-        self._names: Names = {}
-
-    def learn(self, app: Litestar) -> None:
-        for path, item in (app.openapi_schema.paths or {}).items():
-            for method in ("get", "post", "delete"):
-                if (operation := getattr(item, method)) is not None:
-                    declared = operation.parameters or []
-                    names = frozenset(parameter.name for parameter in declared if parameter.param_in == "query")
-                    self._names[path, method.upper()] = names
+        self._names: Names | None = None
 
     async def __call__(self, request: Request[Any, Any, Any]) -> None:
         """Raises Unprocessable."""
         if not request.scope["query_string"]:
             return
+        if self._names is None:  # at the first such request: to describe all routes takes a while
+            self._names = _names_of(request.app)
         known = self._names.get((request.scope["path_template"], request.method))
         if known is None:
             return
@@ -40,3 +34,14 @@ class KnownQueries:
             if name in seen:
                 raise Unprocessable(f"{name} is given more than once; send it once.")
             seen.add(name)
+
+
+def _names_of(app: Litestar) -> Names:
+    found: Names = {}
+    for path, item in (app.openapi_schema.paths or {}).items():
+        for method in ("get", "post", "delete"):
+            if (operation := getattr(item, method)) is not None:
+                declared = operation.parameters or []
+                names = frozenset(parameter.name for parameter in declared if parameter.param_in == "query")
+                found[path, method.upper()] = names
+    return found

@@ -32,7 +32,7 @@ class Replica:
         self._listening.listen()
         self.port = self._listening.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve([self._listening]))
-        self.client = Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        self.client = Client(f"http://127.0.0.1:{self.port}")
 
     async def started(self) -> "Replica":
         async def asked() -> bool:

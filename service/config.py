@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from service import database_address
+from service import database_address, outbound
 from service.errors import ConfigError
 from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
 
@@ -106,6 +106,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     for name in ("database_url", "listen_database_url"):
         if url := getattr(settings, name):
             database_address.parse(url, name.upper())
+    if settings.anthropic_base_url and not outbound.is_http_url(settings.anthropic_base_url):
+        raise ConfigError("ANTHROPIC_BASE_URL: Expected an address such as https://api.anthropic.com.")
     if settings.database_pooler == "transaction" and settings.listen_database_url is None:
         # LISTEN and a worker's advisory lock belong to a session, which such a pooler does not keep.
         raise ConfigError(

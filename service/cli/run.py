@@ -11,6 +11,7 @@ import sys
 import click
 import uvloop
 
+from service import outbound
 from service.cli import common
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
@@ -33,6 +34,7 @@ def up(settings: Settings) -> None:
     """
     from service.local import supervisor
 
+    outbound.check(os.environ)
     supervisor.run(settings, os.environ, _announce)
 
 
@@ -77,6 +79,7 @@ def work(settings: Settings) -> None:
     from service.cli.wiring import build_worker
     from service.worker.isolation.parent import Isolation
 
+    outbound.prepare(os.environ)
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:

@@ -1,0 +1,108 @@
+"""Proxies and certificates in the environment: agents can work with them, or one sentence names the variable."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import anthropic
+import httpx2
+import pytest
+from socksio import SOCKSError
+
+from service import config, outbound
+from service.errors import ConfigError
+from tests.support.cli_runner import Cli, error_sentence
+
+NAMES = [name for upper in (*outbound.PROXY_VARIABLES, "NO_PROXY") for name in (upper, upper.lower())]
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment, without any proxy."""
+    for name in (*NAMES, "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ALL_PROXY": "socks5://127.0.0.1:1080"},
+        {"all_proxy": "socks5h://me:secret@[::1]:1080"},
+        {"HTTPS_PROXY": "proxy.example:3128"},
+        {"HTTPS_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "localhost,127.0.0.1,[::1],fe80::/10,::1"},
+        {"HTTP_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "10.0.0.0/99, a b,*.corp,[fe80::1%eth0],https://x:y,"},
+        {"HTTP_PROXY": "socks4://x:y", "http_proxy": ""},
+        {"NO_PROXY": "*", "ALL_PROXY": "socks5://127.0.0.1:1080"},
+    ],
+)
+async def test_clients_can_be_made_with_every_accepted_environment(
+    environ: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        environ.setenv(name, value)
+    outbound.prepare(os.environ)
+    await httpx2.AsyncClient().aclose()
+    await anthropic.AsyncAnthropic(api_key="k").close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks4://127.0.0.1:1080"),
+        ("HTTP_PROXY", "http://127.0.0.1:port"),
+        ("HTTPS_PROXY", "ftp://proxy:1"),
+        ("https_proxy", "http://"),
+        ("http_proxy", "http://[::1"),
+        ("HTTP_PROXY", "proxy:99999"),
+        ("SSL_CERT_FILE", "/nonexistent.pem"),
+        ("SSL_CERT_DIR", "/nonexistent"),
+    ],
+)
+async def test_an_environment_without_a_client_is_one_sentence(
+    cli_without_database: Cli, environ: pytest.MonkeyPatch, name: str, value: str, tmp_path: Path
+) -> None:
+    environ.setenv(name, value)
+    for command in ("up", "work"):
+        said = error_sentence(await cli_without_database(command, TREADLE_HOME=str(tmp_path)))
+        assert said.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("url", ["http://localhost:port", "localhost:8080", "ftp://x", "http://", "http://[::1"])
+def test_a_wrong_address_of_the_model_is_one_sentence(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^ANTHROPIC_BASE_URL: Expected an address"):
+        config.load({"ANTHROPIC_BASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("localhost, 127.0.0.1,[::1],fe80::/10,::1", "localhost,127.0.0.1,::1,::1"),
+        (
+            "10.0.0.0/8,10.0.0.0/99,a b,*.corp,.corp,[fe80::1%eth0],https://x:y,https://x:1",
+            "10.0.0.0/8,*.corp,.corp,https://x:1",
+        ),
+        ("*", "*"),
+        ("", ""),
+    ],
+)
+def test_entries_of_no_proxy_that_no_client_reads_are_dropped(given: str, kept: str) -> None:
+    variables = {"NO_PROXY": given}
+    outbound.prepare(variables)
+    assert variables == {"NO_PROXY": kept}
+
+
+async def test_a_socks_proxy_is_spoken_to(environ: pytest.MonkeyPatch) -> None:
+    greeting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting.set_result(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    environ.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with httpx2.AsyncClient() as client:
+        with pytest.raises((httpx2.TransportError, SOCKSError)):
+            await client.get("http://remote.example/")
+    assert greeting.result() == b"\x05"
+    server.close()

@@ -188,4 +188,9 @@ class Context(Protocol):
         """
 
     def usage(self, **counts: Any) -> None:
-        """Store with the message what the answer cost, for example tokens. Any JSON values."""
+        """Store with the message what the answer cost, for example tokens. Any JSON values.
+
+        A later call replaces values of the same name that the same step has counted, or, outside of steps, the same
+        attempt. The numbers of all steps and attempts are added; of other values the last one holds. A step that an
+        earlier attempt has finished is not counted again.
+        """

@@ -16,8 +16,9 @@ from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
-from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, encode, failed, unknown
+from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, failed, unknown
 from service.worker.threads import Threads
+from service.worker.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Execution:
         self._reason: StopReason | Exception | None = None  # why it must end early
         self._parked: Outcome | None = None
         self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
-        self._usage: dict[str, Any] = {}
+        self._usage = Usage()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._pins = InstancePins(services.instances)
@@ -96,7 +97,7 @@ class Execution:
     @property
     def usage(self) -> str | None:
         """What the agent counted, a JSON object."""
-        return encode(self._usage) if self._usage else None
+        return self._usage.total
 
     @property
     def stopped(self) -> bool:
@@ -107,8 +108,8 @@ class Execution:
             self._parked = outcome
             self.stop("parked")
 
-    def count(self, usage: str) -> None:
-        self._usage |= msgspec.json.decode(usage)
+    def count(self, usage: str, step: str) -> None:
+        self._usage.count(usage, step)
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         assert self._agent is not None

@@ -175,7 +175,7 @@ async def test_a_process_that_dies_is_a_loss_of_its_message(
     message = await settled(sql, message_id)
     assert (message["state"], message["error"]) == ("failed", error)
     assert (message["attempt"], message["failures"], message["losses"]) == (3, 0, 3)
-    assert message["usage"] == {"tokens": 1}
+    assert message["usage"] == {"tokens": 2}  # of two attempts in processes
     assert await types(sql, message_id) == [*LOST_ONCE, *("chunk", "retry"), *("started", "chunk", "error")]
     retry = (await log(sql, message_id))[5].data
     assert (retry["attempt"], retry["error"]) == (2, error)

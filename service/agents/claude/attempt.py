@@ -5,7 +5,6 @@ continues with the first call that has none.
 """
 
 import asyncio
-from collections import Counter
 from typing import Any
 
 from service.agents.claude.api import Answer, Api
@@ -30,7 +29,6 @@ class Attempt:
         self._options = options
         self._api = api
         self._context = context
-        self._usage: Counter[str] = Counter()
         self._texts = [""]  # one text for each round
         self._needs_blank_line = False  # the next text begins a round, and an earlier round had text
 
@@ -40,7 +38,6 @@ class Attempt:
         messages = request["messages"]
         for number in range(1, self._options.max_calls + 1):
             answer = await self._call_model(number, request)
-            self._count(answer)
             self._texts[-1] += answer.text
             if answer.stop_reason == "refusal":
                 raise Rejected(f"The model refuses to answer{f': {answer.explanation}' if answer.explanation else '.'}")
@@ -66,6 +63,7 @@ class Attempt:
             nonlocal streamed
             streamed = True
             answer = await self._api.call(request, self._stream)
+            self._count(answer)  # in its step: an attempt that receives the stored answer does not count it again
             if not answer.is_unfinished:
                 raise _FinalAnswer(answer)
             return answer
@@ -114,7 +112,5 @@ class Attempt:
         return {**result, "is_error": True} if output.failed else result
 
     def _count(self, answer: Answer) -> None:
-        """Store the usage so far: of all model calls for this message, in any attempt, whose answer is known."""
-        self._usage.update(answer.usage)
-        cost = {"cost_usd": self._options.price.dollars(self._usage)} if self._options.price else {}
-        self._context.usage(model=answer.model, stop_reason=answer.stop_reason, **self._usage, **cost)
+        cost = {"cost_usd": self._options.price.dollars(answer.usage)} if self._options.price else {}
+        self._context.usage(model=answer.model, stop_reason=answer.stop_reason, **answer.usage, **cost)

@@ -13,10 +13,9 @@ def task_step(task_id: str) -> str:
 
 
 class TextResult(msgspec.Struct, frozen=True):
-    """The result of a task or of the answer: the model's text, and what it cost."""
+    """The result of a task or of the answer: the model's text."""
 
     text: str
-    usage: dict[str, int] = {}
 
 
 class PlanResult(msgspec.Struct, frozen=True):
@@ -31,7 +30,6 @@ class PlanResult(msgspec.Struct, frozen=True):
     refinements: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     base: str | None = None
-    usage: dict[str, int] = {}
 
     def refined_memory(self, memory: Memory | None) -> Memory | None:
         """The memory if it is the one that this plan refines. A message that is redriven late may find another."""

@@ -26,7 +26,6 @@ class Work:
     def __init__(self, context: Context, model: Model) -> None:
         self._context = context
         self._model = model
-        self._usage: Counter[str] = Counter()
 
     async def run(self, text: str) -> str:
         memory = recall(self._context.memory)
@@ -50,13 +49,13 @@ class Work:
             await self._write_progress("plan", "started", message="Planning")
             usage: Counter[str] = Counter()
             draft = await draft_plan(self._context, self._model, text, memory, usage)
+            self._count(usage)
             if memory is None or draft.new:
-                return PlanResult(text, draft.tasks, usage=usage)
+                return PlanResult(text, draft.tasks)
             refinements = (*memory.refinements, text)
-            return PlanResult(memory.query, draft.tasks, refinements, draft.kept, memory.message_id, usage)
+            return PlanResult(memory.query, draft.tasks, refinements, draft.kept, memory.message_id)
 
         plan: PlanResult = await self._context.step(PLAN_STEP, make_plan)
-        self._count(plan.usage)
         kept = plan.kept_results(memory)
         tasks = [{"id": t.id, "title": t.title, "after": t.after, "kept": t.id in kept} for t in plan.tasks]
         await self._context.event("plan", {"query": plan.query, "refinements": plan.refinements, "tasks": tasks})
@@ -107,7 +106,6 @@ class Work:
                 raise
 
         result: TextResult = await self._context.step(task_step(task.id), execute)
-        self._count(result.usage)
         results[task.id] = result.text
         await self._write_progress("task", "done", runs_now, **data, done=len(results), message=task.title)
 
@@ -132,7 +130,6 @@ class Work:
         result: TextResult = await self._context.step(ANSWER_STEP, write)
         if not runs_now:  # an earlier attempt wrote it; this attempt has not streamed it yet
             await self._context.emit(result.text)
-        self._count(result.usage)
         await self._write_progress("answer", "done", runs_now, message="Done")
         return result.text
 
@@ -143,12 +140,12 @@ class Work:
     ) -> TextResult:
         usage: Counter[str] = Counter()
         text = await complete_text(self._model, request, usage, emit)
-        return TextResult(text, usage)
+        self._count(usage)
+        return TextResult(text)
 
-    def _count(self, usage: dict[str, int]) -> None:
-        """Add a step's cost to the message's usage, whichever attempt ran the step."""
-        self._usage.update(usage)
-        self._context.usage(model=self._model.name, **self._usage)
+    def _count(self, usage: Counter[str]) -> None:
+        """Called within a step: a later attempt that receives the step's result does not count it again."""
+        self._context.usage(model=self._model.name, **usage)
 
     async def _write_progress(self, stage: str, state: str, runs_now: bool = True, **data: Any) -> None:
         """Write a `progress` event. It has `earlier` if an earlier attempt ran the stage."""

@@ -113,7 +113,7 @@ class AttemptContext:
         return await history.history(self._scope, limit, max_tokens=max_tokens, system=system, tools=tools)
 
     def usage(self, **counts: Any) -> None:
-        self._backend.count(encode_once(counts, "The usage"))
+        self._scope.count(encode_once(counts, "The usage"))
 
     def complete(self, outcome: Outcome) -> Outcome:
         """The outcome of a completed agent, with the messages that are not sent yet, and the memory if it has changed:

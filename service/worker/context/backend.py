@@ -48,8 +48,8 @@ class ContextBackend(Protocol):
     def park(self, outcome: Outcome) -> None:
         """End the attempt now with this outcome, which names what the message waits for."""
 
-    def count(self, usage: str) -> None:
-        """Add usage, a JSON object. Called from any thread."""
+    def count(self, usage: str, step: str) -> None:
+        """Set usage, a JSON object, for the step in which it was counted (empty: none). Called from any thread."""
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         """The agent's instance for the thread; made now if the worker has no instance yet."""

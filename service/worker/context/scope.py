@@ -13,6 +13,7 @@ from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
 from service.worker.context.backend import ContextBackend
 from service.worker.outcome import clean, encode
+from service.worker.usage import Usage
 
 # The step that runs here. Unnamed sends and questions are numbered within their step: if the step is not run again, the
 # numbers after it stay the same.
@@ -32,6 +33,7 @@ class AttemptScope:
         self.sent: dict[str, str | None] = {}  # ids of this attempt's messages, to the thread whose turn each takes
         self.unsent: dict[str, dict[str, Any]] = {}  # by id: committed with the next step, or with the end
         self._max_event_bytes = max_event_bytes
+        self._usage = Usage()
         self._names: set[str] = set()
         self._claimed: Counter[str] = Counter()  # unnamed ones, by kind: the numbers from 1 that are all in use
         self._earlier_results: asyncio.Task[EarlierResults] | None = None
@@ -68,6 +70,15 @@ class AttemptScope:
         if self._earlier_results is None:
             self._earlier_results = asyncio.ensure_future(self.backend.queries.earlier_results(self.claim.message_id))
         return await asyncio.shield(self._earlier_results)
+
+    def count(self, usage: str) -> None:
+        """Set usage, a JSON object, for the step that runs here."""
+        self._usage.count(usage, _step.get())
+        self.backend.count(usage, _step.get())
+
+    def usage_of(self, name: str) -> dict[str, Any] | None:
+        """What was counted within this step."""
+        return self._usage.of_step(_prefix(name))
 
     def take_unsent(self) -> str | None:
         """The messages to be sent, a JSON array, for the transaction that commits them; None if there are none."""
@@ -111,10 +122,15 @@ def _differs(kind: str, name: str) -> Rejected:
     )
 
 
+def _prefix(name: str) -> str:
+    """Of the names of what a step begins."""
+    return f"{_step.get()}{name}: "
+
+
 @contextlib.contextmanager
 def within_step(name: str) -> Iterator[None]:
     """Unnamed sends and questions in this block are numbered within the step."""
-    token = _step.set(f"{_step.get()}{name}: ")
+    token = _step.set(_prefix(name))
     try:
         yield
     finally:

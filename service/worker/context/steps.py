@@ -56,6 +56,8 @@ class Step:
         except TypeError as error:
             raise TypeError(f"the step {self._name!r} returned what its annotation does not allow: {error}") from None
         step: dict[str, Any] = {"name": self._name, "result": msgspec.Raw(result.encode())}
+        if used := self._scope.usage_of(self._name):
+            step["usage"] = used
         if self._scope.unsent:
             step["sent"] = list(self._scope.unsent)
         try:

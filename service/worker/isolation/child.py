@@ -114,9 +114,9 @@ class WorkerLink:
         self.stopped = True
         ipc.write(self._writer, ipc.Park(outcome))
 
-    def count(self, usage: str) -> None:
+    def count(self, usage: str, step: str) -> None:
         """From any thread; the frame goes before all later ones."""
-        self._loop.call_soon_threadsafe(ipc.write, self._writer, ipc.Count(usage))
+        self._loop.call_soon_threadsafe(ipc.write, self._writer, ipc.Count(usage, step))
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         """Made for this message only: the process ends with it."""

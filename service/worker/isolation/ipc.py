@@ -54,9 +54,10 @@ class QueryTurnInProgress(_Frame, frozen=True):
 
 
 class Count(_Frame, frozen=True):
-    """Usage: a JSON object."""
+    """Usage, a JSON object, and the step in which it was counted."""
 
     usage: str
+    step: str
 
 
 class Park(_Frame, frozen=True):

@@ -160,8 +160,8 @@ class ChildProcess:
                     event = EventToAppend(type, data, sends)
                     await (backend.events.save(event) if save else backend.events.put(event))
                     ipc.write(self._writer, ipc.Reply())
-                case ipc.Count(usage):
-                    backend.count(usage)
+                case ipc.Count(usage, step):
+                    backend.count(usage, step)
                 case ipc.Park(outcome):
                     backend.park(outcome)
                 case ipc.Ended():

@@ -180,5 +180,7 @@ select treadle._define_type('settlement', $$
     error         text,
     traceback     text,
     delay_seconds double precision,
-    usage         jsonb
+    usage         jsonb,
+    failures      integer,           -- of the message, after this
+    losses        integer
 $$);

@@ -125,9 +125,10 @@ begin
         leases => v_leases, event_items => event_items, event_types => event_types, event_datas => event_datas);
     if v_entries is not null then
         update treadle.leases l
-            set last_seq = e.last_seq
+            set last_seq = e.last_seq, progressed = l.progressed or e.has_step
             from (
-                select (n.entry).message_id, max((n.entry).seq) as last_seq
+                select (n.entry).message_id, max((n.entry).seq) as last_seq,
+                    bool_or((n.entry).type = 'step') as has_step
                 from (select unnest(v_entries) as entry) n
                 group by (n.entry).message_id
             ) e

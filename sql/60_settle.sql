@@ -47,6 +47,63 @@ begin
         order by u.n);
 end $$;
 
+-- The failures and losses of a message after an attempt with this outcome. Progress (a new step, a park) forgives the
+-- earlier ones, which would otherwise pile up over months of waiting. Of losses one is kept, so that a message which
+-- may have killed its workers runs in a process of its own. After a thousand attempts nothing is forgiven: a message
+-- whose steps have another name in each attempt must end, too.
+create or replace function treadle._charge(
+    outcome text,
+    progressed boolean,
+    attempt integer,
+    failures integer,
+    losses integer)
+returns table (new_failures integer, new_losses integer) language sql immutable as $$
+    select
+        case when p.made then 0 else _charge.failures end + (_charge.outcome in ('error', 'rejected'))::integer,
+        case
+            when not p.made then _charge.losses + (_charge.outcome = 'lost')::integer
+            when _charge.outcome = 'lost' then 1
+            else least(_charge.losses, 1)
+        end
+    from (
+        select _charge.attempt < 1000 and (
+            _charge.outcome in ('children', 'input')
+            or (_charge.outcome in ('error', 'lost') and coalesce(_charge.progressed, false))) as made
+    ) p
+$$;
+
+-- What the steps of a message's last attempt used, in numbers: for an attempt whose worker cannot say it any more.
+create or replace function treadle._usage_of_steps(id uuid) returns jsonb
+language plpgsql stable as $$
+begin
+    return (
+        select jsonb_object_agg(u.key, u.total)
+        from (
+            select k.key, sum(k.value::numeric) as total
+            from treadle.events e
+            cross join jsonb_each(e.data -> 'usage') k
+            where e.message_id = id
+                and e.type = 'step'
+                and e.seq > (
+                    select max(s.seq)
+                    from treadle.events s
+                    where s.message_id = id
+                        and s.type = 'started')
+                and jsonb_typeof(k.value) = 'number'
+            group by k.key
+        ) u);
+end $$;
+
+-- What two attempts used together: numbers are added, of other values the later one holds.
+create or replace function treadle._add_usage(earlier jsonb, later jsonb) returns jsonb
+language sql immutable as $$
+    select earlier || later || coalesce((
+        select jsonb_object_agg(u.key, (u.value::numeric + (earlier ->> u.key)::numeric))
+        from jsonb_each(later) u
+        where jsonb_typeof(u.value) = 'number'
+            and jsonb_typeof(earlier -> u.key) = 'number'), '{}')
+$$;
+
 -- What the endings make of their messages, in the same order.
 create or replace function treadle._decide_settlements(endings treadle.ending[], max_losses integer)
 returns treadle.settlement[] language plpgsql as $$
@@ -59,20 +116,29 @@ begin
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                     when e.outcome in ('completed', 'children', 'input') then e.outcome
-                    when e.outcome = 'deferred' or (e.outcome = 'error' and m.failures + 1 < m.max_attempts)
+                    when e.outcome = 'deferred' or (e.outcome = 'error' and f.new_failures < m.max_attempts)
                         then 'backoff'
-                    when e.outcome = 'lost' and m.losses + 1 < _decide_settlements.max_losses
+                    when e.outcome = 'lost' and f.new_losses < _decide_settlements.max_losses
                         and e.delay_seconds is not null
                         then 'backoff'
                     when e.outcome = 'released'
-                        or (e.outcome = 'lost' and m.losses + 1 < _decide_settlements.max_losses)
+                        or (e.outcome = 'lost' and f.new_losses < _decide_settlements.max_losses)
                         then 'again'
                     else 'failed'
-                end as becomes
+                end as becomes,
+                case when l.cancel_requested then m.failures else f.new_failures end as failures,
+                f.new_losses as losses,
+                case
+                    when e.usage is null and l.progressed then treadle._usage_of_steps(m.message_id)
+                    else e.usage
+                end as used
             from unnest(endings) with ordinality
                 e (message_id, outcome, result, error, traceback, delay_seconds, usage, last_seq, n)
             join treadle.messages m on m.message_id = e.message_id
             left join treadle.leases l on l.message_id = e.message_id
+            cross join lateral treadle._charge(
+                outcome => e.outcome, progressed => l.progressed, attempt => m.attempt, failures => m.failures,
+                losses => m.losses) f
             order by e.n  -- here and not in the aggregate, so that lane ids are drawn in this order
         )
         select array_agg(row(
@@ -84,7 +150,8 @@ begin
                     when 'again' then treadle._lane_next_returned(d.queue, d.priority)
                     when 'failed' then treadle._lane_next(d.queue, 'dlq')
                 end,
-                d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.usage)::treadle.settlement)
+                d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.used,
+                d.failures, d.losses)::treadle.settlement)
         from decided d);
 end $$;
 
@@ -148,15 +215,18 @@ begin
             lane = s.lane,
             lane_id = s.lane_id,
             last_seq = s.seq,
-            failures = m.failures + (s.outcome in ('error', 'rejected') and s.becomes <> 'cancelled')::integer,
-            losses = m.losses + (s.outcome = 'lost')::integer,
+            failures = s.failures,
+            losses = s.losses,
             run_at = case s.becomes when 'backoff' then at + s.delay_seconds * interval '1 second' else m.run_at end,
             started_at = case when s.state = 'queued' then null else m.started_at end,
             completed_at = case when s.state <> 'queued' then at end,
             worker_id = case when s.state = 'queued' then null else m.worker_id end,
             result = case s.state when 'completed' then s.result end,
             error = case when s.state in ('failed', 'queued') then s.error end,
-            usage = coalesce(s.usage, m.usage)
+            usage = case
+                when s.usage is null or m.usage is null then coalesce(s.usage, m.usage)
+                else treadle._add_usage(m.usage, s.usage)
+            end
         from unnest(settled) s
         where m.message_id = s.message_id;
     delete from treadle.leases l where l.message_id = any(array(select s.message_id from unnest(settled) s));

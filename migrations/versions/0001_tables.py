@@ -126,8 +126,8 @@ comment on column treadle.messages.rank is 'Order within the thread, before ord:
 comment on column treadle.messages.state is 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
 comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (the tenant has its share of the lane) is reserved: nothing sets it yet';
 comment on column treadle.messages.attempt is 'Executions that began; only grows';
-comment on column treadle.messages.failures is 'Attempts that failed; the message fails at max_attempts. A redrive resets it';
-comment on column treadle.messages.losses is 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES';
+comment on column treadle.messages.failures is 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
+comment on column treadle.messages.losses is 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
 comment on column treadle.messages.max_losses is 'Overrides MAX_LOSSES; null: MAX_LOSSES holds. Reserved: nothing fills it yet';
 comment on column treadle.messages.timeout_seconds is 'How long one attempt may run';
 comment on column treadle.messages.last_seq is 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
@@ -136,7 +136,7 @@ comment on column treadle.messages.parent is 'The message that sent this one';
 comment on column treadle.messages.owner is 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
 comment on column treadle.messages.traceparent is 'W3C trace context of the submit. Reserved: nothing fills it yet';
 comment on column treadle.messages.schema_id is 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
-comment on column treadle.messages.usage is 'What the completing attempt used, as the agent reports it (tokens by kind)';
+comment on column treadle.messages.usage is 'What its attempts used together, as the agent reports it (tokens by kind)';
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
 create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
@@ -157,11 +157,13 @@ create table treadle.leases (
     thread           bigint,
     last_seq         integer not null,
     cancel_requested boolean not null default false,
+    progressed       boolean not null default false,
     claimed_at       timestamptz not null,
     expires_at       timestamptz not null
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on table treadle.leases is 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
 comment on column treadle.leases.id is 'The order of claims; a search for leases begins at the low-water mark of these ids';
+comment on column treadle.leases.progressed is 'The attempt has written a step: that forgives the earlier failures and losses';
 comment on column treadle.leases.last_seq is 'Last event of the log; the lease holder numbers its events from here';
 comment on column treadle.leases.expires_at is 'The visibility timeout; heartbeats extend it';
 create index leases_order on treadle.leases (id);

@@ -152,6 +152,7 @@ leases = Table(
     may("thread", BigInteger),
     must("last_seq", Integer),
     must("cancel_requested", Boolean, "false"),
+    must("progressed", Boolean, "false"),
     must("claimed_at", Time),
     must("expires_at", Time),
     Index("leases_order", "id"),

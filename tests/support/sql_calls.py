@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -110,6 +111,7 @@ class WorkerCalls(SqlSession):
         chunks: Sequence[Any] = (),
         patient: bool = True,
         max_losses: int = 3,
+        usage: Any = MappingProxyType({"tokens": 7}),
     ) -> list[str]:
         """End all attempts in the same way; returns their statuses. `first_seq`: by default the seq after `started`."""
         failed = outcome != "completed"
@@ -122,7 +124,7 @@ class WorkerCalls(SqlSession):
             [(error or "It broke.") if failed else None for _ in claims],
             ["Traceback ..." if failed else None for _ in claims],
             [delay if delay is not None or outcome not in ("error", "deferred") else 10.0 for _ in claims],
-            ['{"tokens": 7}' for _ in claims],
+            [None if usage is None else json.dumps(dict(usage)) for _ in claims],
             [claim.last_seq + 1 if first_seq is None else first_seq for claim in claims],
             *_events([chunks for _ in claims]),
             patient,

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ import yaml
 
 from service.cli import main
 from service.config import Settings
+from service.local.health_check import check
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
 
@@ -219,6 +221,20 @@ def server() -> Iterator[http.server.HTTPServer]:
         thread.join()
 
 
+HEALTH_CHECK = """
+import os, pathlib
+from service.local.health_check import check
+check(pathlib.Path({!r}), os.environ)
+"""
+
+
+@pytest.mark.parametrize("command", ["work", "migrate", "check", "follow"])
+def test_a_container_that_serves_no_port_is_healthy(command: str, tmp_path: Path) -> None:
+    process = tmp_path / "cmdline"
+    process.write_bytes(f"/opt/treadle/bin/python\0/opt/treadle/bin/treadle\0{command}\0".encode())
+    check(process, {"PORT": "1"})  # nothing answers there
+
+
 @pytest.mark.parametrize("where", ["image", "compose"])
 def test_health_checks_tell_healthy_from_unhealthy(
     where: str,
@@ -226,25 +242,30 @@ def test_health_checks_tell_healthy_from_unhealthy(
     dockerfile: list[tuple[str, str]],
     server: http.server.HTTPServer,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     if where == "image":
         command = json.loads(only(dockerfile, "HEALTHCHECK").partition("CMD ")[2])
+        assert command == ["python", "-m", "service.local.health_check"]
         path = "/health/live"
+        process = tmp_path / "cmdline"
+        process.write_bytes(b"/sbin/docker-init\0--\0treadle\0serve\0")
+        code = HEALTH_CHECK.format(str(process))
     else:
         [kind, *command] = services["api"]["healthcheck"]["test"]
         assert kind == "CMD"
         path = "/health/ready"
-    assert command[:2] == ["python", "-c"]
-    code = command[2].replace(":8000/", f":{server.server_port}/")
+        assert command[:2] == ["python", "-c"]
+        code = command[2].replace(":8000/", f":{server.server_port}/")
 
-    def check() -> int:
-        environment = {"PORT": str(server.server_port)}
+    def exit_code() -> int:
+        environment = {"PORT": str(server.server_port), "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, timeout=20, check=False
         ).returncode
 
     monkeypatch.setattr(Answer, "status", 200)
-    assert check() == 0
+    assert exit_code() == 0
     monkeypatch.setattr(Answer, "status", 503)
-    assert check() != 0
+    assert exit_code() != 0
     assert Answer.asked == [path, path]

@@ -14,7 +14,7 @@ from service.db.pool import Connection
 from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls
 from tests.support.fixture_types import StartWorker
-from tests.support.messages import log, settled, submit
+from tests.support.messages import log, overview, settled, submit
 from tests.support.waiting import until, wait_for
 from treadle import Context, Rejected, RetryAfter
 from treadle.adapters import claude_agent
@@ -287,6 +287,38 @@ async def test_a_sync_tool_that_waits_ends_with_its_message(
     await sql.fetchval("select treadle.cancel($1)", message_id)
     assert (await settled(sql, message_id))["state"] == "cancelled"
     await wait_for(ended)
+
+
+async def test_a_sync_tool_that_goes_on_without_an_answer_begins_nothing(
+    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+) -> None:
+    """Whatever it catches: what it pays is a step, and needs the answer."""
+    paid: list[str] = []
+    raised: list[BaseException] = []
+    ended = threading.Event()
+
+    def refund(context: Context) -> str:
+        for _ in range(2):
+            try:
+                context.input("May I?")  # type: ignore[unused-coroutine]
+            except Exception:
+                paid.append("without an answer")
+            except BaseException as error:
+                raised.append(error)
+        try:
+            context.step("pay", lambda: paid.append("by a step"))  # type: ignore[unused-coroutine]
+        except BaseException as error:
+            raised.append(error)
+        ended.set()
+        return "paid"
+
+    fake.script.append(tool_calls(("a", "refund", {})))
+    await start(refund)
+    message_id = await submit(sql, "Hi", agent="desk")
+    await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
+    await wait_for(ended)
+    assert paid == []
+    assert [type(error) for error in raised] == [asyncio.CancelledError] * 3
 
 
 async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:

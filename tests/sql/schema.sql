@@ -51,7 +51,9 @@ CREATE TYPE treadle.settlement AS (
 	error text,
 	traceback text,
 	delay_seconds double precision,
-	usage jsonb
+	usage jsonb,
+	failures integer,
+	losses integer
 );
 CREATE TYPE treadle.submission AS (
 	n integer,
@@ -154,8 +156,8 @@ COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread, before ord:
 COMMENT ON COLUMN treadle.messages.state IS 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
 COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (the tenant has its share of the lane) is reserved: nothing sets it yet';
 COMMENT ON COLUMN treadle.messages.attempt IS 'Executions that began; only grows';
-COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed; the message fails at max_attempts. A redrive resets it';
-COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES';
+COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
+COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
 COMMENT ON COLUMN treadle.messages.max_losses IS 'Overrides MAX_LOSSES; null: MAX_LOSSES holds. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.timeout_seconds IS 'How long one attempt may run';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
@@ -164,7 +166,7 @@ COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
 COMMENT ON COLUMN treadle.messages.owner IS 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
-COMMENT ON COLUMN treadle.messages.usage IS 'What the completing attempt used, as the agent reports it (tokens by kind)';
+COMMENT ON COLUMN treadle.messages.usage IS 'What its attempts used together, as the agent reports it (tokens by kind)';
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
@@ -191,6 +193,7 @@ CREATE TABLE treadle.leases (
     thread bigint,
     last_seq integer NOT NULL,
     cancel_requested boolean DEFAULT false NOT NULL,
+    progressed boolean DEFAULT false NOT NULL,
     claimed_at timestamp with time zone NOT NULL,
     expires_at timestamp with time zone NOT NULL
 )
@@ -198,6 +201,7 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 COMMENT ON TABLE treadle.leases IS 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
 COMMENT ON COLUMN treadle.leases.id IS 'The order of claims; a search for leases begins at the low-water mark of these ids';
 COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease holder numbers its events from here';
+COMMENT ON COLUMN treadle.leases.progressed IS 'The attempt has written a step: that forgives the earlier failures and losses';
 COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER

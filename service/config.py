@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_losses: AtLeastOne = 3  # workers lost until a message is dead-lettered
     retry_base_seconds: Positive = 1.0
     retry_max_seconds: Positive = 300.0
+    overload_patience: Positive = 1800.0  # seconds that a message waits for an overloaded service without a failure
 
     heartbeat_interval: Positive = 2.0  # seconds
     worker_timeout: Positive = 10.0  # seconds of silence after which a worker counts as lost

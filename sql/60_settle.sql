@@ -6,6 +6,8 @@
 --   rejected    finish                         failed
 --   deferred    finish (an agent this worker   queued, hold = backoff, no failure charged
 --               does not have)
+--   overloaded  finish (a service that the     the same; overloaded_since says since when
+--               agent needs is overloaded)
 --   released    finish (shutdown), sign_off,   queued, before new messages of its priority: started work goes on first
 --               heartbeat
 --   lost        reap                           the same while losses are left; else failed
@@ -116,7 +118,8 @@ begin
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                     when e.outcome in ('completed', 'children', 'input') then e.outcome
-                    when e.outcome = 'deferred' or (e.outcome = 'error' and f.new_failures < m.max_attempts)
+                    when e.outcome in ('deferred', 'overloaded')
+                        or (e.outcome = 'error' and f.new_failures < m.max_attempts)
                         then 'backoff'
                     when e.outcome = 'lost' and f.new_losses < _decide_settlements.max_losses
                         and e.delay_seconds is not null
@@ -217,6 +220,10 @@ begin
             last_seq = s.seq,
             failures = s.failures,
             losses = s.losses,
+            overloaded_since = case
+                when s.outcome = 'overloaded' then coalesce(m.overloaded_since, at)
+                when s.outcome in ('deferred', 'released', 'lost') then m.overloaded_since
+            end,
             run_at = case s.becomes when 'backoff' then at + s.delay_seconds * interval '1 second' else m.run_at end,
             started_at = case when s.state = 'queued' then null else m.started_at end,
             completed_at = case when s.state <> 'queued' then at end,

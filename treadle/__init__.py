@@ -10,7 +10,7 @@
 executors and aggregator. The package `service` is internal.
 """
 
-from service.agents.contract import ChildFailed, Context, Exchange, Rejected, RetryAfter, UnderWay
+from service.agents.contract import ChildFailed, Context, Exchange, Overloaded, Rejected, RetryAfter, UnderWay
 from service.agents.definition import Agent, agent
 from service.agents.limits import LimitOptions, Limits
 
@@ -21,6 +21,7 @@ __all__ = [
     "Exchange",
     "LimitOptions",
     "Limits",
+    "Overloaded",
     "Rejected",
     "RetryAfter",
     "UnderWay",

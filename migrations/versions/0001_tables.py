@@ -99,6 +99,7 @@ create table treadle.messages (
     run_at          timestamptz not null,
     started_at      timestamptz,
     completed_at    timestamptz,
+    overloaded_since timestamptz,
     worker_id       text,
     parent          uuid,
     owner           text check (length(owner) between 1 and 255),
@@ -132,6 +133,7 @@ comment on column treadle.messages.max_losses is 'Overrides MAX_LOSSES; null: MA
 comment on column treadle.messages.timeout_seconds is 'How long one attempt may run';
 comment on column treadle.messages.last_seq is 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
 comment on column treadle.messages.run_at is 'Not before this time: the end of the delay or of the backoff';
+comment on column treadle.messages.overloaded_since is 'Since when attempts find a service of the agent overloaded; null again after any other end of an attempt';
 comment on column treadle.messages.parent is 'The message that sent this one';
 comment on column treadle.messages.owner is 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
 comment on column treadle.messages.traceparent is 'W3C trace context of the submit. Reserved: nothing fills it yet';

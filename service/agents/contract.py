@@ -11,6 +11,7 @@ exception that an agent raises decides what happens next:
 
     Rejected              The message fails for good; a further attempt would not help.
     RetryAfter(seconds)   The attempt failed; the next one begins after this delay.
+    Overloaded            A service that the agent needs is overloaded: put off, without a failure.
     any other exception   The attempt failed; it is retried with backoff until max_attempts failures.
 
 In an ExceptionGroup they mean the same; Rejected decides before RetryAfter, and that before any other exception.
@@ -37,6 +38,17 @@ class RetryAfter(Exception):
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason or f"Asked to be retried after {seconds:g} seconds.")
         self.seconds = min(max(0.0, seconds), MAX_DELAY_SECONDS)
+
+
+class Overloaded(RetryAfter):
+    """A service that the agent needs is overloaded or away. The message is put off without a failure, until
+    OVERLOAD_PATIENCE is over.
+
+    `seconds`: how long the service asks to wait, if it says so. The worker may wait longer.
+    """
+
+    def __init__(self, reason: str = "", seconds: float = 0.0) -> None:
+        super().__init__(seconds, reason or "A service that the agent needs is overloaded.")
 
 
 class Rejected(Exception):

@@ -17,6 +17,7 @@ from service.maintenance.store import MaintenanceStore
 from service.threads.store import ThreadStore
 from service.worker.attempt_queries import StoredAttemptQueries
 from service.worker.attempts import Attempts
+from service.worker.breakers import Breakers
 from service.worker.claimer import Claimer
 from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
@@ -119,5 +120,6 @@ def _attempt_services(
         instances=InstanceCache(),
         threads=Threads(settings.worker_concurrency),
         isolation=isolation,
+        breakers=Breakers(settings.retry_base_seconds),
         unknown_agents=set(),
     )

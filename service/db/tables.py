@@ -124,6 +124,7 @@ messages = Table(
     must("run_at", Time),
     may("started_at", Time),
     may("completed_at", Time),
+    may("overloaded_since", Time),
     may("worker_id", Text),
     may("parent", UUID),
     may("owner", Text),

@@ -12,7 +12,9 @@ from service.messages.model import Priority, State
 ParkKind: TypeAlias = Literal["children", "input"]
 """What a parked message waits for: other messages, or a person's answer. Also its hold."""
 
-OutcomeKind: TypeAlias = Literal[ParkKind, "completed", "error", "rejected", "deferred", "released", "lost"]
+OutcomeKind: TypeAlias = Literal[
+    ParkKind, "completed", "error", "rejected", "deferred", "overloaded", "released", "lost"
+]
 """How an attempt ended; the table at the head of sql/60_settle.sql says what the message becomes."""
 
 AppendStatus: TypeAlias = Literal["ok", "lost", "gap", "busy"]
@@ -27,7 +29,8 @@ VerdictKind: TypeAlias = Literal["lost", "cancelled"]
 
 
 class Claim(Struct, frozen=True):
-    """A message under lease: all that an attempt needs. `body`, `metadata` and the thread's `memory` are JSON text."""
+    """A message under lease: all that an attempt needs. `body`, `metadata` and the thread's `memory` are JSON text.
+    `overloaded_seconds`: for how long its attempts have found a service of the agent overloaded."""
 
     message_id: UUID
     lease: UUID
@@ -49,6 +52,7 @@ class Claim(Struct, frozen=True):
     aside: bool = False
     parent: UUID | None = None  # the message that sent it
     memory: str | None = None
+    overloaded_seconds: float | None = None
 
 
 class EventToAppend(Struct, frozen=True):

@@ -12,11 +12,12 @@ from service.agents.registry import Registry
 from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.waiting import retrieve_exception
+from service.worker.breakers import Breakers
 from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
-from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, failed, unknown
+from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, failed, overloaded, unknown
 from service.worker.threads import Threads
 from service.worker.usage import Usage
 
@@ -35,6 +36,7 @@ class AttemptServices(msgspec.Struct, frozen=True):
     instances: InstanceCache
     threads: Threads
     isolation: Isolation | None  # None: every agent runs in the worker
+    breakers: Breakers
     unknown_agents: set[str]  # which this worker does not have: each is logged once
 
 
@@ -63,6 +65,8 @@ class Execution:
             return unknown(self._claim.agent, self._claim.attempt, self._services.settings)
         if self._reason is not None:
             return self._interrupted(self._reason)
+        if seconds := self._services.breakers.pause_left(agent.name):
+            return self._put_off(agent, seconds)
         task = asyncio.create_task(self._invoke(agent))
         task.add_done_callback(self._end)
         try:
@@ -92,7 +96,7 @@ class Execution:
         self._pins.release()
 
     def failed(self, error: BaseException) -> Outcome:
-        return failed(error, self._claim.failures, self._services.settings)
+        return failed(error, self._claim, self._services.settings)
 
     @property
     def usage(self) -> str | None:
@@ -117,9 +121,12 @@ class Execution:
 
     async def _invoke(self, agent: Agent) -> Outcome:
         if isolation := self._isolation(agent):
-            return await self._invoke_in_process(agent, isolation)
-        self._start_timer()
-        return await invoke(agent, self._claim, self, self._services.settings, self._services.threads)
+            outcome = await self._invoke_in_process(agent, isolation)
+        else:
+            self._start_timer()
+            outcome = await invoke(agent, self._claim, self, self._services.settings, self._services.threads)
+        self._services.breakers.record(agent.name, outcome.kind)
+        return outcome
 
     def _isolation(self, agent: Agent) -> Isolation | None:
         # After its first loss a message runs in a process of its own: if it kills that too, only it is charged again.
@@ -137,6 +144,10 @@ class Execution:
             extra = {"message_id": str(self._claim.message_id), "agent": agent.name, "error": outcome.error}
             log.warning("an agent's process died", extra=extra)
         return outcome
+
+    def _put_off(self, agent: Agent, seconds: float) -> Outcome:
+        reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
+        return overloaded(reason, self._claim, self._services.settings, asked_seconds=seconds)
 
     def _start_timer(self) -> None:
         """The agent's time begins: the start of a process does not count."""

@@ -37,7 +37,7 @@ async def invoke(agent: Agent, claim: Claim, backend: ContextBackend, settings: 
         bridge = ThreadBridge()
         try:
             outcome = await threads.run_agent(
-                _invoke_sync, agent, SyncContext(context, bridge), request, claim.failures, settings
+                _invoke_sync, agent, SyncContext(context, bridge), request, claim, settings
             )
         finally:
             bridge.close()
@@ -45,17 +45,17 @@ async def invoke(agent: Agent, claim: Claim, backend: ContextBackend, settings: 
     except asyncio.CancelledError as error:
         if backend.stopped:
             raise
-        return failed(error, claim.failures, settings)
+        return failed(error, claim, settings)
     except BaseException as error:
-        return failed(error, claim.failures, settings)
+        return failed(error, claim, settings)
 
 
-def _invoke_sync(agent: Agent, context: SyncContext, request: Any, failures: int, settings: Settings) -> Outcome:
+def _invoke_sync(agent: Agent, context: SyncContext, request: Any, claim: Claim, settings: Settings) -> Outcome:
     """In a thread. Exceptions become outcomes here, because a future cannot carry StopIteration."""
     try:
         return completed(agent(context, request), settings)
     except BaseException as error:
-        return failed(error, failures, settings)
+        return failed(error, claim, settings)
 
 
 def _read(text: str) -> Any:

@@ -8,14 +8,15 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from service.agents.contract import Rejected, RetryAfter
+from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.raised import decisive, leaves
 from service.config import Settings
 from service.errors import NotStorable
-from service.leases.model import Outcome
+from service.leases.model import Claim, Outcome
 
 MAX_ERROR_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 20_000
+MAX_OVERLOAD_DELAY_SECONDS = 60.0  # unless the service asks for more
 
 StopReason: TypeAlias = Literal["cancelled", "lost", "released", "parked"]
 """Why a worker ends an attempt early: its message was cancelled, its lease was lost, the worker stops, or the agent
@@ -35,16 +36,31 @@ def completed(result: Any, settings: Settings) -> Outcome:
     return Outcome("completed", result=text)
 
 
-def failed(error: BaseException, failures: int, settings: Settings) -> Outcome:
-    """The outcome of an agent that raised; `failures` counts the earlier ones. An exception inside of a group (of a
+def failed(error: BaseException, claim: Claim, settings: Settings) -> Outcome:
+    """The outcome of an agent that raised. An exception inside of a group (of a
     TaskGroup, for example) means what it means outside of one."""
     text = clean(_describe(error))[:MAX_ERROR_CHARS]
     trace = clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
     decision = decisive(error)
     if isinstance(decision, Rejected | NotStorable):
         return Outcome("rejected", error=text, traceback=trace)
-    delay = decision.seconds if isinstance(decision, RetryAfter) else backoff(failures, settings)
+    if isinstance(decision, Overloaded):
+        return overloaded(text, claim, settings, asked_seconds=decision.seconds)
+    delay = decision.seconds if isinstance(decision, RetryAfter) else backoff(claim.failures, settings)
     return Outcome("error", error=text, traceback=trace, delay_seconds=delay)
+
+
+def overloaded(reason: str, claim: Claim, settings: Settings, *, asked_seconds: float = 0.0) -> Outcome:
+    """The outcome while a service that the agent needs is overloaded: the message is put off without a failure, each
+    time for about as long as it has waited so far, and for at least `asked_seconds`. Rejected once OVERLOAD_PATIENCE is
+    over."""
+    waited = claim.overloaded_seconds or 0.0
+    if waited >= settings.overload_patience:
+        patience = f"{settings.overload_patience:g} seconds (OVERLOAD_PATIENCE)"
+        return Outcome("rejected", error=f"{reason} This has lasted for more than {patience}."[:MAX_ERROR_CHARS])
+    longest = min(settings.retry_max_seconds, MAX_OVERLOAD_DELAY_SECONDS)
+    own = random.uniform(0.5, 1.0) * min(longest, max(2 * settings.retry_base_seconds, waited))
+    return Outcome("overloaded", error=reason, delay_seconds=max(own, asked_seconds * random.uniform(1.0, 1.1)))
 
 
 def broken(error: Exception, failures: int, settings: Settings) -> Outcome:

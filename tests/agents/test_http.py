@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from service.agents.adapters import http
 from service.agents.builtin.echo import echo
+from service.agents.http_errors import retry_after_seconds
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
@@ -189,7 +191,7 @@ async def test_an_error_event_decides_about_the_retry(sql: Connection, remote: R
     for data, state, attempt, error in (
         ("boom", "completed", 2, "RuntimeError: boom"),
         ('{"error": "boom"}', "completed", 2, "RuntimeError: boom"),
-        ('{"error": "later", "retry_after": 0.1}', "completed", 2, "later"),
+        ('{"error": "later", "retry_after": 1}', "completed", 2, "later"),
         ('{"error": "never", "retryable": false}', "failed", 1, "never"),
         ("{}", "completed", 2, "RuntimeError: The agent failed without giving a reason."),
     ):
@@ -219,7 +221,7 @@ async def test_permanent_errors_reject_the_message(sql: Connection, remote: Remo
 
 
 async def test_temporary_errors_are_retried(sql: Connection, remote: Remote) -> None:
-    for status in (408, 409, 425, 429, 500, 502, 503, 599):
+    for status in (408, 409, 425, 500, 502, 504, 599):
         remote.script.append(answer({"message": "Not now"}, f"{status} No"))
         row = await ask(sql)
         assert (row["state"], row["attempt"]) == ("completed", 2), status
@@ -228,11 +230,36 @@ async def test_temporary_errors_are_retried(sql: Connection, remote: Remote) -> 
 
 
 async def test_retry_after_is_obeyed(sql: Connection, remote: Remote) -> None:
-    remote.script.append(answer({}, "503 Busy", Retry_After="0.4"))
-    row = await ask(sql)
-    assert (row["state"], row["attempt"]) == ("completed", 2)
+    remote.script.append(answer({}, "503 Busy", Retry_After="1"))
+    row = await ask(sql, max_attempts=1)
+    assert (row["state"], row["attempt"], row["failures"]) == ("completed", 2, 0)
     retry = (await log(sql, row["message_id"]))[2]
-    assert datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at == timedelta(seconds=0.4)
+    delay = datetime.fromisoformat(retry.data["retry_at"]) - retry.created_at
+    assert timedelta(seconds=1) <= delay <= timedelta(seconds=1.1)
+
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("30", 30),
+        ("0.2", 1),
+        ("30000000", 3600),
+        ("1e300", 3600),
+        (f"{NOW + 30:.0f}", 30),
+        (f"{1_000 * (NOW + 30):.0f}", 30),
+        (f"{NOW + 1e7:.0f}", 3600),
+        *((odd, None) for odd in ("", "0", "-5", "inf", "-inf", "nan", "1e400", "soon", f"{NOW - 30:.0f}")),
+        *((odd, None) for odd in ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 99999999 07:28:00 GMT")),
+    ],
+)
+def test_a_retry_after_is_bounded_at_both_ends(
+    value: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert retry_after_seconds({"retry-after": value}) == seconds
 
 
 async def test_answers_that_are_too_large_are_rejected(
@@ -279,10 +306,13 @@ async def test_an_unreachable_server_is_retried(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     nowhere = with_closed_port(dsn).partition("@")[2].partition("/")[0]
-    await start_worker(http_agent("remote", f"http://{nowhere}/"), http_agent("odd", "gopher://x"))
-    row = await ask(sql, max_attempts=2)
+    await start_worker(
+        http_agent("remote", f"http://{nowhere}/"), http_agent("odd", "gopher://x"), overload_patience=0.001
+    )
+    row = await ask(sql, max_attempts=1)
     assert (row["state"], row["attempt"]) == ("failed", 2)
-    assert row["error"].startswith("ConnectionError: The agent cannot be reached: ")
+    assert row["error"].startswith("The agent cannot be reached: ")
+    assert row["error"].endswith("(OVERLOAD_PATIENCE).")
     odd = await run(sql, "Hi", agent="odd")
     assert (odd["state"], odd["attempt"]) == ("failed", 1)
     assert odd["error"].startswith("The agent URL is invalid: ")

@@ -160,12 +160,12 @@ async def test_the_clarifier_receives_the_teams_progress(api: Client, claude: Te
         (
             Status(529, message="Overloaded"),
             2,
-            "ConnectionError: The Anthropic API answered the executor 529: Overloaded.",
+            "The Anthropic API answered the executor 529: Overloaded.",
         ),
         (Answer(("Hel",), ends="early"), 2, "ConnectionError: The stream of the executor ended before its answer did."),
         (Answer(("Hel",), ends="cut"), 2, "RemoteProtocolError: peer closed connection"),
         (
-            Answer(("Hel",), ends="error"),
+            Answer(("Hel",), ends="error", error="api_error"),
             2,
             "ConnectionError: The Anthropic API broke off the answer of the executor: Told",
         ),

@@ -41,6 +41,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "max_losses": ("7", 7, 7),
     "retry_base_seconds": ("0.5", 0.5, 0.5),
     "retry_max_seconds": ("7", 7, 7.0),
+    "overload_patience": ("900", 900, 900.0),
     "heartbeat_interval": ("0.5", 0.5, 0.5),
     "worker_timeout": ("7", 7, 7.0),
     "poll_interval": ("0.5", 0.5, 0.5),

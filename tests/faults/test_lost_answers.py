@@ -125,6 +125,7 @@ def finish(claim: Claim, outcome: Outcome) -> Finish:
         ("rejected", "failed", None),
         ("released", "queued", None),
         ("deferred", "queued", "backoff"),
+        ("overloaded", "queued", "backoff"),
         ("lost", "queued", "backoff"),
     ],
 )

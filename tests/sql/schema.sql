@@ -120,6 +120,7 @@ CREATE TABLE treadle.messages (
     run_at timestamp with time zone NOT NULL,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
+    overloaded_since timestamp with time zone,
     worker_id text,
     parent uuid,
     owner text,
@@ -162,6 +163,7 @@ COMMENT ON COLUMN treadle.messages.max_losses IS 'Overrides MAX_LOSSES; null: MA
 COMMENT ON COLUMN treadle.messages.timeout_seconds IS 'How long one attempt may run';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
 COMMENT ON COLUMN treadle.messages.run_at IS 'Not before this time: the end of the delay or of the backoff';
+COMMENT ON COLUMN treadle.messages.overloaded_since IS 'Since when attempts find a service of the agent overloaded; null again after any other end of an attempt';
 COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
 COMMENT ON COLUMN treadle.messages.owner IS 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
@@ -256,7 +258,7 @@ CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, mes
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.children(message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'

@@ -182,7 +182,7 @@ class Crowd:
                 del held[claim.message_id]
         ending = [claim for claim in (claim for claim, _ in held.values()) if dice.random() < 0.5]
         for claim in ending:
-            outcome = dice.choice(["completed", "completed", "error", "rejected", "deferred", "released"])
+            outcome = dice.choice(["completed", "completed", "error", "rejected", "deferred", "overloaded", "released"])
             finish: dict[str, Any] = {"outcome": outcome, "first_seq": held[claim.message_id][1], "delay": 0.001}
             (status,) = await own.finish(claim, patient=False, **finish)
             if status == "busy":

@@ -92,6 +92,7 @@ async def test_claim(sql_client: SqlClient, place: dict[str, Any]) -> None:
         "aside": place.get("aside", False),
         "parent": None,
         "memory": None,
+        "overloaded_seconds": None,
     }
     assert (lease["worker_id"], lease["last_seq"], lease["cancel_requested"]) == ("w1", 2, False)
     assert (lease["expires_at"] - lease["claimed_at"]).total_seconds() == 90
@@ -193,6 +194,23 @@ async def test_finish_rejected_fails_at_once(sql_client: SqlClient, place: dict[
     await expect(sql_client, message_id, "failed", "queued started error", lane="dlq", attempt=1, failures=1)
     if place == {"thread_id": "t"}:
         assert await thread_turn(sql_client) == follower
+
+
+async def test_a_claim_tells_for_how_long_a_service_has_been_overloaded(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit(max_attempts=2)
+    told = []
+    for number, outcome in enumerate(("overloaded", "deferred", "overloaded", "error", "overloaded", "completed")):
+        await sql_client.shift_clock(100 * number)
+        await sql_client.sql.execute("select treadle.admit_due()")
+        claim = await sql_client.claim_one()
+        told.append(claim.overloaded_seconds)
+        await sql_client.finish(claim, outcome=outcome, delay=50)
+    assert told[0] is None
+    assert [round(seconds or 0, -1) for seconds in told[1:4]] == [100, 200, 300]
+    assert told[4] is None  # another end of an attempt begins the time again
+    assert round(told[5] or 0, -1) == 100
+    message = await sql_client.message(message_id)
+    assert (message["state"], message["failures"], message["overloaded_since"]) == ("completed", 1, None)
 
 
 @PLACES

@@ -123,7 +123,10 @@ class WorkerCalls(SqlSession):
             [None if failed else json.dumps(result) for _ in claims],
             [(error or "It broke.") if failed else None for _ in claims],
             ["Traceback ..." if failed else None for _ in claims],
-            [delay if delay is not None or outcome not in ("error", "deferred") else 10.0 for _ in claims],
+            [
+                delay if delay is not None or outcome not in ("error", "deferred", "overloaded") else 10.0
+                for _ in claims
+            ],
             [None if usage is None else json.dumps(dict(usage)) for _ in claims],
             [claim.last_seq + 1 if first_seq is None else first_seq for claim in claims],
             *_events([chunks for _ in claims]),

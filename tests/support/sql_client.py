@@ -14,7 +14,7 @@ from tests.support.sql_calls import ClientCalls, WorkerCalls
 from tests.support.sql_rows import SqlRows
 from tests.support.waiting import until
 
-OUTCOMES = ("completed", "error", "rejected", "deferred", "released")  # of a finish
+OUTCOMES = ("completed", "error", "rejected", "deferred", "overloaded", "released")  # of a finish
 
 
 class SqlClient(ClientCalls, WorkerCalls, SqlRows):

@@ -58,7 +58,7 @@ class LeaseModel(SubmitModel):
             verdict = "cancelled"
         elif outcome == "completed":
             verdict = "completed"
-        elif outcome == "deferred" or (outcome == "error" and m.failures + 1 < m.sent.max_attempts):
+        elif outcome in ("deferred", "overloaded") or (outcome == "error" and m.failures + 1 < m.sent.max_attempts):
             verdict = "backoff"
         elif outcome == "lost" and m.losses + 1 < MAX_LOSSES:
             verdict = "again" if delay is None else "backoff"

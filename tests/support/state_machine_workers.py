@@ -100,7 +100,7 @@ class WorkerMachine(Machine):
     ) -> tuple[Call, Callable[[], list[str]]]:
         chunks = self.chunks(holders[0], many)
         result = f"by {holders}"
-        backs_off = outcome in ("error", "deferred", "lost")
+        backs_off = outcome in ("error", "deferred", "overloaded", "lost")
         call = self.on.workers[holders[0].worker].finish(
             *[holder.claim for holder in holders],
             outcome=outcome,

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
-from service.agents.contract import Context, Rejected, RetryAfter
+from service.agents.contract import Context, Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
-from service.agents.http_errors import error_for_answer
+from service.agents.http_errors import bounded_delay, error_for_answer
 from service.agents.limits import LimitOptions
 from service.limits import HISTORY_EXCHANGES
 
@@ -46,9 +46,9 @@ def http_agent(
     history  How many completed messages of the thread are sent with the message; 0 for none.
     limits   The options of every agent; see `treadle.Limits`.
 
-    Redirects and answers of 4xx reject the message. The agent retries after 408, 409, 425, 429, 5xx, a failed
-    connection and an answer that breaks off; it obeys a Retry-After. Raises ValueError for a limit that is out of
-    range.
+    Redirects and answers of 4xx reject the message. The agent retries after 408, 409, 425, 5xx and an answer that
+    breaks off. 429, 503, 529 and a server that cannot be reached put the message off without a failure. The agent obeys
+    a Retry-After of up to an hour. Raises ValueError for a limit that is out of range.
     """
     remote = _Remote(url, dict(headers or {}), history)
 
@@ -100,10 +100,10 @@ class _Remote:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise Rejected(f"The agent URL is invalid: {error}") from error
         except httpx2.TransportError as error:
-            unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            failure = "cannot be reached" if unreachable else "broke off the connection"
             reason = (str(error) or type(error).__name__).rstrip(".")
-            raise ConnectionError(f"The agent {failure}: {reason}.") from error
+            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                raise Overloaded(f"The agent cannot be reached: {reason}.") from error
+            raise ConnectionError(f"The agent broke off the connection: {reason}.") from error
 
     async def _read(self, context: Context, response: "httpx2.Response") -> Any:
         status = response.status_code
@@ -221,8 +221,8 @@ def _error_of_event(data: Any) -> Exception:
     delay = fields.get("retry_after")
     if fields.get("retryable") is False:
         return Rejected(reason)
-    if isinstance(delay, int | float) and not isinstance(delay, bool):
-        return RetryAfter(delay, reason)
+    if isinstance(delay, int | float) and (seconds := bounded_delay(delay)) is not None:
+        return RetryAfter(seconds, reason)
     return RuntimeError(reason)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from service.agents.http_errors import error_for_answer
+from service.agents.claude.errors import error_for_connection, error_for_status
 
 # The model stopped before the end of its answer, so that a tool call in it may be incomplete.
 CUT_OFF_STOP_REASONS = frozenset({"refusal", "max_tokens", "model_context_window_exceeded"})
@@ -57,7 +57,7 @@ class Api:
         """Call the model. `stream_to` receives the kind (`text` or `thinking`) and the text: pieces of text as they
         arrive, thinking when a block is complete.
 
-        Raises Rejected, RetryAfter or ConnectionError, depending on the API's error.
+        Raises Rejected, Overloaded, RetryAfter or ConnectionError, depending on the API's error.
         """
         status_error, connection_error = self._errors
         complete = False
@@ -74,10 +74,9 @@ class Api:
                     raise ConnectionError("The stream ended before the answer did.")
                 message = await stream.get_final_message()
         except status_error as error:
-            raise _error(error) from error
+            raise error_for_status(error) from error
         except connection_error as error:
-            reason = str(error.__cause__ or error).rstrip(".")
-            raise ConnectionError(f"The Anthropic API cannot be reached: {reason}.") from error
+            raise error_for_connection(error) from error
         return Answer(
             [block.to_dict() for block in message.content],
             message.model,
@@ -85,12 +84,3 @@ class Api:
             {name: count for name, count in message.usage.to_dict().items() if type(count) is int},
             message.stop_details.explanation if message.stop_details else None,
         )
-
-
-def _error(error: Any) -> Exception:
-    """The exception for an error status, or for an error event in the middle of a stream."""
-    reason = (error.api_message or error.message).rstrip(".")
-    if error.status_code < 400:
-        return ConnectionError(f"The Anthropic API broke off its answer: {reason}.")
-    text = f"The Anthropic API answered {error.status_code}: {reason}."
-    return error_for_answer(error.status_code, error.response.headers, text)

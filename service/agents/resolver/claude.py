@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from service.agents.claude.errors import error_for_connection, error_for_status
 from service.agents.contract import Rejected
-from service.agents.http_errors import error_for_answer
 from service.agents.resolver.model_requests import ModelRequest
 
 
@@ -40,21 +40,12 @@ class Claude:
                 if message.stop_reason == "refusal":
                     raise Rejected(f"The model refused to answer as the {request.role}.")
         except anthropic.APIStatusError as error:
-            raise _error(error, request.role) from error
+            raise error_for_status(error, request.role) from error
         except anthropic.APIConnectionError as error:
-            reason = str(error.__cause__ or error).rstrip(".")
-            raise ConnectionError(f"The Anthropic API cannot be reached by the {request.role}: {reason}.") from error
+            raise error_for_connection(error, request.role) from error
 
 
 def _tokens(usage: Any) -> dict[str, int]:
     """The token counts by their names in the API."""
     counts = usage.model_dump(exclude_none=True)
     return {name: value for name, value in counts.items() if name.endswith("_tokens") and isinstance(value, int)}
-
-
-def _error(error: Any, role: str) -> Exception:
-    reason = (error.api_message or error.message).rstrip(".")
-    if error.status_code < 400:  # an error event in the middle of a stream
-        return ConnectionError(f"The Anthropic API broke off the answer of the {role}: {reason}.")
-    text = f"The Anthropic API answered the {role} {error.status_code}: {reason}."
-    return error_for_answer(error.status_code, error.response.headers, text)

@@ -12,7 +12,7 @@ import msgspec
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, message_content
 from service.agents.contract import Rejected
-from service.agents.http_errors import with_retry_after
+from service.agents.http_errors import error_of_service
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
 from service.waiting import retrieve_exception
 
@@ -115,8 +115,8 @@ class Runner:
         text, _, _ = str(error).partition("\nTraceback:")
         model_error = self._kit.last_model_error
         if model_error is not None and text == f"{type(model_error).__name__}: {model_error}":
-            return with_retry_after(model_error)
-        return RuntimeError(text) if type(error) is RuntimeError else with_retry_after(error)
+            return error_of_service(model_error)
+        return RuntimeError(text) if type(error) is RuntimeError else error_of_service(error)
 
 
 def _is_not_a_cancellation(record: logging.LogRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.agents.adapters.langgraph.events import is_from_model, message_text, write_custom, write_updates
 from service.agents.contract import Context, Rejected
-from service.agents.http_errors import with_retry_after
+from service.agents.http_errors import error_of_service
 from service.agents.tool_events import plain
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Runner:
                     else:
                         await write_updates(context, namespace, data, written)
         except Exception as error:
-            if (translated := with_retry_after(error)) is error:
+            if (translated := error_of_service(error)) is error:
                 raise
             raise translated from error
         return state, interrupts if interrupted else None

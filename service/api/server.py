@@ -8,9 +8,11 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import encode_response
+from service.open_files import ClientConnections
 
 MAX_HEAD_BYTES = 65_536  # also of all that follows a head and is no body: trailers, extensions of chunks
 ARRIVAL_SECONDS = 60.0  # for a whole request, from the opening of the connection or from its own first byte
+client_connections = ClientConnections()  # of this process
 UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
@@ -24,6 +26,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._deadline = self.loop.call_later(ARRIVAL_SECONDS, self._give_up)
+        if not client_connections.has_room(transport.get_extra_info("socket").fileno()):
+            self._refuse(503, "The API has as many connections as it may open: try again.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()

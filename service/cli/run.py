@@ -11,7 +11,7 @@ import sys
 import click
 import uvloop
 
-from service import outbound
+from service import open_files, outbound
 from service.cli import common
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
@@ -35,6 +35,7 @@ def up(settings: Settings) -> None:
     from service.local import supervisor
 
     outbound.check(os.environ)
+    open_files.raise_limit()
     supervisor.run(settings, os.environ, _announce)
 
 
@@ -57,6 +58,7 @@ def serve(settings: Settings) -> None:
         await Api(settings, common.dsn(settings)).serve()
 
     _collect_rarely()
+    open_files.raise_limit()
     uvloop.run(run())
 
 
@@ -95,6 +97,7 @@ def work(settings: Settings) -> None:
         os._exit(0)
 
     _collect_rarely()
+    open_files.raise_limit()
     uvloop.run(run())
 
 

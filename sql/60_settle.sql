@@ -313,19 +313,24 @@ declare
     v_coming treadle.lane_row[] := '{}';
     v_again boolean;      -- some run again, or are dead letters
     v_turns_end boolean;  -- some are over, in threads
+    v_left uuid[];        -- those that ended without a result: what they sent is to be cancelled
 begin
     if v_settled is null then
         return '{}';
     end if;
     select array_agg(s.state), array_agg(treadle._closing_entry(s, at)),
             array_agg(row(s.queue, s.old_lane, s.old_lane_id, null)::treadle.lane_row),
-            bool_or(s.lane is not null), bool_or(s.thread is not null and s.state <> 'queued')
-        into v_states, v_closing, v_ended, v_again, v_turns_end
+            bool_or(s.lane is not null), bool_or(s.thread is not null and s.state <> 'queued'),
+            array_agg(s.message_id) filter (where s.state in ('failed', 'cancelled') and s.attempt > 0)
+        into v_states, v_closing, v_ended, v_again, v_turns_end, v_left
         from unnest(v_settled) s;
     if v_again then
         v_coming := treadle._new_lane_rows(v_settled);
     end if;
     perform treadle._store_settlements(settled => v_settled, at => at);
+    if v_left is not null then
+        perform treadle._leave_children(ids => v_left);
+    end if;
     if v_turns_end then
         v_coming := v_coming || treadle._pass_turns(settled => v_settled, at => at);
     end if;

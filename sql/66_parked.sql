@@ -3,9 +3,27 @@
 -- A message that waits has ended its attempt: it is queued without a lane row, hold = children or input, and keeps its
 -- thread's turn. Its next attempt repeats what no step remembers. treadle.parked says which children it waits for;
 -- treadle.input (80_control.sql) answers a message that waits for a person.
+-- A message that failed, or was cancelled or deleted, takes its open children along: treadle.parked then says which are
+-- still to be cancelled. That happens in transactions of their own, because the children's threads come before other
+-- locks. What a completed message has sent goes on.
 
--- The parked messages, up to `quantity`, that may go on because all their children are over, or that do not wait any
--- longer because they were cancelled or deleted.
+-- Note the open children of messages that end without a result, for treadle.tend_parents to cancel.
+create or replace function treadle._leave_children(ids uuid[]) returns void
+language plpgsql as $$
+begin
+    insert into treadle.parked as p (message_id, children)
+        select m.parent, array_agg(m.message_id order by m.message_id)
+        from treadle.messages m
+        where m.parent is not null
+            and m.parent = any(ids)
+            and m.state in ('queued', 'processing')
+        group by m.parent
+        order by m.parent
+        on conflict (message_id) do update set children = excluded.children;
+end $$;
+
+-- The parked messages, up to `quantity`, that may go on because all their children are over, and those that ended
+-- without a result.
 create or replace function treadle._parked_to_tend(quantity integer) returns uuid[]
 language plpgsql stable as $$
 begin
@@ -13,7 +31,7 @@ begin
         select p.message_id
         from treadle.parked p
         left join treadle.messages m on m.message_id = p.message_id
-        where m.state is distinct from 'queued'
+        where coalesce(m.state, 'deleted') not in ('queued', 'processing')
             or not exists (
                 select
                 from treadle.messages c
@@ -22,9 +40,9 @@ begin
         limit quantity);
 end $$;
 
--- Admit messages whose children are over; cancel the children of those that were cancelled or deleted while they
--- waited. `ids`: of these, null: of all. Skips what other transactions hold. `queues`: where there may be messages to
--- claim now.
+-- Admit messages whose children are over; cancel the children of those that failed, or were cancelled or deleted.
+-- `ids`: of these, null: of all. Skips what other transactions hold. `queues`: where there may be messages to claim
+-- now.
 create or replace function treadle.tend_parents(
     ids uuid[] default null,
     quantity integer default 1000,
@@ -36,7 +54,7 @@ set enable_seqscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_ready uuid[];     -- messages that may go on
-    v_ended uuid[];     -- messages that do not wait any longer: cancelled or deleted
+    v_ended uuid[];     -- messages that ended without a result
     v_children uuid[];  -- open children of those
     v_threads bigint[];
     v_admitted uuid[];
@@ -62,7 +80,7 @@ begin
         select p.message_id
         from treadle.parked p
         left join treadle.messages m on m.message_id = p.message_id
-        where p.message_id = any(ids) and m.state is distinct from 'queued');
+        where p.message_id = any(ids) and coalesce(m.state, 'deleted') not in ('queued', 'processing'));
     if v_ready = '{}' and v_ended = '{}' then
         return;
     end if;
@@ -83,7 +101,7 @@ begin
     queues := treadle._queues_of(v_admitted || v_children);  -- a cancelled child passes the turn of its thread on
 end $$;
 comment on function treadle.tend_parents
-    is 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
+    is 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
 
 -- Admit parked messages, before the new ones of their priority. The caller holds these threads; messages of others are
 -- left for later. Returns those.

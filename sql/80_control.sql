@@ -149,7 +149,8 @@ begin
 end $$;
 comment on function treadle.input is 'Answer the question that a message waits with';
 
--- A failed message gets a new life: its failures are forgiven, its attempts keep counting. One of its losses is kept,
+-- A failed message gets a new life: its failures are forgiven, its attempts keep counting, and what it sent that was
+-- cancelled with it is sent once more. One of its losses is kept,
 -- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
 -- TR404, and TR409 if the message has not failed.
 create or replace function treadle.redrive(message_id uuid) returns text
@@ -175,6 +176,8 @@ begin
     from treadle.messages x
     where x.message_id = p_id;
     perform treadle._lane_delete(lane_rows => array[row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row]);
+    delete from treadle.parked p
+    where p.message_id = p_id;  -- children that are not cancelled yet go on
     -- Held as 'thread' until it is admitted below, also if it takes no turn.
     update treadle.messages x
     set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0,
@@ -224,12 +227,17 @@ begin
     end if;
     v_running := array(select l.message_id from treadle.leases l where l.thread = v_thread);
     v_messages := array(select m.message_id from treadle.messages m where m.thread = v_thread);
+    perform treadle._leave_children(array(
+        select m.message_id
+        from treadle.messages m
+        where m.message_id = any(v_messages)
+            and m.state in ('queued', 'processing')));
     v_deleted := treadle._forget(v_messages, c_events);
     delete from treadle.thread_log l
     where l.thread = v_thread;
     delete from treadle.threads t
     where t.id = v_thread;
-    perform treadle.tend_parents(v_messages);  -- cancels the messages that they waited for
+    perform treadle.tend_parents(v_messages);  -- cancels what they sent
     perform treadle._hint_each('treadle_cancel', v_running::text[]);
     perform treadle._hint_each('treadle_events', array(select m || ':' || v_thread from unnest(v_messages) m));
     return v_deleted;

@@ -131,6 +131,13 @@ begin
             and t.last_activity < until
             and t.last_ord = t.completed + t.failed + t.cancelled
             and (t.failed = 0 or t.last_activity < failed_until)
+            -- Kept while a parent is open, which may still ask for the result.
+            and not exists (
+                select
+                from treadle.messages m
+                join treadle.messages p on p.message_id = m.parent
+                where m.thread = t.id
+                    and p.state in ('queued', 'processing'))
         order by t.last_activity
         for update skip locked
     loop

@@ -12,6 +12,7 @@ create or replace view treadle.message_overview as
             select p.children
             from treadle.parked p
             where p.message_id = m.message_id
+                and m.hold = 'children'
         ) as children,
         case when m.hold = 'input' then (
             select e.data

@@ -23,7 +23,7 @@ with wrong_outcome as (
     left join treadle.events e on m.hold in ('children', 'input')
         and e.message_id = m.message_id
         and e.seq = m.last_seq
-    where (p.children is not null and m.hold is distinct from 'children' and m.state <> 'cancelled')
+    where (p.children is not null and m.hold is distinct from 'children' and m.state not in ('failed', 'cancelled'))
         or (m.hold = 'children' and p.children is null)
         or (
             m.hold in ('children', 'input')

@@ -142,13 +142,14 @@ comment on column treadle.messages.usage is 'What its attempts used together, as
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
 create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
+create index messages_parent on treadle.messages (parent) where parent is not null;
 
 create table treadle.parked (
     message_id uuid primary key,
     tenant     text not null default 'default',
     children   uuid[] not null
 );
-comment on table treadle.parked is 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
+comment on table treadle.parked is 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
 
 create table treadle.leases (
     message_id       uuid primary key,

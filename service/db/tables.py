@@ -138,6 +138,7 @@ messages = Table(
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
+    Index("messages_parent", "parent", postgresql_where=text("parent is not null")),
 )
 
 parked = Table("parked", metadata, key("message_id", UUID), tenant(), must("children", ARRAY(UUID)))

@@ -52,6 +52,8 @@ class Writer:
             self._notifier.hint(WORK, claim.queue)
         if claim.parent is not None and status != "queued":
             self._janitor.tend(claim.parent)
+        if status in {"failed", "cancelled"}:
+            self._janitor.tend(claim.message_id)  # what it sent is to be cancelled
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
         if _sends(batch[0]):

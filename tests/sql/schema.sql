@@ -552,7 +552,7 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that are cancelled or deleted';
+COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -933,7 +933,7 @@ CREATE TABLE treadle.parked (
     tenant text DEFAULT 'default'::text NOT NULL,
     children uuid[] NOT NULL
 );
-COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After it was cancelled or deleted: those that are still to be cancelled';
+COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
 CREATE VIEW treadle._message_violations AS
  WITH wrong_outcome AS (
          SELECT m.message_id,
@@ -963,7 +963,7 @@ CREATE VIEW treadle._message_violations AS
            FROM ((treadle.messages m
              LEFT JOIN treadle.parked p USING (message_id))
              LEFT JOIN treadle.events e ON (((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND (e.message_id = m.message_id) AND (e.seq = m.last_seq))))
-          WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> 'cancelled'::text)) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))
+          WHERE (((p.children IS NOT NULL) AND (m.hold IS DISTINCT FROM 'children'::text) AND (m.state <> ALL (ARRAY['failed'::text, 'cancelled'::text]))) OR ((m.hold = 'children'::text) AND (p.children IS NULL)) OR ((m.hold = ANY (ARRAY['children'::text, 'input'::text])) AND ((e.type IS DISTINCT FROM 'parked'::text) OR ((e.data ->> 'hold'::text) IS DISTINCT FROM m.hold))))
         ), wrong_counter AS (
          SELECT queue,
             to_jsonb(c.*) AS counted,
@@ -1291,7 +1291,7 @@ CREATE VIEW treadle.message_overview AS
     m.parent,
     ( SELECT p.children
            FROM treadle.parked p
-          WHERE (p.message_id = m.message_id)) AS children,
+          WHERE ((p.message_id = m.message_id) AND (m.hold = 'children'::text))) AS children,
         CASE
             WHEN (m.hold = 'input'::text) THEN ( SELECT e.data
                FROM treadle.events e
@@ -1434,6 +1434,7 @@ CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
+CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;

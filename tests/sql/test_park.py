@@ -278,3 +278,62 @@ async def test_input_is_refused_where_none_is_asked(sql_client: SqlClient) -> No
         await sql_client.sql.execute("select treadle.input($1, null)", message_id)
     assert await sql_client.cancel(message_id) == "cancelled"
     await assert_consistent(sql_client.sql)
+
+
+ENDS = ("cancelled", "rejected", "failed", "lost", "backoff and cancelled", "deleted", "completed")
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_parent_that_ends_without_a_result_takes_its_children_along(how: str, sql_client: SqlClient) -> None:
+    """Those that it sent with a step and does not wait for yet: one waits, one runs, one has children of its own."""
+    await sql_client.submit(thread_id="t", max_attempts=1 if how == "failed" else 3)
+    claim = await sql_client.claim_one()
+    waits, runs, parked = [await new_id(sql_client) for _ in range(3)]
+    await send(sql_client, claim, waits, delay_seconds=60, thread_id="other")
+    await send(sql_client, claim, runs, priority="high")
+    await send(sql_client, claim, parked, priority="high")
+    grandchild = await new_id(sql_client)
+    for child in await sql_client.claim(2):
+        if child.message_id == parked:
+            await send(sql_client, child, grandchild, delay_seconds=60)
+            await conclude(sql_client, child, "children", children=[grandchild])
+    match how:
+        case "cancelled":
+            await sql_client.cancel(claim.message_id)
+            await sql_client.finish(claim)
+        case "rejected" | "completed":
+            await sql_client.finish(claim, outcome=how)
+        case "failed":
+            await sql_client.finish(claim, outcome="error", delay=0)
+        case "lost":
+            await sql_client.finish(claim, outcome="lost", max_losses=1)
+        case "backoff and cancelled":
+            await sql_client.finish(claim, outcome="error", delay=60)
+            await sql_client.cancel(claim.message_id)
+        case "deleted":
+            await sql_client.sql.execute("select treadle.delete_thread('t')")
+    for _ in range(2):
+        await tend(sql_client)
+    states = [(await sql_client.state(i))[0] for i in (waits, parked, grandchild)]
+    requested = await sql_client.sql.fetchval("select cancel_requested from treadle.leases where message_id = $1", runs)
+    if how == "completed":
+        assert (states, requested) == (["queued"] * 3, False)
+    else:
+        assert (states, requested) == (["cancelled"] * 3, True)
+        assert await sql_client.sql.fetchval("select count(*) from treadle.parked") == 0
+    await assert_consistent(sql_client.sql)
+
+
+async def test_a_redrive_before_its_children_are_cancelled_keeps_them(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="t")
+    claim, child = await sql_client.claim_one(), await new_id(sql_client)
+    await send(sql_client, claim, child, delay_seconds=60)
+    await sql_client.finish(claim, outcome="rejected")
+    await sql_client.sql.execute("select treadle.redrive($1)", claim.message_id)
+    await tend(sql_client)
+    again = await sql_client.claim_one()
+    await tend(sql_client)
+    await sql_client.finish(again)
+    await tend(sql_client)
+    assert (await sql_client.state(child))[0] == "queued"
+    await assert_consistent(sql_client.sql)

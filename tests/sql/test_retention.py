@@ -114,6 +114,20 @@ async def test_a_thread_with_an_open_message_is_kept(sql_client: SqlClient, kind
     assert await there(sql_client, done) == [True]
 
 
+async def test_a_thread_is_kept_while_a_parent_of_its_messages_is_open(sql_client: SqlClient) -> None:
+    """The parent may still ask for the result."""
+    parent = await sql_client.submit(priority="high")
+    claim = await sql_client.claim_one()
+    child = await sql_client.submit(parent=str(parent), thread_id="t")
+    await sql_client.run()
+    await sql_client.shift_clock(30 * DAY)
+    assert sum(await purge(sql_client)) == 0
+    assert await there(sql_client, child) == [True]
+    await sql_client.finish(claim)
+    assert sum(await purge(sql_client)) == 1
+    assert await there(sql_client, child) == [False]
+
+
 async def test_a_thread_with_a_dead_letter_is_kept_as_long_as_dead_letters(sql_client: SqlClient) -> None:
     ids = []
     for outcome in ("completed", "rejected"):

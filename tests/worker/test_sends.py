@@ -312,3 +312,42 @@ async def test_send_refuses_invalid_messages(sql: Connection, start_worker: Star
     row = await run(sql, "x", agent="parent")
     assert len(row["result"]) == 8
     assert await children(sql, row["message_id"]) == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "reject"])
+async def test_a_working_parent_that_ends_takes_its_children_along(
+    how: str, sql: Connection, start_worker: StartWorker
+) -> None:
+    """And a redrive sends them once more."""
+    go_on = asyncio.Event()
+
+    @agent("boss")
+    async def boss(context: Context, text: str) -> list[Any]:
+        sent = [await context.send(word, agent="slow") for word in ("a", "b")]
+        await context.step("dispatched", lambda: None)
+        if context.attempt == 1:
+            if text == "reject":
+                raise Rejected("Nothing to do after all.")
+            await asyncio.Event().wait()
+        go_on.set()
+        return await context.gather(*sent)
+
+    @agent("slow")
+    async def slow(context: Context, text: str) -> str:
+        await go_on.wait()
+        return text
+
+    await start_worker(boss, slow)
+    message_id = await submit(sql, how, agent="boss")
+    await until(lambda: children(sql, message_id), lambda rows: len(rows) == 2)
+    if how == "cancel":
+        await sql.fetchval("select treadle.cancel($1)", message_id)
+    states = await until(
+        lambda: children(sql, message_id), lambda rows: {row["state"] for row in rows} == {"cancelled"}
+    )
+    assert len(states) == 2
+    if how == "reject":
+        await sql.fetchval("select treadle.redrive($1)", message_id)
+        assert (await settled(sql, message_id, "completed"))["result"] == ["a", "b"]
+        assert len(await children(sql, message_id)) == 4
+    await assert_consistent(sql)

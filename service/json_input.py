@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from service.errors import Invalid, Unprocessable
-
-MAX_NESTING_LEVELS = 100  # of arrays and objects: every later reader of the value recurses as deep
+from service.limits import MAX_NESTING_LEVELS
 
 MAX_PARTS = 200_000  # arrays, objects and texts (names of fields included): each costs the event loop some time
 MAX_QUOTED_CHARS = 100  # of a name in an error text

@@ -14,6 +14,8 @@ MAX_TIMEOUT_SECONDS = 7 * 86_400  # of one attempt
 MAX_ATTEMPTS = 1_000
 MAX_BATCH_MESSAGES = 1_000  # in one POST /messages/batch, and sent by one attempt
 
+MAX_NESTING_LEVELS = 100  # of arrays and objects in JSON: every later reader of the value recurses as deep
+
 DELAY_RULE = f"a number from 0 to {MAX_DELAY_SECONDS} (366 days)"
 TIMEOUT_RULE = f"a number above 0, at most {MAX_TIMEOUT_SECONDS} (7 days)"
 ATTEMPTS_RULE = f"a whole number from 1 to {MAX_ATTEMPTS}"

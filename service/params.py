@@ -11,6 +11,9 @@ from litestar.params import PathParameter, QueryParameter
 from service.errors import Invalid, Unprocessable
 from service.limits import MAX_PAGE_ITEMS, MAX_POSITION, PAGE_RULE, THREAD_ID_RULE, is_thread_id
 
+UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned."
+MAX_CURSOR_DIGITS = 18
+
 MessageId = Annotated[str, PathParameter(description="The id of a message (a UUID).")]
 PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=PAGE_RULE)]
 
@@ -28,6 +31,13 @@ def parse_thread_id(text: str) -> str:
     if not is_thread_id(text):
         raise Unprocessable(f"thread_id must be {THREAD_ID_RULE}.")
     return text
+
+
+def parse_cursor(text: str) -> int:
+    """The cursor of a list, a number; raises Invalid."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_CURSOR_DIGITS):
+        raise Invalid(UNKNOWN_CURSOR)
+    return int(text)
 
 
 def parse_event_id(text: str | None, name: str, largest: int = MAX_POSITION) -> int:

@@ -220,6 +220,7 @@ begin
         ) n (name, low)
         where not exists (select from treadle.low_water w where w.name = n.name);
     perform treadle._generate_lane_writers();
+    perform treadle._generate_lane_counts();
     perform treadle._generate_lane_readers();
 end $$;
 
@@ -255,8 +256,8 @@ begin
         treadle._lane_settings());
 end $$;
 
--- Generate the functions that count, list and find lane rows.
-create or replace function treadle._generate_lane_readers() returns void
+-- Generate the functions that count lane rows.
+create or replace function treadle._generate_lane_counts() returns void
 language plpgsql as $$
 begin
     -- How many rows a lane can give now. Exact up to 1,000; beyond that the span of ids, which have few holes.
@@ -282,6 +283,26 @@ begin
             from ' || treadle._lane_search(
                 columns => 'q.msg_id', quantity => '1001', further => 'q.msg_id < lane_id') || ' c;',
         treadle._lane_settings());
+    -- The ids of the first 1,001 visible rows, in order; if there are as many, also the last id of the lane.
+    perform treadle._generate_lane_function(
+        '_lane_head(queue text, lane text, at timestamptz, out ids bigint[], out last_id bigint)',
+        'select coalesce(array_agg(c.msg_id order by c.msg_id), ''{}''),
+                case when count(*) > 1000 then (select max(q.msg_id) from {lane} q) end
+            into ids, last_id
+            from (
+                select q.msg_id
+                from {lane} q
+                where ' || treadle._lane_visible() || '
+                order by q.msg_id
+                limit 1001
+            ) c;',
+        treadle._lane_settings());
+end $$;
+
+-- Generate the functions that list and find lane rows.
+create or replace function treadle._generate_lane_readers() returns void
+language plpgsql as $$
+begin
     -- The first visible rows, for lists that people look at.
     perform treadle._generate_lane_function(
         '_lane_list(queue text, lane text, quantity integer, at timestamptz)

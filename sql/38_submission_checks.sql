@@ -19,12 +19,15 @@ returns text language sql stable parallel safe as $$
         when jsonb_typeof(message) is distinct from 'string' and jsonb_typeof(message) is distinct from 'object'
             then 'message must be a text or an object.'
         when message = '""' then 'message must not be empty.'
+        when treadle._json_problem(message) is not null then 'message ' || treadle._json_problem(message)
         when priority not in ('high', 'normal', 'low')
             then format('priority must be high, normal or low, not %L.', priority)
         when length(thread_id) not between 1 and 255 or thread_id ~ '[[:cntrl:]/]' or thread_id in ('.', '..')
             then 'thread_id must have 1 to 255 characters, none of them a control character or a slash, and be neither'
                 ' "." nor "..".'
         when jsonb_typeof(metadata) <> 'object' then 'metadata must be an object.'
+        when metadata <> '{}' and treadle._json_problem(metadata) is not null
+            then 'metadata ' || treadle._json_problem(metadata)
         when delay_seconds not between 0 and 31622400
             then 'delay_seconds must be between 0 and 31622400 (366 days).'
         when max_attempts not between 1 and 1000 then 'max_attempts must be between 1 and 1000.'

@@ -106,8 +106,9 @@ declare
     v_question text;
     m treadle.messages;
 begin
-    if input.input is null then
-        raise exception using errcode = 'TR422', message = 'input must be given.';
+    if input.input is null or treadle._json_problem(input.input) is not null then
+        raise exception using
+            errcode = 'TR422', message = 'input ' || coalesce(treadle._json_problem(input.input), 'must be given.');
     end if;
     select s.state
     into v_state

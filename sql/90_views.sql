@@ -26,6 +26,15 @@ comment on view treadle.message_overview is 'Every message with its thread''s id
 comment on column treadle.message_overview.children is 'The messages that it waits for (hold = children)';
 comment on column treadle.message_overview.asks is 'The question that it waits with (hold = input)';
 
+-- A value for a list that people look at: itself, or if it is large, the beginning of its text.
+create or replace function treadle._preview(value jsonb) returns jsonb
+language sql stable parallel safe as $$
+    select case
+        when treadle._bytes(value) <= 2000 then value
+        else to_jsonb(left(case jsonb_typeof(value) when 'string' then value #>> '{}' else value::text end, 500) || '…')
+    end
+$$;
+
 create or replace view treadle.thread_overview as
     select
         t.thread_id, t.last_ord as message_count, t.created_at, t.last_activity,
@@ -110,6 +119,37 @@ create or replace view treadle.dead_letters as
     left join treadle.messages m on m.message_id = treadle._uuid(d.body ->> 'message_id');
 comment on view treadle.dead_letters
     is 'The newest 1,000 dead letters of each queue; bring one back with select treadle.redrive(message_id)';
+
+-- The newest dead letters of a queue before one (its dlq_id): at most `quantity`, which have about `page_bytes` bytes
+-- together (see treadle._bytes), but at least one. `more`: others follow that the page has no room for.
+create or replace function treadle.dead_letter_page(
+    queue_name text, quantity integer, before bigint default null, page_bytes bigint default 1000000)
+returns table (
+    dlq_id bigint, queue text, message_id uuid, dead_at timestamptz, reason text, attempts integer, thread_id text,
+    agent text, user_message jsonb, traceback text, more boolean)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select
+            s.dlq_id, queue_name, s.message_id, s.dead_at, s.body ->> 'reason',
+            case when s.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (s.body ->> 'attempts')::integer end,
+            s.body ->> 'thread_id', s.body ->> 'agent', s.user_message, s.body ->> 'traceback', s.place < s.found
+        from (
+            select
+                d.dlq_id, d.dead_at, d.body, i.message_id, m.body as user_message, count(*) over () as found,
+                row_number() over newest as place,
+                sum(treadle._bytes(d.body) + treadle._bytes(m.body)) over newest as bytes
+            from treadle._dead_letters(queue_name, quantity + 1, before) d
+            cross join lateral (select treadle._uuid(d.body ->> 'message_id') as message_id) i
+            left join treadle.messages m on m.message_id = i.message_id
+            window newest as (order by d.dlq_id desc rows unbounded preceding)
+        ) s
+        where s.place = 1 or (s.place <= quantity and s.bytes <= page_bytes)
+        order by s.dlq_id desc;
+end $$;
+comment on function treadle.dead_letter_page is 'A page of the dead letters of a queue, the newest first';
 
 create or replace view treadle.worker_overview as
     select

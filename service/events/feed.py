@@ -18,7 +18,7 @@ from service.events.store import EventStore
 LIVE_BATCH_CURSORS = 500
 LIVE_PAGE_BYTES = 32_000
 BEHIND_BATCH_CURSORS = 8  # of pages of STREAM_PAGE_BYTES, or of one larger event
-POSITION_BATCH_MESSAGES = 200
+POSITION_BATCH_MESSAGES = 1_000  # one query counts each lane once
 
 
 class Feed:

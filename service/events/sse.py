@@ -32,7 +32,7 @@ RECONNECT = b"retry: 1000\n\n"  # SSE's field `retry:` (in milliseconds), not th
 KEEPALIVE = b": keepalive\n\n"
 DELETED = b'event: cancelled\ndata: {"state": "cancelled", "deleted": true}\n\n'
 FIRST_POSITION_SECONDS = 0.25  # that a message waits in its queue before its readers are told its position
-POSITION_INTERVAL_SECONDS = 1.0  # at least, between two such notices
+POSITION_INTERVAL_SECONDS = 1.0  # between two such notices; all readers ask at the same moments, in one query
 
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
 
@@ -158,7 +158,7 @@ class MessageView:
         self._message_id = message_id
         self._is_queued = True
         self._told: QueuePosition | None = None
-        self._next_notice = time.monotonic() + FIRST_POSITION_SECONDS
+        self._next_notice = _next_tick(time.monotonic() + FIRST_POSITION_SECONDS)
 
     def resume_at(self, log_end: int) -> int:
         return log_end  # a failover lost the end of the log, and nothing else
@@ -173,7 +173,7 @@ class MessageView:
     async def notice(self) -> bytes | None:
         if self.seconds_to_notice() > 0:
             return None
-        self._next_notice = time.monotonic() + POSITION_INTERVAL_SECONDS
+        self._next_notice = _next_tick(time.monotonic())
         told = await self._feed.queue_position(self._message_id)
         if told.state != "queued" or told == self._told:
             return None
@@ -198,6 +198,10 @@ class Silence:
             return False
         self.reset()
         return True
+
+
+def _next_tick(after: float) -> float:
+    return (math.floor(after / POSITION_INTERVAL_SECONDS) + 1) * POSITION_INTERVAL_SECONDS
 
 
 def _describe(position: int | None) -> str:

@@ -11,18 +11,56 @@ import uuid_utils.compat as uuid
 from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
+from service.db.rows import from_row
 from service.db.tenant import TENANT
 from service.errors import BY_SQLSTATE, Busy, NotFound, Refused, Unprocessable
 from service.inputs.store import InputSchemas
+from service.limits import JSON_PAGE_BYTES
 from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
 
 DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a connection and may wait for a lock
 # How long a submit waits for locks of other transactions: short if it carries messages of several requests.
 BATCH_LOCK_TIMEOUT, SINGLE_LOCK_TIMEOUT = "200ms", "5s"
 
-STATUS = """
-    select o.*, case when o.state = 'queued' then treadle.queue_position(o.message_id) end as queue_position
-    from treadle.message_overview o"""
+STATUS_COLUMNS = """
+    o.message_id, o.state, o.user_message::text, o.priority, o.created_at, o.started_at, o.completed_at,
+    o.result::text, o.error, o.thread_id, o.agent, o.attempt, o.max_attempts, o.run_at, o.worker_id, o.metadata::text,
+    o.queue, o.hold, o.usage::text, o.aside, o.parent,
+    case when o.asks is not null then
+        jsonb_build_object('name', o.asks -> 'name', 'question', o.asks -> 'question')::text
+    end as asks"""
+JSON_COLUMNS = frozenset({"user_message", "result", "metadata", "usage", "asks"})
+
+STATUS = f"""
+    select
+        {STATUS_COLUMNS},
+        case when o.state = 'queued' then treadle.queue_position(o.message_id) end as queue_position
+    from treadle.message_overview o
+    where o.message_id = $1"""
+
+# A page of messages that have about so many bytes together. The sizes are known without reading the values.
+OF_THREAD = f"""
+    select {STATUS_COLUMNS}, o.ord, o.more
+    from (
+        select s.*, s.place < count(*) over () as more
+        from (
+            select m.*, row_number() over by_ord as place, sum(
+                treadle._bytes(m.user_message) + treadle._bytes(m.result) + treadle._bytes(m.metadata)
+                + treadle._bytes(m.usage) + treadle._bytes(m.asks) + coalesce(octet_length(m.error), 0)) over by_ord
+                as bytes
+            from (
+                select v.*
+                from treadle.message_overview v
+                where v.thread = $1
+                    and v.ord > $2
+                order by v.ord
+                limit $3 + 1
+            ) m
+            window by_ord as (order by m.ord rows unbounded preceding)
+        ) s
+    ) o
+    where o.place = 1 or (o.place <= $3 and o.bytes <= $4)
+    order by o.ord"""
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -121,17 +159,25 @@ class MessageStore(MessageControl):
 
     async def status(self, message_id: UUID) -> Status:
         """Raises NotFound."""
-        row = await self._database.fetchrow(f"{STATUS} where o.message_id = $1", message_id)
+        row = await self._database.fetchrow(STATUS, message_id)
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
-        return msgspec.convert(row, Status)
+        return from_row(Status, row, JSON_COLUMNS)
 
-    async def of_thread(self, thread: int, after: int, limit: int) -> list[tuple[int, Status]]:
-        """Messages of a thread in its order, each with its `ord`, beginning after one."""
+    async def of_thread(self, thread: int, after: int, limit: int) -> tuple[list[Status], int | None]:
+        """A page of the messages of a thread in its order, beginning after one, and the `ord` of the last where more
+        messages follow. It has at most `limit` messages and about JSON_PAGE_BYTES bytes, but at least one message."""
+        rows = await self._database.fetch(OF_THREAD, thread, after, limit, JSON_PAGE_BYTES)
+        queued = [row["message_id"] for row in rows if row["state"] == "queued"]
+        positions = dict(zip(queued, await self._positions(queued) if queued else [], strict=True))
+        page = [from_row(Status, row, JSON_COLUMNS, queue_position=positions.get(row["message_id"])) for row in rows]
+        return page, rows[-1]["ord"] if rows and rows[-1]["more"] else None
+
+    async def _positions(self, message_ids: Sequence[UUID]) -> list[int | None]:
         rows = await self._database.fetch(
-            f"{STATUS} where o.thread = $1 and o.ord > $2 order by o.ord limit $3", thread, after, limit
+            "select queue_position from treadle.queue_positions($1) order by n", message_ids
         )
-        return [(row["ord"], msgspec.convert(row, Status)) for row in rows]
+        return [row["queue_position"] for row in rows]
 
     async def _check_inputs(self, messages: Sequence[NewMessage]) -> None:
         """Raises Unprocessable for a message that does not fit the input of its agent."""

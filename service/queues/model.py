@@ -29,7 +29,7 @@ class Processing(Struct, frozen=True):
 
 
 class Overview(Struct, frozen=True):
-    """All queues together. Each list has at most 100 messages."""
+    """All queues together. Each list has at most 100 messages, and shows a long `user_message` as text that is cut."""
 
     total_queued: int
     total_processing: int
@@ -71,8 +71,11 @@ class DeadLetter(Struct, frozen=True):
 
 
 class DeadLetters(Struct, frozen=True):
+    """A page of the dead letters of a queue, the newest first; `next_cursor` is null on the last page."""
+
     queue: str
     dead_letters: list[DeadLetter]
+    next_cursor: str | None
 
 
 class Agent(Struct, frozen=True):

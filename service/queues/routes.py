@@ -2,11 +2,11 @@
 
 from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
 from service.errors import NotFound
 from service.limits import PAGE_ITEMS
-from service.params import PageLimit, parse_thread_id
+from service.params import PageLimit, parse_cursor, parse_thread_id
 from service.queues.model import Agent, DeadLetters, DroppedInstance, Overview, Queue, Worker
 from service.queues.store import QueueStore
 from service.refusals import refusals
@@ -61,10 +61,15 @@ async def resume(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Qu
     responses=refusals(NotFound),
 )
 async def list_dead_letters(
-    name: FromPath[str], queues: NamedDependency[QueueStore], limit: PageLimit = PAGE_ITEMS
+    name: FromPath[str],
+    queues: NamedDependency[QueueStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
 ) -> DeadLetters:
+    before = None if cursor is None else parse_cursor(cursor)
     await queues.get(name)
-    return DeadLetters(name, await queues.dead_letters(name, limit))
+    page, last = await queues.dead_letter_page(name, limit, before)
+    return DeadLetters(name, page, None if last is None else str(last))
 
 
 @get("/agents", operation_id="listAgents", summary="List the registered agents")

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from service.db.pool import Database
+from service.db.rows import from_row
 from service.errors import NotFound
+from service.limits import JSON_PAGE_BYTES
 from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue, Waiting, Worker
 
 OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
@@ -17,7 +19,7 @@ QUEUED = """
     select m.*
     from treadle.queued_messages($1) with ordinality q (message_id, n)
     cross join lateral (
-        select o.message_id as id, o.priority, o.created_at, o.user_message
+        select o.message_id as id, o.priority, o.created_at, treadle._preview(o.user_message)::text as user_message
         from treadle.message_overview o
         where o.message_id = q.message_id
         limit 1
@@ -28,8 +30,8 @@ PROCESSING = """
     from treadle.processing($1) with ordinality p (message_id, n)
     cross join lateral (
         select
-            o.message_id as id, o.priority, o.created_at, o.user_message, o.started_at, o.worker_id, o.agent, o.attempt,
-            o.thread_id
+            o.message_id as id, o.priority, o.created_at, treadle._preview(o.user_message)::text as user_message,
+            o.started_at, o.worker_id, o.thread_id, o.agent, o.attempt
         from treadle.message_overview o
         where o.message_id = p.message_id
         limit 1
@@ -41,6 +43,13 @@ QUEUE = """
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
         finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
     from treadle.queue_overview"""
+
+
+DEAD_LETTER_COLUMNS = """
+    d.message_id, d.queue, d.reason, d.attempts, d.dead_at, d.thread_id, d.agent, d.user_message::text, d.traceback"""
+AGENT_COLUMNS = """
+    a.agent, a.queue, a.timeout_seconds, a.max_attempts, a.is_default, a.input::text, a.description, a.registered_at,
+    a.settings::text"""
 
 
 class QueueStore:
@@ -56,14 +65,14 @@ class QueueStore:
         queued = await self._database.fetch(QUEUED, OVERVIEW_MESSAGES)
         running = await self._database.fetch(PROCESSING, OVERVIEW_MESSAGES)
         assert totals is not None
-        processing = msgspec.convert(running, list[Processing])
+        processing = [from_row(Processing, row, ("user_message",)) for row in running]
         return Overview(
             totals["queued"],
             totals["processing"],
             totals["completed"],
             totals["failed"],
             totals["cancelled"],
-            msgspec.convert(queued, list[Waiting]),
+            [from_row(Waiting, row, ("user_message",)) for row in queued],
             processing[0] if processing else None,
             processing,
         )
@@ -84,18 +93,32 @@ class QueueStore:
         return await self.get(name)
 
     async def dead_letters(self, name: str | None, limit: int) -> list[DeadLetter]:
-        """The newest first."""
+        """The newest first, of one queue or of all."""
         rows = await self._database.fetch(
-            "select * from treadle.dead_letters d where $1::text is null or d.queue = $1"
+            f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d where $1::text is null or d.queue = $1"
             " order by d.dead_at desc, d.dlq_id desc limit $2",
             name,
             limit,
         )
-        return msgspec.convert(rows, list[DeadLetter])
+        return [from_row(DeadLetter, row, ("user_message",)) for row in rows]
+
+    async def dead_letter_page(self, name: str, limit: int, before: int | None) -> tuple[list[DeadLetter], int | None]:
+        """The newest before one (a dlq_id), and the last of them where more follow. A page has at most `limit` letters
+        and about JSON_PAGE_BYTES bytes, but at least one letter."""
+        rows = await self._database.fetch(
+            f"select {DEAD_LETTER_COLUMNS}, d.dlq_id, d.more from treadle.dead_letter_page("
+            "queue_name => $1, quantity => $2, before => $3, page_bytes => $4) d order by d.dlq_id desc",
+            name,
+            limit,
+            before,
+            JSON_PAGE_BYTES,
+        )
+        page = [from_row(DeadLetter, row, ("user_message",)) for row in rows]
+        return page, rows[-1]["dlq_id"] if rows and rows[-1]["more"] else None
 
     async def agents(self) -> list[Agent]:
-        rows = await self._database.fetch("select * from treadle.agent_overview order by agent")
-        return msgspec.convert(rows, list[Agent])
+        rows = await self._database.fetch(f"select {AGENT_COLUMNS} from treadle.agent_overview a order by a.agent")
+        return [from_row(Agent, row, ("input", "settings")) for row in rows]
 
     async def workers(self) -> list[Worker]:
         rows = await self._database.fetch("select * from treadle.worker_overview order by started_at, worker_id")

@@ -13,13 +13,10 @@ from litestar.params import FromPath, FromQuery
 from service.errors import Conflict, Invalid, NotFound
 from service.limits import MAX_POSITION, PAGE_ITEMS
 from service.messages.store import MessageStore
-from service.params import PageLimit
+from service.params import UNKNOWN_CURSOR, PageLimit, parse_cursor
 from service.refusals import refusals
 from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
-
-UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned."
-MAX_ORD_DIGITS = 18
 
 
 @get(
@@ -75,15 +72,10 @@ async def list_messages(
     limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,
 ) -> ThreadMessages:
-    after = 0
-    if cursor is not None:
-        if not cursor.isdecimal() or len(cursor) > MAX_ORD_DIGITS:
-            raise Invalid(UNKNOWN_CURSOR)
-        after = int(cursor)
+    after = 0 if cursor is None else parse_cursor(cursor)
     thread, total = await threads.key(thread_id)
-    page = await messages.of_thread(thread, after, limit + 1)
-    next_cursor = str(page[limit - 1][0]) if len(page) > limit else None
-    return ThreadMessages(thread_id, total, [status for _, status in page[:limit]], next_cursor)
+    page, last = await messages.of_thread(thread, after, limit)
+    return ThreadMessages(thread_id, total, page, None if last is None else str(last))
 
 
 @delete(

@@ -9,10 +9,14 @@ from uuid import UUID
 import msgspec
 
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
+from service.db.rows import from_row
 from service.db.tenant import TENANT
 from service.errors import NotFound
 from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, Usage
 
+THREAD_COLUMNS = """
+    t.thread_id, t.message_count, t.created_at, t.last_activity, t.queued, t.processing, t.completed, t.failed,
+    t.cancelled, t.metadata::text, t.memory::text"""
 RECENT_PROGRESS_EVENTS = 50
 CONCURRENT_DELETIONS = 2  # each holds a connection and may wait for a lock
 
@@ -46,7 +50,8 @@ class ThreadStore:
     ) -> tuple[list[ThreadSummary], tuple[datetime, int] | None]:
         """A page of threads, the last active first, and where the next page begins (None: this is the last page)."""
         rows = await self._database.fetch(
-            "select * from treadle.thread_overview t where t.tenant = $1"
+            "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
+            " from treadle.thread_overview t where t.tenant = $1"
             " and ($2::timestamptz is null or (t.last_activity, t.thread) < ($2, $3))"
             " order by t.last_activity desc, t.thread desc limit $4",
             TENANT,
@@ -60,26 +65,20 @@ class ThreadStore:
     async def get(self, thread_id: str) -> Thread:
         """Raises NotFound."""
         row = await self._database.fetchrow(
-            "select * from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2", TENANT, thread_id
+            f"select {THREAD_COLUMNS} from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2",
+            TENANT,
+            thread_id,
         )
         if row is None:
             raise _unknown(thread_id)
-        return Thread(
-            row["thread_id"],
-            row["message_count"],
-            row["created_at"],
-            row["last_activity"],
-            msgspec.convert(row, States),
-            row["metadata"],
-            row["memory"],
-        )
+        return from_row(Thread, row, ("metadata", "memory"), states=from_row(States, row))
 
     async def usage(self, thread_id: str) -> Usage:
         """Raises NotFound."""
         thread, _ = await self.key(thread_id)
-        row = await self._database.fetchrow("select messages, usage from treadle.thread_usage($1)", thread)
+        row = await self._database.fetchrow("select messages, usage::text from treadle.thread_usage($1)", thread)
         assert row is not None
-        return Usage(thread_id, row["messages"], row["usage"])
+        return from_row(Usage, row, ("usage",), thread_id=thread_id)
 
     async def key(self, thread_id: str) -> tuple[int, int]:
         """The thread's surrogate key and its number of messages; raises NotFound."""

@@ -156,7 +156,11 @@ async def test_a_pause_does_not_stop_running_messages(start_api: StartApi, start
 async def test_dead_letters_are_listed_newest_first(start_api: StartApi, start_worker: StartWorker) -> None:
     await start_worker(echo, reject)
     api = await start_api()
-    assert await get(api, "/queues/default/dead-letters") == {"queue": "default", "dead_letters": []}
+    assert await get(api, "/queues/default/dead-letters") == {
+        "queue": "default",
+        "dead_letters": [],
+        "next_cursor": None,
+    }
     rejected = await api.submit("this", agent="reject", thread_id="t")
     await api.settled(rejected)
     failed = await api.submit("x", metadata={"fail_times": 9}, max_attempts=2)

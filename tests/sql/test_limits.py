@@ -70,6 +70,34 @@ async def test_names_keep_their_lengths(session: Connection) -> None:
         assert await accepts(session, submit, "k" * length) is accepted
 
 
+def nested(levels: int, opening: str, closing: str) -> str:
+    return opening * levels + "1" + closing * levels
+
+
+async def test_json_is_limited_in_depth_and_in_the_size_of_numbers(session: Connection) -> None:
+    submit = "select treadle.submit('x', metadata => $1::jsonb)"
+    for opening, closing, levels in (('{"a":', "}", 1), ('{"a":1,"b":[', "]}", 2)):
+        for repeated in (1, 100 // levels, 100 // levels + 1, 970, 3000):
+            deep = nested(repeated, opening, closing)
+            assert await accepts(session, submit, deep) is (repeated * levels <= limits.MAX_NESTING_LEVELS), deep[:100]
+    for number, accepted in (
+        ("1.7976931348623157e308", True),
+        ("-1.7976931348623157e308", True),
+        ("1e309", False),
+        ("-1e309", False),
+        ("1e131071", False),
+        ("9" * 300, True),
+        ("9" * 5000, False),
+        ("1e-300", True),
+    ):
+        assert await accepts(session, submit, f'{{"a": [{{"n": {number}}}]}}') is accepted, number
+    assert await accepts(session, submit, json.dumps({"text": "[" * 2000 + "9" * 5000}))
+    for what in ("message", "metadata"):
+        deep = '[{"message": "x", "' + what + '": ' + nested(101, '{"a":', "}") + "}]"
+        with pytest.raises(asyncpg.PostgresError, match=f"^{what} must not be nested more than 100 levels deep"):
+            await session.execute("select treadle.submit_many($1::jsonb)", deep)
+
+
 async def test_a_page_of_a_stream_ends_at_the_limit_of_bytes(session: Connection) -> None:
     message_id = await session.fetchval("select treadle.submit('x')")
 

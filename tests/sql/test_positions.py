@@ -84,3 +84,26 @@ async def test_an_unknown_message_has_no_position_and_disturbs_no_other(sql_clie
     known = await sql_client.submit()
     rows = await sql_client.sql.fetch("select * from treadle.queue_positions($1)", [uuid4(), known])
     assert sorted(tuple(row) for row in rows) == [(1, None, None), (2, "queued", 0)]
+
+
+async def test_positions_of_many_messages_are_those_of_each_and_count_a_lane_once(sql_client: SqlClient) -> None:
+    rows = await sql_client.submit_many(
+        *[{"priority": priority} for priority in ("high", "normal", "low") for _ in range(5)],
+        *[{"thread_id": f"t{n % 3}", "priority": ("high", "normal", "low")[n % 2]} for n in range(30)],
+        {"delay_seconds": 9},
+    )
+    await sql_client.claim(7)
+    rows += await sql_client.submit_many(*[{}] * 1200)
+    ids = [row["message_id"] for row in rows] + [uuid4()]
+    await sql_client.sql.execute("set track_functions = 'all'")
+    many = await sql_client.sql.fetch("select * from treadle.queue_positions($1) order by n", ids)
+    await sql_client.sql.execute("select pg_stat_force_next_flush()")
+    calls = await sql_client.sql.fetchval(
+        "select sum(calls) from pg_stat_user_functions where schemaname = 'treadle' and funcname like '\\_lane\\_%'"
+    )
+    assert calls == 3  # one for each lane
+    await sql_client.sql.execute("set track_functions = 'none'")
+    assert [row["queue_position"] for row in many] == [
+        await sql_client.sql.fetchval("select treadle.queue_position($1)", id) for id in ids
+    ]
+    assert {row["state"] for row in many} == {"queued", "processing", None}

@@ -1,5 +1,6 @@
 """uvicorn's protocol for HTTP/1.1, with what it lacks: a limit on the size of a request's head and of its trailers, a
-deadline for the arrival of a request, the body of a request that offers another protocol, and errors as problems."""
+deadline for the arrival of a request, one for a client that does not read its answer, the body of a request that offers
+another protocol, and errors as problems."""
 
 import asyncio
 from typing import Any
@@ -8,6 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import encode_response
+from service.api.write_deadline import WriteDeadline
 from service.open_files import ClientConnections
 
 MAX_HEAD_BYTES = 65_536  # also of all that follows a head and is no body: trailers, extensions of chunks
@@ -25,13 +27,23 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._write_deadline = WriteDeadline(transport)
         self._deadline = self.loop.call_later(ARRIVAL_SECONDS, self._give_up)
         if not client_connections.has_room(transport.get_extra_info("socket").fileno()):
             self._refuse(503, "The API has as many connections as it may open: try again.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
+        self._write_deadline.stop()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._write_deadline.start()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._write_deadline.stop()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

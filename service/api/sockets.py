@@ -2,7 +2,6 @@
 frames, and refused handshakes as problems."""
 
 import asyncio
-import socket
 from http import HTTPStatus
 from typing import Any
 
@@ -11,9 +10,9 @@ from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
 from service.api.problems import encode_problem, encode_response
+from service.api.write_deadline import limit_send_buffer
 from service.refusals import MEDIA_TYPE
 
-SEND_BUFFER_BYTES = 128 * 1024  # that the kernel keeps for a slow reader, beyond uvicorn's own 64 KiB
 LINGER_SECONDS = 3.0  # that a client gets to read the rest when its socket is closed
 MAX_FRAMES_PER_SECOND = 10_000  # of one client: each costs the loop some microseconds, also an empty one
 PIECE_BYTES = 16_384  # of a client's data that are read before its frames are counted
@@ -38,7 +37,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        limit_send_buffer(transport)
 
     def data_received(self, data: bytes) -> None:
         self._last_data_at = self.loop.time()

@@ -16,6 +16,8 @@ from service.limits import MAX_NESTING_LEVELS
 MAX_PARTS = 200_000  # arrays, objects and texts (names of fields included): each costs the event loop some time
 MAX_QUOTED_CHARS = 100  # of a name in an error text
 
+_LONG_NUMBER_DIGITS = 310
+_LONG_NUMBER = re.compile(f"(?<![0-9])[0-9]{{{_LONG_NUMBER_DIGITS}}}")  # tried once in a row of digits, so linear
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(code for code in range(256) if code not in _STEPS)
 
@@ -43,18 +45,46 @@ def _check_shape(text: bytes, what: str) -> None:
     quotes = text.count(b'"')
     if opened <= MAX_NESTING_LEVELS and opened + quotes // 2 <= MAX_PARTS:
         return
-    if b"\\" in text:
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-        quotes = text.count(b'"')
+    text = _without_escapes(text)
+    quotes = text.count(b'"')
     if quotes // 2 <= MAX_PARTS:
-        brackets = b"".join(text.split(b'"')[::2]).translate(None, _NO_BRACKETS)  # those outside of texts
-        if max(accumulate(map(_STEPS.__getitem__, brackets[:MAX_PARTS])), default=0) > MAX_NESTING_LEVELS:
+        brackets = _outside_of_texts(text).translate(None, _NO_BRACKETS)
+        if _depth(brackets[:MAX_PARTS]) > MAX_NESTING_LEVELS:
             raise Unprocessable(f"The {what} is nested too deeply; at most {MAX_NESTING_LEVELS} levels are allowed.")
         if quotes // 2 + brackets.count(b"{") + brackets.count(b"[") <= MAX_PARTS:
             return
     raise Unprocessable(
         f"The {what} has too many arrays, objects and texts; at most {MAX_PARTS} of them are allowed in one {what}."
     )
+
+
+def unreadable(text: str) -> str | None:
+    """Why the readers of this JSON (valid, of an agent) could fail, as the end of a sentence; None: they can read it.
+
+    The work is linear in the text.
+    """
+    may_be_deep = text.count("{") + text.count("[") > MAX_NESTING_LEVELS
+    may_be_long = len(text) >= _LONG_NUMBER_DIGITS and _LONG_NUMBER.search(text) is not None
+    if not (may_be_deep or may_be_long):
+        return None
+    outside = _outside_of_texts(_without_escapes(text.encode()))
+    if _depth(outside.translate(None, _NO_BRACKETS)) > MAX_NESTING_LEVELS:
+        return f"is nested more than {MAX_NESTING_LEVELS} levels deep"
+    if _LONG_NUMBER.search(outside.decode()):
+        return "holds a number beyond 1.8e308"
+    return None
+
+
+def _without_escapes(text: bytes) -> bytes:
+    return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
+
+
+def _outside_of_texts(text: bytes) -> bytes:
+    return b"".join(text.split(b'"')[::2])
+
+
+def _depth(brackets: bytes) -> int:
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def _misfit(error: str, kind: Any, what: str) -> str:

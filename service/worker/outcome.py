@@ -12,6 +12,7 @@ from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.raised import decisive, leaves
 from service.config import Settings
 from service.errors import NotStorable
+from service.json_input import unreadable
 from service.leases.model import Claim, Outcome
 
 MAX_ERROR_CHARS = 2_000
@@ -96,15 +97,15 @@ def backoff(failures: int, settings: Settings) -> float:
 
 
 def encode(value: Any) -> str:
-    """JSON text that PostgreSQL accepts: without U+0000 and lone surrogates. Raises TypeError for other values."""
+    """JSON text that PostgreSQL accepts: without U+0000 and lone surrogates. Raises TypeError for other values, and
+    ValueError for one that is nested too deeply or holds too large a number for its readers."""
     try:
         text = msgspec.json.encode(value).decode()
-        if "\\u0000" not in text:
-            return text
-        plain = msgspec.json.decode(text)
     except UnicodeEncodeError:
-        plain = msgspec.to_builtins(value, str_keys=True)
-    return msgspec.json.encode(_clean_deep(plain)).decode()
+        text = msgspec.json.encode(_clean_deep(msgspec.to_builtins(value, str_keys=True))).decode()
+    if reason := unreadable(text):
+        raise ValueError(f"it {reason}")
+    return msgspec.json.encode(_clean_deep(msgspec.json.decode(text))).decode() if "\\u0000" in text else text
 
 
 def encode_once(value: Any, what: str) -> str:

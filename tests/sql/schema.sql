@@ -289,6 +289,13 @@ CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its PGMQ lanes; does nothing where it exists';
+CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint) IS 'A page of the dead letters of a queue, the newest first';
 CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -146,9 +146,26 @@ def nested(levels: int) -> Any:
 ODD_RESULTS: dict[str, tuple[Any, str]] = {
     "object": ({"object": object()}, "The agent's result is not JSON: "),
     "deep": (nested(100_000), "The agent's result is not JSON: "),
-    "deep for PostgreSQL": (msgspec.Raw(b"[" * 50_000 + b"]" * 50_000), "PostgreSQL does not accept this value: "),
+    "deep for its readers": (nested(100), "The agent's result is not JSON: it is nested more than 100 levels deep."),
+    "many digits": ({"n": [10**400]}, "The agent's result is not JSON: it holds a number beyond 1.8e308."),
     "large number": (msgspec.Raw(b"1e999999999"), "PostgreSQL does not accept this value: "),
 }
+
+
+READABLE = ["[" * 5000 + "9" * 5000, "\\" * 999 + '"' + "{" * 999, nested(99), {"n": [10**300, 1e300]}, [{}] * 500]
+
+
+async def test_brackets_and_digits_in_texts_are_no_nesting_and_no_number(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("plain", max_attempts=1)
+    async def plain(context: Context, request: str) -> Any:
+        return READABLE[int(request)]
+
+    await start_worker(plain)
+    for n in range(len(READABLE)):
+        message = await run(sql, str(n), agent="plain")
+        assert (message["state"], message["error"]) == ("completed", None), n
 
 
 async def test_a_result_that_cannot_be_stored_is_paid_for_once(sql: Connection, start_worker: StartWorker) -> None:

@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: AtLeastOne = 1_000_000
     max_result_bytes: AtLeastOne = 10_000_000
     keepalive_interval: Positive = 15.0  # seconds between comments on a silent stream
+    connection_idle_timeout: Positive = 75.0  # seconds between two requests of a connection; above a proxy's
 
     queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # that a worker claims from
     workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs

@@ -135,6 +135,7 @@ class Api:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACEFUL_STOP_SECONDS,
+            timeout_keep_alive=self._settings.connection_idle_timeout,  # type: ignore[arg-type]  # seconds for a timer
             http=LimitedProtocol,
             ws=SocketProtocol,
             ws_max_size=self._settings.max_body_bytes,

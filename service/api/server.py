@@ -23,6 +23,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_bytes = 0  # since the end of the last request, of the head, or of the last piece of the body
         self._in_head = True
+        self._in_request = False  # since its first byte
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -47,8 +48,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(ARRIVAL_SECONDS, self._give_up)
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"The head or the trailers of the request have more than {MAX_HEAD_BYTES} bytes.")
@@ -56,8 +55,10 @@ class LimitedProtocol(HttpToolsProtocol):
             piece = data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
             self._head_bytes += len(piece)
             self._feed(piece)
-            if self.transport.is_closing():
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
+        if self._in_request and self._deadline is None:
+            self._deadline = self.loop.call_later(ARRIVAL_SECONDS, self._give_up)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -87,6 +88,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     # Callbacks of the parser
 
+    def on_message_begin(self) -> None:
+        self._in_request = True
+        super().on_message_begin()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # a trailer must not become a header
             super().on_header(name, value)
@@ -105,7 +110,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._offers_other_protocol():
             return
         self._cancel_deadline()
-        self._head_bytes, self._in_head = 0, True
+        self._head_bytes, self._in_head, self._in_request = 0, True, False
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -115,7 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # Ends
 
     def _give_up(self) -> None:
-        if self._head_bytes or not self._in_head:
+        if self._in_request:
             self._refuse(408, f"The request did not arrive within {ARRIVAL_SECONDS:g} seconds.")
         else:
             self.transport.close()

@@ -30,6 +30,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "max_event_bytes": ("7", 7, 7),
     "max_result_bytes": ("7", 7, 7),
     "keepalive_interval": ("1.5", 1.5, 1.5),
+    "connection_idle_timeout": ("1.5", 1.5, 1.5),
     "queues": ("fast, slow_2,", ["fast", "slow_2"], ("fast", "slow_2")),
     "workers": ("0", 0, 0),
     "worker_concurrency": ("7", 7, 7),

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
 from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import open_stream, stream_path, types
 
@@ -32,7 +34,7 @@ async def test_the_head_limit_does_not_count_bodies_or_earlier_requests(api: Cli
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.server.ARRIVAL_SECONDS", 0.2)
+    monkeypatch.setattr("service.api.server.ARRIVAL_SECONDS", 0.5)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -51,8 +53,24 @@ async def test_a_request_that_does_not_arrive_in_time_is_closed(api: Client, par
     writer.write(part)
     answer = await asyncio.wait_for(reader.read(), 20)  # to its end
     assert answer.count(b"HTTP/1.1 200") == part.count(b"\r\n\r\nGET")
-    assert answer.count(b"HTTP/1.1 408") == (1 if part and not answer.startswith(b"HTTP/1.1 200") else 0)
+    assert answer.count(b"HTTP/1.1 408") == (1 if part else 0)
     writer.close()
+
+
+async def test_an_idle_connection_is_closed_after_its_timeout(start_api: StartApi, register_agents: Any) -> None:
+    await register_agents()
+    patient, hasty_api = await start_api(), await start_api(connection_idle_timeout=0.1)
+    request = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    kept, kept_writer = await asyncio.open_connection(patient.base_url.host, patient.base_url.port)
+    closed, closed_writer = await asyncio.open_connection(hasty_api.base_url.host, hasty_api.base_url.port)
+    for writer in (kept_writer, closed_writer):
+        writer.write(request)
+    assert (await asyncio.wait_for(closed.read(), 20)).startswith(b"HTTP/1.1 200")  # to its end
+    kept_writer.write(request)
+    for _ in range(2):
+        assert (await asyncio.wait_for(kept.readuntil(b'ok"}'), 20)).startswith(b"HTTP/1.1 200")
+    for writer in (kept_writer, closed_writer):
+        writer.close()
 
 
 @pytest.mark.usefixtures("hasty")

@@ -59,6 +59,26 @@ async def test_a_bad_frame_is_answered_and_the_socket_stays_open(
         await chat.until(event="queued")
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"message": {"deep": ' + "[" * 5000 + "]" * 5000 + "}}",
+        '"message": {"many": [' + "[]," * 200_001 + "0]}}",
+        '"message": {"half": "\\ud800"}}',
+        '"message": {"number": 1e400}}',
+        '"message": {"nul": "\\u0000"}}',
+        '"text": "cut off',
+        '"text": NaN}',
+    ],
+    ids=["deep", "many", "surrogate", "number", "NUL", "cut", "NaN"],
+)
+async def test_an_error_names_an_early_key_whatever_follows(api: Client, rest: str) -> None:
+    async with open_socket(chat_url(api, "t")) as chat:
+        await chat.frame()
+        await chat.connection.send('{"type": "user_input", "key": "k1", ' + rest)
+        assert (await chat.frame())["key"] == "k1"
+
+
 async def test_an_error_names_the_key_of_its_input(api: Client) -> None:
     async with open_socket(chat_url(api, "t")) as chat:
         for fields in ({"text": ""}, {"text": "x", "agent": "unknown"}, {"text": "x", "what": 1}):

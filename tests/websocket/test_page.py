@@ -1,5 +1,7 @@
 """The chat page in a real browser: a person writes, watches, leaves, and finds everything again."""
 
+from typing import Any
+
 import msgspec
 from playwright.async_api import expect
 
@@ -92,8 +94,49 @@ async def test_a_message_written_while_the_service_is_away_is_sent_after_a_reloa
         chat = await ChatPage.open(browser, served.port, "tour")
         await chat.has_states("done")
         await expect(chat.answers).to_have_text(["are you there"])
-        assert await chat.page.evaluate("localStorage.getItem('treadle.pending.tour')") == "null"
+        assert await chat.page.evaluate(PENDING) == []
     await newest_message(api_with_worker, 1)
+
+
+PENDING = "Object.keys(localStorage).filter((name) => name.startsWith('treadle.pending.'))"
+
+
+async def test_two_tabs_keep_each_others_unsent_messages(settings: Settings, api_with_worker: Client) -> None:
+    async with api_server(settings) as served, open_browser() as browser:
+        tabs = [await ChatPage.open(browser, served.port, "tour") for _ in range(2)]
+        await served.stop()
+        for number, tab in enumerate(tabs):
+            await expect(tab.page.locator("#connection")).to_have_attribute("data-state", "lost")
+            await tab.send(f"from tab {number}")
+            await tab.has_states("sending")
+        for tab in tabs:
+            await tab.close()
+        await served.start()
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await chat.has_states("done", "done")
+        await expect(chat.answers).to_have_text(["from tab 0", "from tab 1"])
+        assert await chat.page.evaluate(PENDING) == []
+    await newest_message(api_with_worker, 2)
+
+
+async def test_a_message_that_the_server_cannot_read_is_refused_once(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    @agent("objects")
+    async def objects(context: Context, message: dict[str, Any]) -> str:
+        return "taken"
+
+    await start_worker(objects)
+    deep = "[" * 500 + "]" * 500
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await expect(chat.hint).to_have_text("This agent takes a JSON object.")
+        for refused in (f'{{"deep": {deep}}}', '{"half": "\\ud800"}'):
+            await chat.send(refused)
+            await expect(chat.exchanges.last).to_have_attribute("data-state", "refused")
+        await chat.send('{"fine": 1}')
+        await chat.has_states("done", "refused", "refused")
+        assert await chat.page.evaluate(PENDING) == []
 
 
 async def test_the_page_fits_a_phone_and_shows_markup_as_text(settings: Settings, start_worker: StartWorker) -> None:

@@ -174,6 +174,40 @@ RENDER = """async (text) => {
 }"""
 
 
+# Each is repeated to hundreds of kilobytes; a scanner that is not linear takes minutes or overflows the stack.
+HOSTILE = [
+    *(">", "> ", "[", "]", "`", "`` ` ", "a `b", "**a ", "*a ", "*", "_a ", "[a](http://x", "# a ", "- ", "  "),
+    *("| ", "\n> ", "\n- "),
+]
+RENDER_HOSTILE = """async (unit) => {
+    const { render } = await import('/chat/markdown.js');
+    const text = unit.repeat(300_000 / unit.length);
+    for (const whole of [text, text + 'end', '# a' + text + 'end', '- a' + text, 'a\\n| ' + text + ' |']) {
+        render(document.createElement('div'), whole);
+    }
+}"""
+
+
+async def test_hostile_markdown_is_rendered_in_linear_time(settings: Settings, resolver_api: Client) -> None:
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "md")
+        for unit in HOSTILE:
+            await chat.page.evaluate(RENDER_HOSTILE, unit)
+        nested = "\n".join("  " * depth + "- item" for depth in range(500))
+        assert (
+            await chat.page.evaluate(
+                """async (text) => {
+                const { render } = await import('/chat/markdown.js');
+                const box = document.createElement('div');
+                render(box, text);
+                return box.textContent.match(/item/g).length;
+            }""",
+                nested,
+            )
+            == 500
+        )
+
+
 async def test_markdown_becomes_elements_and_never_markup(settings: Settings, resolver_api: Client) -> None:
     async with api_server(settings) as served, open_browser() as browser:
         chat = await ChatPage.open(browser, served.port, "md")

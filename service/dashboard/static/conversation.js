@@ -18,9 +18,12 @@ export class Conversation {
     this.pending = new PendingInputs(thread);
     this.log = null; // names the log that the ids of events belong to; a deleted thread's next log has another name
     this.socket = new ReconnectingSocket(() => this.address(), {
-      opening: () => { this.inputsSent = false; },
+      opening: () => {
+        this.inputsSent = false;
+        this.unanswered = []; // keys of the inputs sent on this connection, which the server answers in their order
+      },
       frame: (frame) => this.receive(frame),
-      tooBig: () => this.refuse(this.pending.newestKey, "It is too long."),
+      tooBig: () => this.refuse(this.largestUnanswered(), "It is too long."),
       state: (state, text) => view.showConnection(state, text),
     });
     this.restart();
@@ -56,10 +59,26 @@ export class Conversation {
   submit(input) {
     // randomUUID exists only on https and localhost.
     const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
-    this.pending.add(key, { ...input, key });
-    this.showInput(key, input);
-    this.socket.send({ type: "user_input", ...input, key });
+    this.showInput(key, input); // first: it throws for an input that is nested too deeply
+    this.pending.add(key, input);
+    this.send(key, input);
     this.view.scrollToEnd();
+  }
+
+  /** The key comes early, so that the server finds it in an input that it cannot read. */
+  send(key, input) {
+    if (!this.socket.isOpen) return;
+    this.unanswered.push(key);
+    this.socket.send({ type: "user_input", key, ...input });
+  }
+
+  answered(key) {
+    this.unanswered = this.unanswered.filter((other) => other !== key);
+  }
+
+  largestUnanswered() {
+    const size = (key) => JSON.stringify(this.pending.get(key) ?? "").length;
+    return this.unanswered.reduce((largest, key) => (size(key) > size(largest) ? key : largest), this.unanswered[0]);
   }
 
   showInput(key, input) {
@@ -125,11 +144,12 @@ export class Conversation {
     this.historyEnd = last;
     this.view.empty.hidden = last > 0 || this.pending.size > 0;
     // A connection is greeted a second time when its thread begins; the inputs were sent the first time.
-    if (!this.inputsSent) for (const [key, input] of this.pending.entries()) this.socket.send({ type: "user_input", ...input, key });
+    if (!this.inputsSent) for (const [key, input] of this.pending.entries()) this.send(key, input);
     this.inputsSent = true;
   }
 
   accepted({ key, message_id, agent, queue_position }) {
+    this.answered(key);
     this.pending.remove(key);
     const sent = this.unacknowledged.get(key);
     this.unacknowledged.delete(key);
@@ -148,12 +168,14 @@ export class Conversation {
       this.exchanges.get(message_id)?.allowCancel();
       this.view.showNotice(detail);
     } else if (retry_after === undefined) {
-      this.refuse(key, detail);
-    } else {
+      const refused = key ?? this.unanswered[0]; // without a key, it is about the oldest unanswered input
+      this.answered(refused);
+      this.refuse(refused, detail);
+    } else if (key !== undefined) { // without a key, the server closes the socket
+      this.answered(key);
       const input = this.pending.get(key);
       this.unacknowledged.get(key)?.setState("sending", `Sending: ${detail}`);
-      const resend = () => this.pending.get(key) && this.socket.send({ type: "user_input", ...input, key });
-      if (input) setTimeout(resend, retry_after * 1000);
+      if (input) setTimeout(() => this.pending.get(key) && this.send(key, input), retry_after * 1000);
     }
   }
 

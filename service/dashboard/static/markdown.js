@@ -1,23 +1,24 @@
 // Markdown as elements of the page: the part of the language that agents write. Text never becomes markup: this module
-// creates elements and puts strings into them as text.
+// creates elements and puts strings into them as text. The work is linear in the text, whatever an agent writes.
+
+import { inline, node } from "./inline.js";
+
+const MAX_NESTING = 16; // of quotes and lists in each other; deeper text is shown as a paragraph
 
 const FENCE = /^\s*(```|~~~)/;
-const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
+const HEADING = /^(#{1,6})\s+/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^\s*>\s?/;
 const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
 const TABLE = /^\s*\|.*\|\s*$/;
 const DIVIDER = /^\s*\|(\s*:?-+:?\s*\|)+\s*$/;
-const INLINE = /(`+)(.+?)\1|\*\*(?=\S)(.+?)\*\*|(?<![\w*])\*(?=\S)([^*\n]+?)\*(?![\w*])|(?<!\w)_(?=\S)([^_\n]+?)_(?!\w)|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/gs;
-
-const node = (tag, ...children) => {
-  const element = document.createElement(tag);
-  element.append(...children);
-  return element;
-};
 
 /** Show the text in the element. Unchanged blocks stay, so that a selection in them stays, too. */
 export function render(element, text) {
+  renderNested(element, text, 0);
+}
+
+function renderNested(element, text, depth) {
   const wanted = splitBlocks(text);
   const old = element.blocks ?? [];
   let same = 0;
@@ -27,7 +28,7 @@ export function render(element, text) {
     element.lastChild.firstChild.appendData(last.slice(old[same].length));
   } else {
     while (element.childNodes.length > same) element.lastChild.remove();
-    element.append(...wanted.slice(same).map(blockElement));
+    for (const source of wanted.slice(same)) element.append(blockElement(source, depth));
   }
   element.blocks = wanted;
 }
@@ -76,35 +77,43 @@ function splitBlocks(text) {
   return found;
 }
 
-function blockElement(source) {
+function blockElement(source, depth) {
+  if (depth >= MAX_NESTING) return node("p", inline(source));
   const lines = source.split("\n");
   switch (lineKind(lines[0])) {
     case "heading": {
-      const [, marks, text] = source.match(HEADING);
-      return node(`h${Math.min(marks.length + 2, 6)}`, ...inline(text));
+      const [opening, marks] = source.match(HEADING);
+      return node(`h${Math.min(marks.length + 2, 6)}`, inline(withoutClosingMarks(source.slice(opening.length))));
     }
     case "fence": {
       const ends = lines.length > 1 && FENCE.test(lines.at(-1));
-      return node("pre", node("code", lines.slice(1, ends ? -1 : undefined).join("\n")));
+      return node("pre", [node("code", [lines.slice(1, ends ? -1 : undefined).join("\n")])]);
     }
     case "rule":
-      return node("hr");
+      return node("hr", []);
     case "bullets":
     case "numbers":
-      return list(lines);
+      return list(lines, depth);
     case "quote": {
-      const quote = node("blockquote");
-      render(quote, lines.map((line) => line.replace(QUOTE, "")).join("\n"));
+      const quote = node("blockquote", []);
+      renderNested(quote, lines.map((line) => line.replace(QUOTE, "")).join("\n"), depth + 1);
       return quote;
     }
     case "table":
-      return DIVIDER.test(lines[1] ?? "") ? table(lines) : node("p", ...inline(source));
+      return DIVIDER.test(lines[1] ?? "") ? table(lines) : node("p", inline(source));
     default:
-      return node("p", ...inline(source));
+      return node("p", inline(source));
   }
 }
 
-function list(lines) {
+/** The text of a heading without the marks that may close it. */
+function withoutClosingMarks(text) {
+  let end = text.length;
+  while (text[end - 1] === "#") end -= 1;
+  return text.slice(0, end).trimEnd();
+}
+
+function list(lines, depth) {
   const items = [];
   const indent = lines[0].match(ITEM)[1].length;
   for (const line of lines) {
@@ -113,14 +122,14 @@ function list(lines) {
     else items.at(-1).push(line.slice(Math.min(indent + 2, line.search(/\S|$/))));
   }
   const ordered = /\d/.test(lines[0].match(ITEM)[2]);
-  const element = node(ordered ? "ol" : "ul");
+  const element = node(ordered ? "ol" : "ul", []);
   if (ordered) element.start = Number.parseInt(lines[0].match(ITEM)[2], 10);
   for (const [first, ...more] of items) {
-    const item = node("li", ...inline(first));
+    const item = node("li", inline(first));
     const rest = more.join("\n").trim();
     if (rest) {
-      const below = node("div");
-      render(below, rest);
+      const below = node("div", []);
+      renderNested(below, rest, depth + 1);
       item.append(below);
     }
     element.append(item);
@@ -130,31 +139,10 @@ function list(lines) {
 
 function table(lines) {
   const cells = (line, tag) =>
-    node("tr", ...line.trim().slice(1, -1).split("|").map((cell) => node(tag, ...inline(cell.trim()))));
+    node("tr", line.trim().slice(1, -1).split("|").map((cell) => node(tag, inline(cell.trim()))));
   const rows = lines.slice(2).filter((line) => line.trim());
-  const element = node("table", node("thead", cells(lines[0], "th")), node("tbody", ...rows.map((row) => cells(row, "td"))));
-  const scroll = node("div", element);
+  const body = node("tbody", rows.map((row) => cells(row, "td")));
+  const scroll = node("div", [node("table", [node("thead", [cells(lines[0], "th")]), body])]);
   scroll.className = "scroll";
   return scroll;
-}
-
-function inline(text) {
-  const parts = [];
-  let end = 0;
-  for (const match of text.matchAll(INLINE)) {
-    const [whole, , code, strong, em, other, label, address] = match;
-    if (match.index > end) parts.push(text.slice(end, match.index));
-    if (code !== undefined) parts.push(node("code", code));
-    else if (strong !== undefined) parts.push(node("strong", ...inline(strong)));
-    else if (label !== undefined) {
-      const link = node("a", label);
-      link.href = address;
-      link.target = "_blank";
-      link.rel = "noopener noreferrer";
-      parts.push(link);
-    } else parts.push(node("em", ...inline(em ?? other)));
-    end = match.index + whole.length;
-  }
-  if (end < text.length || !parts.length) parts.push(text.slice(end));
-  return parts;
 }

@@ -36,8 +36,9 @@ const view = {
     paintRequested = true;
     requestAnimationFrame(() => {
       paintRequested = false;
-      for (const exchange of of.toPaint) exchange.paint();
-      of.toPaint.clear();
+      const exchanges = [...of.toPaint];
+      of.toPaint.clear(); // first, so that one that cannot be painted keeps no other from it
+      for (const exchange of exchanges) exchange.paint();
       showHint();
       scroll();
     });

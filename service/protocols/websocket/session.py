@@ -51,5 +51,6 @@ class Session:
                 await self._writer.close(CloseCode.TRY_AGAIN_LATER)
             elif not isinstance(error, ClientDisconnected | ClientTooSlow):
                 log.error("chat failed", exc_info=error)
-                await self._writer.send(Error("The chat failed in the service. Reconnect; the cause is in its log."))
+                detail = "The chat failed in the service. Reconnect; the cause is in its log."
+                await self._writer.send(Error(detail, retry_after=Unavailable.retry_after))
                 await self._writer.close(CloseCode.INTERNAL_ERROR)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 
 import msgspec
 from msgspec import Raw, Struct
@@ -29,11 +30,18 @@ class _Keyed(Struct, frozen=True):
     key: str | None = None
 
 
+# The key of a frame that is nested too deeply, or is no JSON at all, where it comes before what cannot be read.
+_EARLY_KEY = re.compile(r'\s*\{\s*(?:"type"\s*:\s*"\w*"\s*,\s*)?"key"\s*:\s*"([^"\\]{1,255})"')
+_EARLY_CHARS = 1_000
+
+
 def key_of(frame: str | bytes) -> str | None:
     """The key in a frame that is refused, so that its client knows which input the error is about."""
     with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
         return msgspec.json.decode(frame, type=_Keyed).key
-    return None
+    early = frame[:_EARLY_CHARS]
+    found = _EARLY_KEY.match(early if isinstance(early, str) else early.decode(errors="replace"))
+    return found[1] if found else None
 
 
 def to_message(given: UserInput, thread_id: str) -> NewMessage:

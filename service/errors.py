@@ -94,9 +94,14 @@ class Conflict(Refused):
 
 
 class Busy(Conflict):
-    """Another transaction is changing the same thing; trying again will help."""
+    """Another transaction is changing the same thing; trying again will help. `held`: the id of the thread that the
+    other transaction holds, if PostgreSQL names it."""
 
     retry_after = 1
+
+    def __init__(self, text: str, *, held: str | None = None) -> None:
+        super().__init__(text)
+        self.held = held
 
 
 class TooLarge(Refused):

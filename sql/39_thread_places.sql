@@ -14,6 +14,33 @@ begin
         on conflict do nothing;
 end $$;
 
+-- Insert threads, except for those that another transaction is just creating. Together first; if one of them is held,
+-- one by one, so that the others do not have to wait for it.
+create or replace function treadle._try_insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_former_timeout text;
+    v_one text;
+begin
+    begin
+        v_former_timeout := treadle._set_lock_timeout('20ms');
+        perform treadle._insert_threads(thread_ids => thread_ids, tenant => tenant, at => at);
+        perform treadle._set_lock_timeout(v_former_timeout);
+        return;
+    exception
+        when lock_not_available then null;
+    end;
+    foreach v_one in array thread_ids loop
+        begin
+            v_former_timeout := treadle._set_lock_timeout('1ms');
+            perform treadle._insert_threads(thread_ids => array[v_one], tenant => tenant, at => at);
+            perform treadle._set_lock_timeout(v_former_timeout);
+        exception
+            when lock_not_available then null;  -- this one is held
+        end;
+    end loop;
+end $$;
+
 -- Create the threads that are not there yet, and return the smallest id of those that are.
 create or replace function treadle._create_threads(thread_ids text[], tenant text, patient boolean, at timestamptz)
 returns bigint language plpgsql as $$
@@ -21,7 +48,6 @@ returns bigint language plpgsql as $$
 declare
     v_new text[];
     v_first bigint;
-    v_former_timeout text;
 begin
     select array_agg(w.thread_id order by w.thread_id collate "C") filter (where t.id is null), min(t.id)
         into v_new, v_first
@@ -37,13 +63,7 @@ begin
             from unnest(thread_ids) w (thread_id)
             join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id);
     end if;
-    begin
-        v_former_timeout := treadle._set_lock_timeout('100ms');
-        perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
-        perform treadle._set_lock_timeout(v_former_timeout);
-    exception
-        when lock_not_available then null;  -- another transaction is creating one of them: all new ones are busy
-    end;
+    perform treadle._try_insert_threads(thread_ids => v_new, tenant => tenant, at => at);
     return v_first;
 end $$;
 
@@ -102,6 +122,33 @@ begin
                 (select w from unnest(thread_ids) w where not w = any(locked_ids) limit 1));
         end if;
     end loop;
+end $$;
+
+-- Raise 55P03 for a thread that another transaction holds. The detail is its id: the caller knows what to wait for.
+create or replace function treadle._raise_held(thread_id text) returns void
+language plpgsql as $$
+begin
+    raise exception using
+        errcode = 'lock_not_available',
+        message = format('Another transaction holds the thread %L.', thread_id),
+        detail = thread_id;
+end $$;
+
+-- Raise 55P03 if a submission is busy.
+create or replace function treadle._refuse_busy(submissions treadle.submission[]) returns void
+language plpgsql as $$
+declare
+    v_held text;
+begin
+    select s.thread_id
+        into v_held
+        from unnest(submissions) s
+        where s.state = 'busy'
+        order by s.n
+        limit 1;
+    if found then
+        perform treadle._raise_held(v_held);
+    end if;
 end $$;
 
 -- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where

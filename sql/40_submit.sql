@@ -21,7 +21,8 @@
 --   patient (the default)  the call waits for it. With a `lock_timeout`, a longer wait raises 55P03
 --                          (lock_not_available). If one of several threads is deleted meanwhile, it raises 40001
 --                          (serialization_failure). Nothing is written then: try again
---   not patient            the messages of the thread come back with the state `busy`, unwritten
+--   not patient            the messages of the thread come back with the state `busy`, unwritten. If strict, it raises
+--                          55P03 with the thread's id as its detail
 -- The transaction may stay open after the call: it delays the end of the message that runs in the thread, and nothing
 -- else. `autocommit` says that the transaction ends with the call, which makes the call a little cheaper.
 
@@ -186,6 +187,9 @@ begin
     if v_threaded then
         v_submissions := treadle._place_in_threads(
             submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
+        if coalesce(strict, true) and not coalesce(patient, true) then
+            perform treadle._refuse_busy(v_submissions);
+        end if;
     end if;
     v_answers := treadle._write_submissions(
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
@@ -240,8 +244,8 @@ comment on function treadle.submit(text, text, text, text, jsonb, double precisi
     is 'Submit one message; it is sent when your transaction commits. Returns its id';
 
 -- Submit under an Idempotency-Key: the first call's answer is kept for 24 hours, and a caller that repeats the call
--- receives it again. A call that finds the first one still running waits two seconds for it, then fails with
--- lock_not_available (55P03).
+-- receives it again. A call that finds the first one still running, or a thread held, waits two seconds for it, then
+-- fails with lock_not_available (55P03). Not `patient`: it waits a moment for the first one, and for no thread.
 create or replace function treadle.submit_once(
     key text,
     request_hash bytea,
@@ -249,6 +253,7 @@ create or replace function treadle.submit_once(
     tenant text default 'default',
     max_queue_size integer default null,
     autocommit boolean default false,
+    patient boolean default true,
     out answer jsonb,
     out repeated boolean)
 language plpgsql security definer
@@ -258,6 +263,9 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_first_hash bytea;
 begin
+    if not patient then
+        perform treadle._set_lock_timeout('50ms');
+    end if;
     insert into treadle.idempotency as i (tenant, key, request_hash, created_at)
         values (submit_once.tenant, submit_once.key, submit_once.request_hash, v_now)
         on conflict (tenant, key) do update
@@ -277,7 +285,7 @@ begin
     select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]')
         into answer
         from treadle.submit_many(messages => messages, tenant => submit_once.tenant,
-            max_queue_size => max_queue_size, autocommit => autocommit) s;
+            max_queue_size => max_queue_size, patient => patient, autocommit => autocommit) s;
     update treadle.idempotency i
         set answer = submit_once.answer
         where i.tenant = submit_once.tenant and i.key = submit_once.key;

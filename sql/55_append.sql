@@ -105,7 +105,7 @@ end $$;
 -- first_seqs[item].
 -- status: `ok` (also if the events are in the log already: a repeated call), `lost`, `gap`, or `busy` as in
 -- treadle.named_lease. The caller appends alone, patiently, what comes back as busy.
--- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
+-- A patient call waits 100 ms for each lock, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.append(
     ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
     patient boolean)
@@ -115,7 +115,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
-    v_former_timeout constant text := case when patient then treadle._set_lock_timeout('1s') end;
+    v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;
     v_leases treadle.named_lease[];
     v_entries treadle.entry[];
 begin

@@ -50,7 +50,7 @@ end $$;
 -- each message has seq first_seqs[item].
 -- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in
 -- treadle.named_lease. The caller finishes alone, patiently, what comes back as busy.
--- A patient call waits a second for locks, then raises lock_not_available (55P03): nothing is written, try again.
+-- A patient call waits 100 ms for each lock, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.finish(
     ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
     delays double precision[],
@@ -63,7 +63,7 @@ set enable_seqscan = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
-    v_former_timeout constant text := case when patient then treadle._set_lock_timeout('1s') end;
+    v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;
     v_threads constant bigint[] := treadle._lock_lease_threads(ids => ids, leases => leases, patient => patient);
     v_leases constant treadle.named_lease[] := treadle._lock_leases(
         ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads);

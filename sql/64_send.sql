@@ -4,37 +4,58 @@
 -- lease. The message chooses the ids of what it sends, the same in every attempt: a message that is there already is
 -- not sent again (treadle.submit_many).
 
--- Take the locks of a message that sends, in their order: the threads (its own and those it sends to), then its lease.
--- Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent.
-create or replace function treadle._lock_to_send(id uuid, lease uuid, messages jsonb) returns void
-language plpgsql as $$
+-- Lock the threads with these names, which are created where they are not there, and the thread `own` (null: none). Not
+-- `patient`: raises 55P03 with the id of a thread that another transaction holds.
+create or replace function treadle._lock_targets(thread_ids text[], own bigint, patient boolean, at timestamptz)
+returns void language plpgsql as $$
 #variable_conflict use_column
 declare
-    v_now constant timestamptz := treadle.clock();
+    v_wanted constant text[] := array(
+        select u
+        from unnest(thread_ids) u
+        union
+        select t.thread_id
+        from treadle.threads t
+        where t.id = own
+        order by 1);
+    v_locked text[];
+begin
+    perform treadle._create_threads(thread_ids => v_wanted, tenant => 'default', patient => patient, at => at);
+    if patient then
+        perform from treadle.threads t
+            where t.tenant = 'default' and t.thread_id = any(v_wanted)
+            order by t.id
+            for no key update;
+        return;
+    end if;
+    v_locked := array(
+        select t.thread_id
+        from treadle.threads t
+        where t.tenant = 'default' and t.thread_id = any(v_wanted)
+        order by t.id
+        for no key update skip locked);
+    perform treadle._raise_held(w.thread_id)
+        from unnest(v_wanted) w (thread_id)
+        where w.thread_id <> all(v_locked);
+end $$;
+
+-- Take the locks of a message that sends, in their order: the threads that it sends to, and its own (`with_own`), then
+-- its lease. Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent.
+create or replace function treadle._lock_to_send(id uuid, lease uuid, messages jsonb, with_own boolean, patient boolean)
+returns void language plpgsql as $$
+#variable_conflict use_column
+declare
     v_targets constant text[] := array(
         select distinct x ->> 'thread_id'
         from jsonb_array_elements(messages) x
         where x ->> 'thread_id' is not null);
-    v_threads bigint[];
-    v_cancelled boolean;
-begin
-    insert into treadle.threads (thread_id, created_at, last_activity)
-        select u, v_now, v_now
-        from unnest(v_targets) u
-        order by u collate "C"
-        on conflict do nothing;
-    v_threads := array(
-        select t.id
-        from treadle.threads t
-        where t.tenant = 'default' and t.thread_id = any(v_targets)
-        union all
+    v_own constant bigint := case when with_own then (
         select l.thread
         from treadle.leases l
-        where l.message_id = _lock_to_send.id and l.thread is not null);
-    perform from treadle.threads t
-        where t.id = any(v_threads)
-        order by t.id
-        for no key update;
+        where l.message_id = _lock_to_send.id) end;
+    v_cancelled boolean;
+begin
+    perform treadle._lock_targets(thread_ids => v_targets, own => v_own, patient => patient, at => treadle.clock());
     select l.cancel_requested
         into v_cancelled
         from treadle.leases l
@@ -59,18 +80,20 @@ begin
 end $$;
 
 -- Append the events of one message, and submit what it sends. Answers as treadle.append does. If the lease is lost or a
--- cancellation requested, nothing is sent.
+-- cancellation requested, nothing is sent. `max_queue_size`: as in treadle.submit_many. Not `patient`: if another
+-- transaction holds a thread to which it sends, it raises 55P03 with the thread's id as its detail, and writes nothing.
 create or replace function treadle.append_and_send(
-    id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text)
+    id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text,
+    max_queue_size integer default null, patient boolean default true)
 returns table (message_id uuid, status text, cancel_requested boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set lock_timeout = '1s' as $$
+set enable_seqscan = off set lock_timeout = '100ms' as $$
 #variable_conflict use_column
 begin
     begin
         perform treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
-            messages => messages::jsonb);
+            messages => messages::jsonb, with_own => false, patient => patient);
         return query
             select a.*
             from treadle._append_one(
@@ -80,7 +103,8 @@ begin
         if not found then
             raise exception using errcode = 'TR001';
         end if;
-        perform from treadle.submit_many(messages => messages::jsonb, notify => true, autocommit => true);
+        perform from treadle.submit_many(
+            messages => messages::jsonb, notify => true, max_queue_size => max_queue_size, autocommit => true);
     exception
         when sqlstate 'TR001' then
             return query
@@ -93,10 +117,10 @@ end $$;
 comment on function treadle.append_and_send
     is 'Append events to a message under lease, and submit what it sends, in one transaction';
 
--- treadle.finish for one attempt, patiently. Returns its status.
+-- treadle.finish for one attempt. Returns its status.
 create or replace function treadle._finish_one(
     id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text,
-    first_seq integer, event_types text[], event_datas text[], max_losses integer)
+    first_seq integer, event_types text[], event_datas text[], max_losses integer, patient boolean)
 returns text language sql volatile as $$
     select f.status
     from treadle.finish(
@@ -105,7 +129,7 @@ returns text language sql volatile as $$
         tracebacks => array[traceback], delays => array[delay], usages => array[usage], first_seqs => array[first_seq],
         event_items => array_fill(1, array[cardinality(event_types)]), event_types => event_types,
         event_datas => event_datas,
-        patient => true, max_losses => max_losses) f
+        patient => patient, max_losses => max_losses) f
 $$;
 
 -- Write what belongs to a message that was just finished with this status: what it waits for, and the memory of its
@@ -129,14 +153,16 @@ end $$;
 
 -- Finish one attempt with more than a result: submit what it sends, save its thread's memory, or park the message
 -- (outcome children or input; `result` is then the data of the event `parked`). Returns a status as treadle.finish
--- does. If the message neither completes nor is queued again, nothing is sent or saved.
+-- does. If the message neither completes nor is queued again, nothing is sent or saved. `max_queue_size` and `patient`
+-- are as in treadle.append_and_send; without messages, a call that is not patient returns `busy`.
 create or replace function treadle.conclude(
     id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text,
     first_seq integer,
-    event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[])
+    event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[],
+    max_queue_size integer default null, patient boolean default true)
 returns text language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set lock_timeout = '1s' as $$
+set enable_seqscan = off set lock_timeout = '100ms' as $$
 declare
     v_with_all boolean;
     v_status text;
@@ -144,21 +170,23 @@ begin
     foreach v_with_all in array array[true, false] loop
         begin
             if v_with_all and messages is not null then
-                perform treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb);
+                perform treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb, with_own => true,
+                    patient => patient);
             end if;
             v_status := treadle._finish_one(
                 id => id, lease => lease, outcome => outcome, result => result, error => error, traceback => traceback,
                 delay => delay, usage => usage, first_seq => first_seq, event_types => event_types,
                 event_datas => event_datas,
-                max_losses => max_losses);
-            exit when not v_with_all;
+                max_losses => max_losses, patient => patient);
+            exit when not v_with_all or v_status = 'busy';
             if v_status not in ('completed', 'queued') then
                 raise exception using errcode = 'TR001';
             end if;
             perform treadle._save_parked_and_memory(id => id, outcome => outcome, status => v_status, memory => memory,
                 children => children);
             if messages is not null then
-                perform from treadle.submit_many(messages => messages::jsonb, notify => true, autocommit => true);
+                perform from treadle.submit_many(
+                    messages => messages::jsonb, notify => true, max_queue_size => max_queue_size, autocommit => true);
             end if;
             exit;
         exception

@@ -1,9 +1,10 @@
 -- Control: cancel, answer, redrive, delete a thread, pause a queue. Each function notifies listeners when it commits,
--- and waits at most two seconds for a lock (lock_not_available, 55P03). The transaction may stay open afterwards: the
--- events that it writes are late (31_late_positions.sql).
+-- and waits at most two seconds for a lock (lock_not_available, 55P03). Not `patient`: it does not wait for a thread,
+-- and the detail of 55P03 is the id of the thread that another transaction holds. The transaction may stay open
+-- afterwards: the events that it writes are late (31_late_positions.sql).
 
 -- Lock the message and, before it, its thread. `state` is null if there is no such message.
-create or replace function treadle._state_under_lock(id uuid, out state text, out thread bigint)
+create or replace function treadle._state_under_lock(id uuid, patient boolean, out state text, out thread bigint)
 language plpgsql as $$
 begin
     select m.thread
@@ -11,16 +12,37 @@ begin
     from treadle.messages m
     where m.message_id = id;
     if thread is not null then
-        perform
-        from treadle.threads t
-        where t.id = thread
-        for no key update;
+        perform treadle._lock_thread(thread, patient);
     end if;
     select m.state
     into state
     from treadle.messages m
     where m.message_id = id
     for no key update;
+end $$;
+
+-- Lock a thread. Not `patient`: raise 55P03 if another transaction holds it, and wait only a moment for the locks
+-- that follow.
+create or replace function treadle._lock_thread(thread bigint, patient boolean) returns void
+language plpgsql as $$
+begin
+    if patient then
+        perform
+        from treadle.threads t
+        where t.id = thread
+        for no key update;
+        return;
+    end if;
+    perform treadle._set_lock_timeout('100ms');
+    perform
+    from treadle.threads t
+    where t.id = thread
+    for no key update skip locked;
+    if not found then
+        perform treadle._raise_held(t.thread_id)
+        from treadle.threads t
+        where t.id = thread;
+    end if;
 end $$;
 
 -- Raise TR404.
@@ -38,7 +60,7 @@ $$;
 
 -- A queued message is cancelled now ('cancelled'). For a running message its worker is told ('requested'), and the
 -- message ends as cancelled whatever the attempt's outcome is. Raises TR404, and TR409 if the message is over.
-create or replace function treadle.cancel(message_id uuid) returns text
+create or replace function treadle.cancel(message_id uuid, patient boolean default true) returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -48,6 +70,9 @@ declare
     v record;
     v_queues text[];
 begin
+    if not patient then
+        perform treadle._set_lock_timeout('100ms');
+    end if;
     loop
         -- A running message is cancelled at its lease, without waiting for its thread.
         update treadle.leases l
@@ -60,7 +85,7 @@ begin
         begin
             select *
             into v
-            from treadle._state_under_lock(p_id);
+            from treadle._state_under_lock(p_id, patient);
             exit when v.state is distinct from 'processing';
             -- It was claimed in between. A lease is locked before its message, so release the locks and try again.
             raise exception using errcode = 'TR000';
@@ -95,7 +120,9 @@ comment on function treadle.cancel
 
 -- Answer the question that a message waits with (hold = input), and admit the message. `name`: the question that the
 -- caller means; another question is refused. Raises TR404, and TR409 if the message does not wait for this input.
-create or replace function treadle.input(message_id uuid, input jsonb, name text default null) returns text
+create or replace function treadle.input(
+    message_id uuid, input jsonb, name text default null, patient boolean default true)
+returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -112,7 +139,7 @@ begin
     end if;
     select s.state
     into v_state
-    from treadle._state_under_lock(p_id) s;
+    from treadle._state_under_lock(p_id, patient) s;
     if v_state is null then
         perform treadle._raise_unknown_message(p_id);
     end if;
@@ -154,7 +181,7 @@ comment on function treadle.input is 'Answer the question that a message waits w
 -- cancelled with it is sent once more. One of its losses is kept,
 -- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
 -- TR404, and TR409 if the message has not failed.
-create or replace function treadle.redrive(message_id uuid) returns text
+create or replace function treadle.redrive(message_id uuid, patient boolean default true) returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -166,7 +193,7 @@ declare
 begin
     select s.state
     into v_state
-    from treadle._state_under_lock(p_id) s;
+    from treadle._state_under_lock(p_id, patient) s;
     if v_state is null then
         perform treadle._raise_unknown_message(p_id);
     elsif v_state <> 'failed' then
@@ -206,7 +233,9 @@ comment on function treadle.redrive is 'Give a failed message a new life';
 
 -- Delete a thread with its messages, events and dead letters; running messages are cancelled. Readers see none of it
 -- from then on, though purge deletes the rest of very long logs later. Returns how many messages. Raises TR404.
-create or replace function treadle.delete_thread(thread_id text, tenant text default 'default') returns integer
+create or replace function treadle.delete_thread(
+    thread_id text, tenant text default 'default', patient boolean default true)
+returns integer
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 declare
@@ -220,9 +249,9 @@ begin
     into v_thread
     from treadle.threads t
     where t.tenant = delete_thread.tenant
-        and t.thread_id = delete_thread.thread_id
-    for update;
-    if v_thread is null then
+        and t.thread_id = delete_thread.thread_id;
+    perform treadle._lock_thread(v_thread, patient);
+    if not exists (select from treadle.threads t where t.id = v_thread) then
         raise exception using
             errcode = 'TR404', message = format('There is no thread %L.', delete_thread.thread_id);
     end if;

@@ -12,6 +12,7 @@ from litestar.di import Provide
 
 from service.api import health, openapi, problems
 from service.api.bodies import JsonBody
+from service.api.clients import watch_client
 from service.api.methods import EveryMethod
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
@@ -80,6 +81,7 @@ class Api:
             ROUTERS,
             before_request=KnownQueries(),
             dependencies={name: _provide(value) for name, value in self._make_dependencies().items()},
+            middleware=[watch_client],
             dto=JsonBody,
             return_dto=None,
             exception_handlers=problems.HANDLERS,

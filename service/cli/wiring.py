@@ -55,7 +55,7 @@ def build_worker(
         availability=availability,
     )
     notifier = Notifier(database)
-    leases = LeaseStore(database)
+    leases = LeaseStore(database, max_queue_size=settings.max_queue_size)
     work = asyncio.Event()  # set when there may be messages to claim
     janitor = Janitor(
         worker=worker_id,

@@ -30,19 +30,26 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
 APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND_SQL = f"""
-    select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send($1, $2, $3, $4, $5, $6)"""
+    select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send(
+        $1, $2, $3, $4, $5, $6, max_queue_size => $7, patient => $8)"""
 FINISH_SQL = f"""
     select {", ".join(Finished.__struct_fields__)}
     from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"""
-CONCLUDE_SQL = "select treadle.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+CONCLUDE_SQL = """
+    select treadle.conclude(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
 HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class LeaseStore:
-    """Every call but `claim` and `heartbeat` leaves the same data when it is repeated after a lost answer."""
+    """Every call but `claim` and `heartbeat` leaves the same data when it is repeated after a lost answer.
 
-    def __init__(self, database: Database) -> None:
+    `max_queue_size` holds for the messages that agents send; None: no limit.
+    """
+
+    def __init__(self, database: Database, *, max_queue_size: int | None = None) -> None:
         self._database = database
+        self._max_queue_size = max_queue_size
 
     async def claim(
         self, *, worker: str, queues: Sequence[str], quantity: int, lease_seconds: float, first_lane: Priority
@@ -60,8 +67,8 @@ class LeaseStore:
         return [Claim(*row) for row in rows]
 
     async def append(self, appends: Sequence[Append], patient: bool, hint: str | None = None) -> list[Appended]:
-        """Write events to the logs. `patient`: wait for locks instead of answering `busy`. `hint`: a payload for the
-        listeners of events, sent with the commit itself (see Notifier)."""
+        """Write events to the logs. `patient`: wait a moment for locks instead of answering `busy`. `hint`: a payload
+        for the listeners of events, sent with the commit itself (see Notifier)."""
         rows = await self._database.fetch(
             APPEND_SQL if hint is None else f"{APPEND_SQL}, treadle._hint('{EVENTS}', $8)",
             [append.message_id for append in appends],
@@ -74,8 +81,12 @@ class LeaseStore:
         )
         return [Appended(*row) for row in rows]
 
-    async def append_and_send(self, append: Append) -> Appended:
-        """Write an event and submit the messages that it sends, in one transaction."""
+    async def append_and_send(self, append: Append, patient: bool) -> Appended:
+        """Write an event and submit the messages that it sends, in one transaction.
+
+        Raises Busy where another transaction holds a thread that it needs (`patient`: for longer than a moment),
+        QueueFull and Unprocessable where a sent message is refused.
+        """
         row = await self._database.fetchrow(
             APPEND_AND_SEND_SQL,
             append.message_id,
@@ -84,13 +95,15 @@ class LeaseStore:
             [event.type for event in append.events],
             [event.data for event in append.events],
             append.sends,
+            self._max_queue_size,
+            patient,
             timeout=call_timeout([append]),
         )
         assert row is not None
         return Appended(*row)
 
     async def finish(self, finishes: Sequence[Finish], patient: bool, max_losses: int) -> list[Finished]:
-        """Settle attempts whose outcome is plain. `patient`: wait for locks instead of answering `busy`."""
+        """Settle attempts whose outcome is plain. `patient`: wait a moment for locks instead of answering `busy`."""
         outcomes = [finish.outcome for finish in finishes]
         rows = await self._database.fetch(
             FINISH_SQL,
@@ -110,8 +123,8 @@ class LeaseStore:
         )
         return [Finished(*row) for row in rows]
 
-    async def conclude(self, finish: Finish, max_losses: int) -> Finished:
-        """Settle one attempt whose outcome is not plain."""
+    async def conclude(self, finish: Finish, patient: bool, max_losses: int) -> Finished:
+        """Settle one attempt whose outcome is not plain. Raises as `append_and_send` does."""
         outcome = finish.outcome
         status = await self._database.fetchval(
             CONCLUDE_SQL,
@@ -130,6 +143,8 @@ class LeaseStore:
             outcome.sends,
             outcome.memory,
             outcome.children,
+            self._max_queue_size,
+            patient,
             timeout=call_timeout([finish]),
         )
         return Finished(finish.message_id, status)

@@ -1,6 +1,5 @@
 """Messages in PostgreSQL: submit, look up, cancel, answer, redrive."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -17,10 +16,11 @@ from service.errors import BY_SQLSTATE, Busy, NotFound, Refused, Unprocessable
 from service.inputs.store import InputSchemas
 from service.limits import JSON_PAGE_BYTES
 from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
+from service.patience import HELD_SECONDS, Patience
 
-DIRECT_CALLS = 4  # transactions of one request each, at once; each holds a connection and may wait for a lock
-# How long a submit waits for locks of other transactions: short if it carries messages of several requests.
-BATCH_LOCK_TIMEOUT, SINGLE_LOCK_TIMEOUT = "200ms", "5s"
+DIRECT_CALLS = 2  # transactions of one request each, of one kind, at once; each holds a connection
+# How long a submit waits for locks of other transactions: not for threads, unless it is patient.
+LOCK_TIMEOUT = "100ms"
 
 STATUS_COLUMNS = """
     o.message_id, o.state, o.user_message::text, o.priority, o.created_at, o.started_at, o.completed_at,
@@ -82,6 +82,9 @@ SUBMIT = f"""
     from treadle.submit_many(
         $1::jsonb, tenant => $2, notify => $3, max_queue_size => $4, patient => $5, lock_timeout => $6, strict => $7,
         autocommit => true)"""
+SUBMIT_ONCE = """
+    select answer, repeated
+    from treadle.submit_once($1, $2, $3::jsonb, $4, $5, autocommit => true, patient => false)"""
 
 
 class MessageControl:
@@ -89,26 +92,28 @@ class MessageControl:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._direct = asyncio.Semaphore(DIRECT_CALLS)
+        self._cancels = Patience(seconds=HELD_SECONDS)  # without slots: most cancel a running message, which is short
+        self._answers = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
+        self._redrives = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def cancel(self, message_id: UUID) -> str:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
-        async with self._direct:
-            return str(await self._database.fetchval("select treadle.cancel($1)", message_id, repeatable=False))
+        return str(await self._change(self._cancels, "select treadle.cancel($1, patient => false)", message_id))
 
     async def input(self, message_id: UUID, given: NewInput) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
         text = msgspec.json.encode(given.input).decode()
-        call = "select treadle.input($1, $2::jsonb, $3)"
-        async with self._direct:
-            state: State = await self._database.fetchval(call, message_id, text, given.name, repeatable=False)
+        call = "select treadle.input($1, $2::jsonb, $3, patient => false)"
+        state: State = await self._change(self._answers, call, message_id, text, given.name)
         return state
 
     async def redrive(self, message_id: UUID) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
-        async with self._direct:
-            state: State = await self._database.fetchval("select treadle.redrive($1)", message_id, repeatable=False)
+        state: State = await self._change(self._redrives, "select treadle.redrive($1, patient => false)", message_id)
         return state
+
+    async def _change(self, patience: Patience, call: str, *args: Any) -> Any:
+        return await patience.run(lambda _: self._database.fetchval(call, *args, repeatable=False))
 
 
 class MessageStore(MessageControl):
@@ -117,7 +122,14 @@ class MessageStore(MessageControl):
         self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)
-        self._submits: Batcher[Submission, Accepted] = Batcher(self._submit, limit=500)
+        self._submits: Batcher[Submission, Accepted] = Batcher(
+            self._submit,
+            limit=500,
+            patience=Patience(seconds=HELD_SECONDS),
+            held_by=lambda submission: submission.thread_id,
+        )
+        self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
+        self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def submit(self, message: NewMessage) -> Accepted:
         """Submit one message, in one transaction with the requests that arrive at the same time.
@@ -130,8 +142,11 @@ class MessageStore(MessageControl):
     async def submit_batch(self, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
         await self._check_inputs(messages)
-        async with self._direct:
-            rows = await self._call([_submission(message) for message in messages], patient=True, strict=True)
+        text = _encode([_submission(message) for message in messages])
+        alone = len(messages) == 1
+        rows = await self._batches.run(
+            lambda repeated: self._call(text, alone=alone, patient=repeated, strict=True), characters=len(text)
+        )
         return [_accepted(row) for row in rows]
 
     async def submit_once(self, key: str, request_hash: bytes, messages: Sequence[NewMessage]) -> list[Accepted]:
@@ -140,15 +155,11 @@ class MessageStore(MessageControl):
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
         await self._check_inputs(messages)
-        async with self._direct:
-            row = await self._database.fetchrow(
-                "select answer, repeated from treadle.submit_once($1, $2, $3::jsonb, $4, $5, autocommit => true)",
-                key,
-                request_hash,
-                _encode([_submission(message) for message in messages]),
-                TENANT,
-                self._max_queue_size,
-            )
+        text = _encode([_submission(message) for message in messages])
+        row = await self._keyed.run(
+            lambda _: self._database.fetchrow(SUBMIT_ONCE, key, request_hash, text, TENANT, self._max_queue_size),
+            characters=len(text),
+        )
         assert row is not None
         if row["answer"] is None:
             raise Busy("The first request under this Idempotency-Key is still under way.")
@@ -186,21 +197,22 @@ class MessageStore(MessageControl):
             raise Unprocessable(sentence if len(messages) == 1 else f"messages[{number}]: {sentence}")
 
     async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
-        return [_outcome(row) for row in await self._call(batch, patient=patient, strict=False)]
+        rows = await self._call(_encode(batch), alone=len(batch) == 1, patient=patient, strict=False)
+        return [_outcome(row) for row in rows]
 
-    async def _call(self, batch: Sequence[Submission], *, patient: bool, strict: bool) -> list[Submitted]:
-        """`strict`: raise the first refusal, and write none of the batch."""
+    async def _call(self, batch: str, *, alone: bool, patient: bool, strict: bool) -> list[Submitted]:
+        """`alone`: the batch has one message. `patient`: wait a moment for locks. `strict`: raise the first refusal,
+        and write none of the batch."""
         # The hint of a single message travels with its commit and arrives a millisecond sooner. The hints of a large
         # batch are sent afterwards, because a NOTIFY in each transaction would make commits wait for each other.
-        alone = len(batch) == 1
         rows = await self._database.fetch(
             SUBMIT,
-            _encode(batch),
+            batch,
             TENANT,
             alone,
             self._max_queue_size,
             patient,
-            SINGLE_LOCK_TIMEOUT if patient else BATCH_LOCK_TIMEOUT,
+            LOCK_TIMEOUT,
             strict,
         )
         submitted = [Submitted(*row) for row in rows]

@@ -1,6 +1,5 @@
 """Threads in PostgreSQL."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,13 +11,14 @@ from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.rows import from_row
 from service.db.tenant import TENANT
 from service.errors import NotFound
+from service.patience import HELD_SECONDS, Patience
 from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, Usage
 
 THREAD_COLUMNS = """
     t.thread_id, t.message_count, t.created_at, t.last_activity, t.queued, t.processing, t.completed, t.failed,
     t.cancelled, t.metadata::text, t.memory::text"""
 RECENT_PROGRESS_EVENTS = 50
-CONCURRENT_DELETIONS = 2  # each holds a connection and may wait for a lock
+CONCURRENT_DELETIONS = 2  # each holds a connection
 
 
 class StoredExchange(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class StoredTurn(msgspec.Struct, frozen=True):
 class ThreadStore:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._deletions = asyncio.Semaphore(CONCURRENT_DELETIONS)
+        self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
         self, limit: int, before: tuple[datetime, int] | None
@@ -122,14 +122,16 @@ class ThreadStore:
 
     async def delete(self, thread_id: str) -> int:
         """Delete it with its messages and events; returns how many messages. Raises NotFound, Busy."""
-        async with self._deletions:
-            deleted = await self._database.fetchval(
-                "select treadle.delete_thread($1, $2)",
+        deleted = await self._deletions.run(
+            lambda _: self._database.fetchval(
+                "select treadle.delete_thread($1, $2, patient => false)",
                 thread_id,
                 TENANT,
                 repeatable=False,
                 timeout=DELETION_TIMEOUT_SECONDS,
-            )
+            ),
+            key=thread_id,
+        )
         return int(deleted)
 
     async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[StoredExchange]:

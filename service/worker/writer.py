@@ -8,12 +8,12 @@ from service.errors import Busy
 from service.leases.model import Append, Appended, Claim, Finish, Finished, FinishStatus
 from service.leases.store import LeaseStore
 from service.maintenance.janitor import Janitor
+from service.patience import Patience
 from service.worker.persistence import persist
 
 APPEND_BATCH_ITEMS = 200
 FINISH_BATCH_ITEMS = 100
 ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
-BUSY_SECONDS = 0.2  # between two tries at a thread that another transaction has locked
 
 
 class Writer:
@@ -23,14 +23,14 @@ class Writer:
         self._janitor = janitor
         self._max_losses = max_losses
         self._appends: Batcher[Append, Appended] = Batcher(
-            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, must_run_alone=_sends, retry_seconds=BUSY_SECONDS
+            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, must_run_alone=_sends, patience=Patience()
         )
         self._finishes: Batcher[Finish, Finished] = Batcher(
             self._finish,
             limit=FINISH_BATCH_ITEMS,
             weigh=_weight,
             must_run_alone=_is_not_plain,
-            retry_seconds=BUSY_SECONDS,
+            patience=Patience(),
         )
 
     def append(self, append: Append) -> Awaitable[Appended]:
@@ -57,7 +57,7 @@ class Writer:
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
         if _sends(batch[0]):
-            answers = [await persist("append", lambda: self._store.append_and_send(batch[0]))]
+            answers = [await persist("append", lambda: self._store.append_and_send(batch[0], patient))]
             hint = None
         else:
             # The hint of a single append travels with its commit, which saves a transaction.
@@ -71,7 +71,7 @@ class Writer:
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
         losses = self._max_losses
         if _is_not_plain(batch[0]):
-            answers = [await persist("conclude", lambda: self._store.conclude(batch[0], losses))]
+            answers = [await persist("conclude", lambda: self._store.conclude(batch[0], patient, losses))]
         else:
             answers = await persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
         for finish, answer in zip(batch, answers, strict=True):

@@ -162,7 +162,7 @@ async def test_a_step_that_sends_can_be_repeated(line: LossyDatabase) -> None:
 
     async def step(first_seq: int, child: UUID) -> str:
         event = EventToAppend("step", '{"name": "s", "result": 1}', letter(claim, child))
-        answer = await line.leases.append_and_send(Append(claim.message_id, claim.lease, first_seq, [event]))
+        answer = await line.leases.append_and_send(Append(claim.message_id, claim.lease, first_seq, [event]), True)
         return answer.status
 
     assert await step(claim.last_seq + 1, ids[0]) == "ok"
@@ -189,7 +189,7 @@ async def test_a_finish_that_sends_can_be_repeated(line: LossyDatabase, outcome:
         )
         if lost:
             line.lose_answer()
-        answer = await line.leases.conclude(finish(claim, end), 3)
+        answer = await line.leases.conclude(finish(claim, end), True, 3)
         assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
         assert (await line.sql_client.message(child))["parent"] == claim.message_id
         row = await line.sql_client.message(claim.message_id)

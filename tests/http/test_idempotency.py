@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
-from service.db.pool import Connection, Database
+from service.db.pool import Connection
+from service.patience import Patience
 from tests.support.api_client import Client
-from tests.support.fixture_types import StartApi
+from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.waiting import until
 
 
@@ -102,37 +104,45 @@ async def test_an_idempotency_key_expires_after_a_day(api: Client, sql: Connecti
     assert await count(sql) == 2
 
 
-async def waiting_for_locks(database: Database) -> int:
-    """How many sessions wait for a lock. (Inside a transaction the view would not change.)"""
-    return int(
-        await database.fetchval(
-            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-        )
-    )
+@pytest.fixture
+def callers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many callers wait for what others hold, in APIs that start later. They wait without limit."""
+    recorded: list[Patience] = []
+
+    class Recorded(Patience):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            recorded.append(self)
+
+    monkeypatch.setattr("service.messages.store.Patience", Recorded)
+    monkeypatch.setattr("service.messages.store.HELD_SECONDS", 600)
+    return lambda: sum(kind.callers for kind in recorded)
 
 
-async def test_concurrent_repeats_wait_for_the_first(api: Client, sql: Connection, database: Database) -> None:
-    """The test locks the thread, so the first request waits for it; the repeats wait for the key of the first."""
+async def test_concurrent_repeats_wait_for_the_first(
+    callers: Callable[[], int], start_api: StartApi, register_agents: RegisterAgents, sql: Connection
+) -> None:
+    """The test locks the thread, so the first request waits for it, and the repeats wait behind it."""
+    await register_agents()
+    api = await start_api()
     await api.submit("before", thread_id="t")
     body = {"message": "x", "thread_id": "t"}
     async with sql.transaction():
         await sql.execute("select from treadle.threads where thread_id = 't' for update")
-        first = asyncio.create_task(keyed(api, "k", body))
-        await until(lambda: waiting_for_locks(database), lambda n: n == 1)
-        others = [asyncio.create_task(keyed(api, "k", body)) for _ in range(3)]
-        await until(lambda: waiting_for_locks(database), lambda n: n == 4)
-    answers = await asyncio.gather(first, *others)
-    accepted = [answer for answer in answers if answer.status_code == 202]
-    refused = [answer for answer in answers if answer.status_code != 202]
-    assert accepted
-    assert same(accepted)
-    for answer in refused:  # only on a machine so slow that their lock timeout ended
-        assert answer.status_code == 409
-        assert int(answer.headers["retry-after"]) >= 1
+        requests = [asyncio.create_task(keyed(api, "k", body)) for _ in range(4)]
+        await until(lambda: callers() == 4)
+    answers = await asyncio.gather(*requests)
+    assert {answer.status_code for answer in answers} == {202}
+    assert same(answers)
     assert await count(sql) == 2
 
 
-async def test_a_repeat_of_a_request_that_does_not_finish_is_409(api: Client, sql: Connection) -> None:
+async def test_a_repeat_of_a_request_that_does_not_finish_is_409(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.messages.store.HELD_SECONDS", 0.2)
+    await register_agents()
+    api = await start_api()
     async with sql.transaction():
         await sql.execute(
             "insert into treadle.idempotency (tenant, key, request_hash, answer, created_at)"
@@ -149,18 +159,21 @@ async def test_a_repeat_of_a_request_that_does_not_finish_is_409(api: Client, sq
     assert await count(sql) == 2
 
 
-async def test_a_submit_completes_although_its_client_disconnects(
-    api: Client, sql: Connection, database: Database
+async def test_a_request_whose_client_disconnects_can_be_repeated(
+    callers: Callable[[], int], start_api: StartApi, register_agents: RegisterAgents, sql: Connection
 ) -> None:
-    """The client disconnects while the database works on its request; a repeat returns the result."""
+    """The client disconnects while its request waits for the thread: the request is dropped."""
+    await register_agents()
+    api = await start_api()
     await api.submit("before", thread_id="t")
     body = {"message": "x", "thread_id": "t"}
     async with sql.transaction():
         await sql.execute("select from treadle.threads where thread_id = 't' for update")
         leaving = asyncio.create_task(keyed(api, "k", body))
-        await until(lambda: waiting_for_locks(database), lambda n: n == 1)
+        await until(lambda: callers() == 1)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
+        await until(lambda: callers() == 0)
     answer = await keyed(api, "k", body)
     assert answer.status_code == 202
     assert same([answer, await keyed(api, "k", body)])

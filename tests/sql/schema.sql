@@ -231,24 +231,24 @@ CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], 
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
-CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
+CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
-    SET lock_timeout TO '1s'
+    SET lock_timeout TO '100ms'
     AS ...;
-COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
-CREATE FUNCTION treadle.cancel(message_id uuid) RETURNS text
+COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
+CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.cancel(message_id uuid) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+COMMENT ON FUNCTION treadle.cancel(message_id uuid, patient boolean) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
 CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -272,16 +272,16 @@ CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
 COMMENT ON FUNCTION treadle.clock() IS 'Now, by the database''s clock, moved by the setting treadle.clock_shift';
-CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[]) RETURNS text
+CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
-    SET lock_timeout TO '1s'
+    SET lock_timeout TO '100ms'
     AS ...;
-COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[]) IS 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
+COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean) IS 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
 CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -296,14 +296,14 @@ CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, befo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint) IS 'A page of the dead letters of a queue, the newest first';
-CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text) RETURNS integer
+CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text, patient boolean DEFAULT true) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
+COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text, patient boolean) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
 CREATE FUNCTION treadle.drop_instance(agent text, thread_id text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -383,14 +383,14 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
-CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text) RETURNS text
+CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text) IS 'Answer the question that a message waits with';
+COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean) IS 'Answer the question that a message waits with';
 CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer, over boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -481,14 +481,14 @@ CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, wo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss; returns them';
-CREATE FUNCTION treadle.redrive(message_id uuid) RETURNS text
+CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.redrive(message_id uuid) IS 'Give a failed message a new life';
+COMMENT ON FUNCTION treadle.redrive(message_id uuid, patient boolean) IS 'Give a failed message a new life';
 CREATE FUNCTION treadle.register_agents(agents jsonb, default_agent text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -534,14 +534,14 @@ CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default
     SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean, autocommit boolean) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
-CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, autocommit boolean DEFAULT false, OUT answer jsonb, OUT repeated boolean) RETURNS record
+CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, autocommit boolean DEFAULT false, patient boolean DEFAULT true, OUT answer jsonb, OUT repeated boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, patient boolean, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
 CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::double precision, OUT above bigint, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

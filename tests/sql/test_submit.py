@@ -213,7 +213,13 @@ async def test_an_impatient_batch_passes_over_held_threads(sql_client: SqlClient
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 't' for no key update")
         rows = await sql_client.submit_many(
-            {"thread_id": "u"}, {"thread_id": "t"}, {}, {"thread_id": "t"}, {"thread_id": "new"}, patient=False
+            {"thread_id": "u"},
+            {"thread_id": "t"},
+            {},
+            {"thread_id": "t"},
+            {"thread_id": "new"},
+            patient=False,
+            strict=False,
         )
     assert [row["state"] for row in rows] == ["queued", "busy", "queued", "busy", "queued"]
     assert [row["message_id"] is None for row in rows] == [False, True, False, True, False]
@@ -228,7 +234,7 @@ async def test_an_impatient_batch_of_busy_messages_alone_writes_nothing(sql_clie
     before = await sql_client.all_rows()
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads for no key update")
-        rows = await sql_client.submit_many({"thread_id": "t"}, patient=False)
+        rows = await sql_client.submit_many({"thread_id": "t"}, patient=False, strict=False)
     assert [(row["state"], row["message_id"]) for row in rows] == [("busy", None)]
     assert await sql_client.all_rows() == before
 
@@ -247,12 +253,42 @@ async def test_an_impatient_batch_passes_over_a_thread_that_is_just_being_made(s
     async with other.sql.transaction():
         await other.submit(thread_id="new")
         await sql_client.sql.execute("set statement_timeout = '5s'")
-        rows = await sql_client.submit_many({"thread_id": "new"}, {}, {"thread_id": "other"}, patient=False)
+        rows = await sql_client.submit_many(
+            {"thread_id": "new"}, {}, {"thread_id": "other"}, {"thread_id": "third"}, patient=False, strict=False
+        )
         await sql_client.sql.execute("reset statement_timeout")
-        assert rows[0]["state"] == "busy"
-        assert rows[1]["state"] == "queued"
+        assert [row["state"] for row in rows] == ["busy", "queued", "queued", "queued"]
     alone = await sql_client.submit_many({"thread_id": "other"}, {"thread_id": "new"}, patient=False)
     assert [row["state"] for row in alone] == ["queued", "queued"]
+
+
+IMPATIENT = {
+    "submit_many": """select treadle.submit_many('[{"message": "x"}, {"message": "x", "thread_id": "t"}]',
+        patient => false)""",
+    "submit_once": """select treadle.submit_once('k', '', '[{"message": "x", "thread_id": "t"}]', patient => false)""",
+    "cancel": "select treadle.cancel('{queued}', patient => false)",
+    "redrive": "select treadle.redrive('{failed}', patient => false)",
+    "input": "select treadle.input('{queued}', '1', patient => false)",
+    "delete_thread": "select treadle.delete_thread('t', patient => false)",
+}
+
+
+@pytest.mark.parametrize("call", IMPATIENT)
+async def test_an_impatient_call_names_the_held_thread_and_writes_nothing(sql_client: SqlClient, call: str) -> None:
+    failed = await sql_client.submit(thread_id="t", aside=True)
+    await sql_client.run(outcome="rejected")
+    queued = await sql_client.submit(thread_id="t")
+    before = await sql_client.all_rows()
+    other = await sql_client.connect()
+    statement = IMPATIENT[call].replace("{queued}", str(queued)).replace("{failed}", str(failed))
+    async with other.sql.transaction():
+        await other.submit(thread_id="t")
+        await sql_client.sql.execute("set statement_timeout = '5s'")
+        with pytest.raises(asyncpg.LockNotAvailableError) as caught:
+            await sql_client.sql.execute(statement)
+        assert caught.value.detail == "t"
+        await sql_client.sql.execute("reset statement_timeout")
+        assert await sql_client.all_rows() == before
 
 
 async def test_a_patient_submit_waits_for_the_thread(sql_client: SqlClient) -> None:

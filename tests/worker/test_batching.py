@@ -8,6 +8,8 @@ import pytest
 
 from service.batching import Batcher
 from service.errors import Busy, Invalid, Unavailable
+from service.patience import Patience
+from tests.support.waiting import until
 
 
 class Database:
@@ -146,7 +148,7 @@ async def test_a_busy_item_runs_alone_beside_the_others() -> None:
             return Busy("locked") if item == 2 else item * 2
 
     database = Locked()
-    batcher = Batcher(database.run, limit=100)
+    batcher = Batcher(database.run, limit=100, patience=Patience())
     busy = asyncio.create_task(batcher.submit(2))
     assert list(await asyncio.gather(batcher.submit(1), batcher.submit(3))) == [2, 6]
     assert await batcher.submit(4) == 8
@@ -156,7 +158,7 @@ async def test_a_busy_item_runs_alone_beside_the_others() -> None:
     assert database.patient == [2]
 
 
-async def test_an_item_that_is_still_busy_when_patient_raises_busy() -> None:
+async def test_without_patience_a_busy_item_raises_busy() -> None:
     class Locked(Database):
         def answer(self, item: int, patient: bool) -> Any:
             return Busy("locked")
@@ -164,11 +166,29 @@ async def test_an_item_that_is_still_busy_when_patient_raises_busy() -> None:
     database = Locked()
     with pytest.raises(Busy):
         await Batcher(database.run, limit=100).submit(1)
-    assert database.batches == [[1], [1]]
-    assert database.patient == [1]
+    assert database.batches == [[1]]
 
 
-async def test_a_cancelled_caller_does_not_cancel_its_item() -> None:
+async def test_items_that_need_a_held_thing_wait_behind_one_of_them_and_then_go_together() -> None:
+    class Locked(Database):
+        held = True
+
+        def answer(self, item: int, patient: bool) -> Any:
+            return Busy("locked") if item % 2 and self.held else item * 2
+
+    database = Locked()
+    batcher = Batcher(database.run, limit=100, patience=Patience(), held_by=lambda item: item % 2)
+    first = asyncio.create_task(batcher.submit(1))
+    await until(lambda: len(database.batches) > 1)  # it is repeated
+    others = [asyncio.create_task(batcher.submit(item)) for item in (3, 5, 7)]
+    assert await batcher.submit(2) == 4
+    assert {item for batch in database.batches for item in batch} == {1, 2}
+    database.held = False
+    assert await asyncio.gather(first, *others) == [2, 6, 10, 14]
+    assert database.batches[-1] == [3, 5, 7]
+
+
+async def test_an_item_whose_caller_is_cancelled_runs_only_if_it_has_begun() -> None:
     database = Database()
     batcher = Batcher(database.run, limit=100)
     database.gate.clear()
@@ -181,7 +201,7 @@ async def test_a_cancelled_caller_does_not_cancel_its_item() -> None:
     await asyncio.wait({cancelled, waiting[0]})
     database.gate.set()
     assert await waiting[1] == 6
-    assert database.batches == [[1], [2, 3]]
+    assert database.batches == [[1], [3]]
 
 
 async def test_a_failure_of_a_cancelled_callers_item_is_not_reported_as_unretrieved() -> None:
@@ -212,15 +232,15 @@ async def test_too_few_answers_raise_for_every_item() -> None:
 
 
 async def test_an_alone_item_runs_beside_the_batch_in_flight() -> None:
-    """It neither joins a batch nor waits for one, and it may wait for locks at once."""
+    """It neither joins a batch nor waits for one."""
     database = Database()
     batcher = Batcher(database.run, limit=100, must_run_alone=lambda item: item >= 10)
     database.gate.clear()
     items = [asyncio.create_task(batcher.submit(item)) for item in (1, 10, 2, 11)]
     await database.called.wait()
     await asyncio.sleep(0)
-    assert database.batches == [[1, 2], [10], [11]]
-    assert database.patient == [10, 11]
+    assert sorted(database.batches) == [[1, 2], [10], [11]]
+    assert database.patient == []
     database.gate.set()
     assert await asyncio.gather(*items) == [2, 20, 4, 22]
 
@@ -244,7 +264,7 @@ async def test_an_alone_item_that_is_busy_runs_again() -> None:
             return Busy("locked") if len(self.batches) < 3 else item * 2
 
     database = Locked()
-    batcher = Batcher(database.run, limit=100, must_run_alone=lambda item: True, retry_seconds=0.0)
+    batcher = Batcher(database.run, limit=100, must_run_alone=lambda item: True, patience=Patience())
     assert await batcher.submit(1) == 2
     assert database.batches == [[1], [1], [1]]
-    assert database.patient == [1, 1, 1]
+    assert database.patient == [1, 1]

@@ -13,6 +13,7 @@ from service.db.pool import Connection, Database
 from service.errors import Busy
 from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore, VacuumHealth
+from service.patience import Patience
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
@@ -76,7 +77,7 @@ async def test_items_that_wait_for_a_lock_do_not_block_other_busy_items() -> Non
         tried.extend(items)
         return [item if (item == "free" and patient) or let_go.is_set() else Busy("held") for item in items]
 
-    batcher: Batcher[str, str] = Batcher(attempt, limit=10, retry_seconds=0.0)
+    batcher: Batcher[str, str] = Batcher(attempt, limit=10, patience=Patience())
     stuck = [asyncio.create_task(batcher.submit(f"stuck {n}")) for n in range(5)]
     assert await asyncio.wait_for(batcher.submit("free"), 10) == "free"
     assert not any(task.done() for task in stuck)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from service.db.pool import Connection, Database
@@ -351,3 +352,41 @@ async def test_a_working_parent_that_ends_takes_its_children_along(
         assert (await settled(sql, message_id, "completed"))["result"] == ["a", "b"]
         assert len(await children(sql, message_id)) == 4
     await assert_consistent(sql)
+
+
+async def test_a_held_thread_delays_only_the_agents_that_send_into_it(
+    sql: Connection, start_worker: StartWorker, dsn: str
+) -> None:
+    """Of both kinds: sends with a step, and sends with the end of the attempt."""
+
+    @agent("sender")
+    async def sender(context: Context, text: str) -> str:
+        thread, _, how = text.partition(" ")
+        await context.send("x", agent="double", thread_id=thread)
+        if how == "step":
+            await context.step("after", lambda: 1)
+        return text
+
+    await start_worker(sender, double)
+    await run(sql, "x", agent="double", thread_id="held")
+    holder = await asyncpg.connect(dsn)
+    try:
+        async with holder.transaction():
+            await holder.execute("select from treadle.threads where thread_id = 'held' for update")
+            await holder.execute("select treadle.submit('x', agent => 'double', thread_id => 'new')")
+            stuck = [
+                await submit(sql, f"{thread} {how}", agent="sender", thread_id=None if n % 2 else f"own {n}")
+                for n in range(20)
+                for thread in ("held", "new")
+                for how in ("step", "end")
+            ]
+            for how in ("step", "end"):
+                row = await run(sql, f"free {how}", agent="sender")
+                assert row["state"] == "completed"
+            states = await sql.fetch("select state from treadle.messages where message_id = any($1)", stuck)
+            assert {row["state"] for row in states} <= {"queued", "processing"}
+        for message_id in stuck:
+            row = await settled(sql, message_id)
+            assert (row["state"], row["failures"]) == ("completed", 0)
+    finally:
+        await holder.close()

@@ -1,0 +1,196 @@
+"""Waiting for what other transactions hold, without a connection.
+
+A call that finds a thread held does not wait in PostgreSQL: it ends with Busy, which names the thread. One caller for
+each held thread then repeats its call, and the other callers wait in a line behind it.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from service.errors import Busy
+from service.waiting import retrieve_exception
+
+HELD_SECONDS = 5.0  # from the arrival of a request to the answer 409, while another transaction holds the thread
+FIRST_DELAY_SECONDS = 0.01  # until the first repetition; each further delay is twice as long
+MAX_DELAY_SECONDS = 0.2
+REPETITIONS = 2  # at once, of all held things together: each is short
+MAX_LINE_CALLERS = 100
+MAX_LINE_CHARS = 20_000_000  # of all callers in a line
+FEW_LINES = 4
+
+Result = TypeVar("Result")
+
+client_leaves: ContextVar[Callable[[], Coroutine[Any, Any, None]] | None] = ContextVar("client_leaves", default=None)
+"""In the task of a request: waits until its client has disconnected."""
+
+
+class _Line:
+    """The callers that wait for one held thing. The first of them, which repeats its call, is not in the line."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[asyncio.Future[bool]] = deque()  # resolved with whether the thing is free
+        self.characters = 0
+
+
+class Patience:
+    """One for each kind of call, so that no kind waits for another.
+
+    A caller is answered with Busy `seconds` after its arrival (None: it waits without limit), and at once where a line
+    is full. At most `slots` first calls run at the same time (None: any number). A caller leaves its line when it is
+    cancelled or its client disconnects.
+    """
+
+    def __init__(self, *, seconds: float | None = None, slots: int | None = None) -> None:
+        self._seconds = seconds
+        self._slots = asyncio.Semaphore(slots) if slots else None
+        self._repetitions = asyncio.Semaphore(REPETITIONS)
+        self._lines: dict[Hashable, _Line] = {}
+        self.callers = 0  # that wait now
+
+    @property
+    def has_few_lines(self) -> bool:
+        """Whether a repeated call may wait a moment in PostgreSQL: with many held things, one would delay another."""
+        return len(self._lines) <= FEW_LINES
+
+    async def run(
+        self, call: Callable[[bool], Awaitable[Result]], *, key: Hashable = None, characters: int = 0
+    ) -> Result:
+        """The result of `call(False)` or of a repetition, `call(True)`; raises what they raise.
+
+        `key`: what the call needs, if that is known; a Busy error that names something else counts more. `characters`:
+        how much memory the caller keeps while it waits.
+        """
+        deadline = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
+        if key not in self._lines:
+            async with self._slot(deadline):
+                try:
+                    return await call(False)
+                except Busy as error:
+                    key = error.held or key or object()
+        self.callers += 1
+        try:
+            return await _unless_client_leaves(self._stand(call, key, deadline, characters))
+        finally:
+            self.callers -= 1
+
+    async def _stand(
+        self, call: Callable[[bool], Awaitable[Result]], key: Hashable, deadline: float | None, characters: int
+    ) -> Result:
+        """Wait for the held thing, and for each other that the call then finds held."""
+        while True:
+            line = self._lines.get(key)
+            if line is not None and await self._wait(line, key, deadline, characters):
+                async with self._slot(deadline):
+                    try:
+                        return await call(False)
+                    except Busy as error:
+                        key = error.held or key
+                if key in self._lines:
+                    continue
+            self._lines.setdefault(key, _Line())
+            try:
+                return await self._repeat(call, key, deadline)
+            except Busy as error:
+                if error.held in (None, key) or (deadline and asyncio.get_running_loop().time() >= deadline):
+                    raise
+                key = error.held  # what it waited for is free, and now it needs something else
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, deadline: float | None) -> AsyncIterator[None]:
+        if self._slots is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Busy("Too many requests of this kind are under way: try again.") from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _wait(self, line: _Line, key: Hashable, deadline: float | None, characters: int) -> bool:
+        """Whether the thing is free; False: the caller is the first of the line now."""
+        if len(line.waiting) >= MAX_LINE_CALLERS or line.characters + characters > MAX_LINE_CHARS:
+            raise Busy("Another transaction holds the thread, and many requests wait for it: try again.")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        expiry = None if deadline is None else loop.call_at(deadline, _expire, future)
+        line.waiting.append(future)
+        line.characters += characters
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and not future.result():
+                self._pass_on(key)
+            raise
+        finally:
+            line.characters -= characters
+            if expiry is not None:
+                expiry.cancel()
+
+    async def _repeat(self, call: Callable[[bool], Awaitable[Result]], key: Hashable, deadline: float | None) -> Result:
+        """Repeat the call until it finds the thing free, as the first of its line."""
+        loop = asyncio.get_running_loop()
+        delay = FIRST_DELAY_SECONDS
+        is_free = False
+        try:
+            while True:
+                await asyncio.sleep(delay)
+                try:
+                    async with self._repetitions:
+                        result = await call(True)
+                    is_free = True
+                    return result
+                except Busy as error:
+                    is_free = error.held not in (None, key)
+                    if is_free or (deadline is not None and loop.time() >= deadline):
+                        raise
+                except Exception:
+                    is_free = True
+                    raise
+                delay = min(delay * 2, MAX_DELAY_SECONDS)
+        finally:
+            if is_free:
+                for future in self._lines.pop(key).waiting:
+                    if not future.done():
+                        future.set_result(True)
+            else:
+                self._pass_on(key)
+
+    def _pass_on(self, key: Hashable) -> None:
+        """Let the next caller of the line be the first."""
+        waiting = self._lines[key].waiting
+        while waiting:
+            future = waiting.popleft()
+            if not future.done():
+                future.set_result(False)
+                return
+        del self._lines[key]
+
+
+async def _unless_client_leaves(waiting: Coroutine[Any, Any, Result]) -> Result:
+    """The result, unless the request's client disconnects first: what it asked for has not begun, and is dropped."""
+    leaves = client_leaves.get()
+    if leaves is None:
+        return await waiting
+    task, watch = asyncio.create_task(waiting), asyncio.create_task(leaves())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Busy("The client has disconnected.")
+    finally:
+        task.add_done_callback(retrieve_exception)
+        task.cancel()
+        watch.cancel()
+
+
+def _expire(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_exception(Busy("Another transaction holds the thread: try again."))

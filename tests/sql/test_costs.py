@@ -17,7 +17,7 @@ from service.messages.store import MessageStore
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled
 from tests.support.waiting import until
-from treadle import Agent, Context, agent
+from treadle import Context, agent
 
 # Calls of a worker and of the API that do not depend on messages.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
@@ -38,13 +38,7 @@ async def talk(context: Context, text: str) -> str:
 
 
 @pytest.fixture
-def answered() -> Counter[str]:
-    """The statements that were answered, by the SQL function that they call, without the chores."""
-    return Counter()
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch, answered: Counter[str]) -> Counter[str]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The statements that were sent, by the SQL function that they call, without the chores."""
     counter: Counter[str] = Counter()
     for name in ("fetch", "fetchrow", "fetchval"):
@@ -52,13 +46,9 @@ def sent(monkeypatch: pytest.MonkeyPatch, answered: Counter[str]) -> Counter[str
 
         async def counted(self: Database, query: str, *args: Any, original: Any = original, **more: Any) -> Any:
             names = re.findall(r"treadle\.(\w+)", query)
-            if not CHORES.isdisjoint(names):
-                return await original(self, query, *args, **more)
-            name = "hint" if names == ["_hint"] else names[0]
-            counter[name] += 1
-            answer = await original(self, query, *args, **more)
-            answered[name] += 1
-            return answer
+            if CHORES.isdisjoint(names):
+                counter["hint" if names == ["_hint"] else names[0]] += 1
+            return await original(self, query, *args, **more)
 
         monkeypatch.setattr(Database, name, counted)
     return counter
@@ -67,12 +57,6 @@ def sent(monkeypatch: pytest.MonkeyPatch, answered: Counter[str]) -> Counter[str
 @pytest.fixture
 async def store(database: Database) -> MessageStore:
     return MessageStore(database, Notifier(database), max_queue_size=10_000)
-
-
-async def start_idle(start_worker: StartWorker, agent: Agent, answered: Counter[str]) -> None:
-    """Start a worker that sends no more claims until a hint comes."""
-    await start_worker(agent, poll_interval=60.0, heartbeat_interval=60.0, worker_timeout=600.0)
-    await until(lambda: answered["claim"] == 1)  # once it listens
 
 
 async def submit(store: MessageStore, count: int, agent: str) -> list[Any]:
@@ -87,22 +71,24 @@ async def drained(sql: Connection, count: int) -> None:
 
 
 async def test_one_message_costs_a_submit_a_claim_and_a_finish(
-    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str], answered: Counter[str]
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
 ) -> None:
-    await start_idle(start_worker, noop, answered)
+    await start_worker(noop, poll_interval=60.0)
     sent.clear()
-    (message_id,) = await submit(store, 1, "noop")
-    await settled(sql, message_id)
-    assert sent["submit_many"] == sent["claim"] == sent["finish"] == 1
+    for _ in range(10):  # one after the other
+        (message_id,) = await submit(store, 1, "noop")
+        await settled(sql, message_id)
+    assert sent["submit_many"] == sent["finish"] == 10
+    assert 9 <= sent["claim"] <= 12  # a worker that starts sends two, which may fall before or into the ten
     assert sent["append"] == 0
-    assert sent["hint"] <= 2  # that it started and that it ended; of its submit, the submit itself told
+    assert sent["hint"] <= 20  # that it started and that it ended; of its submit, the submit itself told
     assert set(sent) <= {"submit_many", "claim", "finish", "hint"}
 
 
 async def test_emitted_events_cost_one_append_and_no_hint(
-    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str], answered: Counter[str]
+    store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
 ) -> None:
-    await start_idle(start_worker, talk, answered)
+    await start_worker(talk, poll_interval=60.0)
     sent.clear()
     (message_id,) = await submit(store, 1, "talk")
     await settled(sql, message_id)
@@ -116,10 +102,9 @@ async def test_a_hundred_messages_cost_hardly_more_than_one(
     sql: Connection,
     start_worker: StartWorker,
     sent: Counter[str],
-    answered: Counter[str],
     threads: bool,
 ) -> None:
-    await start_idle(start_worker, noop, answered)
+    await start_worker(noop, poll_interval=60.0)
     await sql.execute("select treadle.pause('default')")
     sent.clear()
     news = [NewMessage("x", agent="noop", thread_id=f"t{n}" if threads else None) for n in range(100)]

@@ -39,6 +39,7 @@ async def test_a_worker_runs_worker_concurrency_messages_at_once(
     ids = await submit_many(sql, [{"message": str(n), "agent": "count"} for n in range(10)])
     worker = await start_worker(count, worker_concurrency=3)
     await until(lambda: in_flight(sql), lambda found: found == {worker.worker_id: 3})
+    await until(lambda: running == 3)
     release.set()
     for message_id in ids:
         assert (await settled(sql, message_id))["state"] == "completed"

@@ -6,6 +6,9 @@ import msgspec
 
 from service.agents.contract import Context
 
+TOO_LARGE = "larger than an event may be"
+MAX_QUOTED_TYPE_CHARS = 100
+
 
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """Data of a `tool` event: a model calls a tool. `source` is the agent of a team whose model it is."""
@@ -34,13 +37,34 @@ def plain(value: Any) -> Any:
         return str(value)
 
 
+async def write_chosen_event(context: Context, type: str, data: Any) -> None:
+    """Write an event whose type another program chose. A type that agents cannot write becomes `progress`, with
+    {"event": type, "data": data}. Data that are too large for the log are left out."""
+    data = plain(data)
+    for fitting in (data, {"omitted": TOO_LARGE}):
+        try:
+            await context.event(type, fitting)
+        except ValueError:  # the type or the size
+            continue
+        return
+    await write_event(context, "progress", event=type[:MAX_QUOTED_TYPE_CHARS], data=data)
+
+
+async def write_tool_event(context: Context, event: ToolCall | ToolResult) -> None:
+    """Write a `tool` event; input or output, which may be too large, is the field that is left out then."""
+    fields = plain(event)
+    large = "input" if isinstance(event, ToolCall) else "output"
+    value = fields.pop(large)
+    await write_event(context, "tool", **fields, **{large: value})
+
+
 async def write_event(context: Context, event: str, /, **data: Any) -> None:
     """Write an event with these data. If they are too large for the log, the last field is left out."""
     try:
         await context.event(event, plain(data))
     except ValueError:
         data.popitem()
-        await context.event(event, plain(data) | {"omitted": "larger than an event may be"})
+        await context.event(event, plain(data) | {"omitted": TOO_LARGE})
 
 
 def _encode_model(value: Any) -> Any:

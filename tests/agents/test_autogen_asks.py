@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
-from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat, SelectorGroupChat
+from autogen_agentchat.conditions import HandoffTermination, MaxMessageTermination, TextMentionTermination
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat, SelectorGroupChat, Swarm
 from autogen_core.models import CreateResult
 
 from service.config import Settings
 from service.db.pool import Connection
-from tests.support.autogen_models import ReplayModel, assistant
+from tests.support.autogen_models import ReplayModel, assistant, tool_call
 from tests.support.fixture_types import StartWorker
 from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
@@ -174,6 +174,23 @@ async def test_a_team_remembers_its_thread(sql: Connection, start_worker: StartW
     assert kept["t"].keys() == {"pair"}
     assert "Second." in str(kept["t"]["pair"])
     await assert_consistent(sql)
+
+
+async def test_a_swarm_that_hands_over_to_the_user_hears_the_answer(sql: Connection, start_worker: StartWorker) -> None:
+    def swarm(kit: Kit) -> Swarm:
+        members: list[Any] = [
+            assistant("clerk", kit.model(model), handoffs=["pilot", "user"]),
+            assistant("pilot", kit.model(model), handoffs=["user"]),
+        ]
+        return Swarm(members, termination_condition=HandoffTermination("user") | MaxMessageTermination(9))
+
+    to_user = tool_call("transfer_to_user", "{}")
+    model = ReplayModel(to_user, tool_call("transfer_to_pilot", "{}"), to_user, to_user)
+    await start_worker(autogen_agent("clerk", swarm, keep_state=True, output=AgentOutput.of))
+    for said, speaker in (("Fly.", "clerk"), ("To Oslo.", "pilot"), ("Now.", "pilot")):
+        row = await run(sql, said, agent="clerk", thread_id="t", max_attempts=1)
+        assert (row["state"], row["result"]["source"]) == ("completed", speaker), row["error"]
+        assert any(said in asked for asked in model.asked)
 
 
 async def test_a_retry_begins_with_the_threads_memory(sql: Connection, start_worker: StartWorker) -> None:

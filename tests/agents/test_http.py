@@ -272,6 +272,8 @@ async def test_answers_that_are_too_large_are_rejected(
         (stream("data: " + "x" * 1000), "A line of the agent's stream has more than 1000 bytes."),
         (stream("data: " + "x" * 1001 + "\n\n"), "An event of the agent has more than 1000 bytes."),
         (stream(*["data: " + "x" * 99 + "\n"] * 11), "An event of the agent has more than 1000 bytes."),
+        (stream("data:\n" * 1001), "An event of the agent has more than 1000 bytes."),
+        (stream(f"event: chunk\ndata: {'x' * 900}\n\n" * 2), "The chunks of the agent have more than 1000 characters."),
         (
             answer(b"x", Content_Encoding="gzip"),
             "The agent compressed its answer, which the request forbids.",
@@ -282,13 +284,39 @@ async def test_answers_that_are_too_large_are_rejected(
         assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, said)
 
 
-async def test_events_of_reserved_types_are_refused(sql: Connection, remote: Remote) -> None:
-    remote.script.append(stream("event: started\ndata: 1\n\n", stays=True))
+@pytest.mark.parametrize("type", ["started", "step", "retry", "x" * 101, "a\u200bb"])
+async def test_an_event_that_agents_cannot_write_becomes_progress(sql: Connection, remote: Remote, type: str) -> None:
+    remote.script.append(stream(f'event: {type}\ndata: {{"n": 1}}\n\nevent: done\ndata: 7\n\n'))
     row = await ask(sql, max_attempts=1)
-    assert (row["state"], row["error"]) == (
-        "failed",
-        "ValueError: agents cannot write events of the type 'started': choose another one",
-    )
+    assert (row["state"], row["result"]) == ("completed", 7)
+    (entry,) = [entry for entry in await log(sql, row["message_id"]) if entry.type == "progress"]
+    assert entry.data == {"event": type[:100], "data": {"n": 1}}
+
+
+async def test_an_event_that_is_too_large_is_left_out(sql: Connection, remote: Remote) -> None:
+    remote.script.append(stream("event: page\ndata: " + "x" * 999_999 + "\n\nevent: done\ndata: 7\n\n"))
+    row = await ask(sql, max_attempts=1)
+    assert (row["state"], row["result"]) == ("completed", 7)
+    (entry,) = [entry for entry in await log(sql, row["message_id"]) if entry.type == "page"]
+    assert entry.data == {"omitted": "larger than an event may be"}
+
+
+class Dribble:
+    """A response that sends its bytes one by one."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        for number in range(len(self._body)):
+            yield self._body[number : number + 1]
+
+
+async def test_a_server_that_sends_single_bytes_costs_linear_time() -> None:
+    body = b"data: " + b"x" * 900_000 + b"\r\n\r\n"
+    async with asyncio.timeout(30):  # it takes one second, and a minute if each byte copies the line
+        lines = [line async for line in http._lines(Dribble(body))]  # type: ignore[arg-type]
+    assert [len(line) for line in lines] == [900_006, 0]
 
 
 async def test_cancelling_closes_the_connection(sql: Connection, remote: Remote) -> None:

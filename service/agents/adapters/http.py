@@ -7,11 +7,12 @@
 The body is {message, thread_id, message_id, attempt, metadata, history}. The header Idempotency-Key is the message id,
 the same in each attempt. A JSON answer is the result, or an object with the field `result`. In a stream, `chunk` is a
 piece of the answer, `done` ends the stream with the result, `error` is a failure, and any other event becomes an event
-of the message.
+of the message: `progress`, if its name is one of Treadle's own.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
@@ -20,6 +21,7 @@ from service.agents.contract import Context, Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
 from service.agents.http_errors import bounded_delay, error_for_answer
 from service.agents.limits import LimitOptions
+from service.agents.tool_events import write_chosen_event
 from service.limits import HISTORY_EXCHANGES
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ MAX_EVENT_BYTES = 1_000_000  # of one event of a stream
 MAX_ERROR_BODY_BYTES = 10_000  # read from an answer of 4xx or 5xx
 MAX_REASON_CHARS = 500  # quoted from such an answer
 CONNECT_SECONDS = 10
+PIECES_PER_TURN = 100  # of a stream, before the loop may do something else
 
 
 def http_agent(
@@ -130,17 +133,21 @@ class _Remote:
 async def _read_stream(context: Context, response: "httpx2.Response") -> Any:
     """Pass on the stream's events until `done`, and return the result."""
     pieces: list[str] = []
+    size = 0
     async with contextlib.aclosing(_events(response)) as events:
         async for type, data in events:
             if type == "chunk":
                 pieces.append(_chunk_text(data))
+                size += len(pieces[-1])
+                if size > MAX_ANSWER_BYTES:
+                    raise Rejected(f"The chunks of the agent have more than {MAX_ANSWER_BYTES} characters.")
                 await context.emit(pieces[-1])
             elif type == "done":
                 return _result(context, _decoded(data)) if data else "".join(pieces)
             elif type == "error":
                 raise _error_of_event(_decoded(data))
             else:
-                await context.event(type, _decoded(data))
+                await write_chosen_event(context, type, _decoded(data))
     raise ConnectionError("The agent's stream ended without a done event.")
 
 
@@ -159,23 +166,34 @@ async def _events(response: "httpx2.Response") -> AsyncGenerator[tuple[str, str]
             type = value
         elif name == "data":
             data.append(value)
-            size += len(value)
+            size += len(value) + 1  # an empty line counts, too
             if size > MAX_EVENT_BYTES:
                 raise Rejected(f"An event of the agent has more than {MAX_EVENT_BYTES} bytes.")
 
 
 async def _lines(response: "httpx2.Response") -> AsyncGenerator[str, None]:
     """The lines, ended by CR LF, LF or CR. A last line without an end is dropped."""
-    rest, start, after_cr = b"", True, False
-    async for piece in response.aiter_raw():
-        text = rest + (piece.removeprefix(b"\n") if after_cr else piece)
+    # A line is collected in place: to join it with each piece would take a time that grows with its square.
+    rest, start, after_cr = bytearray(), True, False
+    async for number, piece in _numbered(response.aiter_raw()):
+        if number % PIECES_PER_TURN == 0:
+            await asyncio.sleep(0)  # pieces that are there already would keep the loop from its other work
+        text = piece.removeprefix(b"\n") if after_cr else piece
         after_cr = piece.endswith(b"\r")  # an LF at the start of the next piece belongs to this CR
-        *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        first, *lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest += first
         for line in lines:
-            yield line.decode("utf-8", "replace").removeprefix("\ufeff" if start else "")
-            start = False
+            yield rest.decode("utf-8", "replace").removeprefix("\ufeff" if start else "")
+            rest, start = bytearray(line), False
         if len(rest) > MAX_EVENT_BYTES:
             raise Rejected(f"A line of the agent's stream has more than {MAX_EVENT_BYTES} bytes.")
+
+
+async def _numbered(pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes]]:
+    number = 0
+    async for piece in pieces:
+        number += 1
+        yield number, piece
 
 
 async def _body(response: "httpx2.Response") -> bytes:

@@ -12,7 +12,7 @@ from service.agents.claude.options import ClaudeOptions
 from service.agents.claude.request import ClaudeInput, first_request
 from service.agents.claude.tools import Output
 from service.agents.contract import Context, Rejected
-from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
+from service.agents.tool_events import ToolCall, ToolResult, write_event, write_tool_event
 
 MAX_STEP_TOOL_CHARS = 100  # of the tool's name in the name of its step
 
@@ -93,7 +93,7 @@ class Attempt:
         those again.
         """
         for call in calls:
-            await write_event(self._context, "tool", **plain(ToolCall(call["id"], call["name"], call["input"])))
+            await write_tool_event(self._context, ToolCall(call["id"], call["name"], call["input"]))
         steps = [f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}" for place, call in enumerate(calls, 1)]
         results = await asyncio.gather(*map(self._call_tool, steps, calls), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
@@ -107,7 +107,7 @@ class Attempt:
 
         output: Output = await self._context.step(step, run)
         event = ToolResult(call["id"], call["name"], output.output, failed=output.failed)
-        await write_event(self._context, "tool", **plain(event))
+        await write_tool_event(self._context, event)
         result = {"type": "tool_result", "tool_use_id": call["id"], "content": output.text}
         return {**result, "is_error": True} if output.failed else result
 

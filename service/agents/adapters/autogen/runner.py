@@ -13,7 +13,7 @@ from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, message_content
 from service.agents.contract import Rejected
 from service.agents.http_errors import error_of_service
-from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
+from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 from service.waiting import retrieve_exception
 
 CANCEL_SECONDS = 0.3  # for a team to end after its cancellation token is cancelled
@@ -44,7 +44,10 @@ class Runner:
         team = await made if inspect.isawaitable(made) else made
         saved = self._context.memory.get(self._memory_key) if self._memory_key is not None else None
         if saved is not None:
+            from service.agents.adapters.autogen.handoff import answer_handoff
+
             await team.load_state(saved)
+            task = answer_handoff(saved, task)
         token = CancellationToken()
         logging.getLogger("autogen_core").addFilter(_is_not_a_cancellation)
         running = asyncio.ensure_future(self._run_team(team, task, token))
@@ -97,18 +100,19 @@ class Runner:
             case "ToolCallRequestEvent":
                 for call in item.content:
                     event = ToolCall(call.id, call.name, _decoded_arguments(call.arguments), source)
-                    await write_event(context, "tool", **_fields(event))
+                    await write_tool_event(context, event)
             case "ToolCallExecutionEvent":
                 for done in item.content:
                     result = ToolResult(done.call_id, done.name, done.content, bool(done.is_error), source)
-                    await write_event(context, "tool", **_fields(result))
+                    await write_tool_event(context, result)
             case "ThoughtEvent":
                 await write_event(context, "thinking", source=source, content=item.content)
             case "UserInputRequestedEvent":
                 if source not in self._kit.questions:
                     raise Rejected(NEEDS_KIT_USER.format(source))
             case _:
-                await write_event(context, "message", **_fields(AgentOutput(source, item.type, message_content(item))))
+                said = AgentOutput(source, item.type, message_content(item))
+                await write_event(context, "message", **plain(said))
 
     def _cause(self, error: Exception) -> Exception:
         """The error of a model call, which a team raises as a RuntimeError whose text is a traceback."""
@@ -128,14 +132,6 @@ def _count(tokens: Counter[str], item: Any) -> None:
     if item.models_usage is not None:
         tokens["prompt_tokens"] += item.models_usage.prompt_tokens
         tokens["completion_tokens"] += item.models_usage.completion_tokens
-
-
-def _fields(data: msgspec.Struct) -> dict[str, Any]:
-    """The fields of an event, with the one that may be too large last, where `write_event` leaves it out."""
-    fields: dict[str, Any] = plain(data)
-    large = next(name for name in ("content", "output", "input") if name in fields)
-    value = fields.pop(large)
-    return {**fields, large: value}
 
 
 def _decoded_arguments(arguments: str) -> Any:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.agents.contract import Context
-from service.agents.tool_events import ToolCall, ToolResult, plain, write_event
+from service.agents.tool_events import ToolCall, ToolResult, write_chosen_event, write_event, write_tool_event
 
 
 async def write_custom(context: Context, data: Any) -> None:
     """Write the event for what a node passes to get_stream_writer(): {"event": type, "data": ...} has its own type,
     anything else is `progress`."""
     if isinstance(data, dict) and data.keys() == {"event", "data"} and isinstance(data["event"], str):
-        await context.event(data["event"], plain(data["data"]))
+        await write_chosen_event(context, data["event"], data["data"])
     else:
-        await context.event("progress", plain(data))
+        await write_chosen_event(context, "progress", data)
 
 
 async def write_updates(context: Context, namespace: Sequence[str], updates: dict[str, Any], written: set[str]) -> None:
@@ -27,7 +27,7 @@ async def write_updates(context: Context, namespace: Sequence[str], updates: dic
                 key = f"{type(event).__name__} {event.id}"
                 if key not in written:
                     written.add(key)
-                    await context.event("tool", plain(event))
+                    await write_tool_event(context, event)
         path = "/".join([*(part.partition(":")[0] for part in namespace), node])
         await write_event(context, "node", node=path, update=update)
 

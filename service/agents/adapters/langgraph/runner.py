@@ -62,6 +62,7 @@ class Runner:
         the way."""
         from langgraph.types import Command
 
+        from service.agents.adapters.langgraph.lost_nodes import refuse_lost_nodes
         from service.agents.adapters.langgraph.pauses import Pauses
 
         config = {"configurable": {"thread_id": context.message_id}}
@@ -75,9 +76,10 @@ class Runner:
             if saved is None or saved.created_at is None:
                 start = self._input(context, message)
                 start = await start if inspect.isawaitable(start) else start
-            elif not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
-                return saved.values
             else:
+                await refuse_lost_nodes(graph, graph.checkpointer, saved)
+                if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
+                    return saved.values
                 answers = await pauses.answers(saved, interrupts) if outlast_worker else {}
                 context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
                 start = Command(resume=answers) if answers else None

@@ -40,6 +40,7 @@ KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 # Pages and cursors
 PAGE_ITEMS = 100  # where the client does not say
 HISTORY_EXCHANGES = 50  # of a thread, where the agent does not say
+HISTORY_TOKENS = 50_000  # of a thread, that an adapter hands on where the agent does not say
 MAX_PAGE_ITEMS = 1_000
 JSON_PAGE_BYTES = 1_000_000  # of an answer with a list, unless one item has more
 MAX_SEQ = 2**31 - 1  # of an event in its message's log

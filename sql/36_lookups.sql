@@ -43,47 +43,53 @@ begin
 end $$;
 comment on function treadle.thread_place is 'Key and log end of a thread, and the time of its event at a position';
 
--- The last `quantity` completed messages of a thread before the one with ord `before`, the newest first. `tools`: the
--- data of the `tool` events of the completing attempt, in order; empty unless `with_tools`.
-create or replace function treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean)
+-- The data of the `tool` events of a message's completing attempt, in order.
+create or replace function treadle._tool_events(message_id uuid) returns jsonb
+language plpgsql stable as $$
+begin
+    return (
+        select coalesce(jsonb_agg(e.data order by e.seq), '[]')
+        from treadle.events e
+        where e.message_id = _tool_events.message_id
+            and e.type = 'tool'
+            and e.seq > (
+                select max(s.seq)
+                from treadle.events s
+                where s.message_id = _tool_events.message_id
+                    and s.type = 'started'));
+end $$;
+
+-- The last `quantity` completed messages of a thread before the one with ord `before`, the newest first; as many as
+-- have at most max_bytes of JSON text together (null: no limit). `tools`: the data of their `tool` events; empty unless
+-- `with_tools`. An exchange that does not fit ends the list; those before it are not read.
+create or replace function treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean,
+    max_bytes bigint default null)
 returns table (message jsonb, result jsonb, tools jsonb)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
+declare
+    v_id uuid;
+    v_bytes bigint := 0;
 begin
-    -- Two queries, so that a call without tools starts no scan of the events' partitions.
-    if not with_tools then
-        return query
-            select m.body, m.result, '[]'::jsonb
-            from treadle.messages m
-            where m.thread = exchanges.thread
-                and m.ord < before
-                and m.state = 'completed'
-            order by m.ord desc
-            limit quantity;
-        return;
-    end if;
-    return query
-        select
-            m.body, m.result,
-            (
-                select coalesce(jsonb_agg(e.data order by e.seq), '[]')
-                from treadle.events e
-                where e.message_id = m.message_id
-                    and e.type = 'tool'
-                    and e.seq > (
-                        select max(s.seq)
-                        from treadle.events s
-                        where s.message_id = m.message_id
-                            and s.type = 'started')
-            )
+    for v_id, message, result in
+        select m.message_id, m.body, m.result
         from treadle.messages m
         where m.thread = exchanges.thread
             and m.ord < before
             and m.state = 'completed'
         order by m.ord desc
-        limit quantity;
+        limit quantity
+    loop
+        tools := case when with_tools then treadle._tool_events(v_id) else '[]' end;
+        if max_bytes is not null then
+            v_bytes := v_bytes
+                + octet_length(message::text) + octet_length(result::text) + octet_length(tools::text);
+            exit when v_bytes > max_bytes;
+        end if;
+        return next;
+    end loop;
 end $$;
 comment on function treadle.exchanges is 'Earlier messages of a thread with their answers, the newest first';
 

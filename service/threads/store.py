@@ -134,15 +134,19 @@ class ThreadStore:
         )
         return int(deleted)
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[StoredExchange]:
-        """The last `limit` completed messages of a thread before the one with ord `before`, oldest first."""
+    async def exchanges(
+        self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None
+    ) -> list[StoredExchange]:
+        """The last `limit` completed messages of a thread before the one with ord `before`, oldest first; of these the
+        last ones that have at most `max_bytes` of JSON text together."""
         rows = await self._database.fetch(
             "select message, result, tools"
-            " from treadle.exchanges(thread => $1, before => $2, quantity => $3, with_tools => $4)",
+            " from treadle.exchanges(thread => $1, before => $2, quantity => $3, with_tools => $4, max_bytes => $5)",
             thread,
             before,
             limit,
             tools,
+            max_bytes,
         )
         return msgspec.convert(rows[::-1], list[StoredExchange])
 

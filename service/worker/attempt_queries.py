@@ -19,8 +19,10 @@ class StoredAttemptQueries:
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
         return await persist("earlier results", lambda: self._leases.earlier_results(message_id))
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> list[StoredExchange]:
-        return await persist("history", lambda: self._threads.exchanges(thread, before, limit, tools))
+    async def exchanges(
+        self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None
+    ) -> list[StoredExchange]:
+        return await persist("history", lambda: self._threads.exchanges(thread, before, limit, tools, max_bytes))
 
     async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
         return await persist("children", lambda: self._leases.children(message_ids))

@@ -61,7 +61,7 @@ async def test_an_answer_streams_and_its_usage_is_stored(sql: Connection, anthro
 
 
 async def test_the_threads_history_is_the_conversation(sql: Connection, anthropic: FakeAnthropic) -> None:
-    anthropic.script += [Answer(("one ",)), Status(400), Answer(("two",))]
+    anthropic.script += [Answer(("one ",)), *[Status(400)] * 3, Answer(("two",))]
     await ask(sql, "first", thread_id="t")
     await run(sql, "  ", agent="echo", thread_id="t")  # an empty exchange, which the API would refuse
     await run(sql, "echoed", agent="echo", thread_id="t")
@@ -171,6 +171,64 @@ async def test_history_tokens_limit_the_conversation(
     for text_in in ("x" * 300, "y" * 300, "z"):
         await ask(sql, text_in, thread_id="t")
     assert [turn["content"][:1] for turn in fake.requests[-1].body["messages"]] == ["y", "H", "z"]
+
+
+async def test_the_history_fits_the_models_window(
+    sql: Connection, fake: FakeAnthropic, start_worker: StartWorker
+) -> None:
+    """Eight long pastes are more than the window of a model."""
+    await start_worker(connected(fake.url))
+    for number in range(9):
+        await ask(sql, f"{number}" * 100_000, thread_id="t")
+    said = [turn["content"][0] for turn in fake.requests[-1].body["messages"] if turn["role"] == "user"]
+    assert said == ["5", "6", "7", "8"]
+
+
+def link(number: int) -> dict[str, Any]:
+    picture = {"type": "image", "source": {"type": "url", "url": f"https://example.org/{number}.png"}}
+    return {"content": [picture, {"type": "text", "text": f"picture {number}"}]}
+
+
+async def test_a_refused_history_is_left_out_piece_by_piece(sql: Connection, anthropic: FakeAnthropic) -> None:
+    for number in range(6):
+        await ask(sql, link(number) if number < 2 else f"text {number}", thread_id="t")
+    anthropic.requests.clear()
+    anthropic.script += [
+        Status(400, "invalid_request_error", "messages.0.content.0: Unable to download the file."),
+        Status(400, "invalid_request_error", "prompt is too long: 300000 tokens > 200000 maximum"),
+        Status(413, "request_too_large", "Request exceeds the maximum size"),
+    ]
+    message = await ask(sql, link(9), thread_id="t")
+    assert (message["state"], message["attempt"]) == ("completed", 1)
+    sizes = [len(request.body["messages"]) for request in anthropic.requests]
+    assert sizes == [13, 13, 7, 3]
+    first_of_second = anthropic.requests[1].body["messages"][0]["content"]
+    assert [block["text"] for block in first_of_second] == ["[image, left out]", "picture 0"]
+    assert anthropic.requests[-1].body["messages"][-1]["content"] == link(9)["content"]  # the message itself is whole
+    told = [entry.data for entry in await log(sql, message["message_id"]) if entry.type == "history"]
+    assert [sorted(data.keys() - {"reason"}) for data in told] == [
+        ["attachments_of_messages"],
+        ["exchanges"],
+        ["exchanges"],
+    ]
+    assert [data.get("exchanges") for data in told] == [None, 3, 2]
+
+
+async def test_a_refusal_of_the_message_itself_is_final(sql: Connection, anthropic: FakeAnthropic) -> None:
+    await ask(sql, "earlier", thread_id="t")
+    anthropic.requests.clear()
+    anthropic.script.append(Status(400, "invalid_request_error", "messages.2.content.0: Unable to download the file."))
+    message = await ask(sql, link(1), thread_id="t")
+    assert (message["state"], message["attempt"], len(anthropic.requests)) == ("failed", 1, 1)
+
+
+async def test_a_request_that_stays_refused_is_rejected(sql: Connection, anthropic: FakeAnthropic) -> None:
+    await ask(sql, "earlier", thread_id="t")
+    anthropic.script += [Status(400, "invalid_request_error", "credit balance is too low")] * 2
+    message = await ask(sql, "now", thread_id="t")
+    assert (message["state"], message["attempt"]) == ("failed", 1)
+    assert message["error"] == "The Anthropic API answered 400: credit balance is too low."
+    assert [len(request.body["messages"]) for request in anthropic.requests[1:]] == [3, 1]
 
 
 async def test_retry_after_of_a_429_is_obeyed(sql: Connection, anthropic: FakeAnthropic) -> None:

@@ -123,6 +123,13 @@ async def test_a_message_is_one_post(sql: Connection, remote: Remote) -> None:
     assert request.headers["content-type"] == "application/json"
 
 
+async def test_the_history_has_a_budget(sql: Connection, remote: Remote, start_worker: StartWorker) -> None:
+    await start_worker(http_agent("brief", remote.url, history_tokens=100, queue="brief"), queues=("brief",))
+    for said in ("x" * 300, "y" * 300, "z"):
+        await run(sql, said, agent="brief", thread_id="t")
+    assert [exchange["message"][0] for exchange in remote.requests[-1].body["history"]] == ["y"]
+
+
 @pytest.mark.parametrize("body", [{"other": 1}, [1, 2], "text", 3, None, {"result": None}], ids=str)
 async def test_any_json_is_a_result(sql: Connection, remote: Remote, body: Any) -> None:
     remote.script.append(answer(body))

@@ -15,6 +15,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import MessagesState
 
 from service.agents import registry
+from service.agents.adapters.langgraph import agent as langgraph_adapter
 from service.agents.builtin.echo import echo
 from service.cli.wiring import build_worker
 from service.config import Settings
@@ -149,6 +150,22 @@ async def test_data_too_large_for_an_event_are_left_out(sql: Connection, start_w
     assert row["result"] == "done"
     entry = (await log(sql, row["message_id"]))[2]
     assert (entry.type, entry.data) == ("node", {"node": "much", "omitted": "larger than an event may be"})
+
+
+async def test_the_history_of_a_graph_has_a_budget(
+    sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(langgraph_adapter, "HISTORY_TOKENS", 100)
+    seen: list[Any] = []
+
+    async def answer(state: MessagesState) -> dict[str, Any]:
+        seen.append([message.content[:1] for message in state["messages"]])
+        return {"messages": [AIMessage("an answer")]}
+
+    await start_worker(langgraph_agent("graph", chain_graph(MessagesState, answer=answer)))
+    for said in ("x" * 300, "y" * 300, "z"):
+        await run(sql, said, agent="graph", thread_id="t")
+    assert seen[-1] == ["y", "a", "z"]
 
 
 # Later attempts

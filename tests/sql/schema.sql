@@ -336,7 +336,7 @@ CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS intege
     SET lock_timeout TO '500ms'
     AS ...;
 COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Create the daily partitions of the event log, from yesterday to some days ahead; returns how many';
-CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean) RETURNS TABLE(message jsonb, result jsonb, tools jsonb)
+CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean, max_bytes bigint DEFAULT NULL::bigint) RETURNS TABLE(message jsonb, result jsonb, tools jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -344,7 +344,7 @@ CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean) IS 'Earlier messages of a thread with their answers, the newest first';
+COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean, max_bytes bigint) IS 'Earlier messages of a thread with their answers, the newest first';
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

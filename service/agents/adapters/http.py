@@ -22,7 +22,7 @@ from service.agents.definition import Agent
 from service.agents.http_errors import bounded_delay, error_for_answer
 from service.agents.limits import LimitOptions
 from service.agents.tool_events import write_chosen_event
-from service.limits import HISTORY_EXCHANGES
+from service.limits import HISTORY_EXCHANGES, HISTORY_TOKENS
 
 if TYPE_CHECKING:
     import httpx2
@@ -41,19 +41,21 @@ def http_agent(
     *,
     headers: Mapping[str, str] | None = None,
     history: int = HISTORY_EXCHANGES,
+    history_tokens: int = HISTORY_TOKENS,
     **limits: Unpack[LimitOptions],
 ) -> Agent:
     """Make the server at `url` an agent.
 
-    headers  Sent with each call, for example an Authorization.
-    history  How many completed messages of the thread are sent with the message; 0 for none.
-    limits   The options of every agent; see `treadle.Limits`.
+    headers         Sent with each call, for example an Authorization.
+    history         How many completed messages of the thread are sent with the message; 0 for none.
+    history_tokens  The most tokens that they have together; four bytes count as one.
+    limits          The options of every agent; see `treadle.Limits`.
 
     Redirects and answers of 4xx reject the message. The agent retries after 408, 409, 425, 5xx and an answer that
     breaks off. 429, 503, 529 and a server that cannot be reached put the message off without a failure. The agent obeys
     a Retry-After of up to an hour. Raises ValueError for a limit that is out of range.
     """
-    remote = _Remote(url, dict(headers or {}), history)
+    remote = _Remote(url, dict(headers or {}), history, history_tokens)
 
     async def answer(context: Context, message: str | dict[str, Any] | list[Any]) -> Any:
         """Asks an agent over HTTP."""
@@ -63,16 +65,17 @@ def http_agent(
 
 
 class _Remote:
-    def __init__(self, url: str, headers: dict[str, str], history: int) -> None:
+    def __init__(self, url: str, headers: dict[str, str], history: int, history_tokens: int) -> None:
         self._url = url
         self._headers = headers
         self._history = history
+        self._history_tokens = history_tokens
         self._tls: Any = None
 
     async def call(self, context: Context, message: Any) -> Any:
         import httpx2  # slow to import, and only workers with such an agent need it
 
-        exchanges = await context.history(self._history) if self._history else []
+        exchanges = await context.history(self._history, max_tokens=self._history_tokens) if self._history else []
         body = {
             "message": message,
             "thread_id": context.thread_id,

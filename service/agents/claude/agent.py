@@ -70,7 +70,9 @@ def claude_agent(
     max_tokens      The longest answer of one model call, in tokens.
     thinking        How many tokens the model may think, at least 1024; or the API's `thinking` object.
     history         How many of the thread's last completed messages are the conversation.
-    history_tokens  The most tokens of that history together with the system prompt. Default: no limit.
+    history_tokens  The most tokens of that history together with the system prompt. Default: what fits into the window
+                    of a Claude model beside message, tools and answer. If the API refuses a request nevertheless, it
+                    is asked again with less history.
     price           Dollars for a million tokens: `input`, `output`, and optionally `cache_write` and `cache_read`.
     max_calls       The most model calls for one message.
     options         Further parameters of the Messages API, for example `temperature`.

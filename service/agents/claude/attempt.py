@@ -8,6 +8,8 @@ import asyncio
 from typing import Any
 
 from service.agents.claude.api import Answer, Api
+from service.agents.claude.conversation import Conversation
+from service.agents.claude.errors import RequestRefused
 from service.agents.claude.options import ClaudeOptions
 from service.agents.claude.request import ClaudeInput, first_request
 from service.agents.claude.tools import Output
@@ -34,10 +36,10 @@ class Attempt:
 
     async def run(self, message: str | ClaudeInput) -> str:
         """Returns the text of the last round that has text."""
-        request = await first_request(self._context, self._options, self._api.model, message)
-        messages = request["messages"]
+        request, conversation = await first_request(self._context, self._options, self._api.model, message)
+        messages = conversation.messages
         for number in range(1, self._options.max_calls + 1):
-            answer = await self._call_model(number, request)
+            answer = await self._call_model(number, request, conversation)
             self._texts[-1] += answer.text
             if answer.stop_reason == "refusal":
                 raise Rejected(f"The model refuses to answer{f': {answer.explanation}' if answer.explanation else '.'}")
@@ -55,14 +57,14 @@ class Attempt:
                 self._texts.append("")
         raise Rejected(f"The model was called {self._options.max_calls} times (max_calls) and has not finished.")
 
-    async def _call_model(self, number: int, request: dict[str, Any]) -> Answer:
+    async def _call_model(self, number: int, request: dict[str, Any], conversation: Conversation) -> Answer:
         """The model's answer in this round: from an earlier attempt's step, or from a call."""
         streamed = False
 
         async def call() -> Answer:
             nonlocal streamed
             streamed = True
-            answer = await self._api.call(request, self._stream)
+            answer = await self._ask(request, conversation)
             self._count(answer)  # in its step: an attempt that receives the stored answer does not count it again
             if not answer.is_unfinished:
                 raise _FinalAnswer(answer)
@@ -77,6 +79,16 @@ class Attempt:
                 if block["type"] in {"text", "thinking"}:
                     await self._stream(block["type"], block[block["type"]])
         return answer
+
+    async def _ask(self, request: dict[str, Any], conversation: Conversation) -> Answer:
+        """Call the model; if the API refuses the request, call it again with less history."""
+        while True:
+            try:
+                return await self._api.call(request, self._stream)
+            except RequestRefused as refused:
+                if (left_out := conversation.leave_out(str(refused))) is None:
+                    raise
+                await write_event(self._context, "history", **left_out, reason=str(refused))
 
     async def _stream(self, kind: str, text: str) -> None:
         """Emit text and thinking; a blank line separates the texts of two rounds."""

@@ -2,10 +2,15 @@
 
 from typing import Any
 
-from service.agents.contract import Overloaded
+from service.agents.contract import Overloaded, Rejected
 from service.agents.http_errors import error_for_answer
 
 OVERLOAD_ERROR_TYPES = {"overloaded_error", "rate_limit_error"}  # of an error event in the middle of a stream
+
+
+class RequestRefused(Rejected):
+    """The API refuses the request as it is (400, 413): its size, or something in it. It may accept one with less of
+    the conversation."""
 
 
 def error_for_status(error: Any, role: str | None = None) -> Exception:
@@ -15,6 +20,8 @@ def error_for_status(error: Any, role: str | None = None) -> Exception:
         text = f"The Anthropic API broke off {f'the answer of the {role}' if role else 'its answer'}: {reason}."
         return Overloaded(text) if error.type in OVERLOAD_ERROR_TYPES else ConnectionError(text)
     text = f"The Anthropic API answered {f'the {role} ' if role else ''}{error.status_code}: {reason}."
+    if error.status_code in {400, 413}:
+        return RequestRefused(text)
     return error_for_answer(error.status_code, error.response.headers, text)
 
 

@@ -9,6 +9,9 @@ from msgspec import Meta
 from service.agents.claude.tools import Declared, Toolbox
 
 MIN_THINKING_TOKENS = 1024
+WINDOW_TOKENS = 200_000  # that every Claude model takes in one request
+OWN_TOKENS = 30_000  # for the message itself (MAX_MESSAGE_CHARS) and the definitions of tools
+MIN_HISTORY_TOKENS = 10_000
 
 ClientOption: TypeAlias = Literal["system", "max_tokens"]
 """What a client may set in a message's metadata, if the agent's author allows it."""
@@ -46,7 +49,7 @@ class ClaudeOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     thinking: dict[str, Any] | None
     history: int
-    history_tokens: int | None
+    history_tokens: int
     price: Price | None
     max_calls: int
     parameters: dict[str, Any]
@@ -88,12 +91,18 @@ def check(
         max_tokens=max_tokens,
         thinking=dict(thinking) if thinking else None,
         history=history,
-        history_tokens=history_tokens,
+        history_tokens=_history_tokens(max_tokens) if history_tokens is None else history_tokens,
         price=_price(price),
         max_calls=max_calls,
         parameters=dict(parameters or {}),
         client_options=frozenset(client_options),
     )
+
+
+def _history_tokens(max_tokens: int) -> int:
+    """Tokens of history that leave room in the model's window for the answer, the message and the tools. They are
+    counted by bytes, so a third of the window is left for the error."""
+    return max(MIN_HISTORY_TOKENS, WINDOW_TOKENS * 2 // 3 - max_tokens - OWN_TOKENS)
 
 
 def _price(price: Mapping[str, float] | None) -> Price | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from service.agents.claude.conversation import Conversation
 from service.agents.claude.options import ClaudeOptions
 from service.agents.contract import Context, Rejected
 
@@ -17,8 +18,9 @@ class ClaudeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def first_request(
     context: Context, options: ClaudeOptions, default_model: str, message: str | ClaudeInput
-) -> dict[str, Any]:
-    """The parameters of the first call. Raises Rejected if the message or its metadata cannot be used."""
+) -> tuple[dict[str, Any], Conversation]:
+    """The parameters of the first call, and the conversation that its `messages` are. Raises Rejected if the message or
+    its metadata cannot be used."""
     content = message if isinstance(message, str) else _checked_content(message.content)
     max_tokens, system = _max_tokens(context, options), _system(context, options)
     request: dict[str, Any] = {"model": options.model or default_model, "max_tokens": max_tokens}
@@ -30,8 +32,8 @@ async def first_request(
         request["thinking"] = options.thinking
     if options.parameters:
         request["extra_body"] = options.parameters
-    history = await _history(context, options, system)
-    return request | {"messages": [*history, {"role": "user", "content": content}]}
+    conversation = Conversation(await _history(context, options, system), {"role": "user", "content": content})
+    return request | {"messages": conversation.messages}, conversation
 
 
 def _checked_content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
@@ -64,10 +66,9 @@ def _system(context: Context, options: ClaudeOptions) -> str:
 async def _history(context: Context, options: ClaudeOptions, system: str) -> list[dict[str, Any]]:
     """The thread's earlier exchanges as messages of user and assistant. Exchanges of other agents that are not text are
     left out."""
-    if options.history_tokens is None:
-        exchanges = await context.history(options.history) if options.history else []
-    else:
-        exchanges = await context.history(options.history, max_tokens=options.history_tokens, system=system)
+    if not options.history:
+        return []
+    exchanges = await context.history(options.history, max_tokens=options.history_tokens, system=system)
     messages: list[dict[str, Any]] = []
     for exchange in exchanges:
         content = _content(exchange.message)

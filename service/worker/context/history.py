@@ -16,9 +16,12 @@ async def history(
     claim = scope.claim
     if claim.thread is None or claim.ord is None:
         return []
-    found = await scope.backend.queries.exchanges(claim.thread, claim.ord, limit, tools)
+    budget = None if max_tokens is None else max_tokens - tokens(system)
+    # PostgreSQL reads no more than twice of what fits: its text of a JSON value can be longer than ours.
+    max_bytes = None if budget is None else max(0, budget) * 2 * BYTES_PER_TOKEN
+    found = await scope.backend.queries.exchanges(claim.thread, claim.ord, limit, tools, max_bytes)
     exchanges = [Exchange(exchange.message, exchange.result, exchange.tools) for exchange in found]
-    return exchanges if max_tokens is None else _fitting(exchanges, max_tokens - tokens(system))
+    return exchanges if budget is None else _fitting(exchanges, budget)
 
 
 async def under_way(scope: AttemptScope) -> UnderWay | None:

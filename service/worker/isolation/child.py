@@ -101,8 +101,10 @@ class WorkerLink:
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
         return (await self._request(ipc.QueryEarlierResults(message_id))).earlier_results
 
-    async def exchanges(self, thread: int, before: int, limit: int, tools: bool) -> Sequence[StoredExchange]:
-        return (await self._request(ipc.QueryExchanges(thread, before, limit, tools))).exchanges
+    async def exchanges(
+        self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None
+    ) -> Sequence[StoredExchange]:
+        return (await self._request(ipc.QueryExchanges(thread, before, limit, tools, max_bytes))).exchanges
 
     async def children(self, message_ids: Sequence[UUID]) -> Sequence[SentMessage]:
         return (await self._request(ipc.QueryChildren(list(message_ids)))).children

@@ -43,6 +43,7 @@ class QueryExchanges(_Frame, frozen=True):
     before: int
     limit: int
     tools: bool
+    max_bytes: int | None
 
 
 class QueryChildren(_Frame, frozen=True):

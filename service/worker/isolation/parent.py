@@ -181,8 +181,8 @@ async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
         match query:
             case ipc.QueryEarlierResults(message_id):
                 return ipc.Reply(earlier_results=await queries.earlier_results(message_id))
-            case ipc.QueryExchanges(thread, before, limit, tools):
-                return ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools)))
+            case ipc.QueryExchanges(thread, before, limit, tools, max_bytes):
+                return ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools, max_bytes)))
             case ipc.QueryChildren(message_ids):
                 return ipc.Reply(children=list(await queries.children(message_ids)))
             case ipc.QueryTurnInProgress(thread):

@@ -12,7 +12,7 @@ from service.agents.adapters.autogen.messages import message_content
 from service.agents.contract import Context
 from service.agents.thread_bridge import call_anywhere
 from service.agents.tool_events import plain
-from service.limits import HISTORY_EXCHANGES
+from service.limits import HISTORY_EXCHANGES, HISTORY_TOKENS
 
 if TYPE_CHECKING:
     from autogen_agentchat.agents import UserProxyAgent
@@ -66,13 +66,13 @@ class Kit:
         self.questions[name] = 0
         return Person(name, description, ask)
 
-    async def history(self, limit: int = HISTORY_EXCHANGES) -> "list[LLMMessage]":
-        """The thread's history for an agent's `model_context`, for example
+    async def history(self, limit: int = HISTORY_EXCHANGES, *, max_tokens: int = HISTORY_TOKENS) -> "list[LLMMessage]":
+        """The thread's history, with at most so many tokens, for an agent's `model_context`, for example
         UnboundedChatCompletionContext(initial_messages=await kit.history())."""
         from autogen_core.models import AssistantMessage, UserMessage
 
         messages: list[LLMMessage] = []
-        for exchange in await self.context.history(limit):
+        for exchange in await self.context.history(limit, max_tokens=max_tokens):
             question, answer = (
                 value.get("content") if isinstance(value, dict) else value
                 for value in (exchange.message, exchange.result)

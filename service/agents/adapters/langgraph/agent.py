@@ -20,6 +20,7 @@ from service.agents.adapters.langgraph.runner import Runner
 from service.agents.contract import Context, Rejected
 from service.agents.definition import Agent, input_type
 from service.agents.limits import LimitOptions
+from service.limits import HISTORY_TOKENS
 
 SPEAKERS = {"user", "human", "assistant", "ai"}  # as LangChain names them
 
@@ -69,7 +70,7 @@ async def _default_input(context: Context, message: str | dict[str, Any]) -> Any
         _refuse_orders(message.get("messages"))
         return message
     history: list[Any] = []
-    for exchange in await context.history():
+    for exchange in await context.history(max_tokens=HISTORY_TOKENS):
         if isinstance(exchange.message, str) and isinstance(exchange.result, str):
             history += [HumanMessage(exchange.message), AIMessage(exchange.result)]
     return {"messages": [*history, HumanMessage(message)]}

@@ -1,7 +1,6 @@
 """Warm instances: what agents keep in their worker from one message of a thread to the next. Only a cache."""
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ log = logging.getLogger(__name__)
 
 MAX_CACHED_INSTANCES = 10_000
 CLOSE_SECONDS = 5.0  # for all instances together when the worker stops
+CLOSE_ONE_SECONDS = 60.0
 
 
 class _Instance:
@@ -127,8 +127,7 @@ async def _close(making: "asyncio.Task[Any]") -> None:
     close = getattr(instance, "aclose", None) or getattr(instance, "close", None)
     if close is not None:
         try:
-            closed = close()
-            if inspect.isawaitable(closed):
-                await closed
+            async with asyncio.timeout(CLOSE_ONE_SECONDS):
+                await call_anywhere(close)
         except Exception:
             log.exception("an instance could not be closed")

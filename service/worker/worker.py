@@ -190,7 +190,7 @@ class Worker:
             await self._store.sign_off(self.worker_id)
         await self._notifier.flush()
         await self._database.close()
-        self._services.threads.close()
         await self._services.instances.close()
+        self._services.threads.close()
         if self._services.isolation is not None:
             await self._services.isolation.close()

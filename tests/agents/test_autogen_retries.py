@@ -42,6 +42,14 @@ async def test_a_retry_repeats_no_finished_model_call(
     assert row["usage"]["completion_tokens"] == 4  # of all calls, whichever attempt made them
 
 
+async def test_an_answer_that_cannot_be_stored_is_paid_for_once(sql: Connection, start_worker: StartWorker) -> None:
+    model = ReplayModel("x" * 2000, "APPROVE", "APPROVE")
+    await start_worker(autogen_agent("pair", writer_and_critic(model)), max_event_bytes=1000)
+    row = await run(sql, "Write.", agent="pair")
+    assert (row["state"], row["attempt"], len(model.asked)) == ("failed", 1, 1)
+    assert "a step has at most 1000 bytes (MAX_EVENT_BYTES)" in row["error"]
+
+
 async def test_a_new_attempt_continues_a_lost_one(sql: Connection, start_worker: StartWorker) -> None:
     """max_turns counts the turns of both attempts."""
     reached, go = asyncio.Event(), asyncio.Event()

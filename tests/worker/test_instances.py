@@ -68,6 +68,26 @@ async def test_a_worker_stops_while_an_instance_is_made(sql: Connection, start_w
     let_go.set()
 
 
+async def test_closing_an_instance_holds_no_loop(sql: Connection, start_worker: StartWorker) -> None:
+    """A sync `close` runs in a thread, because it may block."""
+    closes, let_go = threading.Event(), threading.Event()
+
+    class Slow:
+        def close(self) -> None:
+            closes.set()
+            let_go.wait(20)
+
+    @agent("slow")
+    async def slow(context: Context, text: str) -> None:
+        await context.instance(Slow)
+
+    await start_worker(slow)
+    await run(sql, "x", agent="slow")  # without a thread, so that it is closed at once
+    await wait_for(closes)
+    assert (await run(sql, "y", agent="slow"))["state"] == "completed"
+    let_go.set()
+
+
 async def test_a_thread_that_begins_again_has_an_instance_of_its_own(
     sql: Connection, start_worker: StartWorker
 ) -> None:

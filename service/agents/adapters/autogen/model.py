@@ -94,14 +94,14 @@ class StepClient(ChatCompletionClient):
     def _step(
         self, arguments: Any, call_model: Callable[[], Awaitable[Any]], token: CancellationToken | None
     ) -> asyncio.Future[Any]:
-        async def run() -> Any:
+        async def step() -> Any:
             try:
-                return await call_model()
-            except Exception as error:
+                return await self._kit.step(self._name, arguments, call_model)
+            except Exception as error:  # also that the answer cannot be stored
                 self._kit.last_model_error = error
                 raise
 
-        task = asyncio.ensure_future(self._kit.step(self._name, arguments, run))
+        task = asyncio.ensure_future(step())
         if token is not None:
             token.link_future(task)
         return task

@@ -6,6 +6,7 @@ really ran, independent of the database.
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -111,6 +112,14 @@ async def blocks(context: Context, request: str) -> str:
     """Holds the loop for longer than WORKER_TIMEOUT, as sync code in an async agent does."""
     with noted(context):
         time.sleep(BLOCK_SECONDS)  # noqa: ASYNC251  # blocking is the purpose of this agent
+    return answer(request, 0)
+
+
+@agent("holds")
+async def holds(context: Context, request: str) -> str:
+    """Holds the GIL for longer than WORKER_TIMEOUT, as a regular expression does that searches for long."""
+    with noted(context):
+        ctypes.PyDLL(None).usleep(int(BLOCK_SECONDS * 1_000_000))  # unlike CDLL, it does not release the GIL
     return answer(request, 0)
 
 

@@ -8,7 +8,13 @@ from faults.agents import TEAM_MEMBERS, answer, answer_of_team
 from faults.checks.fault_times import FaultTimes
 from faults.history import Sent
 
-WELL_BEHAVED_AGENTS = ("scribe", "team", "blocks", "floods")  # their messages complete, whatever happens around them
+WELL_BEHAVED_AGENTS = (
+    "scribe",
+    "team",
+    "blocks",
+    "holds",
+    "floods",
+)  # their messages complete, whatever happens around them
 PROCESS_KILLING_AGENTS = ("exits", "leaks")  # they kill their process in every attempt
 MAX_LOSSES = 3
 

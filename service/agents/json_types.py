@@ -8,6 +8,8 @@ from typing import Any, Never, NoReturn, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec.inspect import CustomType, Field, Type, type_info
 
+REMEMBERED_TYPES = 256
+
 # Annotations that promise nothing which JSON could break.
 _ANYTHING = (object, NoReturn, Never)
 # Classes whose subclasses msgspec writes as JSON, though it cannot make an instance of the subclass again.
@@ -28,12 +30,22 @@ def return_type(function: Callable[..., Any]) -> Any:
 
 
 def unreadable(declared: Any) -> str | None:
-    """Why a value of this type cannot be read back from JSON; None if it can."""
+    """Why a value of this type cannot be read back from JSON; None if it can. Each step asks, so it is remembered."""
+    try:
+        return _remembered(declared)
+    except TypeError:  # the type has no hash
+        return _why_unreadable(declared)
+
+
+def _why_unreadable(declared: Any) -> str | None:
     try:
         found = _custom_types(type_info(declared))
     except TypeError as error:
         return str(error)
     return f"{found[0].__qualname__} has no JSON form" if found else None
+
+
+_remembered = functools.lru_cache(REMEMBERED_TYPES)(_why_unreadable)
 
 
 def unwritable(declared: Any) -> str | None:

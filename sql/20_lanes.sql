@@ -70,6 +70,24 @@ begin
         on conflict (name) do update set value = excluded.value;
 end $$;
 
+-- Create the PGMQ queue of one lane.
+create or replace function treadle._create_lane(queue text, lane text) returns void
+language plpgsql as $$
+begin
+    perform pgmq.create(queue || '_' || lane);
+    -- Dead rows of a lane must go soon: vacuum by their number, never by their share of the table.
+    execute format(
+        'alter table pgmq.%I set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, '
+        'autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1)',
+        treadle._lane_table(queue, lane));
+    if lane <> 'dlq' then
+        execute format(
+            'create trigger treadle_lost_rows before truncate on pgmq.%I '
+            'execute function treadle._keep_lost_rows(%L, %L)',
+            treadle._lane_table(queue, lane), queue, lane);
+    end if;
+end $$;
+
 create or replace function treadle.create_queue(name text) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -88,18 +106,7 @@ begin
         return;
     end if;
     foreach v_lane in array array['high', 'normal', 'low', 'dlq'] loop
-        perform pgmq.create(name || '_' || v_lane);
-        -- Dead rows of a lane must go soon: vacuum by their number, never by their share of the table.
-        execute format(
-            'alter table pgmq.%I set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, '
-            'autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1)',
-            treadle._lane_table(name, v_lane));
-        if v_lane <> 'dlq' then
-            execute format(
-                'create trigger treadle_lost_rows before truncate on pgmq.%I '
-                'execute function treadle._keep_lost_rows(%L, %L)',
-                treadle._lane_table(name, v_lane), name, v_lane);
-        end if;
+        perform treadle._create_lane(name, v_lane);
     end loop;
     insert into treadle.queues (queue, created_at) values (name, treadle.clock()) on conflict do nothing;
     perform treadle._generate_lane_functions();

@@ -38,6 +38,7 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
 
     async def facts(database: Any) -> dict[str, Any]:
         await schema.require(database)
+        await InstallationStore(database).require_lanes()
         found = await InstallationStore(database).installation()
         if found.functions != schema.digest():
             raise SchemaError("The database's functions are not those of this version: run treadle migrate.")

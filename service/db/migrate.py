@@ -172,6 +172,8 @@ async def _try_functions(connection: Connection) -> None:
         for file in files:
             await connection.execute(file)
         await connection.execute("select treadle.create_queue('default')")
+        if restored := await connection.fetchval("select treadle.restore_lanes()"):
+            log.warning("lanes that were missing in PGMQ are there again", extra={"lanes": restored})
         await connection.execute(
             "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2),"
             " ('pgmq', current_setting('treadle.pgmq_version'))"

@@ -1,6 +1,7 @@
 """The connection pool: one call, one statement, one transaction; errors arrive as the classes of `errors`."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,9 @@ from service.errors import BY_SQLSTATE, Busy, NotConnected, NotStorable, SchemaE
 
 DELETION_TIMEOUT_SECONDS = 60.0  # of a thread: one transaction deletes a million messages in ten seconds
 CANCEL_TIMEOUT_SECONDS = 2.0  # to cancel a command that timed out, after which its connection is dropped
+
+NO_SCHEMA = "The database has no Treadle schema of this release: run treadle migrate."
+LANE = re.compile(r"pgmq\.q_(\w+)_(high|normal|low|dlq)(?:_msg_id_seq)?\b")  # the table of a lane, or its sequence
 
 __all__ = ["Connection", "Database", "connect"]
 
@@ -166,7 +170,8 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
         return NotStorable(f"PostgreSQL does not accept this value: {error}.")
     if isinstance(error, asyncpg.UndefinedFunctionError | asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
-        return SchemaError("The database has no Treadle schema of this release: run treadle migrate.")
+        lane = LANE.search(str(error))
+        return SchemaError(missing_lane(lane[1], lane[2]) if lane else NO_SCHEMA)
     return error
 
 
@@ -177,3 +182,8 @@ def _explain_trouble(error: asyncpg.PostgresError) -> Exception | None:
     if error.server_source_function == "PreCommit_Notify":  # a trigger's: our functions ask before they notify
         return Unavailable("PostgreSQL's queue of notifications is full: try again.")
     return None
+
+
+def missing_lane(queue: str, lane: str) -> str:
+    """One sentence on a lane whose PGMQ queue was dropped."""
+    return f"The lane {lane} of the queue {queue} is missing in PGMQ: run treadle migrate, which restores it."

@@ -3,7 +3,8 @@
 import msgspec
 
 from service.db import schema
-from service.db.pool import Database
+from service.db.pool import Database, missing_lane
+from service.errors import SchemaError
 from service.installation.model import HealthProbe, Installation, Violation
 
 VIOLATIONS_TIMEOUT_SECONDS = 3600.0
@@ -27,6 +28,12 @@ class InstallationStore:
         row = await self._database.fetchrow("select * from treadle.installation")
         assert row is not None
         return msgspec.convert(row, Installation)
+
+    async def require_lanes(self) -> None:
+        """Raises SchemaError, naming the first lane that is missing."""
+        row = await self._database.fetchrow("select queue, lane from treadle.missing_lanes() limit 1")
+        if row is not None:
+            raise SchemaError(missing_lane(row["queue"], row["lane"]))
 
     async def violations(self) -> list[Violation]:
         """The first thousand exceptions to the invariants. Reads everything, so it may take minutes."""

@@ -407,6 +407,13 @@ CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OU
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (deleted by hand) a new one';
+CREATE FUNCTION treadle.missing_lanes() RETURNS TABLE(queue text, lane text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.missing_lanes() IS 'Lanes whose PGMQ queue does not exist; treadle migrate creates them again';
 CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -496,6 +503,13 @@ CREATE FUNCTION treadle.register_agents(agents jsonb, default_agent text DEFAULT
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.register_agents(agents jsonb, default_agent text) IS 'Upsert agents, create their queues, and declare the default agent';
+CREATE FUNCTION treadle.restore_lanes() RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.restore_lanes() IS 'Create the missing lanes again, with the rows that they had; returns them';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

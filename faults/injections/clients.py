@@ -16,12 +16,13 @@ HOLD_SECONDS = 3.0
 
 @fault(weight=2)
 async def bad_readers(world: World, _: Fault) -> None:
-    """20 clients never read their stream of ten megabytes, and 480 connect and disconnect at once."""
+    """20 clients never read a stream of ten megabytes or a page of its log, and 480 connect and disconnect at once."""
     node = world.node()
     sent = await _acknowledged(world, world.clients.send("floods", bytes=STREAM_BYTES))
     with contextlib.ExitStack() as idle:
-        for _n in range(IDLE_READERS):
-            idle.enter_context(await _open(node.port, f"/messages/{sent.message_id}/stream"))
+        for n in range(IDLE_READERS):
+            of_message = ("stream", "events?limit=1000")[n % 2]
+            idle.enter_context(await _open(node.port, f"/messages/{sent.message_id}/{of_message}"))
         left = 0
         for n in range(LEAVING_READERS):
             with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ MAX_DELAY_SECONDS = 366 * 86_400
 MAX_TIMEOUT_SECONDS = 7 * 86_400  # of one attempt
 MAX_ATTEMPTS = 1_000
 MAX_BATCH_MESSAGES = 1_000  # in one POST /messages/batch, and sent by one attempt
+MAX_SEND_DEPTH = 32  # messages in a chain below the first, each sent by the one before
 
 MAX_NESTING_LEVELS = 100  # of arrays and objects in JSON: every later reader of the value recurses as deep
 

@@ -106,7 +106,8 @@ select treadle._define_type('submission', $$
     hold            text,
     thread          bigint,            -- threads.id
     ord             bigint,            -- place in the thread
-    behind          bigint             -- open messages of the thread that go before it, less the one that has the turn
+    behind          bigint,            -- open messages of the thread that go before it, less the one that has the turn
+    depth           integer            -- how many messages lie above it, each sent by the one before
 $$);
 
 -- A thread that takes new messages.

@@ -36,6 +36,16 @@ returns text language sql stable parallel safe as $$
     end
 $$;
 
+-- How many messages lie above one that this parent sends: 0 without a parent. (Stable and one expression, so that the
+-- planner inlines it.)
+create or replace function treadle._depth_below(parent uuid) returns integer
+language sql stable parallel safe as $$
+    select case
+        when parent is null then 0
+        else 1 + coalesce((select m.depth from treadle.messages m where m.message_id = _depth_below.parent), 0)
+    end
+$$;
+
 -- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable. They
 -- are not sorted: a sort of all that they carry takes longer than to decode them, and each has its number `n`.
 create or replace function treadle._decode_submissions(messages jsonb, at timestamptz)
@@ -48,7 +58,8 @@ begin
     return (
         with decoded as (
             select d.n, d.priority, d.thread_id, d.agent, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside,
-                d.parent, coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
+                d.parent, treadle._depth_below(d.parent) as depth,
+                coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
                 treadle._submission_problem(
                     message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
                     delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
@@ -72,6 +83,7 @@ begin
                             then format('The agent %L takes text, not an object.', a.agent)
                         when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id >= v_latest_id
                             then format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', d.id)
+                        when d.depth > 32 then 'A chain of messages that send messages ends after 32.'
                     end) as problem
             from decoded d
             left join treadle.agents a on a.agent = coalesce(d.agent, v_default_agent)
@@ -81,11 +93,9 @@ begin
                 case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
                 coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false),
                 coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
-                c.run_at, c.parent,
-                case when c.problem is not null then 'refused' end,
-                case when c.problem is not null then 'TR422' end,
-                c.problem,
-                case when c.run_at > at then 'delay' end, null, null, null)::treadle.submission)
+                c.run_at, c.parent, case when c.problem is not null then 'refused' end,
+                case when c.problem is not null then 'TR422' end, c.problem,
+                case when c.run_at > at then 'delay' end, null, null, null, c.depth)::treadle.submission)
         from (
             select c.*,
                 case

@@ -206,7 +206,8 @@ begin
                     when p.rank is not null and not s.aside and (v_targets[p.rank]).turn is distinct from s.message_id
                         then 'thread'
                 end,
-                v_threads[p.rank], (v_targets[p.rank]).base_ord + p.number, (v_targets[p.rank]).open + p.number - 2
+                v_threads[p.rank], (v_targets[p.rank]).base_ord + p.number, (v_targets[p.rank]).open + p.number - 2,
+                s.depth
             )::treadle.submission
         from unnest(submissions) s
         cross join lateral (select v_ranks[s.n] as rank, v_numbers[s.n] as number) p

@@ -203,7 +203,7 @@ create or replace function treadle.claim(
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
     priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text,
-    overloaded_seconds double precision)
+    overloaded_seconds double precision, depth integer)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_mergejoin = off as $$
@@ -238,7 +238,7 @@ begin
         select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text,
             m.metadata::text, m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq,
             m.created_at, m.aside, m.parent, t.memory::text,
-            extract(epoch from v_now - m.overloaded_since)::double precision
+            extract(epoch from v_now - m.overloaded_since)::double precision, m.depth::integer
         from unnest(v_taken) with ordinality u (message_id, n)
         join treadle.messages m on m.message_id = u.message_id
         join treadle.leases l on l.message_id = u.message_id

@@ -102,6 +102,7 @@ create table treadle.messages (
     overloaded_since timestamptz,
     worker_id       text,
     parent          uuid,
+    depth           smallint not null default 0 check (depth >= 0),
     owner           text check (length(owner) between 1 and 255),
     traceparent     text check (length(traceparent) between 55 and 512),
     schema_id       integer,
@@ -135,6 +136,7 @@ comment on column treadle.messages.last_seq is 'Last event of the log at the las
 comment on column treadle.messages.run_at is 'Not before this time: the end of the delay or of the backoff';
 comment on column treadle.messages.overloaded_since is 'Since when attempts find a service of the agent overloaded; null again after any other end of an attempt';
 comment on column treadle.messages.parent is 'The message that sent this one';
+comment on column treadle.messages.depth is 'How many messages lie above it, each sent by the one before. A chain has an end, so that agents that send to themselves cannot fill the database';
 comment on column treadle.messages.owner is 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
 comment on column treadle.messages.traceparent is 'W3C trace context of the submit. Reserved: nothing fills it yet';
 comment on column treadle.messages.schema_id is 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';

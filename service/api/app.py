@@ -14,6 +14,7 @@ from service.api import health, openapi, problems
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
 from service.api.methods import EveryMethod
+from service.api.pools import Pools
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
 from service.api.sockets import SocketProtocol
@@ -22,7 +23,6 @@ from service.dashboard import routes as dashboard
 from service.db.availability import Availability
 from service.db.listener import Listener
 from service.db.notifier import EVENTS, Notifier
-from service.db.pool import Database
 from service.events import routes as events
 from service.events.feed import Feed
 from service.events.sse import Streams
@@ -39,7 +39,6 @@ from service.threads.store import ThreadStore
 
 log = logging.getLogger(__name__)
 
-DATABASE_CONNECTIONS = 10
 GRACEFUL_STOP_SECONDS = 5  # that open requests get when the process is told to stop
 
 # Every route of the API is listed in one of these routers. To add a route, write a handler in the `routes` module of
@@ -61,15 +60,9 @@ class Api:
     def __init__(self, settings: Settings, dsn: str) -> None:
         self._settings = settings
         availability = Availability()
-        self._database = Database(
-            dsn,
-            name="api",
-            size=DATABASE_CONNECTIONS,
-            pooler=settings.database_pooler == "transaction",
-            availability=availability,
-        )
-        self._notifier = Notifier(self._database)
-        self._events = EventStore(self._database)
+        self._pools = Pools(dsn, settings, availability)
+        self._notifier = Notifier(self._pools.calls)
+        self._events = EventStore(self._pools.calls)
         self.feed = Feed(self._events)
         self._listener = Listener(
             settings.listen_database_url or dsn,
@@ -94,15 +87,23 @@ class Api:
     def _make_dependencies(self) -> dict[str, Any]:
         """The objects that a handler receives as arguments of these names."""
         settings = self._settings
-        message_store = MessageStore(self._database, self._notifier, max_queue_size=settings.max_queue_size)
-        thread_store = ThreadStore(self._database)
+        pools = self._pools
+        message_store = MessageStore(
+            pools.calls,
+            self._notifier,
+            max_queue_size=settings.max_queue_size,
+            reads=pools.reads,
+            lists=pools.lists,
+        )
+        thread_store = ThreadStore(pools.calls, lists=pools.lists)
         return {
             "settings": settings,
             "messages": message_store,
             "threads": thread_store,
-            "queues": QueueStore(self._database),
-            "installation": InstallationStore(self._database),
+            "queues": QueueStore(pools.calls, lists=pools.lists),
+            "installation": InstallationStore(pools.health),
             "events": self._events,
+            "event_pages": EventStore(pools.lists),
             "streams": Streams(
                 self.feed, poll_interval=settings.poll_interval, keepalive_interval=settings.keepalive_interval
             ),
@@ -119,7 +120,7 @@ class Api:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await self._notifier.flush()
-            await self._database.close()
+            await self._pools.close()
             log.info("API stopped")
 
     async def serve(self) -> None:

@@ -27,6 +27,13 @@ UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
 # for statements on views.
 PLANS = {"jit": "off"}
 SESSION = KEEPALIVE | UTC | PLANS
+# Limits of our own replace those of the server, the database and the role, with which a call would fail instead of
+# waiting. What the address itself sets stays. transaction_timeout exists from PostgreSQL 17 on.
+OWN_LIMITS = """
+    select set_config(s.name, case s.name when 'statement_timeout' then '{statement_timeout:g}s' else '0' end, false)
+    from pg_settings s
+    where s.name in ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
+        'idle_in_transaction_session_timeout') and s.source <> 'client'"""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -58,13 +65,19 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def connect(
-    dsn: str, *, name: str, pooler: bool = False, command_timeout: float = COMMAND_TIMEOUT_SECONDS
+    dsn: str,
+    *,
+    name: str,
+    pooler: bool = False,
+    command_timeout: float = COMMAND_TIMEOUT_SECONDS,
+    statement_timeout: float = 0,
 ) -> Connection:
     """Open one connection to the server that takes writes.
 
-    Where the address names several hosts, they are tried in a staggered race, so that a silent one delays no other.
-    Raises NotConnected; AddressRejected where trying again cannot help, also for a pooler that `pooler` does not tell;
-    ConfigError for an address that no connection can have.
+    After `command_timeout` seconds a call is cancelled from here, after `statement_timeout` seconds by the server (0:
+    never); a pooler in transaction mode has only the first. Where the address names several hosts, they are tried in a
+    staggered race, so that a silent one delays no other. Raises NotConnected; AddressRejected where trying again cannot
+    help, also for a pooler that `pooler` does not tell; ConfigError for an address that no connection can have.
     """
     address = database_address.parse(dsn)
     opener = functools.partial(_open, address, name, command_timeout)
@@ -73,6 +86,7 @@ async def connect(
             return await opener(settings={}, pooler=True)
         connection = await _open_past_refused_settings(opener)
         await poolers.require_session(connection, dsn, lambda: opener(settings={}, pooler=True))
+        await _set_own_limits(connection, statement_timeout)
         return connection
     except _REJECTIONS as error:
         raise AddressRejected(explain(error)) from error
@@ -81,6 +95,14 @@ async def connect(
     except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
         refused = isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error)
         raise (AddressRejected if refused else NotConnected)(explain(error)) from error
+
+
+async def _set_own_limits(connection: Connection, statement_timeout: float) -> None:
+    try:
+        await connection.execute(OWN_LIMITS.format(statement_timeout=statement_timeout))
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 async def _open_past_refused_settings(opener: "functools.partial[Any]") -> Connection:

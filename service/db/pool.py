@@ -55,6 +55,7 @@ class Database:
         size: int,
         pooler: bool = False,
         command_timeout: float = COMMAND_TIMEOUT_SECONDS,
+        statement_timeout: float = 0,
         availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
@@ -62,6 +63,7 @@ class Database:
         self._size = size
         self._pooler = pooler
         self._command_timeout = command_timeout  # seconds
+        self._statement_timeout = statement_timeout  # seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._availability = availability
         self._opening = asyncio.Lock()
@@ -136,7 +138,11 @@ class Database:
                     min_size=0,
                     max_size=self._size,
                     connect=lambda *_args, **_kwargs: connect(
-                        self._dsn, name=self._name, pooler=self._pooler, command_timeout=self._command_timeout
+                        self._dsn,
+                        name=self._name,
+                        pooler=self._pooler,
+                        command_timeout=self._command_timeout,
+                        statement_timeout=self._statement_timeout,
                     ),
                     init=_prepare,
                     reset=_leave_as_is,

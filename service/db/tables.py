@@ -127,6 +127,7 @@ messages = Table(
     may("overloaded_since", Time),
     may("worker_id", Text),
     may("parent", UUID),
+    must("depth", SmallInteger, "0"),
     may("owner", Text),
     may("traceparent", Text),
     may("schema_id", Integer),

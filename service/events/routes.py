@@ -108,20 +108,20 @@ async def stream_thread(
 )
 async def list_events(
     message_id: MessageId,
-    events: NamedDependency[EventStore],
+    event_pages: NamedDependency[EventStore],
     after: Annotated[
         int, QueryParameter(ge=0, le=MAX_SEQ, description="the seq of the last event received, a whole number from 0")
     ] = 0,
     limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
     parsed = parse_message_id(message_id)
-    [page] = await events.read([Cursor(parsed, after)], limit, JSON_PAGE_BYTES)
+    [page] = await event_pages.read([Cursor(parsed, after)], limit, JSON_PAGE_BYTES)
     if page is None:
         raise _unknown_message(parsed)
     listed = [
         Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in page.entries
     ]
-    over = page.entries[-1].last if page.entries else await _is_over(events, parsed, after)
+    over = page.entries[-1].last if page.entries else await _is_over(event_pages, parsed, after)
     return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
 
 

@@ -53,6 +53,7 @@ class Claim(Struct, frozen=True):
     parent: UUID | None = None  # the message that sent it
     memory: str | None = None
     overloaded_seconds: float | None = None
+    depth: int = 0  # messages above it, each sent by the one before
 
 
 class EventToAppend(Struct, frozen=True):

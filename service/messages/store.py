@@ -117,8 +117,21 @@ class MessageControl:
 
 
 class MessageStore(MessageControl):
-    def __init__(self, database: Database, notifier: Notifier, *, max_queue_size: int) -> None:
+    """`reads` and `lists` are pools of their own, so that slow lookups and lists do not delay submits; by default all
+    calls share one pool."""
+
+    def __init__(
+        self,
+        database: Database,
+        notifier: Notifier,
+        *,
+        max_queue_size: int,
+        reads: Database | None = None,
+        lists: Database | None = None,
+    ) -> None:
         super().__init__(database)
+        self._reads = reads or database
+        self._lists = lists or database
         self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)
@@ -170,7 +183,7 @@ class MessageStore(MessageControl):
 
     async def status(self, message_id: UUID) -> Status:
         """Raises NotFound."""
-        row = await self._database.fetchrow(STATUS, message_id)
+        row = await self._reads.fetchrow(STATUS, message_id)
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return from_row(Status, row, JSON_COLUMNS)
@@ -178,7 +191,7 @@ class MessageStore(MessageControl):
     async def of_thread(self, thread: int, after: int, limit: int) -> tuple[list[Status], int | None]:
         """A page of the messages of a thread in its order, beginning after one, and the `ord` of the last where more
         messages follow. It has at most `limit` messages and about JSON_PAGE_BYTES bytes, but at least one message."""
-        rows = await self._database.fetch(OF_THREAD, thread, after, limit, JSON_PAGE_BYTES)
+        rows = await self._lists.fetch(OF_THREAD, thread, after, limit, JSON_PAGE_BYTES)
         queued = [row["message_id"] for row in rows if row["state"] == "queued"]
         positions = dict(zip(queued, await self._positions(queued) if queued else [], strict=True))
         page = [from_row(Status, row, JSON_COLUMNS, queue_position=positions.get(row["message_id"])) for row in rows]

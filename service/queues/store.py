@@ -53,17 +53,20 @@ AGENT_COLUMNS = """
 
 
 class QueueStore:
-    def __init__(self, database: Database) -> None:
+    """`lists` is a pool of its own, so that slow lists do not delay other calls; by default all share one pool."""
+
+    def __init__(self, database: Database, *, lists: Database | None = None) -> None:
         self._database = database
+        self._lists = lists or database
 
     async def overview(self) -> Overview:
-        totals = await self._database.fetchrow(
+        totals = await self._lists.fetchrow(
             "select coalesce(sum(queued), 0)::bigint as queued, coalesce(sum(processing), 0)::bigint as processing,"
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
             " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
         )
-        queued = await self._database.fetch(QUEUED, OVERVIEW_MESSAGES)
-        running = await self._database.fetch(PROCESSING, OVERVIEW_MESSAGES)
+        queued = await self._lists.fetch(QUEUED, OVERVIEW_MESSAGES)
+        running = await self._lists.fetch(PROCESSING, OVERVIEW_MESSAGES)
         assert totals is not None
         processing = [from_row(Processing, row, ("user_message",)) for row in running]
         return Overview(
@@ -78,11 +81,11 @@ class QueueStore:
         )
 
     async def all(self) -> list[Queue]:
-        return msgspec.convert(await self._database.fetch(f"{QUEUE} order by queue"), list[Queue])
+        return msgspec.convert(await self._lists.fetch(f"{QUEUE} order by queue"), list[Queue])
 
     async def get(self, name: str) -> Queue:
         """Raises NotFound."""
-        row = await self._database.fetchrow(f"{QUEUE} where queue = $1", name)
+        row = await self._lists.fetchrow(f"{QUEUE} where queue = $1", name)
         if row is None:
             raise NotFound(f"There is no queue {name!r}.")
         return msgspec.convert(row, Queue)
@@ -94,7 +97,7 @@ class QueueStore:
 
     async def dead_letters(self, name: str | None, limit: int) -> list[DeadLetter]:
         """The newest first, of one queue or of all."""
-        rows = await self._database.fetch(
+        rows = await self._lists.fetch(
             f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d where $1::text is null or d.queue = $1"
             " order by d.dead_at desc, d.dlq_id desc limit $2",
             name,
@@ -105,7 +108,7 @@ class QueueStore:
     async def dead_letter_page(self, name: str, limit: int, before: int | None) -> tuple[list[DeadLetter], int | None]:
         """The newest before one (a dlq_id), and the last of them where more follow. A page has at most `limit` letters
         and about JSON_PAGE_BYTES bytes, but at least one letter."""
-        rows = await self._database.fetch(
+        rows = await self._lists.fetch(
             f"select {DEAD_LETTER_COLUMNS}, d.dlq_id, d.more from treadle.dead_letter_page("
             "queue_name => $1, quantity => $2, before => $3, page_bytes => $4) d order by d.dlq_id desc",
             name,
@@ -117,11 +120,11 @@ class QueueStore:
         return page, rows[-1]["dlq_id"] if rows and rows[-1]["more"] else None
 
     async def agents(self) -> list[Agent]:
-        rows = await self._database.fetch(f"select {AGENT_COLUMNS} from treadle.agent_overview a order by a.agent")
+        rows = await self._lists.fetch(f"select {AGENT_COLUMNS} from treadle.agent_overview a order by a.agent")
         return [from_row(Agent, row, ("input", "settings")) for row in rows]
 
     async def workers(self) -> list[Worker]:
-        rows = await self._database.fetch("select * from treadle.worker_overview order by started_at, worker_id")
+        rows = await self._lists.fetch("select * from treadle.worker_overview order by started_at, worker_id")
         return msgspec.convert(rows, list[Worker])
 
     async def drop_instance(self, agent: str, thread_id: str) -> None:

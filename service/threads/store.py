@@ -41,15 +41,18 @@ class StoredTurn(msgspec.Struct, frozen=True):
 
 
 class ThreadStore:
-    def __init__(self, database: Database) -> None:
+    """`lists` is a pool of its own, so that slow lists do not delay other calls; by default all share one pool."""
+
+    def __init__(self, database: Database, *, lists: Database | None = None) -> None:
         self._database = database
+        self._lists = lists or database
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
         self, limit: int, before: tuple[datetime, int] | None
     ) -> tuple[list[ThreadSummary], tuple[datetime, int] | None]:
         """A page of threads, the last active first, and where the next page begins (None: this is the last page)."""
-        rows = await self._database.fetch(
+        rows = await self._lists.fetch(
             "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
             " from treadle.thread_overview t where t.tenant = $1"
             " and ($2::timestamptz is null or (t.last_activity, t.thread) < ($2, $3))"
@@ -64,7 +67,7 @@ class ThreadStore:
 
     async def get(self, thread_id: str) -> Thread:
         """Raises NotFound."""
-        row = await self._database.fetchrow(
+        row = await self._lists.fetchrow(
             f"select {THREAD_COLUMNS} from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2",
             TENANT,
             thread_id,
@@ -76,7 +79,7 @@ class ThreadStore:
     async def usage(self, thread_id: str) -> Usage:
         """Raises NotFound."""
         thread, _ = await self.key(thread_id)
-        row = await self._database.fetchrow("select messages, usage::text from treadle.thread_usage($1)", thread)
+        row = await self._lists.fetchrow("select messages, usage::text from treadle.thread_usage($1)", thread)
         assert row is not None
         return from_row(Usage, row, ("usage",), thread_id=thread_id)
 

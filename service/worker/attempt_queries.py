@@ -6,7 +6,7 @@ from uuid import UUID
 from service.leases.model import EarlierResults, SentMessage
 from service.leases.store import LeaseStore
 from service.threads.store import StoredExchange, StoredTurn, ThreadStore
-from service.worker.persistence import persist
+from service.worker.persistence import persist_lookup
 
 
 class StoredAttemptQueries:
@@ -17,15 +17,15 @@ class StoredAttemptQueries:
         self._threads = threads
 
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
-        return await persist("earlier results", lambda: self._leases.earlier_results(message_id))
+        return await persist_lookup("earlier results", lambda: self._leases.earlier_results(message_id))
 
     async def exchanges(
         self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None
     ) -> list[StoredExchange]:
-        return await persist("history", lambda: self._threads.exchanges(thread, before, limit, tools, max_bytes))
+        return await persist_lookup("history", lambda: self._threads.exchanges(thread, before, limit, tools, max_bytes))
 
     async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
-        return await persist("children", lambda: self._leases.children(message_ids))
+        return await persist_lookup("children", lambda: self._leases.children(message_ids))
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
-        return await persist("turn in progress", lambda: self._threads.turn_in_progress(thread))
+        return await persist_lookup("turn in progress", lambda: self._threads.turn_in_progress(thread))

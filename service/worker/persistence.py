@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from service.errors import TooSlow, Unavailable
+from service.errors import Busy, TooSlow, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,3 +30,15 @@ async def persist(name: str, call: Callable[[], Coroutine[Any, Any, Answer]], it
             log.log(error.log_level, "trying again", extra={"call": name, "error": str(error)})
             await asyncio.sleep(delay)
             delay = min(delay * 2, MAX_RETRY_SECONDS)
+
+
+async def persist_lookup(name: str, look_up: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    """The answer of a lookup. A table that another transaction has locked is waited for as well."""
+
+    async def ask() -> Answer:
+        try:
+            return await look_up()
+        except Busy as error:  # behind a pooler, where the database's own lock_timeout holds
+            raise Unavailable(str(error)) from error
+
+    return await persist(name, ask)

@@ -74,7 +74,8 @@ CREATE TYPE treadle.submission AS (
 	hold text,
 	thread bigint,
 	ord bigint,
-	behind bigint
+	behind bigint,
+	depth integer
 );
 CREATE TYPE treadle.submit_answer AS (
 	n integer,
@@ -123,6 +124,7 @@ CREATE TABLE treadle.messages (
     overloaded_since timestamp with time zone,
     worker_id text,
     parent uuid,
+    depth smallint DEFAULT 0 NOT NULL,
     owner text,
     traceparent text,
     schema_id integer,
@@ -131,6 +133,7 @@ CREATE TABLE treadle.messages (
     result jsonb,
     error text,
     usage jsonb,
+    CONSTRAINT messages_depth_check CHECK ((depth >= 0)),
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
     CONSTRAINT messages_lane CHECK ((((lane IS NULL) = (lane_id IS NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
@@ -165,6 +168,7 @@ COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the las
 COMMENT ON COLUMN treadle.messages.run_at IS 'Not before this time: the end of the delay or of the backoff';
 COMMENT ON COLUMN treadle.messages.overloaded_since IS 'Since when attempts find a service of the agent overloaded; null again after any other end of an attempt';
 COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
+COMMENT ON COLUMN treadle.messages.depth IS 'How many messages lie above it, each sent by the one before. A chain has an end, so that agents that send to themselves cannot fill the database';
 COMMENT ON COLUMN treadle.messages.owner IS 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
@@ -258,7 +262,7 @@ CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, mes
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.children(message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'

@@ -8,8 +8,16 @@ from uuid import UUID
 
 import msgspec
 
+from service.agents.contract import Rejected
 from service.leases.model import EarlierResults
-from service.limits import DELAY_RULE, MAX_BATCH_MESSAGES, MAX_DELAY_SECONDS, THREAD_ID_RULE, is_thread_id
+from service.limits import (
+    DELAY_RULE,
+    MAX_BATCH_MESSAGES,
+    MAX_DELAY_SECONDS,
+    MAX_SEND_DEPTH,
+    THREAD_ID_RULE,
+    is_thread_id,
+)
 from service.messages.model import Priority
 from service.worker.context.scope import AttemptScope
 
@@ -31,7 +39,7 @@ async def send(
     name: str | None,
 ) -> str:
     """Remember a message to be submitted; returns its id. Raises Rejected if an earlier attempt has sent something else
-    in its place."""
+    in its place, or if the chain of messages is too long."""
     await scope.require_running()
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
@@ -51,6 +59,8 @@ async def send(
 
 
 def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: float, aside: bool) -> None:
+    if scope.claim.depth >= MAX_SEND_DEPTH:
+        raise Rejected(f"A chain of messages that send messages ends after {MAX_SEND_DEPTH}.")
     if len(scope.sent) == MAX_BATCH_MESSAGES:
         raise ValueError(f"a message sends at most {MAX_BATCH_MESSAGES} others")
     if priority not in PRIORITIES:

@@ -1,0 +1,38 @@
+"""The connections of an API process: a pool for each kind of call, so that slow calls of one kind delay no other."""
+
+import asyncio
+
+from service.config import Settings
+from service.db.availability import Availability
+from service.db.pool import Database
+
+CALL_CONNECTIONS = 10
+READ_CONNECTIONS = 4
+LIST_CONNECTIONS = 3
+HEALTH_CONNECTIONS = 2
+LIST_SECONDS = 5.0  # after which a list is answered with 503
+HEALTH_SECONDS = 3.0
+
+
+class Pools:
+    """Connections are opened when they are needed.
+
+    `calls`: what writes, and what open streams read. `reads`: single messages. `lists`: threads, messages of a thread,
+    queues, events, with a limit on each statement. `health`: the health check.
+    """
+
+    def __init__(self, dsn: str, settings: Settings, availability: Availability) -> None:
+        self._dsn = dsn
+        self._pooler = settings.database_pooler == "transaction"
+        self._availability = availability
+        self.calls = self._pool("api", CALL_CONNECTIONS)
+        self.reads = self._pool("api reads", READ_CONNECTIONS)
+        self.lists = self._pool("api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS)
+        self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(pool.close() for pool in (self.calls, self.reads, self.lists, self.health)))
+
+    def _pool(self, name: str, size: int, *, seconds: float | None = None) -> Database:
+        limits = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}
+        return Database(self._dsn, name=name, size=size, pooler=self._pooler, availability=self._availability, **limits)

@@ -1,0 +1,63 @@
+"""Slow calls of one kind delay no call of another kind."""
+
+import asyncio
+
+import pytest
+
+from service.api import pools
+from service.db.pool import Connection
+from tests.support.api_answers import problem
+from tests.support.fixture_types import RegisterAgents, StartApi
+
+SLOW_READS = 12  # more than the connections of any kind
+
+# A function that GET calls, and the address.
+SLOW = {
+    "a list": (
+        "create or replace function treadle.thread_usage(thread bigint, out messages bigint, out usage jsonb)"
+        " language sql as 'select 1, to_jsonb(pg_sleep(600)::text)'",
+        "/threads/t/usage",
+    ),
+    "a message": (
+        "create or replace function treadle.queue_position(message_id uuid) returns bigint"
+        " language sql as 'select length(pg_sleep(600)::text)'",
+        "/messages/{id}/status",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+async def test_slow_reads_delay_no_submit_stream_or_health_check(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, kind: str
+) -> None:
+    await register_agents()
+    api = await start_api()
+    message_id = await api.submit("x", thread_id="t")
+    statement, path = SLOW[kind]
+    await sql.execute(statement)
+    slow = [asyncio.create_task(api.get(path.format(id=message_id))) for _ in range(SLOW_READS)]
+    busy = "select count(*) from pg_stat_activity where datname = current_database() and query like '%treadle.%'"
+    while await sql.fetchval(f"{busy} and wait_event = 'PgSleep'") < 3:
+        await asyncio.sleep(0.02)
+    await api.submit("y", thread_id="t")
+    assert (await api.get("/health")).status_code == 200
+    assert (await api.delete(f"/messages/{message_id}")).status_code == 200
+    assert [event.type for event in await api.events(message_id)][-1] == "cancelled"
+    assert await api.get("/threads/t") if kind == "a message" else await api.get(f"/messages/{message_id}/status")
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_list_that_takes_too_long_is_503(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "LIST_SECONDS", 0.2)
+    await register_agents()
+    api = await start_api()
+    await api.submit("x", thread_id="t")
+    await sql.execute(SLOW["a list"][0])
+    for answer in await asyncio.gather(*(api.get("/threads/t/usage") for _ in range(SLOW_READS))):
+        problem(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 1
+    assert (await api.get("/threads")).status_code == 200

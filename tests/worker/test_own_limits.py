@@ -1,0 +1,81 @@
+"""Limits of the database or of the role, such as lock_timeout, fail no call of the service."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from service.db.pool import Connection, Database
+from service.errors import Busy
+from service.worker.persistence import persist_lookup
+from tests.support.fixture_types import StartWorker
+from tests.support.messages import run, settled, submit
+from tests.support.waiting import until
+from treadle import Context, agent
+
+LIMITS = ("lock_timeout", "statement_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout")
+
+
+@pytest.fixture
+async def strict(sql: Connection) -> None:
+    """A database with strict limits of its own."""
+    name = await sql.fetchval("select current_database()")
+    for limit in LIMITS:
+        await sql.execute(f"alter database {name} set {limit} = '50ms'")
+
+
+@pytest.mark.usefixtures("strict")
+async def test_a_connection_has_the_limits_of_the_service(dsn: str) -> None:
+    for seconds, expected in ((0.0, "0"), (2.5, "2500ms")):
+        database = Database(dsn, name="test", size=1, statement_timeout=seconds)
+        found = [await database.fetchval(f"show {limit}") for limit in LIMITS]
+        assert found == ["0", expected, "0", "0"]
+        await database.close()
+
+
+@pytest.mark.usefixtures("strict")
+async def test_a_lookup_waits_for_a_locked_table(
+    sql: Connection, start_worker: StartWorker, dsn: str, database: Database
+) -> None:
+    began, locked = asyncio.Event(), asyncio.Event()
+
+    @agent("reader")
+    async def reader(context: Context, text: str) -> int:
+        began.set()
+        await locked.wait()
+        return len(await context.history())
+
+    await start_worker(reader)
+    locked.set()
+    await run(sql, "first", agent="reader", thread_id="t")
+    began.clear()
+    locked.clear()
+    message_id = await submit(sql, "second", agent="reader", thread_id="t")
+    await began.wait()
+    holder = await asyncpg.connect(dsn)
+    async with holder.transaction():
+        await holder.execute("set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0")
+        await holder.execute("lock table treadle.messages in access exclusive mode")
+        locked.set()
+        waits = (
+            "select exists (select from pg_stat_activity where query like '%treadle.exchanges%'"
+            " and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '200 ms')"
+        )
+        await until(lambda: database.fetchval(waits))
+    await holder.close()
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"], row["failures"], row["attempt"]) == ("completed", 1, 0, 1)
+
+
+async def test_a_lookup_that_finds_a_lock_is_repeated() -> None:
+    """Behind a pooler, where the limits of the database hold."""
+    tries: list[int] = []
+
+    async def look_up() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise Busy("locked")
+        return "found"
+
+    assert await persist_lookup("test", look_up) == "found"
+    assert len(tries) == 3

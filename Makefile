@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test test-postgres15 bench faults lint format lock clean
+.PHONY: help up test test-postgres15 tools bench faults lint format lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,6 +14,8 @@ up: $(VENV)/.up ## Run a private PostgreSQL, the API and the workers
 
 test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+tools: .tools/.python .tools/.node ## Install what generates requests and clients in tests; needs npm
 
 POSTGRES15 ?= /usr/lib/postgresql/15/bin
 test-postgres15: $(VENV)/.dev ## Run the SQL tests on PostgreSQL 15 with a DST time zone, JIT and German dates
@@ -40,15 +42,17 @@ format: $(VENV)/.dev ## Format the code and apply the fixes of ruff
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header pyproject.toml --group build --extra embedded
 
-lock: $(VENV)/.dev ## Update requirements.lock, requirements-dev.lock and requirements-bench.lock
+lock: $(VENV)/.dev ## Update the files requirements*.lock
 	@$(PIP) install uv
 	@$(COMPILE) --upgrade --output-file requirements.lock
 	@$(COMPILE) --constraint requirements.lock --extra langgraph --extra autogen --group lint --group test \
 		--output-file requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--no-header --upgrade --group tools --output-file requirements-tools.lock
 	@$(COMPILE) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
 
 clean: ## Remove the virtual environment and caches (not the data in .treadle)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Treadle needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -69,4 +73,18 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.up
 $(VENV)/.bench: requirements-bench.lock $(VENV)/.up
 	@echo "installing what requirements-bench.lock pins"
 	@$(PIP) install --require-hashes -r requirements-bench.lock
+	@touch $@
+
+# The programs of tests have environments of their own, so that their dependencies do not bind ours.
+.tools/.python: requirements-tools.lock
+	@echo "installing what requirements-tools.lock pins"
+	@$(PYTHON) -m venv .tools/python
+	@.tools/python/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-tools.lock
+	@touch $@
+
+.tools/.node: tests/http/typescript/package-lock.json tests/http/typescript/package.json
+	@echo "installing what tests/http/typescript/package-lock.json pins"
+	@mkdir -p .tools/node
+	@cp tests/http/typescript/package.json tests/http/typescript/package-lock.json .tools/node
+	@cd .tools/node && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

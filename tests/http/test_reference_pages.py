@@ -11,12 +11,12 @@ from tests.support.api_client import Client
 from tests.support.browser import open_browser
 
 
-@pytest.mark.parametrize("path", ["/docs", "/docs/", "/"])
-async def test_swagger_ui_is_rendered_offline(api: Client, path: str) -> None:
+async def test_swagger_ui_is_rendered_offline(api: Client) -> None:
     async with open_browser() as browser:
         page = await browser.new_page()
-        await page.goto(f"{api.base_url}{path}")
-        await expect(page.locator(".info .title")).to_contain_text("Treadle")
+        for path in ("/", "/docs", "/docs/"):
+            await page.goto(f"{api.base_url}{path}")
+            await expect(page.locator(".info .title")).to_contain_text("Treadle")
         submit = page.locator(".opblock", has_text="Submit a message").first
         await submit.click()
         await expect(submit.locator(".opblock-body")).to_contain_text("Idempotency-Key")
@@ -26,12 +26,12 @@ async def test_swagger_ui_is_rendered_offline(api: Client, path: str) -> None:
         await expect(submit.locator(".live-responses-table .response .response-col_status")).to_contain_text("202")
 
 
-@pytest.mark.parametrize("path", ["/redoc", "/redoc/"])
-async def test_redoc_is_rendered_offline(api: Client, path: str) -> None:
+async def test_redoc_is_rendered_offline(api: Client) -> None:
     async with open_browser() as browser:
         page = await browser.new_page()
-        await page.goto(f"{api.base_url}{path}")
-        await expect(page.locator("h1").first).to_contain_text("Treadle")
+        for path in ("/redoc", "/redoc/"):
+            await page.goto(f"{api.base_url}{path}")
+            await expect(page.locator("h1").first).to_contain_text("Treadle")
         await expect(page.get_by_role("heading", name="Submit a message")).to_be_visible()
         await page.locator("[role=search] input").fill("failed message")
         await expect(page.locator("[data-role='search:results']")).to_contain_text("Queue a failed message again")

@@ -84,7 +84,7 @@ create or replace view treadle.queue_overview as
     select
         q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
         extract(epoch from treadle.clock() - r.oldest)::double precision as oldest_seconds,
-        n.finished_per_minute, n.mean_seconds, q.created_at
+        n.finished_per_minute, n.mean_seconds, q.created_at, treadle._claiming_workers(q.queue) as workers
     from treadle.queues q
     cross join lateral (
         select

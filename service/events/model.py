@@ -61,7 +61,9 @@ class Page(Struct, frozen=True):
 
 
 class QueuePosition(NamedTuple):
-    """A message's state, and its position in its queue if it has one; both None if the message does not exist."""
+    """A message's state, and its position in its queue if it has one; both None if the message does not exist. `stop`:
+    why nothing is claimed from its queue, which is `paused` or `unclaimed`."""
 
     state: str | None
     position: int | None
+    stop: str | None = None

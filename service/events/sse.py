@@ -178,7 +178,7 @@ class MessageView:
         if told.state != "queued" or told == self._told:
             return None
         self._told = told
-        detail = _describe(told.position)
+        detail = _describe(told)
         return encode("waiting", _json({"state": told.state, "position": told.position, "message": detail}))
 
 
@@ -204,9 +204,12 @@ def _next_tick(after: float) -> float:
     return (math.floor(after / POSITION_INTERVAL_SECONDS) + 1) * POSITION_INTERVAL_SECONDS
 
 
-def _describe(position: int | None) -> str:
+def _describe(told: QueuePosition) -> str:
+    position = told.position
     if position is None:
         return "Waiting until it is due."
+    if told.stop is not None:
+        return "The queue is paused." if told.stop == "paused" else "No worker claims from this queue."
     if position == 0:
         return "Next in the queue."
     return f"{position} message{'s' if position > 1 else ''} before this one."

@@ -50,9 +50,11 @@ class EventStore:
     async def queue_positions(self, message_ids: Sequence[UUID]) -> list[QueuePosition]:
         """For each message, in this order."""
         rows = await self._database.fetch(
-            "select state, queue_position from treadle.queue_positions($1) order by n", message_ids
+            "select p.state, p.queue_position, s.reason from treadle.queue_positions($1) p"
+            " left join treadle.queue_stops($1) s on s.n = p.n order by p.n",
+            message_ids,
         )
-        return [QueuePosition(row["state"], row["queue_position"]) for row in rows]
+        return [QueuePosition(*row) for row in rows]
 
 
 def _by_reader(rows: Sequence[Record], readers: int) -> list[Page | None]:

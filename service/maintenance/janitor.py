@@ -20,6 +20,7 @@ from service.maintenance.sweep import Sweep
 from service.maintenance.tend_parents import TendAllParents, TendNamedParents
 from service.maintenance.tend_partitions import TendPartitions
 from service.maintenance.watch_notify import WatchNotify
+from service.maintenance.watch_queues import WatchQueues
 from service.maintenance.watch_vacuum import WatchVacuum
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Janitor:
             TendPartitions(settings, store),
             WatchVacuum(store),
             WatchNotify(store),
+            WatchQueues(store),
         ]
 
     def admit_in(self, seconds: float) -> None:

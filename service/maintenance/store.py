@@ -112,6 +112,11 @@ class MaintenanceStore:
         assert row is not None
         return VacuumHealth(*row)
 
+    async def unclaimed_queues(self) -> dict[str, int]:
+        """Queues from which no living worker claims, with the number of their queued messages."""
+        rows = await self._database.fetch("select queue, queued from treadle.unclaimed_queues()")
+        return {row["queue"]: row["queued"] for row in rows}
+
     async def notify_health(self) -> NotifyHealth:
         row = await self._database.fetchrow(
             f"select {', '.join(NotifyHealth.__struct_fields__)} from treadle.notify_health()"

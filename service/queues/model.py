@@ -56,6 +56,7 @@ class Queue(Struct, frozen=True):
     throughput_per_minute: int
     mean_processing_seconds: float | None
     created_at: datetime
+    workers: int  # that claim from it, with a heartbeat in the last ten seconds
 
 
 class DeadLetter(Struct, frozen=True):

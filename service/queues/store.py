@@ -41,7 +41,7 @@ PROCESSING = """
 QUEUE = """
     select queue as name, paused, queued as depth, ready as visible, processing as in_flight,
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
-        finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at
+        finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at, workers
     from treadle.queue_overview"""
 
 

@@ -21,7 +21,15 @@ from treadle import Context, agent
 
 # Calls of a worker and of the API that do not depend on messages.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
-CHORES |= {"vacuum_health", "notify_health", "ensure_partitions", "drop_partitions", "register_agents", "meta"}
+CHORES |= {
+    "vacuum_health",
+    "notify_health",
+    "unclaimed_queues",
+    "ensure_partitions",
+    "drop_partitions",
+    "register_agents",
+    "meta",
+}
 CHORES |= {"agent_overview"}  # a look at their input types, at most once a second
 CHORES |= {"sign_off"}
 

@@ -16,7 +16,7 @@ OVERVIEW_FIELDS = {
 }
 QUEUE_FIELDS = {
     *("name", "paused", "depth", "visible", "in_flight", "completed", "failed", "cancelled", "oldest_age_seconds"),
-    *("throughput_per_minute", "mean_processing_seconds", "created_at"),
+    *("throughput_per_minute", "mean_processing_seconds", "created_at", "workers"),
 }
 SUBMIT_TABLES = ("messages", "threads", "events", "thread_log", "idempotency", "counters")
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"  # no message has it

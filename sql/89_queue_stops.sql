@@ -1,0 +1,52 @@
+-- Queues whose messages wait although nothing is before them: the queue is paused, or no living worker claims from it.
+
+-- How many workers with a heartbeat of the last ten seconds claim from a queue.
+create or replace function treadle._claiming_workers(queue text) returns bigint
+language sql stable as $$
+    select count(*)
+    from treadle.workers w
+    where _claiming_workers.queue = any(w.queues)
+        and w.heartbeat_at > treadle.clock() - interval '10 seconds'
+$$;
+
+create or replace function treadle.queue_stops(message_ids uuid[]) returns table (n bigint, reason text)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        with asked as materialized (
+            select u.n, m.queue
+            from unnest(message_ids) with ordinality u (message_id, n)
+            join treadle.messages m on m.message_id = u.message_id
+            where m.state = 'queued'
+        ), stopped as (
+            select a.queue, case
+                    when q.paused then 'paused'
+                    when treadle._claiming_workers(a.queue) = 0 then 'unclaimed'
+                end as reason
+            from (select distinct x.queue from asked x) a
+            join treadle.queues q on q.queue = a.queue
+        )
+        select a.n, s.reason
+        from asked a
+        join stopped s on s.queue = a.queue
+        where s.reason is not null;
+end $$;
+comment on function treadle.queue_stops
+    is 'Why nothing is claimed from the queues of these messages: paused, or unclaimed; the others are left out';
+
+create or replace function treadle.unclaimed_queues() returns table (queue text, queued bigint)
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select c.queue, sum(c.queued)::bigint
+    from treadle.counters c
+    where c.id >= treadle._low_water_mark('counters')
+    group by c.queue
+    having sum(c.queued) > 0
+        and treadle._claiming_workers(c.queue) = 0
+    order by c.queue
+$$;
+comment on function treadle.unclaimed_queues
+    is 'Queues with queued messages from which no living worker claims';

@@ -1,6 +1,6 @@
 """The catalog of faults: importing a module of `injections` registers its faults in FAULTS."""
 
-from faults.injections import agents, clients, network, postgres, processes
+from faults.injections import agents, clients, listeners, network, postgres, processes, zones
 from faults.world import FAULTS, World, inject
 
-__all__ = ["FAULTS", "World", "agents", "clients", "inject", "network", "postgres", "processes"]
+__all__ = ["FAULTS", "World", "agents", "clients", "inject", "listeners", "network", "postgres", "processes", "zones"]

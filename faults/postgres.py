@@ -11,7 +11,8 @@ import asyncpg
 
 from service.local.private_postgres import PrivatePostgres
 
-OPTIONS = {"max_connections": "100", "wal_keep_size": "256MB"}
+# The queue of NOTIFY is as small as it can be, so that a fault can fill it.
+OPTIONS = {"max_connections": "100", "wal_keep_size": "256MB", "max_notify_queue_pages": "64"}
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 STOP_SECONDS = 30.0
 

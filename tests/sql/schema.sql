@@ -465,6 +465,15 @@ CREATE FUNCTION treadle.queue_positions(message_ids uuid[]) RETURNS TABLE(n bigi
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_positions(message_ids uuid[]) IS 'State and queue position of each message';
+CREATE FUNCTION treadle.queue_stops(message_ids uuid[]) RETURNS TABLE(n bigint, reason text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_stops(message_ids uuid[]) IS 'Why nothing is claimed from the queues of these messages: paused, or unclaimed; the others are left out';
 CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -614,6 +623,13 @@ CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer)
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) IS 'The message that has the turn in a thread, with its log so far';
+CREATE FUNCTION treadle.unclaimed_queues() RETURNS TABLE(queue text, queued bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.unclaimed_queues() IS 'Queues with queued messages from which no living worker claims';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -1340,7 +1356,8 @@ CREATE VIEW treadle.queue_overview AS
     (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
     n.finished_per_minute,
     n.mean_seconds,
-    q.created_at
+    q.created_at,
+    treadle._claiming_workers(q.queue) AS workers
    FROM ((treadle.queues q
      CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
             (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,

@@ -20,6 +20,9 @@ CLAIM_BATCH_MESSAGES = 100
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
 OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
+# A claim that takes long and finds little has passed over many locked rows: a user's transaction holds their threads.
+LONG_CLAIM_SECONDS = 0.02
+PAUSE_PER_CLAIM_SECOND = 9  # so that fruitless claims take at most a tenth of a core
 
 
 class Claimer:
@@ -43,25 +46,29 @@ class Claimer:
         self._work = work
         self._claim_calls = 0  # so far
         self._claims_from: Counter[Priority] = Counter()  # by the lane that they began at
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self.claiming_since: float | None = None  # by time.monotonic(): the claim in flight
 
     async def run(self) -> None:
         """Claim until `stop`."""
-        while not self._stopping:
+        while not self._stopped.is_set():
             self._work.clear()
             room = min(CLAIM_BATCH_MESSAGES, self._attempts.room())
+            began = time.monotonic()
             claims = await self._claim(room) if room > 0 else []
+            seconds = time.monotonic() - began
             for claim in claims:
                 self._attempts.start(claim)
             lacks_room = len(claims) >= room  # there may be more to claim
             self._attempts.wake_for_room = lacks_room
             if not lacks_room or room <= 0:
+                if pause := pause_after(seconds, len(claims)):
+                    await wait_for(self._stopped, min(pause, self._settings.poll_interval))
                 await wait_for(self._work, self._settings.poll_interval)
 
     def stop(self) -> None:
         """Claim no more."""
-        self._stopping = True
+        self._stopped.set()
         self._work.set()
 
     def _next_order(self) -> tuple[Priority, Sequence[str]]:
@@ -97,3 +104,9 @@ class Claimer:
             self.claiming_since = None
         self._work.clear()  # try again at the next poll
         return []
+
+
+def pause_after(seconds: float, claimed: int) -> float:
+    """How long to wait after a claim that took so many seconds and did not fill its room: with a bulk transaction open,
+    each claim passes over all its threads, and hints would start one claim after the other."""
+    return PAUSE_PER_CLAIM_SECOND * seconds / (1 + claimed) if seconds > LONG_CLAIM_SECONDS else 0.0

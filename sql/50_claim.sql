@@ -56,9 +56,11 @@ declare
     v_lane_ids bigint[];
 begin
     with locked as (
-        select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq
+        select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq,
+            coalesce(t.xmax <> '0'::xid, false) as is_suspect  -- another transaction may hold its thread
         from unnest(lane_ids, named) r (lane_id, message_id)
         join treadle.messages m on m.message_id = r.message_id
+        left join treadle.threads t on t.id = m.thread
         where m.state = 'queued'
             and m.queue = _take_messages.queue
             and m.lane = _take_messages.lane
@@ -70,14 +72,10 @@ begin
         where l.thread in (select k.thread from locked k where k.thread is not null)
         order by l.thread
         for no key update skip locked
-    ), suspects as materialized (  -- only a row with an xmax can be held by another transaction
+    ), cleared as (  -- suspects that no transaction holds
         select t.id
         from treadle.threads t
-        where t.id in (select k.thread from locked k where k.thread is not null) and t.xmax <> '0'::xid
-    ), cleared as (
-        select t.id
-        from treadle.threads t
-        where t.id in (select s.id from suspects s)
+        where t.id in (select k.thread from locked k where k.is_suspect)
         order by t.id
         for no key update skip locked
     )
@@ -91,9 +89,7 @@ begin
         where k.thread is null
             or (
                 k.thread in (select g.thread from logs g)
-                and (
-                    k.thread not in (select s.id from suspects s)
-                    or k.thread in (select c.id from cleared c)));
+                and (not k.is_suspect or k.thread in (select c.id from cleared c)));
     if v_entries is null then
         return '{}';
     end if;

@@ -1,14 +1,17 @@
 """LangGraph graphs that ask a person: the message is parked, and continues where the graph stopped."""
 
 import asyncio
+import warnings
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.func import entrypoint, task
-from langgraph.graph import START, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
 from service.agents import registry
@@ -94,6 +97,59 @@ async def test_concurrent_interrupts_are_asked_in_turn(
     await give_input(sql, message_id, answers.pop(second["question"]))
     row = await settled(sql, message_id)
     assert (row["result"], nodes.calls) == ([10, 0, 30, 3], ["a", "b", "c", "a", "c", "end"])
+
+
+@pytest.mark.parametrize("same_text", [False, True])
+async def test_each_tool_of_a_step_receives_its_own_answer(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, same_text: bool
+) -> None:
+    """The second tool is the first one to ask, if both run at the same time."""
+    with warnings.catch_warnings():  # LangGraph's own module uses names that LangGraph has moved
+        warnings.simplefilter("ignore")
+        from langgraph.prebuilt import ToolNode
+
+    ran: list[str] = []
+    second_asks = asyncio.Event()
+
+    @tool
+    async def wire(amount: int) -> str:
+        """Wires money."""
+        if len(ran) < 2:
+            await asyncio.wait({asyncio.ensure_future(second_asks.wait())}, timeout=0.2)
+        ran.append("wire")
+        return f"wire: {interrupt('Sure?' if same_text else 'Wire?')}"
+
+    @tool
+    async def mail(to: str) -> str:
+        """Sends a mail."""
+        ran.append("mail")
+        second_asks.set()
+        return f"mail: {interrupt('Sure?' if same_text else 'Mail?')}"
+
+    async def wants(state: Any) -> dict[str, Any]:
+        calls = [("wire", {"amount": 5}, "1"), ("mail", {"to": "Ann"}, "2")]
+        named = [{"name": name, "args": args, "id": id, "type": "tool_call"} for name, args, id in calls]
+        return {"messages": [AIMessage("", tool_calls=named)]}
+
+    graph: Any = StateGraph(MessagesState)
+    graph.add_node("model", wants)
+    graph.add_node("tools", ToolNode([wire, mail]))
+    graph.add_edge(START, "model")
+    graph.add_edge("model", "tools")
+
+    def answers(state: Any) -> Any:
+        return [message.content for message in state["messages"] if message.type == "tool"]
+
+    await start_worker(langgraph_agent("asks", graph, checkpointer=checkpoints, output=answers))
+    message_id = await submit(sql, {"messages": []}, agent="asks")
+    first = await asked_input(sql, message_id)
+    await give_input(sql, message_id, "NO", first["name"])
+    second = await asked_input(sql, message_id, 2)
+    await give_input(sql, message_id, "YES", second["name"])
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"]) == ("completed", ["wire: NO", "mail: YES"]), row["error"]
+    if not same_text:
+        assert (first["question"], second["question"]) == ("Wire?", "Mail?")
 
 
 async def test_a_node_may_ask_the_same_question_twice(

@@ -64,11 +64,13 @@ class Runner:
 
         from service.agents.adapters.langgraph.lost_nodes import refuse_lost_nodes
         from service.agents.adapters.langgraph.pauses import Pauses
+        from service.agents.adapters.langgraph.tool_turns import ToolTurns, watch_tools
 
         config = {"configurable": {"thread_id": context.message_id}}
         has_checkpoints, outlast_worker = _checkpoints(graph)
         pauses = Pauses(context, graph, context.message_id)
         interrupts: Interrupts | None = None
+        one_by_one, repeat = context.attempt > 1, False
         while True:
             saved = None
             if has_checkpoints and (context.attempt > 1 or interrupts is not None):
@@ -80,14 +82,19 @@ class Runner:
                 await refuse_lost_nodes(graph, graph.checkpointer, saved)
                 if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
                     return saved.values
-                answers = await pauses.answers(saved, interrupts) if outlast_worker else {}
+                answers = await pauses.answers(saved, interrupts) if outlast_worker and not repeat else {}
                 context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
                 start = Command(resume=answers) if answers else None
-            state, interrupts = await self._stream(context, graph, start, config, has_checkpoints)
+            watch_tools()
+            turns = ToolTurns(one_by_one=one_by_one)
+            with turns.in_force():
+                state, interrupts = await self._stream(context, graph, start, config, has_checkpoints)
             if interrupts is None:
                 return state
             if not outlast_worker:
                 raise Rejected(NEEDS_LASTING_CHECKPOINTER)
+            repeat = turns.may_have_mixed(interrupts.keys())  # before any person is asked
+            one_by_one = one_by_one or repeat
 
     async def _stream(
         self, context: Context, graph: Any, start: Any, config: Any, has_checkpoints: bool

@@ -6,7 +6,7 @@ import pytest
 
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
-from tests.support.fixture_types import StartWorker
+from tests.support.fixture_types import RegisterAgents, StartWorker
 from tests.support.messages import dead_letter, overview, run, submit, types
 from tests.support.waiting import until
 from treadle import Context, Rejected, RetryAfter, agent
@@ -106,10 +106,13 @@ async def test_an_agent_that_cancels_its_own_task_has_failed(sql: Connection, st
 
 
 async def test_metadata_that_python_cannot_read_fails_the_message_and_not_the_worker(
-    sql: Connection, start_worker: StartWorker
+    sql: Connection, start_worker: StartWorker, register_agents: RegisterAgents
 ) -> None:
+    """Metadata that an earlier release has accepted."""
+    await register_agents()
+    message_id = await submit(sql, "x")
+    await sql.execute("update treadle.messages set metadata = '{\"n\": 1e5000}'")
     await start_worker()
-    message_id = await sql.fetchval("select treadle.submit('x', metadata => '{\"n\": 1e5000}', notify => true)")
     state = "select state from treadle.messages where message_id = $1"
     await until(lambda: sql.fetchval(state, message_id), lambda found: found == "failed")
     assert (await run(sql, "still there"))["result"] == "still there"

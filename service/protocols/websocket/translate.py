@@ -31,7 +31,7 @@ class _Keyed(Struct, frozen=True):
 
 
 # The key of a frame that is nested too deeply, or is no JSON at all, where it comes before what cannot be read.
-_EARLY_KEY = re.compile(r'\s*\{\s*(?:"type"\s*:\s*"\w*"\s*,\s*)?"key"\s*:\s*"([^"\\]{1,255})"')
+_EARLY_KEY = re.compile(r'\A\s*\{\s*(?:"type"\s*:\s*"\w*"\s*,\s*)?"key"\s*:\s*"([^"\\]{1,255})"')
 _EARLY_CHARS = 1_000
 
 

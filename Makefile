@@ -21,7 +21,7 @@ POSTGRES15 ?= /usr/lib/postgresql/15/bin
 test-postgres15: $(VENV)/.dev ## Run the SQL tests on PostgreSQL 15 with a DST time zone, JIT and German dates
 	@TREADLE_TEST_POSTGRES=$(POSTGRES15) $(BIN)/python -m pytest -n auto tests/sql $(ARGS)
 
-bench: $(VENV)/.bench ## Measure Treadle and its peers in ten to fifteen minutes; ARGS=--quick takes one
+bench: $(VENV)/.bench ## Measure Treadle and its peers in about twenty minutes; ARGS=--quick takes one
 	@$(BIN)/python -m bench $(ARGS)
 
 MINUTES ?= 2

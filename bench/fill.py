@@ -53,6 +53,11 @@ INSERT_FINISHED = """
         (values (1, 'queued', null), (2, 'started', '{"attempt": 1}'::jsonb), (3, 'done', null)) e (seq, type, data)"""
 
 
+async def submit(sql: Any, count: int, *, thread: str, threads: int) -> None:
+    """Submit `count` messages by this connection; see `queued`."""
+    await sql.fetchval(SUBMIT, BODY, thread if threads else None, threads, None, 0, count)
+
+
 async def queued(
     dsn: str,
     count: int,

@@ -14,7 +14,12 @@ from pathlib import Path
 
 import asyncpg
 
+from bench import agents
+from service.agents.registry import Registry
+from service.config import Settings
+from service.db.pool import Database
 from service.local.private_postgres import PrivatePostgres
+from service.queues.store import QueueStore
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,10 +120,20 @@ class Server:
         migrate = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service.cli", "migrate"),
             cwd=ROOT,
-            env=os.environ | {"DATABASE_URL": self.dsn("treadle"), "AGENTS": "bench.agents", "LOG_LEVEL": "warning"},
+            env=os.environ | {"DATABASE_URL": self.dsn("treadle"), "LOG_LEVEL": "warning"},
         )
         if await asyncio.wait_for(migrate.wait(), 60):
             raise RuntimeError("treadle migrate failed")
+        await self._register_agents()
+
+    async def _register_agents(self) -> None:
+        """For the cases that submit without a worker."""
+        database = Database(self.dsn("treadle"), name="bench", size=1)
+        try:
+            registry = Registry(Settings(), (agents.noop, agents.hello, agents.ticker))
+            await QueueStore(database).register_agents(registry.rows(), None)
+        finally:
+            await database.close()
 
 
 @asynccontextmanager

@@ -27,7 +27,12 @@ class CaseDatabase:
         self.sql = sql
         self.dsn = dsn
         self.processes = processes
+        self._server = server
         self._meter = Meter(sql, server.pid)
+
+    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """A further connection of the benchmark's role."""
+        return await self._server.connect(self.name)
 
     async def read(self) -> Reading:
         return await self._meter.read(self.processes.pids)

@@ -22,6 +22,8 @@ class TargetResult(msgspec.Struct, frozen=True):
     met: bool | None
 
 
+CHURN_BOUNDS: tuple[tuple[str, Literal[">=", "<="], float], ...] = (("share", ">=", 0.75), ("cpu_growth", "<=", 1.3))
+
 TARGETS = (
     Target("submit: POST /messages, 64 connections, messages/s", "submit", "POST, 64 connections", "rate", ">=", 3_000),
     Target("submit: POST /messages/batch, messages/s", "submit", "batch of 1,000", "rate", ">=", 30_000),
@@ -45,6 +47,17 @@ TARGETS = (
     Target("streaming: the same, half reconnecting", "streaming", "1,000 clients, half reconnecting", "lost", "<=", 0),
     Target("flat: the worst growth, smallest to largest case", "flatness: growth", "worst growth", "growth", "<=", 1.3),
     Target("flat: the worst growth in the churn, start to end", "churn: growth", "worst growth", "growth", "<=", 1.3),
+    *(
+        Target(f"churn: {row}, {figure}", "churn: drains", row, figure, relation, bound)
+        for row in (
+            "no threads, beside a writer",
+            "no threads, beside a submit",
+            "20 threads, beside a snapshot",
+            "1,000 threads, beside a snapshot",
+            "1,000 threads, beside a writer",
+        )
+        for figure, relation, bound in CHURN_BOUNDS
+    ),
 )
 
 

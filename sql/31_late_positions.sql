@@ -2,8 +2,9 @@
 --
 -- thread_pos is given under the lock of the thread's row in thread_log. A transaction of a user may stay open after a
 -- submit, a cancel, a redrive or an answer. With that lock it would stop the appends of the message that runs in the
--- thread. So these calls write their events without a position and list them in treadle.late_events. A deferred trigger
--- gives the positions when the transaction commits, and deletes the list: no other transaction ever sees a row of it.
+-- thread. So these calls write their events without a position and list them in treadle.late_events. A deferred
+-- trigger gives the positions when the transaction commits, and deletes the list: no other transaction ever sees a
+-- row of it.
 
 -- Write events whose positions in their threads are given when the transaction commits. The caller has numbered them.
 create or replace function treadle._log_late(entries treadle.entry[], at timestamptz) returns void
@@ -19,8 +20,8 @@ begin
         order by e.n;
 end $$;
 
--- The trigger of treadle.late_events. The first call of a transaction gives all its late events their positions, in the
--- order in which they were written; the calls for its other rows find none left.
+-- The trigger of treadle.late_events. The first call of a transaction gives all its late events their positions, in
+-- the order in which they were written; the calls for its other rows find none left.
 create or replace function treadle._give_late_positions() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -41,9 +42,10 @@ begin
             and exists (select from treadle.events e where e.message_id = l.message_id and e.seq = l.seq)
     ), counted as materialized (
         update treadle.thread_log g
-        set last_pos = g.last_pos + a.events
+        set last_pos = g.last_pos + a.events, era = treadle._era(g.last_pos + a.events)
         from (select l.thread, count(*) as events from late l group by l.thread) a
-        where g.thread = a.thread
+        join treadle._log_eras(v_threads) n on n.thread = a.thread
+        where g.thread = n.thread and g.era >= n.era
         returning g.thread, g.last_pos - a.events as base
     )
     update treadle.events e

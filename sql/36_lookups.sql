@@ -10,10 +10,17 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select u.n, t.id, t.last_ord, case when t.id is not null then coalesce(l.last_pos, 0) end
+        select u.n, t.id, s.last_ord, case when t.id is not null then coalesce(l.last_pos, 0) end
         from unnest(thread_ids) with ordinality u (thread_id, n)
         left join treadle.threads t on t.tenant = thread_logs.tenant and t.thread_id = u.thread_id
-        left join treadle.thread_log l on l.thread = t.id;
+        left join lateral treadle._turns(array[t.id]) s on true
+        left join lateral (
+            select g.last_pos
+            from treadle.thread_log g
+            where g.thread = t.id
+            order by g.era desc
+            limit 1
+        ) l on true;
 end $$;
 comment on function treadle.thread_logs is 'Key, number of messages and end of the log of each thread';
 
@@ -122,9 +129,8 @@ begin
                     limit progress_events
                 ) p
             )
-        from treadle.threads t
-        join treadle.messages m on m.message_id = t.turn
-        where t.id = turn_in_progress.thread;
+        from treadle._turns(array[turn_in_progress.thread]) t
+        join treadle.messages m on m.message_id = t.turn;
 end $$;
 comment on function treadle.turn_in_progress is 'The message that has the turn in a thread, with its log so far';
 
@@ -141,7 +147,8 @@ begin
     return (
         select o.agent
         from treadle.threads t
-        join treadle.messages m on m.message_id = t.turn and (m.state = 'processing' or m.attempt > 0)
+        cross join lateral treadle._turns(array[t.id]) s
+        join treadle.messages m on m.message_id = s.turn and (m.state = 'processing' or m.attempt > 0)
         join treadle.agents a on a.agent = m.agent
         join treadle.agents o on o.agent = a.settings ->> 'while_busy'
         where t.tenant = agent_while_busy.tenant

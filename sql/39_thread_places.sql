@@ -8,10 +8,20 @@ create or replace function treadle._insert_threads(thread_ids text[], tenant tex
 language plpgsql as $$
 #variable_conflict use_column
 begin
-    insert into treadle.threads (tenant, thread_id, created_at, last_activity)
-        select _insert_threads.tenant, w.thread_id, at, at
-        from unnest(thread_ids) w (thread_id)
-        on conflict do nothing;
+    with created as (
+        insert into treadle.threads (tenant, thread_id, created_at)
+            select _insert_threads.tenant, w.thread_id, at
+            from unnest(thread_ids) w (thread_id)
+            on conflict do nothing
+            returning id, tenant
+    ), with_turns as (
+        insert into treadle.thread_turns (thread, tenant, last_activity)
+            select c.id, c.tenant, at
+            from created c
+    )
+    insert into treadle.thread_log (thread, tenant, last_pos)
+        select c.id, c.tenant, 0
+        from created c;
 end $$;
 
 -- Insert threads, except for those that another transaction is just creating. Together first; if one of them is held,
@@ -40,6 +50,20 @@ begin
         end;
     end loop;
 end $$;
+
+-- The newest versions of the turns of these threads: see treadle._log_eras.
+create or replace function treadle._turns(threads bigint[]) returns setof treadle.thread_turns
+language sql stable as $$
+    select n.*
+    from unnest(threads) u
+    cross join lateral (
+        select s.*
+        from treadle.thread_turns s
+        where s.thread = u
+        order by s.version desc
+        limit 1
+    ) n
+$$;
 
 -- Create the threads that are not there yet, and return the smallest id of those that are.
 create or replace function treadle._create_threads(thread_ids text[], tenant text, patient boolean, at timestamptz)
@@ -99,7 +123,8 @@ begin
                 from locked l;
             return;
         end if;
-        -- A transaction that holds many of them holds the first: wait there, and see the others as they are afterwards.
+        -- A transaction that holds many of them holds the first: wait there, and see the others as they are
+        -- afterwards.
         if cardinality(thread_ids) > 1 then
             perform from treadle.threads t
                 where t.id = v_first
@@ -232,23 +257,19 @@ begin
         where ranks[s.n] is not null
         group by 1
     ), counted as (
-        update treadle.threads t
-        set last_ord = t.last_ord + a.messages,
+        update treadle.thread_turns t
+        set version = t.version + 1,
+            last_ord = t.last_ord + a.messages,
             turn = coalesce(t.turn, a.first),
             last_activity = greatest(t.last_activity, at)
         from arriving a
-        where t.id = threads[a.rank]
-        returning a.rank, t.id, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended,
+        join treadle._turns(threads) n on n.thread = threads[a.rank]
+        where t.thread = n.thread and t.version = n.version
+        returning a.rank, t.thread, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended,
         t.turn
     )
-    select array_agg(row(c.id, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.target_thread order by c.rank)
+    select array_agg(row(c.thread, c.base_ord, c.base_ord - c.ended, c.turn)::treadle.target_thread order by c.rank)
         into v_targets
         from counted c;
-    insert into treadle.thread_log (thread, last_pos)
-        select t.thread, 0
-        from unnest(v_targets) t
-        where t.base_ord = 0
-        order by t.thread
-        on conflict (thread) do nothing;
     return v_targets;
 end $$;

@@ -56,26 +56,28 @@ declare
     v_lane_ids bigint[];
 begin
     with locked as (
-        select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq,
-            coalesce(t.xmax <> '0'::xid, false) as is_suspect  -- another transaction may hold its thread
+        select m.*
         from unnest(lane_ids, named) r (lane_id, message_id)
-        join treadle.messages m on m.message_id = r.message_id
-        left join treadle.threads t on t.id = m.thread
-        where m.state = 'queued'
-            and m.queue = _take_messages.queue
-            and m.lane = _take_messages.lane
-            and m.lane_id = r.lane_id
-        for update of m skip locked
+        cross join lateral (  -- so that it looks up each message, also with a plan that was made beside few of them
+            select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq
+            from treadle.messages m
+            where m.message_id = r.message_id
+                and m.state = 'queued'
+                and m.queue = _take_messages.queue
+                and m.lane = _take_messages.lane
+                and m.lane_id = r.lane_id
+            for update skip locked
+        ) m
     ), logs as (
         select l.thread
-        from treadle.thread_log l
-        where l.thread in (select k.thread from locked k where k.thread is not null)
+        from treadle._log_eras(array(select distinct k.thread from locked k where k.thread is not null)) n
+        join treadle.thread_log l on l.thread = n.thread and l.era >= n.era
         order by l.thread
-        for no key update skip locked
-    ), cleared as (  -- suspects that no transaction holds
+        for no key update of l skip locked
+    ), free as (  -- threads that no other transaction holds
         select t.id
         from treadle.threads t
-        where t.id in (select k.thread from locked k where k.is_suspect)
+        where t.id = any(array(select k.thread from locked k where k.thread is not null))
         order by t.id
         for no key update skip locked
     )
@@ -87,9 +89,7 @@ begin
         into v_entries, v_lane_ids
         from locked k
         where k.thread is null
-            or (
-                k.thread in (select g.thread from logs g)
-                and (not k.is_suspect or k.thread in (select c.id from cleared c)));
+            or (k.thread in (select g.thread from logs g) and k.thread in (select f.id from free f));
     if v_entries is null then
         return '{}';
     end if;
@@ -202,7 +202,7 @@ returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord b
     overloaded_seconds double precision, depth integer)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off as $$
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

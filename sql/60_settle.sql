@@ -19,10 +19,9 @@
 -- and whatever the outcome, a message whose cancellation was requested becomes cancelled.
 --
 -- In the same transaction: result, last events and the final or `retry` event, the lane row's end, the dead letter,
--- the thread's counts, and the thread's next message in its lane.
--- Locks, in this order everywhere: idempotency keys, threads (by id), leases (by message_id), messages, thread_log (by
--- thread), lane rows. The callers of _settle hold the threads and leases. Only a claim begins at the lane, and never
--- waits.
+-- the thread's counts, and the thread's next message in its lane. Locks, in this order everywhere: idempotency keys,
+-- threads (by id), leases (by message_id), messages, thread_log (by thread), lane rows. The callers of _settle hold
+-- the threads and leases. Only a claim begins at the lane, and never waits.
 
 -- The ten seconds that a time belongs to, in treadle.counters.
 create or replace function treadle._slot(at timestamptz) returns timestamptz
@@ -239,13 +238,12 @@ begin
     delete from treadle.leases l where l.message_id = any(array(select s.message_id from unnest(settled) s));
 end $$;
 
--- Count what ended in its thread, and admit the next message of each thread whose turn ended. Returns the lane rows of
--- those.
+-- Count what ended in its thread, and admit the next message of each thread whose turn ended. Returns the lane rows
+-- of those.
 create or replace function treadle._pass_turns(settled treadle.settlement[], at timestamptz) returns treadle.lane_row[]
 language plpgsql as $$
 declare
     v_turns uuid[];
-    v_thread_ids text[];
     v_lane_rows treadle.lane_row[];
 begin
     with ended as (
@@ -256,26 +254,28 @@ begin
         from unnest(settled) s
         where s.thread is not null and s.state <> 'queued'
         group by s.thread
-    ), passed as (
-        update treadle.threads t
-        set completed = t.completed + e.completed,
-            failed = t.failed + e.failed,
-            cancelled = t.cancelled + e.cancelled,
-            last_activity = at,
-            -- The same query as in treadle._next_of, which takes three times as long as a function.
-            turn = case when t.turn = any(e.ids) then (
-                    select n.message_id
-                    from treadle.messages n
-                    where n.thread = t.id and n.hold = 'thread'
-                    order by n.rank, n.ord
-                    limit 1)
-                else t.turn end
+    ), coming as (
+        select e.*, t.version, t.turn = any(e.ids) as turn_ends, w.message_id, w.rank, w.ord
         from ended e
-        where t.id = e.thread
-        returning t.turn, t.thread_id
+        cross join lateral treadle._turns(array[e.thread]) t
+        left join lateral treadle._next_waiting(t) w on t.turn = any(e.ids)
+    ), passed as (
+        update treadle.thread_turns t
+        set version = t.version + 1,
+            completed = t.completed + c.completed,
+            failed = t.failed + c.failed,
+            cancelled = t.cancelled + c.cancelled,
+            last_activity = at,
+            turn = case when c.turn_ends then c.message_id else t.turn end,
+            next_high = case when c.rank = 0 then c.ord + 1 else t.next_high end,
+            next_normal = case when c.rank = 1 then c.ord + 1 else t.next_normal end,
+            next_low = case when c.rank = 2 then c.ord + 1 else t.next_low end
+        from coming c
+        where t.thread = c.thread and t.version = c.version
+        returning t.turn
     )
-    select array_agg(p.turn), array_agg(p.thread_id)
-        into v_turns, v_thread_ids
+    select array_agg(p.turn)
+        into v_turns
         from passed p
         where p.turn is not null;
     if v_turns is null then
@@ -284,19 +284,21 @@ begin
     with admitted as (
         update treadle.messages m
         set hold = null, lane = m.priority, lane_id = treadle._lane_next(m.queue, m.priority)
-        from unnest(v_turns, v_thread_ids) n (message_id, thread_id)
-        where m.message_id = n.message_id
+        where m.message_id = any(v_turns)
             and coalesce(m.hold, '') = 'thread'  -- coalesce keeps the planner off the index messages_waiting
         returning m.queue, m.lane, m.lane_id,
-        jsonb_build_object('message_id', m.message_id, 'thread_id', n.thread_id, 'agent', m.agent) as body
+        jsonb_build_object(
+            'message_id', m.message_id,
+            'thread_id', (select t.thread_id from treadle.threads t where t.id = m.thread),
+            'agent', m.agent) as body
     )
     select array_agg(row(a.queue, a.lane, a.lane_id, a.body)::treadle.lane_row)
         into v_lane_rows from admitted a;
     return v_lane_rows;
 end $$;
 
--- End attempts. `entries` are events to be written before those that tell the outcome. `late`: the transaction may stay
--- open, so the events get their positions when it commits. Returns the new states in the order of the endings.
+-- End attempts. `entries` are events to be written before those that tell the outcome. `late`: the transaction may
+-- stay open, so the events get their positions when it commits. Returns the new states in the order of the endings.
 create or replace function treadle._settle(
     endings treadle.ending[],
     max_losses integer,

@@ -111,7 +111,7 @@ begin
             where m.message_id = p_id
                 and u is not null)) p);
     -- Its thread's next message may run, of whatever agent it is.
-    v_queues := v_queues || treadle._queues_of(array(select t.turn from treadle.threads t where t.id = v.thread));
+    v_queues := v_queues || treadle._queues_of(array(select t.turn from treadle._turns(array[v.thread]) t));
     perform treadle._hint_each('treadle_work', array(select distinct q from unnest(v_queues) q));
     return 'cancelled';
 end $$;
@@ -167,9 +167,11 @@ begin
         entries => array[row(p_id, m.last_seq + 1, m.thread, 'input',
             jsonb_build_object('name', v_question, 'input', input.input))::treadle.entry],
         at => v_now);
-    update treadle.threads t
-    set last_activity = v_now
-    where t.id = m.thread;
+    update treadle.thread_turns t
+    set version = t.version + 1, last_activity = v_now
+    from treadle._turns(array[m.thread]) n
+    where t.thread = n.thread
+        and t.version = n.version;
     perform treadle._admit(ids => array[p_id], at => v_now, returned => true);
     perform treadle._hint('treadle_work', m.queue);
     perform treadle._notify_events(p_id, m.thread);
@@ -217,9 +219,11 @@ begin
         at => v_now);
     insert into treadle.counters (tenant, queue, slot, queued, failed)
     values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
-    update treadle.threads t
-    set failed = t.failed - 1, last_activity = v_now
-    where t.id = m.thread;
+    update treadle.thread_turns t
+    set version = t.version + 1, failed = t.failed - 1, last_activity = v_now
+    from treadle._turns(array[m.thread]) n
+    where t.thread = n.thread
+        and t.version = n.version;
     if m.thread is null or m.aside then
         perform treadle._admit(array[p_id], v_now);
     else
@@ -265,6 +269,8 @@ begin
     v_deleted := treadle._forget(v_messages, c_events);
     delete from treadle.thread_log l
     where l.thread = v_thread;
+    delete from treadle.thread_turns s
+    where s.thread = v_thread;
     delete from treadle.threads t
     where t.id = v_thread;
     perform treadle.tend_parents(v_messages);  -- cancels what they sent

@@ -226,6 +226,7 @@ begin
     perform treadle._admit(
         (select array_agg(d) from unnest(v_due) d where v_placed is null or not d = any(v_placed)), v_now);
     if v_threads is not null then
+        perform treadle._wait_at_old_places(v_placed);
         perform treadle._promote(v_threads, v_now);
     end if;
     queues := treadle._queues_of(v_due);

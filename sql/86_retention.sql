@@ -98,12 +98,12 @@ begin
     into v_last
     from treadle._thread_tenants() n (tenant)
     cross join lateral (
-        select t.last_activity
-        from treadle.threads t
-        where t.tenant = n.tenant
-            and t.last_activity >= v_since
-            and t.last_activity < until
-        order by t.last_activity
+        select s.last_activity
+        from treadle.thread_turns s
+        where s.tenant = n.tenant
+            and s.last_activity >= v_since
+            and s.last_activity < until
+        order by s.last_activity
         limit quantity
     ) t
     order by t.last_activity
@@ -124,13 +124,14 @@ declare
 begin
     message_ids := '{}';
     for v in
-        select t.id, t.last_activity
-        from treadle.threads t
-        where t.tenant in (select treadle._thread_tenants())
-            and t.last_activity >= since
-            and t.last_activity < until
-            and t.last_ord = t.completed + t.failed + t.cancelled
-            and (t.failed = 0 or t.last_activity < failed_until)
+        select t.id, s.last_activity, s.version
+        from treadle.thread_turns s
+        join treadle.threads t on t.id = s.thread
+        where s.tenant in (select treadle._thread_tenants())
+            and s.last_activity >= since
+            and s.last_activity < until
+            and s.last_ord = s.completed + s.failed + s.cancelled
+            and (s.failed = 0 or s.last_activity < failed_until)
             -- Kept while a parent is open, which may still ask for the result.
             and not exists (
                 select
@@ -138,9 +139,11 @@ begin
                 join treadle.messages p on p.message_id = m.parent
                 where m.thread = t.id
                     and p.state in ('queued', 'processing'))
-        order by t.last_activity
-        for update skip locked
+        order by s.last_activity
+        for update of t skip locked
     loop
+        -- Before the lock, a message may have come.
+        continue when v.version <> (select s.version from treadle._turns(array[v.id]) s);
         v_threads := v_threads || v.id;
         message_ids := message_ids || array(select m.message_id from treadle.messages m where m.thread = v.id);
         if cardinality(message_ids) >= quantity then
@@ -150,6 +153,8 @@ begin
     end loop;
     delete from treadle.thread_log l
     where l.thread = any(v_threads);
+    delete from treadle.thread_turns s
+    where s.thread = any(v_threads);
     delete from treadle.threads t
     where t.id = any(v_threads);
 end $$;

@@ -37,9 +37,9 @@ $$;
 
 create or replace view treadle.thread_overview as
     select
-        t.thread_id, t.last_ord as message_count, t.created_at, t.last_activity,
-        t.last_ord - t.completed - t.failed - t.cancelled - p.processing as queued, p.processing,
-        t.completed, t.failed, t.cancelled, t.turn, t.metadata,
+        t.thread_id, s.last_ord as message_count, t.created_at, s.last_activity,
+        s.last_ord - s.completed - s.failed - s.cancelled - p.processing as queued, p.processing,
+        s.completed, s.failed, s.cancelled, s.turn, t.metadata,
         (
             select left(case jsonb_typeof(m.body) when 'string' then m.body #>> '{}' else m.body::text end, 200)
             from treadle.messages m
@@ -47,8 +47,9 @@ create or replace view treadle.thread_overview as
             order by m.ord desc
             limit 1
         ) as last_message_preview,
-        t.id as thread, t.tenant, t.memory
+        s.thread, s.tenant, t.memory
     from treadle.threads t
+    join treadle.thread_turns s on s.thread = t.id
     cross join lateral (
         select count(*) as processing
         from treadle.leases l

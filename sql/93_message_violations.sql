@@ -72,8 +72,9 @@ from wrong_charges v;
 -- Threads, turns and waits for them that break a rule.
 create or replace view treadle._thread_violations (rule, subject, detail) as
 with wrong_thread_counts as (
-    select t.id, t.thread_id, t.last_ord, t.completed, t.failed, t.cancelled, f.*
+    select t.id, t.thread_id, s.last_ord, s.completed, s.failed, s.cancelled, f.*
     from treadle.threads t
+    left join treadle.thread_turns s on s.thread = t.id
     cross join lateral (
         select
             array_agg(m.ord order by m.ord) as ords,
@@ -83,18 +84,20 @@ with wrong_thread_counts as (
         from treadle.messages m
         where m.thread = t.id
     ) f
-    where (t.completed, t.failed, t.cancelled) <> (f.completed_found, f.failed_found, f.cancelled_found)
-        or f.ords is distinct from (select array_agg(s) from generate_series(1, t.last_ord) s)
+    where s.thread is null
+        or (s.completed, s.failed, s.cancelled) <> (f.completed_found, f.failed_found, f.cancelled_found)
+        or f.ords is distinct from (select array_agg(o) from generate_series(1, s.last_ord) o)
 ), message_without_thread as (
     select m.message_id, m.thread
     from treadle.messages m
     where m.thread is not null
         and not exists (select from treadle.threads t where t.id = m.thread)
 ), wrong_turn as (
-    select t.id, t.thread_id, t.turn, m.thread, m.state, m.hold, m.aside
+    select t.id, t.thread_id, s.turn, m.thread, m.state, m.hold, m.aside
     from treadle.threads t
-    left join treadle.messages m on m.message_id = t.turn
-    where t.turn is not null
+    join treadle.thread_turns s on s.thread = t.id
+    left join treadle.messages m on m.message_id = s.turn
+    where s.turn is not null
         and (
             m.thread is distinct from t.id
             or m.aside
@@ -102,20 +105,31 @@ with wrong_thread_counts as (
             or m.hold in ('thread', 'delay')
         )
 ), message_without_turn as (
-    select t.id, t.thread_id, t.turn, m.message_id, m.state, m.hold
+    select t.id, t.thread_id, s.turn, m.message_id, m.state, m.hold
     from treadle.threads t
-    join treadle.messages m on m.thread = t.id and not m.aside and m.message_id is distinct from t.turn
+    join treadle.thread_turns s on s.thread = t.id
+    join treadle.messages m on m.thread = t.id and not m.aside and m.message_id is distinct from s.turn
     where m.state = 'processing'
         or (
             m.state = 'queued'
             and m.hold is distinct from 'delay'
-            and (m.hold is distinct from 'thread' or t.turn is null)
+            and (m.hold is distinct from 'thread' or s.turn is null)
         )
 ), wrong_wait_for_turn as (
-    select m.message_id, m.thread, m.aside
+    select m.message_id, m.thread, m.aside, m.ord
     from treadle.messages m
+    left join treadle.thread_turns s on s.thread = m.thread
     where m.hold = 'thread'
-        and (m.thread is null or m.aside)
+        and (
+            m.thread is null
+            or m.aside
+            or m.ord < case m.rank when 0 then s.next_high when 1 then s.next_normal when 2 then s.next_low end
+        )
+), stray_turns as (
+    select s.thread, s.version
+    from treadle.thread_turns s
+    where not exists (select from treadle.threads t where t.id = s.thread)
+        or 1 < (select count(*) from treadle.thread_turns o where o.thread = s.thread)
 )
 select 'A thread''s counts are those of its messages, and their places are dense.', v.thread_id, to_jsonb(v)
 from wrong_thread_counts v
@@ -130,5 +144,9 @@ select 'In a thread only the message with the turn may run, and messages wait on
     v.thread_id, to_jsonb(v)
 from message_without_turn v
 union all
-select 'Only messages that take turns in a thread wait for one.', v.message_id::text, to_jsonb(v)
-from wrong_wait_for_turn v;
+select 'Only messages that take turns in a thread wait for one, and where the search for the next one finds them.',
+    v.message_id::text, to_jsonb(v)
+from wrong_wait_for_turn v
+union all
+select 'Turns belong to a thread, one row for each.', v.thread::text, to_jsonb(v)
+from stray_turns v;

@@ -1,39 +1,64 @@
-"""Churn: messages come and go while a long transaction keeps vacuum from removing dead rows.
+"""Churn: messages come and go while another transaction stays open and keeps vacuum from removing dead rows.
 
-One connection repeats the life of 101 messages as fast as it can. The case compares the times of the calls in the first
-and in the last tenth.
+*Calls*: one connection repeats the life of 101 messages as fast as it can, beside an old snapshot. The case compares
+the times of the calls in the first and in the last tenth.
+
+*Drains*: a worker drains what a client submits, alone and then beside an open transaction, without and with threads.
+The case compares the rates and the CPU of PostgreSQL.
 """
 
+import asyncio
+import contextlib
 import statistics
 import time
+from collections.abc import AsyncIterator
 
-from bench import fill
+from bench import fill, meter
+from bench.cases.drain import TUNED_SETTINGS
 from bench.operations import Round
 from bench.report import Figure, Figures
-from bench.stage import Stage
+from bench.stage import CaseDatabase, Stage, rate
 from service.db.pool import Database
 
 CHORE_INTERVAL_SECONDS = 1.0  # seconds
 DEAD_ROWS = "select sum(n_dead_tup) from pg_stat_user_tables where schemaname in ('treadle', 'pgmq')"
 
+OTHERS = {
+    "a snapshot": "begin isolation level repeatable read; select from treadle.messages limit 1",
+    "a writer": "begin; create table theirs ()",
+    "a submit": "begin; select treadle.submit('x'::text, agent => 'noop', thread_id => 'theirs')",
+}
+DRAINS = ((0, "a writer"), (0, "a submit"), (20, "a snapshot"), (1_000, "a snapshot"), (1_000, "a writer"))
+SHARES = 10  # of the time with an open transaction; the last one counts
+BACKLOG_MESSAGES = 4_000  # the client keeps so many queued, so that the worker never waits
+
+WARM = "select coalesce(sum(completed), 0) >= $1 from treadle.queue_counts"
+WARM_MESSAGES = 2_000
+COMPLETED = "select coalesce(sum(completed), 0)::bigint from treadle.queue_counts"
+QUEUED = "select coalesce(sum(queued), 0)::bigint from treadle.queue_counts"
+
 
 async def run(stage: Stage) -> None:
+    await _calls(stage)
+    for threads, other in DRAINS:
+        await _drain(stage, threads, other)
+
+
+async def _calls(stage: Stage) -> None:
     seconds = stage.pick(180, 10)
     async with stage.base("churn") as base:
         await fill.queued(base.dsn, 1_000)
         await fill.fold_and_vacuum(base.sql)
         database = Database(base.dsn, name="bench", size=1)
-        holding = await stage.server.connect(base.name)
         try:
             round = Round(database, base.sql)
             for _ in range(6):
                 await round.turn()
-            await holding.execute("begin isolation level repeatable read; select from treadle.messages limit 1")
-            parts = [await _stretch(stage, round, seconds / 10, f"{n * 10}%") for n in range(10)]
-            await base.sql.execute("select pg_stat_clear_snapshot()")
-            dead = await base.sql.fetchval(DEAD_ROWS)
+            async with _held(stage, base, OTHERS["a snapshot"]):
+                parts = [await _stretch(stage, round, seconds / 10, f"{n * 10}%") for n in range(10)]
+                await base.sql.execute("select pg_stat_clear_snapshot()")
+                dead = await base.sql.fetchval(DEAD_ROWS)
         finally:
-            await holding.close()
             await database.close()
     stage.record("the first tenth", parts[0])
     stage.record("the last tenth", parts[-1] | {"dead_rows": Figure(float(dead or 0), "rows")})
@@ -58,3 +83,67 @@ async def _stretch(stage: Stage, round: Round, seconds: float, name: str) -> Fig
         now = time.monotonic()
     figures = {key: Figure(statistics.median(values), "ms") for key, values in round.taken.items()}
     return figures | {"turns": Figure(len(round.taken["claim(100)"]), "")}
+
+
+async def _drain(stage: Stage, threads: int, other: str) -> None:
+    """The rate and the cost beside an open transaction, in the last share of the time, against those without it."""
+    name = f"{threads:,} threads, beside {other}" if threads else f"no threads, beside {other}"
+    seconds = stage.pick(60, 10)
+    async with stage.base(f"churn {threads} {other}") as base:
+        await base.worker(**TUNED_SETTINGS)
+        async with _feeding(base, threads):
+            stage.tell(f"{name}: before it")
+            await base.until(WARM, WARM_MESSAGES, seconds=120, what="the first messages")
+            alone = await _measured(base, seconds / SHARES)
+            async with _held(stage, base, OTHERS[other]):
+                stage.tell(name)
+                await asyncio.sleep(seconds * (SHARES - 1) / SHARES)
+                beside = await _measured(base, seconds / SHARES)
+    share = beside["rate"].value / alone["rate"].value
+    growth = beside["cpu_postgres"].value / alone["cpu_postgres"].value
+    figures = {"alone": alone["rate"], "share": Figure(share, "x"), "cpu_growth": Figure(growth, "x")}
+    stage.record(name, beside | figures, part=": drains")
+
+
+async def _measured(base: CaseDatabase, seconds: float) -> Figures:
+    before, done, began = await base.read(), await base.sql.fetchval(COMPLETED), time.monotonic()
+    await asyncio.sleep(seconds)
+    base.processes.check()
+    after, completed = await base.read(), await base.sql.fetchval(COMPLETED) - done
+    return rate(completed, time.monotonic() - began) | meter.cost(before, after, max(1, completed))
+
+
+@contextlib.asynccontextmanager
+async def _feeding(base: CaseDatabase, threads: int) -> AsyncIterator[None]:
+    """Keep the queue filled."""
+
+    async def feed() -> None:
+        sql = await base.connect()
+        try:
+            while True:
+                missing = BACKLOG_MESSAGES - await sql.fetchval(QUEUED)
+                if missing > 0:
+                    await fill.submit(sql, min(missing, fill.BATCH_MESSAGES), thread="t", threads=threads)
+                else:
+                    await asyncio.sleep(0.02)
+        finally:
+            await sql.close()
+
+    task = asyncio.create_task(feed())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def _held(stage: Stage, base: CaseDatabase, statements: str) -> AsyncIterator[None]:
+    """A connection that has executed the statements and keeps its transaction open."""
+    holding = await stage.server.connect(base.name)
+    try:
+        await holding.execute(statements)
+        yield
+    finally:
+        await holding.close()

@@ -106,7 +106,8 @@ async def _with_hot(base: CaseDatabase, hot: int, others: int) -> Figures:
     before = await base.read()
     await pause(base, False)
     await base.until(
-        "select sum(completed + failed + cancelled) = sum(last_ord) from treadle.threads where thread_id like 't%'",
+        "select sum(completed + failed + cancelled) = sum(message_count) from treadle.thread_overview"
+        " where thread_id like 't%'",
         seconds=ROUND_LIMIT_SECONDS,
         what="the threads beside a hot one",
     )

@@ -54,13 +54,7 @@ create table treadle.threads (
     tenant        text not null default 'default',
     thread_id     text not null check (length(thread_id) between 1 and 255 and thread_id !~ '[[:cntrl:]/]'),
     owner         text check (length(owner) between 1 and 255),
-    last_ord      bigint not null default 0,
-    turn          uuid,
-    completed     bigint not null default 0,
-    failed        bigint not null default 0,
-    cancelled     bigint not null default 0,
     created_at    timestamptz not null,
-    last_activity timestamptz not null,
     metadata      jsonb not null default '{}',
     memory        jsonb,
     unique (tenant, thread_id)
@@ -69,10 +63,31 @@ comment on table treadle.threads is 'Conversations. The lock of a thread''s row 
 comment on column treadle.threads.id is 'Surrogate key, the column "thread" of other tables; never shown to clients';
 comment on column treadle.threads.thread_id is 'The id that the client chose, unique in its tenant';
 comment on column treadle.threads.owner is 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
-comment on column treadle.threads.last_ord is 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
-comment on column treadle.threads.turn is 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
 comment on column treadle.threads.memory is 'JSON that the thread''s agents keep from message to message; written with the completion of one';
-create index threads_recent on treadle.threads (tenant, last_activity desc, id desc);
+
+create table treadle.thread_turns (
+    thread        bigint not null,
+    version       bigint not null default 0,
+    tenant        text not null default 'default',
+    last_ord      bigint not null default 0,
+    turn          uuid,
+    completed     bigint not null default 0,
+    failed        bigint not null default 0,
+    cancelled     bigint not null default 0,
+    last_activity timestamptz not null,
+    next_high     bigint not null default 0,
+    next_normal   bigint not null default 0,
+    next_low      bigint not null default 0,
+    primary key (thread, version)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.thread_turns is 'What changes with each message of a thread: its counts and whose turn it is. One row for each thread, written under the lock of its row in threads';
+comment on column treadle.thread_turns.version is 'Counts the changes. Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps';
+comment on column treadle.thread_turns.last_ord is 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
+comment on column treadle.thread_turns.turn is 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
+comment on column treadle.thread_turns.next_high is 'No message of priority high and a lower ord waits for the turn: the search for the next one begins here';
+comment on column treadle.thread_turns.next_normal is 'The same for normal';
+comment on column treadle.thread_turns.next_low is 'The same for low';
+create index thread_turns_recent on treadle.thread_turns (tenant, last_activity desc, thread desc);
 
 create table treadle.messages (
     message_id      uuid primary key,
@@ -191,11 +206,15 @@ create index events_thread on treadle.events (thread, thread_pos) where thread i
 create table treadle.events_default partition of treadle.events default;
 
 create table treadle.thread_log (
-    thread   bigint primary key,
+    thread   bigint not null,
+    era      bigint not null default 0,
     tenant   text not null default 'default',
-    last_pos bigint not null
+    last_pos bigint not null,
+    primary key (thread, era),
+    constraint thread_log_era check (era = last_pos / 64)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
-comment on table treadle.thread_log is 'The last thread_pos of each thread. Apart from threads, so that an append never waits for an open transaction that submits';
+comment on table treadle.thread_log is 'The last thread_pos of each thread, in one row. Apart from threads, so that an append never waits for an open transaction that submits';
+comment on column treadle.thread_log.era is 'Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps. Changes seldom, so that most updates touch no index';
 
 create table treadle.late_events (
     xid        bigint,

@@ -84,17 +84,28 @@ threads = Table(
     tenant(),
     must("thread_id", Text),
     may("owner", Text),
+    must("created_at", Time),
+    must("metadata", JSONB, "'{}'"),
+    may("memory", JSONB),
+    UniqueConstraint("tenant", "thread_id", name="threads_tenant_thread_id_key"),
+)
+
+thread_turns = Table(
+    "thread_turns",
+    metadata,
+    key("thread", BigInteger),
+    key("version", BigInteger, default="0"),
+    tenant(),
     must("last_ord", BigInteger, "0"),
     may("turn", UUID),
     must("completed", BigInteger, "0"),
     must("failed", BigInteger, "0"),
     must("cancelled", BigInteger, "0"),
-    must("created_at", Time),
     must("last_activity", Time),
-    must("metadata", JSONB, "'{}'"),
-    may("memory", JSONB),
-    UniqueConstraint("tenant", "thread_id", name="threads_tenant_thread_id_key"),
-    Index("threads_recent", "tenant", text("last_activity DESC"), text("id DESC")),
+    must("next_high", BigInteger, "0"),
+    must("next_normal", BigInteger, "0"),
+    must("next_low", BigInteger, "0"),
+    Index("thread_turns_recent", "tenant", text("last_activity DESC"), text("thread DESC")),
 )
 
 messages = Table(
@@ -181,7 +192,14 @@ trash = Table(
     "trash", metadata, key("message_id", UUID), tenant(), must("last_seq", Integer), must("deleted_seq", Integer, "0")
 )
 
-thread_log = Table("thread_log", metadata, key("thread", BigInteger), tenant(), must("last_pos", BigInteger))
+thread_log = Table(
+    "thread_log",
+    metadata,
+    key("thread", BigInteger),
+    key("era", BigInteger, default="0"),
+    tenant(),
+    must("last_pos", BigInteger),
+)
 
 late_events = Table(
     "late_events",

@@ -124,7 +124,7 @@ async def test_an_open_stream_notices_that_its_log_became_shorter(api: Client, s
         assert [await thread.event(), await thread.event()]
         assert (await stream.event()).type == "queued"
         await sql.execute(
-            "delete from treadle.events where thread_pos = 2; update treadle.thread_log set last_pos = 1;"
+            "delete from treadle.events where thread_pos = 2; update treadle.thread_log set last_pos = 1, era = 0;"
             " update treadle.messages set last_seq = 0 where thread is not null and ord = 1"
         )
         assert await thread.event() == Event(None, "gap", {"after": 2, "next": 1})

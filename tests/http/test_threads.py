@@ -34,7 +34,7 @@ async def test_threads_are_paged_by_the_link_header(api: Client, sql: Connection
     messages = [{"message": str(n), "thread_id": f"t{n:02}"} for n in range(23)]
     assert (await api.post("/messages/batch", json={"messages": messages})).status_code == 202
     # Twelve threads have the same time of last activity.
-    await sql.execute("update treadle.threads set last_activity = now() where id % 2 = 0")
+    await sql.execute("update treadle.thread_turns set last_activity = now() where thread % 2 = 0")
     whole = [thread["thread_id"] for thread in await get(api, "/threads")]
     assert sorted(whole) == [f"t{n:02}" for n in range(23)]
     pages, path = [], "/threads?limit=5"
@@ -130,7 +130,7 @@ async def test_deleting_a_thread_removes_its_rows_and_stops_its_agent(
     assert [thread["thread_id"] for thread in await get(api, "/threads")] == ["u"]
     assert totals(await get(api, "/queue")) == [0, 0, 1, 0, 0]
     assert (await get(api, "/queues/default/dead-letters"))["dead_letters"] == []
-    for table in ("messages", "threads", "thread_log"):
+    for table in ("messages", "threads", "thread_turns", "thread_log"):
         assert await sql.fetchval(f"select count(*) from treadle.{table}") == 1
     assert {row["message_id"] for row in await sql.fetch("select message_id from treadle.events")} == {
         await sql.fetchval("select $1::uuid", kept)

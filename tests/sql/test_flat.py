@@ -16,6 +16,17 @@ LOW = "select low from treadle.low_water where name = $1"
 LANE = "q_default_normal"
 FILL_LANE = f"""
     insert into pgmq.{LANE} (vt, enqueued_at, message) select now(), now(), '{{}}' from generate_series(1, {DEAD})"""
+DRAW_LANE_IDS = f"""
+    select max(nextval('pgmq.{LANE}_msg_id_seq')), max(nextval('pgmq.q_default_high_msg_id_seq')),
+        max(nextval('pgmq.q_default_low_msg_id_seq'))
+    from generate_series(1, 1500)"""
+FILL_MESSAGES = """
+    insert into treadle.messages (message_id, queue, agent, priority, rank, state, attempt, max_attempts,
+            timeout_seconds, last_seq, created_at, run_at, started_at, completed_at, worker_id, body, result)
+        select treadle.uuid7(), 'default', 'echo', 'normal', 1, 'completed', 1, 3, 60, 3, now(), now(), now(), now(),
+            'fill', '"x"', '"y"'
+        from generate_series(1, 5000);
+    analyze treadle.messages"""
 FILL_COUNTERS = f"""
     insert into treadle.counters (queue, slot, completed)
     select 'default', '-infinity', 0 from generate_series(1, {DEAD})"""
@@ -50,11 +61,16 @@ async def buffers(sql_client: SqlClient, call: str, *args: Any) -> int:
     await transaction.start()
     try:
         await sql_client.sql.fetch(call, *args)  # plans are made
-        (explained,) = await fetch_row(sql_client.sql, f"explain (analyze, buffers, format json) {call}", *args)
-        plan = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
-        return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+        return await buffers_of(sql_client, call, *args)
     finally:
         await transaction.rollback()
+
+
+async def buffers_of(sql_client: SqlClient, call: str, *args: Any) -> int:
+    """The pages that this call reads, in all its statements."""
+    (explained,) = await fetch_row(sql_client.sql, f"explain (analyze, buffers, format json) {call}", *args)
+    plan = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
 
 CALLS = {
@@ -228,6 +244,53 @@ async def test_a_mark_from_another_server_is_replaced(sql_client: SqlClient) -> 
     await sql_client.submit_many(*[{}] * 1500)
     await sql_client.claim(1500)
     await sweep_past(sql_client, 1400)
+
+
+@pytest.mark.parametrize("waiting", [["normal"] * 20, ["normal", "high", "low"] * 150])
+async def test_dead_versions_of_a_busy_thread_cost_nothing(sql_client: SqlClient, waiting: list[str]) -> None:
+    """An old snapshot keeps every version of the thread's rows and every index entry of its earlier messages."""
+    reader = await sql_client.connect()
+
+    async def work(rounds: int) -> None:
+        for _ in range(rounds):
+            if len(waiting) < rounds:
+                await sql_client.submit(thread_id="t")
+            (claim,) = await sql_client.claim()
+            assert await sql_client.finish(claim, chunks=["a"]) == ["completed"]
+
+    async def pages() -> dict[str, int]:
+        """Of a submit, a claim, an append and a finish; their plans are made before."""
+        drawn = await sql_client.sql.fetchval(DRAW_LANE_IDS)  # so that the lane's mark rises
+        await work(3)
+        await sweep_past(sql_client, drawn - 1)
+        found = {}
+        await sql_client.sql.execute("begin")
+        call = 'select * from treadle.submit_many(\'[{"message": "x", "thread_id": "t"}]\')'
+        found["submit"] = await buffers_of(sql_client, call)
+        found["claim"] = await buffers_of(sql_client, "select * from treadle.claim('w', '{default}', 9, 60)")
+        (message_id, lease) = await fetch_row(
+            sql_client.sql, "select message_id, lease from treadle.leases where thread is not null"
+        )
+        call = "select treadle.append($1, $2, '{3}', '{1}', '{chunk}', '{1}', true)"
+        found["append"] = await buffers_of(sql_client, call, [message_id], [lease])
+        call = "select treadle.finish($1, $2, '{completed}', '{1}', $3, $3, $4, $3, '{4}', '{}', '{}', '{}', true, 3)"
+        found["finish"] = await buffers_of(sql_client, call, [message_id], [lease], [None], [None])
+        await sql_client.sql.execute("rollback")
+        await sql_client.finish(*await sql_client.claim(1))
+        return found
+
+    await sql_client.sql.execute(FILL_MESSAGES)  # plans as beside many messages
+    await sql_client.submit_many(*({"thread_id": "t", "priority": priority} for priority in waiting))
+    await work(5)
+    before = await pages()
+    async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
+        await reader.sql.fetchval("select count(*) from treadle.messages")
+        await work(400)
+        after = await pages()
+    if len(waiting) > 400:
+        del after["submit"]  # the position that it answers counts the messages that wait before it, also dead entries
+    assert {name: after[name] for name in after if after[name] > before[name] + 150} == {}, before
+    await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
 
 
 async def test_vacuum_health_names_the_oldest_snapshot(sql_client: SqlClient) -> None:

@@ -18,8 +18,10 @@ from tests.support.sql_client import SqlClient
 BIG = 50  # pages, from which on a table counts as big
 
 FILL = """
-    insert into treadle.threads (thread_id, last_ord, completed, created_at, last_activity)
-        select 'old' || n, 1, 1, now(), now() - n * interval '1 second' from generate_series(1, 12000) n;
+    insert into treadle.threads (thread_id, created_at)
+        select 'old' || n, now() from generate_series(1, 12000) n;
+    insert into treadle.thread_turns (thread, last_ord, completed, last_activity)
+        select id, 1, 1, now() - id * interval '1 second' from treadle.threads;
     insert into treadle.thread_log (thread, last_pos) select id, 3 from treadle.threads;
     insert into treadle.messages (message_id, thread, ord, queue, agent, priority, rank, state, max_attempts,
             timeout_seconds, last_seq, attempt, created_at, run_at, started_at, completed_at, body, result)
@@ -100,7 +102,16 @@ async def test_a_plan_that_reads_a_whole_table_is_noticed(sql_client: SqlClient,
         await sql_client.sql.execute("select from treadle.messages order by message_id limit 1")
     assert len(plans.whole_tables) == 2
     assert len(plans.reading("messages_pkey")) == 1
-    big = {"messages", "threads", "thread_log", "idempotency", "leases", "q_default_high", "q_default_normal"}
+    big = {
+        "messages",
+        "threads",
+        "thread_turns",
+        "thread_log",
+        "idempotency",
+        "leases",
+        "q_default_high",
+        "q_default_normal",
+    }
     assert plans._big >= big, sorted(big - plans._big)
 
 
@@ -175,7 +186,7 @@ async def test_the_plans_of_a_client(sql_client: SqlClient, claims: list[Claim])
             " order by last_activity desc, thread desc limit 50"
         )
         await sql_client.sql.execute("select treadle.delete_thread('old9')")
-    assert plans.reading("threads_recent")
+    assert plans.reading("thread_turns_recent")
 
 
 async def test_the_plans_of_a_reader(sql_client: SqlClient, claims: list[Claim]) -> None:
@@ -210,4 +221,4 @@ async def test_the_plans_of_a_janitor(sql_client: SqlClient, claims: list[Claim]
         await sql_client.sql.fetchrow("select * from treadle.mend_lanes($1, 100)", row and row["last"])
         await sql_client.sql.fetchrow("select * from treadle.purge(24, 24)")
     assert plans.whole_tables == []
-    assert plans.reading("threads_recent")
+    assert plans.reading("thread_turns_recent")

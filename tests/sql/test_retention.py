@@ -94,7 +94,7 @@ async def test_a_thread_is_purged_whole_by_its_last_activity(sql_client: SqlClie
     assert await there(sql_client, first, second, aside) == [True, True, True]
     await sql_client.shift_clock(45 * 3600)
     assert sum(await purge(sql_client)) == 3
-    for table in ("messages", "threads", "thread_log", "events"):
+    for table in ("messages", "threads", "thread_turns", "thread_log", "events"):
         assert await number(sql_client, f"select count(*) from treadle.{table}") == 0
     new = await sql_client.submit(thread_id="t")  # the same name again is a new thread
     assert (await sql_client.message(new))["ord"] == 1

@@ -168,9 +168,9 @@ STATEMENTS = [
     "update treadle.agents set max_attempts = 0",
     "insert into treadle.agents (agent, queue, timeout_seconds, max_attempts, is_default, registered_at)"
     " select 'second', queue, 1, 1, true, now() from treadle.agents",
-    "insert into treadle.threads (thread_id, created_at, last_activity) values ('a/b', now(), now())",
-    "insert into treadle.threads (thread_id, created_at, last_activity) values ('t', now(), now())",
-    "insert into treadle.threads (thread_id, created_at, last_activity) values ('', now(), now())",
+    "insert into treadle.threads (thread_id, created_at) values ('a/b', now())",
+    "insert into treadle.threads (thread_id, created_at) values ('t', now())",
+    "insert into treadle.threads (thread_id, created_at) values ('', now())",
     "insert into treadle.events (message_id, seq, type, created_at) values (treadle.uuid7(), 0, 'x', now())",
     "insert into treadle.events (message_id, seq, type, created_at)"
     " select message_id, 1, 'x', now() from treadle.messages",

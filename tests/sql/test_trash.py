@@ -21,7 +21,8 @@ async def lengthen(sql_client: SqlClient, message_id: UUID, events: int) -> None
     """Appends so many events to a running message."""
     await sql_client.sql.execute(
         "with l as (update treadle.leases set last_seq = last_seq + $2 where message_id = $1 returning *),"
-        " t as (update treadle.thread_log t set last_pos = last_pos + $2 from l where t.thread = l.thread"
+        " t as (update treadle.thread_log t set last_pos = last_pos + $2, era = (last_pos + $2) / 64"
+        " from l where t.thread = l.thread"
         " returning t.*)"
         " insert into treadle.events (message_id, seq, thread, thread_pos, type, data, created_at)"
         " select $1, l.last_seq - $2 + n, l.thread, t.last_pos - $2 + n, 'chunk', '{}', now()"
@@ -104,7 +105,9 @@ async def test_many_short_logs_of_the_trash_are_deleted_together(sql_client: Sql
     await sql_client.submit_many(*[{"thread_id": "t"}] * 9)
     await sql_client.sql.execute("select treadle._forget(array(select message_id from treadle.messages), 0)")
     assert len(await trash(sql_client)) == 10
-    await sql_client.sql.execute("delete from treadle.thread_log; delete from treadle.threads")
+    await sql_client.sql.execute(
+        "delete from treadle.thread_log; delete from treadle.thread_turns; delete from treadle.threads"
+    )
     await assert_consistent(sql_client.sql)
     assert await number(sql_client, "select treadle._empty_trash(9)") == 9
     assert await number(sql_client, "select treadle._empty_trash(9)") == 3

@@ -30,7 +30,9 @@ class SqlRows(SqlSession):
         return row["state"], row["hold"]
 
     async def thread(self, thread_id: str) -> asyncpg.Record:
-        return await fetch_row(self.sql, "select * from treadle.threads where thread_id = $1", thread_id)
+        """Its row, with its counts and its turn."""
+        query = "select t.*, s.* from treadle.threads t join treadle.thread_turns s on s.thread = t.id"
+        return await fetch_row(self.sql, f"{query} where t.thread_id = $1", thread_id)
 
     async def log(self, message_id: UUID) -> list[tuple[str, Any]]:
         """Types and data of a message's events."""

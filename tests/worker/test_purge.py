@@ -48,7 +48,7 @@ async def test_the_trash_is_emptied(sql_client: SqlClient, sql: Connection, star
         await sql_client.submit(thread_id="t")
         await sql_client.run()
     await sql.execute("select treadle._forget(array(select message_id from treadle.messages), 0)")
-    await sql.execute("delete from treadle.thread_log; delete from treadle.threads")
+    await sql.execute("delete from treadle.thread_log; delete from treadle.thread_turns; delete from treadle.threads")
     assert await sql.fetchval("select count(*) from treadle.trash") == 3
     await start_worker()
     await until(lambda: sql.fetchval("select count(*) from treadle.trash"), lambda count: count == 0)

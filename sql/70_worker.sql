@@ -84,8 +84,8 @@ end $$;
 comment on function treadle.register_agents is 'Upsert agents, create their queues, and declare the default agent';
 
 -- Settle messages that their worker does not finish itself: lost with the worker, or released because no process runs
--- them. Between the choice and the lock another transaction may have finished a lease, or extended it: only leases that
--- are unchanged are taken.
+-- them. Between the choice and the lock another transaction may have finished a lease, or extended it: only leases
+-- that are unchanged are taken.
 create or replace function treadle._settle_leases(
     chosen treadle.leases[],
     outcome text,
@@ -127,7 +127,8 @@ begin
         from treadle.leases l
         where l.id >= treadle._low_water_mark('leases')
             and l.worker_id = worker
-            and l.claimed_at < at - grace_seconds * interval '1 second'
+            -- Also a claim of the future, from before the clock was set back.
+            and abs(extract(epoch from at - l.claimed_at)) > grace_seconds
             and not exists (
                 select
                 from unnest(ids, leases) g (message_id, lease)
@@ -192,6 +193,7 @@ set enable_seqscan = off set enable_mergejoin = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_gap_before constant timestamptz := v_now - interval_seconds * 2 * interval '1 second';
+    v_step_after constant timestamptz := v_now + interval '1 second';  -- later: the clock was set back
 begin
     insert into treadle.workers as w (
             worker_id, host, pid, queues, concurrency, in_flight, started_at, heartbeat_at, beating_since,
@@ -205,7 +207,10 @@ begin
                 heartbeat_at = v_now,
                 server_started = excluded.server_started,
                 suspected_at = null,
-                beating_since = case when w.heartbeat_at < v_gap_before then v_now else w.beating_since end;
+                beating_since = case
+                    when w.heartbeat_at between v_gap_before and v_step_after then w.beating_since
+                    else v_now
+                end;
     perform treadle._release_orphans(worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds,
         at => v_now);
     perform treadle._extend_leases(ids => ids, leases => leases, lease_seconds => lease_seconds, at => v_now);
@@ -218,8 +223,8 @@ end $$;
 comment on function treadle.heartbeat
     is 'A worker lives and holds these leases; the answer names those cancelled or lost';
 
--- A heartbeat in the place of a worker whose process runs, but whose agents keep it from sending its own. It keeps all
--- its leases. A worker that was taken for dead stays dead.
+-- A heartbeat in the place of a worker whose process runs, but whose agents keep it from sending its own. It keeps
+-- all its leases. A worker that was taken for dead stays dead.
 create or replace function treadle.stand_in(worker text, lease_seconds double precision) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$

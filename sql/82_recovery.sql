@@ -21,6 +21,20 @@ language sql stable as $$
         and w.heartbeat_at >= at - interval_seconds * 2 * interval '1 second'
 $$;
 
+-- Let the heartbeats and suspicions of the future, from before the clock was set back, begin now.
+create or replace function treadle._follow_clock_back(at timestamptz) returns void
+language plpgsql as $$
+begin
+    update treadle.workers w
+    set heartbeat_at = least(w.heartbeat_at, _follow_clock_back.at), suspected_at = null
+    where w.worker_id in (
+        select s.worker_id
+        from treadle.workers s
+        where greatest(s.heartbeat_at, s.suspected_at) > _follow_clock_back.at + interval '1 second'
+        order by s.worker_id
+        for update skip locked);
+end $$;
+
 -- Mark workers as suspects whose advisory lock is free.
 create or replace function treadle._suspect_workers(janitor text, steady_since timestamptz, at timestamptz) returns void
 language plpgsql as $$
@@ -40,8 +54,8 @@ begin
 end $$;
 
 -- The dead workers, with their rows locked: a worker that sends a heartbeat just now is skipped, and one that returns
--- waits until its leases are taken back. `silent_before`: a heartbeat before this time is too old; null if the janitor
--- itself was not steady for that long. `suspected_before`: a suspect since before this time is dead.
+-- waits until its leases are taken back. `silent_before`: a heartbeat before this time is too old; null if the
+-- janitor itself was not steady for that long. `suspected_before`: a suspect since before this time is dead.
 create or replace function treadle._dead_workers(
     janitor text, steady_since timestamptz, silent_before timestamptz, suspected_before timestamptz)
 returns setof text
@@ -80,6 +94,7 @@ declare
     v_worker text;
     v_leases treadle.leases[];
 begin
+    perform treadle._follow_clock_back(at => v_now);
     perform treadle._suspect_workers(janitor, steady_since => v_steady_since, at => v_now);
     for v_worker in
         select w
@@ -128,7 +143,7 @@ language sql stable as $$
             and (
                 l.expires_at < at
                 or (
-                    l.claimed_at < silent_before
+                    l.claimed_at not between silent_before and at + (at - silent_before)
                     and not exists (select from treadle.workers w where w.worker_id = l.worker_id)
                 )
             )

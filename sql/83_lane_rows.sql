@@ -196,6 +196,35 @@ begin
     return v_first;
 end $$;
 
+-- When the clock was set back, let the delays and backoffs that wait end that much earlier, so that they take as long
+-- as they should. treadle.meta has the last time that a sweep saw.
+create or replace function treadle._shift_waits(at timestamptz) returns void
+language plpgsql as $$
+declare
+    c_seen constant text := 'clock_seen';
+    c_step constant interval := '5 seconds';  -- a smaller one is not worth it
+    v_seen constant timestamptz := (
+        select to_timestamp(m.value::double precision)
+        from treadle.meta m
+        where m.name = c_seen);
+begin
+    if v_seen > at + c_step then
+        update treadle.messages m
+            set run_at = m.run_at - (v_seen - at)
+            where m.message_id in (
+                select w.message_id
+                from treadle.messages w
+                where w.hold in ('delay', 'backoff')
+                    and w.run_at > at
+                    and not (w.hold = 'delay' and w.created_at between at - c_step and at)  -- sent since then
+                order by w.message_id
+                for update skip locked);
+    end if;
+    insert into treadle.meta as m (name, value)
+        values (c_seen, extract(epoch from at)::text)
+        on conflict (name) do update set value = excluded.value;
+end $$;
+
 -- Move the marks of the lanes and the leases. Returns how many ids the first rows are above their marks, at most.
 create or replace function treadle._raise_marks(open jsonb, at timestamptz) returns bigint
 language plpgsql as $$
@@ -258,6 +287,7 @@ begin
             queues := queues || v_mark.queue;
         end if;
     end loop;
+    perform treadle._shift_waits(at => v_now);
     queues := queues || treadle._restore_lost_rows(quantity => c_lost_rows, at => v_now);
     if exists (select from treadle.lost_rows) then
         above := greatest(above, c_lost_rows);

@@ -84,7 +84,7 @@ comment on view treadle.queue_counts is 'How many messages of each queue are in 
 create or replace view treadle.queue_overview as
     select
         q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
-        extract(epoch from treadle.clock() - r.oldest)::double precision as oldest_seconds,
+        greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision as oldest_seconds,
         n.finished_per_minute, n.mean_seconds, q.created_at, treadle._claiming_workers(q.queue) as workers
     from treadle.queues q
     cross join lateral (
@@ -162,7 +162,7 @@ create or replace view treadle.worker_overview as
                 and l.worker_id = w.worker_id
         ) as in_flight,
         w.started_at, w.heartbeat_at,
-        extract(epoch from treadle.clock() - w.heartbeat_at)::double precision as silent_seconds
+        greatest(extract(epoch from treadle.clock() - w.heartbeat_at), 0)::double precision as silent_seconds
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 

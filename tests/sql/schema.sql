@@ -190,6 +190,28 @@ COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once th
 COMMENT ON COLUMN treadle.low_water.awaited IS 'Virtual ids of transactions that may still commit a row below next_low';
 COMMENT ON COLUMN treadle.low_water.passed IS 'Virtual ids of transactions that stayed open for long, and may still commit rows below the mark';
 COMMENT ON COLUMN treadle.low_water.passed_lows IS 'For each of them: the mark when it was passed; its rows are not below that';
+CREATE TABLE treadle.thread_turns (
+    thread bigint NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL,
+    last_ord bigint DEFAULT 0 NOT NULL,
+    turn uuid,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    last_activity timestamp with time zone NOT NULL,
+    next_high bigint DEFAULT 0 NOT NULL,
+    next_normal bigint DEFAULT 0 NOT NULL,
+    next_low bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.thread_turns IS 'What changes with each message of a thread: its counts and whose turn it is. One row for each thread, written under the lock of its row in threads';
+COMMENT ON COLUMN treadle.thread_turns.version IS 'Counts the changes. Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps';
+COMMENT ON COLUMN treadle.thread_turns.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
+COMMENT ON COLUMN treadle.thread_turns.turn IS 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
+COMMENT ON COLUMN treadle.thread_turns.next_high IS 'No message of priority high and a lower ord waits for the turn: the search for the next one begins here';
+COMMENT ON COLUMN treadle.thread_turns.next_normal IS 'The same for normal';
+COMMENT ON COLUMN treadle.thread_turns.next_low IS 'The same for low';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
     id bigint NOT NULL,
@@ -233,6 +255,7 @@ CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], 
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
 CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
@@ -270,6 +293,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
@@ -357,6 +381,7 @@ CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], resul
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
@@ -669,13 +694,7 @@ CREATE TABLE treadle.threads (
     tenant text DEFAULT 'default'::text NOT NULL,
     thread_id text NOT NULL,
     owner text,
-    last_ord bigint DEFAULT 0 NOT NULL,
-    turn uuid,
-    completed bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    cancelled bigint DEFAULT 0 NOT NULL,
     created_at timestamp with time zone NOT NULL,
-    last_activity timestamp with time zone NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     memory jsonb,
     CONSTRAINT threads_owner_check CHECK (((length(owner) >= 1) AND (length(owner) <= 255))),
@@ -686,8 +705,6 @@ COMMENT ON TABLE treadle.threads IS 'Conversations. The lock of a thread''s row 
 COMMENT ON COLUMN treadle.threads.id IS 'Surrogate key, the column "thread" of other tables; never shown to clients';
 COMMENT ON COLUMN treadle.threads.thread_id IS 'The id that the client chose, unique in its tenant';
 COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
-COMMENT ON COLUMN treadle.threads.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
-COMMENT ON COLUMN treadle.threads.turn IS 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
 COMMENT ON COLUMN treadle.threads.memory IS 'JSON that the thread''s agents keep from message to message; written with the completion of one';
 CREATE VIEW treadle._lane_violations AS
  WITH lanes AS MATERIALIZED (
@@ -820,11 +837,14 @@ COMMENT ON TABLE treadle.events IS 'The append-only log of each message, dense f
 COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: readers take both from the message itself, so log and result cannot disagree';
 CREATE TABLE treadle.thread_log (
     thread bigint NOT NULL,
+    era bigint DEFAULT 0 NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
-    last_pos bigint NOT NULL
+    last_pos bigint NOT NULL,
+    CONSTRAINT thread_log_era CHECK ((era = (last_pos / 64)))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread. Apart from threads, so that an append never waits for an open transaction that submits';
+COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread, in one row. Apart from threads, so that an append never waits for an open transaction that submits';
+COMMENT ON COLUMN treadle.thread_log.era IS 'Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps. Changes seldom, so that most updates touch no index';
 CREATE TABLE treadle.trash (
     message_id uuid NOT NULL,
     tenant text DEFAULT 'default'::text NOT NULL,
@@ -1050,23 +1070,24 @@ CREATE VIEW treadle._thread_violations AS
  WITH wrong_thread_counts AS (
          SELECT t.id,
             t.thread_id,
-            t.last_ord,
-            t.completed,
-            t.failed,
-            t.cancelled,
+            s.last_ord,
+            s.completed,
+            s.failed,
+            s.cancelled,
             f.ords,
             f.completed_found,
             f.failed_found,
             f.cancelled_found
-           FROM (treadle.threads t
+           FROM ((treadle.threads t
+             LEFT JOIN treadle.thread_turns s ON ((s.thread = t.id)))
              CROSS JOIN LATERAL ( SELECT array_agg(m.ord ORDER BY m.ord) AS ords,
                     count(*) FILTER (WHERE (m.state = 'completed'::text)) AS completed_found,
                     count(*) FILTER (WHERE (m.state = 'failed'::text)) AS failed_found,
                     count(*) FILTER (WHERE (m.state = 'cancelled'::text)) AS cancelled_found
                    FROM treadle.messages m
                   WHERE (m.thread = t.id)) f)
-          WHERE (((t.completed <> f.completed_found) OR (t.failed <> f.failed_found) OR (t.cancelled <> f.cancelled_found)) OR (f.ords IS DISTINCT FROM ( SELECT array_agg(s.s) AS array_agg
-                   FROM generate_series((1)::bigint, t.last_ord) s(s))))
+          WHERE ((s.thread IS NULL) OR ((s.completed <> f.completed_found) OR (s.failed <> f.failed_found) OR (s.cancelled <> f.cancelled_found)) OR (f.ords IS DISTINCT FROM ( SELECT array_agg(o.o) AS array_agg
+                   FROM generate_series((1)::bigint, s.last_ord) o(o))))
         ), message_without_thread AS (
          SELECT m.message_id,
             m.thread
@@ -1077,30 +1098,49 @@ CREATE VIEW treadle._thread_violations AS
         ), wrong_turn AS (
          SELECT t.id,
             t.thread_id,
-            t.turn,
+            s.turn,
             m.thread,
             m.state,
             m.hold,
             m.aside
-           FROM (treadle.threads t
-             LEFT JOIN treadle.messages m ON ((m.message_id = t.turn)))
-          WHERE ((t.turn IS NOT NULL) AND ((m.thread IS DISTINCT FROM t.id) OR m.aside OR (m.state <> ALL (ARRAY['queued'::text, 'processing'::text])) OR (m.hold = ANY (ARRAY['thread'::text, 'delay'::text]))))
+           FROM ((treadle.threads t
+             JOIN treadle.thread_turns s ON ((s.thread = t.id)))
+             LEFT JOIN treadle.messages m ON ((m.message_id = s.turn)))
+          WHERE ((s.turn IS NOT NULL) AND ((m.thread IS DISTINCT FROM t.id) OR m.aside OR (m.state <> ALL (ARRAY['queued'::text, 'processing'::text])) OR (m.hold = ANY (ARRAY['thread'::text, 'delay'::text]))))
         ), message_without_turn AS (
          SELECT t.id,
             t.thread_id,
-            t.turn,
+            s.turn,
             m.message_id,
             m.state,
             m.hold
-           FROM (treadle.threads t
-             JOIN treadle.messages m ON (((m.thread = t.id) AND (NOT m.aside) AND (m.message_id IS DISTINCT FROM t.turn))))
-          WHERE ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS DISTINCT FROM 'delay'::text) AND ((m.hold IS DISTINCT FROM 'thread'::text) OR (t.turn IS NULL))))
+           FROM ((treadle.threads t
+             JOIN treadle.thread_turns s ON ((s.thread = t.id)))
+             JOIN treadle.messages m ON (((m.thread = t.id) AND (NOT m.aside) AND (m.message_id IS DISTINCT FROM s.turn))))
+          WHERE ((m.state = 'processing'::text) OR ((m.state = 'queued'::text) AND (m.hold IS DISTINCT FROM 'delay'::text) AND ((m.hold IS DISTINCT FROM 'thread'::text) OR (s.turn IS NULL))))
         ), wrong_wait_for_turn AS (
          SELECT m.message_id,
             m.thread,
-            m.aside
-           FROM treadle.messages m
-          WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside))
+            m.aside,
+            m.ord
+           FROM (treadle.messages m
+             LEFT JOIN treadle.thread_turns s ON ((s.thread = m.thread)))
+          WHERE ((m.hold = 'thread'::text) AND ((m.thread IS NULL) OR m.aside OR (m.ord <
+                CASE m.rank
+                    WHEN 0 THEN s.next_high
+                    WHEN 1 THEN s.next_normal
+                    WHEN 2 THEN s.next_low
+                    ELSE NULL::bigint
+                END)))
+        ), stray_turns AS (
+         SELECT s.thread,
+            s.version
+           FROM treadle.thread_turns s
+          WHERE ((NOT (EXISTS ( SELECT
+                   FROM treadle.threads t
+                  WHERE (t.id = s.thread)))) OR (1 < ( SELECT count(*) AS count
+                   FROM treadle.thread_turns o
+                  WHERE (o.thread = s.thread))))
         )
  SELECT 'A thread''s counts are those of its messages, and their places are dense.'::text AS rule,
     v.thread_id AS subject,
@@ -1122,10 +1162,15 @@ UNION ALL
     to_jsonb(v.*) AS detail
    FROM message_without_turn v
 UNION ALL
- SELECT 'Only messages that take turns in a thread wait for one.'::text AS rule,
+ SELECT 'Only messages that take turns in a thread wait for one, and where the search for the next one finds them.'::text AS rule,
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
-   FROM wrong_wait_for_turn v;
+   FROM wrong_wait_for_turn v
+UNION ALL
+ SELECT 'Turns belong to a thread, one row for each.'::text AS rule,
+    (v.thread)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM stray_turns v;
 CREATE TABLE treadle.agents (
     agent text NOT NULL,
     queue text NOT NULL,
@@ -1353,7 +1398,7 @@ CREATE VIEW treadle.queue_overview AS
     n.failed,
     n.cancelled,
     r.ready,
-    (EXTRACT(epoch FROM (treadle.clock() - r.oldest)))::double precision AS oldest_seconds,
+    (GREATEST(EXTRACT(epoch FROM (treadle.clock() - r.oldest)), (0)::numeric))::double precision AS oldest_seconds,
     n.finished_per_minute,
     n.mean_seconds,
     q.created_at,
@@ -1376,15 +1421,15 @@ COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages comple
 COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
 CREATE VIEW treadle.thread_overview AS
  SELECT t.thread_id,
-    t.last_ord AS message_count,
+    s.last_ord AS message_count,
     t.created_at,
-    t.last_activity,
-    ((((t.last_ord - t.completed) - t.failed) - t.cancelled) - p.processing) AS queued,
+    s.last_activity,
+    ((((s.last_ord - s.completed) - s.failed) - s.cancelled) - p.processing) AS queued,
     p.processing,
-    t.completed,
-    t.failed,
-    t.cancelled,
-    t.turn,
+    s.completed,
+    s.failed,
+    s.cancelled,
+    s.turn,
     t.metadata,
     ( SELECT "left"(
                 CASE jsonb_typeof(m.body)
@@ -1395,10 +1440,11 @@ CREATE VIEW treadle.thread_overview AS
           WHERE (m.thread = t.id)
           ORDER BY m.ord DESC
          LIMIT 1) AS last_message_preview,
-    t.id AS thread,
-    t.tenant,
+    s.thread,
+    s.tenant,
     t.memory
-   FROM (treadle.threads t
+   FROM ((treadle.threads t
+     JOIN treadle.thread_turns s ON ((s.thread = t.id)))
      CROSS JOIN LATERAL ( SELECT count(*) AS processing
            FROM treadle.leases l
           WHERE (l.thread = t.id)) p);
@@ -1428,7 +1474,7 @@ CREATE VIEW treadle.worker_overview AS
           WHERE ((l.id >= treadle._low_water_mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
     started_at,
     heartbeat_at,
-    (EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)))::double precision AS silent_seconds
+    (GREATEST(EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)), (0)::numeric))::double precision AS silent_seconds
    FROM treadle.workers w;
 COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
 ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
@@ -1459,7 +1505,9 @@ ALTER TABLE ONLY treadle.parked
 ALTER TABLE ONLY treadle.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
 ALTER TABLE ONLY treadle.thread_log
-    ADD CONSTRAINT thread_log_pkey PRIMARY KEY (thread);
+    ADD CONSTRAINT thread_log_pkey PRIMARY KEY (thread, era);
+ALTER TABLE ONLY treadle.thread_turns
+    ADD CONSTRAINT thread_turns_pkey PRIMARY KEY (thread, version);
 ALTER TABLE ONLY treadle.threads
     ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.threads
@@ -1478,7 +1526,7 @@ CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold =
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
-CREATE INDEX threads_recent ON treadle.threads USING btree (tenant, last_activity DESC, id DESC);
+CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();

@@ -1,12 +1,17 @@
 """Which messages a worker claims, how many at once, and in which order."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
+
+import msgspec
 
 from service.agents.builtin.echo import echo
 from service.config import Settings
 from service.db.pool import Connection
+from service.worker.claimer import Claimer
 from tests.support.agents import gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
@@ -206,3 +211,26 @@ async def test_without_any_hint_everything_happens_by_polling(sql: Connection, s
         for message_id in ids:
             assert (await settled(sql, message_id))["state"] == "completed"
         assert not worker.ready
+
+
+async def test_every_queue_is_the_first_in_its_turn_from_every_lane(settings: Settings) -> None:
+    """However many queues there are: none starves beside one that is never empty, and no lane does."""
+    begun: list[tuple[str, str]] = []
+
+    class Store:
+        async def claim(self, *, queues: Sequence[str], first_lane: str, **_: Any) -> list[Any]:
+            begun.append((first_lane, queues[0]))
+            assert sorted(queues) == sorted(names)
+            return []
+
+    for quantity in (1, 2, 3, 16):
+        names = [f"q{n}" for n in range(quantity)]
+        own = msgspec.structs.replace(settings, queues=names)
+        parts: Any = {"store": Store(), "attempts": SimpleNamespace(leases={})}
+        claimer = Claimer(worker="w", settings=own, lease_seconds=60.0, work=asyncio.Event(), **parts)
+        begun.clear()
+        for _ in range(16 * quantity):
+            await claimer._claim(1)
+        counts = Counter(begun)
+        for name in names:
+            assert [counts[lane, name] for lane in ("high", "normal", "low")] == [14, 1, 1]

@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
 
 pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 
@@ -19,6 +21,7 @@ from service.agents.registry import Registry
 from service.api.app import Api, UvicornServer
 from service.cli.wiring import build_worker
 from service.config import Settings
+from service.db.migrate import migrate
 from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
 from service.worker.worker import Worker
@@ -44,6 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
         port = server.port
     else:
         port = workerinput["treadle_port"]
+    config.option.postgresql_host = "127.0.0.1"
+    config.option.postgresql_port = str(port)
+    config.option.postgresql_user = "treadle"
     config.stash[_PORT] = port
 
 
@@ -59,9 +65,16 @@ def pytest_unconfigure() -> None:
     _running.close()
 
 
+def _migrate(*, host: str, port: int | str, user: str, dbname: str, **_: Any) -> None:
+    asyncio.run(migrate(f"postgresql://{user}@{host}:{port}/{dbname}"))
+
+
+template = factories.postgresql_noproc(load=[_migrate])
+
+
 @pytest.fixture(scope="session")
-def databases(pytestconfig: pytest.Config) -> Iterator[Databases]:
-    with contextlib.closing(Databases(pytestconfig.stash[_PORT])) as databases:
+def databases(template: NoopExecutor) -> Iterator[Databases]:
+    with contextlib.closing(Databases(template)) as databases:
         yield databases
 
 

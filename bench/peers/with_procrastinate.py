@@ -27,7 +27,8 @@ async def drain(config: Any, go: Go) -> Any:
     async with app.open_async():
         if not await app.check_connection_async():
             await app.schema_manager.apply_schema_async()
-        await noop.batch_defer_async(*({"body": BODY} for _ in range(config["jobs"])))
+        arguments: dict[str, Any] = {"body": BODY}
+        await noop.batch_defer_async(*[arguments] * config["jobs"])
         await go()
         await app.run_worker_async(
             wait=False,

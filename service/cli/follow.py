@@ -28,7 +28,10 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
                 yield entry
                 if entry.last:
                     return
-            seq, behind = page.log_end if page.log_end is not None else seq, page.more
+            if page.log_end is not None:  # a failover lost the end of the log: the event before it may be the final one
+                seq = max(page.log_end - 1, 0)
+                continue
+            behind = page.more
             if not behind:
                 await wait_for(wake, poll_interval)
 

@@ -161,7 +161,9 @@ class MessageView:
         self._next_notice = _next_tick(time.monotonic() + FIRST_POSITION_SECONDS)
 
     def resume_at(self, log_end: int) -> int:
-        return log_end  # a failover lost the end of the log, and nothing else
+        # A failover lost the end of the log, and nothing else. The last event is sent again: it may be the final one,
+        # which this client has not received and which ends the stream.
+        return max(log_end - 1, 0)
 
     def encode(self, entry: Entry) -> bytes:
         self._is_queued = entry.type in {"queued", "retry"}

@@ -106,6 +106,7 @@ async def test_streams_poll_when_every_hint_is_lost(
 
 async def test_many_readers_of_one_message_receive_the_same(scripted_api: Client, script: ScriptedAgent) -> None:
     message_id = await scripted_api.submit("x", agent="script")
+    await scripted_api.settled(message_id, "processing")  # the log has two events
 
     async def read(seen: int) -> list[Event]:
         async with open_stream(scripted_api, stream_path(message_id), header=seen) as stream:

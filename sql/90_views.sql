@@ -84,7 +84,9 @@ comment on view treadle.queue_counts is 'How many messages of each queue are in 
 create or replace view treadle.queue_overview as
     select
         q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
-        greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision as oldest_seconds,
+        case
+            when r.oldest is not null then greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision
+        end as oldest_seconds,
         n.finished_per_minute, n.mean_seconds, q.created_at, treadle._claiming_workers(q.queue) as workers
     from treadle.queues q
     cross join lateral (

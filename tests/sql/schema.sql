@@ -1398,7 +1398,10 @@ CREATE VIEW treadle.queue_overview AS
     n.failed,
     n.cancelled,
     r.ready,
-    (GREATEST(EXTRACT(epoch FROM (treadle.clock() - r.oldest)), (0)::numeric))::double precision AS oldest_seconds,
+        CASE
+            WHEN (r.oldest IS NOT NULL) THEN (GREATEST(EXTRACT(epoch FROM (treadle.clock() - r.oldest)), (0)::numeric))::double precision
+            ELSE NULL::double precision
+        END AS oldest_seconds,
     n.finished_per_minute,
     n.mean_seconds,
     q.created_at,

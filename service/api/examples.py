@@ -51,6 +51,7 @@ QUEUE = {
     "throughput_per_minute": 4,
     "mean_processing_seconds": 0.8876,
     "created_at": NOW,
+    "workers": 1,
 }
 
 EXAMPLES: dict[str, dict[str, Any]] = {

@@ -7,7 +7,6 @@ from pathlib import Path
 import anthropic
 import httpx2
 import pytest
-from socksio import SOCKSError
 
 from service import config, outbound
 from service.errors import ConfigError
@@ -93,16 +92,19 @@ def test_entries_of_no_proxy_that_no_client_reads_are_dropped(given: str, kept: 
 
 
 async def test_a_socks_proxy_is_spoken_to(environ: pytest.MonkeyPatch) -> None:
-    greeting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        greeting.set_result(await reader.read(1))
+        greeting = await reader.readexactly(2)
+        await reader.readexactly(greeting[1])
+        writer.write(b"\x05\x00")  # version 5, no authentication
+        command = await reader.readexactly(5)
+        await reader.readexactly(command[4] + 2)
+        writer.write(b"\x05\x00\x00\x01" + bytes(6))  # connected
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nby proxy!")
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    environ.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with httpx2.AsyncClient() as client:
-        with pytest.raises((httpx2.TransportError, SOCKSError)):
-            await client.get("http://remote.example/")
-    assert greeting.result() == b"\x05"
-    server.close()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        environ.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get("http://remote.example/")).text == "by proxy!"

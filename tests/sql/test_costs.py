@@ -120,9 +120,11 @@ async def test_a_hundred_messages_cost_hardly_more_than_one(
     assert sent["submit_many"] == 1
     await sql.execute("select treadle.pause('default', false)")
     await drained(sql, 100)
-    # All are claimed at once and end in a few batches: at most a tenth of a round trip and of a commit each.
-    assert sent["claim"] <= 4
-    assert 1 <= sent["finish"] <= 4
+    # They are claimed and end in batches. How many depends on when hints arrive, but each kind of call costs a message
+    # at most a tenth of a round trip and of a commit.
+    assert 1 <= sent["claim"] <= 10
+    assert 1 <= sent["finish"] <= 10
+    assert set(sent) <= {"submit_many", "claim", "finish", "hint"}
     assert sum(sent.values()) <= 20, sent
 
 

@@ -12,6 +12,7 @@ import asyncpg
 import uuid_utils.compat as uuid
 
 from bench.sample import BODY
+from service.access.principal import COMMAND_LINE
 from service.db.pool import Database
 from service.leases.model import Claim, Finish, Outcome
 from service.leases.store import LeaseStore
@@ -49,8 +50,8 @@ class Round:
         await self._step("submit(100)", self._submit(BATCH_MESSAGES))
         assert self._newest is not None
         await self._step("queue_position", self._position(self._newest))
-        await self._step("status", self._messages.status(self._newest))
-        await self._step("GET /queue", self._queues.overview())
+        await self._step("status", self._messages.status(COMMAND_LINE, self._newest))
+        await self._step("GET /queue", self._queues.overview(COMMAND_LINE))
         claims = await self._step("claim(100)", self._claim(BATCH_MESSAGES))
         await self._step("finish(100)", self._finish(claims))
 

@@ -10,6 +10,7 @@ import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
 
+from service.access.principal import AUTH_OFF
 from service.api import health, openapi, problems
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
@@ -98,6 +99,7 @@ class Api:
         thread_store = ThreadStore(pools.calls, lists=pools.lists)
         return {
             "settings": settings,
+            "principal": AUTH_OFF,
             "messages": message_store,
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import click
 
+from service.access.principal import COMMAND_LINE
 from service.cli import common, show
 from service.cli.address import split_password
 from service.config import Settings
@@ -117,7 +118,7 @@ def queues(settings: Settings, as_json: bool) -> None:
     """
     from service.queues.store import QueueStore
 
-    rows = common.ask(settings, lambda database: QueueStore(database).all())
+    rows = common.ask(settings, lambda database: QueueStore(database).all(COMMAND_LINE))
     columns = {
         "queue": "name",
         "queued": "depth",
@@ -144,7 +145,7 @@ def threads(settings: Settings, limit: int, as_json: bool) -> None:
     """
     from service.threads.store import ThreadStore
 
-    rows, _ = common.ask(settings, lambda database: ThreadStore(database).newest(limit, None))
+    rows, _ = common.ask(settings, lambda database: ThreadStore(database).newest(COMMAND_LINE, limit, None))
     columns = {
         "thread": "thread_id",
         "messages": "message_count",
@@ -175,8 +176,8 @@ def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: boo
         async def letters(database: Any) -> list[Any]:
             store = QueueStore(database)
             if queue is not None:
-                await store.get(queue)  # raises NotFound
-            return await store.dead_letters(queue, limit)
+                await store.get(COMMAND_LINE, queue)  # raises NotFound
+            return await store.dead_letters(COMMAND_LINE, queue, limit)
 
         rows = common.ask(ctx.obj, letters)
         columns = {"message": "message_id", "agent": "agent", "attempts": "attempts", "reason": "reason"}
@@ -196,7 +197,7 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
     """
     from service.messages.store import MessageControl
 
-    state = common.ask(settings, lambda database: MessageControl(database).redrive(message_id))
+    state = common.ask(settings, lambda database: MessageControl(database).redrive(COMMAND_LINE, message_id))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
@@ -221,7 +222,7 @@ def input(settings: Settings, message_id: UUID, answer: str, name: str | None, a
 
     given = NewInput(input=answer, name=name)
     validate_input(given, settings)
-    state = common.ask(settings, lambda database: MessageControl(database).input(message_id, given))
+    state = common.ask(settings, lambda database: MessageControl(database).input(COMMAND_LINE, message_id, given))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )

@@ -41,6 +41,7 @@ def send(
       treadle send "And then?" --thread trip --priority high
       treadle send "one two three" --agent echo --metadata '{"delay_ms": 200}'
     """
+    from service.access.principal import COMMAND_LINE
     from service.db.notifier import Notifier
     from service.messages.model import NewMessage
     from service.messages.store import MessageStore
@@ -55,7 +56,7 @@ def send(
         async with common.database(settings) as database:
             notifier = Notifier(database)
             store = MessageStore(database, notifier, max_queue_size=settings.max_queue_size)
-            accepted = await store.submit(message)
+            accepted = await store.submit(COMMAND_LINE, message)
             await notifier.flush()
         if not follow:
             show.as_json(accepted) if as_json else click.echo(accepted.message_id)

@@ -12,6 +12,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
+from service.access.principal import Principal
 from service.errors import NotFound, Refused, TreadleError
 from service.events.model import Cursor, Event, EventPage
 from service.events.sse import HEADERS, MEDIA_TYPE, RECONNECT, Streams
@@ -52,6 +53,7 @@ LastEventId = Annotated[
 )
 async def stream_message(
     message_id: MessageId,
+    principal: NamedDependency[Principal],
     events: NamedDependency[EventStore],
     streams: NamedDependency[Streams],
     after: After = None,
@@ -59,7 +61,7 @@ async def stream_message(
 ) -> Response[Any]:
     parsed, cursor = parse_message_id(message_id), parse_event_id(last_event_id or after, CURSOR_NAME, MAX_SEQ)
     try:
-        end = await events.log_end(parsed)
+        end = await events.log_end(principal, parsed)
     except Refused:
         raise
     except Exception as error:
@@ -83,6 +85,7 @@ async def stream_message(
 )
 async def stream_thread(
     thread_id: FromPath[str],
+    principal: NamedDependency[Principal],
     threads: NamedDependency[ThreadStore],
     streams: NamedDependency[Streams],
     after: After = None,
@@ -90,7 +93,7 @@ async def stream_thread(
 ) -> Response[Any]:
     seen = parse_id(last_event_id or after, CURSOR_NAME)
     try:
-        place = await threads.place(thread_id, seen.position)
+        place = await threads.place(principal, thread_id, seen.position)
     except Refused:
         raise
     except Exception as error:
@@ -108,6 +111,7 @@ async def stream_thread(
 )
 async def list_events(
     message_id: MessageId,
+    principal: NamedDependency[Principal],
     event_pages: NamedDependency[EventStore],
     after: Annotated[
         int, QueryParameter(ge=0, le=MAX_SEQ, description="the seq of the last event received, a whole number from 0")
@@ -115,13 +119,13 @@ async def list_events(
     limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
     parsed = parse_message_id(message_id)
-    [page] = await event_pages.read([Cursor(parsed, after)], limit, JSON_PAGE_BYTES)
+    page = await event_pages.page(principal, Cursor(parsed, after), limit, JSON_PAGE_BYTES)
     if page is None:
         raise _unknown_message(parsed)
     listed = [
         Event(entry.seq, entry.type, msgspec.Raw(entry.data.encode()), entry.created_at) for entry in page.entries
     ]
-    over = page.entries[-1].last if page.entries else await _is_over(event_pages, parsed, after)
+    over = page.entries[-1].last if page.entries else await _is_over(principal, event_pages, parsed, after)
     return EventPage(parsed, listed, listed[-1].seq if listed else after, over)
 
 
@@ -132,8 +136,8 @@ def _unknown_message(message_id: UUID) -> NotFound:
     return NotFound(f"There is no message {message_id}.")
 
 
-async def _is_over(events: EventStore, message_id: UUID, after: int) -> bool:
-    end = await events.log_end(message_id)
+async def _is_over(principal: Principal, events: EventStore, message_id: UUID, after: int) -> bool:
+    end = await events.log_end(principal, message_id)
     return end is not None and end[1] and after >= end[0]
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from service.access.principal import Principal
 from service.db.pool import Database
 from service.events.model import Cursor, Entry, Page, QueuePosition
 from service.limits import STREAM_PAGE_BYTES, STREAM_PAGE_EVENTS
@@ -42,7 +43,12 @@ class EventStore:
         )
         return _by_reader(rows, len(cursors))
 
-    async def log_end(self, message_id: UUID) -> tuple[int, bool] | None:
+    async def page(self, principal: Principal, cursor: Cursor, quantity: int, page_bytes: int) -> Page | None:
+        """One page of a log, as `read` reads it; None also for a log that the principal may not see."""
+        [page] = await self.read([cursor], quantity, page_bytes)
+        return page
+
+    async def log_end(self, principal: Principal, message_id: UUID) -> tuple[int, bool] | None:
         """The seq of a message's last event so far, and whether the message is over; None if it does not exist."""
         row = await self._database.fetchrow("select last_seq, over from treadle.log_end($1)", message_id)
         return None if row is None else (row["last_seq"], row["over"])

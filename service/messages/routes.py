@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody
 
+from service.access.principal import Principal
 from service.config import Settings
 from service.errors import Conflict, NotFound, QueueFull, Unprocessable
 from service.limits import KEY_RULE, MAX_BATCH_MESSAGES, MAX_KEY_CHARS
@@ -52,6 +53,7 @@ IdempotencyKey = Annotated[
 async def submit(
     request: Request[Any, Any, Any],
     data: JSONBody[NewMessage],
+    principal: NamedDependency[Principal],
     messages: NamedDependency[MessageStore],
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
@@ -59,9 +61,10 @@ async def submit(
     """The response follows the commit: an accepted message is not lost."""
     validate_messages([data], settings, in_batch=False)
     if idempotency_key is None:
-        accepted = await messages.submit(data)
+        accepted = await messages.submit(principal, data)
     else:
-        [accepted] = await messages.submit_once(_checked_key(idempotency_key), _hash(request, [data]), [data])
+        key, request_hash = _checked_key(idempotency_key), _hash(request, [data])
+        [accepted] = await messages.submit_once(principal, key, request_hash, [data])
     return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
 
 
@@ -76,15 +79,16 @@ async def submit(
 async def submit_batch(
     request: Request[Any, Any, Any],
     data: JSONBody[NewBatch],
+    principal: NamedDependency[Principal],
     messages: NamedDependency[MessageStore],
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> AcceptedBatch:
     validate_messages(data.messages, settings, in_batch=True)
     if idempotency_key is None:
-        return AcceptedBatch(await messages.submit_batch(data.messages))
+        return AcceptedBatch(await messages.submit_batch(principal, data.messages))
     key, request_hash = _checked_key(idempotency_key), _hash(request, data.messages)
-    return AcceptedBatch(await messages.submit_once(key, request_hash, data.messages))
+    return AcceptedBatch(await messages.submit_once(principal, key, request_hash, data.messages))
 
 
 @get(
@@ -93,8 +97,10 @@ async def submit_batch(
     summary="Get the state of a message",
     responses=refusals(NotFound),
 )
-async def get_status(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Status:
-    return await messages.status(parse_message_id(message_id))
+async def get_status(
+    message_id: MessageId, principal: NamedDependency[Principal], messages: NamedDependency[MessageStore]
+) -> Status:
+    return await messages.status(principal, parse_message_id(message_id))
 
 
 @delete(
@@ -109,9 +115,11 @@ async def get_status(message_id: MessageId, messages: NamedDependency[MessageSto
         **refusals(NotFound, Conflict),
     },
 )
-async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Response[Cancelled]:
+async def cancel(
+    message_id: MessageId, principal: NamedDependency[Principal], messages: NamedDependency[MessageStore]
+) -> Response[Cancelled]:
     parsed = parse_message_id(message_id)
-    if await messages.cancel(parsed) == "cancelled":
+    if await messages.cancel(principal, parsed) == "cancelled":
         return Response(Cancelled("The message is cancelled.", parsed), status_code=200)
     return Response(Cancelled("The worker that runs the message was asked to cancel it.", parsed), status_code=202)
 
@@ -127,12 +135,13 @@ async def cancel(message_id: MessageId, messages: NamedDependency[MessageStore])
 async def give_input(
     message_id: MessageId,
     data: JSONBody[NewInput],
+    principal: NamedDependency[Principal],
     messages: NamedDependency[MessageStore],
     settings: NamedDependency[Settings],
 ) -> Answered:
     validate_input(data, settings)
     parsed = parse_message_id(message_id)
-    return Answered(parsed, await messages.input(parsed, data))
+    return Answered(parsed, await messages.input(principal, parsed, data))
 
 
 @post(
@@ -142,10 +151,12 @@ async def give_input(
     summary="Queue a failed message again",
     responses=refusals(NotFound, Conflict),
 )
-async def redrive(message_id: MessageId, messages: NamedDependency[MessageStore]) -> Redriven:
+async def redrive(
+    message_id: MessageId, principal: NamedDependency[Principal], messages: NamedDependency[MessageStore]
+) -> Redriven:
     """Its failures are forgiven; its attempts go on counting."""
     parsed = parse_message_id(message_id)
-    await messages.redrive(parsed)
+    await messages.redrive(principal, parsed)
     return Redriven(parsed, "queued")
 
 

@@ -1,17 +1,17 @@
 """Messages in PostgreSQL: submit, look up, cancel, answer, redrive."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 import uuid_utils.compat as uuid
 
+from service.access.principal import Principal
 from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.db.rows import from_row
-from service.db.tenant import TENANT
 from service.errors import BY_SQLSTATE, Busy, NotFound, Refused, Unprocessable
 from service.inputs.store import InputSchemas
 from service.limits import JSON_PAGE_BYTES
@@ -77,6 +77,13 @@ class Submitted(msgspec.Struct, frozen=True):
     refusal: str | None
 
 
+class Request(NamedTuple):
+    """One message that waits for its batch. Only principals without restrictions share one."""
+
+    principal: Principal
+    submission: Submission
+
+
 SUBMIT = f"""
     select {", ".join(Submitted.__struct_fields__)}
     from treadle.submit_many(
@@ -96,18 +103,18 @@ class MessageControl:
         self._answers = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._redrives = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
-    async def cancel(self, message_id: UUID) -> str:
+    async def cancel(self, principal: Principal, message_id: UUID) -> str:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
         return str(await self._change(self._cancels, "select treadle.cancel($1, patient => false)", message_id))
 
-    async def input(self, message_id: UUID, given: NewInput) -> State:
+    async def input(self, principal: Principal, message_id: UUID, given: NewInput) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
         text = msgspec.json.encode(given.input).decode()
         call = "select treadle.input($1, $2::jsonb, $3, patient => false)"
         state: State = await self._change(self._answers, call, message_id, text, given.name)
         return state
 
-    async def redrive(self, message_id: UUID) -> State:
+    async def redrive(self, principal: Principal, message_id: UUID) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
         state: State = await self._change(self._redrives, "select treadle.redrive($1, patient => false)", message_id)
         return state
@@ -135,34 +142,38 @@ class MessageStore(MessageControl):
         self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)
-        self._submits: Batcher[Submission, Accepted] = Batcher(
+        self._submits: Batcher[Request, Accepted] = Batcher(
             self._submit,
             limit=500,
             patience=Patience(seconds=HELD_SECONDS),
-            held_by=lambda submission: submission.thread_id,
+            must_run_alone=lambda request: not request.principal.is_plain,
+            held_by=lambda request: request.submission.thread_id,
         )
         self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
-    async def submit(self, message: NewMessage) -> Accepted:
+    async def submit(self, principal: Principal, message: NewMessage) -> Accepted:
         """Submit one message, in one transaction with the requests that arrive at the same time.
 
         Raises what refuses this message: Unprocessable, Conflict, QueueFull or Busy.
         """
         await self._check_inputs([message])
-        return await self._submits.submit(_submission(message))
+        return await self._submits.submit(Request(principal, _submission(message)))
 
-    async def submit_batch(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+    async def submit_batch(self, principal: Principal, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
         await self._check_inputs(messages)
         text = _encode([_submission(message) for message in messages])
         alone = len(messages) == 1
         rows = await self._batches.run(
-            lambda repeated: self._call(text, alone=alone, patient=repeated, strict=True), characters=len(text)
+            lambda repeated: self._call(principal, text, alone=alone, patient=repeated, strict=True),
+            characters=len(text),
         )
         return [_accepted(row) for row in rows]
 
-    async def submit_once(self, key: str, request_hash: bytes, messages: Sequence[NewMessage]) -> list[Accepted]:
+    async def submit_once(
+        self, principal: Principal, key: str, request_hash: bytes, messages: Sequence[NewMessage]
+    ) -> list[Accepted]:
         """Submit under an Idempotency-Key: a repeat gets the first answer.
 
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
@@ -170,7 +181,9 @@ class MessageStore(MessageControl):
         await self._check_inputs(messages)
         text = _encode([_submission(message) for message in messages])
         row = await self._keyed.run(
-            lambda _: self._database.fetchrow(SUBMIT_ONCE, key, request_hash, text, TENANT, self._max_queue_size),
+            lambda _: self._database.fetchrow(
+                SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size
+            ),
             characters=len(text),
         )
         assert row is not None
@@ -181,14 +194,16 @@ class MessageStore(MessageControl):
             self._hint(rows)
         return [_accepted(submitted) for submitted in rows]
 
-    async def status(self, message_id: UUID) -> Status:
+    async def status(self, principal: Principal, message_id: UUID) -> Status:
         """Raises NotFound."""
         row = await self._reads.fetchrow(STATUS, message_id)
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return from_row(Status, row, JSON_COLUMNS)
 
-    async def of_thread(self, thread: int, after: int, limit: int) -> tuple[list[Status], int | None]:
+    async def of_thread(
+        self, principal: Principal, thread: int, after: int, limit: int
+    ) -> tuple[list[Status], int | None]:
         """A page of the messages of a thread in its order, beginning after one, and the `ord` of the last where more
         messages follow. It has at most `limit` messages and about JSON_PAGE_BYTES bytes, but at least one message."""
         rows = await self._lists.fetch(OF_THREAD, thread, after, limit, JSON_PAGE_BYTES)
@@ -209,11 +224,14 @@ class MessageStore(MessageControl):
             number, sentence = misfit
             raise Unprocessable(sentence if len(messages) == 1 else f"messages[{number}]: {sentence}")
 
-    async def _submit(self, batch: Sequence[Submission], patient: bool) -> list[Accepted | Exception]:
-        rows = await self._call(_encode(batch), alone=len(batch) == 1, patient=patient, strict=False)
+    async def _submit(self, batch: Sequence[Request], patient: bool) -> list[Accepted | Exception]:
+        text = _encode([request.submission for request in batch])
+        rows = await self._call(batch[0].principal, text, alone=len(batch) == 1, patient=patient, strict=False)
         return [_outcome(row) for row in rows]
 
-    async def _call(self, batch: str, *, alone: bool, patient: bool, strict: bool) -> list[Submitted]:
+    async def _call(
+        self, principal: Principal, batch: str, *, alone: bool, patient: bool, strict: bool
+    ) -> list[Submitted]:
         """`alone`: the batch has one message. `patient`: wait a moment for locks. `strict`: raise the first refusal,
         and write none of the batch."""
         # The hint of a single message travels with its commit and arrives a millisecond sooner. The hints of a large
@@ -221,7 +239,7 @@ class MessageStore(MessageControl):
         rows = await self._database.fetch(
             SUBMIT,
             batch,
-            TENANT,
+            principal.tenant,
             alone,
             self._max_queue_size,
             patient,

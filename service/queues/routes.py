@@ -4,6 +4,7 @@ from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from service.access.principal import Principal
 from service.errors import NotFound
 from service.limits import PAGE_ITEMS
 from service.params import PageLimit, parse_cursor, parse_thread_id
@@ -13,13 +14,13 @@ from service.refusals import refusals
 
 
 @get("/queue", operation_id="getOverview", summary="Get an overview of all queues together")
-async def get_overview(queues: NamedDependency[QueueStore]) -> Overview:
-    return await queues.overview()
+async def get_overview(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> Overview:
+    return await queues.overview(principal)
 
 
 @get("/queues", operation_id="listQueues", summary="List the queues with their figures")
-async def list_queues(queues: NamedDependency[QueueStore]) -> list[Queue]:
-    return await queues.all()
+async def list_queues(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> list[Queue]:
+    return await queues.all(principal)
 
 
 @get(
@@ -28,8 +29,10 @@ async def list_queues(queues: NamedDependency[QueueStore]) -> list[Queue]:
     summary="Get a queue with its figures",
     responses=refusals(NotFound),
 )
-async def get_queue(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Queue:
-    return await queues.get(name)
+async def get_queue(
+    name: FromPath[str], principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]
+) -> Queue:
+    return await queues.get(principal, name)
 
 
 @post(
@@ -39,8 +42,10 @@ async def get_queue(name: FromPath[str], queues: NamedDependency[QueueStore]) ->
     summary="Pause a queue: workers stop claiming, clients may submit",
     responses=refusals(NotFound),
 )
-async def pause(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Queue:
-    return await queues.pause(name, True)
+async def pause(
+    name: FromPath[str], principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]
+) -> Queue:
+    return await queues.pause(principal, name, True)
 
 
 @post(
@@ -50,8 +55,10 @@ async def pause(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Que
     summary="Resume a paused queue",
     responses=refusals(NotFound),
 )
-async def resume(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Queue:
-    return await queues.pause(name, False)
+async def resume(
+    name: FromPath[str], principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]
+) -> Queue:
+    return await queues.pause(principal, name, False)
 
 
 @get(
@@ -62,13 +69,14 @@ async def resume(name: FromPath[str], queues: NamedDependency[QueueStore]) -> Qu
 )
 async def list_dead_letters(
     name: FromPath[str],
+    principal: NamedDependency[Principal],
     queues: NamedDependency[QueueStore],
     limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,
 ) -> DeadLetters:
     before = None if cursor is None else parse_cursor(cursor)
-    await queues.get(name)
-    page, last = await queues.dead_letter_page(name, limit, before)
+    await queues.get(principal, name)
+    page, last = await queues.dead_letter_page(principal, name, limit, before)
     return DeadLetters(name, page, None if last is None else str(last))
 
 
@@ -86,9 +94,12 @@ async def list_agents(queues: NamedDependency[QueueStore]) -> list[Agent]:
     responses=refusals(NotFound),
 )
 async def drop_instance(
-    agent: FromPath[str], thread_id: FromPath[str], queues: NamedDependency[QueueStore]
+    agent: FromPath[str],
+    thread_id: FromPath[str],
+    principal: NamedDependency[Principal],
+    queues: NamedDependency[QueueStore],
 ) -> DroppedInstance:
-    await queues.drop_instance(agent, parse_thread_id(thread_id))
+    await queues.drop_instance(principal, agent, parse_thread_id(thread_id))
     return DroppedInstance(agent, thread_id)
 
 

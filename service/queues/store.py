@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from service.access.principal import Principal
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
@@ -59,7 +60,7 @@ class QueueStore:
         self._database = database
         self._lists = lists or database
 
-    async def overview(self) -> Overview:
+    async def overview(self, principal: Principal) -> Overview:
         totals = await self._lists.fetchrow(
             "select coalesce(sum(queued), 0)::bigint as queued, coalesce(sum(processing), 0)::bigint as processing,"
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
@@ -80,22 +81,22 @@ class QueueStore:
             processing,
         )
 
-    async def all(self) -> list[Queue]:
+    async def all(self, principal: Principal) -> list[Queue]:
         return msgspec.convert(await self._lists.fetch(f"{QUEUE} order by queue"), list[Queue])
 
-    async def get(self, name: str) -> Queue:
+    async def get(self, principal: Principal, name: str) -> Queue:
         """Raises NotFound."""
         row = await self._lists.fetchrow(f"{QUEUE} where queue = $1", name)
         if row is None:
             raise NotFound(f"There is no queue {name!r}.")
         return msgspec.convert(row, Queue)
 
-    async def pause(self, name: str, paused: bool) -> Queue:
+    async def pause(self, principal: Principal, name: str, paused: bool) -> Queue:
         """Stop or resume claims; raises NotFound."""
         await self._database.fetchval("select treadle.pause($1, $2)", name, paused)
-        return await self.get(name)
+        return await self.get(principal, name)
 
-    async def dead_letters(self, name: str | None, limit: int) -> list[DeadLetter]:
+    async def dead_letters(self, principal: Principal, name: str | None, limit: int) -> list[DeadLetter]:
         """The newest first, of one queue or of all."""
         rows = await self._lists.fetch(
             f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d where $1::text is null or d.queue = $1"
@@ -105,7 +106,9 @@ class QueueStore:
         )
         return [from_row(DeadLetter, row, ("user_message",)) for row in rows]
 
-    async def dead_letter_page(self, name: str, limit: int, before: int | None) -> tuple[list[DeadLetter], int | None]:
+    async def dead_letter_page(
+        self, principal: Principal, name: str, limit: int, before: int | None
+    ) -> tuple[list[DeadLetter], int | None]:
         """The newest before one (a dlq_id), and the last of them where more follow. A page has at most `limit` letters
         and about JSON_PAGE_BYTES bytes, but at least one letter."""
         rows = await self._lists.fetch(
@@ -127,7 +130,7 @@ class QueueStore:
         rows = await self._lists.fetch("select * from treadle.worker_overview order by started_at, worker_id")
         return msgspec.convert(rows, list[Worker])
 
-    async def drop_instance(self, agent: str, thread_id: str) -> None:
+    async def drop_instance(self, principal: Principal, agent: str, thread_id: str) -> None:
         """Tell every worker; raises NotFound where there is no such agent."""
         await self._database.fetchval("select treadle.drop_instance($1, $2)", agent, thread_id)
 

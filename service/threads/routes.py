@@ -10,6 +10,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from service.access.principal import Principal
 from service.errors import Conflict, Invalid, NotFound
 from service.limits import MAX_POSITION, PAGE_ITEMS
 from service.messages.store import MessageStore
@@ -28,10 +29,13 @@ from service.threads.store import ThreadStore
     ],
 )
 async def list_threads(
-    threads: NamedDependency[ThreadStore], limit: PageLimit = PAGE_ITEMS, cursor: FromQuery[str | None] = None
+    principal: NamedDependency[Principal],
+    threads: NamedDependency[ThreadStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
 ) -> Response[list[ThreadSummary]]:
     """The Link header has the address of the next page."""
-    page, next_position = await threads.newest(limit, _parse_cursor(cursor))
+    page, next_position = await threads.newest(principal, limit, _parse_cursor(cursor))
     headers = {}
     if next_position is not None:
         query = urlencode({"limit": limit, "cursor": _format_cursor(next_position)})
@@ -45,8 +49,10 @@ async def list_threads(
     summary="Get a thread, with the number of its messages in each state",
     responses=refusals(NotFound),
 )
-async def get_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Thread:
-    return await threads.get(thread_id)
+async def get_thread(
+    thread_id: FromPath[str], principal: NamedDependency[Principal], threads: NamedDependency[ThreadStore]
+) -> Thread:
+    return await threads.get(principal, thread_id)
 
 
 @get(
@@ -55,8 +61,10 @@ async def get_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadSt
     summary="Get the total usage of a thread's messages",
     responses=refusals(NotFound),
 )
-async def get_usage(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> Usage:
-    return await threads.usage(thread_id)
+async def get_usage(
+    thread_id: FromPath[str], principal: NamedDependency[Principal], threads: NamedDependency[ThreadStore]
+) -> Usage:
+    return await threads.usage(principal, thread_id)
 
 
 @get(
@@ -67,14 +75,15 @@ async def get_usage(thread_id: FromPath[str], threads: NamedDependency[ThreadSto
 )
 async def list_messages(
     thread_id: FromPath[str],
+    principal: NamedDependency[Principal],
     threads: NamedDependency[ThreadStore],
     messages: NamedDependency[MessageStore],
     limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,
 ) -> ThreadMessages:
     after = 0 if cursor is None else parse_cursor(cursor)
-    thread, total = await threads.key(thread_id)
-    page, last = await messages.of_thread(thread, after, limit)
+    thread, total = await threads.key(principal, thread_id)
+    page, last = await messages.of_thread(principal, thread, after, limit)
     return ThreadMessages(thread_id, total, page, None if last is None else str(last))
 
 
@@ -86,8 +95,10 @@ async def list_messages(
     description="Queued messages of the thread never run; running ones are cancelled.",
     responses=refusals(NotFound, Conflict),
 )
-async def delete_thread(thread_id: FromPath[str], threads: NamedDependency[ThreadStore]) -> None:
-    await threads.delete(thread_id)
+async def delete_thread(
+    thread_id: FromPath[str], principal: NamedDependency[Principal], threads: NamedDependency[ThreadStore]
+) -> None:
+    await threads.delete(principal, thread_id)
 
 
 router = Router(

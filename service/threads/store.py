@@ -7,9 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from service.access.principal import Principal
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.rows import from_row
-from service.db.tenant import TENANT
 from service.errors import NotFound
 from service.patience import HELD_SECONDS, Patience
 from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, Usage
@@ -49,7 +49,7 @@ class ThreadStore:
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
-        self, limit: int, before: tuple[datetime, int] | None
+        self, principal: Principal, limit: int, before: tuple[datetime, int] | None
     ) -> tuple[list[ThreadSummary], tuple[datetime, int] | None]:
         """A page of threads, the last active first, and where the next page begins (None: this is the last page)."""
         rows = await self._lists.fetch(
@@ -57,7 +57,7 @@ class ThreadStore:
             " from treadle.thread_overview t where t.tenant = $1"
             " and ($2::timestamptz is null or (t.last_activity, t.thread) < ($2, $3))"
             " order by t.last_activity desc, t.thread desc limit $4",
-            TENANT,
+            principal.tenant,
             *(before or (None, None)),
             limit + 1,
         )
@@ -65,71 +65,77 @@ class ThreadStore:
         following = (page[-1]["last_activity"], page[-1]["thread"]) if len(rows) > limit else None
         return msgspec.convert(page, list[ThreadSummary]), following
 
-    async def get(self, thread_id: str) -> Thread:
+    async def get(self, principal: Principal, thread_id: str) -> Thread:
         """Raises NotFound."""
         row = await self._lists.fetchrow(
             f"select {THREAD_COLUMNS} from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2",
-            TENANT,
+            principal.tenant,
             thread_id,
         )
         if row is None:
             raise _unknown(thread_id)
         return from_row(Thread, row, ("metadata", "memory"), states=from_row(States, row))
 
-    async def usage(self, thread_id: str) -> Usage:
+    async def usage(self, principal: Principal, thread_id: str) -> Usage:
         """Raises NotFound."""
-        thread, _ = await self.key(thread_id)
+        thread, _ = await self.key(principal, thread_id)
         row = await self._lists.fetchrow("select messages, usage::text from treadle.thread_usage($1)", thread)
         assert row is not None
         return from_row(Usage, row, ("usage",), thread_id=thread_id)
 
-    async def key(self, thread_id: str) -> tuple[int, int]:
+    async def key(self, principal: Principal, thread_id: str) -> tuple[int, int]:
         """The thread's surrogate key and its number of messages; raises NotFound."""
         row = await self._database.fetchrow(
             "select thread, message_count from treadle.thread_logs(thread_ids => array[$1], tenant => $2)",
             thread_id,
-            TENANT,
+            principal.tenant,
         )
         if row is None or row["thread"] is None:
             raise _unknown(thread_id)
         return row["thread"], row["message_count"]
 
-    async def place(self, thread_id: str, position: int) -> ThreadPlace:
+    async def place(self, principal: Principal, thread_id: str, position: int) -> ThreadPlace:
         """The thread's log, and what it has at `position`; raises NotFound."""
         row = await self._database.fetchrow(
             "select thread, last_pos, event_at from treadle.thread_place(thread_id => $1, pos => $2, tenant => $3)",
             thread_id,
             position,
-            TENANT,
+            principal.tenant,
         )
         if row is None:
             raise _unknown(thread_id)
         return ThreadPlace(row["thread"], row["last_pos"], row["event_at"])
 
-    async def thread_logs(self, thread_ids: Sequence[str]) -> list[tuple[int, int] | None]:
-        """For each thread its surrogate key and the last thread_pos of its log; None if it does not exist."""
+    async def thread_logs(self, asked: Sequence[tuple[Principal, str]]) -> list[tuple[int, int] | None]:
+        """For each of these threads its surrogate key and the last thread_pos of its log; None if it does not exist
+        for the principal."""
         rows = await self._database.fetch(
-            "select thread, last_pos from treadle.thread_logs(thread_ids => $1, tenant => $2) order by n",
-            thread_ids,
-            TENANT,
+            "select l.thread, l.last_pos from unnest($1::text[], $2::text[]) with ordinality a (thread_id, tenant, n)"
+            " cross join lateral treadle.thread_logs(thread_ids => array[a.thread_id], tenant => a.tenant) l"
+            " order by a.n",
+            [thread_id for _, thread_id in asked],
+            [principal.tenant for principal, _ in asked],
         )
         return [None if row["thread"] is None else (row["thread"], row["last_pos"]) for row in rows]
 
-    async def agent_while_busy(self, thread_id: str, agent: str | None) -> str | None:
+    async def agent_while_busy(self, principal: Principal, thread_id: str, agent: str | None) -> str | None:
         """The agent that answers at once while another agent is at work in the thread. `agent` is the one that the
         message names, if any. None if no agent is at work, the working one names no other, or `agent` is a third."""
         found = await self._database.fetchval(
-            "select treadle.agent_while_busy(thread_id => $1, agent => $2, tenant => $3)", thread_id, agent, TENANT
+            "select treadle.agent_while_busy(thread_id => $1, agent => $2, tenant => $3)",
+            thread_id,
+            agent,
+            principal.tenant,
         )
         return None if found is None else str(found)
 
-    async def delete(self, thread_id: str) -> int:
+    async def delete(self, principal: Principal, thread_id: str) -> int:
         """Delete it with its messages and events; returns how many messages. Raises NotFound, Busy."""
         deleted = await self._deletions.run(
             lambda _: self._database.fetchval(
                 "select treadle.delete_thread($1, $2, patient => false)",
                 thread_id,
-                TENANT,
+                principal.tenant,
                 repeatable=False,
                 timeout=DELETION_TIMEOUT_SECONDS,
             ),

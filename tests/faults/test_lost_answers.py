@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from faults.proxy import Proxy
+from service.access.principal import COMMAND_LINE
 from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.errors import Unavailable
@@ -56,18 +57,20 @@ async def line(sql_client: SqlClient, dsn: str) -> AsyncIterator[LossyDatabase]:
 
 
 async def test_a_submit_can_be_repeated(line: LossyDatabase) -> None:
-    await line.messages.submit(NewMessage("warm"))  # the statement is prepared
+    await line.messages.submit(COMMAND_LINE, NewMessage("warm"))  # the statement is prepared
     line.lose_answer()
-    accepted = await line.messages.submit(NewMessage("once", thread_id="t"))
+    accepted = await line.messages.submit(COMMAND_LINE, NewMessage("once", thread_id="t"))
     assert line.lost
     rows = await line.sql_client.sql.fetch("select message_id, ord from treadle.messages where body = '\"once\"'")
     assert [tuple(row) for row in rows] == [(accepted.message_id, 1)]
 
 
 async def test_a_batch_can_be_repeated(line: LossyDatabase) -> None:
-    await line.messages.submit_batch([NewMessage("warm"), NewMessage("warm")])
+    await line.messages.submit_batch(COMMAND_LINE, [NewMessage("warm"), NewMessage("warm")])
     line.lose_answer()
-    accepted = await line.messages.submit_batch([NewMessage("a", thread_id="t"), NewMessage("b", thread_id="t")])
+    accepted = await line.messages.submit_batch(
+        COMMAND_LINE, [NewMessage("a", thread_id="t"), NewMessage("b", thread_id="t")]
+    )
     assert line.lost
     rows = await line.sql_client.sql.fetch(
         "select message_id from treadle.messages where thread is not null order by ord"
@@ -77,17 +80,17 @@ async def test_a_batch_can_be_repeated(line: LossyDatabase) -> None:
 
 async def test_a_submit_that_filled_the_queue_can_be_repeated(line: LossyDatabase) -> None:
     line.messages = MessageStore(line.database, Notifier(line.database), max_queue_size=2)
-    await line.messages.submit(NewMessage("first"))
+    await line.messages.submit(COMMAND_LINE, NewMessage("first"))
     line.lose_answer()
-    await line.messages.submit(NewMessage("second"))
+    await line.messages.submit(COMMAND_LINE, NewMessage("second"))
     assert line.lost
     assert await line.sql_client.sql.fetchval("select count(*) from treadle.messages") == 2
 
 
 async def test_a_submit_with_a_key_can_be_repeated(line: LossyDatabase) -> None:
-    await line.messages.submit_once("warm", b"x", [NewMessage("warm")])
+    await line.messages.submit_once(COMMAND_LINE, "warm", b"x", [NewMessage("warm")])
     line.lose_answer()
-    (accepted,) = await line.messages.submit_once("key", b"x", [NewMessage("once")])
+    (accepted,) = await line.messages.submit_once(COMMAND_LINE, "key", b"x", [NewMessage("once")])
     assert line.lost
     rows = await line.sql_client.sql.fetch("select message_id from treadle.messages where body = '\"once\"'")
     assert [row["message_id"] for row in rows] == [accepted.message_id]
@@ -245,8 +248,8 @@ async def test_a_heartbeat_can_be_repeated(line: LossyDatabase) -> None:
 async def test_a_cancel_with_a_lost_answer_is_unavailable(line: LossyDatabase) -> None:
     """The cancel may have taken effect or not: the client is told so, and may cancel again."""
     message_id = await line.sql_client.submit()
-    assert await line.messages.cancel(await line.sql_client.submit()) == "cancelled"
+    assert await line.messages.cancel(COMMAND_LINE, await line.sql_client.submit()) == "cancelled"
     line.lose_answer()
     with pytest.raises(Unavailable):
-        await line.messages.cancel(message_id)
+        await line.messages.cancel(COMMAND_LINE, message_id)
     assert (await line.sql_client.state(message_id))[0] == "cancelled"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from service.access.principal import COMMAND_LINE
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.messages.model import NewMessage
@@ -68,7 +69,7 @@ async def store(database: Database) -> MessageStore:
 
 
 async def submit(store: MessageStore, count: int, agent: str) -> list[Any]:
-    accepted = await asyncio.gather(*(store.submit(NewMessage("x", agent=agent)) for _ in range(count)))
+    accepted = await asyncio.gather(*(store.submit(COMMAND_LINE, NewMessage("x", agent=agent)) for _ in range(count)))
     return [one.message_id for one in accepted]
 
 
@@ -116,7 +117,7 @@ async def test_a_hundred_messages_cost_hardly_more_than_one(
     await sql.execute("select treadle.pause('default')")
     sent.clear()
     news = [NewMessage("x", agent="noop", thread_id=f"t{n}" if threads else None) for n in range(100)]
-    await asyncio.gather(*(store.submit(new) for new in news))
+    await asyncio.gather(*(store.submit(COMMAND_LINE, new) for new in news))
     assert sent["submit_many"] == 1
     await sql.execute("select treadle.pause('default', false)")
     await drained(sql, 100)

@@ -10,6 +10,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from service import errors
+from service.access.principal import COMMAND_LINE
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.errors import QueueFull, Refused, Unprocessable
@@ -137,7 +138,7 @@ async def test_requests_of_one_batch_are_refused_one_by_one_in_one_transaction(
     monkeypatch.setattr(Database, "fetch", counted)
     store = MessageStore(database, Notifier(database), max_queue_size=300)
     news = [NewMessage(f"{n}", agent=("missing" if n % 5 == 0 else None)) for n in range(500)]
-    answers = await asyncio.gather(*(store.submit(new) for new in news), return_exceptions=True)
+    answers = await asyncio.gather(*(store.submit(COMMAND_LINE, new) for new in news), return_exceptions=True)
     assert len([call for call in calls if "submit_many" in call]) == 1
     assert {str(answer) for answer in answers[::5]} == {"There is no agent 'missing'."}
     assert {type(answer) for answer in answers[::5]} == {Unprocessable}
@@ -154,9 +155,9 @@ async def test_the_batch_endpoint_stays_all_or_nothing(
 ) -> None:
     store = MessageStore(database, Notifier(database), max_queue_size=300)
     with pytest.raises(Unprocessable, match="There is no agent 'missing'"):
-        await store.submit_batch([NewMessage("x"), NewMessage("y", agent="missing")])
+        await store.submit_batch(COMMAND_LINE, [NewMessage("x"), NewMessage("y", agent="missing")])
     with pytest.raises(QueueFull):
-        await store.submit_batch([NewMessage("x")] * 301)
+        await store.submit_batch(COMMAND_LINE, [NewMessage("x")] * 301)
     assert await sql.fetchval("select count(*) from treadle.messages") == 0
 
 
@@ -167,5 +168,5 @@ async def test_a_refusal_with_an_unknown_code_is_raised_as_refused(
     monkeypatch.delitem(errors.BY_SQLSTATE, "TR422")
     store = MessageStore(database, Notifier(database), max_queue_size=10)
     with pytest.raises(Refused, match="There is no agent 'unknown'") as caught:
-        await store.submit(NewMessage(message="x", agent="unknown"))
+        await store.submit(COMMAND_LINE, NewMessage(message="x", agent="unknown"))
     assert type(caught.value) is Refused

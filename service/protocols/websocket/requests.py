@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import msgspec
 
+from service.access.principal import Principal
 from service.errors import Refused
 from service.messages.model import NewMessage
 from service.messages.validation import validate_input, validate_messages
@@ -19,11 +20,18 @@ class Requests:
     """Carries out the client's frames, one after the other, and sets `accepted` when an input was stored."""
 
     def __init__(
-        self, services: ChatServices, peer: Peer, writer: FrameWriter, thread_id: str, accepted: asyncio.Event
+        self,
+        services: ChatServices,
+        peer: Peer,
+        writer: FrameWriter,
+        principal: Principal,
+        thread_id: str,
+        accepted: asyncio.Event,
     ) -> None:
         self._services = services
         self._peer = peer
         self._writer = writer
+        self._principal = principal
         self._thread_id = thread_id
         self._accepted = accepted
 
@@ -62,11 +70,12 @@ class Requests:
         other_agent = await self._agent_while_busy(given, message)
         stored = msgspec.structs.replace(message, agent=other_agent, aside=True) if other_agent else message
         if given.key is None:
-            accepted = await messages.submit(stored)
+            accepted = await messages.submit(self._principal, stored)
         else:
-            [accepted] = await messages.submit_once(*to_idempotency_key(given.key, message), [stored])
+            key, request_hash = to_idempotency_key(given.key, message)
+            [accepted] = await messages.submit_once(self._principal, key, request_hash, [stored])
             # The first input under this key may have gone to another agent than a repeat would.
-            if other_agent and (await messages.status(accepted.message_id)).agent != other_agent:
+            if other_agent and (await messages.status(self._principal, accepted.message_id)).agent != other_agent:
                 other_agent = None
         return Status(
             "accepted",
@@ -81,11 +90,11 @@ class Requests:
         turn. An object is for the agent that the client names, and `aside` is the client's own decision."""
         if given.aside is not None or not isinstance(message.message, str):
             return None
-        return await self._services.threads.agent_while_busy(self._thread_id, given.agent)
+        return await self._services.threads.agent_while_busy(self._principal, self._thread_id, given.agent)
 
     async def _cancel(self, request: Cancel) -> None:
         try:
-            await self._services.messages.cancel(request.message_id)
+            await self._services.messages.cancel(self._principal, request.message_id)
         except Refused as error:
             await self._answer(Error(str(error), message_id=request.message_id, retry_after=error.retry_after))
         else:
@@ -94,7 +103,7 @@ class Requests:
     async def _give_input(self, given: Input) -> None:
         try:
             validate_input(given, self._services.settings)
-            await self._services.messages.input(given.message_id, given)
+            await self._services.messages.input(self._principal, given.message_id, given)
         except Refused as error:
             await self._answer(Error(str(error), message_id=given.message_id, retry_after=error.retry_after))
         else:

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
+from service.access.principal import Principal
 from service.errors import Invalid, Refused
 from service.params import parse_event_id, parse_thread_id
 from service.protocols.websocket.model import CloseCode, Error
@@ -24,20 +25,25 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @websocket("/ws/chat")
-async def chat(socket: Socket, services: NamedDependency[ChatServices]) -> None:
+async def chat(socket: Socket, principal: NamedDependency[Principal], services: NamedDependency[ChatServices]) -> None:
     """The query has `thread_id`, `last_event_id`, `log`, and `token`, which is not checked yet."""
-    await _serve(socket, services, socket.query_params.get("thread_id"))
+    await _serve(socket, principal, services, socket.query_params.get("thread_id"))
 
 
 @websocket("/ws/{thread_id:str}")
-async def thread_chat(socket: Socket, thread_id: FromPath[str], services: NamedDependency[ChatServices]) -> None:
-    await _serve(socket, services, thread_id)
+async def thread_chat(
+    socket: Socket,
+    thread_id: FromPath[str],
+    principal: NamedDependency[Principal],
+    services: NamedDependency[ChatServices],
+) -> None:
+    await _serve(socket, principal, services, thread_id)
 
 
 router = Router("/", route_handlers=[chat, thread_chat])
 
 
-async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) -> None:
+async def _serve(socket: Socket, principal: Principal, services: ChatServices, thread_id: str | None) -> None:
     if _is_cross_origin(socket):
         await socket.close()  # before it is accepted: the handshake is answered with 403
         return
@@ -46,7 +52,7 @@ async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) 
         await socket.accept()
         try:
             checked_thread_id = parse_thread_id(thread_id or "")
-            session = Session(services, peer, checked_thread_id, _parse_seen(socket.query_params))
+            session = Session(services, peer, principal, checked_thread_id, _parse_seen(socket.query_params))
         except Refused as error:
             await peer.send(encode_frame(Error(str(error))))
             await peer.close(CloseCode.REFUSED)

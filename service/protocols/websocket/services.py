@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+from service.access.principal import Principal
 from service.batching import Batcher
 from service.config import Settings
 from service.events.feed import Feed
@@ -19,10 +20,10 @@ class ChatServices:
         self.feed = feed
         self.messages = messages
         self.threads = threads
-        self._logs: Batcher[str, ThreadLog | None] = Batcher(
-            lambda thread_ids, _: threads.thread_logs(thread_ids), limit=LOG_LOOKUP_BATCH_THREADS
+        self._logs: Batcher[tuple[Principal, str], ThreadLog | None] = Batcher(
+            lambda asked, _: threads.thread_logs(asked), limit=LOG_LOOKUP_BATCH_THREADS
         )
 
-    async def find_log(self, thread_id: str) -> ThreadLog | None:
-        """None where the thread does not exist. Lookups of the same moment share one query."""
-        return await self._logs.submit(thread_id)
+    async def find_log(self, principal: Principal, thread_id: str) -> ThreadLog | None:
+        """None where the thread does not exist for the principal. Lookups of the same moment share one query."""
+        return await self._logs.submit((principal, thread_id))

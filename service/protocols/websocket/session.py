@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 
+from service.access.principal import Principal
 from service.errors import SchemaError, Unavailable
 from service.protocols.websocket.model import CloseCode, Error
 from service.protocols.websocket.peer import ClientDisconnected, ClientTooSlow, FrameWriter, Peer, ServerStopping
@@ -19,11 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    def __init__(self, services: ChatServices, peer: Peer, thread_id: str, seen: SeenEvent) -> None:
+    def __init__(
+        self, services: ChatServices, peer: Peer, principal: Principal, thread_id: str, seen: SeenEvent
+    ) -> None:
         accepted = asyncio.Event()
         self._writer = FrameWriter(peer, patience_seconds=services.settings.keepalive_interval)
-        self._requests = Requests(services, peer, self._writer, thread_id, accepted)
-        self._transcript = Transcript(services, self._writer, thread_id, seen, accepted)
+        self._requests = Requests(services, peer, self._writer, principal, thread_id, accepted)
+        self._transcript = Transcript(services, self._writer, principal, thread_id, seen, accepted)
 
     async def run(self) -> None:
         receiving = asyncio.create_task(self._requests.run())

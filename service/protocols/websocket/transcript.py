@@ -3,6 +3,7 @@
 import asyncio
 from typing import NamedTuple, NoReturn
 
+from service.access.principal import Principal
 from service.protocols.websocket.model import Status
 from service.protocols.websocket.peer import FrameWriter, ServerStopping
 from service.protocols.websocket.services import ChatServices, ThreadLog
@@ -21,18 +22,25 @@ class Transcript:
     """Sends each entry of the log as one frame. `accepted` tells that an input was stored: the thread exists."""
 
     def __init__(
-        self, services: ChatServices, writer: FrameWriter, thread_id: str, seen: SeenEvent, accepted: asyncio.Event
+        self,
+        services: ChatServices,
+        writer: FrameWriter,
+        principal: Principal,
+        thread_id: str,
+        seen: SeenEvent,
+        accepted: asyncio.Event,
     ) -> None:
         self._services = services
         self._feed = services.feed
         self._writer = writer
+        self._principal = principal
         self._thread_id = thread_id
         self._after, self._seen_log = seen
         self._accepted = accepted
 
     async def run(self) -> NoReturn:
         """Raises ClientDisconnected, ClientTooSlow, ServerStopping, Unavailable, SchemaError."""
-        log = await self._services.find_log(self._thread_id)
+        log = await self._services.find_log(self._principal, self._thread_id)
         lost = self._after if not self._is_of_log(log) else 0
         if lost:
             self._after = 0
@@ -43,7 +51,7 @@ class Transcript:
             while log is None:
                 await self._wait(self._accepted)
                 self._accepted.clear()
-                if (log := await self._services.find_log(self._thread_id)) is not None:
+                if (log := await self._services.find_log(self._principal, self._thread_id)) is not None:
                     await self._send_open(log)
             await self._follow(log[0])
             await self._writer.send(Status("deleted", thread_id=self._thread_id))

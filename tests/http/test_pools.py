@@ -8,6 +8,7 @@ from service.api import pools
 from service.db.pool import Connection
 from tests.support.api_answers import problem
 from tests.support.fixture_types import RegisterAgents, StartApi
+from tests.support.waiting import until
 
 SLOW_READS = 12  # more than the connections of any kind
 
@@ -37,8 +38,7 @@ async def test_slow_reads_delay_no_submit_stream_or_health_check(
     await sql.execute(statement)
     slow = [asyncio.create_task(api.get(path.format(id=message_id))) for _ in range(SLOW_READS)]
     busy = "select count(*) from pg_stat_activity where datname = current_database() and query like '%treadle.%'"
-    while await sql.fetchval(f"{busy} and wait_event = 'PgSleep'") < 3:
-        await asyncio.sleep(0.02)
+    await until(lambda: sql.fetchval(f"{busy} and wait_event = 'PgSleep'"), lambda count: count >= 3)
     await api.submit("y", thread_id="t")
     assert (await api.get("/health")).status_code == 200
     assert (await api.delete(f"/messages/{message_id}")).status_code == 200

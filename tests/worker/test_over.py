@@ -118,8 +118,7 @@ async def test_what_an_agent_leaves_behind_begins_nothing(way: str, sql: Connect
     over, done = threading.Event(), threading.Event()
 
     async def pay_later(context: Context) -> None:
-        while not context.cancelled:
-            await asyncio.sleep(0.01)
+        await wait_for(over)
         try:
             await context.step("late", lambda: paid.append("late"))
         except asyncio.CancelledError:

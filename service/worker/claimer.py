@@ -20,8 +20,8 @@ CLAIM_BATCH_MESSAGES = 100
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
 OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
-# A claim that takes long and finds little has passed over many locked rows: a user's transaction holds their threads.
-LONG_CLAIM_SECONDS = 0.02
+# A claim that takes long for what it finds has passed over many locked rows: a user's transaction holds their threads.
+LONG_CLAIM_SECONDS = 0.02  # without a message, or for each one
 PAUSE_PER_CLAIM_SECOND = 9  # so that fruitless claims take at most a tenth of a core
 
 
@@ -61,9 +61,9 @@ class Claimer:
                 self._attempts.start(claim)
             lacks_room = len(claims) >= room  # there may be more to claim
             self._attempts.wake_for_room = lacks_room
+            if pause := pause_after(seconds, len(claims)):
+                await wait_for(self._stopped, min(pause, self._settings.poll_interval))
             if not lacks_room or room <= 0:
-                if pause := pause_after(seconds, len(claims)):
-                    await wait_for(self._stopped, min(pause, self._settings.poll_interval))
                 await wait_for(self._work, self._settings.poll_interval)
 
     def stop(self) -> None:
@@ -107,6 +107,8 @@ class Claimer:
 
 
 def pause_after(seconds: float, claimed: int) -> float:
-    """How long to wait after a claim that took so many seconds and did not fill its room: with a bulk transaction open,
-    each claim passes over all its threads, and hints would start one claim after the other."""
-    return PAUSE_PER_CLAIM_SECOND * seconds / (1 + claimed) if seconds > LONG_CLAIM_SECONDS else 0.0
+    """How long to wait after a claim that took so many seconds: with a bulk transaction open, each claim passes over
+    all its threads, and hints, or room for one more message, would start one claim after the other. After a pause there
+    is more room, and one claim takes more messages."""
+    is_long = seconds > LONG_CLAIM_SECONDS * max(1, claimed)
+    return PAUSE_PER_CLAIM_SECOND * seconds / (1 + claimed) if is_long else 0.0

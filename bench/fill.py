@@ -24,14 +24,17 @@ INSERT_QUEUED = """
         select treadle.uuid7() as id, treadle.clock() as now, nextval('pgmq.q_default_normal_msg_id_seq') as lane_id
         from generate_series(1, $1::integer)
     ), messages as (
-        insert into treadle.messages (message_id, queue, lane, lane_id, agent, priority, rank, state, max_attempts,
-            timeout_seconds, created_at, run_at, body)
-        select id, 'default', 'normal', lane_id, 'noop', 'normal', 1, 'queued', 3, 60, now, now, to_jsonb($2::text)
+        insert into treadle.messages (tenant, message_id, queue, lane, lane_id, agent, priority, rank, state,
+            max_attempts, timeout_seconds, created_at, run_at, body)
+        select 'default', id, 'default', 'normal', lane_id, 'noop', 'normal', 1, 'queued', 3, 60, now, now,
+            to_jsonb($2::text)
         from numbered
     ), counted as (
-        insert into treadle.counters (queue, slot, queued) values ('default', treadle._slot(treadle.clock()), $1)
+        insert into treadle.counters (tenant, queue, slot, queued)
+        values ('default', 'default', treadle._slot(treadle.clock()), $1)
     ), logged as (
-        insert into treadle.events (message_id, seq, type, created_at) select id, 1, 'queued', now from numbered
+        insert into treadle.events (tenant, message_id, seq, type, created_at)
+        select 'default', id, 1, 'queued', now from numbered
     )
     insert into pgmq.q_default_normal (msg_id, vt, enqueued_at, message) overriding system value
     select lane_id, now, now, jsonb_build_object('message_id', id, 'thread_id', null, 'agent', 'noop')
@@ -41,15 +44,15 @@ INSERT_FINISHED = """
     with numbered as (
         select treadle.uuid7() as id, treadle.clock() as now from generate_series(1, $1::integer)
     ), messages as (
-        insert into treadle.messages (message_id, queue, agent, priority, rank, state, attempt, max_attempts,
+        insert into treadle.messages (tenant, message_id, queue, agent, priority, rank, state, attempt, max_attempts,
             timeout_seconds, last_seq, created_at, run_at, started_at, completed_at, worker_id, body, result)
-        select id, 'default', 'noop', 'normal', 1, 'completed', 1, 3, 60, 3, now, now, now, now, 'fill',
+        select 'default', id, 'default', 'noop', 'normal', 1, 'completed', 1, 3, 60, 3, now, now, now, now, 'fill',
             to_jsonb($2::text), '"ok"' from numbered
     ), counted as (
-        insert into treadle.counters (queue, slot, completed) values ('default', '-infinity', $1)
+        insert into treadle.counters (tenant, queue, slot, completed) values ('default', 'default', '-infinity', $1)
     )
-    insert into treadle.events (message_id, seq, type, data, created_at)
-    select id, seq, type, data, now from numbered,
+    insert into treadle.events (tenant, message_id, seq, type, data, created_at)
+    select 'default', id, seq, type, data, now from numbered,
         (values (1, 'queued', null), (2, 'started', '{"attempt": 1}'::jsonb), (3, 'done', null)) e (seq, type, data)"""
 
 

@@ -79,7 +79,8 @@ select treadle._define_type('entry', $$
     seq        integer,
     thread     bigint,  -- null: the message has no thread
     type       text,
-    data       jsonb
+    data       jsonb,
+    tenant     text
 $$);
 
 -- One message of a submit, decoded, with what its agent adds. `state` says what becomes of it:
@@ -145,7 +146,8 @@ select treadle._define_type('named_lease', $$
     last_seq         integer,  -- last event of the log
     first_seq        integer,  -- of the events that the call brings
     cancel_requested boolean,
-    status           text
+    status           text,
+    tenant           text
 $$);
 
 -- How an attempt ends. The outcomes are listed in 60_settle.sql.
@@ -183,5 +185,6 @@ select treadle._define_type('settlement', $$
     delay_seconds double precision,
     usage         jsonb,
     failures      integer,           -- of the message, after this
-    losses        integer
+    losses        integer,
+    tenant        text
 $$);

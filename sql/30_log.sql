@@ -60,8 +60,8 @@ declare
     v_positions bigint[];  -- last_pos of each thread before these events, in the order of v_threads
 begin
     if v_threads is null then
-        insert into treadle.events (message_id, seq, type, data, created_at)
-            select e.message_id, e.seq, e.type, e.data, at
+        insert into treadle.events (message_id, seq, tenant, type, data, created_at)
+            select e.message_id, e.seq, e.tenant, e.type, e.data, at
             from unnest(entries) e;
         return;
     end if;
@@ -88,9 +88,9 @@ begin
         raise exception 'A thread has lost its log.';
     end if;
     -- The rank of a thread among all finds its position in the array, so that no arrays are joined.
-    insert into treadle.events (message_id, seq, thread, thread_pos, type, data, created_at)
-        select e.message_id, e.seq, e.thread,
+    insert into treadle.events (message_id, seq, tenant, thread, thread_pos, type, data, created_at)
+        select e.message_id, e.seq, e.tenant, e.thread,
             v_positions[dense_rank() over (order by e.thread)] + row_number() over (partition by e.thread order by e.n),
             e.type, e.data, at
-        from unnest(entries) with ordinality e (message_id, seq, thread, type, data, n);
+        from unnest(entries) with ordinality e (message_id, seq, thread, type, data, tenant, n);
 end $$;

@@ -10,12 +10,12 @@
 create or replace function treadle._log_late(entries treadle.entry[], at timestamptz) returns void
 language plpgsql as $$
 begin
-    insert into treadle.events (message_id, seq, thread, type, data, created_at)
-        select e.message_id, e.seq, e.thread, e.type, e.data, at
+    insert into treadle.events (message_id, seq, tenant, thread, type, data, created_at)
+        select e.message_id, e.seq, e.tenant, e.thread, e.type, e.data, at
         from unnest(entries) e;
-    insert into treadle.late_events (xid, message_id, seq, thread)
-        select pg_current_xact_id()::text::bigint, e.message_id, e.seq, e.thread
-        from unnest(entries) with ordinality e (message_id, seq, thread, type, data, n)
+    insert into treadle.late_events (xid, message_id, seq, tenant, thread)
+        select pg_current_xact_id()::text::bigint, e.message_id, e.seq, e.tenant, e.thread
+        from unnest(entries) with ordinality e (message_id, seq, thread, type, data, tenant, n)
         where e.thread is not null
         order by e.n;
 end $$;

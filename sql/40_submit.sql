@@ -80,9 +80,9 @@ begin
                 p.n, p.message_id, coalesce(p.state, 'queued'), p.queue, p.rank, p.lane,
                 case when p.lane is not null then p.before - 1 when p.hold = 'thread' then p.peers + p.behind end,
                 p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.submit_answer order by p.n),
-            array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n)
+            array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
                 filter (where p.state is null and (autocommit or coalesce(p.behind, -1) < 0)),
-            array_agg(row(p.message_id, 1, p.thread, 'queued', null)::treadle.entry order by p.n)
+            array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
                 filter (where p.state is null and not autocommit and p.behind >= 0),
             array_agg(row(
                 p.queue, p.lane, p.lane_id,

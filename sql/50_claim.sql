@@ -28,14 +28,16 @@ begin
     update treadle.messages m
         set state = 'processing', attempt = m.attempt + 1, started_at = at, worker_id = worker
         where m.message_id = any(v_ids);
-    insert into treadle.leases (message_id, lease, worker_id, thread, last_seq, claimed_at, expires_at)
-        select e.message_id, gen_random_uuid(), worker, e.thread, e.seq, at, until
+    insert into treadle.leases (message_id, tenant, lease, worker_id, thread, last_seq, claimed_at, expires_at)
+        select e.message_id, e.tenant, gen_random_uuid(), worker, e.thread, e.seq, at, until
         from unnest(entries) e;
     perform treadle._log(entries => entries, at => at);
     perform treadle._lane_hide(
         queue => _start_attempts.queue, lane => _start_attempts.lane, ids => lane_ids, at => at, until => until);
-    insert into treadle.counters (queue, slot, queued, processing)
-        values (_start_attempts.queue, treadle._slot(at), -cardinality(v_ids), cardinality(v_ids));
+    insert into treadle.counters (tenant, queue, slot, queued, processing)
+        select e.tenant, _start_attempts.queue, treadle._slot(at), -count(*), count(*)
+        from unnest(entries) e
+        group by e.tenant;
     return v_ids;
 end $$;
 
@@ -59,7 +61,7 @@ begin
         select m.*
         from unnest(lane_ids, named) r (lane_id, message_id)
         cross join lateral (  -- so that it looks up each message, also with a plan that was made beside few of them
-            select m.message_id, m.lane_id, m.thread, m.attempt, m.last_seq
+            select m.message_id, m.tenant, m.lane_id, m.thread, m.attempt, m.last_seq
             from treadle.messages m
             where m.message_id = r.message_id
                 and m.state = 'queued'
@@ -83,8 +85,8 @@ begin
     )
     select
             array_agg(row(
-                k.message_id, k.last_seq + 1, k.thread, 'started', jsonb_build_object('attempt', k.attempt + 1)
-                )::treadle.entry order by k.lane_id),
+                k.message_id, k.last_seq + 1, k.thread, 'started', jsonb_build_object('attempt', k.attempt + 1),
+                k.tenant)::treadle.entry order by k.lane_id),
             array_agg(k.lane_id order by k.lane_id)
         into v_entries, v_lane_ids
         from locked k

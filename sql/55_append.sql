@@ -27,7 +27,7 @@ begin
         select n.*
         from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
     ), locked as (
-        select n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested
+        select n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested, l.tenant
         from named n
         join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
         where threads is null or l.thread is null or l.thread = any(threads)
@@ -36,7 +36,7 @@ begin
     )
     select array_agg(row(
             k.item, k.message_id, k.thread, k.last_seq, k.first_seq, k.cancel_requested,
-            case when k.first_seq > k.last_seq + 1 then 'gap' else 'ok' end
+            case when k.first_seq > k.last_seq + 1 then 'gap' else 'ok' end, k.tenant
             )::treadle.named_lease order by k.item)
         into v_leases
         from locked k;
@@ -46,7 +46,7 @@ begin
     return array(
         select coalesce(k, row(
             n.item, n.message_id, null, null, n.first_seq, false,
-            case when l.message_id is null then 'lost' else 'busy' end)::treadle.named_lease)
+            case when l.message_id is null then 'lost' else 'busy' end, null)::treadle.named_lease)
         from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
         left join unnest(v_leases) k on k.item = n.item
         left join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
@@ -64,7 +64,8 @@ returns treadle.entry[] language plpgsql stable as $$
 begin
     return (
         select array_agg(row(
-                (leases[e.item]).message_id, e.seq, (leases[e.item]).thread, e.type, e.data::jsonb
+                (leases[e.item]).message_id, e.seq, (leases[e.item]).thread, e.type, e.data::jsonb,
+                (leases[e.item]).tenant
                 )::treadle.entry order by e.n)
         from (
             select u.*,
@@ -96,7 +97,7 @@ begin
                 -- `null = any('{}')` is false, not null: a lease without a thread needs its own condition.
                 when l.status = 'ok' and l.thread is not null and not l.thread = any(v_locked) then 'busy'
                 else l.status
-            end)::treadle.named_lease
+            end, l.tenant)::treadle.named_lease
         from unnest(leases) l
         order by l.item);
 end $$;

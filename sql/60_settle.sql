@@ -112,7 +112,7 @@ begin
     return (
         with decided as (
             select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt,
-                m.lane as old_lane, m.lane_id as old_lane_id,
+                m.lane as old_lane, m.lane_id as old_lane_id, m.tenant,
                 coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
@@ -153,7 +153,7 @@ begin
                     when 'failed' then treadle._lane_next(d.queue, 'dlq')
                 end,
                 d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.used,
-                d.failures, d.losses)::treadle.settlement)
+                d.failures, d.losses, d.tenant)::treadle.settlement)
         from decided d);
 end $$;
 
@@ -178,7 +178,8 @@ language sql stable as $$
                 'attempt', s.attempt, 'error', s.error, 'retry_at', at + s.delay_seconds * interval '1 second')
             when 'again' then jsonb_build_object('attempt', s.attempt, 'error', s.error, 'retry_at', at)
             else jsonb_build_object('attempt', s.attempt, 'hold', s.becomes) || s.result
-        end)::treadle.entry
+        end,
+        s.tenant)::treadle.entry
 $$;
 
 -- The lane rows of the messages that get a new one: of those that run again, and of dead letters.
@@ -201,8 +202,8 @@ end $$;
 create or replace function treadle._store_settlements(settled treadle.settlement[], at timestamptz) returns void
 language plpgsql as $$
 begin
-    insert into treadle.counters (queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
-        select s.queue, treadle._slot(at),
+    insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
+        select s.tenant, s.queue, treadle._slot(at),
             count(*) filter (where s.state = 'queued') - count(*) filter (where s.old_state = 'queued'),
             -count(*) filter (where s.old_state = 'processing'),
             count(*) filter (where s.state = 'completed'),
@@ -210,7 +211,7 @@ begin
             count(*) filter (where s.state = 'cancelled'),
             coalesce(sum(extract(epoch from at - s.started_at)) filter (where s.state in ('completed', 'failed')), 0)
         from unnest(settled) s
-        group by s.queue;
+        group by s.tenant, s.queue;
     update treadle.messages m
         set state = s.state,
             hold = case when s.becomes in ('backoff', 'children', 'input') then s.becomes end,

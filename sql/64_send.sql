@@ -4,9 +4,14 @@
 -- lease. The message chooses the ids of what it sends, the same in every attempt: a message that is there already is
 -- not sent again (treadle.submit_many).
 
--- Lock the threads with these names, which are created where they are not there, and the thread `own` (null: none). Not
--- `patient`: raises 55P03 with the id of a thread that another transaction holds.
-create or replace function treadle._lock_targets(thread_ids text[], own bigint, patient boolean, at timestamptz)
+-- Lock the threads of the tenant with these names, which are created where they are not there, and the thread `own`
+-- (null: none). Not `patient`: raises 55P03 with the id of a thread that another transaction holds.
+create or replace function treadle._lock_targets(
+    thread_ids text[],
+    tenant text,
+    own bigint,
+    patient boolean,
+    at timestamptz)
 returns void language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -20,10 +25,10 @@ declare
         order by 1);
     v_locked text[];
 begin
-    perform treadle._create_threads(thread_ids => v_wanted, tenant => 'default', patient => patient, at => at);
+    perform treadle._create_threads(thread_ids => v_wanted, tenant => tenant, patient => patient, at => at);
     if patient then
         perform from treadle.threads t
-            where t.tenant = 'default' and t.thread_id = any(v_wanted)
+            where t.tenant = _lock_targets.tenant and t.thread_id = any(v_wanted)
             order by t.id
             for no key update;
         return;
@@ -31,7 +36,7 @@ begin
     v_locked := array(
         select t.thread_id
         from treadle.threads t
-        where t.tenant = 'default' and t.thread_id = any(v_wanted)
+        where t.tenant = _lock_targets.tenant and t.thread_id = any(v_wanted)
         order by t.id
         for no key update skip locked);
     perform treadle._raise_held(w.thread_id)
@@ -40,22 +45,29 @@ begin
 end $$;
 
 -- Take the locks of a message that sends, in their order: the threads that it sends to, and its own (`with_own`), then
--- its lease. Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent.
+-- its lease. Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent. Returns the
+-- message's tenant, to which all that it sends belongs.
 create or replace function treadle._lock_to_send(id uuid, lease uuid, messages jsonb, with_own boolean, patient boolean)
-returns void language plpgsql as $$
+returns text language plpgsql as $$
 #variable_conflict use_column
 declare
     v_targets constant text[] := array(
         select distinct x ->> 'thread_id'
         from jsonb_array_elements(messages) x
         where x ->> 'thread_id' is not null);
-    v_own constant bigint := case when with_own then (
-        select l.thread
-        from treadle.leases l
-        where l.message_id = _lock_to_send.id) end;
+    v_tenant text;
+    v_own bigint;
     v_cancelled boolean;
 begin
-    perform treadle._lock_targets(thread_ids => v_targets, own => v_own, patient => patient, at => treadle.clock());
+    select l.tenant, case when with_own then l.thread end
+        into v_tenant, v_own
+        from treadle.leases l
+        where l.message_id = _lock_to_send.id;
+    if not found then
+        raise exception using errcode = 'TR001';
+    end if;
+    perform treadle._lock_targets(
+        thread_ids => v_targets, tenant => v_tenant, own => v_own, patient => patient, at => treadle.clock());
     select l.cancel_requested
         into v_cancelled
         from treadle.leases l
@@ -64,6 +76,7 @@ begin
     if v_cancelled is distinct from false then
         raise exception using errcode = 'TR001';
     end if;
+    return v_tenant;
 end $$;
 
 -- treadle.append for the events of one message, patiently.
@@ -90,9 +103,11 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set lock_timeout = '100ms' as $$
 #variable_conflict use_column
+declare
+    v_tenant text;
 begin
     begin
-        perform treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
+        v_tenant := treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
             messages => messages::jsonb, with_own => false, patient => patient);
         return query
             select a.*
@@ -104,7 +119,8 @@ begin
             raise exception using errcode = 'TR001';
         end if;
         perform from treadle.submit_many(
-            messages => messages::jsonb, notify => true, max_queue_size => max_queue_size, autocommit => true);
+            messages => messages::jsonb, tenant => v_tenant, notify => true, max_queue_size => max_queue_size,
+            autocommit => true);
     exception
         when sqlstate 'TR001' then
             return query
@@ -140,8 +156,10 @@ returns void language plpgsql as $$
 #variable_conflict use_column
 begin
     if status = 'queued' and outcome = 'children' then
-        insert into treadle.parked as p (message_id, children)
-            values (_save_parked_and_memory.id, _save_parked_and_memory.children)
+        insert into treadle.parked as p (message_id, tenant, children)
+            select m.message_id, m.tenant, _save_parked_and_memory.children
+            from treadle.messages m
+            where m.message_id = _save_parked_and_memory.id
             on conflict (message_id) do update set children = excluded.children;
     elsif status = 'completed' and _save_parked_and_memory.memory is not null then
         update treadle.threads t
@@ -165,13 +183,14 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set lock_timeout = '100ms' as $$
 declare
     v_with_all boolean;
+    v_tenant text;
     v_status text;
 begin
     foreach v_with_all in array array[true, false] loop
         begin
             if v_with_all and messages is not null then
-                perform treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb, with_own => true,
-                    patient => patient);
+                v_tenant := treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb,
+                    with_own => true, patient => patient);
             end if;
             v_status := treadle._finish_one(
                 id => id, lease => lease, outcome => outcome, result => result, error => error, traceback => traceback,
@@ -186,7 +205,8 @@ begin
                 children => children);
             if messages is not null then
                 perform from treadle.submit_many(
-                    messages => messages::jsonb, notify => true, max_queue_size => max_queue_size, autocommit => true);
+                    messages => messages::jsonb, tenant => v_tenant, notify => true, max_queue_size => max_queue_size,
+                    autocommit => true);
             end if;
             exit;
         exception

@@ -11,13 +11,13 @@
 create or replace function treadle._leave_children(ids uuid[]) returns void
 language plpgsql as $$
 begin
-    insert into treadle.parked as p (message_id, children)
-        select m.parent, array_agg(m.message_id order by m.message_id)
+    insert into treadle.parked as p (message_id, tenant, children)
+        select m.parent, m.tenant, array_agg(m.message_id order by m.message_id)
         from treadle.messages m
         where m.parent is not null
             and m.parent = any(ids)
             and m.state in ('queued', 'processing')
-        group by m.parent
+        group by m.parent, m.tenant
         order by m.parent
         on conflict (message_id) do update set children = excluded.children;
 end $$;

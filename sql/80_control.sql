@@ -165,7 +165,7 @@ begin
     where x.message_id = p_id;
     perform treadle._log_late(
         entries => array[row(p_id, m.last_seq + 1, m.thread, 'input',
-            jsonb_build_object('name', v_question, 'input', input.input))::treadle.entry],
+            jsonb_build_object('name', v_question, 'input', input.input), m.tenant)::treadle.entry],
         at => v_now);
     update treadle.thread_turns t
     set version = t.version + 1, last_activity = v_now
@@ -215,7 +215,7 @@ begin
         completed_at = null, worker_id = null, error = null
     where x.message_id = p_id;
     perform treadle._log_late(
-        entries => array[row(p_id, m.last_seq + 1, m.thread, 'queued', '{"redriven": true}')::treadle.entry],
+        entries => array[row(p_id, m.last_seq + 1, m.thread, 'queued', '{"redriven": true}', m.tenant)::treadle.entry],
         at => v_now);
     insert into treadle.counters (tenant, queue, slot, queued, failed)
     values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);

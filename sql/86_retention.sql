@@ -212,6 +212,7 @@ create or replace function treadle._forget(ids uuid[], quantity integer) returns
 language plpgsql as $$
 declare
     v_ids uuid[];
+    v_tenants text[];
     v_last_seqs integer[];
     v_lane_rows treadle.lane_row[];
 begin
@@ -235,21 +236,23 @@ begin
         group by d.tenant, d.queue
     )
     select
-        array_agg(d.message_id), array_agg(d.last_seq),
+        array_agg(d.message_id), array_agg(d.tenant), array_agg(d.last_seq),
         array_agg(row(d.queue, d.lane, d.lane_id, null)::treadle.lane_row)
-    into v_ids, v_last_seqs, v_lane_rows
+    into v_ids, v_tenants, v_last_seqs, v_lane_rows
     from deleted d;
     if v_ids is null then
         return 0;
     end if;
-    perform treadle._forget_logs(v_ids, last_seqs => v_last_seqs, quantity => quantity);
+    perform treadle._forget_logs(
+        ids => v_ids, tenants => v_tenants, last_seqs => v_last_seqs, quantity => quantity);
     perform treadle._lane_delete(lane_rows => v_lane_rows);
     return cardinality(v_ids);
 end $$;
 
 -- Delete the leases and the logs of deleted messages. Once a lease is deleted, no worker appends to that log, so its
 -- end is known.
-create or replace function treadle._forget_logs(ids uuid[], last_seqs integer[], quantity integer) returns void
+create or replace function treadle._forget_logs(ids uuid[], tenants text[], last_seqs integer[], quantity integer)
+returns void
 language plpgsql as $$
 declare
     v_short uuid[];  -- messages whose logs fit into `quantity` together
@@ -259,15 +262,15 @@ begin
         where l.message_id = any(ids)
         returning l.message_id, l.last_seq
     ), ends as (
-        select u.message_id, coalesce(f.last_seq, u.last_seq) as last_seq
-        from unnest(ids, last_seqs) u (message_id, last_seq)
+        select u.message_id, u.tenant, coalesce(f.last_seq, u.last_seq) as last_seq
+        from unnest(ids, tenants, last_seqs) u (message_id, tenant, last_seq)
         left join freed f on f.message_id = u.message_id
     ), logs as (
-        select e.message_id, e.last_seq, sum(e.last_seq) over (order by e.last_seq, e.message_id) as total
+        select e.message_id, e.tenant, e.last_seq, sum(e.last_seq) over (order by e.last_seq, e.message_id) as total
         from ends e
     ), long as (
-        insert into treadle.trash (message_id, last_seq)
-        select l.message_id, l.last_seq
+        insert into treadle.trash (message_id, tenant, last_seq)
+        select l.message_id, l.tenant, l.last_seq
         from logs l
         where l.total > quantity
     )

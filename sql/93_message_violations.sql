@@ -33,22 +33,22 @@ with wrong_outcome as (
     select queue, to_jsonb(c) as counted, to_jsonb(m) as found
     from (
         select
-            c.queue, sum(c.queued) as queued, sum(c.processing) as processing, sum(c.completed) as completed,
+            c.tenant, c.queue, sum(c.queued) as queued, sum(c.processing) as processing, sum(c.completed) as completed,
             sum(c.failed) as failed, sum(c.cancelled) as cancelled
         from treadle.counters c
-        group by c.queue
+        group by c.tenant, c.queue
     ) c
     full join (
         select
-            m.queue,
+            m.tenant, m.queue,
             count(*) filter (where m.state = 'queued') as queued,
             count(*) filter (where m.state = 'processing') as processing,
             count(*) filter (where m.state = 'completed') as completed,
             count(*) filter (where m.state = 'failed') as failed,
             count(*) filter (where m.state = 'cancelled') as cancelled
         from treadle.messages m
-        group by m.queue
-    ) m using (queue)
+        group by m.tenant, m.queue
+    ) m using (tenant, queue)
     where coalesce(c.queued, 0) <> coalesce(m.queued, 0)
         or coalesce(c.processing, 0) <> coalesce(m.processing, 0)
         or coalesce(c.completed, 0) <> coalesce(m.completed, 0)
@@ -59,7 +59,7 @@ select 'A result exists only for completed messages, started_at only for those t
     v.message_id::text, to_jsonb(v)
 from wrong_outcome v
 union all
-select 'Counters add up to the messages that exist.', v.queue, to_jsonb(v)
+select 'The counters of each tenant and queue add up to the messages that exist.', v.queue, to_jsonb(v)
 from wrong_counter v
 union all
 select 'A message that waits for children names them, one that waits for input has asked, and no other does.',

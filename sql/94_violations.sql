@@ -22,7 +22,10 @@ begin
         from treadle._message_violations v
         union all
         select v.rule, v.subject, v.detail
-        from treadle._thread_violations v;
+        from treadle._thread_violations v
+        union all
+        select v.rule, v.subject, v.detail
+        from treadle._tenant_violations v;
 end $$;
 
 create or replace view treadle.violations as

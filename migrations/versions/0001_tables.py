@@ -51,7 +51,7 @@ create unique index agents_default on treadle.agents (is_default) where is_defau
 
 create table treadle.threads (
     id            bigint generated always as identity primary key,
-    tenant        text not null default 'default',
+    tenant        text not null,
     thread_id     text not null check (length(thread_id) between 1 and 255 and thread_id !~ '[[:cntrl:]/]'),
     owner         text check (length(owner) between 1 and 255),
     created_at    timestamptz not null,
@@ -68,7 +68,7 @@ comment on column treadle.threads.memory is 'JSON that the thread''s agents keep
 create table treadle.thread_turns (
     thread        bigint not null,
     version       bigint not null default 0,
-    tenant        text not null default 'default',
+    tenant        text not null,
     last_ord      bigint not null default 0,
     turn          uuid,
     completed     bigint not null default 0,
@@ -91,7 +91,7 @@ create index thread_turns_recent on treadle.thread_turns (tenant, last_activity 
 
 create table treadle.messages (
     message_id      uuid primary key,
-    tenant          text not null default 'default',
+    tenant          text not null,
     thread          bigint,
     ord             bigint,
     aside           boolean not null default false,
@@ -163,7 +163,7 @@ create index messages_parent on treadle.messages (parent) where parent is not nu
 
 create table treadle.parked (
     message_id uuid primary key,
-    tenant     text not null default 'default',
+    tenant     text not null,
     children   uuid[] not null
 );
 comment on table treadle.parked is 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
@@ -171,7 +171,7 @@ comment on table treadle.parked is 'The children that a message with hold = chil
 create table treadle.leases (
     message_id       uuid primary key,
     id               bigint generated always as identity,
-    tenant           text not null default 'default',
+    tenant           text not null,
     lease            uuid not null,
     worker_id        text not null,
     thread           bigint,
@@ -192,7 +192,7 @@ create index leases_thread on treadle.leases (thread) where thread is not null;
 create table treadle.events (
     message_id uuid not null,
     seq        integer not null check (seq >= 1),
-    tenant     text not null default 'default',
+    tenant     text not null,
     thread     bigint,
     thread_pos bigint,
     type       text not null,
@@ -208,7 +208,7 @@ create table treadle.events_default partition of treadle.events default;
 create table treadle.thread_log (
     thread   bigint not null,
     era      bigint not null default 0,
-    tenant   text not null default 'default',
+    tenant   text not null,
     last_pos bigint not null,
     primary key (thread, era),
     constraint thread_log_era check (era = last_pos / 64)
@@ -221,7 +221,7 @@ create table treadle.late_events (
     n          bigint generated always as identity,
     message_id uuid not null,
     seq        integer not null,
-    tenant     text not null default 'default',
+    tenant     text not null,
     thread     bigint not null,
     primary key (xid, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -232,7 +232,7 @@ create constraint trigger late_events after insert on treadle.late_events deferr
 
 create table treadle.trash (
     message_id  uuid primary key,
-    tenant      text not null default 'default',
+    tenant      text not null,
     last_seq    integer not null,
     deleted_seq integer not null default 0,
     constraint trash_rest check (deleted_seq >= 0 and deleted_seq < last_seq)
@@ -243,7 +243,7 @@ comment on column treadle.trash.deleted_seq is 'Events up to this seq are delete
 
 create table treadle.counters (
     id          bigint generated always as identity primary key,
-    tenant      text not null default 'default',
+    tenant      text not null,
     queue       text not null,
     slot        timestamptz not null,
     queued      bigint not null default 0,
@@ -302,7 +302,7 @@ comment on column treadle.workers.server_started is 'Start time of the PostgreSQ
 comment on column treadle.workers.suspected_at is 'When a janitor found its advisory lock free; null after the next heartbeat';
 
 create table treadle.idempotency (
-    tenant       text not null default 'default',
+    tenant       text not null,
     key          text not null check (length(key) between 1 and 255),
     request_hash bytea not null,
     answer       jsonb,

@@ -48,7 +48,7 @@ def may(name: str, type: Type) -> Column[Any]:
 
 
 def tenant(primary_key: bool = False) -> Column[Any]:
-    return Column("tenant", Text, nullable=False, server_default=text("'default'"), primary_key=primary_key)
+    return Column("tenant", Text, nullable=False, primary_key=primary_key)
 
 
 meta = Table("meta", metadata, key("name", Text), must("value", Text))

@@ -15,7 +15,8 @@ CREATE TYPE treadle.entry AS (
 	seq integer,
 	thread bigint,
 	type text,
-	data jsonb
+	data jsonb,
+	tenant text
 );
 CREATE TYPE treadle.lane_row AS (
 	queue text,
@@ -30,7 +31,8 @@ CREATE TYPE treadle.named_lease AS (
 	last_seq integer,
 	first_seq integer,
 	cancel_requested boolean,
-	status text
+	status text,
+	tenant text
 );
 CREATE TYPE treadle.settlement AS (
 	message_id uuid,
@@ -53,7 +55,8 @@ CREATE TYPE treadle.settlement AS (
 	delay_seconds double precision,
 	usage jsonb,
 	failures integer,
-	losses integer
+	losses integer,
+	tenant text
 );
 CREATE TYPE treadle.submission AS (
 	n integer,
@@ -98,7 +101,7 @@ CREATE TYPE treadle.target_thread AS (
 );
 CREATE TABLE treadle.messages (
     message_id uuid NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     thread bigint,
     ord bigint,
     aside boolean DEFAULT false NOT NULL,
@@ -193,7 +196,7 @@ COMMENT ON COLUMN treadle.low_water.passed_lows IS 'For each of them: the mark w
 CREATE TABLE treadle.thread_turns (
     thread bigint NOT NULL,
     version bigint DEFAULT 0 NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     last_ord bigint DEFAULT 0 NOT NULL,
     turn uuid,
     completed bigint DEFAULT 0 NOT NULL,
@@ -215,7 +218,7 @@ COMMENT ON COLUMN treadle.thread_turns.next_low IS 'The same for low';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
     id bigint NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     lease uuid NOT NULL,
     worker_id text NOT NULL,
     thread bigint,
@@ -675,7 +678,7 @@ CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
     AS ...;
 CREATE TABLE treadle.counters (
     id bigint NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     queue text NOT NULL,
     slot timestamp with time zone NOT NULL,
     queued bigint DEFAULT 0 NOT NULL,
@@ -691,7 +694,7 @@ COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened
 COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     thread_id text NOT NULL,
     owner text,
     created_at timestamp with time zone NOT NULL,
@@ -824,7 +827,7 @@ UNION ALL
 CREATE TABLE treadle.events (
     message_id uuid NOT NULL,
     seq integer NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     thread bigint,
     thread_pos bigint,
     type text NOT NULL,
@@ -838,7 +841,7 @@ COMMENT ON COLUMN treadle.events.data IS 'null for queued and done: readers take
 CREATE TABLE treadle.thread_log (
     thread bigint NOT NULL,
     era bigint DEFAULT 0 NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     last_pos bigint NOT NULL,
     CONSTRAINT thread_log_era CHECK ((era = (last_pos / 64)))
 )
@@ -847,7 +850,7 @@ COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread, in o
 COMMENT ON COLUMN treadle.thread_log.era IS 'Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps. Changes seldom, so that most updates touch no index';
 CREATE TABLE treadle.trash (
     message_id uuid NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     last_seq integer NOT NULL,
     deleted_seq integer DEFAULT 0 NOT NULL,
     CONSTRAINT trash_rest CHECK (((deleted_seq >= 0) AND (deleted_seq < last_seq)))
@@ -991,7 +994,7 @@ UNION ALL
    FROM wrong_attempt_events v;
 CREATE TABLE treadle.parked (
     message_id uuid NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     children uuid[] NOT NULL
 );
 COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
@@ -1029,22 +1032,24 @@ CREATE VIEW treadle._message_violations AS
          SELECT queue,
             to_jsonb(c.*) AS counted,
             to_jsonb(m.*) AS found
-           FROM (( SELECT c_1.queue,
+           FROM (( SELECT c_1.tenant,
+                    c_1.queue,
                     sum(c_1.queued) AS queued,
                     sum(c_1.processing) AS processing,
                     sum(c_1.completed) AS completed,
                     sum(c_1.failed) AS failed,
                     sum(c_1.cancelled) AS cancelled
                    FROM treadle.counters c_1
-                  GROUP BY c_1.queue) c
-             FULL JOIN ( SELECT m_1.queue,
+                  GROUP BY c_1.tenant, c_1.queue) c
+             FULL JOIN ( SELECT m_1.tenant,
+                    m_1.queue,
                     count(*) FILTER (WHERE (m_1.state = 'queued'::text)) AS queued,
                     count(*) FILTER (WHERE (m_1.state = 'processing'::text)) AS processing,
                     count(*) FILTER (WHERE (m_1.state = 'completed'::text)) AS completed,
                     count(*) FILTER (WHERE (m_1.state = 'failed'::text)) AS failed,
                     count(*) FILTER (WHERE (m_1.state = 'cancelled'::text)) AS cancelled
                    FROM treadle.messages m_1
-                  GROUP BY m_1.queue) m USING (queue))
+                  GROUP BY m_1.tenant, m_1.queue) m USING (tenant, queue))
           WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))
         )
  SELECT 'A result exists only for completed messages, started_at only for those that run or ran.'::text AS rule,
@@ -1052,7 +1057,7 @@ CREATE VIEW treadle._message_violations AS
     to_jsonb(v.*) AS detail
    FROM wrong_outcome v
 UNION ALL
- SELECT 'Counters add up to the messages that exist.'::text AS rule,
+ SELECT 'The counters of each tenant and queue add up to the messages that exist.'::text AS rule,
     v.queue AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_counter v
@@ -1066,6 +1071,70 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_charges v;
+CREATE VIEW treadle._tenant_violations AS
+ WITH of_message AS (
+         SELECT 'events'::text AS place,
+            e.message_id,
+            e.tenant
+           FROM treadle.events e
+        UNION ALL
+         SELECT 'leases'::text,
+            l.message_id,
+            l.tenant
+           FROM treadle.leases l
+        UNION ALL
+         SELECT 'parked'::text,
+            p.message_id,
+            p.tenant
+           FROM treadle.parked p
+        ), owners AS (
+         SELECT m.message_id,
+            m.tenant
+           FROM treadle.messages m
+        UNION ALL
+         SELECT t.message_id,
+            t.tenant
+           FROM treadle.trash t
+        ), of_thread AS (
+         SELECT 'messages'::text AS place,
+            m.thread,
+            m.tenant
+           FROM treadle.messages m
+        UNION ALL
+         SELECT 'thread_turns'::text,
+            s.thread,
+            s.tenant
+           FROM treadle.thread_turns s
+        UNION ALL
+         SELECT 'thread_log'::text,
+            l.thread,
+            l.tenant
+           FROM treadle.thread_log l
+        ), wrong_parent AS (
+         SELECT m.message_id,
+            m.tenant,
+            p.message_id AS parent,
+            p.tenant AS parent_tenant
+           FROM (treadle.messages m
+             JOIN treadle.messages p ON ((p.message_id = m.parent)))
+          WHERE (p.tenant <> m.tenant)
+        )
+ SELECT 'What belongs to a message has the tenant of the message.'::text AS rule,
+    (o.message_id)::text AS subject,
+    (to_jsonb(r.*) || to_jsonb(o.*)) AS detail
+   FROM (of_message r
+     JOIN owners o ON (((o.message_id = r.message_id) AND (o.tenant <> r.tenant))))
+UNION ALL
+ SELECT 'What belongs to a thread has the tenant of the thread.'::text AS rule,
+    t.thread_id AS subject,
+    (to_jsonb(r.*) || (to_jsonb(t.*) - 'memory'::text)) AS detail
+   FROM (of_thread r
+     JOIN treadle.threads t ON (((t.id = r.thread) AND (t.tenant <> r.tenant))))
+UNION ALL
+ SELECT 'A message has the tenant of the message that sent it.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_parent v;
 CREATE VIEW treadle._thread_violations AS
  WITH wrong_thread_counts AS (
          SELECT t.id,
@@ -1245,7 +1314,7 @@ COMMENT ON VIEW treadle.dead_letters IS 'The newest 1,000 dead letters of each q
 CREATE TABLE treadle.events_default (
     message_id uuid CONSTRAINT events_message_id_not_null NOT NULL,
     seq integer CONSTRAINT events_seq_not_null NOT NULL,
-    tenant text DEFAULT 'default'::text CONSTRAINT events_tenant_not_null NOT NULL,
+    tenant text CONSTRAINT events_tenant_not_null NOT NULL,
     thread bigint,
     thread_pos bigint,
     type text CONSTRAINT events_type_not_null NOT NULL,
@@ -1254,7 +1323,7 @@ CREATE TABLE treadle.events_default (
     CONSTRAINT events_seq_check CHECK ((seq >= 1))
 );
 CREATE TABLE treadle.idempotency (
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     key text NOT NULL,
     request_hash bytea NOT NULL,
     answer jsonb,
@@ -1319,7 +1388,7 @@ CREATE TABLE treadle.late_events (
     n bigint NOT NULL,
     message_id uuid NOT NULL,
     seq integer NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL,
+    tenant text NOT NULL,
     thread bigint NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');

@@ -21,15 +21,15 @@ DRAW_LANE_IDS = f"""
         max(nextval('pgmq.q_default_low_msg_id_seq'))
     from generate_series(1, 1500)"""
 FILL_MESSAGES = """
-    insert into treadle.messages (message_id, queue, agent, priority, rank, state, attempt, max_attempts,
+    insert into treadle.messages (tenant, message_id, queue, agent, priority, rank, state, attempt, max_attempts,
             timeout_seconds, last_seq, created_at, run_at, started_at, completed_at, worker_id, body, result)
-        select treadle.uuid7(), 'default', 'echo', 'normal', 1, 'completed', 1, 3, 60, 3, now(), now(), now(), now(),
-            'fill', '"x"', '"y"'
+        select 'default', treadle.uuid7(), 'default', 'echo', 'normal', 1, 'completed', 1, 3, 60, 3, now(), now(),
+            now(), now(), 'fill', '"x"', '"y"'
         from generate_series(1, 5000);
     analyze treadle.messages"""
 FILL_COUNTERS = f"""
-    insert into treadle.counters (queue, slot, completed)
-    select 'default', '-infinity', 0 from generate_series(1, {DEAD})"""
+    insert into treadle.counters (tenant, queue, slot, completed)
+    select 'default', 'default', '-infinity', 0 from generate_series(1, {DEAD})"""
 
 
 async def sweep(sql_client: SqlClient) -> int:
@@ -221,7 +221,8 @@ async def test_counters_stay_exact_past_a_transaction_that_commits_late(sql_clie
         return int(await sql_client.sql.fetchval("select sum(queued) from treadle.queue_counts"))
 
     await sql_client.sql.execute(
-        "insert into treadle.counters (queue, slot) select 'default', now() from generate_series(1, 2000)"
+        "insert into treadle.counters (tenant, queue, slot)"
+        " select 'default', 'default', now() from generate_series(1, 2000)"
     )
     slow = await sql_client.connect()
     transaction = slow.sql.transaction()

@@ -17,18 +17,20 @@ DAMAGES = [
     ("A log is dense", "update treadle.leases set last_seq = last_seq + 1"),
     (
         "An event belongs",
-        "insert into treadle.events (message_id, seq, type, created_at) select treadle.uuid7(), 1, 'x', now()",
+        "insert into treadle.events (tenant, message_id, seq, type, created_at)"
+        " select 'default', treadle.uuid7(), 1, 'x', now()",
     ),
     (
         "Trash is no longer",
-        "insert into treadle.trash (message_id, last_seq) select message_id, last_seq from treadle.messages limit 1",
+        "insert into treadle.trash (tenant, message_id, last_seq)"
+        " select tenant, message_id, last_seq from treadle.messages limit 1",
     ),
-    ("Trash is no longer", "insert into treadle.trash (message_id, last_seq) values (treadle.uuid7(), 1)"),
+    ("Trash is no longer", "insert into treadle.trash values (treadle.uuid7(), 'default', 1)"),
     ("An event belongs", "update treadle.events set thread = null, thread_pos = null where thread_pos = 1"),
     ("A thread's log is dense", "update treadle.events set thread_pos = thread_pos + 100 where thread_pos = 3"),
     ("A thread's log is dense", "update treadle.thread_log set last_pos = last_pos + 1, era = (last_pos + 1) / 64"),
     ("A thread's log is dense", "delete from treadle.thread_log"),
-    ("A thread's log belongs", "insert into treadle.thread_log (thread, last_pos) values (99, 0)"),
+    ("A thread's log belongs", "insert into treadle.thread_log (tenant, thread, last_pos) values ('default', 99, 0)"),
     (
         "In a thread's log, each",
         "update treadle.events e set thread_pos = f.thread_pos from treadle.events f where f.message_id = e.message_id"
@@ -51,15 +53,32 @@ DAMAGES = [
     ("A message has a lease", "update treadle.leases set worker_id = 'other'"),
     (
         "A message has a lease",
-        "insert into treadle.leases (message_id, lease, worker_id, last_seq, claimed_at, expires_at)"
-        " select message_id, message_id, 'w', 1, now(), now()"
+        "insert into treadle.leases (tenant, message_id, lease, worker_id, last_seq, claimed_at, expires_at)"
+        " select tenant, message_id, message_id, 'w', 1, now(), now()"
         " from treadle.messages where state = 'completed' limit 1",
     ),
     ("A result exists", "update treadle.messages set result = '1' where state = 'queued'"),
     ("A result exists", "update treadle.messages set started_at = null where state = 'completed'"),
-    ("Counters add up", "delete from treadle.counters"),
-    ("Counters add up", "insert into treadle.counters (queue, slot, failed) values ('default', now(), 1)"),
-    ("Counters add up", "insert into treadle.counters (queue, slot, queued) values ('other', now(), 1)"),
+    ("The counters of each tenant", "delete from treadle.counters"),
+    (
+        "The counters of each tenant",
+        "insert into treadle.counters (tenant, queue, slot, failed) values ('default', 'default', now(), 1)",
+    ),
+    (
+        "The counters of each tenant",
+        "insert into treadle.counters (tenant, queue, slot, queued) values ('default', 'other', now(), 1)",
+    ),
+    ("The counters of each tenant", "update treadle.counters set tenant = 'other'"),
+    ("What belongs to a message", "update treadle.events set tenant = 'other' where type = 'chunk'"),
+    ("What belongs to a message", "update treadle.leases set tenant = 'other'"),
+    (
+        "A message has the tenant",
+        "update treadle.messages m set parent = p.message_id, tenant = 'other'"
+        " from treadle.messages p where p.state = 'completed' and m.state = 'failed'",
+    ),
+    ("What belongs to a thread", "update treadle.thread_turns set tenant = 'other'"),
+    ("What belongs to a thread", "update treadle.thread_log set tenant = 'other'"),
+    ("What belongs to a thread", "update treadle.messages set tenant = 'other' where hold = 'thread'"),
     ("A thread's counts", "update treadle.thread_turns set completed = completed + 1"),
     ("A thread's counts", "update treadle.thread_turns set last_ord = last_ord + 1"),
     ("A thread's counts", "delete from treadle.thread_turns"),
@@ -71,14 +90,14 @@ DAMAGES = [
         "update treadle.thread_turns set turn = message_id from treadle.messages where hold = 'thread'",
     ),
     ("Only messages that take turns", "update treadle.thread_turns set next_normal = 1000"),
-    ("Turns belong", "insert into treadle.thread_turns (thread, last_activity) values (99, now())"),
+    ("Turns belong", "insert into treadle.thread_turns (tenant, thread, last_activity) values ('default', 99, now())"),
     ("In a thread only", "update treadle.thread_turns set turn = null"),
     ("In a thread only", "update treadle.messages set hold = 'backoff' where hold = 'thread'"),
     ("Only messages that take turns", "update treadle.messages set aside = true where hold = 'thread'"),
     (
         "A message that waits for children",
-        "insert into treadle.parked (message_id, children) select message_id, '{}' from treadle.messages"
-        " where state = 'processing'",
+        "insert into treadle.parked (tenant, message_id, children) select tenant, message_id, '{}'"
+        " from treadle.messages where state = 'processing'",
     ),
     ("A message that waits for children", "update treadle.messages set hold = 'children' where hold = 'thread'"),
     ("Failures and losses", "update treadle.messages set failures = max_attempts where state = 'queued'"),
@@ -123,7 +142,7 @@ async def test_every_damage_is_found(sql_client: SqlClient) -> None:
 
 async def test_a_violation_is_reported(sql_client: SqlClient) -> None:
     await sql_client.sql.execute("delete from treadle.counters")
-    with pytest.raises(AssertionError, match="Counters add up"):
+    with pytest.raises(AssertionError, match="The counters of each tenant"):
         await assert_consistent(sql_client.sql)
 
 

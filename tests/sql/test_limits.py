@@ -105,8 +105,8 @@ async def test_a_page_of_a_stream_ends_at_the_limit_of_bytes(session: Connection
         """The bytes of two events, and how many of them are read."""
         await session.execute("delete from treadle.events where message_id = $1", message_id)
         await session.execute(
-            "insert into treadle.events (message_id, seq, type, data, created_at)"
-            " values ($1, 1, 'part', to_jsonb($2::text), now()), ($1, 2, 'part', '0', now())",
+            "insert into treadle.events (tenant, message_id, seq, type, data, created_at)"
+            " values ('default', $1, 1, 'part', to_jsonb($2::text), now()), ('default', $1, 2, 'part', '0', now())",
             message_id,
             incompressible(first_chars),
         )

@@ -278,7 +278,7 @@ async def test_the_sqlalchemy_tables_are_those_of_the_database(dsn: str) -> None
 
 DRIFTS = [
     ("alter table treadle.workers add column colour text", "remove_column"),
-    ("alter table treadle.leases drop column tenant", "add_column"),
+    ("alter table treadle.idempotency drop column answer", "add_column"),
     ("alter table treadle.workers alter column host drop not null", "modify_nullable"),
     ("alter table treadle.workers alter column in_flight type bigint", "modify_type"),
     ("alter table treadle.workers alter column in_flight set default 1", "modify_default"),

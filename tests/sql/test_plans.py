@@ -18,21 +18,21 @@ from tests.support.sql_client import SqlClient
 BIG = 50  # pages, from which on a table counts as big
 
 FILL = """
-    insert into treadle.threads (thread_id, created_at)
-        select 'old' || n, now() from generate_series(1, 12000) n;
-    insert into treadle.thread_turns (thread, last_ord, completed, last_activity)
-        select id, 1, 1, now() - id * interval '1 second' from treadle.threads;
-    insert into treadle.thread_log (thread, last_pos) select id, 3 from treadle.threads;
-    insert into treadle.messages (message_id, thread, ord, queue, agent, priority, rank, state, max_attempts,
+    insert into treadle.threads (tenant, thread_id, created_at)
+        select 'default', 'old' || n, now() from generate_series(1, 12000) n;
+    insert into treadle.thread_turns (tenant, thread, last_ord, completed, last_activity)
+        select 'default', id, 1, 1, now() - id * interval '1 second' from treadle.threads;
+    insert into treadle.thread_log (tenant, thread, last_pos) select 'default', id, 3 from treadle.threads;
+    insert into treadle.messages (tenant, message_id, thread, ord, queue, agent, priority, rank, state, max_attempts,
             timeout_seconds, last_seq, attempt, created_at, run_at, started_at, completed_at, body, result)
-        select treadle.uuid7(), id, 1, 'default', 'echo', 'normal', 1, 'completed', 3, 60, 3, 1, now(), now(), now(),
-            now(), to_jsonb(repeat('x', 100)), '1' from treadle.threads;
-    insert into treadle.messages (message_id, queue, agent, priority, rank, state, hold, max_attempts, timeout_seconds,
-            created_at, run_at, body)
-        select treadle.uuid7(), 'default', 'echo', 'normal', 1, 'queued', 'delay', 3, 60, now(),
+        select 'default', treadle.uuid7(), id, 1, 'default', 'echo', 'normal', 1, 'completed', 3, 60, 3, 1, now(),
+            now(), now(), now(), to_jsonb(repeat('x', 100)), '1' from treadle.threads;
+    insert into treadle.messages (tenant, message_id, queue, agent, priority, rank, state, hold, max_attempts,
+            timeout_seconds, created_at, run_at, body)
+        select 'default', treadle.uuid7(), 'default', 'echo', 'normal', 1, 'queued', 'delay', 3, 60, now(),
             now() + interval '600 seconds', '"x"' from generate_series(1, 3000);
-    insert into treadle.events (message_id, seq, thread, thread_pos, type, created_at)
-        select message_id, s, thread, case when thread is not null then s end, 'chunk', now()
+    insert into treadle.events (tenant, message_id, seq, thread, thread_pos, type, created_at)
+        select 'default', message_id, s, thread, case when thread is not null then s end, 'chunk', now()
         from treadle.messages, generate_series(1, 3) s;
     insert into treadle.idempotency select 'default', repeat(n::text, 20), '', null, now()
         from generate_series(1, 9999) n;

@@ -65,7 +65,7 @@ async def test_treadle_app_may_call_every_function_and_read_everything(
     assert await visitor.fetchval("select count(*) from treadle.queued_messages()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch("select viewname from pg_views where schemaname = 'treadle'")
-    assert len(views) == 13
+    assert len(views) == 14
     for row in views:
         await visitor.execute(f"select * from treadle.{row['viewname']}")
     for table in metadata.tables.values():
@@ -168,15 +168,16 @@ STATEMENTS = [
     "update treadle.agents set max_attempts = 0",
     "insert into treadle.agents (agent, queue, timeout_seconds, max_attempts, is_default, registered_at)"
     " select 'second', queue, 1, 1, true, now() from treadle.agents",
-    "insert into treadle.threads (thread_id, created_at) values ('a/b', now())",
-    "insert into treadle.threads (thread_id, created_at) values ('t', now())",
-    "insert into treadle.threads (thread_id, created_at) values ('', now())",
-    "insert into treadle.events (message_id, seq, type, created_at) values (treadle.uuid7(), 0, 'x', now())",
-    "insert into treadle.events (message_id, seq, type, created_at)"
-    " select message_id, 1, 'x', now() from treadle.messages",
-    "insert into treadle.idempotency (key, request_hash, created_at) values ('', '', now())",
-    "insert into treadle.leases (message_id, lease, worker_id, last_seq, claimed_at, expires_at)"
-    " select message_id, message_id, 'w', 1, now(), now() from treadle.messages, generate_series(1, 2)",
+    "insert into treadle.threads (tenant, thread_id, created_at) values ('default', 'a/b', now())",
+    "insert into treadle.threads (tenant, thread_id, created_at) values ('default', 't', now())",
+    "insert into treadle.threads (tenant, thread_id, created_at) values ('default', '', now())",
+    "insert into treadle.events (tenant, message_id, seq, type, created_at)"
+    " values ('default', treadle.uuid7(), 0, 'x', now())",
+    "insert into treadle.events (tenant, message_id, seq, type, created_at)"
+    " select 'default', message_id, 1, 'x', now() from treadle.messages",
+    "insert into treadle.idempotency (tenant, key, request_hash, created_at) values ('default', '', '', now())",
+    "insert into treadle.leases (tenant, message_id, lease, worker_id, last_seq, claimed_at, expires_at)"
+    " select 'default', message_id, message_id, 'w', 1, now(), now() from treadle.messages, generate_series(1, 2)",
 ]
 
 

@@ -24,8 +24,8 @@ async def lengthen(sql_client: SqlClient, message_id: UUID, events: int) -> None
         " t as (update treadle.thread_log t set last_pos = last_pos + $2, era = (last_pos + $2) / 64"
         " from l where t.thread = l.thread"
         " returning t.*)"
-        " insert into treadle.events (message_id, seq, thread, thread_pos, type, data, created_at)"
-        " select $1, l.last_seq - $2 + n, l.thread, t.last_pos - $2 + n, 'chunk', '{}', now()"
+        " insert into treadle.events (tenant, message_id, seq, thread, thread_pos, type, data, created_at)"
+        " select 'default', $1, l.last_seq - $2 + n, l.thread, t.last_pos - $2 + n, 'chunk', '{}', now()"
         " from l left join t on true, generate_series(1, $2) n",
         message_id,
         events,

@@ -1,0 +1,44 @@
+-- Exceptions to the rules of tenants: part of treadle.violations (94_violations.sql).
+
+-- Rows whose tenant is not that of the message or the thread to which they belong.
+create or replace view treadle._tenant_violations (rule, subject, detail) as
+with of_message as (
+    select 'events' as place, e.message_id, e.tenant
+    from treadle.events e
+    union all
+    select 'leases', l.message_id, l.tenant
+    from treadle.leases l
+    union all
+    select 'parked', p.message_id, p.tenant
+    from treadle.parked p
+), owners as (
+    select m.message_id, m.tenant
+    from treadle.messages m
+    union all
+    select t.message_id, t.tenant
+    from treadle.trash t
+), of_thread as (
+    select 'messages' as place, m.thread, m.tenant
+    from treadle.messages m
+    union all
+    select 'thread_turns', s.thread, s.tenant
+    from treadle.thread_turns s
+    union all
+    select 'thread_log', l.thread, l.tenant
+    from treadle.thread_log l
+), wrong_parent as (
+    select m.message_id, m.tenant, p.message_id as parent, p.tenant as parent_tenant
+    from treadle.messages m
+    join treadle.messages p on p.message_id = m.parent
+    where p.tenant <> m.tenant
+)
+select 'What belongs to a message has the tenant of the message.', o.message_id::text, to_jsonb(r) || to_jsonb(o)
+from of_message r
+join owners o on o.message_id = r.message_id and o.tenant <> r.tenant
+union all
+select 'What belongs to a thread has the tenant of the thread.', t.thread_id, to_jsonb(r) || to_jsonb(t) - 'memory'
+from of_thread r
+join treadle.threads t on t.id = r.thread and t.tenant <> r.tenant
+union all
+select 'A message has the tenant of the message that sent it.', v.message_id::text, to_jsonb(v)
+from wrong_parent v;

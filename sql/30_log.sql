@@ -2,7 +2,7 @@
 --
 -- A message's events are dense from seq 1. A thread's events also carry thread_pos, dense in the thread. It is given
 -- under the lock of the thread's row in thread_log, which is held until commit: a reader that has read up to a
--- position has read everything up to it. (31_late_positions.sql: events of transactions that may stay open.)
+-- position has read everything up to it. (31_late_writes.sql: events of transactions that may stay open.)
 --
 -- queued (seq 1, or after a redrive) · started {attempt} · chunk, progress, tool, any type of the agent's · parked
 -- {attempt, hold} · input {name, input} · retry {attempt, error, retry_at}

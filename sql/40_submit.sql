@@ -27,7 +27,7 @@
 -- else. `autocommit` says that the transaction ends with the call, which makes the call a little cheaper.
 
 -- Write `queued` events: `entries` get their positions now, `late` when the transaction commits
--- (31_late_positions.sql). Null: there are none.
+-- (31_late_writes.sql). Null: there are none.
 create or replace function treadle._log_arrivals(entries treadle.entry[], late treadle.entry[], at timestamptz)
 returns void language plpgsql as $$
 begin

@@ -6,18 +6,22 @@
 
 -- Look up and lock the leases that a worker names in a call, one element for each, in the order of the call. `threads`:
 -- only leases of these threads, or of none, can be locked (null: all leases). `patient`: wait for locks of other
--- transactions.
+-- transactions. `ending`: the call deletes the leases, which a transaction that requests a cancellation prevents until
+-- it commits (31_late_writes.sql).
 create or replace function treadle._lock_leases(
     ids uuid[],
     leases uuid[],
     first_seqs integer[],
     patient boolean,
-    threads bigint[] default null)
+    threads bigint[] default null,
+    ending boolean default false)
 returns treadle.named_lease[] language plpgsql as $$
 declare
+    v_endable constant uuid[] := case when ending then treadle._lock_to_end(
+        ids => ids, leases => leases, patient => patient, threads => threads) end;
     v_leases treadle.named_lease[];
 begin
-    if patient then
+    if patient and not ending then
         perform from treadle.leases l
             where l.message_id = any(ids)
             order by l.message_id
@@ -30,7 +34,8 @@ begin
         select n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested, l.tenant
         from named n
         join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
-        where threads is null or l.thread is null or l.thread = any(threads)
+        where (threads is null or l.thread is null or l.thread = any(threads))
+            and (v_endable is null or l.message_id = any(v_endable))
         order by l.message_id
         for no key update of l skip locked
     )
@@ -51,6 +56,26 @@ begin
         left join unnest(v_leases) k on k.item = n.item
         left join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
         order by n.item);
+end $$;
+
+-- Lock leases so that they can be deleted. Not `patient`: without those that other transactions lock. Returns their
+-- messages.
+create or replace function treadle._lock_to_end(ids uuid[], leases uuid[], patient boolean, threads bigint[])
+returns uuid[] language plpgsql as $$
+begin
+    if patient then
+        perform from treadle.leases l
+            where l.message_id = any(ids)
+            order by l.message_id
+            for update;
+    end if;
+    return array(
+        select l.message_id
+        from unnest(ids, leases) n (message_id, lease)
+        join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
+        where threads is null or l.thread is null or l.thread = any(threads)
+        order by l.message_id
+        for update of l skip locked);
 end $$;
 
 -- The events that a call brings, numbered: event i belongs to item event_items[i], and the first of each item has its

@@ -66,7 +66,8 @@ declare
     v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;
     v_threads constant bigint[] := treadle._lock_lease_threads(ids => ids, leases => leases, patient => patient);
     v_leases constant treadle.named_lease[] := treadle._lock_leases(
-        ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads);
+        ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads,
+        ending => true);
     v_entries treadle.entry[];
     v_last_seqs integer[];
     v_endings treadle.ending[];

@@ -126,24 +126,15 @@ create or replace function treadle._cancel_children(parents uuid[], children uui
     returns void
 language plpgsql as $$
 declare
-    v_running uuid[];
+    v_running constant uuid[] := array(
+        select l.message_id
+        from treadle.leases l
+        where l.message_id = any(children)
+        order by l.message_id
+        for key share skip locked);
     v_queued uuid[];
 begin
-    with told as (
-        update treadle.leases l
-        set cancel_requested = true
-        where l.message_id in (
-            select x.message_id
-            from treadle.leases x
-            where x.message_id = any(children)
-            order by x.message_id
-            for no key update skip locked)
-        returning l.message_id
-    )
-    select array_agg(t.message_id)
-        into v_running
-        from told t;
-    perform treadle._hint_each('treadle_cancel', v_running::text[]);
+    perform treadle._cancel_late(v_running);
     v_queued := array(
         select m.message_id
         from treadle.messages m
@@ -169,7 +160,8 @@ begin
                     left join treadle.leases l on l.message_id = c.message_id
                     where c.message_id = any(x.children)
                         and c.state in ('queued', 'processing')
-                        and l.cancel_requested is not true)
+                        and l.cancel_requested is not true
+                        and not c.message_id = any(v_running))
             order by x.message_id
             for update skip locked);
 end $$;

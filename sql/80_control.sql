@@ -1,7 +1,7 @@
 -- Control: cancel, answer, redrive, delete a thread, pause a queue. Each function notifies listeners when it commits,
 -- and waits at most two seconds for a lock (lock_not_available, 55P03). Not `patient`: it does not wait for a thread,
 -- and the detail of 55P03 is the id of the thread that another transaction holds. The transaction may stay open
--- afterwards: the events that it writes are late (31_late_positions.sql).
+-- afterwards: the events that it writes, and its requests to cancel what runs, are late (31_late_writes.sql).
 
 -- Lock the message and, before it, its thread. `state` is null if there is no such message.
 create or replace function treadle._state_under_lock(id uuid, patient boolean, out state text, out thread bigint)
@@ -75,11 +75,12 @@ begin
     end if;
     loop
         -- A running message is cancelled at its lease, without waiting for its thread.
-        update treadle.leases l
-        set cancel_requested = true
-        where l.message_id = p_id;
+        perform
+        from treadle.leases l
+        where l.message_id = p_id
+        for key share;
         if found then
-            perform treadle._hint('treadle_cancel', p_id::text);
+            perform treadle._cancel_late(array[p_id]);
             return 'requested';
         end if;
         begin

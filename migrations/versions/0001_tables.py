@@ -230,6 +230,18 @@ create function treadle._give_late_positions() returns trigger language plpgsql 
 create constraint trigger late_events after insert on treadle.late_events deferrable initially deferred
     for each row execute function treadle._give_late_positions();
 
+create table treadle.late_cancels (
+    xid        bigint,
+    n          bigint generated always as identity,
+    message_id uuid not null,
+    tenant     text not null default 'default',
+    primary key (xid, n)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.late_cancels is 'Running messages whose cancellation is requested when this transaction (xid) commits; the same transaction deletes the rows';
+create function treadle._give_late_cancels() returns trigger language plpgsql as 'begin return null; end';
+create constraint trigger late_cancels after insert on treadle.late_cancels deferrable initially deferred
+    for each row execute function treadle._give_late_cancels();
+
 create table treadle.trash (
     message_id  uuid primary key,
     tenant      text not null,

@@ -212,6 +212,15 @@ late_events = Table(
     must("thread", BigInteger),
 )
 
+late_cancels = Table(
+    "late_cancels",
+    metadata,
+    key("xid", BigInteger),
+    key("n", BigInteger, Identity(always=True)),
+    must("message_id", UUID),
+    tenant(),
+)
+
 counters = Table(
     "counters",
     metadata,

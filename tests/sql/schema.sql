@@ -1383,6 +1383,22 @@ CREATE VIEW treadle.installation AS
            FROM treadle.queue_counts c) AS processing;
 COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
 COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
+CREATE TABLE treadle.late_cancels (
+    xid bigint NOT NULL,
+    n bigint NOT NULL,
+    message_id uuid NOT NULL,
+    tenant text DEFAULT 'default'::text NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.late_cancels IS 'Running messages whose cancellation is requested when this transaction (xid) commits; the same transaction deletes the rows';
+ALTER TABLE treadle.late_cancels ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.late_cancels_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE treadle.late_events (
     xid bigint NOT NULL,
     n bigint NOT NULL,
@@ -1562,6 +1578,8 @@ ALTER TABLE ONLY treadle.events_default
     ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
 ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
+ALTER TABLE ONLY treadle.late_cancels
+    ADD CONSTRAINT late_cancels_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.late_events
     ADD CONSTRAINT late_events_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.leases
@@ -1601,6 +1619,7 @@ CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord
 CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
+CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_cancels();
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);

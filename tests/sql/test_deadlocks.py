@@ -17,19 +17,17 @@ from tests.support.sql_states import drain
 from tests.support.waiting import until
 
 
-async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(sql_client: SqlClient) -> None:
-    """It found no lease, waited for the message, and now goes for the lease: it must not sit on the message meanwhile,
-    for a finish has the lease and needs the message."""
+async def test_a_cancel_that_comes_during_a_claim_holds_the_lease_only(sql_client: SqlClient) -> None:
+    """It found no lease, waited for the message, and now has the lease: it must not sit on the message meanwhile, for a
+    lease is locked before its message."""
     message_id = await sql_client.submit()
     await sql_client.sql.execute("""
-        create function public.pause_before_the_second_look() returns trigger language plpgsql as $$ begin
-            if exists (select from treadle.messages where state = 'processing') then
-                perform pg_advisory_xact_lock(42);
-            end if;
+        create function public.pause_after_the_second_look() returns trigger language plpgsql as $$ begin
+            perform pg_advisory_xact_lock(42);
             return null;
         end $$;
-        create trigger pause before update on treadle.leases for each statement
-            execute function public.pause_before_the_second_look()""")
+        create trigger pause before insert on treadle.late_cancels for each statement
+            execute function public.pause_after_the_second_look()""")
     worker, canceller, gate = await sql_client.connect(), await sql_client.connect(), await sql_client.connect()
     await gate.sql.execute("select pg_advisory_lock(42)")
     async with worker.sql.transaction():
@@ -37,11 +35,11 @@ async def test_a_cancel_that_comes_during_a_claim_does_not_hold_up_the_finish(sq
         cancelling = asyncio.create_task(canceller.cancel(message_id))
         await sql_client.until_blocked(canceller)  # by the claim
     await sql_client.until_blocked(canceller)  # by the gate
-    await worker.sql.execute("set lock_timeout = '1s'")
-    assert await worker.finish(claim, patient=False) == ["completed"]
+    await worker.sql.execute("select from treadle.messages for update nowait")
+    assert await worker.finish(claim, patient=False) == ["busy"]
     await gate.sql.execute("select pg_advisory_unlock(42)")
-    with pytest.raises(asyncpg.PostgresError, match="The message is completed already"):
-        await cancelling
+    assert await cancelling == "requested"
+    assert await worker.finish(claim, patient=False) == ["cancelled"]
 
 
 @pytest.mark.parametrize("patient", [True, False])

@@ -1,11 +1,16 @@
 """A transaction of a user may stay open after a call: the message that runs in the thread goes on writing its log."""
 
+import asyncio
 import json
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
+
+WAITS_FOR_LOCK = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 CALLS = {
     "submit": "select treadle.submit('x', thread_id => 't')",
@@ -96,6 +101,64 @@ async def test_an_open_transaction_stops_no_append_in_its_thread(sql_client: Sql
     assert (len(after) > len(before)) is (ending == "commit")
     assert await sql_client.append((running, 5, ["c"])) == ["ok"]
     assert await sql_client.finish(running, first_seq=6) == ["completed"]
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+async def test_an_open_cancel_of_the_running_message_stops_only_its_end(sql_client: SqlClient, ending: str) -> None:
+    _, running = await busy_thread(sql_client)
+    user = await sql_client.connect()
+    transaction = user.sql.transaction()
+    await transaction.start()
+    assert await user.cancel(running.message_id) == "requested"
+    assert await user.cancel(running.message_id) == "requested"
+
+    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    assert await sql_client.append((running, 3, ["a"]), patient=False) == ["ok"]
+    assert await sql_client.append((running, 4, ["b"]), patient=True) == ["ok"]
+    assert await sql_client.heartbeat("w", running, lease_seconds=1000) == {}
+    # Whether it completes is not decided yet.
+    assert await sql_client.finish(running, first_seq=5, patient=False) == ["busy"]
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await sql_client.finish(running, first_seq=5, patient=True)
+
+    await (transaction.commit() if ending == "commit" else transaction.rollback())
+    await sql_client.sql.execute("reset lock_timeout")
+    assert await sql_client.heartbeat("w", running) == ({running.message_id: "cancelled"} if ending == "commit" else {})
+    assert not await sql_client.sql.fetchval("select exists (select from treadle.late_cancels)")
+    assert await sql_client.finish(running, first_seq=5) == ["cancelled" if ending == "commit" else "completed"]
+
+
+async def test_an_open_cancel_of_a_parent_stops_no_append_of_its_child(sql_client: SqlClient) -> None:
+    parent = await sql_client.submit()
+    claim = await sql_client.claim_one()
+    child = await sql_client.submit(parent=str(parent))
+    await conclude(sql_client, claim, "children", {"children": [str(child)]}, [child])
+    running = await sql_client.claim_one()
+    user = await sql_client.connect()
+    async with user.sql.transaction():
+        assert await user.cancel(parent) == "cancelled"
+        assert await sql_client.append((running, 3, ["a"]), patient=False) == ["ok"]
+    assert not await sql_client.sql.fetchval("select exists (select from treadle.parked)")
+    assert await sql_client.finish(running, first_seq=4) == ["cancelled"]
+
+
+async def test_a_cancel_beside_a_submit_locks_the_lease_before_the_log(sql_client: SqlClient) -> None:
+    """An append has the lease and waits for the log of the thread: the commit does not wait for the append with it."""
+    _, running = await busy_thread(sql_client)
+    user, worker = await sql_client.connect(), await sql_client.connect()
+    transaction = user.sql.transaction()
+    await transaction.start()
+    await user.submit(thread_id="t")
+    await user.cancel(running.message_id)
+    append = worker.sql.transaction()
+    await append.start()
+    await worker.sql.execute("select from treadle.leases where message_id = $1 for no key update", running.message_id)
+    commit = asyncio.create_task(transaction.commit())
+    await until(lambda: sql_client.sql.fetchval(WAITS_FOR_LOCK))
+    assert await worker.append((running, 3, ["a"]), patient=True) == ["ok"]
+    await append.commit()
+    await commit
+    assert await sql_client.finish(running, first_seq=4) == ["cancelled"]
 
 
 async def test_an_event_without_a_position_is_read_by_message_and_not_by_thread(sql_client: SqlClient) -> None:

@@ -1,10 +1,61 @@
--- Late positions: events that get their thread_pos when their transaction commits.
+-- Late writes: what a call writes when its transaction commits, because a transaction of a user may stay open.
 --
--- thread_pos is given under the lock of the thread's row in thread_log. A transaction of a user may stay open after a
--- submit, a cancel, a redrive or an answer. With that lock it would stop the appends of the message that runs in the
--- thread. So these calls write their events without a position and list them in treadle.late_events. A deferred
--- trigger gives the positions when the transaction commits, and deletes the list: no other transaction ever sees a
--- row of it.
+-- Events. thread_pos is given under the lock of the thread's row in thread_log. With that lock an open transaction that
+-- submitted, cancelled, redrove or answered would stop the appends of the message that runs in the thread. So these
+-- calls write their events without a position and list them in treadle.late_events.
+-- Cancellations of running messages. A request to cancel is noted in the lease, which each append locks. So the request
+-- is listed in treadle.late_cancels. Until the commit a lock `for key share` keeps the lease from being deleted, and so
+-- the attempt from ending; appends and heartbeats do not conflict with it.
+-- Deferred triggers write both when the transaction commits, first the leases, and delete the lists: no other
+-- transaction ever sees a row of them.
+
+-- Request the cancellation of running messages when the transaction commits, and tell their workers. The caller holds
+-- their leases `for key share`.
+create or replace function treadle._cancel_late(ids uuid[]) returns void
+language plpgsql as $$
+begin
+    insert into treadle.late_cancels (xid, message_id)
+        select pg_current_xact_id()::text::bigint, u
+        from unnest(ids) u;
+    perform treadle._hint_each('treadle_cancel', ids::text[]);
+end $$;
+
+-- Write the requests of this transaction into the leases. The next calls of the transaction find no request left.
+create or replace function treadle._write_late_cancels(xid bigint) returns void
+language plpgsql as $$
+declare
+    v_ids uuid[];
+begin
+    with listed as (
+        delete from treadle.late_cancels l
+        where l.xid = _write_late_cancels.xid
+        returning l.message_id
+    )
+    select array_agg(l.message_id)
+        into v_ids
+        from listed l;
+    if v_ids is null then
+        return;
+    end if;
+    perform
+    from treadle.leases l
+    where l.message_id = any(v_ids)
+    order by l.message_id
+    for no key update;
+    update treadle.leases l
+        set cancel_requested = true
+        where l.message_id = any(v_ids);
+end $$;
+
+-- The trigger of treadle.late_cancels.
+create or replace function treadle._give_late_cancels() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set lock_timeout = 0 as $$
+begin
+    perform treadle._write_late_cancels(new.xid);
+    return null;
+end $$;
 
 -- Write events whose positions in their threads are given when the transaction commits. The caller has numbered them.
 create or replace function treadle._log_late(entries treadle.entry[], at timestamptz) returns void
@@ -32,6 +83,7 @@ begin
     if not exists (select from treadle.late_events l where l.xid = new.xid and l.n = new.n) then
         return null;
     end if;
+    perform treadle._write_late_cancels(new.xid);  -- leases are locked before the logs of threads
     v_threads := array(select distinct l.thread from treadle.late_events l where l.xid = new.xid);
     perform treadle._lock_logs(threads => v_threads, patient => true);
     with late as materialized (

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from service import database_address, outbound
+from service import database_address, hosts, outbound
 from service.errors import ConfigError
 from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
 
@@ -48,6 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    allowed_hosts: tuple[str, ...] = ()  # names by which the API may be addressed; unset: host, and names of loopback
+    cors_origins: tuple[str, ...] = ()  # whose pages may use the API, besides its own
+    trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -91,7 +94,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     names = {field.name for field in msgspec.structs.fields(Settings)}
     values: dict[str, Any] = _from_file(environ.get("TREADLE_CONFIG"), names)
     values |= {name: environ[name.upper()] for name in names if environ.get(name.upper())}
-    for name in ("queues", "agents"):
+    for name in ("queues", "agents", "allowed_hosts", "cors_origins", "trusted_proxies"):
         if isinstance(values.get(name), str):
             values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     if isinstance(values.get("log_level"), str):
@@ -105,6 +108,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError(
             "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost."
         )
+    hosts.check_settings(settings.allowed_hosts, settings.cors_origins, settings.trusted_proxies)
     for name in ("database_url", "listen_database_url"):
         if url := getattr(settings, name):
             database_address.parse(url, name.upper())

@@ -9,10 +9,13 @@
     │   └── TooSlow                                     ... because it did not answer in time
     └── Refused                                         the request cannot be carried out; nothing was written
         ├── Invalid              400          TR400     the request is malformed
+        ├── ForeignPage          403                    a page of an origin that CORS_ORIGINS lacks asks
         ├── NotFound             404          TR404     there is no such message, thread, queue or agent
         ├── Conflict             409          TR409     the state of the message or thread does not allow it
         │   └── Busy             409                    another transaction is changing the same thing; try again
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
+        ├── WrongMediaType       415                    the body has no Content-Type, or one that is not accepted
+        ├── WrongHost            421                    the API is addressed by a name that ALLOWED_HOSTS lacks
         ├── Unprocessable        422          TR422     a value in the request is not accepted
         │   └── NotStorable      422                    ... by PostgreSQL itself, now or later
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
@@ -79,6 +82,13 @@ class Invalid(Refused):
     """The request is malformed."""
 
 
+class ForeignPage(Refused):
+    """A page of another origin asks, and CORS_ORIGINS lacks that origin."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(Refused):
     """There is no such message, thread, queue or agent."""
 
@@ -109,6 +119,20 @@ class TooLarge(Refused):
 
     status = 413
     title = "Body too large"
+
+
+class WrongMediaType(Refused):
+    """The body has no Content-Type, or one that is not accepted."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class WrongHost(Refused):
+    """The API is addressed by a name that ALLOWED_HOSTS lacks."""
+
+    status = 421
+    title = "Misdirected request"
 
 
 class Unprocessable(Refused):

@@ -24,7 +24,8 @@ class StaticFiles:
         """`blanked_urls` are addresses of other hosts in the files; they are replaced by an empty data: address."""
         self.headers = {
             "Content-Security-Policy": content_security_policy,
-            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
         }
         self._cache_control = cache_control
         self._files = {

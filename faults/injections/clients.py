@@ -62,4 +62,4 @@ async def _open(port: int, path: str) -> socket.socket:
 
 
 def _request(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()

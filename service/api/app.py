@@ -14,6 +14,7 @@ from service.access.principal import AUTH_OFF
 from service.api import health, openapi, problems
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
+from service.api.gate.layer import Gate
 from service.api.methods import EveryMethod
 from service.api.pools import Pools
 from service.api.queries import KnownQueries
@@ -133,9 +134,11 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            EveryMethod(self.app),
+            Gate(EveryMethod(self.app), self._settings),
             host=self._settings.host,
             port=self._settings.port,
+            proxy_headers=bool(self._settings.trusted_proxies),
+            forwarded_allow_ips=list(self._settings.trusted_proxies),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import KwargDefinition
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Send
 
 from service.api.methods import complete_allow
 from service.errors import Invalid, Refused, SchemaError, TooLarge, Unavailable
@@ -22,6 +22,21 @@ MAX_QUOTED_CHARS = 200  # of a path
 
 def encode_problem(status: int, detail: str) -> bytes:
     return msgspec.json.encode(Problem(HTTPStatus(status).phrase.capitalize(), status, detail))
+
+
+async def send_problem(scope: Any, send: Send, error: Refused) -> None:
+    """Answer a request, or the handshake of a socket, that reaches no route."""
+    body = msgspec.json.encode(Problem(error.title, error.status, str(error)))
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+    if error.retry_after:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    prefix = "http.response" if scope["type"] == "http" else "websocket.http.response"
+    events: list[Any] = [
+        {"type": f"{prefix}.start", "status": error.status, "headers": headers},
+        {"type": f"{prefix}.body", "body": body, "more_body": False},
+    ]
+    for event in events:
+        await send(event)
 
 
 def encode_response(status: int, detail: str) -> bytes:

@@ -3,6 +3,7 @@ deadline for the arrival of a request, one for a client that does not read its a
 another protocol, and errors as problems."""
 
 import asyncio
+import re
 from typing import Any
 
 import httptools
@@ -100,7 +101,15 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._offers_other_protocol():
             return
         self._head_bytes, self._in_head = 0, False
+        self._take_host_of_target()
         super().on_headers_complete()
+
+    def _take_host_of_target(self) -> None:
+        """In `GET http://host/path` the target names the host, and the header Host does not count (RFC 9112, 3.2.2)."""
+        _, separator, rest = self.url.partition(b"://")
+        if separator and not self.url.startswith(b"/"):
+            authority = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+            self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0

@@ -18,7 +18,7 @@ MAX_FRAMES_PER_SECOND = 10_000  # of one client: each costs the loop some micros
 PIECE_BYTES = 16_384  # of a client's data that are read before its frames are counted
 INVALID_TEXT, POLICY_VIOLATION = 1007, 1008  # close codes of RFC 6455
 REFUSALS = {
-    403: "There is no socket at this address, or a page of another host tries to open it.",
+    403: "There is no socket at this address.",
     500: "The socket cannot be opened because of an error in the service; the cause is in its log.",
 }
 

@@ -12,7 +12,7 @@ from service.static_files import StaticFiles
 CHAT_FILES = StaticFiles(
     Path(__file__).with_name("static").iterdir(),
     # No inline scripts and nothing from another host: what an agent says never runs as code.
-    content_security_policy="default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:;"
+    content_security_policy="default-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     cache_control="no-cache",
 )

@@ -16,7 +16,7 @@ async def test_an_endless_header_is_431(api: Client) -> None:
     reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
     answer = b""
     with contextlib.suppress(ConnectionError):  # the server may close before the response is read
-        writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nendless: ")
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nendless: ")
         for _ in range(40):
             writer.write(b"x" * 50_000)
             await writer.drain()
@@ -42,9 +42,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     "part",
     [
         b"",
-        b"GET /health/live HTTP/1.1\r\nhost: x\r\n",
-        b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /health/live HTTP/1.1\r\nho",
-        b"POST /messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{",
+        b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n",
+        b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\nGET /health/live HTTP/1.1\r\nho",
+        b"POST /messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{",
     ],
     ids=["nothing", "half a head", "half of a second head", "half a body"],
 )
@@ -60,7 +60,7 @@ async def test_a_request_that_does_not_arrive_in_time_is_closed(api: Client, par
 async def test_an_idle_connection_is_closed_after_its_timeout(start_api: StartApi, register_agents: Any) -> None:
     await register_agents()
     patient, hasty_api = await start_api(), await start_api(connection_idle_timeout=0.1)
-    request = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    request = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
     kept, kept_writer = await asyncio.open_connection(patient.base_url.host, patient.base_url.port)
     closed, closed_writer = await asyncio.open_connection(hasty_api.base_url.host, hasty_api.base_url.port)
     for writer in (kept_writer, closed_writer):

@@ -225,7 +225,7 @@ async def test_clients_that_disconnect_or_never_read_are_cleaned_up(
         never.setblocking(False)
         await loop.sock_connect(never, ("127.0.0.1", replica.port))
         path = stream_path(message_id) if n % 2 else "/threads/t/stream"
-        await loop.sock_sendall(never, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await loop.sock_sendall(never, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         sockets.append(never)
     await until(replica.readers, lambda n: n == 10)
     async with open_stream(api, stream_path(message_id)) as stream:

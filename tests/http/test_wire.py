@@ -9,34 +9,18 @@ import pytest
 
 from service.api.server import MAX_HEAD_BYTES
 from tests.support.api_client import Client
+from tests.support.raw_http import exchange
 
 BODY = b'{"message": "hello"}'
 JDK_HEAD = (
-    b"POST /messages HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nHost: x\r\n"
+    b"POST /messages HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nHost: localhost\r\n"
     b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
     b"Content-Type: application/json\r\n"
 )
 CHUNKED_HEAD = (
-    b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
 )
-
-
-async def exchange(api: Client, *parts: bytes, answers: int = 1) -> list[httpx.Response]:
-    """Send the parts, each in a packet of its own, and read so many answers."""
-    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
-    for part in parts:
-        writer.write(part)
-        await writer.drain()
-        await asyncio.sleep(0)
-    found = []
-    for _ in range(answers):
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode()
-        status, *lines = head.rstrip().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines)
-        content = await reader.readexactly(int(headers.get("content-length", 0)))
-        found.append(httpx.Response(int(status.split()[1]), headers=headers, content=content))
-    writer.close()
-    return found
 
 
 def protocol_problem(answer: httpx.Response, status: int, words: str) -> None:
@@ -70,7 +54,7 @@ async def test_a_client_that_offers_another_protocol_keeps_its_body(api: Client,
 
 async def test_a_connection_goes_on_after_an_offer(api: Client) -> None:
     offer = JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-    live = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    live = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     answers = await exchange(api, offer, offer + live, live, answers=4)
     assert [answer.status_code for answer in answers] == [202, 202, 200, 200]
 
@@ -122,12 +106,12 @@ async def test_a_body_in_small_chunks_is_no_trailer(api: Client) -> None:
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not valid HTTP"),
         (b"FOO /queue HTTP/1.1\r\n\r\n", 400, "not valid HTTP"),
         (
-            b"GET /ws/t HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"GET /ws/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             400,
             "Sec-WebSocket-Key",
         ),
         (
-            b"GET /nope HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"GET /nope HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
             403,
             "no socket at this address",

@@ -132,32 +132,6 @@ async def test_a_bad_url_is_refused_with_a_sentence(api: Client, asked: dict[str
         assert code == 1008
 
 
-@pytest.mark.parametrize(
-    ("origin", "welcome"),
-    [
-        ("http://127.0.0.1:{port}", True),
-        ("http://localhost:3000", True),
-        ("https://chat.example.org", False),
-        ("https://proxied.example.org", True),
-        ("null", False),
-        ("http://[", False),
-    ],
-)
-async def test_pages_of_other_hosts_may_not_open_a_socket(api: Client, origin: str, welcome: bool) -> None:
-    options: Any = {
-        "origin": origin.format(port=api.base_url.port),
-        "additional_headers": {"X-Forwarded-Host": "proxied.example.org"},
-    }
-    if welcome:
-        async with open_socket(chat_url(api, "t"), **options) as chat:
-            assert (await chat.frame())["status"] == "open"
-    else:
-        with pytest.raises(InvalidStatus) as refused:
-            async with open_socket(chat_url(api, "t"), **options):
-                pass
-        assert refused.value.response.status_code == 403
-
-
 async def test_an_unknown_url_is_refused(api: Client) -> None:
     url = chat_url(api, "t").replace("/ws/chat", "/ws/no/such")
     with pytest.raises(InvalidStatus):

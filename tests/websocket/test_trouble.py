@@ -83,7 +83,7 @@ class Bare:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         key = base64.b64encode(os.urandom(16)).decode()
         writer.write(
-            f"GET /ws/{thread_id} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /ws/{thread_id} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
@@ -125,8 +125,10 @@ async def test_a_client_that_half_closes_without_reading_is_cleaned_up(settings:
 async def test_a_handshake_with_too_long_a_header_is_431(api: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
     writer.write(
-        b"GET /ws/t HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"
+        b"GET /ws/t HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: "
+        + b"x" * 20_000
+        + b"\r\n\r\n"
     )
     async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
         assert b" 431 " in await reader.readline()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from litestar import Router, WebSocket, websocket
 from litestar.di import NamedDependency
@@ -20,8 +19,6 @@ from service.protocols.websocket.transcript import SeenEvent
 from service.protocols.websocket.translate import encode_frame
 
 Socket = WebSocket[Any, Any, Any]
-
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @websocket("/ws/chat")
@@ -44,9 +41,6 @@ router = Router("/", route_handlers=[chat, thread_chat])
 
 
 async def _serve(socket: Socket, principal: Principal, services: ChatServices, thread_id: str | None) -> None:
-    if _is_cross_origin(socket):
-        await socket.close()  # before it is accepted: the handshake is answered with 403
-        return
     peer = _LitestarPeer(socket)
     try:
         await socket.accept()
@@ -95,21 +89,3 @@ def _parse_seen(query: Mapping[str, str]) -> SeenEvent:
     if log is not None and not (log.isascii() and log.isdecimal() and len(log) < 20):
         raise Invalid("log must be the log that the frame `open` named, a whole number.")
     return SeenEvent(parse_event_id(query.get("last_event_id"), "last_event_id"), None if log is None else int(log))
-
-
-def _is_cross_origin(socket: Socket) -> bool:
-    """Whether a page of another host opens the socket. A browser allows that to every page, also for a service that
-    only the person at this browser can reach, so the service itself has to refuse it."""
-    origin = socket.headers.get("origin")
-    if origin is None:
-        return False  # not a browser
-    page_host = _host_of(origin)
-    service_hosts = {_host_of(f"//{socket.headers.get(name, '')}") for name in ("host", "x-forwarded-host")} - {None}
-    return not (page_host in service_hosts or (page_host in LOOPBACK_HOSTS and service_hosts & LOOPBACK_HOSTS))
-
-
-def _host_of(address: str) -> str | None:
-    try:
-        return urlsplit(address).hostname
-    except ValueError:
-        return None

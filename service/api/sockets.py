@@ -75,6 +75,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
                 return
         super().send_receive_event_to_app()
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # with a refusal; uvicorn would log an error
+
     def keepalive_timeout(self) -> None:
         if self.read_paused or self._last_data_at >= self.ping_sent_at:  # the pong comes behind other data
             self.pong_timer = self.pending_ping_payload = None

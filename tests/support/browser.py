@@ -64,4 +64,9 @@ async def open_browser(**options: object) -> AsyncIterator[BrowserContext]:
 
 def _is_foreign(url: str) -> bool:
     address = urlsplit(url)
-    return address.scheme in {"http", "https", "ws", "wss"} and address.hostname not in {"127.0.0.1", "localhost"}
+    return address.scheme in {"http", "https", "ws", "wss"} and not _is_loopback(address.hostname)
+
+
+def _is_loopback(host: str | None) -> bool:
+    """Browsers resolve names below localhost by themselves."""
+    return host in {"127.0.0.1", "localhost"} or (host is not None and host.endswith(".localhost"))

@@ -76,6 +76,4 @@ def _preflight(headers: HeaderList, origin: bytes) -> HeaderList:
 
 def _varied(headers: HeaderList, names: bytes) -> HeaderList:
     others = [value for name, value in headers if name == b"vary"]
-    return [(name, value) for name, value in headers if name != b"vary"] + [
-        (b"vary", b", ".join([*others, names]))
-    ]
+    return [(name, value) for name, value in headers if name != b"vary"] + [(b"vary", b", ".join([*others, names]))]

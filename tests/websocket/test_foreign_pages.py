@@ -1,0 +1,92 @@
+"""Web pages of another origin in a real browser: without a setting they can neither read nor write; with CORS_ORIGINS
+they submit, stream and chat."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from service.config import Settings
+from tests.support.api_client import Client
+from tests.support.api_server import api_server
+from tests.support.browser import open_browser
+from tests.support.fixture_types import StartWorker
+from tests.support.foreign_page import foreign_page
+
+
+async def visit(browser: BrowserContext, url: str) -> Page:
+    page = await browser.new_page()
+    await page.goto(url)
+    return page
+
+
+async def attempt(page: Page, call: str, *arguments: Any) -> Any:
+    return await page.evaluate(f"arguments => {call}(...arguments)", list(arguments))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"], ids=["another site", "the same host, another port"])
+async def test_without_a_setting_a_foreign_page_can_neither_read_nor_write(
+    settings: Settings, api: Client, host: str
+) -> None:
+    message_id = await api.submit("secret", thread_id="t")
+    async with api_server(settings) as served, foreign_page() as port, open_browser() as browser:
+        page = await visit(browser, f"http://{host}:{port}/")
+        url = f"http://127.0.0.1:{served.port}"
+        refused = "refused: TypeError"
+        assert await attempt(page, "submit", url, "x") == refused
+        for kind in ("text/plain", "application/json"):
+            options = {"mode": "no-cors", "headers": {"Content-Type": kind}}
+            await attempt(page, "submit", url, "x", options)  # the page is not told how it ended
+        for enctype in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+            await attempt(page, "submitForm", url, enctype)
+        for path in ("/threads", "/threads/t", f"/messages/{message_id}/status", "/openapi.json", "/health"):
+            assert await attempt(page, "read", url, path) == refused
+            assert await attempt(page, "read", url, path, {"mode": "no-cors"}) == refused
+            assert await attempt(page, "read", url, path, {"credentials": "include"}) == refused
+        for path in ("/queues/default/pause", f"/messages/{message_id}/cancel"):
+            await attempt(page, "read", url, path, {"mode": "no-cors", "method": "POST"})
+        for path in (f"/messages/{message_id}/stream", "/threads/t/stream"):
+            assert await attempt(page, "eventSource", url, path) == ["refused"]
+        assert await attempt(page, "embed", url, "script", "/threads") == "refused"
+        assert await attempt(page, "embed", url, "img", "/threads/t/stream") == "refused"
+        assert await attempt(page, "chat", f"ws://127.0.0.1:{served.port}/ws/t", "x") == ["closed 1006"]
+        await attempt(page, "embed", url, "iframe", "/chat")
+        assert not page.frames[-1].url.endswith("/chat")
+    threads = (await api.get("/threads")).json()
+    assert [thread["message_count"] for thread in threads] == [1]
+    assert not (await api.get("/queues/default")).json()["paused"]
+    assert (await api.status(message_id))["state"] == "queued"
+
+
+async def test_no_page_is_served_under_a_name_that_was_pointed_at_this_machine(settings: Settings) -> None:
+    async with api_server(settings) as served, open_browser() as browser:
+        page = await visit(browser, f"http://rebound.localhost:{served.port}/chat")
+        assert "ALLOWED_HOSTS" in await page.inner_text("body")
+
+
+async def test_a_page_of_cors_origins_submits_streams_and_chats(settings: Settings, start_worker: StartWorker) -> None:
+    await start_worker()
+    async with contextlib.AsyncExitStack() as stack:
+        port, other_port = [await stack.enter_async_context(foreign_page()) for _ in range(2)]
+        browser = await stack.enter_async_context(open_browser())
+        cors_origins = (f"http://localhost:{port}",)
+        served = await stack.enter_async_context(api_server(settings, cors_origins=cors_origins))
+        page = await visit(browser, f"http://localhost:{port}/")
+        url = f"http://127.0.0.1:{served.port}"
+        accepted = await attempt(page, "submit", url, "one two")
+        assert accepted["status"] == 202
+        stream = f"/messages/{accepted['body']['message_id']}/stream"
+        assert accepted["location"] == stream.replace("stream", "status")
+        seen = await attempt(page, "eventSource", url, stream)
+        assert (seen[0], seen[-2], "chunk" in seen) == ("open", "done", True)
+        again = await attempt(page, "fetchStream", url, stream, "1")
+        assert (again[-1], "queued" in again) == ("done", False)
+        frames = await attempt(page, "chat", f"ws://127.0.0.1:{served.port}/ws/chat?thread_id=t", "three four")
+        assert (frames[0], frames[-2], "chunk" in frames) == ("open", "done", True)
+        refused = await attempt(page, "read", url, "/nope")
+        assert "There is no route" in refused  # a page of CORS_ORIGINS can read a refusal
+
+        other = await visit(browser, f"http://localhost:{other_port}/")
+        assert await attempt(other, "submit", url, "x") == "refused: TypeError"
+        assert await attempt(other, "read", url, "/threads") == "refused: TypeError"

@@ -1,4 +1,4 @@
-"""Agents that wait until the test releases them, and an agent that rejects everything."""
+"""Agents that wait until the test releases them, one that rejects everything, and one that doubles a text."""
 
 import asyncio
 
@@ -50,3 +50,11 @@ class HoldingAgent:
 async def reject(_: Context, text: str) -> str:
     """Rejects everything."""
     raise Rejected(f"No {text}.")
+
+
+@agent("double")
+async def double(context: Context, text: str) -> str:
+    """Returns the text twice."""
+    if text == "bad":
+        raise Rejected("Not that.")
+    return text * 2

@@ -37,6 +37,12 @@ async def overview(sql: Connection, message_id: UUID) -> dict[str, Any]:
     return dict(await sql.fetchrow("select * from treadle.message_overview where message_id = $1", message_id) or {})
 
 
+async def children(sql: Connection, parent: Any) -> list[dict[str, Any]]:
+    """What the message has sent, as treadle.message_overview shows it."""
+    rows = await sql.fetch("select * from treadle.message_overview where parent = $1", parent)
+    return [dict(row) for row in rows]
+
+
 async def settled(sql: Connection, message_id: UUID, *states: str, seconds: float = 20.0) -> dict[str, Any]:
     """Wait until the message is in one of these states (by default: over)."""
     wanted = states or FINAL_STATES

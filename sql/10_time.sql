@@ -5,13 +5,36 @@
 -- Message ids are UUIDv7 (RFC 9562): their first 48 bits are the milliseconds since 1970. So ids sort by time, and the
 -- events table is partitioned by them.
 
+-- By how much the clock is moved. A session may move its own clock only if its login role has the rights of Treadle's
+-- owner; for the others the setting of the database holds.
+create or replace function treadle._clock_shift() returns interval
+language sql stable as $$
+    select coalesce(
+        nullif(
+            case
+                when pg_has_role(session_user, n.nspowner, 'member') then current_setting('treadle.clock_shift', true)
+                else (
+                    select split_part(c, '=', 2)
+                    from pg_db_role_setting s
+                    cross join unnest(s.setconfig) c
+                    where s.setdatabase = (select d.oid from pg_database d where d.datname = current_database())
+                        and s.setrole = 0
+                        and c like 'treadle.clock\_shift=%'
+                )
+            end,
+            ''),
+        '0')::interval
+    from pg_namespace n
+    where n.nspname = 'treadle'
+$$;
+
 create or replace function treadle.clock() returns timestamptz
 language sql volatile parallel safe as $$
     -- In seconds, because a day of an interval is 23 or 25 hours long where the session's time zone has summer time.
     select case
         when coalesce(current_setting('treadle.clock_shift', true), '') = '' then clock_timestamp()
         else clock_timestamp() + make_interval(
-            secs => extract(epoch from current_setting('treadle.clock_shift')::interval)::double precision)
+            secs => extract(epoch from treadle._clock_shift())::double precision)
     end
 $$;
 comment on function treadle.clock is 'Now, by the database''s clock, moved by the setting treadle.clock_shift';

@@ -59,12 +59,11 @@ $$;
 
 -- Queues
 
--- One transaction at a time creates queues and generates functions. Each of them writes the same row, so that a
--- transaction with an old snapshot, which does not see the queues of others, is refused (40001, try again).
+-- One transaction at a time creates queues and generates functions: each of them writes the same row. So a transaction
+-- with an old snapshot, which does not see the queues of others, is refused (40001, try again).
 create or replace function treadle._lock_generation() returns void
 language plpgsql as $$
 begin
-    perform pg_advisory_xact_lock(hashtext('treadle.create_queue'));
     insert into treadle.meta (name, value)
         values ('generated', 'yes')
         on conflict (name) do update set value = excluded.value;
@@ -226,6 +225,10 @@ begin
             from treadle._lane_tables() t
         ) n (name, low)
         where not exists (select from treadle.low_water w where w.name = n.name);
+    insert into treadle.mutexes (name)
+        select treadle._claim_mutex(q.queue)
+        from treadle.queues q
+        on conflict do nothing;
     perform treadle._generate_lane_writers();
     perform treadle._generate_lane_counts();
     perform treadle._generate_lane_readers();

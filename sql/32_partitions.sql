@@ -88,7 +88,7 @@ declare
     v_day timestamptz;
     v_created integer := 0;
 begin
-    perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
+    perform treadle._wait_for_mutex('partitions');
     for v_number in -1 .. days loop
         v_day := v_today + v_number * interval '24 hours';
         v_created := v_created + treadle._ensure_partition(
@@ -107,7 +107,7 @@ declare
     v_name text;
     v_dropped integer := 0;
 begin
-    perform pg_advisory_xact_lock(hashtext('treadle.partitions'));
+    perform treadle._wait_for_mutex('partitions');
     for v_name in
         select c.relname
         from pg_inherits i

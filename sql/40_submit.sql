@@ -180,6 +180,7 @@ declare
     v_answers treadle.submit_answer[];
     v_threaded boolean;  -- some name a thread
 begin
+    tenant := treadle._bound_tenant(tenant);
     select c.submissions, c.threaded
         into v_submissions, v_threaded
         from treadle._check_submissions(
@@ -263,6 +264,7 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_first_hash bytea;
 begin
+    tenant := treadle._bound_tenant(tenant);
     if not patient then
         perform treadle._set_lock_timeout('50ms');
     end if;

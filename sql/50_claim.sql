@@ -185,7 +185,7 @@ create or replace function treadle._concurrency_room(queue text, concurrency int
 language plpgsql as $$
 #variable_conflict use_column
 begin
-    if not pg_try_advisory_xact_lock(hashtext('treadle.concurrency'), hashtext(_concurrency_room.queue)) then
+    if not treadle._try_mutex(treadle._claim_mutex(queue)) then
         return 0;
     end if;
     return concurrency - (

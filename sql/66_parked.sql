@@ -62,7 +62,7 @@ begin
     admitted := 0;
     if ids is null then
         -- One transaction at a time looks at all of them.
-        if not pg_try_advisory_xact_lock(hashtext('treadle.tend_parents')) then
+        if not treadle._try_mutex('tend_parents') then
             return;
         end if;
         ids := treadle._parked_to_tend(quantity);

@@ -54,7 +54,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_declared text;
 begin
-    perform pg_advisory_xact_lock(hashtext('treadle.register_agents'));
+    perform treadle._wait_for_mutex('register_agents');
     select m.value
         into v_declared
         from treadle.meta m

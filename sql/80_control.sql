@@ -250,6 +250,7 @@ declare
     v_running uuid[];
     v_deleted integer;
 begin
+    tenant := treadle._bound_tenant(tenant);
     select t.id
     into v_thread
     from treadle.threads t

@@ -35,6 +35,26 @@ begin
         for update skip locked);
 end $$;
 
+-- Whether a worker's advisory lock is free. Any login role can take an advisory lock: one that a tenant's session holds
+-- counts as free.
+create or replace function treadle._worker_lock_is_free(worker text) returns boolean
+language sql volatile as $$
+    select pg_try_advisory_xact_lock(treadle.worker_key(worker))
+        or (
+            exists (select from treadle.sql_roles)
+            and not exists (
+                select
+                from pg_locks l
+                join pg_stat_activity a on a.pid = l.pid
+                where l.locktype = 'advisory'
+                    and l.granted
+                    and l.objsubid = 1
+                    and l.database = (select d.oid from pg_database d where d.datname = current_database())
+                    and (l.classid::bigint << 32 | l.objid::bigint) = treadle.worker_key(worker)
+                    and not exists (select from treadle.sql_roles r where r.role = a.usename))
+        )
+$$;
+
 -- Mark workers as suspects whose advisory lock is free.
 create or replace function treadle._suspect_workers(janitor text, steady_since timestamptz, at timestamptz) returns void
 language plpgsql as $$
@@ -48,7 +68,7 @@ begin
             and (s.suspected_at is null or s.suspected_at < steady_since)
             and s.server_started = pg_postmaster_start_time()
             and steady_since is not null
-            and pg_try_advisory_xact_lock(treadle.worker_key(s.worker_id))
+            and treadle._worker_lock_is_free(s.worker_id)
         order by s.worker_id
         for update of s skip locked);
 end $$;
@@ -69,7 +89,7 @@ language sql volatile as $$
                 w.server_started = pg_postmaster_start_time()
                 and w.suspected_at >= steady_since
                 and w.suspected_at <= suspected_before
-                and pg_try_advisory_xact_lock(treadle.worker_key(w.worker_id))
+                and treadle._worker_lock_is_free(w.worker_id)
             )
         )
     order by w.worker_id

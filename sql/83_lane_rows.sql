@@ -272,7 +272,7 @@ declare
     v_mark record;
 begin
     above := 0;
-    if not treadle._sees_commits() or not pg_try_advisory_xact_lock(hashtext('treadle.sweep')) then
+    if not treadle._sees_commits() or not treadle._try_mutex('sweep') then
         return;
     end if;
     above := treadle._raise_marks(open => v_open, at => v_now);

@@ -85,7 +85,7 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_low bigint;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('treadle.fold_counters')) then
+    if not treadle._try_mutex('fold_counters') then
         return 0;
     end if;
     if treadle._sees_commits() then

@@ -22,7 +22,7 @@ declare
     v_messages uuid[];
 begin
     purged := 0;
-    if not pg_try_advisory_xact_lock(hashtext('treadle.purge')) then
+    if not treadle._try_mutex('purge') then
         return;
     end if;
     purged := treadle._purge_idempotency(v_now - interval '24 hours', quantity)

@@ -2,7 +2,8 @@
 
 -- How many workers with a heartbeat of the last ten seconds claim from a queue.
 create or replace function treadle._claiming_workers(queue text) returns bigint
-language sql stable as $$
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select count(*)
     from treadle.workers w
     where _claiming_workers.queue = any(w.queues)

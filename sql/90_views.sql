@@ -2,8 +2,11 @@
 --
 -- A migration that replaces a view locks it until it commits. So calls that must not wait for a migration (submit,
 -- claim, append, streams, health) read tables through functions, not views.
+--
+-- A view runs with the rights of the role that reads it (security_invoker): row-level security shows a tenant's login
+-- role the rows of its tenant alone.
 
-create or replace view treadle.message_overview as
+create or replace view treadle.message_overview with (security_invoker) as
     select
         m.message_id, m.state, m.hold, m.body as user_message, m.priority, m.created_at, m.started_at, m.completed_at,
         m.result, m.error, t.thread_id, m.agent, m.queue, m.attempt, m.max_attempts, m.failures, m.losses, m.run_at,
@@ -35,7 +38,7 @@ language sql stable parallel safe as $$
     end
 $$;
 
-create or replace view treadle.thread_overview as
+create or replace view treadle.thread_overview with (security_invoker) as
     select
         t.thread_id, s.last_ord as message_count, t.created_at, s.last_activity,
         s.last_ord - s.completed - s.failed - s.cancelled - p.processing as queued, p.processing,
@@ -58,7 +61,15 @@ create or replace view treadle.thread_overview as
 comment on view treadle.thread_overview
     is 'Every thread: how many of its messages are in which state, and whose turn it is';
 
--- How many rows of a queue a worker could claim now, and since when the oldest of them waits.
+-- The low-water mark of the counters, for roles that may not read treadle.low_water.
+create or replace function treadle._first_counter() returns bigint
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select treadle._low_water_mark('counters')
+$$;
+
+-- How many rows of a queue a worker could claim now, and since when the oldest of them waits. Null in the session of
+-- a tenant's login role: the lanes hold the messages of all tenants.
 create or replace function treadle._ready_rows(queue text, out ready bigint, out oldest timestamptz)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -70,18 +81,19 @@ language sql stable security definer
         ))
     from (select treadle.clock() as now) c
     cross join (values ('high'), ('normal'), ('low')) l (lane)
+    where treadle._session_tenant() is null
 $$;
 
-create or replace view treadle.queue_counts as
+create or replace view treadle.queue_counts with (security_invoker) as
     select
         c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
         sum(c.completed)::bigint as completed, sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
     from treadle.counters c
-    where c.id >= treadle._low_water_mark('counters')
+    where c.id >= treadle._first_counter()
     group by c.queue;
 comment on view treadle.queue_counts is 'How many messages of each queue are in which state; exact, and cheap to read';
 
-create or replace view treadle.queue_overview as
+create or replace view treadle.queue_overview with (security_invoker) as
     select
         q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
         case
@@ -101,7 +113,7 @@ create or replace view treadle.queue_overview as
             sum(c.run_seconds) filter (where c.slot > t.now - interval '5 minutes')
                 / nullif(sum(d.finished) filter (where c.slot > t.now - interval '5 minutes'), 0) as mean_seconds
         from (select treadle.clock() as now) t
-        left join treadle.counters c on c.queue = q.queue and c.id >= treadle._low_water_mark('counters')
+        left join treadle.counters c on c.queue = q.queue and c.id >= treadle._first_counter()
         cross join lateral (select greatest(c.completed, 0) + greatest(c.failed, 0) as finished) d
     ) n
     cross join lateral treadle._ready_rows(q.queue) r;
@@ -111,7 +123,7 @@ comment on column treadle.queue_overview.ready is 'Lane rows a worker could clai
 comment on column treadle.queue_overview.finished_per_minute is 'Messages completed or failed in the last full minute';
 comment on column treadle.queue_overview.mean_seconds is 'Mean processing time of the last five minutes';
 
-create or replace view treadle.dead_letters as
+create or replace view treadle.dead_letters with (security_invoker) as
     select
         q.queue, treadle._uuid(d.body ->> 'message_id') as message_id, d.dead_at, d.body ->> 'reason' as reason,
         case when d.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (d.body ->> 'attempts')::integer end as attempts,
@@ -154,7 +166,7 @@ begin
 end $$;
 comment on function treadle.dead_letter_page is 'A page of the dead letters of a queue, the newest first';
 
-create or replace view treadle.worker_overview as
+create or replace view treadle.worker_overview with (security_invoker) as
     select
         w.worker_id, w.host, w.pid, w.queues, w.concurrency,
         (
@@ -168,14 +180,14 @@ create or replace view treadle.worker_overview as
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 
-create or replace view treadle.agent_overview as
+create or replace view treadle.agent_overview with (security_invoker) as
     select
         a.agent, a.queue, a.timeout_seconds, a.max_attempts, a.is_default, a.input, a.description, a.registered_at,
         a.settings
     from treadle.agents a;
 comment on view treadle.agent_overview is 'Every agent that a worker has registered';
 
-create or replace view treadle.installation as
+create or replace view treadle.installation with (security_invoker) as
     select
         (select m.value from treadle.meta m where m.name = 'release') as release,
         (select m.value from treadle.meta m where m.name = 'functions') as functions,

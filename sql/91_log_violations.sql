@@ -1,7 +1,7 @@
 -- Exceptions to the rules of logs: part of treadle.violations (94_violations.sql).
 
 -- Events, logs of messages, logs of threads, and trash that break a rule.
-create or replace view treadle._log_violations (rule, subject, detail) as
+create or replace view treadle._log_violations (rule, subject, detail) with (security_invoker) as
 with log_with_holes as (
     select m.message_id, m.state, e.seqs, coalesce(l.last_seq, m.last_seq) as last_seq
     from treadle.messages m

@@ -21,7 +21,7 @@ end $$;
 
 -- Lane rows, leases and low-water marks that break a rule. A row that may be of a transaction which its mark has
 -- passed breaks none.
-create or replace view treadle._lane_violations (rule, subject, detail) as
+create or replace view treadle._lane_violations (rule, subject, detail) with (security_invoker) as
 with lanes as materialized (
     select *
     from treadle._lane_rows()

@@ -1,7 +1,7 @@
 -- Exceptions to the rules of messages, counters and threads: part of treadle.violations (94_violations.sql).
 
 -- Messages and counters that break a rule.
-create or replace view treadle._message_violations (rule, subject, detail) as
+create or replace view treadle._message_violations (rule, subject, detail) with (security_invoker) as
 with wrong_outcome as (
     select m.message_id, m.state, m.result, m.error, m.started_at, m.worker_id
     from treadle.messages m
@@ -70,7 +70,7 @@ select 'Failures and losses stay within the limits of a life.', v.message_id::te
 from wrong_charges v;
 
 -- Threads, turns and waits for them that break a rule.
-create or replace view treadle._thread_violations (rule, subject, detail) as
+create or replace view treadle._thread_violations (rule, subject, detail) with (security_invoker) as
 with wrong_thread_counts as (
     select t.id, t.thread_id, s.last_ord, s.completed, s.failed, s.cancelled, f.*
     from treadle.threads t

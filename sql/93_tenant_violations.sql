@@ -1,7 +1,7 @@
 -- Exceptions to the rules of tenants: part of treadle.violations (94_violations.sql).
 
 -- Rows whose tenant is not that of the message or the thread to which they belong.
-create or replace view treadle._tenant_violations (rule, subject, detail) as
+create or replace view treadle._tenant_violations (rule, subject, detail) with (security_invoker) as
 with of_message as (
     select 'events' as place, e.message_id, e.tenant
     from treadle.events e

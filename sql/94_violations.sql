@@ -28,7 +28,7 @@ begin
         from treadle._tenant_violations v;
 end $$;
 
-create or replace view treadle.violations as
+create or replace view treadle.violations with (security_invoker) as
 select v.rule, v.subject, v.detail
 from treadle._violations() v;
 comment on view treadle.violations

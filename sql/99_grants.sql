@@ -1,32 +1,132 @@
--- Privileges. PUBLIC may use none of our objects. The role treadle_app may call every function of the manifest (they
--- run with their owner's rights) and read every table and view, but write to none. Grant it to each role that submits
--- or looks:  grant treadle_app to alice
-
-do $$
-begin
-    if not exists (select from pg_roles where rolname = 'treadle_app') then
-        create role treadle_app nologin;
-    end if;
-exception
-    when duplicate_object or unique_violation then null;  -- a migration of another database of this cluster was faster
-    when insufficient_privilege then
-        raise exception using
-            errcode = 'insufficient_privilege',
-            message = 'The role treadle_app does not exist and this user may not create roles: '
-                'ask an administrator for "create role treadle_app nologin".';
-end $$;
-
-grant usage on schema treadle, pgmq to treadle_app;
-grant select on all tables in schema treadle to treadle_app;
+-- Privileges: who may call and read what. PUBLIC may use none of our objects.
+--
+-- Functions run with their owner's rights (security definer), so no role writes a table itself. A function without a
+-- line in the list is for the owner and for other functions; so are all tables and views that no line names. The index
+-- of README.md shows the list.
 
 do $$
 declare
-    v_functions constant text := (
-        select string_agg(f, ', ')
+    -- function and roles (all functions of that name)
+    c_functions constant text := '
+        submit               app tenant
+        submit_many          app tenant
+        submit_once          app tenant
+        delete_thread        app tenant
+        cancel               app
+        input                app
+        redrive              app
+        drop_instance        app
+        pause                app
+        create_queue         app
+
+        read_events          app
+        log_end              app
+        queue_position       app
+        queue_positions      app
+        queue_stops          app
+        queued_messages      app
+        processing           app
+        thread_logs          app
+        thread_place         app
+        thread_usage         app
+        turn_in_progress     app worker
+        agent_while_busy     app
+        dead_letter_page     app
+        unclaimed_queues     app worker
+        health               app
+        missing_lanes        app
+        vacuum_health        app worker
+        notify_health        app worker
+
+        claim                worker
+        append               worker
+        append_and_send      worker
+        finish               worker
+        conclude             worker
+        heartbeat            worker
+        stand_in             worker
+        sign_off             worker
+        worker_key           worker
+        register_agents      worker
+        exchanges            worker
+        earlier_results      worker
+        children             worker
+
+        reap                 worker
+        admit_due            worker
+        tend_parents         worker
+        sweep                worker
+        mend_lanes           worker
+        fold_counters        worker
+        purge                worker
+        ensure_partitions    worker
+        drop_partitions      worker
+
+        clock                app worker tenant
+        uuid7                app worker tenant
+        uuid_at              app worker tenant
+        _clock_shift         app worker tenant
+        _session_tenant      app worker tenant
+        _hint                app worker
+        _hint_limit          app worker
+        _bytes               app
+        _preview             app
+        _uuid                app
+        _dead_letters        app
+        _violations          app
+        _low_water_mark      app
+        _first_counter       app tenant
+        _ready_rows          app tenant
+        _claiming_workers    app tenant
+    ';
+    v_manifest constant regprocedure[] := array(
+        select f::regprocedure
         from treadle.meta m
         cross join unnest(m.value::text[]) f
         where m.name = 'manifest');
+    v record;
 begin
-    execute format('revoke execute on function %s from public', v_functions);
-    execute format('grant execute on function %s to treadle_app', v_functions);
+    execute format(
+        'revoke execute on function %s from public, treadle_app, treadle_worker, treadle_tenant',
+        array_to_string(v_manifest, ', '));
+    for v in
+        select string_agg(f::text, ', ') as functions, r.role
+        from regexp_split_to_table(c_functions, '\n') l
+        cross join regexp_split_to_array(btrim(l), ' +') w
+        cross join unnest(w[2:]) r (role)
+        join pg_proc p on p.proname = w[1]
+        join unnest(v_manifest) f on f = p.oid
+        group by r.role
+    loop
+        execute format('grant execute on function %s to treadle_%s', v.functions, v.role);
+    end loop;
 end $$;
+
+grant usage on schema treadle to treadle_app, treadle_worker, treadle_tenant;
+
+-- treadle_app reads everything but secrets and what only the owner needs.
+do $$
+declare
+    c_secrets constant text[] := array['sql_roles'];
+begin
+    revoke all on all tables in schema treadle from treadle_app, treadle_worker, treadle_tenant;
+    execute format('grant select on %s to treadle_app', (
+        select string_agg(c.oid::regclass::text, ', ')
+        from pg_class c
+        where c.relnamespace = 'treadle'::regnamespace
+            and c.relkind in ('r', 'p', 'v')
+            and not c.relispartition
+            and c.relname !~ '^_'
+            and c.relname <> all(c_secrets)));
+end $$;
+
+-- A worker reads the release, with which it must agree.
+grant select on treadle.meta, treadle.alembic_version to treadle_worker;
+
+-- A tenant's login role reads the rows of its tenant, and which agents and queues there are.
+grant select on
+    treadle.message_overview, treadle.thread_overview, treadle.queue_overview, treadle.queue_counts,
+    treadle.agent_overview, treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
+    treadle.counters, treadle.queues, treadle.agents
+    to treadle_tenant;
+grant select (message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;

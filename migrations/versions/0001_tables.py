@@ -22,6 +22,18 @@ create table treadle.meta (
 );
 comment on table treadle.meta is 'Facts about this installation: the release of the functions, the version of PGMQ, the declared default agent';
 
+create table treadle.mutexes (
+    name text primary key
+);
+comment on table treadle.mutexes is 'Who locks a row does the work of that name; the others leave it. Any login role of the server can take an advisory lock, but only Treadle can lock these rows';
+
+create table treadle.sql_roles (
+    role       text primary key,
+    tenant     text not null,
+    created_at timestamptz not null
+);
+comment on table treadle.sql_roles is 'Login roles of SQL users, each bound to one tenant (treadle tenants sql-role)';
+
 create table treadle.queues (
     queue       text primary key check (queue ~ '^[a-z][a-z0-9_]{0,39}$'),
     paused      boolean not null default false,

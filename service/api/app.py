@@ -70,6 +70,7 @@ class Api:
             settings.listen_database_url or dsn,
             {EVENTS: self.feed.receive},
             self.feed.wake_all,
+            role="treadle_app",
             availability=availability,
         )
         self.app = Litestar(

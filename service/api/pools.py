@@ -35,4 +35,12 @@ class Pools:
 
     def _pool(self, name: str, size: int, *, seconds: float | None = None) -> Database:
         limits = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}
-        return Database(self._dsn, name=name, size=size, pooler=self._pooler, availability=self._availability, **limits)
+        return Database(
+            self._dsn,
+            name=name,
+            size=size,
+            role="treadle_app",
+            pooler=self._pooler,
+            availability=self._availability,
+            **limits,
+        )

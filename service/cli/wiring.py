@@ -51,6 +51,7 @@ def build_worker(
         dsn,
         name="worker",
         size=WORKER_CONNECTIONS,
+        role="treadle_worker",
         pooler=settings.database_pooler == "transaction",
         availability=availability,
     )
@@ -92,6 +93,7 @@ def build_worker(
         settings.listen_database_url or dsn,
         received.handlers,
         received.on_connect,
+        role="treadle_worker",
         worker=worker_id,
         availability=availability,
     )

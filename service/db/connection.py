@@ -5,7 +5,7 @@ import random
 import socket
 import ssl
 from asyncio.staggered import staggered_race
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -16,6 +16,7 @@ from service.db import pooler as poolers
 from service.errors import AddressRejected, ConfigError, NotConnected
 
 CONNECT_TIMEOUT_SECONDS = 3.0
+Role = Literal["treadle_app", "treadle_worker"]
 COMMAND_TIMEOUT_SECONDS = 10.0  # without one, a half-open connection would hang for ever
 NEXT_HOST_SECONDS = 0.3  # without an answer, after which the next host is also tried
 
@@ -34,6 +35,14 @@ OWN_LIMITS = """
     from pg_settings s
     where s.name in ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
         'idle_in_transaction_session_timeout') and s.source <> 'client'"""
+
+# The session takes the role where its login role may: the owner does, before the migration there is none, and a login
+# role that is a member without the right to take it has the role's rights anyway. PostgreSQL 15 has one kind of
+# membership.
+TAKE_ROLE = """
+    select set_config('role', r.rolname, false)
+    from pg_roles r
+    where r.rolname = '{role}' and pg_has_role(session_user, r.oid, '{membership}')"""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -71,13 +80,16 @@ async def connect(
     pooler: bool = False,
     command_timeout: float = COMMAND_TIMEOUT_SECONDS,
     statement_timeout: float = 0,
+    role: Role | None = None,
 ) -> Connection:
     """Open one connection to the server that takes writes.
 
     After `command_timeout` seconds a call is cancelled from here, after `statement_timeout` seconds by the server (0:
-    never); a pooler in transaction mode has only the first. Where the address names several hosts, they are tried in a
-    staggered race, so that a silent one delays no other. Raises NotConnected; AddressRejected where trying again cannot
-    help, also for a pooler that `pooler` does not tell; ConfigError for an address that no connection can have.
+    never); a pooler in transaction mode has only the first. The session takes `role` (None: it keeps the rights of its
+    login role), but not behind such a pooler, where the login role must be a member. Where the address names several
+    hosts, they are tried in a staggered race, so that a silent one delays no other. Raises NotConnected;
+    AddressRejected where trying again cannot help, also for a pooler that `pooler` does not tell; ConfigError for an
+    address that no connection can have.
     """
     address = database_address.parse(dsn)
     opener = functools.partial(_open, address, name, command_timeout)
@@ -86,7 +98,7 @@ async def connect(
             return await opener(settings={}, pooler=True)
         connection = await _open_past_refused_settings(opener)
         await poolers.require_session(connection, dsn, lambda: opener(settings={}, pooler=True))
-        await _set_own_limits(connection, statement_timeout)
+        await _set_up(connection, statement_timeout, role)
         return connection
     except _REJECTIONS as error:
         raise AddressRejected(explain(error)) from error
@@ -97,9 +109,13 @@ async def connect(
         raise (AddressRejected if refused else NotConnected)(explain(error)) from error
 
 
-async def _set_own_limits(connection: Connection, statement_timeout: float) -> None:
+async def _set_up(connection: Connection, statement_timeout: float, role: Role | None) -> None:
+    statements = [OWN_LIMITS.format(statement_timeout=statement_timeout)]
+    if role is not None:
+        membership = "set" if connection.get_server_version().major >= 16 else "member"
+        statements.append(TAKE_ROLE.format(role=role, membership=membership))
     try:
-        await connection.execute(OWN_LIMITS.format(statement_timeout=statement_timeout))
+        await connection.execute(";".join(statements))
     except BaseException:
         connection.terminate()
         raise

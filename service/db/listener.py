@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from service.db.availability import Availability
-from service.db.connection import CONNECTION_ERRORS, Connection, connect
+from service.db.connection import CONNECTION_ERRORS, Connection, Role, connect
 from service.errors import NotConnected, Unavailable
 from service.waiting import wait_for
 
@@ -32,12 +32,14 @@ class Listener:
         handlers: Mapping[str, Callable[[str], None]],
         wake_all: Callable[[], None],
         *,
+        role: Role | None = None,
         worker: str | None = None,
         availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
         self._handlers = handlers
         self._wake_all = wake_all
+        self._role = role
         self._worker = worker
         self._availability = availability or Availability()
         self.server_started: datetime | None = None
@@ -48,7 +50,7 @@ class Listener:
         delay = 0.1
         while True:
             try:
-                connection = await connect(self._dsn, name="listener")
+                connection = await connect(self._dsn, name="listener", role=self._role)
                 try:
                     await self._listen(connection)
                 finally:

@@ -13,6 +13,7 @@ from service.db.connection import (
     COMMAND_TIMEOUT_SECONDS,
     CONNECTION_ERRORS,
     Connection,
+    Role,
     connect,
     explain,
     first_line,
@@ -53,6 +54,7 @@ class Database:
         *,
         name: str,
         size: int,
+        role: Role | None = None,
         pooler: bool = False,
         command_timeout: float = COMMAND_TIMEOUT_SECONDS,
         statement_timeout: float = 0,
@@ -61,6 +63,7 @@ class Database:
         self._dsn = dsn
         self._name = name
         self._size = size
+        self._role = role
         self._pooler = pooler
         self._command_timeout = command_timeout  # seconds
         self._statement_timeout = statement_timeout  # seconds
@@ -140,6 +143,7 @@ class Database:
                     connect=lambda *_args, **_kwargs: connect(
                         self._dsn,
                         name=self._name,
+                        role=self._role,
                         pooler=self._pooler,
                         command_timeout=self._command_timeout,
                         statement_timeout=self._statement_timeout,

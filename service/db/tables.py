@@ -53,6 +53,10 @@ def tenant(primary_key: bool = False) -> Column[Any]:
 
 meta = Table("meta", metadata, key("name", Text), must("value", Text))
 
+mutexes = Table("mutexes", metadata, key("name", Text))
+
+sql_roles = Table("sql_roles", metadata, key("role", Text), must("tenant", Text), must("created_at", Time))
+
 queues = Table(
     "queues",
     metadata,

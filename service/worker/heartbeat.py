@@ -118,6 +118,7 @@ class Heartbeat:
             self._dsn,
             name="heartbeat",
             size=1,
+            role="treadle_worker",
             pooler=self._settings.database_pooler == "transaction",
             # A dead connection must be noticed while there is still time for a heartbeat on another one.
             command_timeout=max(1.0, min(COMMAND_TIMEOUT_SECONDS, self._settings.worker_timeout / 3)),

@@ -14,7 +14,14 @@ import pytest
 
 from service.db.schema import SQL_FOLDER
 from tests.support.repository import ROOT
-from tests.support.sql_files import Definition, calls, clauses_on, definitions, sql_files
+from tests.support.sql_files import (
+    Definition,
+    calls,
+    clauses_on,
+    definitions,
+    roles_of_functions,
+    sql_files,
+)
 
 MAX_COLUMNS = 120
 MAX_FUNCTION_LINES = 60
@@ -95,14 +102,18 @@ def test_every_function_stands_in_the_index() -> None:
 def index() -> str:
     """For each file the rows of its functions and views. Functions of the same name show their first parameter."""
     parts = []
+    roles = roles_of_functions()
     for file in sql_files():
         names = Counter(found.name for found in definitions(file))
         rows = [
             f"| `{found.name}{f'({found.first_parameter})' if names[found.name] > 1 else ''}` | {found.purpose} |"
+            f" {', '.join(roles.get(found.name, []))} |"
             for found in definitions(file)
         ]
         if rows:
-            parts.append("\n".join([f"### {file.name}", "", "| name | purpose |", "| --- | --- |", *rows, ""]))
+            parts.append(
+                "\n".join([f"### {file.name}", "", "| name | purpose | callers |", "| --- | --- | --- |", *rows, ""])
+            )
     return "\n" + "\n".join(parts) + "\n"
 
 

@@ -39,6 +39,13 @@ def sql_files() -> list[Path]:
     return sorted(SQL_FOLDER.glob("*.sql"))
 
 
+def roles_of_functions() -> dict[str, list[str]]:
+    """The roles that may call each function, as the list in 99_grants.sql says."""
+    text = (SQL_FOLDER / "99_grants.sql").read_text(encoding="utf-8")
+    listed = text.partition("c_functions constant text := '")[2].partition("'")[0]
+    return {name: roles for name, *roles in filter(None, map(str.split, listed.splitlines()))}
+
+
 def without_comments(line: str) -> str:
     return re.sub(r"--.*$", "", STRING.sub("''", line)).rstrip()
 

@@ -67,7 +67,9 @@ async def _stand_in(orders: Orders, worker: int) -> Sign:
     log = logging.getLogger(__name__)
     log.warning("agent code holds the worker: its stand-in sends the heartbeats", extra={"worker_id": orders.worker})
     timeout = max(1.0, orders.patience_seconds)
-    database = Database(orders.dsn, name="stand-in", size=1, pooler=orders.pooler, command_timeout=timeout)
+    database = Database(
+        orders.dsn, name="stand-in", size=1, role="treadle_worker", pooler=orders.pooler, command_timeout=timeout
+    )
     store = LeaseStore(database)
     since, sign = time.monotonic(), Sign.SILENCE
     while sign is Sign.SILENCE and _runs(worker):

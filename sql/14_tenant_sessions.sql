@@ -1,0 +1,33 @@
+-- Sessions of tenants: a login role that treadle.sql_roles binds to one tenant (97_row_security.sql has the policies).
+--
+-- The binding goes by session_user, which `set role` does not change, and which only a superuser can change.
+
+-- The tenant to which this session's login role is bound; null: none.
+create or replace function treadle._session_tenant() returns text
+language sql stable parallel safe security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select r.tenant
+    from treadle.sql_roles r
+    where r.role = session_user
+$$;
+
+-- The tenant for which a client's call acts: for a bound login role its own, whichever it names; for others the one
+-- that the call names. Raises 42501 for another tenant's name. ('default' is what a call passes that names none.)
+create or replace function treadle._bound_tenant(tenant text) returns text
+language plpgsql stable as $$
+declare
+    v_bound text;
+begin
+    if pg_has_role(session_user, 'treadle_app', 'member')
+        or not pg_has_role(session_user, 'treadle_tenant', 'member')
+    then
+        return tenant;
+    end if;
+    v_bound := treadle._session_tenant();
+    if v_bound is null or tenant not in (v_bound, 'default') then
+        raise exception using
+            errcode = 'insufficient_privilege',
+            message = format('The role %I may not act for the tenant %L.', session_user, tenant);
+    end if;
+    return v_bound;
+end $$;

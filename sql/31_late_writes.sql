@@ -14,9 +14,10 @@
 create or replace function treadle._cancel_late(ids uuid[]) returns void
 language plpgsql as $$
 begin
-    insert into treadle.late_cancels (xid, message_id)
-        select pg_current_xact_id()::text::bigint, u
-        from unnest(ids) u;
+    insert into treadle.late_cancels (xid, message_id, tenant)
+        select pg_current_xact_id()::text::bigint, l.message_id, l.tenant
+        from treadle.leases l
+        where l.message_id = any(ids);
     perform treadle._hint_each('treadle_cancel', ids::text[]);
 end $$;
 

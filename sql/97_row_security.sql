@@ -1,6 +1,6 @@
 -- Row-level security on every table that has a column `tenant`.
 --
--- Treadle's functions run with the rights of the tables' owner, whom row-level security does not concern. The roles
+-- Treadle's functions run with the rights of the tables' owner: row-level security does not concern it. The roles
 -- treadle_app and treadle_worker see all rows of the tables that they may read. A member of treadle_tenant sees the
 -- rows of the tenant to which its login role is bound: that policy is restrictive, so another role's rights cannot
 -- widen it. Partitions have no policies, and no privileges: they are read through their parent.

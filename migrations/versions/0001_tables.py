@@ -25,7 +25,7 @@ comment on table treadle.meta is 'Facts about this installation: the release of 
 create table treadle.mutexes (
     name text primary key
 );
-comment on table treadle.mutexes is 'Who locks a row does the work of that name; the others leave it. Any login role of the server can take an advisory lock, but only Treadle can lock these rows';
+comment on table treadle.mutexes is 'A transaction locks a row to do the work of that name alone. Any login role of the server can take an advisory lock, but only Treadle can lock these rows';
 
 create table treadle.sql_roles (
     role       text primary key,
@@ -246,7 +246,7 @@ create table treadle.late_cancels (
     xid        bigint,
     n          bigint generated always as identity,
     message_id uuid not null,
-    tenant     text not null default 'default',
+    tenant     text not null,
     primary key (xid, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 comment on table treadle.late_cancels is 'Running messages whose cancellation is requested when this transaction (xid) commits; the same transaction deletes the rows';

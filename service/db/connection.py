@@ -36,8 +36,8 @@ OWN_LIMITS = """
     where s.name in ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
         'idle_in_transaction_session_timeout') and s.source <> 'client'"""
 
-# The session takes the role where its login role may: the owner does, before the migration there is none, and a login
-# role that is a member without the right to take it has the role's rights anyway. PostgreSQL 15 has one kind of
+# The session takes the role where its login role may, as the owner does. Before the first migration there is no such
+# role. A login role that is a member and may not take the role has its rights anyway. PostgreSQL 15 has one kind of
 # membership.
 TAKE_ROLE = """
     select set_config('role', r.rolname, false)

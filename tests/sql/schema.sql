@@ -709,7 +709,7 @@ COMMENT ON COLUMN treadle.threads.id IS 'Surrogate key, the column "thread" of o
 COMMENT ON COLUMN treadle.threads.thread_id IS 'The id that the client chose, unique in its tenant';
 COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.threads.memory IS 'JSON that the thread''s agents keep from message to message; written with the completion of one';
-CREATE VIEW treadle._lane_violations AS
+CREATE VIEW treadle._lane_violations WITH (security_invoker='true') AS
  WITH lanes AS MATERIALIZED (
          SELECT _lane_rows.queue,
             _lane_rows.lane,
@@ -859,7 +859,7 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.trash IS 'Deleted messages whose events are not all deleted yet. purge deletes the rest in chunks; no reader is shown them';
 COMMENT ON COLUMN treadle.trash.last_seq IS 'The last event of the log';
 COMMENT ON COLUMN treadle.trash.deleted_seq IS 'Events up to this seq are deleted already';
-CREATE VIEW treadle._log_violations AS
+CREATE VIEW treadle._log_violations WITH (security_invoker='true') AS
  WITH log_with_holes AS (
          SELECT m.message_id,
             m.state,
@@ -998,7 +998,7 @@ CREATE TABLE treadle.parked (
     children uuid[] NOT NULL
 );
 COMMENT ON TABLE treadle.parked IS 'The children that a message with hold = children waits for. After a message failed, or was cancelled or deleted: those of its children that are still to be cancelled';
-CREATE VIEW treadle._message_violations AS
+CREATE VIEW treadle._message_violations WITH (security_invoker='true') AS
  WITH wrong_outcome AS (
          SELECT m.message_id,
             m.state,
@@ -1071,7 +1071,7 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_charges v;
-CREATE VIEW treadle._tenant_violations AS
+CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
  WITH of_message AS (
          SELECT 'events'::text AS place,
             e.message_id,
@@ -1135,7 +1135,7 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_parent v;
-CREATE VIEW treadle._thread_violations AS
+CREATE VIEW treadle._thread_violations WITH (security_invoker='true') AS
  WITH wrong_thread_counts AS (
          SELECT t.id,
             t.thread_id,
@@ -1258,7 +1258,7 @@ COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert t
 COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
 COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
 COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
-CREATE VIEW treadle.agent_overview AS
+CREATE VIEW treadle.agent_overview WITH (security_invoker='true') AS
  SELECT agent,
     queue,
     timeout_seconds,
@@ -1292,7 +1292,7 @@ CREATE TABLE treadle.queues (
 COMMENT ON TABLE treadle.queues IS 'Named streams of work; each is four PGMQ queues: <queue>_high, _normal, _low and _dlq';
 COMMENT ON COLUMN treadle.queues.paused IS 'While true, workers claim nothing; submits are still accepted';
 COMMENT ON COLUMN treadle.queues.concurrency IS 'How many of its messages may run at once, on all workers together; null: no limit';
-CREATE VIEW treadle.dead_letters AS
+CREATE VIEW treadle.dead_letters WITH (security_invoker='true') AS
  SELECT q.queue,
     treadle._uuid((d.body ->> 'message_id'::text)) AS message_id,
     d.dead_at,
@@ -1336,7 +1336,7 @@ CREATE TABLE treadle.meta (
     value text NOT NULL
 );
 COMMENT ON TABLE treadle.meta IS 'Facts about this installation: the release of the functions, the version of PGMQ, the declared default agent';
-CREATE VIEW treadle.queue_counts AS
+CREATE VIEW treadle.queue_counts WITH (security_invoker='true') AS
  SELECT queue,
     (sum(queued))::bigint AS queued,
     (sum(processing))::bigint AS processing,
@@ -1344,7 +1344,7 @@ CREATE VIEW treadle.queue_counts AS
     (sum(failed))::bigint AS failed,
     (sum(cancelled))::bigint AS cancelled
    FROM treadle.counters c
-  WHERE (id >= treadle._low_water_mark('counters'::text))
+  WHERE (id >= treadle._first_counter())
   GROUP BY queue;
 COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap to read';
 CREATE TABLE treadle.workers (
@@ -1364,7 +1364,7 @@ COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
 COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
 COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
 COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
-CREATE VIEW treadle.installation AS
+CREATE VIEW treadle.installation WITH (security_invoker='true') AS
  SELECT ( SELECT m.value
            FROM treadle.meta m
           WHERE (m.name = 'release'::text)) AS release,
@@ -1387,7 +1387,7 @@ CREATE TABLE treadle.late_cancels (
     xid bigint NOT NULL,
     n bigint NOT NULL,
     message_id uuid NOT NULL,
-    tenant text DEFAULT 'default'::text NOT NULL
+    tenant text NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.late_cancels IS 'Running messages whose cancellation is requested when this transaction (xid) commits; the same transaction deletes the rows';
@@ -1432,7 +1432,7 @@ CREATE TABLE treadle.lost_rows (
     lane_id bigint NOT NULL
 );
 COMMENT ON TABLE treadle.lost_rows IS 'Lane rows that a truncate (pgmq.purge_queue) removed; the janitor gives their messages new ones';
-CREATE VIEW treadle.message_overview AS
+CREATE VIEW treadle.message_overview WITH (security_invoker='true') AS
  SELECT m.message_id,
     m.state,
     m.hold,
@@ -1474,7 +1474,11 @@ CREATE VIEW treadle.message_overview AS
 COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';
 COMMENT ON COLUMN treadle.message_overview.children IS 'The messages that it waits for (hold = children)';
 COMMENT ON COLUMN treadle.message_overview.asks IS 'The question that it waits with (hold = input)';
-CREATE VIEW treadle.queue_overview AS
+CREATE TABLE treadle.mutexes (
+    name text NOT NULL
+);
+COMMENT ON TABLE treadle.mutexes IS 'A transaction locks a row to do the work of that name alone. Any login role of the server can take an advisory lock, but only Treadle can lock these rows';
+CREATE VIEW treadle.queue_overview WITH (security_invoker='true') AS
  SELECT q.queue,
     q.paused,
     n.queued,
@@ -1500,14 +1504,20 @@ CREATE VIEW treadle.queue_overview AS
             (COALESCE(sum(d.finished) FILTER (WHERE ((c.slot > (t.now - '00:01:10'::interval)) AND (c.slot <= (t.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
             (sum(c.run_seconds) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))) / (NULLIF(sum(d.finished) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
            FROM ((( SELECT treadle.clock() AS now) t
-             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._low_water_mark('counters'::text)))))
+             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._first_counter()))))
              CROSS JOIN LATERAL ( SELECT (GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint)) AS finished) d)) n)
      CROSS JOIN LATERAL treadle._ready_rows(q.queue) r(ready, oldest));
 COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
 COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
 COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
-CREATE VIEW treadle.thread_overview AS
+CREATE TABLE treadle.sql_roles (
+    role text NOT NULL,
+    tenant text NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE treadle.sql_roles IS 'Login roles of SQL users, each bound to one tenant (treadle tenants sql-role)';
+CREATE VIEW treadle.thread_overview WITH (security_invoker='true') AS
  SELECT t.thread_id,
     s.last_ord AS message_count,
     t.created_at,
@@ -1545,13 +1555,13 @@ ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
-CREATE VIEW treadle.violations AS
+CREATE VIEW treadle.violations WITH (security_invoker='true') AS
  SELECT rule,
     subject,
     detail
    FROM treadle._violations() v(rule, subject, detail);
 COMMENT ON VIEW treadle.violations IS 'Exceptions to the invariants: empty in a healthy database. Reads everything, so it takes its time';
-CREATE VIEW treadle.worker_overview AS
+CREATE VIEW treadle.worker_overview WITH (security_invoker='true') AS
  SELECT worker_id,
     host,
     pid,
@@ -1590,10 +1600,14 @@ ALTER TABLE ONLY treadle.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.meta
     ADD CONSTRAINT meta_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY treadle.mutexes
+    ADD CONSTRAINT mutexes_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
+ALTER TABLE ONLY treadle.sql_roles
+    ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
 ALTER TABLE ONLY treadle.thread_log
     ADD CONSTRAINT thread_log_pkey PRIMARY KEY (thread, era);
 ALTER TABLE ONLY treadle.thread_turns
@@ -1623,3 +1637,42 @@ CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFE
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
+ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.late_cancels ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.leases ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.messages ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.late_cancels AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.thread_log AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.thread_turns AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.threads AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.trash AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+ALTER TABLE treadle.parked ENABLE ROW LEVEL SECURITY;
+CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.late_cancels FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.thread_log FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.thread_turns FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.threads FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.trash FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.thread_log ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.thread_turns ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.threads ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.trash ENABLE ROW LEVEL SECURITY;

@@ -16,6 +16,7 @@
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
         ├── WrongMediaType       415                    the body has no Content-Type, or one that is not accepted
         ├── WrongHost            421                    the API is addressed by a name that ALLOWED_HOSTS lacks
+        ├── TooManyRequests      429                    the client sends more, or holds more open, than it may
         ├── Unprocessable        422          TR422     a value in the request is not accepted
         │   └── NotStorable      422                    ... by PostgreSQL itself, now or later
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
@@ -145,6 +146,17 @@ class Unprocessable(Refused):
 class NotStorable(Unprocessable):
     """A value that PostgreSQL itself does not accept, now or later: text with U+0000, a number beyond its range, JSON
     that is nested too deeply."""
+
+
+class TooManyRequests(Refused):
+    """The client sends more requests, or holds more streams open, than it may."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, text: str, *, retry_after: int) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after  # type: ignore[misc]  # of this error, not of the class
 
 
 class QueueFull(Refused):

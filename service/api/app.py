@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,8 @@ from service.api import health, openapi, problems
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
 from service.api.gate.layer import Gate
+from service.api.gate.limits import ClientLimits
+from service.api.gate.streams import limiting_streams
 from service.api.methods import EveryMethod
 from service.api.pools import Pools
 from service.api.queries import KnownQueries
@@ -73,11 +76,12 @@ class Api:
             role="treadle_app",
             availability=availability,
         )
+        self._limits = ClientLimits(settings)
         self.app = Litestar(
             ROUTERS,
             before_request=KnownQueries(),
             dependencies={name: _provide(value) for name, value in self._make_dependencies().items()},
-            middleware=[watch_client],
+            middleware=[limiting_streams(self._limits), watch_client],
             dto=JsonBody,
             return_dto=None,
             exception_handlers=problems.HANDLERS,
@@ -135,7 +139,7 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            Gate(EveryMethod(self.app), self._settings),
+            Gate(EveryMethod(self.app), self._settings, self._limits),
             host=self._settings.host,
             port=self._settings.port,
             proxy_headers=bool(self._settings.trusted_proxies),
@@ -145,7 +149,7 @@ class Api:
             server_header=False,
             timeout_graceful_shutdown=GRACEFUL_STOP_SECONDS,
             timeout_keep_alive=self._settings.connection_idle_timeout,  # type: ignore[arg-type]  # seconds for a timer
-            http=LimitedProtocol,
+            http=functools.partial(LimitedProtocol, limits=self._limits),  # type: ignore[arg-type]  # uvicorn only calls it
             ws=SocketProtocol,
             ws_max_size=self._settings.max_body_bytes,
             ws_ping_interval=self._settings.keepalive_interval,

@@ -39,7 +39,7 @@ async def send_problem(scope: Any, send: Send, error: Refused) -> None:
         await send(event)
 
 
-def encode_response(status: int, detail: str) -> bytes:
+def encode_response(status: int, detail: str, retry_after: int | None = None) -> bytes:
     """A whole HTTP response, where the application never sees the request. The connection is closed after it."""
     body = encode_problem(status, detail)
     head = (
@@ -47,6 +47,7 @@ def encode_response(status: int, detail: str) -> bytes:
         f"content-type: {MEDIA_TYPE}",
         f"content-length: {len(body)}",
         "connection: close",
+        *([f"retry-after: {retry_after}"] if retry_after else []),
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 

@@ -9,8 +9,10 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.api.gate.limits import ClientLimits, address_of
 from service.api.problems import encode_response
 from service.api.write_deadline import WriteDeadline
+from service.errors import TooLarge, TooManyRequests
 from service.open_files import ClientConnections
 
 MAX_HEAD_BYTES = 65_536  # also of all that follows a head and is no body: trailers, extensions of chunks
@@ -20,8 +22,12 @@ UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: ClientLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._counted_for: str | None = None  # the address that has one connection more by this one
+        self._max_body_bytes = self.config.ws_max_size
+        self._body_bytes = 0
         self._head_bytes = 0  # since the end of the last request, of the head, or of the last piece of the body
         self._in_head = True
         self._in_request = False  # since its first byte
@@ -33,10 +39,18 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(ARRIVAL_SECONDS, self._give_up)
         if not client_connections.has_room(transport.get_extra_info("socket").fileno()):
             self._refuse(503, "The API has as many connections as it may open: try again.")
+            return
+        address = address_of(self.client)
+        try:
+            self._limits.open_connection(address)
+            self._counted_for = address
+        except TooManyRequests as error:
+            self._refuse(error.status, str(error), retry_after=error.retry_after)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
         self._write_deadline.stop()
+        self._stop_counting()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -91,6 +105,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_request = True
+        self._body_bytes = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -113,6 +128,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
+        self._body_bytes += len(body)
+        if self._body_bytes > 2 * self._max_body_bytes:  # the refusal was sent long ago, and the client goes on
+            self._refuse(TooLarge.status, f"The body has more than {self._max_body_bytes} bytes (MAX_BODY_BYTES).")
+            return
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -124,6 +143,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._cancel_deadline()  # from here on another protocol has the connection
+        self._stop_counting()
         super().handle_websocket_upgrade()
 
     # Ends
@@ -134,11 +154,16 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse(self, status: int, detail: str) -> None:
+    def _refuse(self, status: int, detail: str, retry_after: int | None = None) -> None:
         """Answer without the application, and close. A response that has begun is cut off."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(encode_response(status, detail))
+            self.transport.write(encode_response(status, detail, retry_after))
         self.transport.close()
+
+    def _stop_counting(self) -> None:
+        if self._counted_for is not None:
+            self._limits.close_connection(self._counted_for)
+            self._counted_for = None
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

@@ -22,6 +22,8 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "allowed_hosts": ("a.example, *.b.example", ["a.example", "*.b.example"], ("a.example", "*.b.example")),
     "cors_origins": ("https://a.example", ["https://a.example"], ("https://a.example",)),
     "trusted_proxies": ("10.0.0.0/8,::1", ["10.0.0.0/8", "::1"], ("10.0.0.0/8", "::1")),
+    "client_requests_per_second": ("7", 7, 7.0),
+    "client_open_streams": ("7", 7, 7),
     "log_level": ("WARNING", "Warning", "warning"),
     "log_format": ("json", "json", "json"),
     "anthropic_api_key": ("sk-test", "sk-test", "sk-test"),

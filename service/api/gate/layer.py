@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from litestar.types import ASGIApp, Receive, Send
 
 from service.api.gate.answers import Answers
+from service.api.gate.limits import ClientLimits, address_of
 from service.api.problems import send_problem
 from service.config import Settings
 from service.errors import ForeignPage, Invalid, Refused, WrongHost, WrongMediaType
@@ -46,8 +47,9 @@ Headers: TypeAlias = dict[bytes, bytes]
 class Gate:
     """The application `app` behind the gate."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, limits: ClientLimits) -> None:
         self._app = app
+        self._limits = limits
         self._origins = AllowedOrigins(settings.cors_origins)
         self._hosts = AllowedHosts(settings.allowed_hosts, listens_on=settings.host)
         self._answers = Answers(vary=bool(self._origins))
@@ -62,6 +64,8 @@ class Gate:
             headers = _read(scope["headers"])
             foreign = self._check_origin(scope, headers, self._check_host(scope, headers))
             _check_media_type(scope, headers)
+            if scope["path"] not in HEALTH_PATHS:
+                self._limits.count_request(address_of(scope["client"]))
         except Refused as error:
             refusal = error
         if scope["type"] == "http":

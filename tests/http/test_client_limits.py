@@ -1,0 +1,198 @@
+"""What one client may ask of an API, and that others keep theirs."""
+
+import asyncio
+import contextlib
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from service.api.gate.limits import MAX_CLIENTS, ClientLimits, address_of
+from service.config import Settings
+from service.errors import TooManyRequests
+from tests.support.api_answers import problem
+from tests.support.fixture_types import RegisterAgents, StartApi
+from tests.support.raw_http import exchange
+from tests.support.sse_reader import open_stream, stream_path
+from tests.support.waiting import until
+from tests.support.websocket_client import chat_url, open_socket
+
+OTHER = {"X-Forwarded-For": "192.0.2.7"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def taken(limits: ClientLimits, client: str, tries: int) -> int:
+    """How many of so many requests are accepted."""
+    count = 0
+    for _ in range(tries):
+        with contextlib.suppress(TooManyRequests):
+            limits.count_request(client)
+            count += 1
+    return count
+
+
+def test_the_rate_holds_over_time_and_for_each_client_alone() -> None:
+    clock = Clock()
+    limits = ClientLimits(Settings(client_requests_per_second=8), clock)
+    assert taken(limits, "a", 100) == 17  # two seconds' worth at once, and the one that is due
+    with pytest.raises(TooManyRequests) as refused:
+        limits.count_request("a")
+    assert refused.value.retry_after == 1
+    assert taken(limits, "b", 100) == 17
+    clock.now += 1
+    assert taken(limits, "a", 100) == 8
+    clock.now += 0.5
+    assert taken(limits, "a", 100) == 4
+    clock.now += 100
+    assert taken(limits, "a", 100) == 17
+
+
+def test_the_memory_for_clients_is_bounded_and_a_flood_of_them_frees_no_busy_one() -> None:
+    clock = Clock()
+    limits = ClientLimits(Settings(client_requests_per_second=1), clock)
+    for number in range(MAX_CLIENTS):
+        limits.count_request(str(number))
+    clock.now += 1  # all of them have their burst again
+    assert taken(limits, "busy", 100) == 3
+    for number in range(MAX_CLIENTS + 10):
+        limits.count_request(f"new {number}")
+    assert len(limits._free_at) <= MAX_CLIENTS
+    limits.count_request(f"new {MAX_CLIENTS}")
+
+
+@pytest.mark.parametrize(
+    ("host", "limited"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True), ("192.0.2.1", True)]
+)
+def test_an_api_on_loopback_has_no_limits_by_default(host: str, limited: bool) -> None:
+    limits = ClientLimits(Settings(host=host), Clock())
+    assert (taken(limits, "a", 5_000) < 5_000) is limited
+    assert (limits.streams == 1_000) is limited
+    explicit = ClientLimits(Settings(host=host, client_requests_per_second=1, client_open_streams=3), Clock())
+    assert (taken(explicit, "a", 10), explicit.streams) == (3, 3)
+
+
+def test_a_network_of_ipv6_is_one_client() -> None:
+    assert address_of(("2001:db8:1:2:3:4:5:6", 1)) == address_of(("2001:db8:1:2::1", 2)) == "2001:db8:1:2::/64"
+    assert address_of(("::ffff:192.0.2.1", 1)) == address_of(("192.0.2.1", 1)) == "192.0.2.1"
+    assert address_of(None) == ""
+    assert address_of(("x" * 1_000, 1)) == "x" * 100
+
+
+async def test_a_flood_is_429_and_costs_no_other_client(start_api: StartApi) -> None:
+    api = await start_api(client_requests_per_second=2, trusted_proxies=("127.0.0.0/8",))
+    answers = [await api.get("/threads") for _ in range(20)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) >= 10
+    problem(refused[-1], 429, "CLIENT_REQUESTS_PER_SECOND")
+    assert int(refused[-1].headers["retry-after"]) >= 1
+    assert refused[-1].headers["x-content-type-options"] == "nosniff"
+    assert (await api.get("/threads", headers=OTHER)).status_code == 200
+    for _ in range(20):
+        assert (await api.get("/health/live")).status_code == 200
+
+
+async def test_a_client_gets_no_new_budget_by_naming_another_address(start_api: StartApi) -> None:
+    api = await start_api(client_requests_per_second=2)
+    headers = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(20)]
+    answers = [await api.get("/threads", headers=header) for header in headers]
+    assert 429 in [answer.status_code for answer in answers]
+
+
+async def test_sockets_count_as_requests(start_api: StartApi, register_agents: RegisterAgents) -> None:
+    await register_agents()
+    api = await start_api(client_requests_per_second=1)
+
+    async def open_many() -> None:
+        for _ in range(20):
+            async with open_socket(chat_url(api, "t")) as chat:
+                await chat.frame()
+
+    with pytest.raises(InvalidStatus) as refused:
+        await open_many()
+    assert refused.value.response.status_code == 429
+    assert refused.value.response.headers["retry-after"]
+
+
+async def test_open_streams_and_sockets_have_a_limit_together(
+    start_api: StartApi, register_agents: RegisterAgents
+) -> None:
+    await register_agents()
+    api = await start_api(client_open_streams=2, trusted_proxies=("127.0.0.0/8",))
+    path = stream_path(await api.submit("x", thread_id="t"))
+    async with open_stream(api, path) as stream, open_socket(chat_url(api, "t")) as chat:
+        await stream.until("queued")
+        await chat.frame()
+        for refused in (await api.get(path), await api.get("/threads/t/stream")):
+            problem(refused, 429, "CLIENT_OPEN_STREAMS")
+            assert refused.headers["retry-after"]
+        with pytest.raises(InvalidStatus) as error:
+            async with open_socket(chat_url(api, "t")):
+                pass
+        assert error.value.response.status_code == 429
+        await api.submit("y", thread_id="u")  # other requests have room
+        async with open_socket(chat_url(api, "t"), additional_headers=OTHER) as other:
+            assert (await other.frame())["status"] == "open"
+
+    async def opens() -> bool:
+        try:
+            async with open_socket(chat_url(api, "t")), open_socket(chat_url(api, "t")):
+                return True
+        except InvalidStatus:
+            return False
+
+    await until(opens)  # as soon as the server has seen that the client is gone
+
+
+async def test_connections_of_one_address_have_a_limit(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.gate.limits.SHORT_CONNECTIONS", 4)
+    api = await start_api(client_open_streams=1)
+    idle = [await asyncio.open_connection(api.base_url.host, api.base_url.port) for _ in range(5)]
+    try:
+        reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: " in answer
+        writer.close()
+    finally:
+        for _, opened in idle:
+            opened.close()
+
+    async def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return (await api.get("/health/live")).status_code == 200
+        return False
+
+    await until(answers)
+    for _ in range(6):  # a socket gives the place of its connection back, also when it opens
+        async with open_socket(chat_url(api, "t")) as chat:
+            await chat.frame()
+
+
+async def test_a_body_that_no_route_reads_ends(start_api: StartApi) -> None:
+    api = await start_api(max_body_bytes=10_000)
+    head = b"POST /queues/none/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+    writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        for _ in range(30):
+            writer.write(b"3e8\r\n" + b"x" * 1_000 + b"\r\n")
+        answer = await asyncio.wait_for(reader.read(), 20)  # to its end
+    assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")) or not answer
+    writer.close()
+
+
+@pytest.mark.parametrize("extra", [b"Transfer-Encoding: chunked", b"Content-Length: 20000"])
+async def test_a_body_that_is_too_large_is_413(start_api: StartApi, extra: bytes) -> None:
+    api = await start_api(max_body_bytes=10_000)
+    head = b"POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + extra + b"\r\n\r\n"
+    body = b"4650\r\n" + b"x" * 18_000 + b"\r\n0\r\n\r\n"
+    [answer] = await exchange(api, head, body)
+    problem(answer, 413, "MAX_BODY_BYTES")

@@ -20,9 +20,16 @@ Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
 AgentName = Annotated[str, Meta(min_length=1, max_length=MAX_AGENT_NAME_CHARS)]
+Secret = Annotated[str, Meta(min_length=32, max_length=1000, pattern=r"^[!-~]+$(?![\s\S])")]
+JwtAlgorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+KEY_ALGORITHMS = tuple(name for name in get_args(JwtAlgorithm) if name not in SECRET_ALGORITHMS)
 
 # Patterns in the error messages of msgspec, and the plain words that replace them.
 PLAIN_WORDS = (
+    (r"`str` matching regex '\^\[!.*|`str` of length .*", "at least 32 printable characters without spaces"),
     (r"`str` matching regex .*", f"names of up to {MAX_QUEUE_NAME_CHARS} letters a to z, digits and _, a letter first"),
     (r"`array` of length >= 1", "at least one name"),
     (r"`int`", "a whole number"),
@@ -54,6 +61,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Of one address, in each API process. Unset: none where host is of the loopback, else 1,000.
     client_requests_per_second: Positive | None = None
     client_open_streams: AtLeastOne | None = None  # and sockets
+    auth: Literal["auto", "required", "off"] = "auto"  # auto: off where HOST is of the loopback, else required
+    treadle_key: Secret | None = None  # a key with all scopes of the tenant `default`, beside those in the database
+    treadle_key_file: Path | None = None  # a file with that key
+
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_jwks: str | None = None  # the URL or the path of the issuer's public keys
+    jwt_secret: Secret | None = None  # a secret that is shared with the issuer, instead of JWT_JWKS
+    jwt_algorithms: tuple[JwtAlgorithm, ...] = ()  # that are accepted; none: those of the kind of the key
+    jwt_tenant_claim: str | None = None  # unset: the tenant is `default`
+    jwt_subject_claim: str = "sub"  # none: a JWT sees what all subjects of its tenant own
+    jwt_scope_claim: str = "scope"
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -90,6 +110,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     retention_hours: Positive = 168.0
     dead_letter_retention_hours: Positive = 720.0
+    audit_retention_hours: Positive = 8760.0  # of who changed access, or stopped, repeated or deleted work
+
+    @property
+    def needs_auth(self) -> bool:
+        """Whether clients must show a key or a token."""
+        return self.auth == "required" or (self.auth == "auto" and not hosts.is_loopback(self.host))
+
+    @property
+    def accepted_jwt_algorithms(self) -> tuple[str, ...]:
+        return self.jwt_algorithms or (SECRET_ALGORITHMS if self.jwt_secret else KEY_ALGORITHMS)
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -97,7 +127,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     names = {field.name for field in msgspec.structs.fields(Settings)}
     values: dict[str, Any] = _from_file(environ.get("TREADLE_CONFIG"), names)
     values |= {name: environ[name.upper()] for name in names if environ.get(name.upper())}
-    for name in ("queues", "agents", "allowed_hosts", "cors_origins", "trusted_proxies"):
+    for name in ("queues", "agents", "allowed_hosts", "cors_origins", "trusted_proxies", "jwt_algorithms"):
         if isinstance(values.get(name), str):
             values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     if isinstance(values.get("log_level"), str):

@@ -6,11 +6,14 @@
     ├── Unavailable              503                    PostgreSQL did not serve a call; trying again may help
     │   ├── NotConnected                                ... because there is no connection to it
     │   │   └── AddressRejected                         ... and none to come: it refuses the address
-    │   └── TooSlow                                     ... because it did not answer in time
+    │   ├── TooSlow                                     ... because it did not answer in time
+    │   └── KeysAway                                    ... or the issuer of JWTs did not serve its keys
     └── Refused                                         the request cannot be carried out; nothing was written
         ├── Invalid              400          TR400     the request is malformed
         ├── ForeignPage          403                    a page of an origin that CORS_ORIGINS lacks asks
-        ├── NotFound             404          TR404     there is no such message, thread, queue or agent
+        ├── Unauthorized         401                    the request has no key or token, or one that is not valid
+        ├── Forbidden            403          TR403     the key or token does not allow the request
+        ├── NotFound             404          TR404     there is no such message, thread, queue, agent or key
         ├── Conflict             409          TR409     the state of the message or thread does not allow it
         │   └── Busy             409                    another transaction is changing the same thing; try again
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
@@ -71,6 +74,12 @@ class TooSlow(Unavailable):
     """PostgreSQL was reached, but did not answer within the time that a call of this size has."""
 
 
+class KeysAway(Unavailable):
+    """The keys that check a JWT could not be read; trying again may help."""
+
+    title = "Keys unavailable"
+
+
 class Refused(TreadleError):
     """The request cannot be carried out; nothing was written."""
 
@@ -90,8 +99,22 @@ class ForeignPage(Refused):
     title = "Forbidden"
 
 
+class Unauthorized(Refused):
+    """The request has no key or token, or one that is not valid."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(Refused):
+    """The key or token does not allow the request."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(Refused):
-    """There is no such message, thread, queue or agent."""
+    """There is no such message, thread, queue, agent or key."""
 
     status = 404
     title = "Not found"
@@ -169,6 +192,7 @@ class QueueFull(Refused):
 
 BY_SQLSTATE: dict[str, type[Refused]] = {
     "TR400": Invalid,
+    "TR403": Forbidden,
     "TR404": NotFound,
     "TR409": Conflict,
     "TR422": Unprocessable,

@@ -39,6 +39,14 @@ def decode(value: bytes | str, kind: Any, what: str) -> Any:
         raise Invalid(_malformed(str(error), what)) from None
 
 
+def convert(value: Any, kind: Any, what: str) -> Any:
+    """A value of Python, such as the options of a command, as `decode` would take it; raises Unprocessable."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise Unprocessable(_misfit(str(error), kind, what)) from None
+
+
 def _check_shape(text: bytes, what: str) -> None:
     """Raises Unprocessable. The work is linear in the text, and a small part of that of decoding it."""
     opened = text.count(b"{") + text.count(b"[")

@@ -38,6 +38,16 @@ THREAD_ID_RULE = (
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
 KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 
+# Keys and access tokens
+MAX_KEY_NAME_CHARS = 100
+MAX_KEY_AGENTS = 100
+MAX_KEY_SECONDS = 3650 * 86_400
+MAX_GRACE_SECONDS = 30 * 86_400  # that the secret before a rotation stays valid
+MAX_TOKEN_SECONDS = 7 * 86_400
+MAX_SUBJECT_CHARS = 255
+MAX_TENANT_CHARS = 100
+PRINTABLE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$(?![\s\S])"
+
 # Pages and cursors
 PAGE_ITEMS = 100  # where the client does not say
 HISTORY_EXCHANGES = 50  # of a thread, where the agent does not say

@@ -8,6 +8,7 @@ from msgspec import Struct
 from service.errors import Refused, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="treadle"'  # the header WWW-Authenticate of a 401
 
 Refusal: TypeAlias = type[Refused | Unavailable]
 

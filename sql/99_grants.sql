@@ -62,6 +62,16 @@ declare
         ensure_partitions    worker
         drop_partitions      worker
 
+        create_key           app
+        list_keys            app
+        revoke_key           app
+        rotate_key           app
+        find_keys            app
+        note_key_uses        app
+        signing_secret       app
+        note_token           app
+        purge_audit          worker
+
         clock                app worker tenant
         uuid7                app worker tenant
         uuid_at              app worker tenant
@@ -107,7 +117,7 @@ grant usage on schema treadle to treadle_app, treadle_worker, treadle_tenant;
 -- treadle_app reads everything but secrets and what only the owner needs.
 do $$
 declare
-    c_secrets constant text[] := array['sql_roles'];
+    c_secrets constant text[] := array['sql_roles', 'keys', 'secrets'];
 begin
     revoke all on all tables in schema treadle from treadle_app, treadle_worker, treadle_tenant;
     execute format('grant select on %s to treadle_app', (

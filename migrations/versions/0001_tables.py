@@ -335,6 +335,52 @@ create table treadle.idempotency (
 );
 comment on table treadle.idempotency is 'The first answer to each Idempotency-Key, kept for 24 hours';
 create index idempotency_age on treadle.idempotency (created_at);
+
+create table treadle.keys (
+    key_id       text primary key check (key_id ~ '^[0-9a-z]{12}$'),
+    tenant       text not null,
+    name         text not null default '' check (length(name) <= 100),
+    secret_hash  bytea not null check (length(secret_hash) = 32),
+    former_hash  bytea check (length(former_hash) = 32),
+    former_until timestamptz,
+    scopes       text[] not null check (cardinality(scopes) > 0
+        and scopes <@ array['submit', 'read', 'operate', 'publish', 'work', 'admin']),
+    agents       text[] check (cardinality(agents) > 0),
+    created_at   timestamptz not null,
+    created_by   text not null,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz,
+    constraint keys_rotation check ((former_hash is null) = (former_until is null))
+);
+comment on table treadle.keys is 'API keys. Only the SHA-256 of a secret is kept';
+comment on column treadle.keys.former_hash is 'The secret before the last rotation; valid until former_until';
+comment on column treadle.keys.agents is 'The only agents that it may address; null: all';
+comment on column treadle.keys.created_by is 'The principal that created it, as in the audit';
+comment on column treadle.keys.last_used_at is 'Written at most once a minute';
+create index keys_tenant on treadle.keys (tenant, created_at);
+
+create table treadle.secrets (
+    name       text primary key,
+    value      bytea not null check (length(value) >= 32),
+    created_at timestamptz not null
+);
+comment on table treadle.secrets is 'What all processes of the installation share: the secret that signs access tokens';
+
+create table treadle.audit (
+    id        bigint generated always as identity primary key,
+    at        timestamptz not null,
+    tenant    text not null,
+    principal text not null,
+    action    text not null check (action ~ '^[a-z_]+[.][a-z_]+$'),
+    target    text not null,
+    details   jsonb not null default '{}'
+);
+comment on table treadle.audit is 'Who changed access, or stopped, repeated or deleted work: written in the transaction of the act, kept for AUDIT_RETENTION_HOURS';
+comment on column treadle.audit.principal is 'Such as key 4f2a (ci), token of key 4f2a (ci), or role alice for a session in SQL';
+comment on column treadle.audit.action is 'What was done to what, such as key.revoke or message.cancel';
+comment on column treadle.audit.target is 'The id or the name of what was acted on';
+create index audit_at on treadle.audit (at);
 """
 
 

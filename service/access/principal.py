@@ -1,6 +1,6 @@
 """The caller of a request: its tenant, its scopes and its restrictions."""
 
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
@@ -10,6 +10,10 @@ DEFAULT_TENANT = "default"  # of an installation that has no other, and of its o
 Scope: TypeAlias = Literal["submit", "read", "operate", "publish", "work", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ALL_SCOPES: frozenset[Scope] = frozenset(SCOPES)
+
+# Each route declares what it needs, as the option `scope` of its handler: a scope, or one of these.
+OPEN = "open"  # neither a key nor a token
+ANY_SCOPE = "any"  # a key or a token with whatever scope
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -26,30 +30,32 @@ class Principal(msgspec.Struct, frozen=True):
     agents: tuple[str, ...] | None = None
     thread_id: str | None = None
     message_id: UUID | None = None
+    key_id: str | None = None  # of the key that it showed, or that made its token
     expires_at: float | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it may see all rows of the tenant `default`."""
+    def is_operator(self) -> bool:
+        """Whether it may also see and change what belongs to the installation: queues, workers, other tenants."""
         return self.tenant == DEFAULT_TENANT and self.only is None
 
     @property
-    def only(self) -> str | None:
-        """The restrictions as the SQL functions take them (`only`): JSON text, or None where there are none."""
-        restrictions = {
+    def limits(self) -> dict[str, Any]:
+        """The restrictions by name."""
+        found = {
             "owner": self.subject,
             "agents": self.agents,
             "thread_id": self.thread_id,
             "message_id": self.message_id,
         }
-        given = {name: value for name, value in restrictions.items() if value is not None}
-        return msgspec.json.encode(given).decode() if given else None
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def only(self) -> str | None:
+        """The restrictions as the SQL functions take them (`only`): JSON text, or None where there are none."""
+        limits = self.limits
+        return msgspec.json.encode(limits).decode() if limits else None
 
 
-def unrestricted(name: str, tenant: str = DEFAULT_TENANT) -> Principal:
-    """A principal that may do everything in its tenant."""
-    return Principal(tenant, ALL_SCOPES, name)
-
-
-AUTH_OFF = unrestricted("auth off")
-COMMAND_LINE = unrestricted("command line")
+# Its `key_id` belongs to no key, so that a token that is made while AUTH is off is worth nothing once it is on.
+AUTH_OFF = Principal(DEFAULT_TENANT, ALL_SCOPES, "auth off", key_id="auth off")
+COMMAND_LINE = Principal(DEFAULT_TENANT, ALL_SCOPES, "command line")

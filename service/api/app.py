@@ -10,9 +10,12 @@ from typing import Any
 import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
 
+from service.access import routes as access
 from service.access.principal import AUTH_OFF
 from service.api import health, openapi, problems
+from service.api.auth import AccessParts, Authentication, principal_of
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
 from service.api.gate.layer import Gate
@@ -27,7 +30,7 @@ from service.config import Settings
 from service.dashboard import routes as dashboard
 from service.db.availability import Availability
 from service.db.listener import Listener
-from service.db.notifier import EVENTS, Notifier
+from service.db.notifier import EVENTS, KEYS, Notifier
 from service.events import routes as events
 from service.events.feed import Feed
 from service.events.sse import Streams
@@ -53,6 +56,7 @@ ROUTERS = [
     events.router,
     threads.router,
     queues.router,
+    access.router,
     health.router,
     websocket.router,
     dashboard.router,
@@ -69,10 +73,11 @@ class Api:
         self._notifier = Notifier(self._pools.calls)
         self._events = EventStore(self._pools.calls)
         self.feed = Feed(self._events)
+        self._access = AccessParts(settings, self._pools.reads, self.feed.wake_all)
         self._listener = Listener(
             settings.listen_database_url or dsn,
-            {EVENTS: self.feed.receive},
-            self.feed.wake_all,
+            {EVENTS: self.feed.receive, KEYS: self._access.cache.receive},
+            self._catch_up,
             role="treadle_app",
             availability=availability,
         )
@@ -80,8 +85,8 @@ class Api:
         self.app = Litestar(
             ROUTERS,
             before_request=KnownQueries(),
-            dependencies={name: _provide(value) for name, value in self._make_dependencies().items()},
-            middleware=[limiting_streams(self._limits), watch_client],
+            dependencies=self._make_dependencies(),
+            middleware=self._middleware(),
             dto=JsonBody,
             return_dto=None,
             exception_handlers=problems.HANDLERS,
@@ -91,7 +96,22 @@ class Api:
             logging_config=None,
         )
 
-    def _make_dependencies(self) -> dict[str, Any]:
+    def _middleware(self) -> list[Any]:
+        access = self._access.access
+        checks = [DefineMiddleware(Authentication, access=access)] if access.required else []
+        return [limiting_streams(self._limits), *checks, watch_client]
+
+    def _principal(self) -> dict[str, Provide]:
+        """What handlers receive as `principal`."""
+        found = Provide(principal_of, sync_to_thread=False) if self._access.access.required else _provide(AUTH_OFF)
+        return {"principal": found}
+
+    def _catch_up(self) -> None:
+        """Hints may have been lost."""
+        self.feed.wake_all()
+        self._access.cache.refresh_all()
+
+    def _make_dependencies(self) -> dict[str, Provide]:
         """The objects that a handler receives as arguments of these names."""
         settings = self._settings
         pools = self._pools
@@ -103,9 +123,10 @@ class Api:
             lists=pools.lists,
         )
         thread_store = ThreadStore(pools.calls, lists=pools.lists)
-        return {
+        shared = {
             "settings": settings,
-            "principal": AUTH_OFF,
+            "keys": self._access.keys,
+            "tokens": self._access.tokens,
             "messages": message_store,
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
@@ -113,17 +134,22 @@ class Api:
             "events": self._events,
             "event_pages": EventStore(pools.lists),
             "streams": Streams(
-                self.feed, poll_interval=settings.poll_interval, keepalive_interval=settings.keepalive_interval
+                self.feed,
+                self._access.access,
+                poll_interval=settings.poll_interval,
+                keepalive_interval=settings.keepalive_interval,
             ),
-            "services": ChatServices(settings, self.feed, message_store, thread_store),
+            "services": ChatServices(settings, self.feed, message_store, thread_store, self._access.access),
         }
+        return self._principal() | {name: _provide(value) for name, value in shared.items()}
 
     @contextlib.asynccontextmanager
     async def _run(self, _: Litestar) -> AsyncIterator[None]:
         listening = asyncio.create_task(self._listener.run())
         log.info("API started", extra={"host": self._settings.host, "port": self._settings.port})
         try:
-            yield
+            async with self._access.run():
+                yield
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

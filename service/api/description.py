@@ -18,9 +18,11 @@ from litestar.openapi.spec import (
     Parameter,
     Reference,
     Schema,
+    SecurityScheme,
 )
 from litestar.routes import HTTPRoute
 
+from service.access.principal import OPEN, SCOPES
 from service.limits import MAX_KEY_CHARS, MAX_POSITION, MAX_THREAD_ID_CHARS
 from service.refusals import MEDIA_TYPE, Problem
 
@@ -42,6 +44,24 @@ BAD_PARAMETER = {
     "422": "A name in the path is not accepted, or a query parameter is unknown.",
 }
 UNKNOWN_QUERY = {"422": "A query parameter is unknown."}
+NOT_ALLOWED = {
+    "401": "AUTH is on, and the request has no key or token, or one that is not valid. With WWW-Authenticate.",
+    "403": "The key or token lacks the scope of the operation, or does not allow the request.",
+}
+KEY, TOKEN = "key", "token"  # the security schemes
+SECURITY_SCHEMES = {
+    KEY: SecurityScheme(
+        type="http",
+        scheme="bearer",
+        description="An API key, a JWT, or an access token of POST /tokens. Not needed where AUTH is off.",
+    ),
+    TOKEN: SecurityScheme(
+        type="apiKey",
+        name="token",
+        security_scheme_in="query",
+        description="The same in the address: for EventSource, which sends no headers.",
+    ),
+}
 DATABASE_AWAY = {"503": "PostgreSQL cannot be reached, or is not migrated. With Retry-After."}
 WITHOUT_DATABASE = frozenset({"getLiveness", "getHealth", "getReadiness", "streamMessage", "streamThread"})
 
@@ -50,6 +70,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "thread_id": {"type": "string", "minLength": 1, "maxLength": MAX_THREAD_ID_CHARS, "examples": ["tour"]},
     "name": {"type": "string", "minLength": 1, "examples": ["default"]},
     "agent": {"type": "string", "minLength": 1, "examples": ["echo"]},
+    "key_id": {"type": "string", "minLength": 1, "examples": ["4f2a91c07b3d"]},
     "cursor": {"type": "string", "minLength": 1},
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }
@@ -59,14 +80,15 @@ def complete(app: Litestar) -> dict[str, Any]:
     """Complete the description of the application in place, and return it as JSON values."""
     document = app.openapi_schema
     document.components.schemas = _components(app)
+    options = {handler.operation_id: handler.opt for handler in _handlers(app)}
     for path in (document.paths or {}).values():
         for operation in (path.get, path.post, path.delete):
             if operation is not None:
-                _complete_operation(operation)
+                _complete_operation(operation, options[operation.operation_id])
     return document.to_schema()
 
 
-def _complete_operation(operation: Operation) -> None:
+def _complete_operation(operation: Operation, options: dict[str, Any]) -> None:
     parameters = [parameter for parameter in operation.parameters or [] if isinstance(parameter, Parameter)]
     for parameter in parameters:
         _complete_parameter(parameter)
@@ -74,6 +96,9 @@ def _complete_operation(operation: Operation) -> None:
     common = BAD_BODY if operation.request_body is not None else BAD_PARAMETER if parameters else UNKNOWN_QUERY
     if operation.operation_id not in WITHOUT_DATABASE:
         common = common | DATABASE_AWAY
+    operation.security = _security(options)
+    if operation.security:
+        common = common | NOT_ALLOWED
     described = {status: _problem(text) for status, text in common.items()}
     for status, response in described.items():
         if status == "400" or status not in responses:  # Litestar describes a 400 of its own
@@ -83,6 +108,14 @@ def _complete_operation(operation: Operation) -> None:
         for header in ((isinstance(answer, OpenAPIResponse) and answer.headers) or {}).values():
             if isinstance(header, OpenAPIHeader):
                 header.schema = Schema(type=OpenAPIType.STRING)
+
+
+def _security(options: dict[str, Any]) -> list[dict[str, list[str]]]:
+    """What an operation needs: one of these. The names behind a scheme are the scope of the operation."""
+    scopes = [options["scope"]] if options["scope"] in SCOPES else []
+    if options["scope"] == OPEN:
+        return []
+    return [{KEY: scopes}, {TOKEN: scopes}] if options.get("is_stream") else [{KEY: scopes}]
 
 
 def _problem(text: str) -> OpenAPIResponse:
@@ -101,13 +134,7 @@ def _complete_parameter(parameter: Parameter) -> None:
 
 
 def _components(app: Litestar) -> dict[str, Any]:
-    handlers = [
-        handler
-        for route in app.routes
-        if isinstance(route, HTTPRoute)
-        for handler in route.route_handlers
-        if handler.resolve_include_in_schema()
-    ]
+    handlers = _handlers(app)
     requests = _schemas([handler.parsed_data_field.annotation for handler in handlers if handler.parsed_data_field])
     responses = _schemas([Problem, *(_answer(handler) for handler in handlers)])
     for schema in requests.values():
@@ -117,6 +144,17 @@ def _components(app: Litestar) -> dict[str, Any]:
         for field in schema["properties"].values():
             field.pop("default", None)
     return {name: _tidy(schema) for name, schema in sorted((responses | requests).items())}
+
+
+def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
+    """Those that the description shows."""
+    return [
+        handler
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if handler.resolve_include_in_schema()
+    ]
 
 
 def _schemas(kinds: list[Any]) -> dict[str, Any]:

@@ -54,7 +54,39 @@ QUEUE = {
     "workers": 1,
 }
 
+KEY_ID = "4f2a91c07b3d"
+KEY = {
+    "key_id": KEY_ID,
+    "tenant": "default",
+    "name": "ci",
+    "scopes": ["submit", "read"],
+    "agents": None,
+    "created_at": NOW,
+    "created_by": "command line",
+    "expires_at": None,
+    "revoked_at": None,
+    "former_until": None,
+    "last_used_at": NOW,
+}
+CREATED_KEY = {
+    "key_id": KEY_ID,
+    "key": f"trd_{KEY_ID}_<secret>",
+    "tenant": "default",
+    "name": "ci",
+    "scopes": ["submit", "read"],
+    "agents": None,
+    "expires_at": None,
+    "former_until": None,
+}
+
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "NewKey": {"name": "ci", "scopes": ["submit", "read"], "expires_in": 7_776_000},
+    "Rotation": {"grace_seconds": 3600},
+    "NewToken": {"subject": "user-7", "scopes": ["submit", "read"], "expires_in": 3600},
+    "Key": KEY,
+    "CreatedKey": CREATED_KEY,
+    "Revoked": {"key_id": KEY_ID, "revoked_at": NOW},
+    "CreatedToken": {"token": "trt_<token>", "expires_at": NOW},
     "NewMessage": {"message": "hello", "thread_id": "tour", "metadata": {"delay_ms": 100}},
     "NewBatch": {"messages": [{"message": "one", "thread_id": "tour"}, {"message": "two", "thread_id": "tour"}]},
     "NewInput": {"input": "Yes, go on.", "name": "confirm"},

@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
+from service.access.principal import OPEN
 from service.db import schema
 from service.errors import TreadleError
 from service.installation.store import InstallationStore
@@ -51,7 +52,7 @@ async def live() -> Liveness:
     return Liveness("ok")
 
 
-router = Router("/", route_handlers=[health, ready, live], tags=["Health"])
+router = Router("/", route_handlers=[health, ready, live], opt={"scope": OPEN}, tags=["Health"])
 
 
 async def _check(installation: InstallationStore) -> Response[Health]:

@@ -13,9 +13,10 @@ from litestar import Request, Response, Router, get
 from litestar.enums import OpenAPIMediaType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
-from litestar.openapi.spec import Tag
+from litestar.openapi.spec import Components, Tag
 from litestar.params import FromPath
 
+from service.access.principal import OPEN
 from service.api import description
 from service.api.examples import EXAMPLES
 from service.errors import ConfigError
@@ -29,6 +30,7 @@ TAGS = [
     Tag("Events", "The log of a message or a thread, as a stream that can be resumed, and as pages."),
     Tag("Threads", "Conversations: read and delete them."),
     Tag("Queues", "What operators read and switch: queues, dead letters, agents, workers."),
+    Tag("Access", "API keys, and access tokens for browsers."),
     Tag("Health", "For load balancers and process managers."),
 ]
 
@@ -101,10 +103,12 @@ def config() -> OpenAPIConfig:
         version="1",
         description="A durable queue service for AI agents.",
         tags=TAGS,
+        components=Components(security_schemes=dict(description.SECURITY_SCHEMES)),
         openapi_router=_ReferenceRouter(
             "/",
             route_handlers=[reference_file],
             include_in_schema=False,
+            opt={"scope": OPEN},
             dto=None,
             response_headers=REFERENCE_FILES.headers,
         ),

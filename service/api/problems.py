@@ -12,8 +12,8 @@ from litestar.params import KwargDefinition
 from litestar.types import ExceptionHandlersMap, Send
 
 from service.api.methods import complete_allow
-from service.errors import Invalid, Refused, SchemaError, TooLarge, Unavailable
-from service.refusals import MEDIA_TYPE, Problem
+from service.errors import Invalid, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
+from service.refusals import CHALLENGE, MEDIA_TYPE, Problem
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ def _respond(status: int, title: str, detail: str, headers: dict[str, str] | Non
 
 
 def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Problem]:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = CHALLENGE
     return _respond(error.status, error.title, str(error), headers)
 
 

@@ -29,7 +29,7 @@ class KnownQueries:
             return
         seen = set()
         for name, _ in request.query_params.multi_items():
-            if name not in known:
+            if name not in known and not (name == "token" and request.route_handler.opt.get("is_stream")):
                 raise Unprocessable(f"{name[:MAX_QUOTED_CHARS]!r} is not a known query parameter; remove it.")
             if name in seen:
                 raise Unprocessable(f"{name} is given more than once; send it once.")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from service import config, logs
-from service.cli import operate, run, talk
+from service.cli import keys, operate, run, talk
 from service.cli.process import one_sentence_per_error, open_standard_streams
 
 
@@ -67,6 +67,7 @@ for command in (
     *(run.up, run.serve, run.work, run.migrate),
     *(operate.check, operate.dsn, operate.psql),
     *(talk.send, talk.tail),
+    keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
 ):
     main.add_command(command)

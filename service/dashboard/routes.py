@@ -7,6 +7,7 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 from litestar.response import Redirect
 
+from service.access.principal import OPEN
 from service.static_files import StaticFiles
 
 CHAT_FILES = StaticFiles(
@@ -30,4 +31,4 @@ async def chat_file(name: FromPath[str]) -> Response[bytes]:
     return CHAT_FILES.response(name)
 
 
-router = Router("/", route_handlers=[chat_page, chat_file], include_in_schema=False)
+router = Router("/", route_handlers=[chat_page, chat_file], include_in_schema=False, opt={"scope": OPEN})

@@ -4,6 +4,7 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_work     names of queues that have messages to claim
     treadle_events   `message_id` or `message_id:thread` (threads.id) of messages with new events
     treadle_cancel   ids of messages whose cancellation was requested
+    treadle_keys     ids of API keys that changed
     treadle_instances  a JSON array of agent and thread_id whose instance workers must drop
 """
 
@@ -21,6 +22,7 @@ WORK = "treadle_work"
 EVENTS = "treadle_events"
 CANCEL = "treadle_cancel"
 INSTANCES = "treadle_instances"
+KEYS = "treadle_keys"
 EVERYTHING = "*"
 
 MAX_PAYLOAD_ITEMS = 120  # a payload has at most 8,000 bytes

@@ -286,3 +286,37 @@ idempotency = Table(
     must("created_at", Time),
     Index("idempotency_age", "created_at"),
 )
+
+keys = Table(
+    "keys",
+    metadata,
+    key("key_id", Text),
+    tenant(),
+    must("name", Text, "''"),
+    must("secret_hash", LargeBinary),
+    may("former_hash", LargeBinary),
+    may("former_until", Time),
+    must("scopes", ARRAY(Text)),
+    may("agents", ARRAY(Text)),
+    must("created_at", Time),
+    must("created_by", Text),
+    may("expires_at", Time),
+    may("revoked_at", Time),
+    may("last_used_at", Time),
+    Index("keys_tenant", "tenant", "created_at"),
+)
+
+secrets = Table("secrets", metadata, key("name", Text), must("value", LargeBinary), must("created_at", Time))
+
+audit = Table(
+    "audit",
+    metadata,
+    key("id", BigInteger, Identity(always=True)),
+    must("at", Time),
+    tenant(),
+    must("principal", Text),
+    must("action", Text),
+    must("target", Text),
+    must("details", JSONB, "'{}'"),
+    Index("audit_at", "at"),
+)

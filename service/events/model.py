@@ -8,7 +8,10 @@ from msgspec import Struct
 
 # The types that the service itself writes. Agents must choose other names for their events.
 RESERVED_TYPES = frozenset(
-    {"queued", "waiting", "started", "retry", "parked", "input", "done", "error", "cancelled", "gap", "step", "chunk"}
+    {
+        *("queued", "waiting", "started", "retry", "parked", "input", "done", "error", "cancelled"),
+        *("gap", "unauthorized", "step", "chunk"),
+    }
 )
 
 

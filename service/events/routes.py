@@ -43,6 +43,8 @@ LastEventId = Annotated[
 @get(
     "/messages/{message_id:str}/stream",
     operation_id="streamMessage",
+    scope="read",
+    is_stream=True,
     summary="Stream the events of a message",
     description="Server-sent events, until the final event of the message.",
     media_type=MEDIA_TYPE,
@@ -71,12 +73,14 @@ async def stream_message(
     last, over = end
     if over and cursor >= last:
         return Response(None, status_code=204)
-    return _stream(streams.message(parsed, cursor))
+    return _stream(streams.message(principal, parsed, cursor))
 
 
 @get(
     "/threads/{thread_id:str}/stream",
     operation_id="streamThread",
+    scope="read",
+    is_stream=True,
     summary="Stream the events of a thread",
     description="Server-sent events of all messages of the thread, with ids of their own. The stream ends only when the"
     " thread is deleted. An id that the thread's log does not have is answered with the event gap and the whole log.",
@@ -99,13 +103,14 @@ async def stream_thread(
     except Exception as error:
         return _reconnect_later(error)
     if is_of_log(seen, place):
-        return _stream(streams.thread(place.thread, seen.position))
-    return _stream(streams.thread(place.thread, 0, lost=seen.position))
+        return _stream(streams.thread(principal, place.thread, seen.position))
+    return _stream(streams.thread(principal, place.thread, 0, lost=seen.position))
 
 
 @get(
     "/messages/{message_id:str}/events",
     operation_id="listEvents",
+    scope="read",
     summary="List the events of a message so far",
     responses=refusals(NotFound),
 )

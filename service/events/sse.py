@@ -14,6 +14,8 @@ from uuid import UUID
 
 import msgspec
 
+from service.access.authenticator import Access
+from service.access.principal import Principal
 from service.errors import TreadleError
 from service.events.feed import Feed
 from service.events.model import Entry, Log, Page, QueuePosition
@@ -52,19 +54,20 @@ def encode(event: str, data: str, event_id: int | str | None = None) -> bytes:
 class Streams:
     """Creates the streams of one API process. Intervals in seconds."""
 
-    def __init__(self, feed: Feed, *, poll_interval: float, keepalive_interval: float) -> None:
+    def __init__(self, feed: Feed, access: Access, *, poll_interval: float, keepalive_interval: float) -> None:
         self._feed = feed
+        self._access = access
         self._poll_interval = poll_interval
         self._keepalive_interval = keepalive_interval
 
-    def message(self, message_id: UUID, after: int) -> AsyncIterator[bytes]:
+    def message(self, principal: Principal, message_id: UUID, after: int) -> AsyncIterator[bytes]:
         """The log of a message after seq `after`, up to the final event that is its last."""
-        return self._guarded(self._follow(message_id, after, MessageView(self._feed, message_id)))
+        return self._guarded(self._follow(principal, message_id, after, MessageView(self._feed, message_id)))
 
-    def thread(self, thread: int, after: int, lost: int | None = None) -> AsyncIterator[bytes]:
+    def thread(self, principal: Principal, thread: int, after: int, lost: int | None = None) -> AsyncIterator[bytes]:
         """The log of a thread after thread_pos `after`; it ends only when the thread is deleted. `lost`: the client's
         last id has this position, and the log does not have that event; the client is told so."""
-        return self._guarded(self._follow(thread, after, ThreadView(lost)))
+        return self._guarded(self._follow(principal, thread, after, ThreadView(lost)))
 
     async def _guarded(self, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         try:
@@ -79,12 +82,17 @@ class Streams:
         finally:
             await stream.aclose()
 
-    async def _follow(self, log_key: Log, after: int, view: "View") -> AsyncGenerator[bytes, None]:
+    async def _follow(
+        self, principal: Principal, log_key: Log, after: int, view: "View"
+    ) -> AsyncGenerator[bytes, None]:
         silence, behind = Silence(self._keepalive_interval), False
         if view.opening:
             yield view.opening
         with self._feed.subscribe(log_key) as wake:
             while not self._feed.closing:
+                if reason := self._access.end_of(principal):
+                    yield encode("unauthorized", _json({"message": reason}))
+                    return
                 wake.clear()
                 page = await self._feed.read(log_key, after, behind=behind)
                 if page is None:

@@ -14,6 +14,7 @@ from service.maintenance.chore import Arrivals, Chore
 from service.maintenance.fold_counters import FoldCounters
 from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
+from service.maintenance.purge_audit import PurgeAudit
 from service.maintenance.reap import Reap
 from service.maintenance.store import MaintenanceStore
 from service.maintenance.sweep import Sweep
@@ -39,6 +40,7 @@ class Janitor:
             Sweep(store, arrivals),
             MendLanes(store, arrivals),
             Purge(settings, store),
+            PurgeAudit(settings, store),
             TendPartitions(settings, store),
             WatchVacuum(store),
             WatchNotify(store),

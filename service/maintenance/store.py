@@ -98,6 +98,11 @@ class MaintenanceStore:
         assert row is not None
         return row["last"], row["purged"]
 
+    async def purge_audit(self, retention_hours: float) -> int:
+        """Delete a chunk of the rows of the audit past their retention; returns how many."""
+        deleted: int = await self._database.fetchval("select treadle.purge_audit($1)", retention_hours)
+        return deleted
+
     async def tend_partitions(self, retention_hours: float) -> None:
         """Create the partitions of the coming days, drop the empty ones past retention."""
         await self._database.fetchval("select treadle.ensure_partitions()")

@@ -43,6 +43,7 @@ IdempotencyKey = Annotated[
 @post(
     "/messages",
     operation_id="submitMessage",
+    scope="submit",
     status_code=202,
     summary="Submit a message",
     responses=refusals(Conflict, QueueFull),
@@ -71,6 +72,7 @@ async def submit(
 @post(
     "/messages/batch",
     operation_id="submitMessages",
+    scope="submit",
     status_code=202,
     summary=f"Submit up to {MAX_BATCH_MESSAGES:,} messages: all of them or none",
     description="The refusal of one of several messages begins with its place, as in `messages[1]: `.",
@@ -94,6 +96,7 @@ async def submit_batch(
 @get(
     "/messages/{message_id:str}/status",
     operation_id="getMessage",
+    scope="read",
     summary="Get the state of a message",
     responses=refusals(NotFound),
 )
@@ -106,6 +109,7 @@ async def get_status(
 @delete(
     "/messages/{message_id:str}",
     operation_id="cancelMessage",
+    scope="submit",
     status_code=200,
     summary="Cancel a message",
     description="200: the message was queued and is cancelled. 202: it is running, and its agent is stopped within"
@@ -127,6 +131,7 @@ async def cancel(
 @post(
     "/messages/{message_id:str}/input",
     operation_id="answerMessage",
+    scope="submit",
     status_code=202,
     summary="Answer the question of a message that waits for input",
     description="409: the message does not wait for input, or asks another question than the one named.",
@@ -147,6 +152,7 @@ async def give_input(
 @post(
     "/messages/{message_id:str}/redrive",
     operation_id="redriveMessage",
+    scope="operate",
     status_code=202,
     summary="Queue a failed message again",
     responses=refusals(NotFound, Conflict),

@@ -146,7 +146,7 @@ class MessageStore(MessageControl):
             self._submit,
             limit=500,
             patience=Patience(seconds=HELD_SECONDS),
-            must_run_alone=lambda request: not request.principal.is_plain,
+            must_run_alone=lambda request: not request.principal.is_operator,
             held_by=lambda request: request.submission.thread_id,
         )
         self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)

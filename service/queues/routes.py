@@ -13,12 +13,12 @@ from service.queues.store import QueueStore
 from service.refusals import refusals
 
 
-@get("/queue", operation_id="getOverview", summary="Get an overview of all queues together")
+@get("/queue", operation_id="getOverview", scope="operate", summary="Get an overview of all queues together")
 async def get_overview(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> Overview:
     return await queues.overview(principal)
 
 
-@get("/queues", operation_id="listQueues", summary="List the queues with their figures")
+@get("/queues", operation_id="listQueues", scope="operate", summary="List the queues with their figures")
 async def list_queues(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> list[Queue]:
     return await queues.all(principal)
 
@@ -26,6 +26,7 @@ async def list_queues(principal: NamedDependency[Principal], queues: NamedDepend
 @get(
     "/queues/{name:str}",
     operation_id="getQueue",
+    scope="operate",
     summary="Get a queue with its figures",
     responses=refusals(NotFound),
 )
@@ -38,6 +39,8 @@ async def get_queue(
 @post(
     "/queues/{name:str}/pause",
     operation_id="pauseQueue",
+    scope="operate",
+    operators_only=True,
     status_code=200,
     summary="Pause a queue: workers stop claiming, clients may submit",
     responses=refusals(NotFound),
@@ -51,6 +54,8 @@ async def pause(
 @post(
     "/queues/{name:str}/resume",
     operation_id="resumeQueue",
+    scope="operate",
+    operators_only=True,
     status_code=200,
     summary="Resume a paused queue",
     responses=refusals(NotFound),
@@ -64,6 +69,7 @@ async def resume(
 @get(
     "/queues/{name:str}/dead-letters",
     operation_id="listDeadLetters",
+    scope="operate",
     summary="List the dead letters of a queue, the newest first",
     responses=refusals(NotFound),
 )
@@ -80,7 +86,7 @@ async def list_dead_letters(
     return DeadLetters(name, page, None if last is None else str(last))
 
 
-@get("/agents", operation_id="listAgents", summary="List the registered agents")
+@get("/agents", operation_id="listAgents", scope="read", summary="List the registered agents")
 async def list_agents(queues: NamedDependency[QueueStore]) -> list[Agent]:
     return await queues.agents()
 
@@ -88,6 +94,7 @@ async def list_agents(queues: NamedDependency[QueueStore]) -> list[Agent]:
 @delete(
     "/instances/{agent:str}/{thread_id:str}",
     operation_id="dropInstance",
+    scope="operate",
     status_code=202,
     summary="Drop the instance that workers keep of an agent for a thread",
     description="Every worker is told. The next message of the thread starts with a new instance.",
@@ -103,7 +110,13 @@ async def drop_instance(
     return DroppedInstance(agent, thread_id)
 
 
-@get("/workers", operation_id="listWorkers", summary="List the workers that are alive")
+@get(
+    "/workers",
+    operation_id="listWorkers",
+    scope="operate",
+    operators_only=True,
+    summary="List the workers that are alive",
+)
 async def list_workers(queues: NamedDependency[QueueStore]) -> list[Worker]:
     return await queues.workers()
 

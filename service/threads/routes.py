@@ -23,6 +23,7 @@ from service.threads.store import ThreadStore
 @get(
     "/threads",
     operation_id="listThreads",
+    scope="read",
     summary="List threads, the most recently active first",
     response_headers=[
         ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True)
@@ -46,6 +47,7 @@ async def list_threads(
 @get(
     "/threads/{thread_id:str}",
     operation_id="getThread",
+    scope="read",
     summary="Get a thread, with the number of its messages in each state",
     responses=refusals(NotFound),
 )
@@ -58,6 +60,7 @@ async def get_thread(
 @get(
     "/threads/{thread_id:str}/usage",
     operation_id="getThreadUsage",
+    scope="read",
     summary="Get the total usage of a thread's messages",
     responses=refusals(NotFound),
 )
@@ -70,6 +73,7 @@ async def get_usage(
 @get(
     "/threads/{thread_id:str}/messages",
     operation_id="listThreadMessages",
+    scope="read",
     summary="List the messages of a thread in their order",
     responses=refusals(NotFound),
 )
@@ -90,6 +94,7 @@ async def list_messages(
 @delete(
     "/threads/{thread_id:str}",
     operation_id="deleteThread",
+    scope="operate",
     status_code=204,
     summary="Delete a thread with its messages and events",
     description="Queued messages of the thread never run; running ones are cancelled.",

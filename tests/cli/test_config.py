@@ -12,6 +12,7 @@ from service.config import Settings
 from service.errors import ConfigError
 
 # For each setting: as the environment has it, as YAML may have it, and what becomes of either.
+SECRET = "s" * 32
 SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "database_url": ("postgresql://a@b/c", "postgresql://a@b/c", "postgresql://a@b/c"),
     "listen_database_url": ("postgresql://a@d/c", "postgresql://a@d/c", "postgresql://a@d/c"),
@@ -24,6 +25,17 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "trusted_proxies": ("10.0.0.0/8,::1", ["10.0.0.0/8", "::1"], ("10.0.0.0/8", "::1")),
     "client_requests_per_second": ("7", 7, 7.0),
     "client_open_streams": ("7", 7, 7),
+    "auth": ("off", "off", "off"),
+    "treadle_key": (SECRET, SECRET, SECRET),
+    "treadle_key_file": ("key", "key", Path("key")),
+    "jwt_issuer": ("https://issuer.test", "https://issuer.test", "https://issuer.test"),
+    "jwt_audience": ("treadle", "treadle", "treadle"),
+    "jwt_jwks": ("jwks.json", "jwks.json", "jwks.json"),
+    "jwt_secret": (SECRET, SECRET, SECRET),
+    "jwt_algorithms": ("RS256,ES256", ["RS256", "ES256"], ("RS256", "ES256")),
+    "jwt_tenant_claim": ("org", "org", "org"),
+    "jwt_subject_claim": ("none", "none", "none"),
+    "jwt_scope_claim": ("scp", "scp", "scp"),
     "log_level": ("WARNING", "Warning", "warning"),
     "log_format": ("json", "json", "json"),
     "anthropic_api_key": ("sk-test", "sk-test", "sk-test"),
@@ -54,6 +66,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "shutdown_grace": ("7", 7, 7.0),
     "retention_hours": ("7", 7, 7.0),
     "dead_letter_retention_hours": ("7", 7, 7.0),
+    "audit_retention_hours": ("7", 7, 7.0),
 }
 
 

@@ -39,7 +39,7 @@ def environment(port: int) -> Iterator[dict[str, str]]:
     home.chmod(0o755)  # if root starts it, PostgreSQL runs as another user
     foreign = {field.name.upper() for field in msgspec.structs.fields(Settings)} | {"TREADLE_CONFIG"}
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
-    yield kept | {"TREADLE_HOME": str(home), "PORT": str(port), "SHUTDOWN_GRACE": "5"}
+    yield kept | {"TREADLE_HOME": str(home), "PORT": str(port), "SHUTDOWN_GRACE": "5", "TREADLE_KEY": ""}
     server = PrivatePostgres(home)
     server.stop()
     shutil.rmtree(server.place.folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -116,10 +117,10 @@ def test_every_variable_is_a_setting(services: dict[str, Any], dockerfile: list[
     assert names - OTHERS <= SETTINGS
 
 
-def test_every_interpolated_variable_is_explained_and_has_a_default() -> None:
+def test_every_interpolated_variable_is_explained_and_only_the_key_has_no_default() -> None:
     text = COMPOSE.read_text(encoding="utf-8")
     names = set(re.findall(r"\$\{(\w+)", text))
-    assert names == set(re.findall(r"\$\{(\w+):-[^}]*\}", text))
+    assert names == set(re.findall(r"\$\{(\w+):-[^}]*\}", text)) | {"TREADLE_KEY"}
     assert names == set(re.findall(r"^#   ([A-Z_]+) ", text, flags=re.M))
 
 
@@ -141,9 +142,14 @@ def test_the_api_is_published_where_it_listens(services: dict[str, Any], dockerf
 def test_compose_accepts_the_file(services: dict[str, Any]) -> None:
     found = next(filter(None, (_compose("docker", "compose"), _compose("docker-compose"))), None)
     command = require_or_skip(found, "`docker compose` or `docker-compose`")
-    done = subprocess.run(
-        [*command, "-f", COMPOSE, "config"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+
+    def config(key: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TREADLE_KEY": key}
+        asked = [*command, "-f", str(COMPOSE), "config"]
+        return subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "TREADLE_KEY" in config("").stderr  # the API is never without one
+    done = config("k" * 32)
     assert done.returncode == 0, done.stderr
     assert set(yaml.safe_load(done.stdout)["services"]) == set(services)
 

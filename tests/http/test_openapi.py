@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from service.access.model import NewKey, NewToken, Rotation
 from service.messages.model import NewBatch, NewInput, NewMessage
 from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
 from tests.support.api_client import Client
@@ -32,6 +33,11 @@ OPERATIONS = {
     ("get", "/agents"): ("listAgents", "200 422 503"),
     ("delete", "/instances/{agent}/{thread_id}"): ("dropInstance", "202 400 404 422 503"),
     ("get", "/workers"): ("listWorkers", "200 422 503"),
+    ("post", "/keys"): ("createKey", "201 400 404 413 415 422 503"),
+    ("get", "/keys"): ("listKeys", "200 422 503"),
+    ("delete", "/keys/{key_id}"): ("revokeKey", "200 400 404 409 422 503"),
+    ("post", "/keys/{key_id}/rotate"): ("rotateKey", "200 400 404 409 413 415 422 503"),
+    ("post", "/tokens"): ("createToken", "201 400 413 415 422 503"),
     ("get", "/health"): ("getHealth", "200 422 503"),
     ("get", "/health/live"): ("getLiveness", "200 422"),
     ("get", "/health/ready"): ("getReadiness", "200 422 503"),
@@ -57,11 +63,28 @@ MODELS = {
     "listAgents": ["Agent"],
     "dropInstance": "DroppedInstance",
     "listWorkers": ["Worker"],
+    "createKey": "CreatedKey",
+    "listKeys": ["Key"],
+    "revokeKey": "Revoked",
+    "rotateKey": "CreatedKey",
+    "createToken": "CreatedToken",
     "getHealth": "Health",
     "getLiveness": "Liveness",
     "getReadiness": "Health",
 }
-REQUESTS = {"NewMessage": NewMessage, "NewBatch": NewBatch, "NewInput": NewInput}
+REQUESTS = {
+    "NewMessage": NewMessage,
+    "NewBatch": NewBatch,
+    "NewInput": NewInput,
+    "NewKey": NewKey,
+    "Rotation": Rotation,
+    "NewToken": NewToken,
+}
+
+
+def with_refusals(statuses: str) -> str:
+    """Every operation that is not open is refused without a key or token, or for want of a scope."""
+    return " ".join(sorted({*statuses.split(), "401", "403"}))
 
 
 def references(value: Any) -> set[str]:
@@ -88,7 +111,10 @@ async def test_openapi_describes_every_route_and_every_answer(api: Client) -> No
         for path, item in schema["paths"].items()
         for method, operation in item.items()
     }
-    assert found == OPERATIONS
+    assert found == {
+        (method, path): (name, statuses if path.startswith("/health") else with_refusals(statuses))
+        for (method, path), (name, statuses) in OPERATIONS.items()
+    }
     schemas = schema["components"]["schemas"]
     assert references(schema) <= {f"#/components/schemas/{name}" for name in schemas}
     tags = {tag["name"]: tag["description"] for tag in schema["tags"]}
@@ -120,7 +146,8 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
                 assert parameter["required"] == (parameter["in"] == "path")
                 assert not {"oneOf", "anyOf"} & parameter["schema"].keys()
     assert declared.keys() == {
-        *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key")
+        *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
+        "key_id",
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

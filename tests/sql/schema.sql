@@ -193,6 +193,33 @@ COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once th
 COMMENT ON COLUMN treadle.low_water.awaited IS 'Virtual ids of transactions that may still commit a row below next_low';
 COMMENT ON COLUMN treadle.low_water.passed IS 'Virtual ids of transactions that stayed open for long, and may still commit rows below the mark';
 COMMENT ON COLUMN treadle.low_water.passed_lows IS 'For each of them: the mark when it was passed; its rows are not below that';
+CREATE TABLE treadle.keys (
+    key_id text NOT NULL,
+    tenant text NOT NULL,
+    name text DEFAULT ''::text NOT NULL,
+    secret_hash bytea NOT NULL,
+    former_hash bytea,
+    former_until timestamp with time zone,
+    scopes text[] NOT NULL,
+    agents text[],
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT keys_agents_check CHECK ((cardinality(agents) > 0)),
+    CONSTRAINT keys_former_hash_check CHECK ((length(former_hash) = 32)),
+    CONSTRAINT keys_key_id_check CHECK ((key_id ~ '^[0-9a-z]{12}$'::text)),
+    CONSTRAINT keys_name_check CHECK ((length(name) <= 100)),
+    CONSTRAINT keys_rotation CHECK (((former_hash IS NULL) = (former_until IS NULL))),
+    CONSTRAINT keys_scopes_check CHECK (((cardinality(scopes) > 0) AND (scopes <@ ARRAY['submit'::text, 'read'::text, 'operate'::text, 'publish'::text, 'work'::text, 'admin'::text]))),
+    CONSTRAINT keys_secret_hash_check CHECK ((length(secret_hash) = 32))
+);
+COMMENT ON TABLE treadle.keys IS 'API keys. Only the SHA-256 of a secret is kept';
+COMMENT ON COLUMN treadle.keys.former_hash IS 'The secret before the last rotation; valid until former_until';
+COMMENT ON COLUMN treadle.keys.agents IS 'The only agents that it may address; null: all';
+COMMENT ON COLUMN treadle.keys.created_by IS 'The principal that created it, as in the audit';
+COMMENT ON COLUMN treadle.keys.last_used_at IS 'Written at most once a minute';
 CREATE TABLE treadle.thread_turns (
     thread bigint NOT NULL,
     version bigint DEFAULT 0 NOT NULL,
@@ -313,6 +340,13 @@ CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text,
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean) IS 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
+CREATE FUNCTION treadle.create_key(key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[] DEFAULT NULL::text[], expires_seconds double precision DEFAULT NULL::double precision, actor text DEFAULT NULL::text, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_key(key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[], expires_seconds double precision, actor text, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone) IS 'Store a new API key';
 CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -376,6 +410,15 @@ CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean, max_bytes bigint) IS 'Earlier messages of a thread with their answers, the newest first';
+CREATE FUNCTION treadle.find_keys(key_ids text[]) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], secret_hash bytea, former_hash bytea, revoked boolean, seconds_left double precision, former_seconds_left double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.find_keys(key_ids text[]) IS 'What checks the callers with these keys';
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -423,6 +466,13 @@ CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NU
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean) IS 'Answer the question that a message waits with';
+CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.list_keys(of_tenant text, quantity integer) IS 'The API keys without their secrets, the newest first';
 CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer, over boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -446,6 +496,20 @@ CREATE FUNCTION treadle.missing_lanes() RETURNS TABLE(queue text, lane text)
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.missing_lanes() IS 'Lanes whose PGMQ queue does not exist; treadle migrate creates them again';
+CREATE FUNCTION treadle.note_key_uses(key_ids text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.note_key_uses(key_ids text[]) IS 'Note when keys were last used, at most once a minute';
+CREATE FUNCTION treadle.note_token(actor text, tenant text, target text, details jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.note_token(actor text, tenant text, target text, details jsonb) IS 'Note in the audit that an access token was made';
 CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -477,6 +541,13 @@ CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hour
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid, quantity integer, OUT purged integer, OUT last uuid) IS 'Delete a chunk of expired messages, threads and keys; call again with the `last` it returned';
+CREATE FUNCTION treadle.purge_audit(retention_hours double precision, quantity integer DEFAULT 10000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.purge_audit(retention_hours double precision, quantity integer) IS 'Delete a chunk of old rows of the audit';
 CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -551,12 +622,35 @@ CREATE FUNCTION treadle.restore_lanes() RETURNS text[]
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.restore_lanes() IS 'Create the missing lanes again, with the rows that they had; returns them';
+CREATE FUNCTION treadle.revoke_key(key_id text, of_tenant text DEFAULT NULL::text, actor text DEFAULT NULL::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.revoke_key(key_id text, of_tenant text, actor text) IS 'End an API key, with the tokens that it made';
+CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text DEFAULT NULL::text, actor text DEFAULT NULL::text) RETURNS TABLE(tenant text, name text, scopes text[], agents text[], expires_at timestamp with time zone, former_until timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
+CREATE FUNCTION treadle.signing_secret() RETURNS bytea
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.signing_secret() IS 'The secret that signs access tokens';
 CREATE FUNCTION treadle.stand_in(worker text, lease_seconds double precision) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1273,6 +1367,28 @@ COMMENT ON VIEW treadle.agent_overview IS 'Every agent that a worker has registe
 CREATE TABLE treadle.alembic_version (
     version_num character varying(32) NOT NULL
 );
+CREATE TABLE treadle.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    tenant text NOT NULL,
+    principal text NOT NULL,
+    action text NOT NULL,
+    target text NOT NULL,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT audit_action_check CHECK ((action ~ '^[a-z_]+[.][a-z_]+$'::text))
+);
+COMMENT ON TABLE treadle.audit IS 'Who changed access, or stopped, repeated or deleted work: written in the transaction of the act, kept for AUDIT_RETENTION_HOURS';
+COMMENT ON COLUMN treadle.audit.principal IS 'Such as key 4f2a (ci), token of key 4f2a (ci), or role alice for a session in SQL';
+COMMENT ON COLUMN treadle.audit.action IS 'What was done to what, such as key.revoke or message.cancel';
+COMMENT ON COLUMN treadle.audit.target IS 'The id or the name of what was acted on';
+ALTER TABLE treadle.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.counters_id_seq
     START WITH 1
@@ -1511,6 +1627,13 @@ COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how m
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
 COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
 COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
+CREATE TABLE treadle.secrets (
+    name text NOT NULL,
+    value bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT secrets_value_check CHECK ((length(value) >= 32))
+);
+COMMENT ON TABLE treadle.secrets IS 'What all processes of the installation share: the secret that signs access tokens';
 CREATE TABLE treadle.sql_roles (
     role text NOT NULL,
     tenant text NOT NULL,
@@ -1580,6 +1703,8 @@ ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_pkey PRIMARY KEY (agent);
 ALTER TABLE ONLY treadle.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+ALTER TABLE ONLY treadle.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.counters
     ADD CONSTRAINT counters_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.events
@@ -1588,6 +1713,8 @@ ALTER TABLE ONLY treadle.events_default
     ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
 ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
+ALTER TABLE ONLY treadle.keys
+    ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
 ALTER TABLE ONLY treadle.late_cancels
     ADD CONSTRAINT late_cancels_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.late_events
@@ -1606,6 +1733,8 @@ ALTER TABLE ONLY treadle.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
+ALTER TABLE ONLY treadle.secrets
+    ADD CONSTRAINT secrets_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.sql_roles
     ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
 ALTER TABLE ONLY treadle.thread_log
@@ -1621,9 +1750,11 @@ ALTER TABLE ONLY treadle.trash
 ALTER TABLE ONLY treadle.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
 CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (is_default) WHERE is_default;
+CREATE INDEX audit_at ON treadle.audit USING btree (at);
 CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
+CREATE INDEX keys_tenant ON treadle.keys USING btree (tenant, created_at);
 CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
@@ -1637,16 +1768,20 @@ CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFE
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
+ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_cancels ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.leases ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.messages ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON treadle.audit AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.keys AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_cancels AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -1658,9 +1793,11 @@ CREATE POLICY own_tenant ON treadle.thread_turns AS RESTRICTIVE FOR SELECT TO tr
 CREATE POLICY own_tenant ON treadle.threads AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.trash AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 ALTER TABLE treadle.parked ENABLE ROW LEVEL SECURITY;
+CREATE POLICY readers ON treadle.audit FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.keys FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_cancels FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

@@ -1,6 +1,6 @@
 """The frames of a chat: JSON texts, told apart by `type`.
 
-client: user_input, cancel, input, ping
+client: auth (the first frame, if at all), user_input, cancel, input, ping
 server: agent_output, status   an event of the thread's log; it has an `id`, and each event is exactly one frame
         status                 news of the socket or of a request; it has a `status` and no `id`
         error, pong
@@ -31,6 +31,12 @@ class CloseCode(IntEnum):
 
 InputKey = Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)]
 MessageIdField = Annotated[UUID, Meta(description="the id of a message (a UUID)")]
+
+
+class Auth(Struct, tag="auth", frozen=True, forbid_unknown_fields=True):
+    """The key or token of a client that can send no header, as a web page."""
+
+    token: Annotated[str, Meta(min_length=1, description="a key or an access token")]
 
 
 class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=True):
@@ -64,7 +70,7 @@ class Ping(Struct, tag="ping", frozen=True, forbid_unknown_fields=True):
     """Answered with pong. Web pages use it: they cannot send the pings of WebSocket itself."""
 
 
-ClientFrame: TypeAlias = UserInput | Cancel | Input | Ping
+ClientFrame: TypeAlias = Auth | UserInput | Cancel | Input | Ping
 
 
 # Frames of the server

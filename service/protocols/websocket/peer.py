@@ -16,6 +16,10 @@ class ClientTooSlow(Exception):
     """The client does not read what was sent to it."""
 
 
+class AccessEnded(Exception):
+    """The key or token of the client has ended; the text says why."""
+
+
 class ServerStopping(Exception):
     """This process is about to end."""
 

@@ -6,11 +6,11 @@ from typing import NoReturn
 
 import msgspec
 
-from service.access.principal import Principal
 from service.errors import Refused
 from service.messages.model import NewMessage
 from service.messages.validation import validate_input, validate_messages
-from service.protocols.websocket.model import Cancel, Error, Input, Ping, Pong, ServerFrame, Status, UserInput
+from service.protocols.websocket.admission import Caller
+from service.protocols.websocket.model import Auth, Cancel, Error, Input, Ping, Pong, ServerFrame, Status, UserInput
 from service.protocols.websocket.peer import ClientDisconnected, FrameWriter, Peer
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.translate import decode_frame, key_of, to_idempotency_key, to_message
@@ -24,19 +24,19 @@ class Requests:
         services: ChatServices,
         peer: Peer,
         writer: FrameWriter,
-        principal: Principal,
+        caller: Caller,
         thread_id: str,
         accepted: asyncio.Event,
     ) -> None:
         self._services = services
         self._peer = peer
         self._writer = writer
-        self._principal = principal
+        self._caller = caller
         self._thread_id = thread_id
         self._accepted = accepted
 
     async def run(self) -> NoReturn:
-        """Raises ClientDisconnected, ClientTooSlow, Unavailable, SchemaError."""
+        """Raises ClientDisconnected, ClientTooSlow, AccessEnded, Unavailable, SchemaError."""
         while True:
             frame = await self._peer.receive()
             try:
@@ -44,9 +44,12 @@ class Requests:
             except Refused as error:
                 await self._answer(Error(str(error), key=key_of(frame)))
                 continue
+            self._caller.check()
             match request:
                 case Ping():
                     await self._answer(Pong())
+                case Auth():
+                    await self._renew(request)
                 case Cancel():
                     await self._cancel(request)
                 case Input():
@@ -56,6 +59,7 @@ class Requests:
 
     async def _submit(self, given: UserInput) -> None:
         try:
+            self._caller.require("submit")
             message = to_message(given, self._thread_id)
             validate_messages([message], self._services.settings, in_batch=False)
             status = await self._store(given, message)
@@ -66,16 +70,16 @@ class Requests:
         await self._answer(status)
 
     async def _store(self, given: UserInput, message: NewMessage) -> Status:
-        messages = self._services.messages
+        messages, principal = self._services.messages, self._caller.principal
         other_agent = await self._agent_while_busy(given, message)
         stored = msgspec.structs.replace(message, agent=other_agent, aside=True) if other_agent else message
         if given.key is None:
-            accepted = await messages.submit(self._principal, stored)
+            accepted = await messages.submit(principal, stored)
         else:
             key, request_hash = to_idempotency_key(given.key, message)
-            [accepted] = await messages.submit_once(self._principal, key, request_hash, [stored])
+            [accepted] = await messages.submit_once(principal, key, request_hash, [stored])
             # The first input under this key may have gone to another agent than a repeat would.
-            if other_agent and (await messages.status(self._principal, accepted.message_id)).agent != other_agent:
+            if other_agent and (await messages.status(principal, accepted.message_id)).agent != other_agent:
                 other_agent = None
         return Status(
             "accepted",
@@ -90,11 +94,18 @@ class Requests:
         turn. An object is for the agent that the client names, and `aside` is the client's own decision."""
         if given.aside is not None or not isinstance(message.message, str):
             return None
-        return await self._services.threads.agent_while_busy(self._principal, self._thread_id, given.agent)
+        return await self._services.threads.agent_while_busy(self._caller.principal, self._thread_id, given.agent)
+
+    async def _renew(self, given: Auth) -> None:
+        try:
+            await self._caller.renew(given.token)
+        except Refused as error:
+            await self._answer(Error(str(error)))
 
     async def _cancel(self, request: Cancel) -> None:
         try:
-            await self._services.messages.cancel(self._principal, request.message_id)
+            self._caller.require("submit")
+            await self._services.messages.cancel(self._caller.principal, request.message_id)
         except Refused as error:
             await self._answer(Error(str(error), message_id=request.message_id, retry_after=error.retry_after))
         else:
@@ -102,8 +113,9 @@ class Requests:
 
     async def _give_input(self, given: Input) -> None:
         try:
+            self._caller.require("submit")
             validate_input(given, self._services.settings)
-            await self._services.messages.input(self._principal, given.message_id, given)
+            await self._services.messages.input(self._caller.principal, given.message_id, given)
         except Refused as error:
             await self._answer(Error(str(error), message_id=given.message_id, retry_after=error.retry_after))
         else:

@@ -3,57 +3,74 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from litestar import Router, WebSocket, websocket
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
-from service.access.principal import Principal
-from service.errors import Invalid, Refused
+from service.errors import Invalid, Refused, SchemaError, Unauthorized, Unavailable
 from service.params import parse_event_id, parse_thread_id
+from service.protocols.websocket.admission import admit, sent_with
 from service.protocols.websocket.model import CloseCode, Error
 from service.protocols.websocket.peer import ClientDisconnected
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.session import Session
 from service.protocols.websocket.transcript import SeenEvent
 from service.protocols.websocket.translate import encode_frame
+from service.refusals import CHALLENGE, Problem
+from service.refusals import MEDIA_TYPE as PROBLEM_TYPE
 
 Socket = WebSocket[Any, Any, Any]
 
 
 @websocket("/ws/chat")
-async def chat(socket: Socket, principal: NamedDependency[Principal], services: NamedDependency[ChatServices]) -> None:
-    """The query has `thread_id`, `last_event_id`, `log`, and `token`, which is not checked yet."""
-    await _serve(socket, principal, services, socket.query_params.get("thread_id"))
+async def chat(socket: Socket, services: NamedDependency[ChatServices]) -> None:
+    """The query has `thread_id`, `last_event_id`, `log`, and `token`."""
+    await _serve(socket, services, socket.query_params.get("thread_id"))
 
 
 @websocket("/ws/{thread_id:str}")
-async def thread_chat(
-    socket: Socket,
-    thread_id: FromPath[str],
-    principal: NamedDependency[Principal],
-    services: NamedDependency[ChatServices],
-) -> None:
-    await _serve(socket, principal, services, thread_id)
+async def thread_chat(socket: Socket, thread_id: FromPath[str], services: NamedDependency[ChatServices]) -> None:
+    await _serve(socket, services, thread_id)
 
 
-router = Router("/", route_handlers=[chat, thread_chat])
+router = Router("/", route_handlers=[chat, thread_chat], opt={"scope": "read"})
 
 
-async def _serve(socket: Socket, principal: Principal, services: ChatServices, thread_id: str | None) -> None:
+async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) -> None:
     peer = _LitestarPeer(socket)
+    credential = sent_with(socket.headers, socket.query_params)
+    caller = None
     try:
+        if "authorization" in socket.headers:  # of a program, which sees the status of a refused handshake
+            try:
+                caller = await admit(services.access, peer, credential)
+            except (Refused, Unavailable, SchemaError) as error:
+                await _refuse_handshake(socket, error)
+                return
         await socket.accept()
         try:
+            caller = caller or await admit(services.access, peer, credential)
             checked_thread_id = parse_thread_id(thread_id or "")
-            session = Session(services, peer, principal, checked_thread_id, _parse_seen(socket.query_params))
-        except Refused as error:
-            await peer.send(encode_frame(Error(str(error))))
-            await peer.close(CloseCode.REFUSED)
+            session = Session(services, peer, caller, checked_thread_id, _parse_seen(socket.query_params))
+        except (Refused, Unavailable, SchemaError) as error:
+            await peer.send(encode_frame(Error(str(error), retry_after=error.retry_after)))
+            await peer.close(CloseCode.REFUSED if isinstance(error, Refused) else CloseCode.TRY_AGAIN_LATER)
             return
     except ClientDisconnected:
         return
     await session.run()
+
+
+async def _refuse_handshake(socket: Socket, error: Refused | Unavailable | SchemaError) -> None:
+    body = msgspec.json.encode(Problem(error.title, error.status, str(error)))
+    headers = [(b"content-type", PROBLEM_TYPE.encode())]
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", CHALLENGE.encode()))
+    start: Any = {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
+    await socket.send(start)
+    await socket.send({"type": "websocket.http.response.body", "body": body})  # type: ignore[arg-type]
 
 
 class _LitestarPeer:

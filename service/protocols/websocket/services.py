@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.batching import Batcher
 from service.config import Settings
@@ -15,11 +16,14 @@ ThreadLog: TypeAlias = tuple[int, int]  # the surrogate key of a thread, and the
 
 
 class ChatServices:
-    def __init__(self, settings: Settings, feed: Feed, messages: MessageStore, threads: ThreadStore) -> None:
+    def __init__(
+        self, settings: Settings, feed: Feed, messages: MessageStore, threads: ThreadStore, access: Access
+    ) -> None:
         self.settings = settings
         self.feed = feed
         self.messages = messages
         self.threads = threads
+        self.access = access
         self._logs: Batcher[tuple[Principal, str], ThreadLog | None] = Batcher(
             lambda asked, _: threads.thread_logs(asked), limit=LOG_LOOKUP_BATCH_THREADS
         )

@@ -8,10 +8,17 @@ import asyncio
 import contextlib
 import logging
 
-from service.access.principal import Principal
 from service.errors import SchemaError, Unavailable
+from service.protocols.websocket.admission import Caller
 from service.protocols.websocket.model import CloseCode, Error
-from service.protocols.websocket.peer import ClientDisconnected, ClientTooSlow, FrameWriter, Peer, ServerStopping
+from service.protocols.websocket.peer import (
+    AccessEnded,
+    ClientDisconnected,
+    ClientTooSlow,
+    FrameWriter,
+    Peer,
+    ServerStopping,
+)
 from service.protocols.websocket.requests import Requests
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.transcript import SeenEvent, Transcript
@@ -20,13 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    def __init__(
-        self, services: ChatServices, peer: Peer, principal: Principal, thread_id: str, seen: SeenEvent
-    ) -> None:
+    def __init__(self, services: ChatServices, peer: Peer, caller: Caller, thread_id: str, seen: SeenEvent) -> None:
         accepted = asyncio.Event()
         self._writer = FrameWriter(peer, patience_seconds=services.settings.keepalive_interval)
-        self._requests = Requests(services, peer, self._writer, principal, thread_id, accepted)
-        self._transcript = Transcript(services, self._writer, principal, thread_id, seen, accepted)
+        self._requests = Requests(services, peer, self._writer, caller, thread_id, accepted)
+        self._transcript = Transcript(services, self._writer, caller, thread_id, seen, accepted)
 
     async def run(self) -> None:
         receiving = asyncio.create_task(self._requests.run())
@@ -48,6 +53,9 @@ class Session:
         with contextlib.suppress(ClientDisconnected, ClientTooSlow):
             if isinstance(error, ServerStopping):
                 await self._writer.close(CloseCode.SERVICE_RESTART)
+            elif isinstance(error, AccessEnded):
+                await self._writer.send(Error(str(error)))
+                await self._writer.close(CloseCode.REFUSED)
             elif isinstance(error, Unavailable | SchemaError):
                 log.log(error.log_level, "chat interrupted", extra={"error": str(error)})
                 await self._writer.send(Error(str(error), retry_after=Unavailable.retry_after))

@@ -3,7 +3,7 @@
 import asyncio
 from typing import NamedTuple, NoReturn
 
-from service.access.principal import Principal
+from service.protocols.websocket.admission import Caller
 from service.protocols.websocket.model import Status
 from service.protocols.websocket.peer import FrameWriter, ServerStopping
 from service.protocols.websocket.services import ChatServices, ThreadLog
@@ -25,7 +25,7 @@ class Transcript:
         self,
         services: ChatServices,
         writer: FrameWriter,
-        principal: Principal,
+        caller: Caller,
         thread_id: str,
         seen: SeenEvent,
         accepted: asyncio.Event,
@@ -33,14 +33,14 @@ class Transcript:
         self._services = services
         self._feed = services.feed
         self._writer = writer
-        self._principal = principal
+        self._caller = caller
         self._thread_id = thread_id
         self._after, self._seen_log = seen
         self._accepted = accepted
 
     async def run(self) -> NoReturn:
-        """Raises ClientDisconnected, ClientTooSlow, ServerStopping, Unavailable, SchemaError."""
-        log = await self._services.find_log(self._principal, self._thread_id)
+        """Raises ClientDisconnected, ClientTooSlow, ServerStopping, AccessEnded, Unavailable, SchemaError."""
+        log = await self._services.find_log(self._caller.principal, self._thread_id)
         lost = self._after if not self._is_of_log(log) else 0
         if lost:
             self._after = 0
@@ -51,7 +51,7 @@ class Transcript:
             while log is None:
                 await self._wait(self._accepted)
                 self._accepted.clear()
-                if (log := await self._services.find_log(self._principal, self._thread_id)) is not None:
+                if (log := await self._services.find_log(self._caller.principal, self._thread_id)) is not None:
                     await self._send_open(log)
             await self._follow(log[0])
             await self._writer.send(Status("deleted", thread_id=self._thread_id))
@@ -91,8 +91,9 @@ class Transcript:
                     await self._wait(wake)
 
     async def _wait(self, wake: asyncio.Event) -> None:
-        """Return when there may be something new; raises ServerStopping."""
+        """Return when there may be something new; raises ServerStopping, AccessEnded."""
         if not self._feed.closing:
             await wait_for(wake, self._services.settings.poll_interval)
         if self._feed.closing:
             raise ServerStopping
+        self._caller.check()

@@ -1,0 +1,114 @@
+"""/keys, /tokens: create, list, rotate and revoke API keys; create access tokens."""
+
+from datetime import UTC, datetime
+
+from litestar import Router, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from service.access.model import CreatedKey, CreatedToken, Key, NewKey, NewToken, Revoked, Rotation
+from service.access.principal import ANY_SCOPE, Principal
+from service.access.store import KeyStore
+from service.access.tokens import TokenSigner, narrow
+from service.errors import Conflict, Forbidden, NotFound
+from service.refusals import refusals
+
+
+@post(
+    "/keys",
+    operation_id="createKey",
+    scope="admin",
+    status_code=201,
+    summary="Create an API key; the answer is the only one that shows it",
+    description="A key has no scope and no agent that the caller has not.",
+    responses=refusals(NotFound),
+)
+async def create_key(
+    data: JSONBody[NewKey], principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]
+) -> CreatedKey:
+    _require_unrestricted(principal)
+    if missing := sorted(set(data.scopes) - principal.scopes):
+        raise Forbidden(f"The key or token lacks the scope {missing[0]}, so it cannot give it to a key.")
+    tenant = data.tenant or principal.tenant
+    if tenant != principal.tenant and not principal.is_operator:
+        raise Forbidden("Only a key of the tenant default may create keys of another tenant.")
+    return await keys.create(principal.name, tenant, data)
+
+
+@get("/keys", operation_id="listKeys", scope="admin", summary="List the API keys, the newest first")
+async def list_keys(principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]) -> list[Key]:
+    _require_unrestricted(principal)
+    return await keys.all(_managed_tenant(principal))
+
+
+@delete(
+    "/keys/{key_id:str}",
+    operation_id="revokeKey",
+    scope="admin",
+    status_code=200,
+    summary="Revoke an API key, with the access tokens that it made",
+    description="Every API process knows it within a second, and ends the streams and sockets of the key.",
+    responses=refusals(NotFound, Conflict),
+)
+async def revoke_key(
+    key_id: FromPath[str], principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]
+) -> Revoked:
+    _require_unrestricted(principal)
+    return Revoked(key_id, await keys.revoke(principal.name, _managed_tenant(principal), key_id))
+
+
+@post(
+    "/keys/{key_id:str}/rotate",
+    operation_id="rotateKey",
+    scope="admin",
+    status_code=200,
+    summary="Give an API key another secret",
+    description="The secret so far stays valid for grace_seconds, and the secret before that one ends.",
+    responses=refusals(NotFound, Conflict),
+)
+async def rotate_key(
+    key_id: FromPath[str],
+    data: JSONBody[Rotation],
+    principal: NamedDependency[Principal],
+    keys: NamedDependency[KeyStore],
+) -> CreatedKey:
+    _require_unrestricted(principal)
+    return await keys.rotate(principal.name, _managed_tenant(principal), key_id, data.grace_seconds)
+
+
+@post(
+    "/tokens",
+    operation_id="createToken",
+    scope=ANY_SCOPE,
+    status_code=201,
+    summary="Create an access token for a browser",
+    description="It is valid for one thread, one message or one subject, with no more rights than the caller has, and"
+    " no longer than the caller's key.",
+)
+async def create_token(
+    data: JSONBody[NewToken],
+    principal: NamedDependency[Principal],
+    keys: NamedDependency[KeyStore],
+    tokens: NamedDependency[TokenSigner],
+) -> CreatedToken:
+    narrowed = narrow(principal, data)
+    assert narrowed.expires_at is not None
+    expires_at = datetime.fromtimestamp(narrowed.expires_at, UTC)
+    token = await tokens.sign(narrowed)
+    target = data.subject or data.thread_id or str(data.message_id)
+    await keys.note_token(principal, target, {"scopes": data.scopes, "expires_at": expires_at, "only": narrowed.limits})
+    return CreatedToken(token, expires_at)
+
+
+router = Router("/", route_handlers=[create_key, list_keys, revoke_key, rotate_key, create_token], tags=["Access"])
+
+
+def _require_unrestricted(principal: Principal) -> None:
+    """Raises Forbidden."""
+    if principal.only is not None:
+        raise Forbidden("A key or token with restrictions (subject, agents, thread, message) manages no keys.")
+
+
+def _managed_tenant(principal: Principal) -> str | None:
+    """The tenant whose keys it manages; None: all tenants."""
+    return None if principal.is_operator else principal.tenant

@@ -1,0 +1,139 @@
+"""Authentication: the key or token of each HTTP request, checked against the scope that its route declares.
+
+Sockets are checked where they are opened (service/protocols/websocket): a page can send its token only there.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service.access.authenticator import Access, Authenticator, OpenAccess, require
+from service.access.cache import KeyCache
+from service.access.json_web_tokens import build_verifier
+from service.access.principal import ANY_SCOPE, OPEN, Principal
+from service.access.store import KeyStore
+from service.access.tokens import TokenSigner
+from service.config import Settings
+from service.db.pool import Database
+from service.errors import ConfigError, Forbidden, SchemaError, Unavailable
+from service.events.sse import MEDIA_TYPE, RECONNECT
+from service.hosts import is_loopback
+
+log = logging.getLogger(__name__)
+
+PUBLIC_AND_OPEN = "AUTH is off and HOST is not of the loopback: every client that reaches the API may do everything"
+BEARER = b"bearer "
+MIN_KEY_CHARS = 32
+
+
+class AccessParts:
+    """What the routes and sockets of one API process share. `on_end` is called when a key was revoked."""
+
+    def __init__(self, settings: Settings, database: Database, on_end: Callable[[], None]) -> None:
+        self._settings = settings
+        self.keys = KeyStore(database)
+        self.tokens = TokenSigner(self.keys)
+        self.cache = KeyCache(self.keys, on_end)
+        self.access: Access = OpenAccess()
+        if settings.needs_auth:
+            self.access = Authenticator(
+                self.cache, self.tokens, bootstrap_key=_bootstrap_key(settings), jwts=build_verifier(settings)
+            )
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Keep the keys young meanwhile."""
+        if not self.access.required:
+            if not is_loopback(self._settings.host):
+                log.warning(PUBLIC_AND_OPEN, extra={"host": self._settings.host})
+            yield
+            return
+        refreshing = asyncio.create_task(self.cache.run())
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            await asyncio.gather(refreshing, return_exceptions=True)
+
+
+class Authentication:
+    """Middleware: puts the principal of each request into its scope, or refuses it."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Unauthorized, Forbidden, Unavailable, SchemaError."""
+        if scope["type"] == ScopeType.HTTP:
+            options = scope["route_handler"].opt
+            if options["scope"] != OPEN:
+                try:
+                    scope["user"] = await self._principal(scope, options)
+                except (Unavailable, SchemaError):
+                    if not options.get("is_stream"):
+                        raise
+                    await _send_reconnect(send)
+                    return
+        await self._app(scope, receive, send)
+
+    async def _principal(self, scope: Any, options: dict[str, Any]) -> Principal:
+        credential = _bearer(scope)
+        if credential is None and options.get("is_stream"):
+            credential = _token_in_query(scope)
+        principal = await self._access.identify(credential)
+        if options["scope"] != ANY_SCOPE:
+            require(principal, options["scope"])
+        if options.get("operators_only") and not principal.is_operator:
+            raise Forbidden("Only a key of the tenant default, without restrictions, may do this.")
+        return principal
+
+
+def principal_of(scope: Scope) -> Principal:
+    """The principal that Authentication found; for handlers that take `principal`."""
+    principal: Principal = scope["user"]
+    return principal
+
+
+def _bearer(scope: Any) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            text: bytes = value
+            return text[len(BEARER) :].strip().decode("latin-1") if text[: len(BEARER)].lower() == BEARER else ""
+    return None
+
+
+def _token_in_query(scope: Any) -> str | None:
+    """EventSource sends no headers of its own."""
+    found = parse_qs(scope["query_string"].decode("latin-1")).get("token")
+    return found[0] if found else None
+
+
+def _bootstrap_key(settings: Settings) -> str | None:
+    """Raises ConfigError."""
+    if settings.treadle_key_file is None:
+        return settings.treadle_key
+    if settings.treadle_key is not None:
+        raise ConfigError("TREADLE_KEY_FILE: Expected either TREADLE_KEY or TREADLE_KEY_FILE, not both.")
+    try:
+        key = settings.treadle_key_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"TREADLE_KEY_FILE: {settings.treadle_key_file} cannot be read: {error}.") from None
+    if len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"TREADLE_KEY_FILE: Expected at least {MIN_KEY_CHARS} printable characters without spaces in the file."
+        )
+    return key
+
+
+async def _send_reconnect(send: Send) -> None:
+    """EventSource gives up for good on any answer but 200, so it is told to come back when PostgreSQL answers."""
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-cache, no-transform")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": RECONNECT, "more_body": False})

@@ -1,0 +1,32 @@
+-- The audit: who changed access, or stopped, repeated or deleted work. Each row is written in the transaction of the
+-- act.
+
+-- Note an act. `actor`: the principal; null: the role of this session.
+create or replace function treadle._audit(
+    actor text, action text, target text, tenant text, details jsonb default '{}')
+returns void
+language sql volatile as $$
+    insert into treadle.audit (at, tenant, principal, action, target, details)
+    values (treadle.clock(), tenant, coalesce(actor, 'role ' || session_user), action, target, details)
+$$;
+
+-- Delete up to `quantity` of the rows that are older than `retention_hours`; returns how many.
+create or replace function treadle.purge_audit(retention_hours double precision, quantity integer default 10000)
+returns integer
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    v_deleted integer;
+begin
+    delete from treadle.audit a
+    where a.id in (
+        select o.id
+        from treadle.audit o
+        where o.at < treadle.clock() - least(retention_hours, 8766000) * interval '1 hour'
+        order by o.at
+        limit quantity
+        for update skip locked);
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
+end $$;
+comment on function treadle.purge_audit is 'Delete a chunk of old rows of the audit';

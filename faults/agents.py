@@ -140,8 +140,9 @@ async def deaf(context: Context, request: str) -> str:
 async def floods(context: Context, request: str) -> str:
     """Emits fifty megabytes, or as much as metadata asks."""
     with noted(context):
-        for index in range(context.metadata.get("bytes", FLOOD_BYTES) // FLOOD_EVENT_BYTES):
-            await context.event("part", {"index": index, "filler": "x" * FLOOD_EVENT_BYTES})
+        event_bytes = context.metadata.get("event_bytes", FLOOD_EVENT_BYTES)
+        for index in range(context.metadata.get("bytes", FLOOD_BYTES) // event_bytes):
+            await context.event("part", {"index": index, "filler": "x" * event_bytes})
     return answer(request, 0)
 
 

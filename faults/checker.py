@@ -48,7 +48,9 @@ FINAL_EVENTS = """
 
 async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path) -> dict[str, list[str]]:
     """The sentences of all checks, by promise; promises that were kept are left out."""
-    messages = {row["message_id"]: row for row in await sql.fetch(MESSAGES)}
+    messages = {
+        row["message_id"]: fault_times.by_the_real_clock(row, history.faults) for row in await sql.fetch(MESSAGES)
+    }
     sent = history.sent.values()
     notes = read_journal(journal)
     times = FaultTimes(history.faults, messages)

@@ -50,7 +50,8 @@ class Fault(msgspec.Struct):
     `lethal`: workers may be declared dead. `zombies`: such workers may live on. `cuts_off`: workers cannot reach
     PostgreSQL for a moment, too short to be declared dead. `where`: the node that is cut off, "" if it may be any.
     `keys`: the messages that do the damage; the fault lasts as long as they do. `detail`: why the fault had no effect,
-    "" if it had one. `noticed`: seconds until the death of a worker was noticed."""
+    "" if it had one. `noticed`: seconds until the death of a worker was noticed. `clock_shift_seconds`: how far the
+    clock of the database was moved while the fault lasted."""
 
     name: str
     began: float
@@ -62,6 +63,7 @@ class Fault(msgspec.Struct):
     keys: list[str] = msgspec.field(default_factory=list)
     detail: str = ""
     noticed: float | None = None
+    clock_shift_seconds: float = 0.0
 
 
 class Recovery(msgspec.Struct, frozen=True):

@@ -68,6 +68,20 @@ class Server:
             f"postgresql://treadle@127.0.0.1:{self.port}/treadle?sslmode=disable", timeout=seconds, command_timeout=600
         )
 
+    @property
+    def settings(self) -> str:
+        """The text of its settings file."""
+        return self._settings_file.read_text()
+
+    async def write_settings(self, text: str) -> None:
+        """Replace the settings file, also for open connections."""
+        self._settings_file.write_text(text)
+        await self.execute("select pg_reload_conf()")
+
+    @property
+    def _settings_file(self) -> Path:
+        return Path(self._server.data) / "postgresql.conf"
+
     async def execute(self, *statements: str) -> None:
         connection = await self.connect()
         try:

@@ -24,7 +24,7 @@ from faults.postgres import Cluster
 SETTLE_SECONDS = 120.0  # every message must end within this time after the last fault
 READ_SECONDS = 30.0  # then readers must have read the rest within this time
 CALM_SECONDS = 5.0  # seconds without faults at the beginning
-FIRST_FAULT = "kill_worker"  # runs alone, so that the promise about deaths is measured
+FIRST_FAULT = "kill_worker"  # alone, so that the promise about deaths is measured
 MAX_TRIES = 3  # of a fault that finds nothing to break
 RUN_FOLDER_PREFIX, KEPT_FOLDER_PREFIX = "treadle-faults-of-{}-", "treadle-faults-kept-"
 
@@ -147,10 +147,11 @@ async def _inject_faults(world: World, plan: Plan, load: "asyncio.Task[None]", t
         again = deck[-1:] or failed(world.history.faults)
         name = again[0] if again else world.rng.choices(plan.faults, weights)[0]
         deck = deck[:-1]
-        if beside and any(fault.name == name and not fault.ended for fault in world.history.faults):
+        alone = name == FIRST_FAULT or FAULTS[name].alone
+        if beside and (alone or any(fault.name == name and not fault.ended for fault in world.history.faults)):
             await asyncio.wait(beside)  # never the same type twice at once: one would repair what the other breaks
         tell(name)
-        if name != FIRST_FAULT and world.rng.random() < 0.2:  # the next one begins before this one ends
+        if not alone and world.rng.random() < 0.2:  # the next one begins before this one ends
             beside.add(asyncio.create_task(inject(world, name)))
         else:
             await inject(world, name)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from faults.history import Reading, Recovery
+from faults.history import Reading, Recovery, Sent
 from faults.world import World
 
 RECOVERY_SECONDS = 30.0  # everything must recover within this time, whatever other faults there are
@@ -28,6 +28,7 @@ SEEN_TO = """
         where e.message_id = m.message_id and e.created_at > $1 and e.type = any($3)) e on true
     where m.message_id = any($2) and (m.completed_at is null or m.completed_at > $1)
     having coalesce(bool_and(e.at is not null), true)"""
+ENDED = "select completed_at is not null from treadle.messages where metadata ->> 'key' = $1"
 RUNNING_AGAIN_EVENTS = ["started", "done", "error", "cancelled"]
 LOSS_NOTICED_EVENTS = ["retry", "parked", *RUNNING_AGAIN_EVENTS]
 
@@ -60,6 +61,22 @@ async def writes_again(world: World, what: str, since: float, moment: float) -> 
     """Record the seconds from `moment` to the first event that an agent wrote after `since`."""
     world.clients.send("scribe", chunks=3)  # no other message may be running
     await _note(world, f"{what} to the first new event", CHUNK_WRITTEN, since, moment)
+
+
+async def message_ends(world: World, what: str, sent: Sent) -> None:
+    """Record the seconds until this message, which was just sent, has ended."""
+    began = time.monotonic()
+    while time.monotonic() < began + RECOVERY_SECONDS:
+        with contextlib.suppress(*DATABASE_ERRORS):
+            connection = await world.cluster.primary.connect(2)
+            try:
+                if await connection.fetchval(ENDED, sent.key):
+                    world.history.recoveries.append(Recovery(what, time.monotonic() - began))
+                    return
+            finally:
+                await connection.close()
+        await asyncio.sleep(POLL_SECONDS)
+    world.history.not_recovered.append(f"{what} did not end within {RECOVERY_SECONDS:g} s")
 
 
 async def streams_again(world: World, readings: Sequence[Reading], killed: int, since: float) -> None:

@@ -60,7 +60,7 @@ Break: TypeAlias = Callable[[World, Fault], Awaitable[None]]
 class FaultType(msgspec.Struct, frozen=True):
     """A type of fault. `weight`: how often it is chosen. `takes`: what only one fault may take away at a time.
 
-    `lethal`, `zombies` and `cuts_off` are explained in Fault.
+    `alone`: no other fault runs at the same time. `lethal`, `zombies` and `cuts_off` are explained in Fault.
     """
 
     name: str
@@ -68,6 +68,7 @@ class FaultType(msgspec.Struct, frozen=True):
     about: str
     weight: int
     takes: Literal["postgres", "nodes"] | None
+    alone: bool
     lethal: bool
     zombies: bool
     cuts_off: bool
@@ -80,13 +81,14 @@ def fault(
     *,
     weight: int = 4,
     takes: Literal["postgres", "nodes"] | None = None,
+    alone: bool = False,
     lethal: bool = False,
     zombies: bool = False,
     cuts_off: bool = False,
 ) -> Callable[[Break], Break]:
     def register(run: Break) -> Break:
         name, about = run.__name__, (run.__doc__ or "").strip()
-        FAULTS[name] = FaultType(name, run, about, weight, takes, lethal, zombies, cuts_off)
+        FAULTS[name] = FaultType(name, run, about, weight, takes, alone, lethal, zombies, cuts_off)
         return run
 
     return register

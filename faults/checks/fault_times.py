@@ -18,6 +18,20 @@ AFTERMATH_SECONDS = 3.0  # after a fault; no limit applies in this time
 DEATH_NOTICED_SECONDS = 7.0
 
 
+def by_the_real_clock(row: Mapping[str, Any], faults: Sequence[Fault]) -> dict[str, Any]:
+    """A message with its times as they were by the clock of the run, where a fault had moved that of the database."""
+    return {**row, **{name: _real(row[name], faults) for name in ("submitted", "ended")}}
+
+
+def _real(at: float | None, faults: Sequence[Fault]) -> float | None:
+    for fault in faults:
+        if at is not None and fault.clock_shift_seconds:
+            real = at - fault.clock_shift_seconds
+            if fault.began <= real <= (fault.ended or math.inf):
+                return real
+    return at
+
+
 class Window(NamedTuple):
     """When a fault did harm, in seconds since the epoch; `ended` is infinite if it has not ended."""
 

@@ -1,10 +1,11 @@
-"""Faults by clients: they read nothing, or disconnect at once."""
+"""Faults by clients: they read nothing, disconnect at once, or read logs of large events."""
 
 import asyncio
 import contextlib
 import socket
 import time
 
+from faults import watch
 from faults.history import Fault, Sent
 from faults.world import VICTIM_SECONDS, NothingToBreak, World, fault
 
@@ -12,6 +13,7 @@ STREAM_BYTES = 10_000_000  # more than the kernel buffers for a client that does
 RECEIVE_BUFFER_BYTES = 4096
 IDLE_READERS, LEAVING_READERS = 20, 480
 HOLD_SECONDS = 3.0
+LOG_READERS, LOG_BYTES, LARGE_EVENT_BYTES = 12, 20_000_000, 900_000
 
 
 @fault(weight=2)
@@ -35,6 +37,17 @@ async def bad_readers(world: World, _: Fault) -> None:
         await asyncio.sleep(HOLD_SECONDS)
     if left < LEAVING_READERS / 2:
         raise NothingToBreak(f"only {left} readers could connect")
+
+
+@fault(weight=2)
+async def large_events(world: World, _: Fault) -> None:
+    """12 clients read a log of twenty megabytes, in events of almost one, at the same time."""
+    sent = world.clients.send("floods", bytes=LOG_BYTES, event_bytes=LARGE_EVENT_BYTES)
+    message_id = (await _acknowledged(world, sent)).message_id
+    assert message_id is not None
+    readers = [world.clients.start(world.clients.readers.read_message(message_id)) for _ in range(LOG_READERS)]
+    await watch.message_ends(world, "a message beside readers of large events", world.clients.send("scribe", chunks=3))
+    await asyncio.wait(readers)
 
 
 async def _acknowledged(world: World, sent: Sent) -> Sent:

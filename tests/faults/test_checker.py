@@ -11,6 +11,7 @@ import pytest
 
 from faults.agents import Note, answer
 from faults.checker import check
+from faults.checks import fault_times
 from faults.history import Fault, History, Reading, Seen, Sent
 from service.db.pool import Connection
 from tests.support.sql_client import SqlClient
@@ -240,3 +241,10 @@ async def test_two_nodes_cut_off_for_a_moment_explain_no_loss(run: HealthyRun) -
         Fault("half_open_database", 0, FAR_FUTURE, cuts_off=True, where="node-2"),
     ]
     assert await lose(run, 1)
+
+
+def test_times_of_a_moved_clock_are_those_of_the_run() -> None:
+    back = Fault("clock_back", 1000, 1010, clock_shift_seconds=-3600)
+    for written, real in ((990, 990), (1005 - 3600, 1005), (1020, 1020), (None, None)):
+        row = fault_times.by_the_real_clock({"key": "k", "submitted": 990, "ended": written}, [back])
+        assert row == {"key": "k", "submitted": 990, "ended": real}

@@ -1,0 +1,36 @@
+"""Faults by transactions of users that stay open: their locks may delay the threads that they name, no others."""
+
+import asyncio
+import json
+
+from faults import watch
+from faults.history import Fault
+from faults.load import THREAD_COUNT
+from faults.world import NothingToBreak, World, fault
+
+HOLD_SECONDS = 4.0  # shorter than the patience of a request
+
+
+@fault(weight=3)
+async def held_threads(world: World, _: Fault) -> None:
+    """A transaction submits to half of the threads and cancels what runs there, stays open, and is rolled back."""
+    threads = [f"thread-{n}" for n in range(THREAD_COUNT // 2)]
+    connection = await world.cluster.primary.connect()
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        messages = [{"message": "held", "agent": "scribe", "thread_id": thread} for thread in threads]
+        await connection.execute("select treadle.submit_many($1::jsonb)", json.dumps(messages))
+        cancelled = await connection.fetchval(
+            "select count(treadle.cancel(l.message_id)) from treadle.leases l"
+            " join treadle.threads t on t.id = l.thread where t.thread_id = any($1)",
+            threads,
+        )
+        held = asyncio.create_task(asyncio.sleep(HOLD_SECONDS))
+        await watch.message_ends(world, "a message beside held threads", world.clients.send("scribe", chunks=3))
+        await held
+        await transaction.rollback()
+        if not cancelled:
+            raise NothingToBreak("nothing ran in these threads")
+    finally:
+        await connection.close()

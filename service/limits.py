@@ -51,6 +51,7 @@ PRINTABLE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$(?![\s\S])"
 # Pages and cursors
 PAGE_ITEMS = 100  # where the client does not say
 HISTORY_EXCHANGES = 50  # of a thread, where the agent does not say
+HISTORY_BYTES = 20_000_000  # of a thread, at most: more would fill the memory of the worker
 HISTORY_TOKENS = 50_000  # of a thread, that an adapter hands on where the agent does not say
 MAX_PAGE_ITEMS = 1_000
 JSON_PAGE_BYTES = 1_000_000  # of an answer with a list, unless one item has more

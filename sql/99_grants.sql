@@ -130,8 +130,8 @@ begin
             and c.relname <> all(c_secrets)));
 end $$;
 
--- A worker reads the release, with which it must agree.
-grant select on treadle.meta, treadle.alembic_version to treadle_worker;
+-- A worker reads the release, with which it must agree, and the input types of agents, which may be sent messages.
+grant select on treadle.meta, treadle.alembic_version, treadle.agents, treadle.agent_overview to treadle_worker;
 
 -- A tenant's login role reads the rows of its tenant, and which agents and queues there are.
 grant select on

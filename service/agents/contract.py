@@ -188,13 +188,17 @@ class Context(Protocol):
         lives for this message only.
         """
 
+    def memory_fits(self) -> bool:
+        """Whether the memory is small enough to be stored (MAX_EVENT_BYTES)."""
+
     async def under_way(self) -> UnderWay | None:
         """The message whose turn it is in this thread, for asides. None if no message has the turn."""
 
     async def history(
         self, limit: int = HISTORY_EXCHANGES, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
-        """The last completed messages of the thread before this one, oldest first. Empty without a thread.
+        """The last completed messages of the thread before this one, oldest first; as many as have at most 20 MB of
+        JSON together. Empty without a thread.
 
         With `max_tokens`, only the latest whole exchanges that fit into this number together with the prompt `system`;
         four bytes of text or JSON count as one token. With `tools`, each exchange has the data of its `tool` events.

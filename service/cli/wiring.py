@@ -11,6 +11,7 @@ from service.db.availability import Availability
 from service.db.listener import Listener
 from service.db.notifier import Notifier
 from service.db.pool import Database
+from service.inputs.store import InputSchemas
 from service.leases.store import LeaseStore
 from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore
@@ -118,7 +119,7 @@ def _attempt_services(
     return AttemptServices(
         settings=settings,
         registry=registry,
-        queries=StoredAttemptQueries(LeaseStore(database), ThreadStore(database)),
+        queries=StoredAttemptQueries(LeaseStore(database), ThreadStore(database), InputSchemas(database)),
         instances=InstanceCache(),
         threads=Threads(settings.worker_concurrency),
         isolation=isolation,

@@ -1,8 +1,10 @@
 """What agents read from PostgreSQL, repeated until it answers."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
+from service.inputs.store import InputSchemas
 from service.leases.model import EarlierResults, SentMessage
 from service.leases.store import LeaseStore
 from service.threads.store import StoredExchange, StoredTurn, ThreadStore
@@ -12,9 +14,10 @@ from service.worker.persistence import persist_lookup
 class StoredAttemptQueries:
     """Implements service.worker.context.backend.AttemptQueries."""
 
-    def __init__(self, leases: LeaseStore, threads: ThreadStore) -> None:
+    def __init__(self, leases: LeaseStore, threads: ThreadStore, inputs: InputSchemas) -> None:
         self._leases = leases
         self._threads = threads
+        self._inputs = inputs
 
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
         return await persist_lookup("earlier results", lambda: self._leases.earlier_results(message_id))
@@ -29,3 +32,7 @@ class StoredAttemptQueries:
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         return await persist_lookup("turn in progress", lambda: self._threads.turn_in_progress(thread))
+
+    async def misfit(self, agent: str | None, message: Any) -> str | None:
+        found = await persist_lookup("input types", lambda: self._inputs.misfit([(agent, message)]))
+        return None if found is None else found[1]

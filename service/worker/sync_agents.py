@@ -37,6 +37,9 @@ class SyncContext:
     def cancelled(self) -> bool:
         return self._context.cancelled
 
+    def memory_fits(self) -> bool:
+        return self._context.memory_fits()
+
     def emit(self, chunk: str) -> None:
         self._bridge.wait(self._context.emit(chunk))
 

@@ -234,29 +234,41 @@ async def test_a_single_agent_remembers_its_thread(sql: Connection, start_worker
 
 
 async def test_a_teams_memory_is_limited(sql: Connection, start_worker: StartWorker) -> None:
-    model = ReplayModel("x" * 700, "APPROVE")
+    """A state that is too large is dropped, and the thread goes on."""
+    model = ReplayModel("x" * 700, "APPROVE", "two", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1), max_event_bytes=2000)
     row = await run(sql, "First.", agent="pair", thread_id="t")
-    assert row["state"] == "failed"
-    assert "a thread's memory has at most 2000 bytes (MAX_EVENT_BYTES)" in row["error"]
-    assert await states(sql) == {"t": None}
+    assert (row["state"], row["result"]) == ("completed", "APPROVE")
+    assert await dropped(sql, row) == ["it is larger than a thread's memory may be"]
+    assert (await run(sql, "Second.", agent="pair", thread_id="t"))["result"] == "APPROVE"
+    assert model.asked[-2] == ["You are writer.", "Second."]
 
 
-async def test_a_team_of_other_agents_does_not_load_the_saved_state(sql: Connection, start_worker: StartWorker) -> None:
+async def dropped(sql: Connection, row: dict[str, Any]) -> list[str]:
+    """The reasons for which the message dropped the state of its team."""
+    return [entry.data["reason"] for entry in await log(sql, row["message_id"]) if entry.type == "state_dropped"]
+
+
+async def test_a_team_of_other_agents_begins_without_the_saved_state(
+    sql: Connection, start_worker: StartWorker
+) -> None:
     def other(kit: Kit) -> RoundRobinGroupChat:
-        return RoundRobinGroupChat([assistant("poet", kit.model(ReplayModel("x")))], max_turns=1)
+        return RoundRobinGroupChat([assistant("poet", kit.model(ReplayModel("x", "x")))], max_turns=1)
 
     model = ReplayModel("one", "APPROVE")
     makers = [pair(model), other]
 
     def make(kit: Kit) -> RoundRobinGroupChat:
-        team: RoundRobinGroupChat = makers.pop(0)(kit)
+        team: RoundRobinGroupChat = makers[0](kit)
         return team
 
     await start_worker(autogen_agent("pair", make, keep_state=True, max_attempts=1))
     await run(sql, "First.", agent="pair", thread_id="t")
+    del makers[0]  # a release
     row = await run(sql, "Second.", agent="pair", thread_id="t")
-    assert (row["state"], row["error"]) == ("failed", "ValueError: Agent state for poet not found in the saved state.")
+    assert (row["state"], row["result"]) == ("completed", "x")
+    assert await dropped(sql, row) == ["the team cannot load it: Agent state for poet not found in the saved state."]
+    assert (await run(sql, "Third.", agent="pair", thread_id="t"))["result"] == "x"
 
 
 async def test_messages_and_results_have_types(sql: Connection, start_worker: StartWorker) -> None:

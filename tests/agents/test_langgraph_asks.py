@@ -24,7 +24,7 @@ from tests.support.graphs import (
 )
 from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
-from tests.support.messages import settled, submit, types
+from tests.support.messages import run, settled, submit, types
 from tests.support.workers import running_worker
 from treadle import Agent
 from treadle.adapters import langgraph_agent
@@ -155,6 +155,23 @@ async def test_a_node_may_ask_the_same_question_twice(
         await give_input(sql, message_id, given)
     assert (await settled(sql, message_id))["result"] == [1, 2, 3]
     assert names == [names[0], f"{names[0]} 2", f"{names[0]} 3"]
+
+
+async def test_a_node_that_asks_several_questions_at_once_is_refused(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    """LangGraph hands their answers out in the order of the calls, and a person might approve the wrong one."""
+
+    async def confirm(what: str) -> str:
+        return str(interrupt(f"{what}?"))
+
+    async def ask(state: Numbers) -> dict[str, Any]:
+        return {"numbers": [*await asyncio.gather(confirm("wire"), confirm("mail"))]}
+
+    await start_worker(graph_agent(chain_graph(Numbers, ask=ask), checkpoints))
+    row = await run(sql, {"numbers": []}, agent="asks")
+    assert (row["state"], row["attempt"]) == ("failed", 1)
+    assert row["error"].startswith("A node of the graph asks several questions at the same time")
 
 
 async def test_a_node_may_ask_in_a_loop(sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints) -> None:

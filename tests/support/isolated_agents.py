@@ -218,6 +218,23 @@ async def child(context: Context, text: str) -> str:
     return text * 2
 
 
+class Order(msgspec.Struct):
+    number: int
+
+
+@agent("orders")
+async def orders(context: Context, order: Order) -> int:
+    """Doubles the number of an order."""
+    return order.number * 2
+
+
+@agent("sends an order")
+async def sends_an_order(context: Context, order: dict[str, Any]) -> Any:
+    """Sends what it receives, and returns the answer."""
+    [answer] = await context.gather(await context.send(order, agent="orders"))
+    return answer
+
+
 @agent("crunches", run_in="process", timeout=30, max_attempts=1)
 def crunches(context: Any, text: str) -> Any:
     """Computes, in a process that can be ended."""

@@ -227,6 +227,15 @@ async def test_a_message_that_gets_no_process_is_deferred_without_a_failure(
     assert (await settled(sql, message_id))["result"] == "x"
 
 
+async def test_what_a_process_sends_is_checked(sql: Connection, start: Start) -> None:
+    await start()
+    row = await run(sql, {"number": 1}, agent="sends an order")
+    assert (row["state"], row["result"]) == ("completed", 2)
+    row = await run(sql, {"number": "one"}, agent="sends an order")
+    assert row["state"] == "failed"
+    assert "message.number does not fit the input of the agent 'orders'" in row["error"]
+
+
 # Cancelled or timed out
 
 

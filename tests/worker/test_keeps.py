@@ -150,6 +150,22 @@ async def test_history_fits_a_token_budget(sql: Connection, start_worker: StartW
     assert row["result"] == [[[], ["2"], ["2"], ["1", "2"], ["0", "1", "2"]], [[{"name": "2" * 40}]]]
 
 
+async def test_history_has_a_limit_in_bytes(
+    sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without a budget of tokens, and with a larger one."""
+    monkeypatch.setattr("service.worker.context.history.HISTORY_BYTES", 100)
+
+    @agent("looks")
+    async def looks(context: Context, text: str) -> Any:
+        return [len(await context.history()), len(await context.history(max_tokens=10_000))]
+
+    await start_worker(looks)
+    for _ in range(3):
+        await run(sql, "x" * 40, agent="looks", thread_id="t")
+    assert (await run(sql, "x", agent="looks", thread_id="t"))["result"] == [2, 2]
+
+
 async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Client, start_worker: StartWorker) -> None:
     made: list[str] = []
     closed: list[str] = []

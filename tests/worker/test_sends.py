@@ -11,6 +11,7 @@ from service.db.pool import Connection, Database
 from tests.support.agents import double
 from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.isolated_agents import orders, sends_an_order
 from tests.support.messages import children, log, overview, run, settled, submit, types
 from tests.support.waiting import until
 from treadle import ChildFailed, Context, agent
@@ -180,6 +181,18 @@ async def test_messages_sent_in_a_step_can_be_gathered(sql: Connection, start_wo
     row = await run(sql, "a b", agent="parent")
     assert (row["state"], row["result"]) == ("completed", ["aa", "bb"])
     assert len(await children(sql, row["message_id"])) == 2
+
+
+async def test_send_refuses_a_message_that_does_not_fit_its_agent(sql: Connection, start_worker: StartWorker) -> None:
+    await start_worker(orders, sends_an_order)
+    row = await run(sql, {"number": 1}, agent="sends an order")
+    assert (row["state"], row["result"]) == ("completed", 2)
+    row = await run(sql, {"number": "one"}, agent="sends an order")
+    assert (row["state"], row["attempt"]) == ("failed", 1)
+    assert row["error"].startswith(
+        "A message to send is refused: message.number does not fit the input of the agent 'orders':"
+    )
+    assert await children(sql, row["message_id"]) == []
 
 
 async def test_send_refuses_invalid_messages(sql: Connection, start_worker: StartWorker) -> None:

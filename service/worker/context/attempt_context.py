@@ -112,6 +112,13 @@ class AttemptContext:
     ) -> Sequence[Exchange]:
         return await history.history(self._scope, limit, max_tokens=max_tokens, system=system, tools=tools)
 
+    def memory_fits(self) -> bool:
+        try:
+            self._scope.fit(self.memory, "a thread's memory")
+        except ValueError:
+            return False
+        return True
+
     def usage(self, **counts: Any) -> None:
         self._scope.count(encode_once(counts, "The usage"))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from service.agents.contract import Exchange, UnderWay
+from service.limits import HISTORY_BYTES
 from service.worker.context.scope import AttemptScope
 from service.worker.outcome import encode
 
@@ -18,7 +19,9 @@ async def history(
         return []
     budget = None if max_tokens is None else max_tokens - tokens(system)
     # PostgreSQL reads no more than twice of what fits: its text of a JSON value can be longer than ours.
-    max_bytes = None if budget is None else max(0, budget) * 2 * BYTES_PER_TOKEN
+    max_bytes = HISTORY_BYTES
+    if budget is not None:
+        max_bytes = min(HISTORY_BYTES, max(0, budget) * 2 * BYTES_PER_TOKEN)
     found = await scope.backend.queries.exchanges(claim.thread, claim.ord, limit, tools, max_bytes)
     exchanges = [Exchange(exchange.message, exchange.result, exchange.tools) for exchange in found]
     return exchanges if budget is None else _fitting(exchanges, budget)

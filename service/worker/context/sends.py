@@ -39,15 +39,18 @@ async def send(
     name: str | None,
 ) -> str:
     """Remember a message to be submitted; returns its id. Raises Rejected if an earlier attempt has sent something else
-    in its place, or if the chain of messages is too long."""
+    in its place, if it does not fit the input of its agent, or if the chain of messages is too long."""
     await scope.require_running()
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
     content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
     place = _Place(scope.claim.message_id, content, await scope.earlier_results())
     child = place.child(scope.claim_name("send", name, place.is_same))
+    is_new = child not in place.earlier.sent
+    if is_new and (misfit := await scope.backend.queries.misfit(agent, content["message"])):
+        raise Rejected(f"A message to send is refused: {misfit}")
     scope.sent[child] = None if aside else thread_id
-    if child not in place.earlier.sent:
+    if is_new:
         scope.unsent[child] = {
             "message_id": child,
             "parent": str(scope.claim.message_id),

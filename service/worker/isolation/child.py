@@ -112,6 +112,9 @@ class WorkerLink:
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         return (await self._request(ipc.QueryTurnInProgress(thread))).turn_in_progress
 
+    async def misfit(self, agent: str | None, message: Any) -> str | None:
+        return (await self._request(ipc.QueryMisfit(agent, message))).misfit
+
     def park(self, outcome: Outcome) -> None:
         self.stopped = True
         ipc.write(self._writer, ipc.Park(outcome))

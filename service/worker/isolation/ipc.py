@@ -54,6 +54,11 @@ class QueryTurnInProgress(_Frame, frozen=True):
     thread: int
 
 
+class QueryMisfit(_Frame, frozen=True):
+    agent: str | None
+    message: Any
+
+
 class Count(_Frame, frozen=True):
     """Usage, a JSON object, and the step in which it was counted."""
 
@@ -80,6 +85,7 @@ class Reply(_Frame, frozen=True):
     exchanges: list[StoredExchange] = []
     children: list[SentMessage] = []
     turn_in_progress: StoredTurn | None = None
+    misfit: str | None = None
     refused: str | None = None
 
 
@@ -87,7 +93,7 @@ class Stop(_Frame, frozen=True):
     """The attempt must end."""
 
 
-Query: TypeAlias = QueryEarlierResults | QueryExchanges | QueryChildren | QueryTurnInProgress
+Query: TypeAlias = QueryEarlierResults | QueryExchanges | QueryChildren | QueryTurnInProgress | QueryMisfit
 Request: TypeAlias = Put | Query
 FromChild: TypeAlias = Request | Count | Park | Ended
 FromWorker: TypeAlias = Reply | Stop

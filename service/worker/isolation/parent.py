@@ -187,6 +187,8 @@ async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
                 return ipc.Reply(children=list(await queries.children(message_ids)))
             case ipc.QueryTurnInProgress(thread):
                 return ipc.Reply(turn_in_progress=await queries.turn_in_progress(thread))
+            case ipc.QueryMisfit(agent, message):
+                return ipc.Reply(misfit=await queries.misfit(agent, message))
     except Exception as error:  # raised again in the agent's process
         return ipc.Reply(refused=f"{type(error).__name__}: {error}")
 

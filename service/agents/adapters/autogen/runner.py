@@ -40,14 +40,18 @@ class Runner:
         cancelled and has CANCEL_SECONDS to end."""
         from autogen_core import CancellationToken
 
-        made = make(self._kit)
-        team = await made if inspect.isawaitable(made) else made
+        team = await self._make(make)
         saved = self._context.memory.get(self._memory_key) if self._memory_key is not None else None
         if saved is not None:
             from service.agents.adapters.autogen.handoff import answer_handoff
 
-            await team.load_state(saved)
-            task = answer_handoff(saved, task)
+            try:
+                await team.load_state(saved)
+                task = answer_handoff(saved, task)
+            except Exception as error:  # of whatever the author's agents raise; a retry would find the same state
+                await self._drop_state(f"the team cannot load it: {error}")
+                self._kit = Kit(self._context)
+                team = await self._make(make)  # the other one may have loaded a part
         token = CancellationToken()
         logging.getLogger("autogen_core").addFilter(_is_not_a_cancellation)
         running = asyncio.ensure_future(self._run_team(team, task, token))
@@ -56,12 +60,25 @@ class Runner:
             result = plain(self._output(await asyncio.shield(running)))
             if self._memory_key is not None:
                 self._context.memory[self._memory_key] = plain(await team.save_state())
+                if not self._context.memory_fits():
+                    await self._drop_state("it is larger than a thread's memory may be")
             return result
         except asyncio.CancelledError:
             token.cancel()  # ends the team's agents; the team's stream waits for them
             await asyncio.wait({running}, timeout=CANCEL_SECONDS)
             running.cancel()
             raise
+
+    async def _make(self, make: Callable[[Kit], Any]) -> Any:
+        made = make(self._kit)
+        return await made if inspect.isawaitable(made) else made
+
+    async def _drop_state(self, reason: str) -> None:
+        """Without this, every further message of the thread would fail for the same reason."""
+        assert self._memory_key is not None
+        self._context.memory.pop(self._memory_key, None)
+        self._context.log.warning("a team's state is dropped: %s", reason)
+        await write_event(self._context, "state_dropped", reason=reason)
 
     async def _run_team(self, team: Any, task: Any, token: Any) -> Any:
         """Returns AutoGen's TaskResult."""

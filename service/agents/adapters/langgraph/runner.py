@@ -20,6 +20,11 @@ NEEDS_LASTING_CHECKPOINTER = (
     "stores them, for example AsyncPostgresSaver."
 )
 
+ASKS_AT_ONCE = (
+    "A node of the graph asks several questions at the same time (interrupt in asyncio.gather), and LangGraph cannot "
+    "tell their answers apart: ask one after the other, or in nodes of their own."
+)
+
 
 class Runner:
     def __init__(
@@ -64,7 +69,7 @@ class Runner:
 
         from service.agents.adapters.langgraph.lost_nodes import refuse_lost_nodes
         from service.agents.adapters.langgraph.pauses import Pauses
-        from service.agents.adapters.langgraph.tool_turns import ToolTurns, watch_tools
+        from service.agents.adapters.langgraph.tool_turns import ToolTurns, watch_questions, watch_tools
 
         config = {"configurable": {"thread_id": context.message_id}}
         has_checkpoints, outlast_worker = _checkpoints(graph)
@@ -85,6 +90,7 @@ class Runner:
                 answers = await pauses.answers(saved, interrupts) if outlast_worker and not repeat else {}
                 context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
                 start = Command(resume=answers) if answers else None
+            watch_questions()
             watch_tools()
             turns = ToolTurns(one_by_one=one_by_one)
             with turns.in_force():
@@ -94,6 +100,8 @@ class Runner:
             if not outlast_worker:
                 raise Rejected(NEEDS_LASTING_CHECKPOINTER)
             repeat = turns.may_have_mixed(interrupts.keys())  # before any person is asked
+            if not repeat and turns.asks_at_once(interrupts.keys()):
+                raise Rejected(ASKS_AT_ONCE)
             one_by_one = one_by_one or repeat
 
     async def _stream(

@@ -2,7 +2,8 @@
 
 A ToolNode runs the tool calls of a message at the same time, as one task, and LangGraph hands the answers of a task out
 in the order in which interrupt() is called. So a yes could approve another call than the one that asked. Where a tool
-has asked, the calls of its ToolNode run one after the other, in the order of the message, from then on.
+has asked, the calls of its ToolNode run one after the other, in the order of the message, from then on. A node of the
+author's own that asks several questions at the same time is refused, for its order is unknown.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ class ToolTurns:
         self._calls: Counter[str] = Counter()  # by the namespace of the task
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._asking: set[str] = set()
+        self._questions: Counter[str] = Counter()  # that have no answer yet, by the namespace of the task
 
     @contextlib.contextmanager
     def in_force(self) -> Iterator[None]:
@@ -42,6 +44,14 @@ class ToolTurns:
         several = [namespace for namespace, calls in self._calls.items() if calls > 1]
         return not self._one_by_one and any(Interrupt.from_ns(None, ns).id in interrupt_ids for ns in several)
 
+    def asks_at_once(self, interrupt_ids: Collection[str]) -> bool:
+        """Whether one of these interrupts ended a task that asked several questions at the same time."""
+        several = [namespace for namespace, questions in self._questions.items() if questions > 1]
+        return any(Interrupt.from_ns(None, namespace).id in interrupt_ids for namespace in several)
+
+    def note_question(self, namespace: str) -> None:
+        self._questions[namespace] += 1
+
     async def run(self, namespace: str, run_call: Callable[[], Awaitable[Any]]) -> Any:
         """Run a call of the task with this namespace, now or in its turn."""
         self._calls[namespace] += 1
@@ -55,6 +65,22 @@ class ToolTurns:
             except GraphBubbleUp:
                 self._asking.add(namespace)
                 raise
+
+
+def watch_questions() -> None:
+    """Let each run know the questions of its tasks. LangGraph has no hook for them; it makes an Interrupt of each."""
+    make = Interrupt.from_ns.__func__  # type: ignore[attr-defined]
+    if hasattr(make, "__wrapped__"):
+        return
+
+    @functools.wraps(make)
+    def from_ns(cls: type[Interrupt], value: Any, ns: str) -> Interrupt:
+        if (turns := _turns.get()) is not None:
+            turns.note_question(ns)
+        made: Interrupt = make(cls, value, ns)
+        return made
+
+    Interrupt.from_ns = classmethod(from_ns)  # type: ignore[assignment,method-assign]
 
 
 def watch_tools() -> None:

@@ -189,6 +189,8 @@ def _explain_trouble(error: asyncpg.PostgresError) -> Exception | None:
     """The error for a call that was right, but that the server cannot serve now."""
     if isinstance(error, asyncpg.LockNotAvailableError):
         return Busy("Another transaction holds the same thread or key: try again.", held=error.detail)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return SchemaError(f"The database user may not do this: {first_line(error)}.")
     if error.server_source_function == "PreCommit_Notify":  # a trigger's: our functions ask before they notify
         return Unavailable("PostgreSQL's queue of notifications is full: try again.")
     return None

@@ -354,6 +354,13 @@ CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its PGMQ lanes; does nothing where it exists';
+CREATE FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer DEFAULT 5, statement_seconds integer DEFAULT 60) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer, statement_seconds integer) IS 'Create a login role that is bound to a tenant; returns its name';
 CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -384,6 +391,13 @@ CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS 
     SET lock_timeout TO '500ms'
     AS ...;
 COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions of days before `until` that are empty; returns how many';
+CREATE FUNCTION treadle.drop_sql_role(role text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.drop_sql_role(role text) IS 'Drop a login role that is bound to a tenant, and end its sessions';
 CREATE FUNCTION treadle.earlier_results(message_id uuid) RETURNS TABLE(type text, name text, sent jsonb, data text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -651,6 +665,13 @@ CREATE FUNCTION treadle.signing_secret() RETURNS bytea
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.signing_secret() IS 'The secret that signs access tokens';
+CREATE FUNCTION treadle.sql_roles_of(tenant text) RETURNS TABLE(role text, created_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.sql_roles_of(tenant text) IS 'The login roles that are bound to a tenant';
 CREATE FUNCTION treadle.stand_in(worker text, lease_seconds double precision) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

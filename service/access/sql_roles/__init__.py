@@ -1,0 +1,1 @@
+"""Login roles of SQL users, each bound to one tenant."""

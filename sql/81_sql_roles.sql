@@ -1,0 +1,80 @@
+-- Login roles of SQL users, each bound to one tenant.
+--
+-- Only the owner may call these functions. A role's name says nothing about its tenant, because every user of the
+-- server can list roles. `verifier` is the SCRAM-SHA-256 verifier of a password: no log gets the password itself.
+
+-- Let the owner act for the role: to end its sessions and to drop what it owns.
+create or replace function treadle._join_role(role name) returns void
+language plpgsql as $$
+begin
+    if not pg_has_role(current_user, role, 'usage') then
+        execute format('grant %I to current_user', role);
+    end if;
+end $$;
+
+-- Create a login role for a tenant; returns its name. The timeouts are defaults that its user can change: they end
+-- mistakes, not attacks. Raises TR409 where PUBLIC may create objects in the schema public, TR422 without the right to
+-- create roles.
+create or replace function treadle.create_sql_role(
+    tenant text, verifier text, connections integer default 5, statement_seconds integer default 60)
+returns text
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    c_role constant name := 'treadle_sql_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
+begin
+    execute format('create role %I login password %L connection limit %s', c_role, verifier, connections);
+    execute format('grant treadle_tenant to %I', c_role);
+    execute format('alter role %I set statement_timeout = %L', c_role, statement_seconds || 's');
+    execute format('alter role %I set idle_in_transaction_session_timeout = %L', c_role, statement_seconds || 's');
+    execute format('alter role %I set lock_timeout = ''5s''', c_role);
+    if has_schema_privilege(c_role, 'public', 'create') then
+        raise exception using errcode = 'TR409', message = 'PUBLIC may create objects in the schema public: '
+            'run "revoke create on schema public from public" first.';
+    end if;
+    if not has_database_privilege(c_role, current_database(), 'connect') then
+        execute format('grant connect on database %I to %I', current_database(), c_role);
+    end if;
+    insert into treadle.sql_roles (role, tenant, created_at)
+    values (c_role, create_sql_role.tenant, treadle.clock());
+    return c_role;
+exception
+    when insufficient_privilege then
+        raise exception using
+            errcode = 'TR422', message = format('This database user may not create login roles: %s.', sqlerrm);
+end $$;
+comment on function treadle.create_sql_role is 'Create a login role that is bound to a tenant; returns its name';
+
+-- Raises TR404 for a role that is bound to no tenant.
+create or replace function treadle.drop_sql_role(role text) returns void
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+begin
+    delete from treadle.sql_roles r
+    where r.role = drop_sql_role.role;
+    if not found then
+        raise exception using errcode = 'TR404', message = format('There is no SQL role %L.', drop_sql_role.role);
+    end if;
+    if to_regrole(quote_ident(drop_sql_role.role)) is null then  -- it was dropped by hand
+        return;
+    end if;
+    execute format('alter role %I nologin', drop_sql_role.role);
+    perform treadle._join_role(drop_sql_role.role);
+    perform pg_terminate_backend(a.pid, 5000)
+    from pg_stat_activity a
+    where a.usename = drop_sql_role.role;
+    execute format('drop owned by %I', drop_sql_role.role);
+    execute format('drop role %I', drop_sql_role.role);
+end $$;
+comment on function treadle.drop_sql_role is 'Drop a login role that is bound to a tenant, and end its sessions';
+
+create or replace function treadle.sql_roles_of(tenant text) returns table (role text, created_at timestamptz)
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select r.role, r.created_at
+    from treadle.sql_roles r
+    where r.tenant = sql_roles_of.tenant
+    order by r.created_at, r.role
+$$;
+comment on function treadle.sql_roles_of is 'The login roles that are bound to a tenant';

@@ -1,18 +1,27 @@
-"""Logging to stderr: readable lines, or one JSON object a line."""
+"""Logging to stderr: readable lines, or one JSON object a line.
 
+No line has a secret, or a text that a person or a model wrote: libraries that log such texts are quiet, also where
+LOG_LEVEL is debug; of an exception that a library logs, its text is left out; and what looks like a secret is hidden.
+"""
+
+import copy
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
+from service.redaction import redact
 from service.terminal import visible_line
 
-# Libraries that log each call, or the texts of people and models, below this level.
-NOISY = (
-    *("alembic", "anthropic", "autogen_agentchat", "autogen_core", "autogen_ext", "httpcore", "httpcore2", "httpx"),
-    *("httpx2", "langchain", "langchain_core", "langgraph", "langsmith", "litestar", "openai", "uvicorn", "websockets"),
+# Libraries that log each call, or the texts of people and models, below the level `warning`.
+LIBRARIES = (
+    *("alembic", "anthropic", "asyncio", "autogen_agentchat", "autogen_core", "autogen_ext", "claude_agent_sdk"),
+    *("hpack", "httpcore", "httpcore2", "httpx", "httpx2", "langchain", "langchain_anthropic", "langchain_community"),
+    *("langchain_core", "langchain_openai", "langgraph", "langgraph_sdk", "langsmith", "litellm", "LiteLLM"),
+    *("litestar", "mcp", "openai", "psycopg", "requests", "sqlalchemy", "urllib3", "uvicorn", "websockets"),
 )
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
@@ -23,12 +32,23 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in NOISY:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for library in LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+
+
+def _traceback(record: logging.LogRecord) -> str | None:
+    """That of a library's record without the exception's text, which may quote what a person or a model wrote. (The
+    message that fails by such an exception has the whole text.)"""
+    if not record.exc_info or record.exc_info[0] is None:
+        return None
+    kind, _, place = record.exc_info
+    if record.name.partition(".")[0] in LIBRARIES:
+        return "".join([*traceback.format_tb(place), kind.__name__])
+    return "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
 
 
 class _Text(logging.Formatter):
@@ -40,6 +60,11 @@ class _Text(logging.Formatter):
         extra = " ".join(f"{key}={value}" for key, value in _extra(record).items())
         return visible_line(f"{line} ({extra})" if extra else line)
 
+    def format(self, record: logging.LogRecord) -> str:
+        own = copy.copy(record)  # other handlers have the same record
+        own.exc_info, own.exc_text = None, _traceback(record)
+        return redact(super().format(own))
+
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -50,6 +75,6 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
             **_extra(record),
         }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry, enc_hook=str).decode()
+        if trace := _traceback(record):
+            entry["traceback"] = trace
+        return redact(msgspec.json.encode(entry, enc_hook=str).decode())

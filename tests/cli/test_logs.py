@@ -52,3 +52,58 @@ def test_libraries_write_no_texts_of_people(style: str, capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert "what a person wrote" not in said
     assert said.count("a warning") == 6
+
+
+WRITTEN = "what a person wrote"
+SECRETS = {
+    "trd_4f2a_SECRET-SECRET": "***",
+    "trt_SECRETSECRET": "***",
+    "sk-ant-api03-SECRETSECRET": "***",
+    "eyJSECRETSECRET.eyJSECRETSECRET.SECRET_-": "***",
+    "GET /messages/x/stream?after=1&token=SECRET HTTP/1.1": "GET /messages/x/stream?after=1&token=*** HTTP/1.1",
+    "Authorization: Bearer SECRET.x~y": "Authorization: Bearer ***",
+    "authorization: basic U0VDUkVUOnNlY3JldA==": "authorization: basic ***",
+    'said "Bearer SECRET\\" twice': 'said "Bearer ***\\" twice',
+    "at postgresql://me:SECRET@db:5432/x": "at postgresql://***@db:5432/x",
+}
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_looks_like_a_secret_is_hidden(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json" if style == "json" else "text")
+    for secret, shown in SECRETS.items():
+        logging.getLogger("service.test").warning("a %s", "line", extra={"text": secret})
+        logging.getLogger("service.test").warning(secret)
+        try:
+            raise ValueError(secret)
+        except ValueError:
+            logging.getLogger("service.test").exception("failed")
+        said = capsys.readouterr().err
+        assert "SECRET" not in said
+        if style == "json":
+            first, second, third = map(json.loads, said.splitlines())
+            assert (first["text"], second["message"]) == (shown, shown)
+            assert third["traceback"].endswith(f"ValueError: {shown}")
+
+
+@pytest.mark.parametrize("text", ["a task-list", "sk-etch", "the basic idea", "bearer", "http://host:8000/x", "trd_x"])
+def test_other_texts_are_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    logging.getLogger("service.test").warning(text)
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_the_text_of_an_exception_that_a_library_logs_is_left_out(
+    style: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", "json" if style == "json" else "text")
+    for name in ("autogen_core.runtime", "asyncio", "service.test"):
+        try:
+            raise ValueError(WRITTEN)
+        except ValueError:
+            logging.getLogger(name).exception("failed")
+        said = capsys.readouterr().err
+        assert "ValueError" in said
+        assert "test_logs.py" in said
+        assert (WRITTEN in said) is (name == "service.test")

@@ -15,6 +15,7 @@ def greeting(settings: Settings) -> str:
     return f"""
 Treadle runs; Ctrl-C stops it.
   API    {url}
+  chat   {url}/chat
   docs   {url}/docs
   SQL    {treadle} psql
 

@@ -1,11 +1,14 @@
 """Keys and tokens of an API that requires them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.api_client import Client
 
 ROOT_KEY = "the-key-of-the-tests-with-every-scope"  # as TREADLE_KEY
 CLOSED = {"auth": "required", "treadle_key": ROOT_KEY}  # the settings of such an API
+
+PassTime = Callable[[float], None]
 
 
 def bearer(credential: str) -> dict[str, str]:

@@ -91,7 +91,7 @@ async def open_stream(
 ) -> AsyncIterator[Reader]:
     """Open a stream at a cursor; leaving the block drops the connection."""
     headers = {} if header is None else {"Last-Event-ID": str(header)}
-    params = {} if query is None else {"after": query}
+    params = None if query is None else {"after": query}  # {} would remove the query of the path
     async with (
         asyncio.timeout(STREAM_TIMEOUT_SECONDS),
         api.stream("GET", path, headers=headers, params=params) as answer,

@@ -14,11 +14,12 @@ from msgspec import Meta
 
 from service import database_address, hosts, outbound
 from service.errors import ConfigError
-from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN
+from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN, TENANT_NAME_PATTERN
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
+TenantName = Annotated[str, Meta(pattern=TENANT_NAME_PATTERN)]
 AgentName = Annotated[str, Meta(min_length=1, max_length=MAX_AGENT_NAME_CHARS)]
 Secret = Annotated[str, Meta(min_length=32, max_length=1000, pattern=r"^[!-~]+$(?![\s\S])")]
 JwtAlgorithm = Literal[
@@ -90,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connection_idle_timeout: Positive = 75.0  # seconds between two requests of a connection; above a proxy's
 
     queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # that a worker claims from
+    tenants: tuple[TenantName, ...] = ()  # whose messages a worker claims; empty: those of all
     workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
     agents: tuple[str, ...] = ()  # modules with @agent functions
@@ -127,7 +129,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     names = {field.name for field in msgspec.structs.fields(Settings)}
     values: dict[str, Any] = _from_file(environ.get("TREADLE_CONFIG"), names)
     values |= {name: environ[name.upper()] for name in names if environ.get(name.upper())}
-    for name in ("queues", "agents", "allowed_hosts", "cors_origins", "trusted_proxies", "jwt_algorithms"):
+    for name in ("queues", "agents", "tenants", "allowed_hosts", "cors_origins", "trusted_proxies", "jwt_algorithms"):
         if isinstance(values.get(name), str):
             values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     if isinstance(values.get("log_level"), str):

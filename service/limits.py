@@ -36,6 +36,8 @@ THREAD_ID_RULE = (
     ' "." nor ".."'
 )
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
+TENANT_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$(?![\s\S])"
+TENANT_NAME_RULE = "1 to 40 of a-z, 0-9, _ and -, beginning with a letter or a digit"
 KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 
 # Keys and access tokens

@@ -108,7 +108,16 @@ select treadle._define_type('submission', $$
     thread          bigint,            -- threads.id
     ord             bigint,            -- place in the thread
     behind          bigint,            -- open messages of the thread that go before it, less the one that has the turn
-    depth           integer            -- how many messages lie above it, each sent by the one before
+    depth           integer,           -- how many messages lie above it, each sent by the one before
+    owner           text
+$$);
+
+-- A thread that is locked.
+select treadle._define_type('locked_thread', $$
+    thread    bigint,
+    thread_id text,
+    owner     text,
+    agents    text[]  -- of its messages
 $$);
 
 -- A thread that takes new messages.

@@ -238,16 +238,18 @@ end $$;
 create or replace function treadle._generate_lane_writers() returns void
 language plpgsql as $$
 begin
-    -- Lock up to `quantity` visible rows after row `after`, oldest first, skipping rows that other transactions lock.
+    -- Lock up to `quantity` visible rows of these tenants (null: of all) after row `after`, oldest first, skipping rows
+    -- that other transactions lock.
     -- PGMQ's read() would hide them at once; a claim hides only the rows whose message it can take.
     perform treadle._generate_lane_function(
-        '_lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz,
+        '_lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz, tenants text[],
             out lane_ids bigint[], out message_ids uuid[])',
         'select array_agg(h.msg_id order by h.msg_id),
                 array_agg(treadle._uuid(h.message ->> ''message_id'') order by h.msg_id)
             into lane_ids, message_ids
             from ' || treadle._lane_search(
-                columns => 'q.msg_id, q.message', quantity => 'quantity', further => 'q.msg_id > after',
+                columns => 'q.msg_id, q.message', quantity => 'quantity', further => 'q.msg_id > after
+                        and (tenants is null or coalesce(q.message ->> ''tenant'', ''default'') = any(tenants))',
                 lock => 'for update skip locked') || ' h;',
         treadle._lane_settings());
     -- What PGMQ's read() does to a row: hidden until `until`, counted, stamped.
@@ -420,20 +422,64 @@ begin
         using ids;
 end $$;
 
--- The newest dead letters of a queue, newest first, before `before`.
-create or replace function treadle._dead_letters(queue text, quantity integer, before bigint default null)
+-- The newest dead letters of a queue, newest first, before `before`: those of one tenant (null: of all) whose messages
+-- the principal sees.
+create or replace function treadle._dead_letters(
+    queue text,
+    quantity integer,
+    before bigint default null,
+    tenant text default null,
+    reach jsonb default null)
 returns table (dlq_id bigint, dead_at timestamptz, body jsonb)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
     return query execute format(
-        'select q.msg_id, q.enqueued_at, q.message
+        $sql$
+        select q.msg_id, q.enqueued_at, q.message
         from pgmq.%I q
-        where $2 is null or q.msg_id < $2
+        where ($2 is null or q.msg_id < $2)
+            and ($3 is null or coalesce(q.message ->> 'tenant', 'default') = $3)
+            and ($4 is null or exists (
+                select
+                from treadle.messages m
+                left join treadle.threads t on t.id = m.thread
+                where m.message_id = treadle._uuid(q.message ->> 'message_id')
+                    and treadle._sees(
+                        reach => $4, owner => m.owner, agent => m.agent, thread_id => t.thread_id,
+                        message_id => m.message_id)))
         order by q.msg_id desc
-        limit $1',
+        limit $1
+        $sql$,
         treadle._lane_table(queue, 'dlq'))
-        using quantity, before;
+        using quantity, before, tenant, reach;
+end $$;
+
+-- How many visible rows a tenant has in a lane (exact to 1,000), and since when the oldest of them waits.
+create or replace function treadle._lane_of_tenant(
+    queue text,
+    lane text,
+    tenant text,
+    at timestamptz,
+    out depth bigint,
+    out oldest timestamptz)
+language plpgsql stable as $$
+begin
+    execute format(
+        $sql$
+        select count(*), min(r.enqueued_at)
+        from (
+            select q.enqueued_at
+            from pgmq.%I q
+            where (q.vt <= $1 or q.vt = q.enqueued_at)
+                and coalesce(q.message ->> 'tenant', 'default') = $2
+            order by q.msg_id
+            limit 1001
+        ) r
+        $sql$,
+        treadle._lane_table(queue, lane))
+        into depth, oldest
+        using at, tenant;
 end $$;
 
 -- Extend the visibility timeout of running rows.

@@ -179,7 +179,9 @@ comment on function treadle.read_events
     is 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
 
 -- The seq of a message's last event so far, and whether the message is over; no row where it does not exist.
-create or replace function treadle.log_end(message_id uuid) returns table (last_seq integer, over boolean)
+create or replace function treadle.log_end(
+    message_id uuid, tenant text default 'default', reach jsonb default null)
+returns table (last_seq integer, over boolean)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
@@ -189,6 +191,11 @@ begin
         select coalesce(l.last_seq, m.last_seq), m.state in ('completed', 'failed', 'cancelled')
         from treadle.messages m
         left join treadle.leases l using (message_id)
-        where m.message_id = log_end.message_id;
+        where m.message_id = log_end.message_id
+            and m.tenant = log_end.tenant
+            and treadle._sees(
+                reach => reach, owner => m.owner, agent => m.agent,
+                thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+                message_id => m.message_id);
 end $$;
 comment on function treadle.log_end is 'The seq of a message''s last event so far, and whether the message is over';

@@ -2,7 +2,8 @@
 
 -- Row n is about thread_ids[n]: its key (threads.id), its number of messages and the last thread_pos of its log, all
 -- null if there is no such thread.
-create or replace function treadle.thread_logs(thread_ids text[], tenant text default 'default')
+create or replace function treadle.thread_logs(
+    thread_ids text[], tenant text default 'default', reach jsonb default null)
 returns table (n bigint, thread bigint, message_count bigint, last_pos bigint)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
@@ -13,6 +14,7 @@ begin
         select u.n, t.id, s.last_ord, case when t.id is not null then coalesce(l.last_pos, 0) end
         from unnest(thread_ids) with ordinality u (thread_id, n)
         left join treadle.threads t on t.tenant = thread_logs.tenant and t.thread_id = u.thread_id
+            and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id)
         left join lateral treadle._turns(array[t.id]) s on true
         left join lateral (
             select g.last_pos
@@ -26,7 +28,8 @@ comment on function treadle.thread_logs is 'Key, number of messages and end of t
 
 -- A thread's key, the last position in its log, and the time of the event at thread_pos `pos`, null if the log has no
 -- event there; no row if there is no such thread.
-create or replace function treadle.thread_place(thread_id text, pos bigint, tenant text default 'default')
+create or replace function treadle.thread_place(
+    thread_id text, pos bigint, tenant text default 'default', reach jsonb default null)
 returns table (thread bigint, last_pos bigint, event_at timestamptz)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
@@ -46,7 +49,8 @@ begin
         from treadle.threads t
         left join treadle.thread_log l on l.thread = t.id
         where t.tenant = thread_place.tenant
-            and t.thread_id = thread_place.thread_id;
+            and t.thread_id = thread_place.thread_id
+            and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);
 end $$;
 comment on function treadle.thread_place is 'Key and log end of a thread, and the time of its event at a position';
 
@@ -137,7 +141,8 @@ comment on function treadle.turn_in_progress is 'The message that has the turn i
 -- The agent that answers at once while another agent is at work in the thread: the working agent names it in its
 -- setting `while_busy`. `agent` is the agent that the new message names, if any; null as well if it names a third
 -- agent.
-create or replace function treadle.agent_while_busy(thread_id text, agent text, tenant text default 'default')
+create or replace function treadle.agent_while_busy(
+    thread_id text, agent text, tenant text default 'default', reach jsonb default null)
 returns text
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
@@ -153,6 +158,8 @@ begin
         join treadle.agents o on o.agent = a.settings ->> 'while_busy'
         where t.tenant = agent_while_busy.tenant
             and t.thread_id = agent_while_busy.thread_id
+            and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id)
+            and treadle._may_address(reach, o.agent)
             and (agent_while_busy.agent is null or agent_while_busy.agent in (a.agent, o.agent)));
 end $$;
 comment on function treadle.agent_while_busy is 'The agent that answers while another one is at work in the thread';
@@ -220,9 +227,10 @@ end $$;
 comment on function treadle.earlier_results
     is 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 
--- Row n is about message_ids[n]; its state is null if the message does not exist. `thread_id`: the thread whose turn
+-- What the message `asker` wants to know of others. Row n is about message_ids[n]; its state is null if the message
+-- does not exist in the asker's tenant, or belongs to another owner than the asker. `thread_id`: the thread whose turn
 -- the message takes.
-create or replace function treadle.children(message_ids uuid[])
+create or replace function treadle.children(asker uuid, message_ids uuid[])
 returns table (n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
@@ -234,7 +242,9 @@ begin
             u.n, u.message_id, m.state, m.result::text, m.error, m.parent,
             case when not m.aside then t.thread_id end
         from unnest(message_ids) with ordinality u (message_id, n)
-        left join treadle.messages m on m.message_id = u.message_id
+        left join treadle.messages a on a.message_id = asker
+        left join treadle.messages m on m.message_id = u.message_id and m.tenant = a.tenant
+            and (a.owner is null or m.owner = a.owner)
         left join treadle.threads t on t.id = m.thread;
 end $$;
 comment on function treadle.children is 'State and outcome of messages that another message waits for';

@@ -36,19 +36,22 @@ returns text language sql stable parallel safe as $$
     end
 $$;
 
--- How many messages lie above one that this parent sends: 0 without a parent. (Stable and one expression, so that the
--- planner inlines it.)
-create or replace function treadle._depth_below(parent uuid) returns integer
+-- How many messages lie above one that this parent sends: 0 without a parent, null if the tenant has no such message.
+-- (Stable and one expression, so that the planner inlines it.)
+create or replace function treadle._depth_below(parent uuid, tenant text) returns integer
 language sql stable parallel safe as $$
     select case
         when parent is null then 0
-        else 1 + coalesce((select m.depth from treadle.messages m where m.message_id = _depth_below.parent), 0)
+        else (
+            select m.depth + 1
+            from treadle.messages m
+            where m.message_id = _depth_below.parent and m.tenant = _depth_below.tenant)
     end
 $$;
 
 -- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable. They
 -- are not sorted: a sort of all that they carry takes longer than to decode them, and each has its number `n`.
-create or replace function treadle._decode_submissions(messages jsonb, at timestamptz)
+create or replace function treadle._decode_submissions(messages jsonb, tenant text, reach jsonb, at timestamptz)
 returns treadle.submission[] language plpgsql as $$
 declare
     v_default_agent constant text := (select a.agent from treadle.agents a where a.is_default);
@@ -58,7 +61,7 @@ begin
     return (
         with decoded as (
             select d.n, d.priority, d.thread_id, d.agent, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside,
-                d.parent, treadle._depth_below(d.parent) as depth,
+                d.parent, treadle._depth_below(d.parent, _decode_submissions.tenant) as depth,
                 coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
                 treadle._submission_problem(
                     message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
@@ -87,21 +90,21 @@ begin
                     end) as problem
             from decoded d
             left join treadle.agents a on a.agent = coalesce(d.agent, v_default_agent)
+                and treadle._may_address(reach, a.agent)
         )
         select array_agg(row(
                 c.n, c.id, coalesce(c.priority, 'normal'),
                 case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
                 coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false),
                 coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
-                c.run_at, c.parent, case when c.problem is not null then 'refused' end,
+                c.run_at, case when c.depth is not null then c.parent end,
+                case when c.problem is not null then 'refused' end,
                 case when c.problem is not null then 'TR422' end, c.problem,
-                case when c.run_at > at then 'delay' end, null, null, null, c.depth)::treadle.submission)
+                case when c.run_at > at then 'delay' end, null, null, null, coalesce(c.depth, 0),
+                reach ->> 'owner')::treadle.submission)
         from (
-            select c.*,
-                case
-                    when c.delay_seconds > 0 and c.problem is null then at + c.delay_seconds * interval '1 second'
-                    else at
-                end as run_at
+            select c.*, at + interval '1 second'
+                * case when c.delay_seconds > 0 and c.problem is null then c.delay_seconds else 0 end as run_at
             from checked c
         ) c);
 exception
@@ -109,9 +112,9 @@ exception
         raise exception using errcode = 'TR422', message = 'message must be a text or an object.';
 end $$;
 
--- Mark the submissions with these ids as known, and refuse those that were deleted while their log is still being
--- removed.
-create or replace function treadle._mark_known(submissions treadle.submission[], known uuid[], deleted uuid[])
+-- Mark the submissions with these ids as known, and refuse those whose ids are used up: by a message that was deleted
+-- while its log is still being removed, or that the principal does not see.
+create or replace function treadle._mark_known(submissions treadle.submission[], known uuid[], used uuid[])
 returns treadle.submission[] language plpgsql as $$
 declare
     v_all treadle.submission[] := '{}';
@@ -120,10 +123,10 @@ begin
     foreach v_one in array submissions loop
         if v_one.state is not null then  -- refused for its values
             null;
-        elsif v_one.message_id = any(deleted) then  -- a log has one owner
+        elsif v_one.message_id = any(used) then
             v_one.state := 'refused';
             v_one.refusal_code := 'TR409';
-            v_one.refusal := format('There was a message %s, and it was deleted.', v_one.message_id);
+            v_one.refusal := format('The message_id %s was used before: choose another one.', v_one.message_id);
         elsif v_one.message_id = any(known) then
             v_one.state := 'known';
         end if;
@@ -173,9 +176,76 @@ begin
         ) q;
 end $$;
 
+-- Raise the first refusal.
+create or replace function treadle._raise_refusal(submissions treadle.submission[]) returns void
+language plpgsql as $$
+declare
+    v_refused treadle.submission;
+begin
+    select s.*
+        into v_refused
+        from unnest(submissions) s
+        where s.state = 'refused'
+        order by s.n
+        limit 1;
+    if found then
+        raise exception using errcode = v_refused.refusal_code, message = case
+            when cardinality(submissions) > 1 then format('messages[%s]: ', v_refused.n - 1) else '' end
+            || v_refused.refusal;
+    end if;
+end $$;
+
+-- Refuse the submissions of a principal that may use one thread only, or see one message only.
+create or replace function treadle._refuse_outside(submissions treadle.submission[], reach jsonb)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+begin
+    foreach v_one in array submissions loop
+        if v_one.state is null
+            and (reach ->> 'message_id' is not null or v_one.thread_id is distinct from reach ->> 'thread_id')
+        then
+            v_one.state := 'refused';
+            v_one.refusal_code := 'TR403';
+            v_one.refusal := case
+                when reach ->> 'message_id' is not null then 'This token is for one message and may submit no other.'
+                else format('This token may submit to the thread %L only.', reach ->> 'thread_id')
+            end;
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- Of the messages with these ids that are there: those that the principal sees, and the others, with those that were
+-- deleted while their log is still being removed.
+create or replace function treadle._existing(ids uuid[], tenant text, reach jsonb, out known uuid[], out used uuid[])
+language plpgsql stable as $$
+begin
+    select coalesce(array_agg(f.message_id) filter (where f.seen), '{}'),
+            coalesce(array_agg(f.message_id) filter (where not f.seen), '{}')
+        into known, used
+        from (
+            select m.message_id,
+                m.tenant = _existing.tenant and treadle._sees(
+                    reach => reach, owner => m.owner, agent => m.agent,
+                    thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+                    message_id => m.message_id) as seen
+            from treadle.messages m
+            where m.message_id = any(ids)
+            union all
+            select t.message_id, false
+            from treadle.trash t
+            where t.message_id = any(ids)
+        ) f;
+end $$;
+
 -- Decode the messages, and say of each whether it is to be written. `strict`: raise the first refusal.
 create or replace function treadle._check_submissions(
     messages jsonb,
+    tenant text,
+    reach jsonb,
     max_queue_size integer,
     strict boolean,
     at timestamptz,
@@ -184,10 +254,8 @@ create or replace function treadle._check_submissions(
 language plpgsql as $$
 declare
     v_sizes record;
-    v_refused treadle.submission;
     v_ids uuid[];
-    v_known uuid[];
-    v_deleted uuid[];
+    v_existing record;
 begin
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
@@ -196,14 +264,17 @@ begin
     if max_queue_size is not null then
         v_sizes := treadle._queue_sizes();
     end if;
-    submissions := treadle._decode_submissions(messages => messages, at => at);
+    submissions := treadle._decode_submissions(messages => messages, tenant => tenant, reach => reach, at => at);
     select array_agg(s.message_id), bool_or(s.thread_id is not null)
         into v_ids, threaded
         from unnest(submissions) s;
-    v_known := array(select m.message_id from treadle.messages m where m.message_id = any(v_ids));
-    v_deleted := array(select t.message_id from treadle.trash t where t.message_id = any(v_ids));
-    if cardinality(v_known) + cardinality(v_deleted) > 0 then
-        submissions := treadle._mark_known(submissions => submissions, known => v_known, deleted => v_deleted);
+    v_existing := treadle._existing(ids => v_ids, tenant => tenant, reach => reach);
+    if cardinality(v_existing.known) + cardinality(v_existing.used) > 0 then
+        submissions := treadle._mark_known(
+            submissions => submissions, known => v_existing.known, used => v_existing.used);
+    end if;
+    if reach ?| array['thread_id', 'message_id'] then
+        submissions := treadle._refuse_outside(submissions => submissions, reach => reach);
     end if;
     -- A queue can only be full if all of them would overflow the fullest one.
     if max_queue_size is not null then
@@ -213,16 +284,6 @@ begin
         end if;
     end if;
     if strict then
-        select s.*
-            into v_refused
-            from unnest(submissions) s
-            where s.state = 'refused'
-            order by s.n
-            limit 1;
-        if found then
-            raise exception using errcode = v_refused.refusal_code, message = case
-                when cardinality(submissions) > 1 then format('messages[%s]: ', v_refused.n - 1) else '' end
-                || v_refused.refusal;
-        end if;
+        perform treadle._raise_refusal(submissions);
     end if;
 end $$;

@@ -3,14 +3,19 @@
 -- The row of a thread is locked while messages get their order: `ord` is last_ord counted up under the lock, and the
 -- first message of an idle thread takes the turn in the same write.
 
--- Insert threads, except for those that another transaction has just created.
-create or replace function treadle._insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
-language plpgsql as $$
+-- Insert threads, except for those that another transaction has just created. `agents`: of their messages.
+create or replace function treadle._insert_threads(
+    thread_ids text[],
+    tenant text,
+    owner text,
+    agents text[],
+    at timestamptz)
+returns void language plpgsql as $$
 #variable_conflict use_column
 begin
     with created as (
-        insert into treadle.threads (tenant, thread_id, created_at)
-            select _insert_threads.tenant, w.thread_id, at
+        insert into treadle.threads (tenant, thread_id, owner, agents, created_at)
+            select _insert_threads.tenant, w.thread_id, _insert_threads.owner, _insert_threads.agents, at
             from unnest(thread_ids) w (thread_id)
             on conflict do nothing
             returning id, tenant
@@ -26,15 +31,21 @@ end $$;
 
 -- Insert threads, except for those that another transaction is just creating. Together first; if one of them is held,
 -- one by one, so that the others do not have to wait for it.
-create or replace function treadle._try_insert_threads(thread_ids text[], tenant text, at timestamptz) returns void
-language plpgsql as $$
+create or replace function treadle._try_insert_threads(
+    thread_ids text[],
+    tenant text,
+    owner text,
+    agents text[],
+    at timestamptz)
+returns void language plpgsql as $$
 declare
     v_former_timeout text;
     v_one text;
 begin
     begin
         v_former_timeout := treadle._set_lock_timeout('20ms');
-        perform treadle._insert_threads(thread_ids => thread_ids, tenant => tenant, at => at);
+        perform treadle._insert_threads(
+            thread_ids => thread_ids, tenant => tenant, owner => owner, agents => agents, at => at);
         perform treadle._set_lock_timeout(v_former_timeout);
         return;
     exception
@@ -43,7 +54,8 @@ begin
     foreach v_one in array thread_ids loop
         begin
             v_former_timeout := treadle._set_lock_timeout('1ms');
-            perform treadle._insert_threads(thread_ids => array[v_one], tenant => tenant, at => at);
+            perform treadle._insert_threads(
+                thread_ids => array[v_one], tenant => tenant, owner => owner, agents => agents, at => at);
             perform treadle._set_lock_timeout(v_former_timeout);
         exception
             when lock_not_available then null;  -- this one is held
@@ -66,7 +78,13 @@ language sql stable as $$
 $$;
 
 -- Create the threads that are not there yet, and return the smallest id of those that are.
-create or replace function treadle._create_threads(thread_ids text[], tenant text, patient boolean, at timestamptz)
+create or replace function treadle._create_threads(
+    thread_ids text[],
+    tenant text,
+    owner text,
+    agents text[],
+    patient boolean,
+    at timestamptz)
 returns bigint language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -81,72 +99,85 @@ begin
         return v_first;
     end if;
     if patient then
-        perform treadle._insert_threads(thread_ids => v_new, tenant => tenant, at => at);
+        perform treadle._insert_threads(
+            thread_ids => v_new, tenant => tenant, owner => owner, agents => agents, at => at);
         return (  -- another transaction may have created one of them long ago and committed just now
             select min(t.id)
             from unnest(thread_ids) w (thread_id)
             join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id);
     end if;
-    perform treadle._try_insert_threads(thread_ids => v_new, tenant => tenant, at => at);
+    perform treadle._try_insert_threads(
+        thread_ids => v_new, tenant => tenant, owner => owner, agents => agents, at => at);
     return v_first;
 end $$;
 
--- Lock the threads with these names, and create those that are not there. Returns the ids and names of the locked
--- threads in the order of their names: without those that other transactions hold, where the call is not `patient`.
+-- Lock the threads with these names, and create those that are not there. Returns the locked threads in the order of
+-- their names: without those that other transactions hold, where the call is not `patient`.
 create or replace function treadle._lock_threads(
     thread_ids text[],
     tenant text,
+    owner text,
+    agents text[],
     patient boolean,
-    at timestamptz,
-    out threads bigint[],
-    out locked_ids text[])
-language plpgsql as $$
+    at timestamptz)
+returns treadle.locked_thread[] language plpgsql as $$
 #variable_conflict use_column
 declare
     v_first bigint;
+    v_locked treadle.locked_thread[];
 begin
     loop
         -- First create threads, while this transaction holds none; then lock all of them by id, as every transaction
         -- does.
-        v_first := treadle._create_threads(thread_ids => thread_ids, tenant => tenant, patient => patient, at => at);
-        if not patient then
-            with locked as (
-                select t.id, t.thread_id
-                from treadle.threads t
-                where t.tenant = _lock_threads.tenant and t.thread_id = any(thread_ids)
-                order by t.id
-                for no key update skip locked
-            )
-            select array_agg(l.id order by l.thread_id collate "C"),
-                    array_agg(l.thread_id order by l.thread_id collate "C")
-                into threads, locked_ids
-                from locked l;
-            return;
-        end if;
+        v_first := treadle._create_threads(
+            thread_ids => thread_ids, tenant => tenant, owner => owner, agents => agents, patient => patient, at => at);
         -- A transaction that holds many of them holds the first: wait there, and see the others as they are
         -- afterwards.
-        if cardinality(thread_ids) > 1 then
+        if patient and cardinality(thread_ids) > 1 then
             perform from treadle.threads t
                 where t.id = v_first
                 for no key update;
         end if;
-        with locked as (
-            select t.id, t.thread_id
-            from treadle.threads t
-            where t.tenant = _lock_threads.tenant and t.thread_id = any(thread_ids)
-            order by t.id
-            for no key update
-        )
-        select array_agg(l.id order by l.thread_id collate "C"), array_agg(l.thread_id order by l.thread_id collate "C")
-            into threads, locked_ids
-            from locked l;
-        exit when cardinality(threads) = cardinality(thread_ids);
-        if threads is not null then  -- to wait for one more while holding others could make a circle
+        v_locked := treadle._lock_existing(thread_ids => thread_ids, tenant => tenant, patient => patient);
+        exit when not patient or cardinality(v_locked) = cardinality(thread_ids);
+        if v_locked <> '{}' then  -- to wait for one more while holding others could make a circle
             raise exception using errcode = 'serialization_failure', message = format(
                 'The thread %L was deleted just now; submit again.',
-                (select w from unnest(thread_ids) w where not w = any(locked_ids) limit 1));
+                (select w from unnest(thread_ids) w except select l.thread_id from unnest(v_locked) l limit 1));
         end if;
     end loop;
+    return v_locked;
+end $$;
+
+-- Lock those of these threads that exist, by id, and return them in the order of their names. Not `patient`: without
+-- those that other transactions hold.
+create or replace function treadle._lock_existing(thread_ids text[], tenant text, patient boolean)
+returns treadle.locked_thread[] language plpgsql as $$
+begin
+    if patient then
+        return array(
+            with locked as (
+                select t.id, t.thread_id, t.owner, t.agents
+                from treadle.threads t
+                where t.tenant = _lock_existing.tenant and t.thread_id = any(thread_ids)
+                order by t.id
+                for no key update
+            )
+            select row(l.id, l.thread_id, l.owner, l.agents)::treadle.locked_thread
+            from locked l
+            order by l.thread_id collate "C");
+    end if;
+    return array(
+        with locked as (
+            select t.id, t.thread_id, t.owner, t.agents
+            from treadle.threads t
+            where t.tenant = _lock_existing.tenant and t.thread_id = any(thread_ids)
+            order by t.id
+            for no key update skip locked
+        )
+        select row(l.id, l.thread_id, l.owner, l.agents)::treadle.locked_thread
+        from locked l
+        order by l.thread_id collate "C");
 end $$;
 
 -- Raise 55P03 for a thread that another transaction holds. The detail is its id: the caller knows what to wait for.
@@ -176,35 +207,77 @@ begin
     end if;
 end $$;
 
--- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where
--- the call is not `patient`.
-create or replace function treadle._place_in_threads(
+-- Refuse the submissions to threads that the principal does not see, as to threads that do not exist.
+create or replace function treadle._refuse_unseen(
     submissions treadle.submission[],
-    tenant text,
-    patient boolean,
-    at timestamptz)
+    locked treadle.locked_thread[],
+    reach jsonb)
 returns treadle.submission[] language plpgsql as $$
 declare
-    v_wanted constant text[] := array(
-        select distinct s.thread_id
-        from unnest(submissions) s
-        where s.state is null and s.thread_id is not null);
-    v_threads bigint[];
-    v_locked_ids text[];
-    -- One element per submission: which of the locked threads is its own (by name), and its number among the arrivals
-    -- of that thread.
-    v_ranks integer[];
-    v_numbers integer[];
-    v_targets treadle.target_thread[];  -- one per locked thread, in the order of their names
+    v_unseen constant text[] := array(
+        select l.thread_id
+        from unnest(locked) l
+        where not treadle._sees_thread(
+            reach => _refuse_unseen.reach, owner => l.owner, agents => l.agents, thread_id => l.thread_id));
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
 begin
-    if v_wanted = '{}' then
+    if v_unseen = '{}' then
         return submissions;
     end if;
-    select l.threads, l.locked_ids
-        into v_threads, v_locked_ids
-        from treadle._lock_threads(thread_ids => v_wanted, tenant => tenant, patient => patient, at => at) l;
+    foreach v_one in array submissions loop
+        if v_one.state is null and v_one.thread_id = any(v_unseen) then
+            v_one.state := 'refused';
+            v_one.refusal_code := 'TR404';
+            v_one.refusal := format('There is no thread %L.', v_one.thread_id);
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- Add the agents of the submissions to those of their threads. `ranks`: which of the threads is that of a submission.
+create or replace function treadle._add_agents(
+    submissions treadle.submission[],
+    ranks integer[],
+    locked treadle.locked_thread[])
+returns void language plpgsql as $$
+begin
+    if not exists (
+        select
+        from unnest(submissions) s
+        where ranks[s.n] is not null and not s.agent = any((locked[ranks[s.n]]).agents))
+    then
+        return;
+    end if;
+    update treadle.threads t
+        set agents = array(
+            select a
+            from unnest(t.agents || n.agents) a
+            group by a
+            order by a)
+        from (
+            select (locked[ranks[s.n]]).thread, array_agg(s.agent) as agents
+            from unnest(submissions) s
+            where ranks[s.n] is not null
+            group by 1
+        ) n
+        where t.id = n.thread and not t.agents @> n.agents;
+end $$;
+
+-- For each submission, which of the locked threads is its own (by name), and its number among the arrivals of that
+-- thread.
+create or replace function treadle._rank_arrivals(
+    submissions treadle.submission[],
+    locked treadle.locked_thread[],
+    out ranks integer[],
+    out numbers integer[])
+language plpgsql as $$
+declare
+    v_locked_ids constant text[] := array(select l.thread_id from unnest(locked) l);
+begin
     select array_agg(r.rank order by r.n), array_agg(r.number order by r.n)
-        into v_ranks, v_numbers
+        into ranks, numbers
         from (
             select w.n,
                 case when w.locked then dense_rank() over (partition by w.locked order by w.thread_id) end::integer
@@ -212,14 +285,66 @@ begin
                 (row_number() over (partition by w.locked, w.thread_id order by w.n))::integer as number
             from (
                 select s.n, s.thread_id collate "C" as thread_id,
-                    s.state is null and s.thread_id is not null
-                        and (cardinality(v_threads) = cardinality(v_wanted)
-                            or s.thread_id = any(coalesce(v_locked_ids, '{}'))) as locked
+                    s.state is null and s.thread_id is not null and s.thread_id = any(v_locked_ids) as locked
                 from unnest(submissions) s
             ) w
         ) r;
+end $$;
+
+-- Give the submissions their places in their threads; those of threads that other transactions hold become busy, where
+-- the call is not `patient`. Those of threads that the principal does not see are refused.
+create or replace function treadle._place_in_threads(
+    submissions treadle.submission[],
+    tenant text,
+    reach jsonb,
+    patient boolean,
+    at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_wanted text[];
+    v_agents text[];  -- the agent of all of them, or none: a thread that is created has it from the start
+    v_locked treadle.locked_thread[];
+    v_arrivals record;
+    v_targets treadle.target_thread[];  -- one per locked thread, in the order of their names
+begin
+    select array_agg(distinct s.thread_id),
+            case when min(s.agent) = max(s.agent) then array[min(s.agent)] else '{}' end
+        into v_wanted, v_agents
+        from unnest(submissions) s
+        where s.state is null and s.thread_id is not null;
+    if v_wanted is null then
+        return submissions;
+    end if;
+    v_locked := treadle._lock_threads(
+        thread_ids => v_wanted, tenant => tenant, owner => reach ->> 'owner', agents => v_agents, patient => patient,
+        at => at);
+    if reach is not null then
+        submissions := treadle._refuse_unseen(submissions => submissions, locked => v_locked, reach => reach);
+        v_locked := array(
+            select l
+            from unnest(v_locked) l
+            where treadle._sees_thread(
+                reach => _place_in_threads.reach, owner => l.owner, agents => l.agents, thread_id => l.thread_id));
+    end if;
+    v_arrivals := treadle._rank_arrivals(submissions => submissions, locked => v_locked);
+    perform treadle._add_agents(submissions => submissions, ranks => v_arrivals.ranks, locked => v_locked);
     v_targets := treadle._arrive_in_threads(
-        submissions => submissions, ranks => v_ranks, threads => v_threads, at => at);
+        submissions => submissions, ranks => v_arrivals.ranks,
+        threads => array(select l.thread from unnest(v_locked) l), at => at);
+    return treadle._placed(
+        submissions => submissions, ranks => v_arrivals.ranks, numbers => v_arrivals.numbers, locked => v_locked,
+        targets => v_targets);
+end $$;
+
+-- The submissions with their places.
+create or replace function treadle._placed(
+    submissions treadle.submission[],
+    ranks integer[],
+    numbers integer[],
+    locked treadle.locked_thread[],
+    targets treadle.target_thread[])
+returns treadle.submission[] language plpgsql as $$
+begin
     return array(
         select row(
                 s.n, s.message_id, s.priority, s.rank, s.agent, s.queue, s.thread_id, s.aside,
@@ -228,14 +353,14 @@ begin
                 s.refusal_code, s.refusal,
                 case
                     when s.hold is not null then s.hold
-                    when p.rank is not null and not s.aside and (v_targets[p.rank]).turn is distinct from s.message_id
+                    when p.rank is not null and not s.aside and (targets[p.rank]).turn is distinct from s.message_id
                         then 'thread'
                 end,
-                v_threads[p.rank], (v_targets[p.rank]).base_ord + p.number, (v_targets[p.rank]).open + p.number - 2,
-                s.depth
+                (locked[p.rank]).thread, (targets[p.rank]).base_ord + p.number, (targets[p.rank]).open + p.number - 2,
+                s.depth, case when p.rank is null then s.owner else (locked[p.rank]).owner end
             )::treadle.submission
         from unnest(submissions) s
-        cross join lateral (select v_ranks[s.n] as rank, v_numbers[s.n] as number) p
+        cross join lateral (select ranks[s.n] as rank, numbers[s.n] as number) p
         order by s.n);
 end $$;
 

@@ -12,8 +12,9 @@
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --
--- A message can be refused: a value is not acceptable or its agent unknown (TR422), it was deleted (TR409), its queue
--- is full (TR429).
+-- A message can be refused: a value is not acceptable or its agent unknown (TR422), its id was used before by
+-- another message (TR409), its thread belongs to another owner (TR404, as if it did not exist), its queue is full
+-- (TR429). All are refused if the tenant is unknown (TR404) or suspended (TR403).
 --   strict (the default)   the first refused message raises its refusal (of several, with its place as in
 --                          `messages[1]: `), and nothing is written
 --   not strict             it comes back with the state `refused`, refusal_code and refusal; the others are written
@@ -66,12 +67,12 @@ begin
     ), written as (
         insert into treadle.messages (
             message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
-            max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent, depth)
+            max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent, depth, owner)
         select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent,
             p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at,
             messages -> (p.n - 1) -> 'message',
             coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'),
-            p.parent, p.depth
+            p.parent, p.depth, p.owner
         from placed p
         where p.state is null
     )
@@ -84,9 +85,8 @@ begin
                 filter (where p.state is null and (autocommit or coalesce(p.behind, -1) < 0)),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
                 filter (where p.state is null and not autocommit and p.behind >= 0),
-            array_agg(row(
-                p.queue, p.lane, p.lane_id,
-                jsonb_build_object('message_id', p.message_id, 'thread_id', p.thread_id, 'agent', p.agent)
+            array_agg(row(p.queue, p.lane, p.lane_id, treadle._lane_message(
+                message_id => p.message_id, thread_id => p.thread_id, agent => p.agent, tenant => tenant)
                 )::treadle.lane_row order by p.n) filter (where p.lane is not null)
         into v_answers, v_entries, v_late, v_lane_rows
         from placed p;
@@ -158,6 +158,18 @@ begin
         order by r.n;
 end $$;
 
+-- Raise what keeps a submission from its place: its thread is not seen, or another transaction holds it.
+create or replace function treadle._refuse_unplaced(submissions treadle.submission[], patient boolean, reach jsonb)
+returns void language plpgsql as $$
+begin
+    if reach is not null then
+        perform treadle._raise_refusal(submissions);
+    end if;
+    if not patient then
+        perform treadle._refuse_busy(submissions);
+    end if;
+end $$;
+
 create or replace function treadle.submit_many(
     messages jsonb,
     tenant text default 'default',
@@ -166,7 +178,8 @@ create or replace function treadle.submit_many(
     patient boolean default true,
     lock_timeout text default null,
     strict boolean default true,
-    autocommit boolean default false)
+    autocommit boolean default false,
+    reach jsonb default null)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
     thread_id text, thread bigint, refusal_code text, refusal text)
 language plpgsql security definer
@@ -181,15 +194,18 @@ declare
     v_threaded boolean;  -- some name a thread
 begin
     tenant := treadle._bound_tenant(tenant);
+    perform treadle._require_active(tenant);
     select c.submissions, c.threaded
         into v_submissions, v_threaded
         from treadle._check_submissions(
-            messages => messages, max_queue_size => max_queue_size, strict => coalesce(strict, true), at => v_now) c;
+            messages => messages, tenant => tenant, reach => reach, max_queue_size => max_queue_size,
+            strict => coalesce(strict, true), at => v_now) c;
     if v_threaded then
         v_submissions := treadle._place_in_threads(
-            submissions => v_submissions, tenant => tenant, patient => coalesce(patient, true), at => v_now);
-        if coalesce(strict, true) and not coalesce(patient, true) then
-            perform treadle._refuse_busy(v_submissions);
+            submissions => v_submissions, tenant => tenant, reach => reach, patient => coalesce(patient, true),
+            at => v_now);
+        if coalesce(strict, true) then
+            perform treadle._refuse_unplaced(submissions => v_submissions, patient => patient, reach => reach);
         end if;
     end if;
     v_answers := treadle._write_submissions(
@@ -206,13 +222,14 @@ begin
         from treadle._answer_submit(answers => v_answers, at => v_now);
     perform treadle._set_lock_timeout(v_former_timeout);
 end $$;
-comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean, boolean)
+comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean, boolean, jsonb)
     is 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
 
 create or replace function treadle.submit(
     message jsonb, thread_id text default null, priority text default 'normal', agent text default null,
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
-    timeout_seconds double precision default null, aside boolean default false, notify boolean default false)
+    timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
+    tenant text default 'default', reach jsonb default null)
 returns uuid language sql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select s.message_id
@@ -222,31 +239,33 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
                 'thread_id', thread_id, 'priority', priority, 'agent', agent, 'delay_seconds', delay_seconds,
                 'max_attempts', max_attempts, 'timeout_seconds', timeout_seconds, 'aside', aside))
             || jsonb_build_object('message', message, 'metadata', metadata)),
-        notify => notify) s
+        tenant => tenant, notify => notify, reach => reach) s
 $$;
 comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean,
-    boolean)
+    boolean, text, jsonb)
     is 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
 
 create or replace function treadle.submit(
     message text, thread_id text default null, priority text default 'normal', agent text default null,
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
-    timeout_seconds double precision default null, aside boolean default false, notify boolean default false)
+    timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
+    tenant text default 'default', reach jsonb default null)
 returns uuid language sql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select treadle.submit(
         message => to_jsonb(message), thread_id => thread_id, priority => priority, agent => agent,
         metadata => metadata,
         delay_seconds => delay_seconds, max_attempts => max_attempts, timeout_seconds => timeout_seconds,
-        aside => aside, notify => notify)
+        aside => aside, notify => notify, tenant => tenant, reach => reach)
 $$;
 comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean,
-    boolean)
+    boolean, text, jsonb)
     is 'Submit one message; it is sent when your transaction commits. Returns its id';
 
--- Submit under an Idempotency-Key: the first call's answer is kept for 24 hours, and a caller that repeats the call
--- receives it again. A call that finds the first one still running, or a thread held, waits two seconds for it, then
--- fails with lock_not_available (55P03). Not `patient`: it waits a moment for the first one, and for no thread.
+-- Submit under an Idempotency-Key of the principal: the first call's answer is kept for 24 hours, and a caller that
+-- repeats the call receives it again. A call that finds the first one still running, or a thread held, waits two
+-- seconds for it, then fails with lock_not_available (55P03). Not `patient`: it waits a moment for the first one, and
+-- for no thread.
 create or replace function treadle.submit_once(
     key text,
     request_hash bytea,
@@ -255,6 +274,7 @@ create or replace function treadle.submit_once(
     max_queue_size integer default null,
     autocommit boolean default false,
     patient boolean default true,
+    reach jsonb default null,
     out answer jsonb,
     out repeated boolean)
 language plpgsql security definer
@@ -262,15 +282,16 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set loc
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
+    v_restriction constant bytea := treadle._restriction(reach);
     v_first_hash bytea;
 begin
     tenant := treadle._bound_tenant(tenant);
     if not patient then
         perform treadle._set_lock_timeout('50ms');
     end if;
-    insert into treadle.idempotency as i (tenant, key, request_hash, created_at)
-        values (submit_once.tenant, submit_once.key, submit_once.request_hash, v_now)
-        on conflict (tenant, key) do update
+    insert into treadle.idempotency as i (tenant, restriction, key, request_hash, created_at)
+        values (submit_once.tenant, v_restriction, submit_once.key, submit_once.request_hash, v_now)
+        on conflict (tenant, restriction, key) do update
             set request_hash = excluded.request_hash, answer = null, created_at = v_now
             where i.created_at < v_now - interval '24 hours';
     repeated := not found;
@@ -278,7 +299,7 @@ begin
         select i.request_hash, i.answer
             into v_first_hash, answer
             from treadle.idempotency i
-            where i.tenant = submit_once.tenant and i.key = submit_once.key;
+            where i.tenant = submit_once.tenant and i.restriction = v_restriction and i.key = submit_once.key;
         if v_first_hash <> submit_once.request_hash then
             raise exception using errcode = 'TR422', message = 'This Idempotency-Key was used with another body.';
         end if;
@@ -287,9 +308,9 @@ begin
     select coalesce(jsonb_agg(to_jsonb(s) order by s.n), '[]')
         into answer
         from treadle.submit_many(messages => messages, tenant => submit_once.tenant,
-            max_queue_size => max_queue_size, patient => patient, autocommit => autocommit) s;
+            max_queue_size => max_queue_size, patient => patient, autocommit => autocommit, reach => reach) s;
     update treadle.idempotency i
         set answer = submit_once.answer
-        where i.tenant = submit_once.tenant and i.key = submit_once.key;
+        where i.tenant = submit_once.tenant and i.restriction = v_restriction and i.key = submit_once.key;
 end $$;
 comment on function treadle.submit_once is 'Submit under an Idempotency-Key: a repeat gets the first answer';

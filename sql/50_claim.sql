@@ -68,6 +68,10 @@ begin
                 and m.queue = _take_messages.queue
                 and m.lane = _take_messages.lane
                 and m.lane_id = r.lane_id
+                and m.tenant <> all(array(  -- in line, because a function would be planned at every call
+                    select s.tenant
+                    from treadle.tenants s
+                    where s.suspended_at is not null or s.deleted_at is not null))
             for update skip locked
         ) m
     ), logs as (
@@ -100,9 +104,36 @@ begin
         lane => _take_messages.lane, at => at, until => until);
 end $$;
 
+-- Take messages of a stopped tenant out of their lane, where later claims would meet them again: they wait with hold =
+-- share until the tenant goes on (treadle.admit_due). The transaction holds their lane rows.
+create or replace function treadle._set_aside(ids uuid[], lane_ids bigint[]) returns void
+language plpgsql as $$
+declare
+    v_lane_rows treadle.lane_row[];
+begin
+    with locked as (
+        select m.message_id, m.queue, m.lane, m.lane_id
+        from treadle.messages m
+        where m.message_id = any(ids) and m.lane_id = any(lane_ids) and m.state = 'queued'
+        order by m.message_id
+        for update skip locked
+    ), held as (
+        update treadle.messages m
+        set hold = 'share', lane = null, lane_id = null
+        from locked k
+        where m.message_id = k.message_id
+    )
+    select array_agg(row(k.queue, k.lane, k.lane_id, null)::treadle.lane_row)
+        into v_lane_rows
+        from locked k;
+    if v_lane_rows is not null then
+        perform treadle._lane_delete(lane_rows => v_lane_rows);
+    end if;
+end $$;
+
 -- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
--- the dead letters, rows of a message that is elsewhere by now are deleted, and rows of a message that runs are hidden
--- again.
+-- the dead letters, rows of a message that is elsewhere by now are deleted, rows of a message that runs are hidden
+-- again, and messages of a stopped tenant are set aside.
 create or replace function treadle._clear_lane(
     lane_ids bigint[],
     named uuid[],
@@ -117,12 +148,15 @@ declare
     v_foreign bigint[];
     v_elsewhere treadle.lane_row[];
     v_running bigint[];
+    v_stopped uuid[];
 begin
     select array_agg(r.lane_id) filter (where m.message_id is null),
             array_agg(row(_clear_lane.queue, _clear_lane.lane, r.lane_id, null)::treadle.lane_row)
                 filter (where m.message_id is not null and not h.here),
-            array_agg(r.lane_id) filter (where h.here and m.state = 'processing' and not m.message_id = any(taken))
-        into v_foreign, v_elsewhere, v_running
+            array_agg(r.lane_id) filter (where h.here and m.state = 'processing' and not m.message_id = any(taken)),
+            array_agg(m.message_id) filter (
+                where h.here and m.state = 'queued' and m.tenant = any(treadle._stopped_tenants()))
+        into v_foreign, v_elsewhere, v_running, v_stopped
         from unnest(lane_ids, named) r (lane_id, message_id)
         left join treadle.messages m on m.message_id = r.message_id
         cross join lateral (
@@ -139,14 +173,18 @@ begin
         perform treadle._lane_hide(
             queue => _clear_lane.queue, lane => _clear_lane.lane, ids => v_running, at => at, until => until);
     end if;
+    if v_stopped is not null then
+        perform treadle._set_aside(ids => v_stopped, lane_ids => lane_ids);
+    end if;
 end $$;
 
--- Take up to `quantity` messages from a lane. Rows whose message or thread is locked are skipped, however many they
--- are.
+-- Take up to `quantity` messages of these tenants (null: of all) from a lane. Rows whose message or thread is locked
+-- are skipped, however many they are.
 create or replace function treadle._claim_lane(
     queue text,
     lane text,
     quantity integer,
+    tenants text[],
     worker text,
     at timestamptz,
     until timestamptz)
@@ -161,7 +199,8 @@ begin
     loop
         v_wanted := quantity - cardinality(v_taken);
         exit when v_wanted <= 0;
-        v_rows := treadle._lane_peek(queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at);
+        v_rows := treadle._lane_peek(
+            queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at, tenants => tenants);
         exit when v_rows.lane_ids is null;
         v_newly := treadle._take_messages(
             lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue, lane => lane,
@@ -195,13 +234,14 @@ begin
 end $$;
 
 -- From each lane in turn, `first_lane` before the others, it takes of the queues in the order of the array. So that no
--- lane and no queue starves, a worker changes both from claim to claim.
+-- lane and no queue starves, a worker changes both from claim to claim. `tenants`: only of these (null: of all).
 create or replace function treadle.claim(
-    worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text default 'high')
+    worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text default 'high',
+    tenants text[] default null)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
     priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text,
-    overloaded_seconds double precision, depth integer)
+    overloaded_seconds double precision, depth integer, tenant text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
@@ -229,14 +269,15 @@ begin
                 v_room := least(v_room, treadle._concurrency_room(queue => v_queue, concurrency => v_concurrency));
             end if;
             v_taken := v_taken || treadle._claim_lane(
-                queue => v_queue, lane => v_lane, quantity => v_room, worker => worker, at => v_now, until => v_until);
+                queue => v_queue, lane => v_lane, quantity => v_room, tenants => tenants, worker => worker, at => v_now,
+                until => v_until);
         end loop;
     end loop;
     return query
         select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text,
             m.metadata::text, m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq,
             m.created_at, m.aside, m.parent, t.memory::text,
-            extract(epoch from v_now - m.overloaded_since)::double precision, m.depth::integer
+            extract(epoch from v_now - m.overloaded_since)::double precision, m.depth::integer, m.tenant
         from unnest(v_taken) with ordinality u (message_id, n)
         join treadle.messages m on m.message_id = u.message_id
         join treadle.leases l on l.message_id = u.message_id

@@ -32,10 +32,9 @@ $$;
 -- The body of a message's lane row.
 create or replace function treadle._lane_body(m treadle.messages) returns jsonb
 language sql stable as $$
-    select jsonb_build_object(
-        'message_id', m.message_id,
-        'thread_id', (select t.thread_id from treadle.threads t where t.id = m.thread),
-        'agent', m.agent)
+    select treadle._lane_message(
+        message_id => m.message_id, thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+        agent => m.agent, tenant => m.tenant)
 $$;
 
 -- The endings of messages that their worker does not finish itself: cancelled, lost or released, for the same reason.
@@ -288,10 +287,9 @@ begin
         where m.message_id = any(v_turns)
             and coalesce(m.hold, '') = 'thread'  -- coalesce keeps the planner off the index messages_waiting
         returning m.queue, m.lane, m.lane_id,
-        jsonb_build_object(
-            'message_id', m.message_id,
-            'thread_id', (select t.thread_id from treadle.threads t where t.id = m.thread),
-            'agent', m.agent) as body
+        treadle._lane_message(
+            message_id => m.message_id, thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+            agent => m.agent, tenant => m.tenant) as body
     )
     select array_agg(row(a.queue, a.lane, a.lane_id, a.body)::treadle.lane_row)
         into v_lane_rows from admitted a;

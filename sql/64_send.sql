@@ -8,7 +8,9 @@
 -- (null: none). Not `patient`: raises 55P03 with the id of a thread that another transaction holds.
 create or replace function treadle._lock_targets(
     thread_ids text[],
+    agents text[],
     tenant text,
+    owner text,
     own bigint,
     patient boolean,
     at timestamptz)
@@ -25,7 +27,8 @@ declare
         order by 1);
     v_locked text[];
 begin
-    perform treadle._create_threads(thread_ids => v_wanted, tenant => tenant, patient => patient, at => at);
+    perform treadle._create_threads(
+        thread_ids => v_wanted, tenant => tenant, owner => owner, agents => agents, patient => patient, at => at);
     if patient then
         perform from treadle.threads t
             where t.tenant = _lock_targets.tenant and t.thread_id = any(v_wanted)
@@ -46,28 +49,43 @@ end $$;
 
 -- Take the locks of a message that sends, in their order: the threads that it sends to, and its own (`with_own`), then
 -- its lease. Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent. Returns the
--- message's tenant, to which all that it sends belongs.
-create or replace function treadle._lock_to_send(id uuid, lease uuid, messages jsonb, with_own boolean, patient boolean)
-returns text language plpgsql as $$
+-- message's tenant and owner (as a principal's reach), to which all that it sends belongs.
+create or replace function treadle._lock_to_send(
+    id uuid,
+    lease uuid,
+    messages jsonb,
+    with_own boolean,
+    patient boolean,
+    out tenant text,
+    out reach jsonb)
+language plpgsql as $$
 #variable_conflict use_column
 declare
     v_targets constant text[] := array(
         select distinct x ->> 'thread_id'
         from jsonb_array_elements(messages) x
         where x ->> 'thread_id' is not null);
-    v_tenant text;
-    v_own bigint;
+    v_agents constant text[] := array(
+        select distinct x ->> 'agent'
+        from jsonb_array_elements(messages) x
+        where x ->> 'thread_id' is not null);
+    v_message record;
     v_cancelled boolean;
 begin
-    select l.tenant, case when with_own then l.thread end
-        into v_tenant, v_own
-        from treadle.leases l
-        where l.message_id = _lock_to_send.id;
+    select m.tenant, m.owner, case when with_own then m.thread end as own
+        into v_message
+        from treadle.messages m
+        where m.message_id = _lock_to_send.id;
     if not found then
         raise exception using errcode = 'TR001';
     end if;
+    tenant := v_message.tenant;
+    reach := case when v_message.owner is not null then jsonb_build_object('owner', v_message.owner) end;
     perform treadle._lock_targets(
-        thread_ids => v_targets, tenant => v_tenant, own => v_own, patient => patient, at => treadle.clock());
+        thread_ids => v_targets,
+        agents => case when cardinality(v_agents) = 1 and v_agents[1] is not null then v_agents else '{}' end,
+        tenant => v_message.tenant, owner => v_message.owner, own => v_message.own, patient => patient,
+        at => treadle.clock());
     select l.cancel_requested
         into v_cancelled
         from treadle.leases l
@@ -76,7 +94,6 @@ begin
     if v_cancelled is distinct from false then
         raise exception using errcode = 'TR001';
     end if;
-    return v_tenant;
 end $$;
 
 -- treadle.append for the events of one message, patiently.
@@ -104,10 +121,10 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set lock_timeout = '100ms' as $$
 #variable_conflict use_column
 declare
-    v_tenant text;
+    v_sender record;
 begin
     begin
-        v_tenant := treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
+        v_sender := treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
             messages => messages::jsonb, with_own => false, patient => patient);
         return query
             select a.*
@@ -119,8 +136,8 @@ begin
             raise exception using errcode = 'TR001';
         end if;
         perform from treadle.submit_many(
-            messages => messages::jsonb, tenant => v_tenant, notify => true, max_queue_size => max_queue_size,
-            autocommit => true);
+            messages => messages::jsonb, tenant => v_sender.tenant, notify => true,
+            max_queue_size => max_queue_size, autocommit => true, reach => v_sender.reach);
     exception
         when sqlstate 'TR001' then
             return query
@@ -183,13 +200,13 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set lock_timeout = '100ms' as $$
 declare
     v_with_all boolean;
-    v_tenant text;
+    v_sender record;
     v_status text;
 begin
     foreach v_with_all in array array[true, false] loop
         begin
             if v_with_all and messages is not null then
-                v_tenant := treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb,
+                v_sender := treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb,
                     with_own => true, patient => patient);
             end if;
             v_status := treadle._finish_one(
@@ -205,8 +222,8 @@ begin
                 children => children);
             if messages is not null then
                 perform from treadle.submit_many(
-                    messages => messages::jsonb, tenant => v_tenant, notify => true, max_queue_size => max_queue_size,
-                    autocommit => true);
+                    messages => messages::jsonb, tenant => v_sender.tenant, notify => true,
+                    max_queue_size => max_queue_size, autocommit => true, reach => v_sender.reach);
             end if;
             exit;
         exception

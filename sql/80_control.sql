@@ -3,14 +3,23 @@
 -- and the detail of 55P03 is the id of the thread that another transaction holds. The transaction may stay open
 -- afterwards: the events that it writes, and its requests to cancel what runs, are late (31_late_writes.sql).
 
--- Lock the message and, before it, its thread. `state` is null if there is no such message.
-create or replace function treadle._state_under_lock(id uuid, patient boolean, out state text, out thread bigint)
+-- Lock the message and, before it, its thread. `state` is null if the principal sees no such message.
+create or replace function treadle._state_under_lock(
+    id uuid, tenant text, reach jsonb, patient boolean, out state text, out thread bigint)
 language plpgsql as $$
 begin
     select m.thread
     into thread
     from treadle.messages m
-    where m.message_id = id;
+    where m.message_id = id
+        and m.tenant = _state_under_lock.tenant
+        and treadle._sees(
+            reach => reach, owner => m.owner, agent => m.agent,
+            thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+            message_id => m.message_id);
+    if not found then
+        return;
+    end if;
     if thread is not null then
         perform treadle._lock_thread(thread, patient);
     end if;
@@ -58,9 +67,32 @@ language sql volatile as $$
     select treadle._hint('treadle_events', id::text || coalesce(':' || thread, ''))
 $$;
 
+-- Request the cancellation of a running message at its lease. Returns whether the principal sees one that runs.
+create or replace function treadle._request_cancel(id uuid, tenant text, reach jsonb) returns boolean
+language plpgsql as $$
+begin
+    perform
+    from treadle.leases l
+    join treadle.messages m on m.message_id = l.message_id
+    where l.message_id = _request_cancel.id
+        and m.tenant = _request_cancel.tenant
+        and treadle._sees(
+            reach => reach, owner => m.owner, agent => m.agent,
+            thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+            message_id => m.message_id)
+    for key share of l;
+    if not found then
+        return false;
+    end if;
+    perform treadle._cancel_late(array[id]);
+    return true;
+end $$;
+
 -- A queued message is cancelled now ('cancelled'). For a running message its worker is told ('requested'), and the
 -- message ends as cancelled whatever the attempt's outcome is. Raises TR404, and TR409 if the message is over.
-create or replace function treadle.cancel(message_id uuid, patient boolean default true) returns text
+create or replace function treadle.cancel(
+    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null)
+returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -70,23 +102,17 @@ declare
     v record;
     v_queues text[];
 begin
+    tenant := treadle._bound_tenant(tenant);
     if not patient then
         perform treadle._set_lock_timeout('100ms');
     end if;
     loop
         -- A running message is cancelled at its lease, without waiting for its thread.
-        perform
-        from treadle.leases l
-        where l.message_id = p_id
-        for key share;
-        if found then
-            perform treadle._cancel_late(array[p_id]);
+        if treadle._request_cancel(p_id, tenant, reach) then
             return 'requested';
         end if;
         begin
-            select *
-            into v
-            from treadle._state_under_lock(p_id, patient);
+            v := treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient);
             exit when v.state is distinct from 'processing';
             -- It was claimed in between. A lease is locked before its message, so release the locks and try again.
             raise exception using errcode = 'TR000';
@@ -122,7 +148,8 @@ comment on function treadle.cancel
 -- Answer the question that a message waits with (hold = input), and admit the message. `name`: the question that the
 -- caller means; another question is refused. Raises TR404, and TR409 if the message does not wait for this input.
 create or replace function treadle.input(
-    message_id uuid, input jsonb, name text default null, patient boolean default true)
+    message_id uuid, input jsonb, name text default null, patient boolean default true,
+    tenant text default 'default', reach jsonb default null)
 returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -134,13 +161,14 @@ declare
     v_question text;
     m treadle.messages;
 begin
+    tenant := treadle._bound_tenant(tenant);
     if input.input is null or treadle._json_problem(input.input) is not null then
         raise exception using
             errcode = 'TR422', message = 'input ' || coalesce(treadle._json_problem(input.input), 'must be given.');
     end if;
     select s.state
     into v_state
-    from treadle._state_under_lock(p_id, patient) s;
+    from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;
     if v_state is null then
         perform treadle._raise_unknown_message(p_id);
     end if;
@@ -184,7 +212,9 @@ comment on function treadle.input is 'Answer the question that a message waits w
 -- cancelled with it is sent once more. One of its losses is kept,
 -- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
 -- TR404, and TR409 if the message has not failed.
-create or replace function treadle.redrive(message_id uuid, patient boolean default true) returns text
+create or replace function treadle.redrive(
+    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null)
+returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -194,9 +224,10 @@ declare
     v_state text;
     m treadle.messages;
 begin
+    tenant := treadle._bound_tenant(tenant);
     select s.state
     into v_state
-    from treadle._state_under_lock(p_id, patient) s;
+    from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;
     if v_state is null then
         perform treadle._raise_unknown_message(p_id);
     elsif v_state <> 'failed' then
@@ -239,7 +270,7 @@ comment on function treadle.redrive is 'Give a failed message a new life';
 -- Delete a thread with its messages, events and dead letters; running messages are cancelled. Readers see none of it
 -- from then on, though purge deletes the rest of very long logs later. Returns how many messages. Raises TR404.
 create or replace function treadle.delete_thread(
-    thread_id text, tenant text default 'default', patient boolean default true)
+    thread_id text, tenant text default 'default', patient boolean default true, reach jsonb default null)
 returns integer
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -255,7 +286,8 @@ begin
     into v_thread
     from treadle.threads t
     where t.tenant = delete_thread.tenant
-        and t.thread_id = delete_thread.thread_id;
+        and t.thread_id = delete_thread.thread_id
+        and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);
     perform treadle._lock_thread(v_thread, patient);
     if not exists (select from treadle.threads t where t.id = v_thread) then
         raise exception using
@@ -283,15 +315,30 @@ end $$;
 comment on function treadle.delete_thread
     is 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
 
--- Drop the warm instance that workers keep for an agent and a thread. Raises TR404 if there is no such agent.
-create or replace function treadle.drop_instance(agent text, thread_id text) returns void
+-- Drop the warm instance that workers keep for an agent and a thread of the tenant. Raises TR404 if there is no such
+-- agent for the principal.
+create or replace function treadle.drop_instance(
+    agent text, thread_id text, tenant text default 'default', reach jsonb default null)
+returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
-    if not exists (select from treadle.agents a where a.agent = drop_instance.agent) then
+    if not exists (
+        select
+        from treadle.agents a
+        where a.agent = drop_instance.agent
+            and treadle._may_address(reach, a.agent))
+    then
         raise exception using errcode = 'TR404', message = format('There is no agent %L.', agent);
     end if;
-    perform treadle._hint('treadle_instances', jsonb_build_array(agent, thread_id)::text);
+    perform treadle._hint('treadle_instances', jsonb_build_array(tenant, agent, thread_id)::text)
+    where not exists (
+        select
+        from treadle.threads t
+        where t.tenant = drop_instance.tenant
+            and t.thread_id = drop_instance.thread_id
+            and not treadle._sees_thread(
+                reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id));
 end $$;
 comment on function treadle.drop_instance is 'Drop the warm instance that workers keep for an agent and a thread';
 

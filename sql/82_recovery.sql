@@ -231,6 +231,35 @@ begin
     end loop;
 end $$;
 
+-- Up to `quantity` messages of tenants that go on after they were stopped, with themselves locked. Each tenant that has
+-- such messages is found by one step in the index.
+create or replace function treadle._lock_resumed(quantity integer) returns uuid[]
+language plpgsql as $$
+begin
+    return array(
+        with recursive tenants (tenant) as (
+            select min(m.tenant)
+            from treadle.messages m
+            where m.hold = 'share'
+            union all
+            select (
+                select min(m.tenant)
+                from treadle.messages m
+                where m.hold = 'share'
+                    and m.tenant > n.tenant)
+            from tenants n
+            where n.tenant is not null
+        )
+        select m.message_id
+        from treadle.messages m
+        where m.hold = 'share'
+            and m.tenant in (select n.tenant from tenants n)
+            and m.tenant <> all(treadle._stopped_tenants())
+        order by m.message_id
+        limit quantity
+        for update skip locked);
+end $$;
+
 -- `queues`: where there may be messages to claim now.
 create or replace function treadle.admit_due(
     quantity integer default 1000, out admitted integer, out queues text[])
@@ -238,11 +267,11 @@ language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_due constant uuid[] := treadle._lock_due(quantity, at => v_now);
+    v_due constant uuid[] := treadle._lock_due(quantity, at => v_now) || treadle._lock_resumed(quantity);
     v_threads bigint[];  -- threads in which delayed messages take their place
     v_placed uuid[];     -- those messages
 begin
-    admitted := coalesce(cardinality(v_due), 0);
+    admitted := cardinality(v_due);
     if admitted = 0 then
         return;
     end if;

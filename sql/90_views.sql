@@ -22,7 +22,8 @@ create or replace view treadle.message_overview with (security_invoker) as
             from treadle.events e
             where e.message_id = m.message_id
                 and e.seq = m.last_seq
-        ) end as asks
+        ) end as asks,
+        m.owner
     from treadle.messages m
     left join treadle.threads t on t.id = m.thread;
 comment on view treadle.message_overview is 'Every message with its thread''s id; state and hold say where it stands';
@@ -50,7 +51,7 @@ create or replace view treadle.thread_overview with (security_invoker) as
             order by m.ord desc
             limit 1
         ) as last_message_preview,
-        s.thread, s.tenant, t.memory
+        s.thread, s.tenant, t.memory, t.owner, t.agents
     from treadle.threads t
     join treadle.thread_turns s on s.thread = t.id
     cross join lateral (
@@ -84,6 +85,29 @@ language sql stable security definer
     where treadle._session_tenant() is null
 $$;
 
+-- The same of one tenant's rows, or (null) of all.
+create or replace function treadle._ready_rows_of(
+    queue text, tenant text, out ready bigint, out oldest timestamptz)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    v_lane text;
+    v_found record;
+begin
+    if not exists (select from treadle.tenants t where t.tenant <> _ready_rows_of.tenant) then
+        select r.ready, r.oldest
+        into ready, oldest
+        from treadle._ready_rows(_ready_rows_of.queue) r;
+        return;
+    end if;
+    ready := 0;
+    foreach v_lane in array array['high', 'normal', 'low'] loop
+        v_found := treadle._lane_of_tenant(queue => queue, lane => v_lane, tenant => tenant, at => treadle.clock());
+        ready := ready + v_found.depth;
+        oldest := least(oldest, v_found.oldest);
+    end loop;
+end $$;
+
 create or replace view treadle.queue_counts with (security_invoker) as
     select
         c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
@@ -93,6 +117,37 @@ create or replace view treadle.queue_counts with (security_invoker) as
     group by c.queue;
 comment on view treadle.queue_counts is 'How many messages of each queue are in which state; exact, and cheap to read';
 
+-- The figures of a queue, of one tenant or (null) of all together. The planner inlines it.
+create or replace function treadle._queue_figures(queue text, tenant text)
+returns table (queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint,
+    finished_per_minute bigint, mean_seconds double precision)
+language sql stable rows 1 as $$
+    select
+        coalesce(sum(c.queued), 0)::bigint,
+        coalesce(sum(c.processing), 0)::bigint,
+        coalesce(sum(c.completed), 0)::bigint,
+        coalesce(sum(c.failed), 0)::bigint,
+        coalesce(sum(c.cancelled), 0)::bigint,
+        coalesce(sum(d.finished) filter (where c.slot > t.now - interval '70 seconds'
+            and c.slot <= t.now - interval '10 seconds'), 0)::bigint,
+        sum(c.run_seconds) filter (where c.slot > t.now - interval '5 minutes')
+            / nullif(sum(d.finished) filter (where c.slot > t.now - interval '5 minutes'), 0)
+    from (select treadle.clock() as now) t
+    left join treadle.counters c on c.queue = _queue_figures.queue
+        and (_queue_figures.tenant is null or c.tenant = _queue_figures.tenant)
+        and c.id >= treadle._first_counter()
+    cross join lateral (select greatest(c.completed, 0) + greatest(c.failed, 0) as finished) d
+$$;
+
+create or replace view treadle.tenant_counts with (security_invoker) as
+    select
+        c.tenant, c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
+        sum(c.completed)::bigint as completed, sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
+    from treadle.counters c
+    where c.id >= treadle._first_counter()
+    group by c.tenant, c.queue;
+comment on view treadle.tenant_counts is 'How many messages of each tenant and queue are in which state';
+
 create or replace view treadle.queue_overview with (security_invoker) as
     select
         q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
@@ -101,21 +156,7 @@ create or replace view treadle.queue_overview with (security_invoker) as
         end as oldest_seconds,
         n.finished_per_minute, n.mean_seconds, q.created_at, treadle._claiming_workers(q.queue) as workers
     from treadle.queues q
-    cross join lateral (
-        select
-            coalesce(sum(c.queued), 0)::bigint as queued,
-            coalesce(sum(c.processing), 0)::bigint as processing,
-            coalesce(sum(c.completed), 0)::bigint as completed,
-            coalesce(sum(c.failed), 0)::bigint as failed,
-            coalesce(sum(c.cancelled), 0)::bigint as cancelled,
-            coalesce(sum(d.finished) filter (where c.slot > t.now - interval '70 seconds'
-                and c.slot <= t.now - interval '10 seconds'), 0)::bigint as finished_per_minute,
-            sum(c.run_seconds) filter (where c.slot > t.now - interval '5 minutes')
-                / nullif(sum(d.finished) filter (where c.slot > t.now - interval '5 minutes'), 0) as mean_seconds
-        from (select treadle.clock() as now) t
-        left join treadle.counters c on c.queue = q.queue and c.id >= treadle._first_counter()
-        cross join lateral (select greatest(c.completed, 0) + greatest(c.failed, 0) as finished) d
-    ) n
+    cross join lateral treadle._queue_figures(queue => q.queue, tenant => null) n
     cross join lateral treadle._ready_rows(q.queue) r;
 comment on view treadle.queue_overview
     is 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
@@ -123,12 +164,38 @@ comment on column treadle.queue_overview.ready is 'Lane rows a worker could clai
 comment on column treadle.queue_overview.finished_per_minute is 'Messages completed or failed in the last full minute';
 comment on column treadle.queue_overview.mean_seconds is 'Mean processing time of the last five minutes';
 
+-- The queues as a tenant sees them: the figures count its own messages. Null: those of all tenants.
+create or replace function treadle.queue_list(tenant text default null, queue_name text default null)
+returns table (
+    queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint,
+    ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision,
+    created_at timestamptz, workers bigint)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select
+            q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
+            case
+                when r.oldest is not null
+                    then greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision
+            end,
+            n.finished_per_minute, n.mean_seconds, q.created_at, treadle._claiming_workers(q.queue)
+        from treadle.queues q
+        cross join lateral treadle._queue_figures(queue => q.queue, tenant => queue_list.tenant) n
+        cross join lateral treadle._ready_rows_of(queue => q.queue, tenant => queue_list.tenant) r
+        where queue_name is null or q.queue = queue_name
+        order by q.queue;
+end $$;
+comment on function treadle.queue_list is 'The queues with the figures of one tenant''s messages';
+
 create or replace view treadle.dead_letters with (security_invoker) as
     select
         q.queue, treadle._uuid(d.body ->> 'message_id') as message_id, d.dead_at, d.body ->> 'reason' as reason,
         case when d.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (d.body ->> 'attempts')::integer end as attempts,
         d.body ->> 'thread_id' as thread_id, d.body ->> 'agent' as agent, m.body as user_message,
-        d.body ->> 'traceback' as traceback, d.dlq_id, d.body
+        d.body ->> 'traceback' as traceback, d.dlq_id, d.body, coalesce(d.body ->> 'tenant', 'default') as tenant
     from treadle.queues q
     cross join lateral treadle._dead_letters(q.queue, 1000) d
     left join treadle.messages m on m.message_id = treadle._uuid(d.body ->> 'message_id');
@@ -138,7 +205,8 @@ comment on view treadle.dead_letters
 -- The newest dead letters of a queue before one (its dlq_id): at most `quantity`, which have about `page_bytes` bytes
 -- together (see treadle._bytes), but at least one. `more`: others follow that the page has no room for.
 create or replace function treadle.dead_letter_page(
-    queue_name text, quantity integer, before bigint default null, page_bytes bigint default 1000000)
+    queue_name text, quantity integer, before bigint default null, page_bytes bigint default 1000000,
+    tenant text default 'default', reach jsonb default null)
 returns table (
     dlq_id bigint, queue text, message_id uuid, dead_at timestamptz, reason text, attempts integer, thread_id text,
     agent text, user_message jsonb, traceback text, more boolean)
@@ -156,7 +224,9 @@ begin
                 d.dlq_id, d.dead_at, d.body, i.message_id, m.body as user_message, count(*) over () as found,
                 row_number() over newest as place,
                 sum(treadle._bytes(d.body) + treadle._bytes(m.body)) over newest as bytes
-            from treadle._dead_letters(queue_name, quantity + 1, before) d
+            from treadle._dead_letters(
+                queue => queue_name, quantity => quantity + 1, before => dead_letter_page.before,
+                tenant => dead_letter_page.tenant, reach => dead_letter_page.reach) d
             cross join lateral (select treadle._uuid(d.body ->> 'message_id') as message_id) i
             left join treadle.messages m on m.message_id = i.message_id
             window newest as (order by d.dlq_id desc rows unbounded preceding)
@@ -165,6 +235,21 @@ begin
         order by s.dlq_id desc;
 end $$;
 comment on function treadle.dead_letter_page is 'A page of the dead letters of a queue, the newest first';
+
+create or replace view treadle.tenant_overview with (security_invoker) as
+    select
+        t.tenant, t.created_at, t.suspended_at, t.deleted_at, t.limits, c.queued, c.processing,
+        coalesce(cardinality(t.delete_awaits), 0) as awaited_transactions
+    from treadle.tenants t
+    cross join lateral (
+        select
+            coalesce(sum(c.queued), 0)::bigint as queued,
+            coalesce(sum(c.processing), 0)::bigint as processing
+        from treadle.counters c
+        where c.tenant = t.tenant
+            and c.id >= treadle._first_counter()
+    ) c;
+comment on view treadle.tenant_overview is 'Every tenant, with its open messages';
 
 create or replace view treadle.worker_overview with (security_invoker) as
     select

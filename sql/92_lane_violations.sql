@@ -38,11 +38,12 @@ with lanes as materialized (
             (m.state in ('processing', 'failed') or (m.state = 'queued' and m.hold is null))
         or (m.lane is not null and jsonb_array_length(r.bodies) <> 1)
         or (m.lane <> 'dlq' and r.bodies is null)
-        or (m.lane <> 'dlq' and r.bodies -> 0 <> jsonb_build_object(
-            'message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))
-        or (m.lane = 'dlq' and not r.bodies -> 0 @> jsonb_build_object(
-            'message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent,
-            'reason', m.error, 'attempts', m.attempt))
+        or (m.lane <> 'dlq' and r.bodies -> 0 <> treadle._lane_message(
+            message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant))
+        or (m.lane = 'dlq' and not r.bodies -> 0 @> (
+            treadle._lane_message(
+                message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant)
+            || jsonb_build_object('reason', m.error, 'attempts', m.attempt)))
 ), stray_lane_row as (
     select r.*
     from lanes r

@@ -31,6 +31,20 @@ with of_message as (
     from treadle.messages m
     join treadle.messages p on p.message_id = m.parent
     where p.tenant <> m.tenant
+), wrong_owner as (
+    select m.message_id, m.owner, t.thread_id, t.owner as thread_owner
+    from treadle.messages m
+    join treadle.threads t on t.id = m.thread
+    where m.owner is distinct from t.owner
+), missing_agent as (
+    select m.message_id, m.agent, t.thread_id, t.agents
+    from treadle.messages m
+    join treadle.threads t on t.id = m.thread
+    where not m.agent = any(t.agents)
+), unknown_tenant as (
+    select distinct m.tenant
+    from treadle.messages m
+    where m.tenant not in (select n.tenant from treadle.tenants n)
 )
 select 'What belongs to a message has the tenant of the message.', o.message_id::text, to_jsonb(r) || to_jsonb(o)
 from of_message r
@@ -41,4 +55,13 @@ from of_thread r
 join treadle.threads t on t.id = r.thread and t.tenant <> r.tenant
 union all
 select 'A message has the tenant of the message that sent it.', v.message_id::text, to_jsonb(v)
-from wrong_parent v;
+from wrong_parent v
+union all
+select 'A message in a thread has the owner of the thread.', v.message_id::text, to_jsonb(v)
+from wrong_owner v
+union all
+select 'A thread names the agents of all its messages.', v.message_id::text, to_jsonb(v)
+from missing_agent v
+union all
+select 'The tenant of a message exists.', v.tenant, to_jsonb(v)
+from unknown_tenant v;

@@ -12,9 +12,9 @@ declare
         submit_many          app tenant
         submit_once          app tenant
         delete_thread        app tenant
-        cancel               app
-        input                app
-        redrive              app
+        cancel               app tenant
+        input                app tenant
+        redrive              app tenant
         drop_instance        app
         pause                app
         create_queue         app
@@ -33,10 +33,16 @@ declare
         agent_while_busy     app
         dead_letter_page     app
         unclaimed_queues     app worker
+        queue_list           app
         health               app
         missing_lanes        app
         vacuum_health        app worker
         notify_health        app worker
+
+        create_tenant        app
+        suspend_tenant       app
+        delete_tenant        app
+        delete_tenant_chunk  app worker
 
         claim                worker
         append               worker
@@ -87,6 +93,10 @@ declare
         _low_water_mark      app
         _first_counter       app tenant
         _ready_rows          app tenant
+        _queue_figures       app tenant
+        _sees                app
+        _sees_thread         app
+        _may_address         app
         _claiming_workers    app tenant
     ';
     v_manifest constant regprocedure[] := array(

@@ -34,6 +34,24 @@ create table treadle.sql_roles (
 );
 comment on table treadle.sql_roles is 'Login roles of SQL users, each bound to one tenant (treadle tenants sql-role)';
 
+create table treadle.tenants (
+    tenant       text primary key check (tenant ~ '^[a-z0-9][a-z0-9_-]{0,39}$'),
+    created_at   timestamptz not null,
+    suspended_at timestamptz,
+    deleted_at   timestamptz,
+    delete_after uuid,
+    delete_awaits text[],
+    limits       jsonb not null default '{}'
+);
+comment on table treadle.tenants is 'Isolated customers of this installation; default is there from the start';
+comment on column treadle.tenants.suspended_at is 'Since when it may submit nothing and nothing of it is claimed; null: it is active';
+comment on column treadle.tenants.deleted_at is 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks; the last chunk deletes this row';
+comment on column treadle.tenants.delete_after is 'How far the pass of its deletion over all messages came; null: the next pass begins';
+comment on column treadle.tenants.delete_awaits is 'Of the transactions that were open at its deletion: those that were still open when the pass began';
+comment on column treadle.tenants.limits is 'Overrides of the limits in the settings. Reserved: nothing fills it yet';
+create index tenants_stopped on treadle.tenants (tenant) where suspended_at is not null or deleted_at is not null;
+insert into treadle.tenants (tenant, created_at) values ('default', now());
+
 create table treadle.queues (
     queue       text primary key check (queue ~ '^[a-z][a-z0-9_]{0,39}$'),
     paused      boolean not null default false,
@@ -66,6 +84,7 @@ create table treadle.threads (
     tenant        text not null,
     thread_id     text not null check (length(thread_id) between 1 and 255 and thread_id !~ '[[:cntrl:]/]'),
     owner         text check (length(owner) between 1 and 255),
+    agents        text[] not null default '{}',
     created_at    timestamptz not null,
     metadata      jsonb not null default '{}',
     memory        jsonb,
@@ -74,7 +93,8 @@ create table treadle.threads (
 comment on table treadle.threads is 'Conversations. The lock of a thread''s row orders its messages';
 comment on column treadle.threads.id is 'Surrogate key, the column "thread" of other tables; never shown to clients';
 comment on column treadle.threads.thread_id is 'The id that the client chose, unique in its tenant';
-comment on column treadle.threads.owner is 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
+comment on column treadle.threads.owner is 'The subject that the thread belongs to; null: none, so that no principal with a subject sees it';
+comment on column treadle.threads.agents is 'The agents of its messages, written under the lock of this row';
 comment on column treadle.threads.memory is 'JSON that the thread''s agents keep from message to message; written with the completion of one';
 
 create table treadle.thread_turns (
@@ -153,7 +173,7 @@ comment on column treadle.messages.lane is 'The PGMQ queue that holds its row. S
 comment on column treadle.messages.lane_id is 'msg_id of that row';
 comment on column treadle.messages.rank is 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
 comment on column treadle.messages.state is 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
-comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (the tenant has its share of the lane) is reserved: nothing sets it yet';
+comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant is suspended) -> null when the tenant goes on';
 comment on column treadle.messages.attempt is 'Executions that began; only grows';
 comment on column treadle.messages.failures is 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
 comment on column treadle.messages.losses is 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
@@ -164,13 +184,14 @@ comment on column treadle.messages.run_at is 'Not before this time: the end of t
 comment on column treadle.messages.overloaded_since is 'Since when attempts find a service of the agent overloaded; null again after any other end of an attempt';
 comment on column treadle.messages.parent is 'The message that sent this one';
 comment on column treadle.messages.depth is 'How many messages lie above it, each sent by the one before. A chain has an end, so that agents that send to themselves cannot fill the database';
-comment on column treadle.messages.owner is 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
+comment on column treadle.messages.owner is 'The subject that it belongs to: in a thread that of the thread; null: none, so that no principal with a subject sees it';
 comment on column treadle.messages.traceparent is 'W3C trace context of the submit. Reserved: nothing fills it yet';
 comment on column treadle.messages.schema_id is 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
 comment on column treadle.messages.usage is 'What its attempts used together, as the agent reports it (tokens by kind)';
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
 create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
+create index messages_share on treadle.messages (tenant, message_id) where hold = 'share';
 create index messages_parent on treadle.messages (parent) where parent is not null;
 
 create table treadle.parked (
@@ -327,13 +348,15 @@ comment on column treadle.workers.suspected_at is 'When a janitor found its advi
 
 create table treadle.idempotency (
     tenant       text not null,
+    restriction  bytea not null,
     key          text not null check (length(key) between 1 and 255),
     request_hash bytea not null,
     answer       jsonb,
     created_at   timestamptz not null,
-    primary key (tenant, key)
+    primary key (tenant, restriction, key)
 );
 comment on table treadle.idempotency is 'The first answer to each Idempotency-Key, kept for 24 hours';
+comment on column treadle.idempotency.restriction is 'SHA-256 of what restricts the principal within its tenant, empty for nothing: principals that see different rows share no keys';
 create index idempotency_age on treadle.idempotency (created_at);
 
 create table treadle.keys (

@@ -57,6 +57,23 @@ mutexes = Table("mutexes", metadata, key("name", Text))
 
 sql_roles = Table("sql_roles", metadata, key("role", Text), must("tenant", Text), must("created_at", Time))
 
+tenants = Table(
+    "tenants",
+    metadata,
+    key("tenant", Text),
+    must("created_at", Time),
+    may("suspended_at", Time),
+    may("deleted_at", Time),
+    may("delete_after", UUID),
+    may("delete_awaits", ARRAY(Text)),
+    must("limits", JSONB, "'{}'"),
+    Index(
+        "tenants_stopped",
+        "tenant",
+        postgresql_where=text("suspended_at is not null or deleted_at is not null"),
+    ),
+)
+
 queues = Table(
     "queues",
     metadata,
@@ -88,6 +105,7 @@ threads = Table(
     tenant(),
     must("thread_id", Text),
     may("owner", Text),
+    must("agents", ARRAY(Text), "'{}'"),
     must("created_at", Time),
     must("metadata", JSONB, "'{}'"),
     may("memory", JSONB),
@@ -154,6 +172,7 @@ messages = Table(
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
+    Index("messages_share", "tenant", "message_id", postgresql_where=text("hold = 'share'")),
     Index("messages_parent", "parent", postgresql_where=text("parent is not null")),
 )
 
@@ -280,6 +299,7 @@ idempotency = Table(
     "idempotency",
     metadata,
     tenant(primary_key=True),
+    key("restriction", LargeBinary),
     key("key", Text),
     must("request_hash", LargeBinary),
     may("answer", JSONB),

@@ -14,7 +14,7 @@ from litestar.response import Stream
 
 from service.access.principal import Principal
 from service.errors import NotFound, Refused, TreadleError
-from service.events.model import Cursor, Event, EventPage
+from service.events.model import Event, EventPage
 from service.events.sse import HEADERS, MEDIA_TYPE, RECONNECT, Streams
 from service.events.store import EventStore
 from service.events.thread_ids import is_of_log, parse_id
@@ -124,7 +124,7 @@ async def list_events(
     limit: PageLimit = PAGE_ITEMS,
 ) -> EventPage:
     parsed = parse_message_id(message_id)
-    page = await event_pages.page(principal, Cursor(parsed, after), limit, JSON_PAGE_BYTES)
+    page = await event_pages.page(principal, parsed, after, limit, JSON_PAGE_BYTES)
     if page is None:
         raise _unknown_message(parsed)
     listed = [

@@ -17,6 +17,14 @@ READ = """
     from treadle.read_events(
         message_ids => $1, threads => $2, afters => $3, quantity => $4, page_bytes => $5, at_least_one => $6)"""
 
+# The events of one message, in the statement that checks that the principal sees it; one row without an event if there
+# are none.
+READ_SEEN = """
+    select r.n, r.message_id, r.seq, r.pos, r.type, r.data, r.created_at, r.last, r.more
+    from treadle.log_end($1, tenant => $2, reach => $3::jsonb) e
+    left join lateral treadle.read_events(
+        message_ids => array[$1], afters => array[$4::bigint], quantity => $5, page_bytes => $6) r on true"""
+
 
 class EventStore:
     def __init__(self, database: Database) -> None:
@@ -43,14 +51,26 @@ class EventStore:
         )
         return _by_reader(rows, len(cursors))
 
-    async def page(self, principal: Principal, cursor: Cursor, quantity: int, page_bytes: int) -> Page | None:
-        """One page of a log, as `read` reads it; None also for a log that the principal may not see."""
-        [page] = await self.read([cursor], quantity, page_bytes)
-        return page
+    async def page(
+        self, principal: Principal, message_id: UUID, after: int, quantity: int, page_bytes: int
+    ) -> Page | None:
+        """A page of the log of a message, as `read` reads it; None if there is no such message for the principal."""
+        rows = await self._database.fetch(
+            READ_SEEN, message_id, principal.tenant, principal.only, after, quantity, page_bytes
+        )
+        if not rows:
+            return None
+        return Page([]) if rows[0]["n"] is None else _page(rows)
 
     async def log_end(self, principal: Principal, message_id: UUID) -> tuple[int, bool] | None:
-        """The seq of a message's last event so far, and whether the message is over; None if it does not exist."""
-        row = await self._database.fetchrow("select last_seq, over from treadle.log_end($1)", message_id)
+        """The seq of a message's last event so far, and whether the message is over; None if there is no such message
+        for the principal."""
+        row = await self._database.fetchrow(
+            "select last_seq, over from treadle.log_end($1, tenant => $2, reach => $3::jsonb)",
+            message_id,
+            principal.tenant,
+            principal.only,
+        )
         return None if row is None else (row["last_seq"], row["over"])
 
     async def queue_positions(self, message_ids: Sequence[UUID]) -> list[QueuePosition]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from service.db.pool import Database
@@ -22,21 +22,27 @@ class InputSchemas:
         self._validators: dict[str, Validator] = {}
         self._default: str | None = None
 
-    async def misfit(self, messages: Iterable[tuple[str | None, Any]]) -> tuple[int, str] | None:
+    async def misfit(
+        self, messages: Iterable[tuple[str | None, Any]], *, only_agents: Sequence[str] | None = None
+    ) -> tuple[int, str] | None:
         """The number of the first message that does not fit the input of its agent (None: of the default agent), and a
-        sentence that says why."""
+        sentence that says why. `only_agents`: the sender may address no others, and learns nothing about them."""
         messages = list(messages)
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             await self._read()
-        if self._first(messages) is None:
+        if self._first(messages, only_agents) is None:
             return None
         await self._read()  # the agent may have been registered again meanwhile
-        return self._first(messages)
+        return self._first(messages, only_agents)
 
-    def _first(self, messages: list[tuple[str | None, Any]]) -> tuple[int, str] | None:
+    def _first(
+        self, messages: list[tuple[str | None, Any]], only_agents: Sequence[str] | None
+    ) -> tuple[int, str] | None:
         for number, (agent, message) in enumerate(messages):
             name = self._default if agent is None else agent
-            validator = self._validators.get(name) if name is not None else None
+            if name is None or (only_agents is not None and name not in only_agents):
+                continue
+            validator = self._validators.get(name)
             if validator is not None and (misfit := validator.misfit(message)) is not None:
                 return number, f"{misfit[0]} does not fit the input of the agent {name!r}: {misfit[1]}."
         return None

@@ -54,6 +54,7 @@ class Claim(Struct, frozen=True):
     memory: str | None = None
     overloaded_seconds: float | None = None
     depth: int = 0  # messages above it, each sent by the one before
+    tenant: str = "default"
 
 
 class EventToAppend(Struct, frozen=True):

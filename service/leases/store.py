@@ -27,7 +27,7 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
 # Columns are selected in the order of the struct's fields: rows become structs by position, which costs a tenth of
 # converting each value.
-CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5)"
+CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5, $6)"
 APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND_SQL = f"""
     select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send(
@@ -52,9 +52,17 @@ class LeaseStore:
         self._max_queue_size = max_queue_size
 
     async def claim(
-        self, *, worker: str, queues: Sequence[str], quantity: int, lease_seconds: float, first_lane: Priority
+        self,
+        *,
+        worker: str,
+        queues: Sequence[str],
+        quantity: int,
+        lease_seconds: float,
+        first_lane: Priority,
+        tenants: Sequence[str] = (),
     ) -> list[Claim]:
-        """Lease up to `quantity` messages: lane by lane, `first_lane` before the others; in a lane queue by queue."""
+        """Lease up to `quantity` messages: lane by lane, `first_lane` before the others; in a lane queue by queue.
+        `tenants`: only of these; empty: of all."""
         rows = await self._database.fetch(
             CLAIM_SQL,
             worker,
@@ -62,6 +70,7 @@ class LeaseStore:
             quantity,
             lease_seconds,
             first_lane,
+            tenants or None,
             repeatable=False,  # if the answer is lost, the next heartbeat releases the claimed messages
         )
         return [Claim(*row) for row in rows]
@@ -160,11 +169,13 @@ class LeaseStore:
             {child for row in rows if row["type"] == "cancelled" for child in row["sent"]},
         )
 
-    async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
-        """The state of each of these messages, in this order."""
+    async def children(self, asker: UUID, message_ids: Sequence[UUID]) -> list[SentMessage]:
+        """The state of each of these messages, in this order, as the message `asker` may know it: one of another tenant
+        or owner is `deleted`, as one that does not exist."""
         rows = await self._database.fetch(
             "select message_id, coalesce(state, 'deleted'), result, error, parent, thread_id"
-            " from treadle.children($1) order by n",
+            " from treadle.children($1, $2) order by n",
+            asker,
             message_ids,
         )
         return [SentMessage(*row) for row in rows]

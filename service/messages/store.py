@@ -34,9 +34,13 @@ JSON_COLUMNS = frozenset({"user_message", "result", "metadata", "usage", "asks"}
 STATUS = f"""
     select
         {STATUS_COLUMNS},
-        case when o.state = 'queued' then treadle.queue_position(o.message_id) end as queue_position
+        case when o.state = 'queued' then treadle.queue_position(o.message_id, tenant => $2) end as queue_position
     from treadle.message_overview o
-    where o.message_id = $1"""
+    where o.message_id = $1
+        and o.tenant = $2
+        and treadle._sees(
+            reach => $3::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,
+            message_id => o.message_id)"""
 
 # A page of messages that have about so many bytes together. The sizes are known without reading the values.
 OF_THREAD = f"""
@@ -88,10 +92,11 @@ SUBMIT = f"""
     select {", ".join(Submitted.__struct_fields__)}
     from treadle.submit_many(
         $1::jsonb, tenant => $2, notify => $3, max_queue_size => $4, patient => $5, lock_timeout => $6, strict => $7,
-        autocommit => true)"""
+        autocommit => true, reach => $8::jsonb)"""
 SUBMIT_ONCE = """
     select answer, repeated
-    from treadle.submit_once($1, $2, $3::jsonb, $4, $5, autocommit => true, patient => false)"""
+    from treadle.submit_once(
+        $1, $2, $3::jsonb, $4, $5, autocommit => true, patient => false, reach => $6::jsonb)"""
 
 
 class MessageControl:
@@ -105,22 +110,27 @@ class MessageControl:
 
     async def cancel(self, principal: Principal, message_id: UUID) -> str:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
-        return str(await self._change(self._cancels, "select treadle.cancel($1, patient => false)", message_id))
+        call = "select treadle.cancel($3, patient => false, tenant => $1, reach => $2::jsonb)"
+        return str(await self._change(self._cancels, principal, call, message_id))
 
     async def input(self, principal: Principal, message_id: UUID, given: NewInput) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
         text = msgspec.json.encode(given.input).decode()
-        call = "select treadle.input($1, $2::jsonb, $3, patient => false)"
-        state: State = await self._change(self._answers, call, message_id, text, given.name)
+        call = "select treadle.input($3, $4::jsonb, $5, patient => false, tenant => $1, reach => $2::jsonb)"
+        state: State = await self._change(self._answers, principal, call, message_id, text, given.name)
         return state
 
     async def redrive(self, principal: Principal, message_id: UUID) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
-        state: State = await self._change(self._redrives, "select treadle.redrive($1, patient => false)", message_id)
+        call = "select treadle.redrive($3, patient => false, tenant => $1, reach => $2::jsonb)"
+        state: State = await self._change(self._redrives, principal, call, message_id)
         return state
 
-    async def _change(self, patience: Patience, call: str, *args: Any) -> Any:
-        return await patience.run(lambda _: self._database.fetchval(call, *args, repeatable=False))
+    async def _change(self, patience: Patience, principal: Principal, call: str, *args: Any) -> Any:
+        """`call`: a statement; the tenant and the reach of the principal are $1 and $2, `args` follow."""
+        return await patience.run(
+            lambda _: self._database.fetchval(call, principal.tenant, principal.only, *args, repeatable=False)
+        )
 
 
 class MessageStore(MessageControl):
@@ -155,14 +165,14 @@ class MessageStore(MessageControl):
     async def submit(self, principal: Principal, message: NewMessage) -> Accepted:
         """Submit one message, in one transaction with the requests that arrive at the same time.
 
-        Raises what refuses this message: Unprocessable, Conflict, QueueFull or Busy.
+        Raises what refuses this message: NotFound, Unprocessable, Conflict, QueueFull or Busy.
         """
-        await self._check_inputs([message])
+        await self._check_inputs(principal, [message])
         return await self._submits.submit(Request(principal, _submission(message)))
 
     async def submit_batch(self, principal: Principal, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
-        await self._check_inputs(messages)
+        await self._check_inputs(principal, messages)
         text = _encode([_submission(message) for message in messages])
         alone = len(messages) == 1
         rows = await self._batches.run(
@@ -178,11 +188,11 @@ class MessageStore(MessageControl):
 
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
-        await self._check_inputs(messages)
+        await self._check_inputs(principal, messages)
         text = _encode([_submission(message) for message in messages])
         row = await self._keyed.run(
             lambda _: self._database.fetchrow(
-                SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size
+                SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size, principal.only
             ),
             characters=len(text),
         )
@@ -196,16 +206,15 @@ class MessageStore(MessageControl):
 
     async def status(self, principal: Principal, message_id: UUID) -> Status:
         """Raises NotFound."""
-        row = await self._reads.fetchrow(STATUS, message_id)
+        row = await self._reads.fetchrow(STATUS, message_id, principal.tenant, principal.only)
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return from_row(Status, row, JSON_COLUMNS)
 
-    async def of_thread(
-        self, principal: Principal, thread: int, after: int, limit: int
-    ) -> tuple[list[Status], int | None]:
-        """A page of the messages of a thread in its order, beginning after one, and the `ord` of the last where more
-        messages follow. It has at most `limit` messages and about JSON_PAGE_BYTES bytes, but at least one message."""
+    async def of_thread(self, thread: int, after: int, limit: int) -> tuple[list[Status], int | None]:
+        """A page of the messages of a thread, which the caller has looked up for its principal, in its order, beginning
+        after one; and the `ord` of the last where more messages follow. It has at most `limit` messages and about
+        JSON_PAGE_BYTES bytes, but at least one message."""
         rows = await self._lists.fetch(OF_THREAD, thread, after, limit, JSON_PAGE_BYTES)
         queued = [row["message_id"] for row in rows if row["state"] == "queued"]
         positions = dict(zip(queued, await self._positions(queued) if queued else [], strict=True))
@@ -218,9 +227,12 @@ class MessageStore(MessageControl):
         )
         return [row["queue_position"] for row in rows]
 
-    async def _check_inputs(self, messages: Sequence[NewMessage]) -> None:
+    async def _check_inputs(self, principal: Principal, messages: Sequence[NewMessage]) -> None:
         """Raises Unprocessable for a message that does not fit the input of its agent."""
-        if misfit := await self._inputs.misfit((message.agent, message.message) for message in messages):
+        misfit = await self._inputs.misfit(
+            ((message.agent, message.message) for message in messages), only_agents=principal.agents
+        )
+        if misfit is not None:
             number, sentence = misfit
             raise Unprocessable(sentence if len(messages) == 1 else f"messages[{number}]: {sentence}")
 
@@ -245,6 +257,7 @@ class MessageStore(MessageControl):
             patient,
             LOCK_TIMEOUT,
             strict,
+            principal.only,
         )
         submitted = [Submitted(*row) for row in rows]
         if not alone:

@@ -87,8 +87,8 @@ async def list_dead_letters(
 
 
 @get("/agents", operation_id="listAgents", scope="read", summary="List the registered agents")
-async def list_agents(queues: NamedDependency[QueueStore]) -> list[Agent]:
-    return await queues.agents()
+async def list_agents(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> list[Agent]:
+    return await queues.agents(principal)
 
 
 @delete(

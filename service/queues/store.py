@@ -18,7 +18,7 @@ OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
 # would read the whole table, also when it is large.
 QUEUED = """
     select m.*
-    from treadle.queued_messages($1) with ordinality q (message_id, n)
+    from treadle.queued_messages($1, $2, $3::jsonb) with ordinality q (message_id, n)
     cross join lateral (
         select o.message_id as id, o.priority, o.created_at, treadle._preview(o.user_message)::text as user_message
         from treadle.message_overview o
@@ -28,7 +28,7 @@ QUEUED = """
     order by q.n"""
 PROCESSING = """
     select m.*
-    from treadle.processing($1) with ordinality p (message_id, n)
+    from treadle.processing($1, $2, $3::jsonb) with ordinality p (message_id, n)
     cross join lateral (
         select
             o.message_id as id, o.priority, o.created_at, treadle._preview(o.user_message)::text as user_message,
@@ -43,7 +43,7 @@ QUEUE = """
     select queue as name, paused, queued as depth, ready as visible, processing as in_flight,
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
         finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at, workers
-    from treadle.queue_overview"""
+    from treadle.queue_list($1, $2)"""
 
 
 DEAD_LETTER_COLUMNS = """
@@ -64,10 +64,12 @@ class QueueStore:
         totals = await self._lists.fetchrow(
             "select coalesce(sum(queued), 0)::bigint as queued, coalesce(sum(processing), 0)::bigint as processing,"
             " coalesce(sum(completed), 0)::bigint as completed, coalesce(sum(failed), 0)::bigint as failed,"
-            " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.queue_counts"
+            " coalesce(sum(cancelled), 0)::bigint as cancelled from treadle.tenant_counts"
+            " where $1::text is null or tenant = $1",
+            _figures_of(principal),
         )
-        queued = await self._lists.fetch(QUEUED, OVERVIEW_MESSAGES)
-        running = await self._lists.fetch(PROCESSING, OVERVIEW_MESSAGES)
+        queued = await self._lists.fetch(QUEUED, OVERVIEW_MESSAGES, principal.tenant, principal.only)
+        running = await self._lists.fetch(PROCESSING, OVERVIEW_MESSAGES, principal.tenant, principal.only)
         assert totals is not None
         processing = [from_row(Processing, row, ("user_message",)) for row in running]
         return Overview(
@@ -82,11 +84,11 @@ class QueueStore:
         )
 
     async def all(self, principal: Principal) -> list[Queue]:
-        return msgspec.convert(await self._lists.fetch(f"{QUEUE} order by queue"), list[Queue])
+        return msgspec.convert(await self._lists.fetch(QUEUE, _figures_of(principal), None), list[Queue])
 
     async def get(self, principal: Principal, name: str) -> Queue:
         """Raises NotFound."""
-        row = await self._lists.fetchrow(f"{QUEUE} where queue = $1", name)
+        row = await self._lists.fetchrow(QUEUE, _figures_of(principal), name)
         if row is None:
             raise NotFound(f"There is no queue {name!r}.")
         return msgspec.convert(row, Queue)
@@ -99,8 +101,10 @@ class QueueStore:
     async def dead_letters(self, principal: Principal, name: str | None, limit: int) -> list[DeadLetter]:
         """The newest first, of one queue or of all."""
         rows = await self._lists.fetch(
-            f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d where $1::text is null or d.queue = $1"
-            " order by d.dead_at desc, d.dlq_id desc limit $2",
+            f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d"
+            " where d.tenant = $1 and ($2::text is null or d.queue = $2)"
+            " order by d.dead_at desc, d.dlq_id desc limit $3",
+            principal.tenant,
             name,
             limit,
         )
@@ -113,17 +117,25 @@ class QueueStore:
         and about JSON_PAGE_BYTES bytes, but at least one letter."""
         rows = await self._lists.fetch(
             f"select {DEAD_LETTER_COLUMNS}, d.dlq_id, d.more from treadle.dead_letter_page("
-            "queue_name => $1, quantity => $2, before => $3, page_bytes => $4) d order by d.dlq_id desc",
+            "queue_name => $1, quantity => $2, before => $3, page_bytes => $4, tenant => $5, reach => $6::jsonb) d"
+            " order by d.dlq_id desc",
             name,
             limit,
             before,
             JSON_PAGE_BYTES,
+            principal.tenant,
+            principal.only,
         )
         page = [from_row(DeadLetter, row, ("user_message",)) for row in rows]
         return page, rows[-1]["dlq_id"] if rows and rows[-1]["more"] else None
 
-    async def agents(self) -> list[Agent]:
-        rows = await self._lists.fetch(f"select {AGENT_COLUMNS} from treadle.agent_overview a order by a.agent")
+    async def agents(self, principal: Principal) -> list[Agent]:
+        """Those that the principal may address."""
+        rows = await self._lists.fetch(
+            f"select {AGENT_COLUMNS} from treadle.agent_overview a"
+            " where treadle._may_address($1::jsonb, a.agent) order by a.agent",
+            principal.only,
+        )
         return [from_row(Agent, row, ("input", "settings")) for row in rows]
 
     async def workers(self) -> list[Worker]:
@@ -132,7 +144,13 @@ class QueueStore:
 
     async def drop_instance(self, principal: Principal, agent: str, thread_id: str) -> None:
         """Tell every worker; raises NotFound where there is no such agent."""
-        await self._database.fetchval("select treadle.drop_instance($1, $2)", agent, thread_id)
+        await self._database.fetchval(
+            "select treadle.drop_instance($1, $2, tenant => $3, reach => $4::jsonb)",
+            agent,
+            thread_id,
+            principal.tenant,
+            principal.only,
+        )
 
     async def register_agents(self, agents: Sequence[dict[str, Any]], default_agent: str | None) -> str | None:
         """Upsert agents, create their queues, and declare the default agent, unless it is None. Returns the agent that
@@ -141,3 +159,8 @@ class QueueStore:
             "select treadle.register_agents($1::jsonb, $2)", msgspec.json.encode(agents).decode(), default_agent
         )
         return former
+
+
+def _figures_of(principal: Principal) -> str | None:
+    """Whose messages the figures of queues count: its tenant's; None, those of all, for an operator."""
+    return None if principal.is_operator else principal.tenant

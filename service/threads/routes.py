@@ -87,7 +87,7 @@ async def list_messages(
 ) -> ThreadMessages:
     after = 0 if cursor is None else parse_cursor(cursor)
     thread, total = await threads.key(principal, thread_id)
-    page, last = await messages.of_thread(principal, thread, after, limit)
+    page, last = await messages.of_thread(thread, after, limit)
     return ThreadMessages(thread_id, total, page, None if last is None else str(last))
 
 

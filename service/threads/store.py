@@ -55,9 +55,12 @@ class ThreadStore:
         rows = await self._lists.fetch(
             "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
             " from treadle.thread_overview t where t.tenant = $1"
-            " and ($2::timestamptz is null or (t.last_activity, t.thread) < ($2, $3))"
-            " order by t.last_activity desc, t.thread desc limit $4",
+            " and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents,"
+            " thread_id => t.thread_id)"
+            " and ($3::timestamptz is null or (t.last_activity, t.thread) < ($3, $4))"
+            " order by t.last_activity desc, t.thread desc limit $5",
             principal.tenant,
+            principal.only,
             *(before or (None, None)),
             limit + 1,
         )
@@ -68,9 +71,12 @@ class ThreadStore:
     async def get(self, principal: Principal, thread_id: str) -> Thread:
         """Raises NotFound."""
         row = await self._lists.fetchrow(
-            f"select {THREAD_COLUMNS} from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2",
+            f"select {THREAD_COLUMNS} from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2"
+            " and treadle._sees_thread(reach => $3::jsonb, owner => t.owner, agents => t.agents,"
+            " thread_id => t.thread_id)",
             principal.tenant,
             thread_id,
+            principal.only,
         )
         if row is None:
             raise _unknown(thread_id)
@@ -86,9 +92,11 @@ class ThreadStore:
     async def key(self, principal: Principal, thread_id: str) -> tuple[int, int]:
         """The thread's surrogate key and its number of messages; raises NotFound."""
         row = await self._database.fetchrow(
-            "select thread, message_count from treadle.thread_logs(thread_ids => array[$1], tenant => $2)",
+            "select thread, message_count"
+            " from treadle.thread_logs(thread_ids => array[$1], tenant => $2, reach => $3::jsonb)",
             thread_id,
             principal.tenant,
+            principal.only,
         )
         if row is None or row["thread"] is None:
             raise _unknown(thread_id)
@@ -97,10 +105,12 @@ class ThreadStore:
     async def place(self, principal: Principal, thread_id: str, position: int) -> ThreadPlace:
         """The thread's log, and what it has at `position`; raises NotFound."""
         row = await self._database.fetchrow(
-            "select thread, last_pos, event_at from treadle.thread_place(thread_id => $1, pos => $2, tenant => $3)",
+            "select thread, last_pos, event_at"
+            " from treadle.thread_place(thread_id => $1, pos => $2, tenant => $3, reach => $4::jsonb)",
             thread_id,
             position,
             principal.tenant,
+            principal.only,
         )
         if row is None:
             raise _unknown(thread_id)
@@ -110,11 +120,14 @@ class ThreadStore:
         """For each of these threads its surrogate key and the last thread_pos of its log; None if it does not exist
         for the principal."""
         rows = await self._database.fetch(
-            "select l.thread, l.last_pos from unnest($1::text[], $2::text[]) with ordinality a (thread_id, tenant, n)"
-            " cross join lateral treadle.thread_logs(thread_ids => array[a.thread_id], tenant => a.tenant) l"
+            "select l.thread, l.last_pos"
+            " from unnest($1::text[], $2::text[], $3::text[]) with ordinality a (thread_id, tenant, reach, n)"
+            " cross join lateral treadle.thread_logs("
+            "thread_ids => array[a.thread_id], tenant => a.tenant, reach => a.reach::jsonb) l"
             " order by a.n",
             [thread_id for _, thread_id in asked],
             [principal.tenant for principal, _ in asked],
+            [principal.only for principal, _ in asked],
         )
         return [None if row["thread"] is None else (row["thread"], row["last_pos"]) for row in rows]
 
@@ -122,10 +135,11 @@ class ThreadStore:
         """The agent that answers at once while another agent is at work in the thread. `agent` is the one that the
         message names, if any. None if no agent is at work, the working one names no other, or `agent` is a third."""
         found = await self._database.fetchval(
-            "select treadle.agent_while_busy(thread_id => $1, agent => $2, tenant => $3)",
+            "select treadle.agent_while_busy(thread_id => $1, agent => $2, tenant => $3, reach => $4::jsonb)",
             thread_id,
             agent,
             principal.tenant,
+            principal.only,
         )
         return None if found is None else str(found)
 
@@ -133,9 +147,10 @@ class ThreadStore:
         """Delete it with its messages and events; returns how many messages. Raises NotFound, Busy."""
         deleted = await self._deletions.run(
             lambda _: self._database.fetchval(
-                "select treadle.delete_thread($1, $2, patient => false)",
+                "select treadle.delete_thread($1, $2, patient => false, reach => $3::jsonb)",
                 thread_id,
                 principal.tenant,
+                principal.only,
                 repeatable=False,
                 timeout=DELETION_TIMEOUT_SECONDS,
             ),

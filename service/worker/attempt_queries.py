@@ -27,8 +27,8 @@ class StoredAttemptQueries:
     ) -> list[StoredExchange]:
         return await persist_lookup("history", lambda: self._threads.exchanges(thread, before, limit, tools, max_bytes))
 
-    async def children(self, message_ids: Sequence[UUID]) -> list[SentMessage]:
-        return await persist_lookup("children", lambda: self._leases.children(message_ids))
+    async def children(self, asker: UUID, message_ids: Sequence[UUID]) -> list[SentMessage]:
+        return await persist_lookup("children", lambda: self._leases.children(asker, message_ids))
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         return await persist_lookup("turn in progress", lambda: self._threads.turn_in_progress(thread))

@@ -92,6 +92,7 @@ class Claimer:
                 quantity=quantity,
                 lease_seconds=self._lease_seconds,
                 first_lane=first_lane,
+                tenants=self._settings.tenants,
             )
             # Before `claiming_since` is cleared: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claims}

@@ -50,8 +50,8 @@ class ReceivedHints:
 
     def on_instances(self, payload: str) -> None:
         if payload != EVERYTHING:
-            agent, thread_id = msgspec.json.decode(payload, type=tuple[str, str])
-            self._instances.drop(agent, thread_id)
+            tenant, agent, thread_id = msgspec.json.decode(payload, type=tuple[str, str, str])
+            self._instances.drop(tenant, agent, thread_id)
 
 
 class ArrivalHints:

@@ -38,12 +38,15 @@ class _Instance:
 
 class InstanceCache:
     def __init__(self) -> None:
-        self._cached: dict[tuple[str, str], _Instance] = {}  # by agent and thread id, the least recently used first
+        # By tenant, agent and thread id, the least recently used first.
+        self._cached: dict[tuple[str, str, str], _Instance] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, agent: Agent, claim: Claim, make: Callable[[], Any], pins: "InstancePins") -> Any:
         """The cached instance for agent and thread, or a new one; `pins` keeps it open. Raises what `make` raises."""
-        key = (agent.name, claim.thread_id) if claim.thread_id is not None and agent.limits.idle_timeout else None
+        key = None
+        if claim.thread_id is not None and agent.limits.idle_timeout:
+            key = (claim.tenant, agent.name, claim.thread_id)
         if key and (kept := self._cached.get(key)) and kept.thread != claim.thread:
             self.drop(*key)
         instance = self._cached.pop(key, None) if key else None
@@ -57,9 +60,9 @@ class InstanceCache:
         pins.add(instance)
         return await asyncio.shield(instance.making)
 
-    def drop(self, agent: str, thread_id: str) -> None:
+    def drop(self, tenant: str, agent: str, thread_id: str) -> None:
         """Remove the instance, if it is cached, and close it as soon as no attempt uses it."""
-        if instance := self._cached.pop((agent, thread_id), None):
+        if instance := self._cached.pop((tenant, agent, thread_id), None):
             self._drop(instance)
 
     def give_up(self, instance: _Instance) -> None:

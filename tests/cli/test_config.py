@@ -49,6 +49,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "keepalive_interval": ("1.5", 1.5, 1.5),
     "connection_idle_timeout": ("1.5", 1.5, 1.5),
     "queues": ("fast, slow_2,", ["fast", "slow_2"], ("fast", "slow_2")),
+    "tenants": ("acme, b-2,", ["acme", "b-2"], ("acme", "b-2")),
     "workers": ("0", 0, 0),
     "worker_concurrency": ("7", 7, 7),
     "agents": ("mine.one,mine.two", ["mine.one", "mine.two"], ("mine.one", "mine.two")),

@@ -145,8 +145,8 @@ async def test_a_repeat_of_a_request_that_does_not_finish_is_409(
     api = await start_api()
     async with sql.transaction():
         await sql.execute(
-            "insert into treadle.idempotency (tenant, key, request_hash, answer, created_at)"
-            " values ('default', 'k', 'x', null, now())"
+            "insert into treadle.idempotency (tenant, restriction, key, request_hash, answer, created_at)"
+            " values ('default', '', 'k', 'x', null, now())"
         )
         answer = await keyed(api, "k", {"message": "x"})
         assert answer.status_code == 409

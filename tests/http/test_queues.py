@@ -38,7 +38,8 @@ async def test_the_overview_keeps_an_index_plan_when_tables_grow(
     await register_agents()
     await submit_many(sql, [{"message": "x"}] * 1000)
     await sql.execute("analyze treadle.messages")
-    plan = "\n".join(row[0] for row in await sql.fetch(f"explain (costs off) {statement}", store.OVERVIEW_MESSAGES))
+    rows = await sql.fetch(f"explain (costs off) {statement}", store.OVERVIEW_MESSAGES, "default", None)
+    plan = "\n".join(row[0] for row in rows)
     assert "Index Scan using messages_pkey" in plan
     assert "Seq Scan on messages" not in plan, plan
 

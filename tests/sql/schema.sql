@@ -24,6 +24,12 @@ CREATE TYPE treadle.lane_row AS (
 	lane_id bigint,
 	body jsonb
 );
+CREATE TYPE treadle.locked_thread AS (
+	thread bigint,
+	thread_id text,
+	owner text,
+	agents text[]
+);
 CREATE TYPE treadle.named_lease AS (
 	item integer,
 	message_id uuid,
@@ -78,7 +84,8 @@ CREATE TYPE treadle.submission AS (
 	thread bigint,
 	ord bigint,
 	behind bigint,
-	depth integer
+	depth integer,
+	owner text
 );
 CREATE TYPE treadle.submit_answer AS (
 	n integer,
@@ -161,7 +168,7 @@ COMMENT ON COLUMN treadle.messages.lane IS 'The PGMQ queue that holds its row. S
 COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row';
 COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
 COMMENT ON COLUMN treadle.messages.state IS 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
-COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (the tenant has its share of the lane) is reserved: nothing sets it yet';
+COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant is suspended) -> null when the tenant goes on';
 COMMENT ON COLUMN treadle.messages.attempt IS 'Executions that began; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
 COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
@@ -172,7 +179,7 @@ COMMENT ON COLUMN treadle.messages.run_at IS 'Not before this time: the end of t
 COMMENT ON COLUMN treadle.messages.overloaded_since IS 'Since when attempts find a service of the agent overloaded; null again after any other end of an attempt';
 COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
 COMMENT ON COLUMN treadle.messages.depth IS 'How many messages lie above it, each sent by the one before. A chain has an end, so that agents that send to themselves cannot fill the database';
-COMMENT ON COLUMN treadle.messages.owner IS 'The subject that submitted it; null: any principal of the tenant. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.owner IS 'The subject that it belongs to: in a thread that of the thread; null: none, so that no principal with a subject sees it';
 COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.usage IS 'What its attempts used together, as the agent reports it (tokens by kind)';
@@ -268,7 +275,7 @@ CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000, OUT admitted in
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.admit_due(quantity integer, OUT admitted integer, OUT queues text[]) IS 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
-CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text) RETURNS text
+CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -276,7 +283,7 @@ CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text) IS 'The agent that answers while another one is at work in the thread';
+COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text, reach jsonb) IS 'The agent that answers while another one is at work in the thread';
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -298,15 +305,15 @@ CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, 
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
-CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true) RETURNS text
+CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.cancel(message_id uuid, patient boolean) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
-CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
+COMMENT ON FUNCTION treadle.cancel(message_id uuid, patient boolean, tenant text, reach jsonb) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -314,8 +321,8 @@ CREATE FUNCTION treadle.children(message_ids uuid[]) RETURNS TABLE(n bigint, mes
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.children(message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer)
+COMMENT ON FUNCTION treadle.children(asker uuid, message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -325,7 +332,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text, tenants text[]) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -361,28 +368,51 @@ CREATE FUNCTION treadle.create_sql_role(tenant text, verifier text, connections 
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer, statement_seconds integer) IS 'Create a login role that is bound to a tenant; returns its name';
-CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
+CREATE FUNCTION treadle.create_tenant(tenant text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_tenant(tenant text) IS 'Create a tenant; raises TR409 if there is one of this name';
+CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint) IS 'A page of the dead letters of a queue, the newest first';
-CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text, patient boolean DEFAULT true) RETURNS integer
+COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint, tenant text, reach jsonb) IS 'A page of the dead letters of a queue, the newest first';
+CREATE FUNCTION treadle.delete_tenant(tenant text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text, patient boolean) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
-CREATE FUNCTION treadle.drop_instance(agent text, thread_id text) RETURNS void
+COMMENT ON FUNCTION treadle.delete_tenant(tenant text) IS 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
+CREATE FUNCTION treadle.delete_tenant_chunk(name text DEFAULT NULL::text, quantity integer DEFAULT 1000, OUT deleted integer, OUT gone boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_tenant_chunk(name text, quantity integer, OUT deleted integer, OUT gone boolean) IS 'Delete the next rows of a tenant that is being deleted; repeat until it is gone';
+CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text, patient boolean DEFAULT true, reach jsonb DEFAULT NULL::jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text, patient boolean, reach jsonb) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
+CREATE FUNCTION treadle.drop_instance(agent text, thread_id text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.drop_instance(agent text, thread_id text) IS 'Drop the warm instance that workers keep for an agent and a thread';
+COMMENT ON FUNCTION treadle.drop_instance(agent text, thread_id text, tenant text, reach jsonb) IS 'Drop the warm instance that workers keep for an agent and a thread';
 CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -472,14 +502,14 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
-CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true) RETURNS text
+CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean) IS 'Answer the question that a message waits with';
+COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean, tenant text, reach jsonb) IS 'Answer the question that a message waits with';
 CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -487,7 +517,7 @@ CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity in
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.list_keys(of_tenant text, quantity integer) IS 'The API keys without their secrets, the newest first';
-CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer, over boolean)
+CREATE FUNCTION treadle.log_end(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(last_seq integer, over boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -495,7 +525,7 @@ CREATE FUNCTION treadle.log_end(message_id uuid) RETURNS TABLE(last_seq integer,
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.log_end(message_id uuid) IS 'The seq of a message''s last event so far, and whether the message is over';
+COMMENT ON FUNCTION treadle.log_end(message_id uuid, tenant text, reach jsonb) IS 'The seq of a message''s last event so far, and whether the message is over';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -538,7 +568,7 @@ CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS v
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue or, with paused => false, resume them; submits go on';
-CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -547,7 +577,7 @@ CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100) RETURNS TABLE(m
     SET enable_seqscan TO 'off'
     SET enable_sort TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.processing(quantity integer) IS 'Ids of messages that workers hold, the first claimed first';
+COMMENT ON FUNCTION treadle.processing(quantity integer, tenant text, reach jsonb) IS 'Ids of messages that workers hold, the first claimed first';
 CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -562,13 +592,20 @@ CREATE FUNCTION treadle.purge_audit(retention_hours double precision, quantity i
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.purge_audit(retention_hours double precision, quantity integer) IS 'Delete a chunk of old rows of the audit';
-CREATE FUNCTION treadle.queue_position(message_id uuid) RETURNS bigint
+CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_list(tenant text, queue_name text) IS 'The queues with the figures of one tenant''s messages';
+CREATE FUNCTION treadle.queue_position(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.queue_position(message_id uuid) IS 'How many messages will be claimed before this one, from 0; null if it does not wait for a worker';
+COMMENT ON FUNCTION treadle.queue_position(message_id uuid, tenant text, reach jsonb) IS 'How many messages will be claimed before this one, from 0; null if it does not wait for a worker';
 CREATE FUNCTION treadle.queue_positions(message_ids uuid[]) RETURNS TABLE(n bigint, state text, queue_position bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -587,7 +624,7 @@ CREATE FUNCTION treadle.queue_stops(message_ids uuid[]) RETURNS TABLE(n bigint, 
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_stops(message_ids uuid[]) IS 'Why nothing is claimed from the queues of these messages: paused, or unclaimed; the others are left out';
-CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100) RETURNS TABLE(message_id uuid)
+CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -597,7 +634,7 @@ CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100) RETURNS TA
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.queued_messages(quantity integer) IS 'Ids of waiting messages, the next to be claimed first';
+COMMENT ON FUNCTION treadle.queued_messages(quantity integer, tenant text, reach jsonb) IS 'Ids of waiting messages, the next to be claimed first';
 CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer DEFAULT 200, threads bigint[] DEFAULT NULL::bigint[], page_bytes bigint DEFAULT 256000, at_least_one boolean DEFAULT true) RETURNS TABLE(n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamp with time zone, last boolean, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -614,14 +651,14 @@ CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, wo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss; returns them';
-CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true) RETURNS text
+CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.redrive(message_id uuid, patient boolean) IS 'Give a failed message a new life';
+COMMENT ON FUNCTION treadle.redrive(message_id uuid, patient boolean, tenant text, reach jsonb) IS 'Give a failed message a new life';
 CREATE FUNCTION treadle.register_agents(agents jsonb, default_agent text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -679,21 +716,21 @@ CREATE FUNCTION treadle.stand_in(worker text, lease_seconds double precision) RE
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.stand_in(worker text, lease_seconds double precision) IS 'A heartbeat in the place of a worker that lives and cannot send its own';
-CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
+CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false) RETURNS uuid
+COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true, autocommit boolean DEFAULT false) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
+COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true, autocommit boolean DEFAULT false, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -703,15 +740,23 @@ CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean, autocommit boolean) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
-CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, autocommit boolean DEFAULT false, patient boolean DEFAULT true, OUT answer jsonb, OUT repeated boolean) RETURNS record
+COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean, autocommit boolean, reach jsonb) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
+CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, autocommit boolean DEFAULT false, patient boolean DEFAULT true, reach jsonb DEFAULT NULL::jsonb, OUT answer jsonb, OUT repeated boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, patient boolean, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, patient boolean, reach jsonb, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+CREATE FUNCTION treadle.suspend_tenant(tenant text, suspended boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.suspend_tenant(tenant text, suspended boolean) IS 'Refuse the submits of a tenant and claim nothing of it or, with suspended => false, go on; raises TR404';
 CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::double precision, OUT above bigint, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -730,7 +775,7 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
-CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
+CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -738,8 +783,8 @@ CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'defa
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.thread_logs(thread_ids text[], tenant text) IS 'Key, number of messages and end of the log of each thread';
-CREATE FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text DEFAULT 'default'::text) RETURNS TABLE(thread bigint, last_pos bigint, event_at timestamp with time zone)
+COMMENT ON FUNCTION treadle.thread_logs(thread_ids text[], tenant text, reach jsonb) IS 'Key, number of messages and end of the log of each thread';
+CREATE FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(thread bigint, last_pos bigint, event_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -747,7 +792,7 @@ CREATE FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text DEF
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text) IS 'Key and log end of a thread, and the time of its event at a position';
+COMMENT ON FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text, reach jsonb) IS 'Key and log end of a thread, and the time of its event at a position';
 CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -812,6 +857,7 @@ CREATE TABLE treadle.threads (
     tenant text NOT NULL,
     thread_id text NOT NULL,
     owner text,
+    agents text[] DEFAULT '{}'::text[] NOT NULL,
     created_at timestamp with time zone NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     memory jsonb,
@@ -822,7 +868,8 @@ WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_
 COMMENT ON TABLE treadle.threads IS 'Conversations. The lock of a thread''s row orders its messages';
 COMMENT ON COLUMN treadle.threads.id IS 'Surrogate key, the column "thread" of other tables; never shown to clients';
 COMMENT ON COLUMN treadle.threads.thread_id IS 'The id that the client chose, unique in its tenant';
-COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs to; null: any principal of the tenant. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs to; null: none, so that no principal with a subject sees it';
+COMMENT ON COLUMN treadle.threads.agents IS 'The agents of its messages, written under the lock of this row';
 COMMENT ON COLUMN treadle.threads.memory IS 'JSON that the thread''s agents keep from message to message; written with the completion of one';
 CREATE VIEW treadle._lane_violations WITH (security_invoker='true') AS
  WITH lanes AS MATERIALIZED (
@@ -848,7 +895,7 @@ CREATE VIEW treadle._lane_violations WITH (security_invoker='true') AS
                     jsonb_agg(r_1.message) AS bodies
                    FROM lanes r_1
                   GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-          WHERE (((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> jsonb_build_object('message_id', m.message_id, 'thread_id', t.thread_id, 'agent', m.agent, 'reason', m.error, 'attempts', m.attempt)))))
+          WHERE (((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> treadle._lane_message(message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> (treadle._lane_message(message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant) || jsonb_build_object('reason', m.error, 'attempts', m.attempt))))))
         ), stray_lane_row AS (
          SELECT r.queue,
             r.lane,
@@ -1186,6 +1233,22 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_charges v;
+CREATE TABLE treadle.tenants (
+    tenant text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    suspended_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    delete_after uuid,
+    delete_awaits text[],
+    limits jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT tenants_tenant_check CHECK ((tenant ~ '^[a-z0-9][a-z0-9_-]{0,39}$'::text))
+);
+COMMENT ON TABLE treadle.tenants IS 'Isolated customers of this installation; default is there from the start';
+COMMENT ON COLUMN treadle.tenants.suspended_at IS 'Since when it may submit nothing and nothing of it is claimed; null: it is active';
+COMMENT ON COLUMN treadle.tenants.deleted_at IS 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks; the last chunk deletes this row';
+COMMENT ON COLUMN treadle.tenants.delete_after IS 'How far the pass of its deletion over all messages came; null: the next pass begins';
+COMMENT ON COLUMN treadle.tenants.delete_awaits IS 'Of the transactions that were open at its deletion: those that were still open when the pass began';
+COMMENT ON COLUMN treadle.tenants.limits IS 'Overrides of the limits in the settings. Reserved: nothing fills it yet';
 CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
  WITH of_message AS (
          SELECT 'events'::text AS place,
@@ -1233,6 +1296,27 @@ CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
            FROM (treadle.messages m
              JOIN treadle.messages p ON ((p.message_id = m.parent)))
           WHERE (p.tenant <> m.tenant)
+        ), wrong_owner AS (
+         SELECT m.message_id,
+            m.owner,
+            t.thread_id,
+            t.owner AS thread_owner
+           FROM (treadle.messages m
+             JOIN treadle.threads t ON ((t.id = m.thread)))
+          WHERE (m.owner IS DISTINCT FROM t.owner)
+        ), missing_agent AS (
+         SELECT m.message_id,
+            m.agent,
+            t.thread_id,
+            t.agents
+           FROM (treadle.messages m
+             JOIN treadle.threads t ON ((t.id = m.thread)))
+          WHERE (NOT (m.agent = ANY (t.agents)))
+        ), unknown_tenant AS (
+         SELECT DISTINCT m.tenant
+           FROM treadle.messages m
+          WHERE (NOT (m.tenant IN ( SELECT n.tenant
+                   FROM treadle.tenants n)))
         )
  SELECT 'What belongs to a message has the tenant of the message.'::text AS rule,
     (o.message_id)::text AS subject,
@@ -1249,7 +1333,22 @@ UNION ALL
  SELECT 'A message has the tenant of the message that sent it.'::text AS rule,
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
-   FROM wrong_parent v;
+   FROM wrong_parent v
+UNION ALL
+ SELECT 'A message in a thread has the owner of the thread.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_owner v
+UNION ALL
+ SELECT 'A thread names the agents of all its messages.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM missing_agent v
+UNION ALL
+ SELECT 'The tenant of a message exists.'::text AS rule,
+    v.tenant AS subject,
+    to_jsonb(v.*) AS detail
+   FROM unknown_tenant v;
 CREATE VIEW treadle._thread_violations WITH (security_invoker='true') AS
  WITH wrong_thread_counts AS (
          SELECT t.id,
@@ -1443,7 +1542,8 @@ CREATE VIEW treadle.dead_letters WITH (security_invoker='true') AS
     m.body AS user_message,
     (d.body ->> 'traceback'::text) AS traceback,
     d.dlq_id,
-    d.body
+    d.body,
+    COALESCE((d.body ->> 'tenant'::text), 'default'::text) AS tenant
    FROM ((treadle.queues q
      CROSS JOIN LATERAL treadle._dead_letters(q.queue, 1000) d(dlq_id, dead_at, body))
      LEFT JOIN treadle.messages m ON ((m.message_id = treadle._uuid((d.body ->> 'message_id'::text)))));
@@ -1461,6 +1561,7 @@ CREATE TABLE treadle.events_default (
 );
 CREATE TABLE treadle.idempotency (
     tenant text NOT NULL,
+    restriction bytea NOT NULL,
     key text NOT NULL,
     request_hash bytea NOT NULL,
     answer jsonb,
@@ -1468,6 +1569,7 @@ CREATE TABLE treadle.idempotency (
     CONSTRAINT idempotency_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON TABLE treadle.idempotency IS 'The first answer to each Idempotency-Key, kept for 24 hours';
+COMMENT ON COLUMN treadle.idempotency.restriction IS 'SHA-256 of what restricts the principal within its tenant, empty for nothing: principals that see different rows share no keys';
 CREATE TABLE treadle.meta (
     name text NOT NULL,
     value text NOT NULL
@@ -1605,7 +1707,8 @@ CREATE VIEW treadle.message_overview WITH (security_invoker='true') AS
                FROM treadle.events e
               WHERE ((e.message_id = m.message_id) AND (e.seq = m.last_seq)))
             ELSE NULL::jsonb
-        END AS asks
+        END AS asks,
+    m.owner
    FROM (treadle.messages m
      LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
 COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';
@@ -1633,16 +1736,7 @@ CREATE VIEW treadle.queue_overview WITH (security_invoker='true') AS
     q.created_at,
     treadle._claiming_workers(q.queue) AS workers
    FROM ((treadle.queues q
-     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c.queued), (0)::numeric))::bigint AS queued,
-            (COALESCE(sum(c.processing), (0)::numeric))::bigint AS processing,
-            (COALESCE(sum(c.completed), (0)::numeric))::bigint AS completed,
-            (COALESCE(sum(c.failed), (0)::numeric))::bigint AS failed,
-            (COALESCE(sum(c.cancelled), (0)::numeric))::bigint AS cancelled,
-            (COALESCE(sum(d.finished) FILTER (WHERE ((c.slot > (t.now - '00:01:10'::interval)) AND (c.slot <= (t.now - '00:00:10'::interval)))), (0)::numeric))::bigint AS finished_per_minute,
-            (sum(c.run_seconds) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))) / (NULLIF(sum(d.finished) FILTER (WHERE (c.slot > (t.now - '00:05:00'::interval))), (0)::numeric))::double precision) AS mean_seconds
-           FROM ((( SELECT treadle.clock() AS now) t
-             LEFT JOIN treadle.counters c ON (((c.queue = q.queue) AND (c.id >= treadle._first_counter()))))
-             CROSS JOIN LATERAL ( SELECT (GREATEST(c.completed, (0)::bigint) + GREATEST(c.failed, (0)::bigint)) AS finished) d)) n)
+     CROSS JOIN LATERAL treadle._queue_figures(queue => q.queue, tenant => NULL::text) n(queued, processing, completed, failed, cancelled, finished_per_minute, mean_seconds))
      CROSS JOIN LATERAL treadle._ready_rows(q.queue) r(ready, oldest));
 COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how many are ready for a worker, how old the oldest is, how fast they go';
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
@@ -1661,6 +1755,33 @@ CREATE TABLE treadle.sql_roles (
     created_at timestamp with time zone NOT NULL
 );
 COMMENT ON TABLE treadle.sql_roles IS 'Login roles of SQL users, each bound to one tenant (treadle tenants sql-role)';
+CREATE VIEW treadle.tenant_counts WITH (security_invoker='true') AS
+ SELECT tenant,
+    queue,
+    (sum(queued))::bigint AS queued,
+    (sum(processing))::bigint AS processing,
+    (sum(completed))::bigint AS completed,
+    (sum(failed))::bigint AS failed,
+    (sum(cancelled))::bigint AS cancelled
+   FROM treadle.counters c
+  WHERE (id >= treadle._first_counter())
+  GROUP BY tenant, queue;
+COMMENT ON VIEW treadle.tenant_counts IS 'How many messages of each tenant and queue are in which state';
+CREATE VIEW treadle.tenant_overview WITH (security_invoker='true') AS
+ SELECT t.tenant,
+    t.created_at,
+    t.suspended_at,
+    t.deleted_at,
+    t.limits,
+    c.queued,
+    c.processing,
+    COALESCE(cardinality(t.delete_awaits), 0) AS awaited_transactions
+   FROM (treadle.tenants t
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(c_1.queued), (0)::numeric))::bigint AS queued,
+            (COALESCE(sum(c_1.processing), (0)::numeric))::bigint AS processing
+           FROM treadle.counters c_1
+          WHERE ((c_1.tenant = t.tenant) AND (c_1.id >= treadle._first_counter()))) c);
+COMMENT ON VIEW treadle.tenant_overview IS 'Every tenant, with its open messages';
 CREATE VIEW treadle.thread_overview WITH (security_invoker='true') AS
  SELECT t.thread_id,
     s.last_ord AS message_count,
@@ -1684,7 +1805,9 @@ CREATE VIEW treadle.thread_overview WITH (security_invoker='true') AS
          LIMIT 1) AS last_message_preview,
     s.thread,
     s.tenant,
-    t.memory
+    t.memory,
+    t.owner,
+    t.agents
    FROM ((treadle.threads t
      JOIN treadle.thread_turns s ON ((s.thread = t.id)))
      CROSS JOIN LATERAL ( SELECT count(*) AS processing
@@ -1733,7 +1856,7 @@ ALTER TABLE ONLY treadle.events
 ALTER TABLE ONLY treadle.events_default
     ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
 ALTER TABLE ONLY treadle.idempotency
-    ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, key);
+    ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, restriction, key);
 ALTER TABLE ONLY treadle.keys
     ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
 ALTER TABLE ONLY treadle.late_cancels
@@ -1758,6 +1881,8 @@ ALTER TABLE ONLY treadle.secrets
     ADD CONSTRAINT secrets_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.sql_roles
     ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
+ALTER TABLE ONLY treadle.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant);
 ALTER TABLE ONLY treadle.thread_log
     ADD CONSTRAINT thread_log_pkey PRIMARY KEY (thread, era);
 ALTER TABLE ONLY treadle.thread_turns
@@ -1781,7 +1906,9 @@ CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread 
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
+CREATE INDEX messages_share ON treadle.messages USING btree (tenant, message_id) WHERE (hold = 'share'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
+CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
 CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
@@ -1809,6 +1936,7 @@ CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_
 CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.tenants AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.thread_log AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.thread_turns AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.threads AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -1825,11 +1953,13 @@ CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worke
 CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.tenants FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.thread_log FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.thread_turns FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.threads FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.trash FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.tenants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.thread_log ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.thread_turns ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.threads ENABLE ROW LEVEL SECURITY;

@@ -57,7 +57,7 @@ async def test_each_kind_of_refusal_refuses_its_message_only(sql_client: SqlClie
         ("refused", "TR422", "There is no agent 'missing'."),
         ("refused", "TR422", "The agent 'echo' takes text, not an object."),
         ("refused", "TR422", f"A message_id must be a UUIDv7 of a time at most a day ahead; {odd} is not."),
-        ("refused", "TR409", f"There was a message {deleted}, and it was deleted."),
+        ("refused", "TR409", f"The message_id {deleted} was used before: choose another one."),
         WRITTEN,
     ]
     assert await bodies(sql_client) == {"first", "last"}

@@ -34,7 +34,7 @@ FILL = """
     insert into treadle.events (tenant, message_id, seq, thread, thread_pos, type, created_at)
         select 'default', message_id, s, thread, case when thread is not null then s end, 'chunk', now()
         from treadle.messages, generate_series(1, 3) s;
-    insert into treadle.idempotency select 'default', repeat(n::text, 20), '', null, now()
+    insert into treadle.idempotency select 'default', '', repeat(n::text, 20), '', null, now()
         from generate_series(1, 9999) n;
 """
 

@@ -94,6 +94,7 @@ async def test_claim(sql_client: SqlClient, place: dict[str, Any]) -> None:
         "memory": None,
         "overloaded_seconds": None,
         "depth": 0,
+        "tenant": "default",
     }
     assert (lease["worker_id"], lease["last_seq"], lease["cancel_requested"]) == ("w1", 2, False)
     assert (lease["expires_at"] - lease["claimed_at"]).total_seconds() == 90

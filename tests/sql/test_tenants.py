@@ -36,14 +36,14 @@ async def walk(sql_client: SqlClient, tenant: str) -> None:
     await sql_client.run(chunks=["a", "b"])
     failed = await submit(sql_client, tenant)
     await sql_client.run(outcome="rejected")
-    await sql_client.redrive(failed)
+    await sql_client.sql.fetchval("select treadle.redrive($1, tenant => $2)", failed, tenant)
     await sql_client.run(outcome="error", delay=1000.0)
     await submit(sql_client, tenant, thread_id="t")
     await send(sql_client, await sql_client.claim_one(), "completed", thread_id="sent")
     await sql_client.run()
     parent = await submit(sql_client, tenant)
     await send(sql_client, await sql_client.claim_one(), "children", thread_id="t")
-    await sql_client.cancel(parent)
+    await sql_client.sql.fetchval("select treadle.cancel($1, tenant => $2)", parent, tenant)
     await submit(sql_client, tenant, thread_id="gone")
     await sql_client.sql.fetchval("select treadle.delete_thread('gone', tenant => $1)", tenant)
     await submit(sql_client, tenant, delay_seconds=1000)
@@ -52,6 +52,7 @@ async def walk(sql_client: SqlClient, tenant: str) -> None:
 
 
 async def test_every_row_has_the_tenant_of_its_message(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
     for tenant in TENANTS:
         await walk(sql_client, tenant)
     figures = {

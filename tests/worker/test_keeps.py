@@ -241,7 +241,7 @@ async def test_an_instance_in_use_is_not_closed(sql: Connection, start_worker: S
     message_id = await submit(sql, "x", agent="uses", thread_id="t")
     await wait_for(inside)
     worker._services.instances.drop_idle()
-    worker._services.instances.drop("uses", "t")
+    worker._services.instances.drop("default", "uses", "t")
     await asyncio.sleep(0)
     go_on.set()
     assert (await settled(sql, message_id))["result"] == 0

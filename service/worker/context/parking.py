@@ -52,7 +52,10 @@ async def _children(scope: AttemptScope, message_ids: tuple[str, ...]) -> list[S
     """Their states; messages that are not submitted yet are `queued`."""
     own = scope.claim.message_id
     ids = [_id(message_id) for message_id in message_ids if message_id not in scope.unsent]
-    found = {str(child.message_id): child for child in (await scope.backend.queries.children(ids) if ids else ())}
+    found = {
+        str(child.message_id): child
+        for child in (await scope.backend.queries.children(scope.claim.message_id, ids) if ids else ())
+    }
     for message_id, child in found.items():
         if child.state == "deleted" and await _has_sent(scope, message_id):
             found[message_id] = msgspec.structs.replace(child, parent=own)

@@ -106,8 +106,8 @@ class WorkerLink:
     ) -> Sequence[StoredExchange]:
         return (await self._request(ipc.QueryExchanges(thread, before, limit, tools, max_bytes))).exchanges
 
-    async def children(self, message_ids: Sequence[UUID]) -> Sequence[SentMessage]:
-        return (await self._request(ipc.QueryChildren(list(message_ids)))).children
+    async def children(self, asker: UUID, message_ids: Sequence[UUID]) -> Sequence[SentMessage]:
+        return (await self._request(ipc.QueryChildren(asker, list(message_ids)))).children
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         return (await self._request(ipc.QueryTurnInProgress(thread))).turn_in_progress

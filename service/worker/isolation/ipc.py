@@ -47,6 +47,7 @@ class QueryExchanges(_Frame, frozen=True):
 
 
 class QueryChildren(_Frame, frozen=True):
+    asker: UUID
     message_ids: list[UUID]
 
 

@@ -183,8 +183,8 @@ async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
                 return ipc.Reply(earlier_results=await queries.earlier_results(message_id))
             case ipc.QueryExchanges(thread, before, limit, tools, max_bytes):
                 return ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools, max_bytes)))
-            case ipc.QueryChildren(message_ids):
-                return ipc.Reply(children=list(await queries.children(message_ids)))
+            case ipc.QueryChildren(asker, message_ids):
+                return ipc.Reply(children=list(await queries.children(asker, message_ids)))
             case ipc.QueryTurnInProgress(thread):
                 return ipc.Reply(turn_in_progress=await queries.turn_in_progress(thread))
             case ipc.QueryMisfit(agent, message):

@@ -1,0 +1,78 @@
+-- Tenants, and what a principal sees of one.
+--
+-- A function that clients call takes the tenant, and `reach`: what the principal is restricted to within the tenant,
+-- null for nothing. A name that is missing restricts nothing:
+--   {"owner": text,        what belongs to this subject: its messages, and its threads with all that they have
+--    "agents": [text],     messages of these agents, and threads that have no message of another agent
+--    "thread_id": text,    this thread, and its messages
+--    "message_id": text}   this message
+-- A row that is not seen is treated as one that does not exist, in the same statement: the answer, the error and the
+-- time it takes are the same. So that it stays so, a thread keeps its owner and the agents of all its messages, and a
+-- message in a thread has the owner of the thread.
+
+-- Whether the principal sees a message. (Stable and one expression, so that the planner inlines it.)
+create or replace function treadle._sees(reach jsonb, owner text, agent text, thread_id text, message_id uuid)
+returns boolean language sql immutable parallel safe as $$
+    select reach is null or (
+        coalesce(owner = reach ->> 'owner', reach ->> 'owner' is null)
+        and coalesce((reach -> 'agents') ? agent, true)
+        and coalesce(thread_id = reach ->> 'thread_id', reach ->> 'thread_id' is null)
+        and coalesce(message_id = (reach ->> 'message_id')::uuid, true))
+$$;
+
+-- Whether the principal sees a thread, of which `agents` are those of its messages.
+create or replace function treadle._sees_thread(reach jsonb, owner text, agents text[], thread_id text)
+returns boolean language sql immutable parallel safe as $$
+    select reach is null or (
+        coalesce(owner = reach ->> 'owner', reach ->> 'owner' is null)
+        and coalesce(reach -> 'agents' @> to_jsonb(agents), true)
+        and coalesce(thread_id = reach ->> 'thread_id', true)
+        and reach ->> 'message_id' is null)
+$$;
+
+-- Whether the principal may address an agent.
+create or replace function treadle._may_address(reach jsonb, agent text) returns boolean
+language sql immutable parallel safe as $$
+    select reach is null or coalesce((reach -> 'agents') ? agent, true)
+$$;
+
+-- What tells the reach of two principals apart: SHA-256, empty for none.
+create or replace function treadle._restriction(reach jsonb) returns bytea
+language sql stable parallel safe as $$
+    select case when reach is null then '' else sha256(convert_to(reach::text, 'UTF8')) end
+$$;
+
+-- The tenants of which nothing is claimed: those that are suspended, and those that are being deleted.
+create or replace function treadle._stopped_tenants() returns text[]
+language sql stable as $$
+    select array(
+        select t.tenant
+        from treadle.tenants t
+        where t.suspended_at is not null or t.deleted_at is not null)
+$$;
+
+-- Refuse a submit for a tenant that does not exist (TR404), or is suspended (TR403).
+create or replace function treadle._require_active(tenant text) returns void
+language plpgsql as $$
+declare
+    v_tenant record;
+begin
+    select t.suspended_at, t.deleted_at
+        into v_tenant
+        from treadle.tenants t
+        where t.tenant = _require_active.tenant;
+    if not found or v_tenant.deleted_at is not null then
+        raise exception using errcode = 'TR404', message = format('There is no tenant %L.', tenant);
+    elsif v_tenant.suspended_at is not null then
+        raise exception using errcode = 'TR403', message = format(
+            'The tenant %L is suspended: it may submit nothing until an operator resumes it.', tenant);
+    end if;
+end $$;
+
+-- The body of a lane row. It names the tenant, so that a worker of some tenants passes over the rows of the others; a
+-- row without a name is of the tenant `default`. (Stable and one expression, so that the planner inlines it.)
+create or replace function treadle._lane_message(message_id uuid, thread_id text, agent text, tenant text) returns jsonb
+language sql stable parallel safe as $$
+    select jsonb_build_object('message_id', message_id, 'thread_id', thread_id, 'agent', agent)
+        || case when tenant = 'default' then '{}' else jsonb_build_object('tenant', tenant) end
+$$;

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from service.errors import Unavailable
+from service.errors import Busy, Unavailable
 from service.patience import Patience
 
 ALONE_CALLS = 2  # at once; each holds a connection
@@ -53,10 +53,17 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Wait for the item's result, or raise the exception that `run` gave for it."""
-        if self._patience is None:
-            return await self._call(item)
+        key = self._held_by(item)
+        busy = None
+        if self._patience is None or self._patience.lets_through(key):
+            try:
+                return await self._call(item)
+            except Busy as error:
+                if self._patience is None:
+                    raise
+                busy = error
         return await self._patience.run(
-            lambda repeated: self._repeat(item) if repeated else self._call(item), key=self._held_by(item)
+            lambda repeated: self._repeat(item) if repeated else self._call(item), key=key, busy=busy
         )
 
     async def _call(self, item: Item) -> Result:

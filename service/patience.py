@@ -56,16 +56,27 @@ class Patience:
         """Whether a repeated call may wait a moment in PostgreSQL: with many held things, one would delay another."""
         return len(self._lines) <= FEW_LINES
 
+    def lets_through(self, key: Hashable) -> bool:
+        """Whether a first call needs nothing of this: its caller makes it alone, and comes with its Busy error."""
+        return self._seconds is None and self._slots is None and key not in self._lines
+
     async def run(
-        self, call: Callable[[bool], Awaitable[Result]], *, key: Hashable = None, characters: int = 0
+        self,
+        call: Callable[[bool], Awaitable[Result]],
+        *,
+        key: Hashable = None,
+        characters: int = 0,
+        busy: Busy | None = None,
     ) -> Result:
         """The result of `call(False)` or of a repetition, `call(True)`; raises what they raise.
 
         `key`: what the call needs, if that is known; a Busy error that names something else counts more. `characters`:
-        how much memory the caller keeps while it waits.
+        how much memory the caller keeps while it waits. `busy`: the answer to a first call that was made already.
         """
         deadline = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
-        if key not in self._lines:
+        if busy is not None:
+            key = busy.held or key or object()
+        elif key not in self._lines:
             async with self._slot(deadline):
                 try:
                     return await call(False)

@@ -52,7 +52,7 @@ class Execution:
         self._reason: StopReason | Exception | None = None  # why it must end early
         self._parked: Outcome | None = None
         self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
-        self._usage = Usage()
+        self._usage: Usage | None = None  # most agents count nothing
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._pins = InstancePins(services.instances)
@@ -101,7 +101,7 @@ class Execution:
     @property
     def usage(self) -> str | None:
         """What the agent counted, a JSON object."""
-        return self._usage.total
+        return None if self._usage is None else self._usage.total
 
     @property
     def stopped(self) -> bool:
@@ -113,6 +113,7 @@ class Execution:
             self.stop("parked")
 
     def count(self, usage: str, step: str) -> None:
+        self._usage = self._usage or Usage()
         self._usage.count(usage, step)
 
     async def instance(self, make: Callable[[], Any]) -> Any:
@@ -151,18 +152,17 @@ class Execution:
 
     def _start_timer(self) -> None:
         """The agent's time begins: the start of a process does not count."""
+        self._timer = asyncio.get_running_loop().call_later(self._claim.timeout_seconds, self._end_time)
+
+    def _end_time(self) -> None:
+        # Other agents may have held the loop, and with it the answers that this one waits for.
+        assert self._timer is not None
         loop = asyncio.get_running_loop()
-        ends_at = loop.time() + self._claim.timeout_seconds
-
-        def end() -> None:
-            # Other agents may have held the loop, and with it the answers that this one waits for.
-            held_seconds = loop.time() - ends_at
-            if held_seconds > HELD_SECONDS:
-                self._timer = loop.call_later(held_seconds, self._end)
-            else:
-                self._end()
-
-        self._timer = loop.call_at(ends_at, end)
+        held_seconds = loop.time() - self._timer.when()
+        if held_seconds > HELD_SECONDS:
+            self._timer = loop.call_later(held_seconds, self._end)
+        else:
+            self._end()
 
     def _end(self, _: object = None) -> None:
         if not self._over.done():

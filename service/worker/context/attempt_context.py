@@ -128,13 +128,18 @@ class AttemptContext:
 
         Raises Rejected if the memory is too large, no JSON or not an object.
         """
-        return msgspec.structs.replace(outcome, sends=self._scope.take_unsent(), memory=self._changed_memory())
+        sends, memory = self._scope.take_unsent(), self._changed_memory()
+        if sends is None and memory is None:
+            return outcome
+        return msgspec.structs.replace(outcome, sends=sends, memory=memory)
 
     def _changed_memory(self) -> str | None:
         if self._claim.thread is None or self._claim.aside:
             return None
         if not isinstance(self.memory, dict):
             raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
+        if not self.memory and self._claim.memory is None:
+            return None
         encode_once(self.memory, "The thread's memory")
         try:
             text = self._scope.fit(self.memory, "a thread's memory")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,9 +33,9 @@ class AttemptScope:
         self.sent: dict[str, str | None] = {}  # ids of this attempt's messages, to the thread whose turn each takes
         self.unsent: dict[str, dict[str, Any]] = {}  # by id: committed with the next step, or with the end
         self._max_event_bytes = max_event_bytes
-        self._usage = Usage()
+        self._usage: Usage | None = None
         self._names: set[str] = set()
-        self._claimed: Counter[str] = Counter()  # unnamed ones, by kind: the numbers from 1 that are all in use
+        self._claimed: defaultdict[str, int] = defaultdict(int)  # by kind: the unnamed numbers from 1 in use
         self._earlier_results: asyncio.Task[EarlierResults] | None = None
 
     async def require_running(self) -> None:
@@ -73,12 +73,13 @@ class AttemptScope:
 
     def count(self, usage: str) -> None:
         """Set usage, a JSON object, for the step that runs here."""
+        self._usage = self._usage or Usage()
         self._usage.count(usage, _step.get())
         self.backend.count(usage, _step.get())
 
     def usage_of(self, name: str) -> dict[str, Any] | None:
         """What was counted within this step."""
-        return self._usage.of_step(_prefix(name))
+        return None if self._usage is None else self._usage.of_step(_prefix(name))
 
     def take_unsent(self) -> str | None:
         """The messages to be sent, a JSON array, for the transaction that commits them; None if there are none."""

@@ -24,12 +24,15 @@ returns uuid[] language plpgsql as $$
 #variable_conflict use_column
 declare
     v_ids constant uuid[] := array(select e.message_id from unnest(entries) e);
+    v_secret constant bytea := uuid_send(gen_random_uuid());  -- drawn once, because that is slow
 begin
     update treadle.messages m
         set state = 'processing', attempt = m.attempt + 1, started_at = at, worker_id = worker
         where m.message_id = any(v_ids);
     insert into treadle.leases (message_id, tenant, lease, worker_id, thread, last_seq, claimed_at, expires_at)
-        select e.message_id, e.tenant, gen_random_uuid(), worker, e.thread, e.seq, at, until
+        select e.message_id, e.tenant,
+            encode(substr(sha256(v_secret || uuid_send(e.message_id)), 1, 16), 'hex')::uuid,
+            worker, e.thread, e.seq, at, until
         from unnest(entries) e;
     perform treadle._log(entries => entries, at => at);
     perform treadle._lane_hide(

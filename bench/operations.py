@@ -99,7 +99,7 @@ class Round:
 
     async def _finish(self, claims: list[Claim]) -> None:
         outcome = Outcome("completed", result='"ok"')
-        finishes = [Finish(c.message_id, c.lease, outcome, None, c.last_seq + 1, ()) for c in claims]
+        finishes = [Finish(c.message_id, c.lease, outcome, None, c.last_seq + 1, (), c.thread) for c in claims]
         answers = await self._leases.finish(finishes, False, 3)
         assert all(answer.status == "completed" for answer in answers)
 

@@ -77,35 +77,30 @@ end $$;
 create or replace function treadle._give_late_positions() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set lock_timeout = 0 as $$
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off
+set lock_timeout = 0 as $$
 declare
-    v_threads bigint[];
+    v_positions bigint[];  -- last_pos of each thread before these events, in the order of the threads
 begin
     if not exists (select from treadle.late_events l where l.xid = new.xid and l.n = new.n) then
         return null;
     end if;
     perform treadle._write_late_cancels(new.xid);  -- leases are locked before the logs of threads
-    v_threads := array(select distinct l.thread from treadle.late_events l where l.xid = new.xid);
-    perform treadle._lock_logs(threads => v_threads, patient => true);
-    with late as materialized (
-        select l.message_id, l.seq, l.thread, row_number() over (partition by l.thread order by l.n) as number
-        from treadle.late_events l
+    -- A message that the same transaction deleted has no events.
+    delete from treadle.late_events l
         where l.xid = new.xid
-            -- A message that the same transaction deleted has no events.
-            and exists (select from treadle.events e where e.message_id = l.message_id and e.seq = l.seq)
-    ), counted as materialized (
-        update treadle.thread_log g
-        set last_pos = g.last_pos + a.events, era = treadle._era(g.last_pos + a.events)
-        from (select l.thread, count(*) as events from late l group by l.thread) a
-        join treadle._log_eras(v_threads) n on n.thread = a.thread
-        where g.thread = n.thread and g.era >= n.era
-        returning g.thread, g.last_pos - a.events as base
-    )
+            and (select true from treadle.events e where e.message_id = l.message_id and e.seq = l.seq) is null;
+    v_positions := treadle._count_in_logs(array(select l.thread from treadle.late_events l where l.xid = new.xid));
     update treadle.events e
-        set thread_pos = c.base + l.number
-        from late l
-        join counted c on c.thread = l.thread
-        where e.message_id = l.message_id and e.seq = l.seq;
+        set thread_pos = l.thread_pos
+        from (
+            select l.message_id, l.seq,
+                v_positions[dense_rank() over (order by l.thread)]
+                    + row_number() over (partition by l.thread order by l.n) as thread_pos
+            from treadle.late_events l
+            where l.xid = new.xid
+        ) l
+        where e.message_id = any(array[l.message_id]) and e.seq = l.seq;
     delete from treadle.late_events l where l.xid = new.xid;
     return null;
 end $$;

@@ -15,7 +15,7 @@ begin
         from unnest(thread_ids) with ordinality u (thread_id, n)
         left join treadle.threads t on t.tenant = thread_logs.tenant and t.thread_id = u.thread_id
             and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id)
-        left join lateral treadle._turns(array[t.id]) s on true
+        left join lateral treadle._turns_of(t.id) s on true
         left join lateral (
             select g.last_pos
             from treadle.thread_log g
@@ -133,7 +133,7 @@ begin
                     limit progress_events
                 ) p
             )
-        from treadle._turns(array[turn_in_progress.thread]) t
+        from treadle._turns_of(turn_in_progress.thread) t
         join treadle.messages m on m.message_id = t.turn;
 end $$;
 comment on function treadle.turn_in_progress is 'The message that has the turn in a thread, with its log so far';
@@ -152,7 +152,7 @@ begin
     return (
         select o.agent
         from treadle.threads t
-        cross join lateral treadle._turns(array[t.id]) s
+        cross join lateral treadle._turns_of(t.id) s
         join treadle.messages m on m.message_id = s.turn and (m.state = 'processing' or m.attempt > 0)
         join treadle.agents a on a.agent = m.agent
         join treadle.agents o on o.agent = a.settings ->> 'while_busy'

@@ -63,18 +63,19 @@ begin
     end loop;
 end $$;
 
--- The newest versions of the turns of these threads: see treadle._log_eras.
-create or replace function treadle._turns(threads bigint[]) returns setof treadle.thread_turns
-language sql stable as $$
-    select n.*
-    from unnest(threads) u
-    cross join lateral (
-        select s.*
-        from treadle.thread_turns s
-        where s.thread = u
-        order by s.version desc
-        limit 1
-    ) n
+-- The newest version of a thread's row in thread_turns: see treadle._log_era. An update finds that version at its
+-- `place` (ctid), whatever the plan was made beside: a search by the key could read all dead versions of the thread.
+-- The caller that updates it holds the thread, so no other transaction moves the row meanwhile.
+create or replace function treadle._turns_of(thread bigint)
+returns table (place tid, thread bigint, version bigint, last_ord bigint, turn uuid, completed bigint, failed bigint,
+    cancelled bigint, next_high bigint, next_normal bigint, next_low bigint)
+language sql stable rows 1 as $$
+    select s.ctid, s.thread, s.version, s.last_ord, s.turn, s.completed, s.failed, s.cancelled, s.next_high,
+        s.next_normal, s.next_low
+    from treadle.thread_turns s
+    where s.thread = _turns_of.thread
+    order by s.version desc
+    limit 1
 $$;
 
 -- Create the threads that are not there yet, and return the smallest id of those that are.
@@ -94,7 +95,7 @@ begin
     select array_agg(w.thread_id order by w.thread_id collate "C") filter (where t.id is null), min(t.id)
         into v_new, v_first
         from unnest(thread_ids) w (thread_id)
-        left join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = w.thread_id;
+        left join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = any(array[w.thread_id]);
     if v_new is null then
         return v_first;
     end if;
@@ -388,8 +389,8 @@ begin
             turn = coalesce(t.turn, a.first),
             last_activity = greatest(t.last_activity, at)
         from arriving a
-        join treadle._turns(threads) n on n.thread = threads[a.rank]
-        where t.thread = n.thread and t.version = n.version
+        cross join lateral treadle._turns_of(threads[a.rank]) n
+        where t.ctid = n.place
         returning a.rank, t.thread, t.last_ord - a.messages as base_ord, t.completed + t.failed + t.cancelled as ended,
         t.turn
     )

@@ -184,7 +184,7 @@ returns table (n integer, message_id uuid, state text, queue text, queue_positio
     thread_id text, thread bigint, refusal_code text, refusal text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

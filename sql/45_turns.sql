@@ -5,8 +5,11 @@
 
 -- The next message of a thread: redriven first, then by priority, then by ord. Each search begins where the last
 -- message of that priority left: the index keeps the dead entries of those before it while an old snapshot is open.
--- (treadle._pass_turns has the same query in line, because a function takes three times as long.)
-create or replace function treadle._next_waiting(t treadle.thread_turns)
+create or replace function treadle._next_waiting(
+    thread bigint,
+    next_high bigint,
+    next_normal bigint,
+    next_low bigint)
 returns table (message_id uuid, rank smallint, ord bigint)
 language sql stable rows 1 as $$
     select n.*
@@ -14,7 +17,9 @@ language sql stable rows 1 as $$
         (
             select m.message_id, m.rank, m.ord
             from treadle.messages m
-            where m.thread = t.thread and m.hold = 'thread' and m.rank = -1
+            where m.thread = _next_waiting.thread
+                and m.hold = 'thread'
+                and m.rank = -1
             order by m.rank, m.ord
             limit 1
         )
@@ -22,7 +27,10 @@ language sql stable rows 1 as $$
         (
             select m.message_id, m.rank, m.ord
             from treadle.messages m
-            where m.thread = t.thread and m.hold = 'thread' and m.rank = 0 and m.ord >= t.next_high
+            where m.thread = _next_waiting.thread
+                and m.hold = 'thread'
+                and m.rank = 0
+                and m.ord >= _next_waiting.next_high
             order by m.rank, m.ord
             limit 1
         )
@@ -30,7 +38,10 @@ language sql stable rows 1 as $$
         (
             select m.message_id, m.rank, m.ord
             from treadle.messages m
-            where m.thread = t.thread and m.hold = 'thread' and m.rank = 1 and m.ord >= t.next_normal
+            where m.thread = _next_waiting.thread
+                and m.hold = 'thread'
+                and m.rank = 1
+                and m.ord >= _next_waiting.next_normal
             order by m.rank, m.ord
             limit 1
         )
@@ -38,11 +49,15 @@ language sql stable rows 1 as $$
         (
             select m.message_id, m.rank, m.ord
             from treadle.messages m
-            where m.thread = t.thread and m.hold = 'thread' and m.rank = 2 and m.ord >= t.next_low
+            where m.thread = _next_waiting.thread
+                and m.hold = 'thread'
+                and m.rank = 2
+                and m.ord >= _next_waiting.next_low
             order by m.rank, m.ord
             limit 1
         )
     ) n
+    order by n.rank, n.ord
     limit 1
 $$;
 
@@ -63,8 +78,8 @@ begin
             where m.message_id = any(ids)
             group by m.thread
         ) p
-        cross join lateral treadle._turns(array[p.thread]) n
-        where t.thread = n.thread and t.version = n.version;
+        cross join lateral treadle._turns_of(p.thread) n
+        where t.ctid = n.place;
 end $$;
 
 -- Give queued messages rows in the lane of their priority, whatever held them. `returned`: they have begun and go on,
@@ -104,10 +119,15 @@ declare
 begin
     with locked as (
         select h.*
-        from treadle._turns(threads) t
+        from unnest(threads) u
+        cross join lateral treadle._turns_of(u) t
         join treadle.messages h on h.message_id = t.turn
         where h.state = 'queued' and h.hold is null and h.attempt = 0
-            and h.rank > (select n.rank from treadle._next_waiting(t) n)
+            and h.rank > (
+                select n.rank
+                from treadle._next_waiting(
+                    thread => t.thread, next_high => t.next_high, next_normal => t.next_normal,
+                    next_low => t.next_low) n)
         order by h.message_id
         for update of h skip locked
     )
@@ -138,9 +158,11 @@ begin
             next_high = case when w.rank = 0 then w.ord + 1 else t.next_high end,
             next_normal = case when w.rank = 1 then w.ord + 1 else t.next_normal end,
             next_low = case when w.rank = 2 then w.ord + 1 else t.next_low end
-        from treadle._turns(threads) n
-        cross join lateral treadle._next_waiting(n) w
-        where t.thread = n.thread and t.version = n.version and (n.turn is null or n.turn = any(v_heads))
+        from unnest(threads) u
+        cross join lateral treadle._turns_of(u) n
+        cross join lateral treadle._next_waiting(
+            thread => n.thread, next_high => n.next_high, next_normal => n.next_normal, next_low => n.next_low) w
+        where t.ctid = n.place and (n.turn is null or n.turn = any(v_heads))
         returning t.turn
     )
     select array_agg(p.turn)

@@ -8,7 +8,9 @@
 -- A hidden row that shows again belongs to a lease that no heartbeat extended. The janitor decides whether its worker
 -- lives (treadle.reap); a claim only hides it again.
 -- Here, as in append, finish and heartbeat, a statement is planned once a session, perhaps while the tables are empty.
--- So sequential scans are off: they would be right then and ruinous later.
+-- So sequential scans are off: they would be right then and ruinous later. And rows are joined by `= any(array[...])`,
+-- which leaves the planner nothing but to look them up: for a plain comparison it may read a whole index, with the dead
+-- versions of its rows.
 
 -- Start an attempt of each of these messages: `entries` are their `started` events, lane_ids their lane rows, in the
 -- same order.
@@ -61,34 +63,34 @@ declare
     v_lane_ids bigint[];
 begin
     with locked as (
-        select m.*
+        select m.message_id, m.tenant, m.lane_id, m.thread, m.attempt, m.last_seq
         from unnest(lane_ids, named) r (lane_id, message_id)
-        cross join lateral (  -- so that it looks up each message, also with a plan that was made beside few of them
-            select m.message_id, m.tenant, m.lane_id, m.thread, m.attempt, m.last_seq
-            from treadle.messages m
-            where m.message_id = r.message_id
-                and m.state = 'queued'
-                and m.queue = _take_messages.queue
-                and m.lane = _take_messages.lane
-                and m.lane_id = r.lane_id
-                and m.tenant <> all(array(  -- in line, because a function would be planned at every call
-                    select s.tenant
-                    from treadle.tenants s
-                    where s.suspended_at is not null or s.deleted_at is not null))
-            for update skip locked
-        ) m
-    ), logs as (
-        select l.thread
-        from treadle._log_eras(array(select distinct k.thread from locked k where k.thread is not null)) n
-        join treadle.thread_log l on l.thread = n.thread and l.era >= n.era
-        order by l.thread
-        for no key update of l skip locked
-    ), free as (  -- threads that no other transaction holds
-        select t.id
-        from treadle.threads t
-        where t.id = any(array(select k.thread from locked k where k.thread is not null))
-        order by t.id
-        for no key update skip locked
+        join treadle.messages m on m.message_id = any(array[r.message_id])
+        where m.state = 'queued'
+            and m.queue = _take_messages.queue
+            and m.lane = _take_messages.lane
+            and m.lane_id = r.lane_id
+            and m.tenant <> all(array(  -- in line, because a function would be planned at every call
+                select s.tenant
+                from treadle.tenants s
+                where s.suspended_at is not null or s.deleted_at is not null))
+        for update of m skip locked
+    ), free as (  -- threads that no other transaction holds, nor their logs
+        select k.thread
+        from (select distinct k.thread from locked k where k.thread is not null) k
+        cross join lateral (
+            select
+            from treadle.threads t
+            where t.id = k.thread
+            for no key update skip locked
+        ) t
+        cross join lateral treadle._log_era(k.thread) n
+        cross join lateral (
+            select
+            from treadle.thread_log l
+            where l.thread = k.thread and l.era >= n.era
+            for no key update skip locked
+        ) l
     )
     select
             array_agg(row(
@@ -97,8 +99,7 @@ begin
             array_agg(k.lane_id order by k.lane_id)
         into v_entries, v_lane_ids
         from locked k
-        where k.thread is null
-            or (k.thread in (select g.thread from logs g) and k.thread in (select f.id from free f));
+        where k.thread is null or k.thread in (select f.thread from free f);
     if v_entries is null then
         return '{}';
     end if;
@@ -161,7 +162,7 @@ begin
                 where h.here and m.state = 'queued' and m.tenant = any(treadle._stopped_tenants()))
         into v_foreign, v_elsewhere, v_running, v_stopped
         from unnest(lane_ids, named) r (lane_id, message_id)
-        left join treadle.messages m on m.message_id = r.message_id
+        left join treadle.messages m on m.message_id = any(array[r.message_id])
         cross join lateral (
             select coalesce(m.queue = _clear_lane.queue and m.lane = _clear_lane.lane and m.lane_id = r.lane_id, false)
                 as here
@@ -247,7 +248,7 @@ returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord b
     overloaded_seconds double precision, depth integer, tenant text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
@@ -282,9 +283,9 @@ begin
             m.created_at, m.aside, m.parent, t.memory::text,
             extract(epoch from v_now - m.overloaded_since)::double precision, m.depth::integer, m.tenant
         from unnest(v_taken) with ordinality u (message_id, n)
-        join treadle.messages m on m.message_id = u.message_id
-        join treadle.leases l on l.message_id = u.message_id
-        left join treadle.threads t on t.id = m.thread
+        join treadle.messages m on m.message_id = any(array[u.message_id])
+        join treadle.leases l on l.message_id = any(array[u.message_id])
+        left join treadle.threads t on t.id = any(array[m.thread])
         order by u.n;
 end $$;
 comment on function treadle.claim

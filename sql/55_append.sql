@@ -4,10 +4,41 @@
 -- through only while the lease row stands and is locked by the writing transaction; so a worker that lost its lease can
 -- write nothing, and a call that is repeated after a lost answer writes nothing twice.
 
+-- Lock leases so that they can be written, in the order of the call: without those of other threads than `threads`
+-- (null: of all threads), and without those that other transactions lock.
+create or replace function treadle._lock_to_write(ids uuid[], leases uuid[], first_seqs integer[], threads bigint[])
+returns treadle.named_lease[] language plpgsql as $$
+begin
+    return array(
+        select row(
+            n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested,
+            case when n.first_seq > l.last_seq + 1 then 'gap' else 'ok' end, l.tenant)::treadle.named_lease
+        from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
+        join treadle.leases l on l.message_id = any(array[n.message_id]) and l.lease = n.lease
+        where threads is null or l.thread is null or l.thread = any(threads)
+        order by n.item
+        for no key update of l skip locked);
+end $$;
+
+-- The same so that they can be deleted: a transaction that requests a cancellation prevents that until it commits
+-- (31_late_writes.sql).
+create or replace function treadle._lock_to_end(ids uuid[], leases uuid[], first_seqs integer[], threads bigint[])
+returns treadle.named_lease[] language plpgsql as $$
+begin
+    return array(
+        select row(
+            n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested,
+            case when n.first_seq > l.last_seq + 1 then 'gap' else 'ok' end, l.tenant)::treadle.named_lease
+        from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
+        join treadle.leases l on l.message_id = any(array[n.message_id]) and l.lease = n.lease
+        where threads is null or l.thread is null or l.thread = any(threads)
+        order by n.item
+        for update of l skip locked);
+end $$;
+
 -- Look up and lock the leases that a worker names in a call, one element for each, in the order of the call. `threads`:
 -- only leases of these threads, or of none, can be locked (null: all leases). `patient`: wait for locks of other
--- transactions. `ending`: the call deletes the leases, which a transaction that requests a cancellation prevents until
--- it commits (31_late_writes.sql).
+-- transactions. `ending`: the call deletes the leases.
 create or replace function treadle._lock_leases(
     ids uuid[],
     leases uuid[],
@@ -17,65 +48,35 @@ create or replace function treadle._lock_leases(
     ending boolean default false)
 returns treadle.named_lease[] language plpgsql as $$
 declare
-    v_endable constant uuid[] := case when ending then treadle._lock_to_end(
-        ids => ids, leases => leases, patient => patient, threads => threads) end;
-    v_leases treadle.named_lease[];
+    v_locked treadle.named_lease[];
 begin
-    if patient and not ending then
+    if patient and ending then
+        perform from treadle.leases l
+            where l.message_id = any(ids)
+            order by l.message_id
+            for update;
+    elsif patient then
         perform from treadle.leases l
             where l.message_id = any(ids)
             order by l.message_id
             for no key update;
     end if;
-    with named as (
-        select n.*
-        from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
-    ), locked as (
-        select n.item, l.message_id, l.thread, l.last_seq, n.first_seq, l.cancel_requested, l.tenant
-        from named n
-        join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
-        where (threads is null or l.thread is null or l.thread = any(threads))
-            and (v_endable is null or l.message_id = any(v_endable))
-        order by l.message_id
-        for no key update of l skip locked
-    )
-    select array_agg(row(
-            k.item, k.message_id, k.thread, k.last_seq, k.first_seq, k.cancel_requested,
-            case when k.first_seq > k.last_seq + 1 then 'gap' else 'ok' end, k.tenant
-            )::treadle.named_lease order by k.item)
-        into v_leases
-        from locked k;
-    if cardinality(v_leases) = cardinality(ids) then
-        return v_leases;
+    v_locked := case
+        when ending then treadle._lock_to_end(
+            ids => ids, leases => leases, first_seqs => first_seqs, threads => threads)
+        else treadle._lock_to_write(ids => ids, leases => leases, first_seqs => first_seqs, threads => threads)
+    end;
+    if cardinality(v_locked) = cardinality(ids) then
+        return v_locked;
     end if;
     return array(
         select coalesce(k, row(
             n.item, n.message_id, null, null, n.first_seq, false,
             case when l.message_id is null then 'lost' else 'busy' end, null)::treadle.named_lease)
         from unnest(ids, leases, first_seqs) with ordinality n (message_id, lease, first_seq, item)
-        left join unnest(v_leases) k on k.item = n.item
-        left join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
+        left join unnest(v_locked) k on k.item = n.item
+        left join treadle.leases l on l.message_id = any(array[n.message_id]) and l.lease = n.lease
         order by n.item);
-end $$;
-
--- Lock leases so that they can be deleted. Not `patient`: without those that other transactions lock. Returns their
--- messages.
-create or replace function treadle._lock_to_end(ids uuid[], leases uuid[], patient boolean, threads bigint[])
-returns uuid[] language plpgsql as $$
-begin
-    if patient then
-        perform from treadle.leases l
-            where l.message_id = any(ids)
-            order by l.message_id
-            for update;
-    end if;
-    return array(
-        select l.message_id
-        from unnest(ids, leases) n (message_id, lease)
-        join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
-        where threads is null or l.thread is null or l.thread = any(threads)
-        order by l.message_id
-        for update of l skip locked);
 end $$;
 
 -- The events that a call brings, numbered: event i belongs to item event_items[i], and the first of each item has its
@@ -138,7 +139,7 @@ create or replace function treadle.append(
 returns table (message_id uuid, status text, cancel_requested boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;
@@ -158,7 +159,7 @@ begin
                 from (select unnest(v_entries) as entry) n
                 group by (n.entry).message_id
             ) e
-            where l.message_id = e.message_id;
+            where l.message_id = any(array[e.message_id]);
         perform treadle._log(entries => v_entries, at => treadle.clock());
     end if;
     if patient then

@@ -135,8 +135,8 @@ begin
                 end as used
             from unnest(endings) with ordinality
                 e (message_id, outcome, result, error, traceback, delay_seconds, usage, last_seq, n)
-            join treadle.messages m on m.message_id = e.message_id
-            left join treadle.leases l on l.message_id = e.message_id
+            join treadle.messages m on m.message_id = any(array[e.message_id])
+            left join treadle.leases l on l.message_id = any(array[e.message_id])
             cross join lateral treadle._charge(
                 outcome => e.outcome, progressed => l.progressed, attempt => m.attempt, failures => m.failures,
                 losses => m.losses) f
@@ -193,7 +193,7 @@ begin
                 else '{}'
             end)::treadle.lane_row
         from unnest(settled) s
-        join treadle.messages m on m.message_id = s.message_id
+        join treadle.messages m on m.message_id = any(array[s.message_id])
         where s.lane is not null);
 end $$;
 
@@ -234,7 +234,7 @@ begin
                 else treadle._add_usage(m.usage, s.usage)
             end
         from unnest(settled) s
-        where m.message_id = s.message_id;
+        where m.message_id = any(array[s.message_id]);
     delete from treadle.leases l where l.message_id = any(array(select s.message_id from unnest(settled) s));
 end $$;
 
@@ -255,10 +255,12 @@ begin
         where s.thread is not null and s.state <> 'queued'
         group by s.thread
     ), coming as (
-        select e.*, t.version, t.turn = any(e.ids) as turn_ends, w.message_id, w.rank, w.ord
+        select e.*, t.place, t.turn = any(e.ids) as turn_ends, w.message_id, w.rank, w.ord
         from ended e
-        cross join lateral treadle._turns(array[e.thread]) t
-        left join lateral treadle._next_waiting(t) w on t.turn = any(e.ids)
+        cross join lateral treadle._turns_of(e.thread) t
+        left join lateral treadle._next_waiting(
+            thread => t.thread, next_high => t.next_high, next_normal => t.next_normal, next_low => t.next_low) w
+            on t.turn = any(e.ids)
     ), passed as (
         update treadle.thread_turns t
         set version = t.version + 1,
@@ -271,7 +273,7 @@ begin
             next_normal = case when c.rank = 1 then c.ord + 1 else t.next_normal end,
             next_low = case when c.rank = 2 then c.ord + 1 else t.next_low end
         from coming c
-        where t.thread = c.thread and t.version = c.version
+        where t.ctid = c.place
         returning t.turn
     )
     select array_agg(p.turn)

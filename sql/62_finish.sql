@@ -1,29 +1,34 @@
 -- Finish: the holder of a lease ends its attempt.
 
--- Lock the threads of these leases, and return them. Not `patient`: without those that other transactions hold.
-create or replace function treadle._lock_lease_threads(ids uuid[], leases uuid[], patient boolean) returns bigint[]
-language plpgsql as $$
-declare
-    v_threads constant bigint[] := array(
+-- The threads of these leases.
+create or replace function treadle._threads_of(ids uuid[], leases uuid[]) returns bigint[]
+language plpgsql stable as $$
+begin
+    -- Nulls are removed here: for `thread is not null` the planner would read the whole index leases_thread.
+    return array_remove(array(
         select distinct l.thread
         from unnest(ids, leases) n (message_id, lease)
-        join treadle.leases l on l.message_id = n.message_id and l.lease = n.lease
-        where l.thread is not null);
+        join treadle.leases l on l.message_id = any(array[n.message_id]) and l.lease = n.lease), null);
+end $$;
+
+-- Lock threads, and return them. Not `patient`: without those that other transactions hold.
+create or replace function treadle._hold_threads(threads bigint[], patient boolean) returns bigint[]
+language plpgsql as $$
 begin
-    if v_threads = '{}' then
-        return v_threads;
+    if threads = '{}' then
+        return threads;
     end if;
     if patient then
         perform from treadle.threads t
-            where t.id = any(v_threads)
+            where t.id = any(threads)
             order by t.id
             for no key update;
-        return v_threads;
+        return threads;
     end if;
     return array(
         select t.id
         from treadle.threads t
-        where t.id = any(v_threads)
+        where t.id = any(threads)
         order by t.id
         for no key update skip locked);
 end $$;
@@ -51,20 +56,22 @@ end $$;
 -- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in
 -- treadle.named_lease. The caller finishes alone, patiently, what comes back as busy.
 -- A patient call waits 100 ms for each lock, then raises lock_not_available (55P03): nothing is written, try again.
+-- `threads`: the keys of the messages' threads, as the claims named them; null: they are looked up.
 create or replace function treadle.finish(
     ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[],
     delays double precision[],
     usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],
-    patient boolean, max_losses integer default 3)
+    patient boolean, max_losses integer default 3, threads bigint[] default null)
 returns table (message_id uuid, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
+set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
     v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;
-    v_threads constant bigint[] := treadle._lock_lease_threads(ids => ids, leases => leases, patient => patient);
+    v_threads constant bigint[] := treadle._hold_threads(
+        threads => coalesce(threads, treadle._threads_of(ids => ids, leases => leases)), patient => patient);
     v_leases constant treadle.named_lease[] := treadle._lock_leases(
         ids => ids, leases => leases, first_seqs => first_seqs, patient => patient, threads => v_threads,
         ending => true);

@@ -138,7 +138,7 @@ begin
             where m.message_id = p_id
                 and u is not null)) p);
     -- Its thread's next message may run, of whatever agent it is.
-    v_queues := v_queues || treadle._queues_of(array(select t.turn from treadle._turns(array[v.thread]) t));
+    v_queues := v_queues || treadle._queues_of(array(select t.turn from treadle._turns_of(v.thread) t));
     perform treadle._hint_each('treadle_work', array(select distinct q from unnest(v_queues) q));
     return 'cancelled';
 end $$;
@@ -198,9 +198,8 @@ begin
         at => v_now);
     update treadle.thread_turns t
     set version = t.version + 1, last_activity = v_now
-    from treadle._turns(array[m.thread]) n
-    where t.thread = n.thread
-        and t.version = n.version;
+    from treadle._turns_of(m.thread) n
+    where t.ctid = n.place;
     perform treadle._admit(ids => array[p_id], at => v_now, returned => true);
     perform treadle._hint('treadle_work', m.queue);
     perform treadle._notify_events(p_id, m.thread);
@@ -253,9 +252,8 @@ begin
     values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
     update treadle.thread_turns t
     set version = t.version + 1, failed = t.failed - 1, last_activity = v_now
-    from treadle._turns(array[m.thread]) n
-    where t.thread = n.thread
-        and t.version = n.version;
+    from treadle._turns_of(m.thread) n
+    where t.ctid = n.place;
     if m.thread is null or m.aside then
         perform treadle._admit(array[p_id], v_now);
     else

@@ -143,7 +143,7 @@ begin
         for update of t skip locked
     loop
         -- Before the lock, a message may have come.
-        continue when v.version <> (select s.version from treadle._turns(array[v.id]) s);
+        continue when v.version <> (select s.version from treadle._turns_of(v.id) s);
         v_threads := v_threads || v.id;
         message_ids := message_ids || array(select m.message_id from treadle.messages m where m.thread = v.id);
         if cardinality(message_ids) >= quantity then

@@ -129,6 +129,7 @@ class Finish(Struct, frozen=True):
     usage: str | None
     first_seq: int
     events: Sequence[EventToAppend]
+    thread: int | None  # the key of the message's thread, as its claim names it
 
     @property
     def characters(self) -> int:

@@ -34,7 +34,7 @@ APPEND_AND_SEND_SQL = f"""
         $1, $2, $3, $4, $5, $6, max_queue_size => $7, patient => $8)"""
 FINISH_SQL = f"""
     select {", ".join(Finished.__struct_fields__)}
-    from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"""
+    from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
 CONCLUDE_SQL = """
     select treadle.conclude(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
@@ -128,6 +128,7 @@ class LeaseStore:
             *_flatten([finish.events for finish in finishes]),
             patient,
             max_losses,
+            list({finish.thread for finish in finishes if finish.thread is not None}),
             timeout=call_timeout(finishes),
         )
         return [Finished(*row) for row in rows]

@@ -42,7 +42,8 @@ class Attempt:
         if outcome is None:
             return "lost"
         outcome = self._fail_if_events_are_missing(outcome)
-        finish = Finish(self.claim.message_id, self.claim.lease, outcome, self._execution.usage, first_seq, unsent)
+        claim, usage = self.claim, self._execution.usage
+        finish = Finish(claim.message_id, claim.lease, outcome, usage, first_seq, unsent, claim.thread)
         try:
             finished = await self._writer.finish(finish)
         except Exception as error:  # PostgreSQL does not accept the result or an event

@@ -117,7 +117,7 @@ def ending(claim: Claim, outcome: OutcomeKind) -> Finish:
 
 
 def finish(claim: Claim, outcome: Outcome) -> Finish:
-    return Finish(claim.message_id, claim.lease, outcome, None, claim.last_seq + 1, NO_EVENTS)
+    return Finish(claim.message_id, claim.lease, outcome, None, claim.last_seq + 1, NO_EVENTS, claim.thread)
 
 
 @pytest.mark.parametrize(

@@ -227,28 +227,6 @@ COMMENT ON COLUMN treadle.keys.former_hash IS 'The secret before the last rotati
 COMMENT ON COLUMN treadle.keys.agents IS 'The only agents that it may address; null: all';
 COMMENT ON COLUMN treadle.keys.created_by IS 'The principal that created it, as in the audit';
 COMMENT ON COLUMN treadle.keys.last_used_at IS 'Written at most once a minute';
-CREATE TABLE treadle.thread_turns (
-    thread bigint NOT NULL,
-    version bigint DEFAULT 0 NOT NULL,
-    tenant text NOT NULL,
-    last_ord bigint DEFAULT 0 NOT NULL,
-    turn uuid,
-    completed bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    cancelled bigint DEFAULT 0 NOT NULL,
-    last_activity timestamp with time zone NOT NULL,
-    next_high bigint DEFAULT 0 NOT NULL,
-    next_normal bigint DEFAULT 0 NOT NULL,
-    next_low bigint DEFAULT 0 NOT NULL
-)
-WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.thread_turns IS 'What changes with each message of a thread: its counts and whose turn it is. One row for each thread, written under the lock of its row in threads';
-COMMENT ON COLUMN treadle.thread_turns.version IS 'Counts the changes. Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps';
-COMMENT ON COLUMN treadle.thread_turns.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
-COMMENT ON COLUMN treadle.thread_turns.turn IS 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
-COMMENT ON COLUMN treadle.thread_turns.next_high IS 'No message of priority high and a lower ord waits for the turn: the search for the next one begins here';
-COMMENT ON COLUMN treadle.thread_turns.next_normal IS 'The same for normal';
-COMMENT ON COLUMN treadle.thread_turns.next_low IS 'The same for low';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
     id bigint NOT NULL,
@@ -293,6 +271,7 @@ CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], 
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages under lease, numbered by the holder; repeatable';
 CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
@@ -331,6 +310,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text, tenants text[]) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
@@ -463,7 +443,7 @@ CREATE FUNCTION treadle.find_keys(key_ids text[]) RETURNS TABLE(key_id text, ten
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.find_keys(key_ids text[]) IS 'What checks the callers with these keys';
-CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3) RETURNS TABLE(message_id uuid, status text)
+CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3, threads bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -472,8 +452,9 @@ CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], resul
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer) IS 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';
+COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, threads bigint[]) IS 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -739,6 +720,7 @@ CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_many(messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, lock_timeout text, strict boolean, autocommit boolean, reach jsonb) IS 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';
 CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text DEFAULT 'default'::text, max_queue_size integer DEFAULT NULL::integer, autocommit boolean DEFAULT false, patient boolean DEFAULT true, reach jsonb DEFAULT NULL::jsonb, OUT answer jsonb, OUT repeated boolean) RETURNS record
@@ -1249,6 +1231,28 @@ COMMENT ON COLUMN treadle.tenants.deleted_at IS 'Since when it is being deleted:
 COMMENT ON COLUMN treadle.tenants.delete_after IS 'How far the pass of its deletion over all messages came; null: the next pass begins';
 COMMENT ON COLUMN treadle.tenants.delete_awaits IS 'Of the transactions that were open at its deletion: those that were still open when the pass began';
 COMMENT ON COLUMN treadle.tenants.limits IS 'Overrides of the limits in the settings. Reserved: nothing fills it yet';
+CREATE TABLE treadle.thread_turns (
+    thread bigint NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    tenant text NOT NULL,
+    last_ord bigint DEFAULT 0 NOT NULL,
+    turn uuid,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    last_activity timestamp with time zone NOT NULL,
+    next_high bigint DEFAULT 0 NOT NULL,
+    next_normal bigint DEFAULT 0 NOT NULL,
+    next_low bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.thread_turns IS 'What changes with each message of a thread: its counts and whose turn it is. One row for each thread, written under the lock of its row in threads';
+COMMENT ON COLUMN treadle.thread_turns.version IS 'Counts the changes. Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps';
+COMMENT ON COLUMN treadle.thread_turns.last_ord IS 'Messages ever submitted; minus completed, failed and cancelled: the open ones';
+COMMENT ON COLUMN treadle.thread_turns.turn IS 'The one message of the thread that may run: it is in its lane, running, waiting for a retry, or parked';
+COMMENT ON COLUMN treadle.thread_turns.next_high IS 'No message of priority high and a lower ord waits for the turn: the search for the next one begins here';
+COMMENT ON COLUMN treadle.thread_turns.next_normal IS 'The same for normal';
+COMMENT ON COLUMN treadle.thread_turns.next_low IS 'The same for low';
 CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
  WITH of_message AS (
          SELECT 'events'::text AS place,

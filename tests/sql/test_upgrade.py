@@ -34,6 +34,7 @@ class Traffic:
         self.done: list[UUID] = []
         self.changed = asyncio.Condition()
         self.stopping = False
+        self.all_sent = False
 
     async def more(self, quantity: int) -> None:
         """Wait until so many more messages are submitted and finished."""
@@ -47,9 +48,10 @@ class Traffic:
             self.sent.append(await self.client.submit(thread_id=f"t{n % 3}" if n % 2 else None, delay_seconds=0))
             async with self.changed:
                 await self.changed.wait_for(lambda: len(self.done) > len(self.sent) - 6)
+        self.all_sent = True
 
     async def work(self) -> None:
-        while not self.stopping or len(self.done) < len(self.sent):
+        while not self.all_sent or len(self.done) < len(self.sent):
             claims = await self.worker.claim(4)
             await self.worker.heartbeat("w", *claims)
             assert set(await self.worker.append(*[(claim, claim.last_seq + 1, ["x"]) for claim in claims])) <= {"ok"}

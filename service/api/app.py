@@ -19,13 +19,13 @@ from service.api.auth import AccessParts, Authentication, principal_of
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
 from service.api.gate.layer import Gate
-from service.api.gate.limits import ClientLimits
-from service.api.gate.streams import limiting_streams
+from service.api.gate.streams import limiting_keys, limiting_streams
 from service.api.methods import EveryMethod
 from service.api.pools import Pools
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
 from service.api.sockets import SocketProtocol
+from service.client_limits import ClientLimits
 from service.config import Settings
 from service.dashboard import routes as dashboard
 from service.db.availability import Availability
@@ -98,8 +98,8 @@ class Api:
 
     def _middleware(self) -> list[Any]:
         access = self._access.access
-        checks = [DefineMiddleware(Authentication, access=access)] if access.required else []
-        return [limiting_streams(self._limits), *checks, watch_client]
+        checks = [DefineMiddleware(Authentication, access=access), limiting_keys(self._limits)]
+        return [limiting_streams(self._limits), *(checks if access.required else []), watch_client]
 
     def _principal(self) -> dict[str, Provide]:
         """What handlers receive as `principal`."""
@@ -139,7 +139,9 @@ class Api:
                 poll_interval=settings.poll_interval,
                 keepalive_interval=settings.keepalive_interval,
             ),
-            "services": ChatServices(settings, self.feed, message_store, thread_store, self._access.access),
+            "services": ChatServices(
+                settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
+            ),
         }
         return self._principal() | {name: _provide(value) for name, value in shared.items()}
 

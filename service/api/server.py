@@ -9,9 +9,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.gate.limits import ClientLimits, address_of
 from service.api.problems import encode_response
 from service.api.write_deadline import WriteDeadline
+from service.client_limits import ClientLimits, address_of
 from service.errors import TooLarge, TooManyRequests
 from service.open_files import ClientConnections
 

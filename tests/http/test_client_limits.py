@@ -7,9 +7,10 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from service.api.gate.limits import MAX_CLIENTS, ClientLimits, address_of
+from service.client_limits import MAX_CLIENTS, ClientLimits, address_of
 from service.config import Settings
 from service.errors import TooManyRequests
+from tests.support.access import CLOSED, bearer, create_key, create_token
 from tests.support.api_answers import problem
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.raw_http import exchange
@@ -150,8 +151,54 @@ async def test_open_streams_and_sockets_have_a_limit_together(
     await until(opens)  # as soon as the server has seen that the client is gone
 
 
+def from_address(number: int, credential: str) -> dict[str, str]:
+    return {**bearer(credential), "X-Forwarded-For": f"192.0.2.{number}"}
+
+
+async def test_a_key_has_one_budget_from_all_addresses(start_api: StartApi) -> None:
+    api = await start_api(client_requests_per_second=4, trusted_proxies=("127.0.0.0/8",), **CLOSED)
+    flooding, quiet = [(await create_key(api, "read", "submit", "admin"))["key"] for _ in range(2)]
+    token = await create_token(api, flooding, "read", subject="u", expires_in=600)
+    answers = [await api.get("/threads", headers=from_address(number, flooding)) for number in range(30)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) >= 10
+    problem(refused[-1], 429, "CLIENT_REQUESTS_PER_SECOND")
+    assert refused[-1].headers["retry-after"]
+    for credential in (quiet, token):
+        assert (await api.get("/threads", headers=from_address(100, credential))).status_code == 200
+    wrong = quiet[:-1] + ("0" if quiet[-1] != "0" else "1")  # a stranger who knows the id uses up none of its budget
+    for number in range(30):
+        assert (await api.get("/threads", headers=from_address(101 + number, wrong))).status_code == 401
+    assert (await api.get("/threads", headers=from_address(150, quiet))).status_code == 200
+
+
+async def test_a_key_has_one_number_of_open_streams(start_api: StartApi, register_agents: RegisterAgents) -> None:
+    await register_agents()
+    api = await start_api(client_open_streams=2, trusted_proxies=("127.0.0.0/8",), **CLOSED)
+    key, other = [(await create_key(api, "read", "submit"))["key"] for _ in range(2)]
+    await api.post("/messages", json={"message": "x", "thread_id": "t"}, headers=bearer(key))
+    url = chat_url(api, "t")
+    async with (
+        open_socket(url, additional_headers=from_address(1, key)) as first,
+        open_socket(f"{url}&token={key}", additional_headers=from_address(2, key)) as second,
+    ):
+        for chat in (first, second):
+            assert (await chat.frame())["status"] == "open"
+        problem(await api.get("/threads/t/stream", headers=from_address(3, key)), 429, "CLIENT_OPEN_STREAMS")
+        with pytest.raises(InvalidStatus) as refused:
+            async with open_socket(url, additional_headers=from_address(4, key)):
+                pass
+        assert refused.value.response.status_code == 429
+        forwarded = {"X-Forwarded-For": "192.0.2.5"}
+        async with open_socket(f"{url}&token={key}", additional_headers=forwarded) as late:
+            [error], code = await late.rest()
+            assert ("CLIENT_OPEN_STREAMS" in error["detail"], error["retry_after"], code) == (True, 10, 1013)
+        async with open_socket(url, additional_headers=from_address(6, other)) as third:
+            assert (await third.frame())["status"] == "open"
+
+
 async def test_connections_of_one_address_have_a_limit(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.gate.limits.SHORT_CONNECTIONS", 4)
+    monkeypatch.setattr("service.client_limits.SHORT_CONNECTIONS", 4)
     api = await start_api(client_open_streams=1)
     idle = [await asyncio.open_connection(api.base_url.host, api.base_url.port) for _ in range(5)]
     try:

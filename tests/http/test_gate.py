@@ -6,6 +6,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.support.access import CLOSED
 from tests.support.api_answers import problem
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
@@ -257,6 +258,17 @@ async def test_a_preflight_names_the_methods_of_the_route(start_api: StartApi) -
     answer = await ask(api, "Host: localhost", *foreign, method="OPTIONS", target="/messages")
     problem(answer, 403, "CORS_ORIGINS")
     assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+async def test_a_preflight_needs_no_key(start_api: StartApi) -> None:
+    api = await start_api(cors_origins=(APP,), **CLOSED)
+    asked = (f"Origin: {APP}", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization")
+    answer = await ask(api, "Host: localhost", *asked, method="OPTIONS", target="/messages")
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, APP)
+    refused = await submit(api, JSON, f"Origin: {APP}")
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == APP  # the page can read why
+    assert "WWW-Authenticate" in refused.headers["access-control-expose-headers"]
 
 
 async def test_answers_vary_by_origin_where_pages_are_allowed(start_api: StartApi) -> None:

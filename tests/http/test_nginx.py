@@ -49,7 +49,7 @@ async def test_streams_and_sockets_pass_nginx_at_once(
     await start_worker(echo, script.agent)
     async with proxied(settings, tmp_path) as client:
         message_id = await client.submit("go", agent="script", thread_id="t")
-        async with open_stream(client, stream_path(message_id)) as stream:
+        async with open_stream(client, f"{stream_path(message_id)}?token=trd_secret") as stream:
             await stream.until("started")
             script.say(message_id, "first")
             await stream.until("chunk")  # while the answer goes on

@@ -60,8 +60,8 @@ function eventSource(api, path) {
   });
 }
 
-async function fetchStream(api, path, lastId) {
-  const answer = await fetch(api + path, { headers: { "Last-Event-ID": lastId } });
+async function fetchStream(api, path, lastId, headers) {
+  const answer = await fetch(api + path, { headers: { "Last-Event-ID": lastId, ...headers } });
   let text = "";
   for await (const part of answer.body.pipeThrough(new TextDecoderStream())) text += part;
   return [...text.matchAll(/^event: (.*)$/gm)].map((found) => found[1]);

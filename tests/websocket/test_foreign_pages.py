@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 
 from service.config import Settings
+from tests.support.access import CLOSED, ROOT_KEY, bearer, create_token
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.browser import open_browser
@@ -65,28 +66,38 @@ async def test_no_page_is_served_under_a_name_that_was_pointed_at_this_machine(s
         assert "ALLOWED_HOSTS" in await page.inner_text("body")
 
 
-async def test_a_page_of_cors_origins_submits_streams_and_chats(settings: Settings, start_worker: StartWorker) -> None:
+@pytest.mark.parametrize("closed", [False, True], ids=["AUTH=off", "with an access token"])
+async def test_a_page_of_cors_origins_submits_streams_and_chats(
+    settings: Settings, start_worker: StartWorker, closed: bool
+) -> None:
     await start_worker()
     async with contextlib.AsyncExitStack() as stack:
         port, other_port = [await stack.enter_async_context(foreign_page()) for _ in range(2)]
         browser = await stack.enter_async_context(open_browser())
-        cors_origins = (f"http://localhost:{port}",)
-        served = await stack.enter_async_context(api_server(settings, cors_origins=cors_origins))
+        changes = {"cors_origins": (f"http://localhost:{port}",), **(CLOSED if closed else {})}
+        served = await stack.enter_async_context(api_server(settings, **changes))
         page = await visit(browser, f"http://localhost:{port}/")
         url = f"http://127.0.0.1:{served.port}"
-        accepted = await attempt(page, "submit", url, "one two")
+        api = await stack.enter_async_context(Client(url))
+        token = await create_token(api, ROOT_KEY, "submit", "read", subject="u", expires_in=600) if closed else ""
+        header, query = (bearer(token), f"token={token}") if closed else ({}, "")
+        options = {"headers": {"Content-Type": "application/json", **header}}
+
+        accepted = await attempt(page, "submit", url, "one two", options)
         assert accepted["status"] == 202
         stream = f"/messages/{accepted['body']['message_id']}/stream"
         assert accepted["location"] == stream.replace("stream", "status")
-        seen = await attempt(page, "eventSource", url, stream)
+        seen = await attempt(page, "eventSource", url, f"{stream}?{query}")
         assert (seen[0], seen[-2], "chunk" in seen) == ("open", "done", True)
-        again = await attempt(page, "fetchStream", url, stream, "1")
+        again = await attempt(page, "fetchStream", url, stream, "1", header)
         assert (again[-1], "queued" in again) == ("done", False)
-        frames = await attempt(page, "chat", f"ws://127.0.0.1:{served.port}/ws/chat?thread_id=t", "three four")
+        socket = f"ws://127.0.0.1:{served.port}/ws/chat?thread_id=t&{query}"
+        frames = await attempt(page, "chat", socket, "three four")
         assert (frames[0], frames[-2], "chunk" in frames) == ("open", "done", True)
-        refused = await attempt(page, "read", url, "/nope")
-        assert "There is no route" in refused  # a page of CORS_ORIGINS can read a refusal
+        assert "There is no route" in await attempt(page, "read", url, "/nope")  # it can read a refusal
+        if closed:
+            assert "Send a key or an access token" in await attempt(page, "read", url, "/threads")
 
         other = await visit(browser, f"http://localhost:{other_port}/")
-        assert await attempt(other, "submit", url, "x") == "refused: TypeError"
-        assert await attempt(other, "read", url, "/threads") == "refused: TypeError"
+        assert await attempt(other, "submit", url, "x", options) == "refused: TypeError"
+        assert await attempt(other, "read", url, "/threads", {"headers": header}) == "refused: TypeError"

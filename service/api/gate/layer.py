@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from litestar.types import ASGIApp, Receive, Send
 
 from service.api.gate.answers import Answers
-from service.api.gate.limits import ClientLimits, address_of
 from service.api.problems import send_problem
+from service.client_limits import ClientLimits, address_of
 from service.config import Settings
 from service.errors import ForeignPage, Invalid, Refused, WrongHost, WrongMediaType
 from service.hosts import (

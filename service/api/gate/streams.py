@@ -1,43 +1,62 @@
-"""Counts the streams and sockets that a client has open."""
+"""Counts what a client has open, and what a key asks for."""
 
+from contextlib import ExitStack
 from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.api.gate.limits import ClientLimits, address_of
 from service.api.problems import send_problem
+from service.client_limits import ClientLimits, address_of, key_of
 from service.errors import TooManyRequests
 from service.events.sse import MEDIA_TYPE
 
 
 def limiting_streams(limits: ClientLimits) -> Any:
-    """Middleware: a stream or socket beyond CLIENT_OPEN_STREAMS is refused."""
+    """Middleware: refuses a stream or socket beyond CLIENT_OPEN_STREAMS of an address."""
 
     def limiting(app: ASGIApp) -> ASGIApp:
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-            if not _stays_open(scope):
+            if scope["type"] == ScopeType.HTTP and not _is_stream(scope):
                 await app(scope, receive, send)
                 return
-            client = address_of(scope["client"])
+            opened = ExitStack()
             try:
-                limits.open_stream(client)
+                opened.enter_context(limits.stream(address_of(scope["client"])))
             except TooManyRequests as error:
                 await send_problem(scope, send, error)
                 return
-            try:
+            with opened:
                 await app(scope, receive, send)
-            finally:
-                limits.close_stream(client)
 
         return limited
 
     return limiting
 
 
-def _stays_open(scope: Scope) -> bool:
-    if scope["type"] == ScopeType.WEBSOCKET:
-        return True
+def limiting_keys(limits: ClientLimits) -> Any:
+    """Middleware behind authentication: the limits of a key. (Those of a socket's key: protocols/websocket/routes.)"""
+
+    def limiting(app: ASGIApp) -> ASGIApp:
+        async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+            """Raises TooManyRequests."""
+            principal = scope.get("user") if scope["type"] == ScopeType.HTTP else None
+            if principal is None:
+                await app(scope, receive, send)
+                return
+            client = key_of(principal)
+            limits.count_request(client)
+            with ExitStack() as opened:
+                if _is_stream(scope):
+                    opened.enter_context(limits.stream(client))
+                await app(scope, receive, send)
+
+        return limited
+
+    return limiting
+
+
+def _is_stream(scope: Scope) -> bool:
     handler = scope.get("route_handler")
     return isinstance(handler, HTTPRouteHandler) and handler.media_type == MEDIA_TYPE

@@ -1,6 +1,7 @@
 """The sockets /ws/chat?thread_id= and /ws/{thread_id}: the checks before a session begins."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -9,11 +10,12 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
-from service.errors import Invalid, Refused, SchemaError, Unauthorized, Unavailable
+from service.client_limits import key_of
+from service.errors import Invalid, Refused, SchemaError, TooManyRequests, Unauthorized, Unavailable
 from service.params import parse_event_id, parse_thread_id
-from service.protocols.websocket.admission import admit, sent_with
+from service.protocols.websocket.admission import Caller, admit, sent_with
 from service.protocols.websocket.model import CloseCode, Error
-from service.protocols.websocket.peer import ClientDisconnected
+from service.protocols.websocket.peer import ClientDisconnected, Peer
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.session import Session
 from service.protocols.websocket.transcript import SeenEvent
@@ -39,33 +41,54 @@ router = Router("/", route_handlers=[chat, thread_chat], opt={"scope": "read"})
 
 
 async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) -> None:
+    with ExitStack() as counted:
+        if session := await _open_session(socket, services, thread_id, counted):
+            await session.run()
+
+
+async def _open_session(
+    socket: Socket, services: ChatServices, thread_id: str | None, counted: ExitStack
+) -> Session | None:
+    """None where the socket is refused, or its client has gone. `counted` ends with the socket."""
     peer = _LitestarPeer(socket)
     credential = sent_with(socket.headers, socket.query_params)
     caller = None
     try:
         if "authorization" in socket.headers:  # of a program, which sees the status of a refused handshake
             try:
-                caller = await admit(services.access, peer, credential)
+                caller = await _admit(services, peer, credential, counted)
             except (Refused, Unavailable, SchemaError) as error:
                 await _refuse_handshake(socket, error)
-                return
+                return None
         await socket.accept()
         try:
-            caller = caller or await admit(services.access, peer, credential)
+            caller = caller or await _admit(services, peer, credential, counted)
             checked_thread_id = parse_thread_id(thread_id or "")
-            session = Session(services, peer, caller, checked_thread_id, _parse_seen(socket.query_params))
+            return Session(services, peer, caller, checked_thread_id, _parse_seen(socket.query_params))
         except (Refused, Unavailable, SchemaError) as error:
             await peer.send(encode_frame(Error(str(error), retry_after=error.retry_after)))
-            await peer.close(CloseCode.REFUSED if isinstance(error, Refused) else CloseCode.TRY_AGAIN_LATER)
-            return
+            is_final = isinstance(error, Refused) and not isinstance(error, TooManyRequests)
+            await peer.close(CloseCode.REFUSED if is_final else CloseCode.TRY_AGAIN_LATER)
     except ClientDisconnected:
-        return
-    await session.run()
+        pass
+    return None
+
+
+async def _admit(services: ChatServices, peer: Peer, credential: str | None, counted: ExitStack) -> Caller:
+    """The caller, counted by its key as long as the socket is open. Raises as `admit`, and TooManyRequests."""
+    caller = await admit(services.access, peer, credential)
+    if services.access.required:
+        client = key_of(caller.principal)
+        services.limits.count_request(client)
+        counted.enter_context(services.limits.stream(client))
+    return caller
 
 
 async def _refuse_handshake(socket: Socket, error: Refused | Unavailable | SchemaError) -> None:
     body = msgspec.json.encode(Problem(error.title, error.status, str(error)))
     headers = [(b"content-type", PROBLEM_TYPE.encode())]
+    if error.retry_after:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", CHALLENGE.encode()))
     start: Any = {"type": "websocket.http.response.start", "status": error.status, "headers": headers}

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.batching import Batcher
+from service.client_limits import ClientLimits
 from service.config import Settings
 from service.events.feed import Feed
 from service.messages.store import MessageStore
@@ -17,13 +18,21 @@ ThreadLog: TypeAlias = tuple[int, int]  # the surrogate key of a thread, and the
 
 class ChatServices:
     def __init__(
-        self, settings: Settings, feed: Feed, messages: MessageStore, threads: ThreadStore, access: Access
+        self,
+        settings: Settings,
+        feed: Feed,
+        messages: MessageStore,
+        threads: ThreadStore,
+        *,
+        access: Access,
+        limits: ClientLimits,
     ) -> None:
         self.settings = settings
         self.feed = feed
         self.messages = messages
         self.threads = threads
         self.access = access
+        self.limits = limits
         self._logs: Batcher[tuple[Principal, str], ThreadLog | None] = Batcher(
             lambda asked, _: threads.thread_logs(asked), limit=LOG_LOOKUP_BATCH_THREADS
         )

@@ -1,17 +1,20 @@
 """How much one client may ask of one API process: requests a second, and streams, sockets and connections at once.
 
-A client is an IP address; of IPv6, a network of 64 bits, because one customer of a provider has all of its addresses.
-An API on loopback has no such limits unless they are set.
+A client is an IP address (of IPv6, a network of 64 bits, because one customer of a provider has all of its addresses),
+and also a key: what comes with it from any number of addresses counts together. A token with a subject, a thread or a
+message is a client of its own. An API on loopback has no such limits unless they are set.
 """
 
+import contextlib
 import ipaddress
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
+from service.access.principal import Principal
 from service.config import Settings
 from service.errors import TooManyRequests
 from service.hosts import is_loopback
@@ -56,17 +59,19 @@ class ClientLimits:
             self._forget(now)
         self._free_at[client] = free_at + 1 / self.per_second
 
-    def open_stream(self, client: str) -> None:
-        """Count a stream or socket, until `close_stream`. Raises TooManyRequests."""
+    @contextlib.contextmanager
+    def stream(self, client: str) -> Iterator[None]:
+        """Count an open stream or socket. Raises TooManyRequests."""
         if self._streams[client] >= self.streams:
             raise TooManyRequests(
                 f"More than {self.streams} streams and sockets are open at once (CLIENT_OPEN_STREAMS): close some.",
                 retry_after=RETRY_SECONDS,
             )
         self._streams[client] += 1
-
-    def close_stream(self, client: str) -> None:
-        _decrement(self._streams, client)
+        try:
+            yield
+        finally:
+            _decrement(self._streams, client)
 
     def open_connection(self, address: str) -> None:
         """Count a connection, until `close_connection`. Raises TooManyRequests."""
@@ -84,6 +89,11 @@ class ClientLimits:
         """Drop the clients that have their whole burst; where that leaves too many, also those that came first."""
         kept = [(client, free_at) for client, free_at in self._free_at.items() if free_at > now]
         self._free_at = dict(kept[-MAX_CLIENTS // 2 :])
+
+
+def key_of(principal: Principal) -> str:
+    """The client that a key, a token or a JWT stands for."""
+    return f"{principal.tenant} {principal.key_id or principal.name} {principal.only or ''}"
 
 
 def address_of(client: tuple[str, int] | None) -> str:

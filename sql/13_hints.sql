@@ -4,6 +4,9 @@
 -- in a transaction, or its process is frozen) keeps them all there. Once the queue is full, every transaction that
 -- notifies fails at its commit (54000). So a hint is left out while the queue is half full: whatever a hint tells is
 -- also found by polling. treadle.notify_health (88_health.sql) says that hints are left out.
+--
+-- What is left: a transaction of a user that notified below the limit, and commits when other programs have filled the
+-- queue to its end. No lower limit avoids that, because the queue is looked at before the commit.
 
 -- How full the queue of notifications may be.
 create or replace function treadle._hint_limit() returns double precision

@@ -38,7 +38,7 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
 
 async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_json: bool) -> bool:
     """Print the answer as it comes; returns whether the message was completed."""
-    last, page = "", _Page()
+    last, page = "", _Page(message_id)
     async for entry in entries(feed, message_id, poll_interval):
         last = entry.type
         if as_json:
@@ -53,20 +53,26 @@ class _Data(msgspec.Struct):
 
     chunk: str = ""
     error: str = ""
+    hold: str = ""
+    question: msgspec.Raw = msgspec.Raw(b"null")
     result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Page:
-    """The answer for a person: its chunks as they come, and the result unless the chunks already contain it."""
+    """The answer for a person: its chunks as they come, its questions, and the result unless the chunks already contain
+    it."""
 
-    def __init__(self) -> None:
+    def __init__(self, message_id: UUID) -> None:
+        self._message_id = message_id
         self._chunks: list[str] = []  # of this attempt
         self._open = False  # whether there is something on the last line of stdout
 
     def add(self, kind: str, data: str) -> None:
-        if kind not in {"chunk", "done", "retry", "error", "cancelled"}:
+        if kind not in {"chunk", "done", "retry", "error", "cancelled", "parked"}:
             return
         event = msgspec.json.decode(data, type=_Data)
+        if kind == "parked" and event.hold != "input":  # it waits for other messages
+            return
         if kind == "chunk":
             click.echo(visible(event.chunk), nl=False)
             self._chunks.append(event.chunk)
@@ -75,6 +81,11 @@ class _Page:
         elif kind == "done":
             self._end_line()
             self._result(event.result)
+        elif kind == "parked":
+            self._end_line()
+            self._chunks.clear()  # the next attempt begins from the start
+            question = visible_line(bytes(event.question).decode())
+            click.echo(f"[question] {question}\nAnswer with: treadle input {self._message_id} ANSWER", err=True)
         else:
             self._end_line()
             self._chunks.clear()

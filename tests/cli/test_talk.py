@@ -125,6 +125,24 @@ async def test_follow_ends_no_line_that_has_its_end(cli: Cli, start_worker: Star
     assert (await cli("send", "x", "--agent", "lines", "--follow")).stdout == "one\ntwo\n"
 
 
+async def test_follow_shows_a_question_and_how_to_answer_it(
+    cli: Cli, sql: Connection, start_worker: StartWorker
+) -> None:
+    @agent("asks")
+    async def asks(context: Context, text: str) -> str:
+        await context.emit("Well: ")
+        return f"You said {await context.input({'may I': text})}."
+
+    await start_worker(asks)
+    following = asyncio.create_task(cli("send", "go", "--agent", "asks", "--follow"))
+    row = await until(lambda: sql.fetchrow("select message_id from treadle.messages where hold = 'input'"))
+    assert (await cli("input", str(row["message_id"]), "yes")).exit_code == 0
+    result = await following
+    assert result.stdout == "Well: \nWell: \nYou said yes.\n"
+    command = f"Answer with: treadle input {row['message_id']} ANSWER"
+    assert result.stderr.splitlines()[1:] == ['[question] {"may I": "go"}', command]
+
+
 async def test_tail_follows_a_message_that_is_still_running(
     sql: Connection, cli: Cli, start_worker: StartWorker
 ) -> None:

@@ -108,8 +108,52 @@ begin
             from checked c
         ) c);
 exception
-    when invalid_parameter_value then  -- an element is not an object
-        raise exception using errcode = 'TR422', message = 'message must be a text or an object.';
+    when data_exception then  -- an element is not an object, or a field has another type
+        return treadle._decode_one_by_one(messages => messages, tenant => tenant, reach => reach, at => at);
+end $$;
+
+-- Why an element cannot be decoded; null: it can.
+create or replace function treadle._decoding_problem(element jsonb) returns text
+language plpgsql as $$
+begin
+    if jsonb_typeof(element) <> 'object' then
+        return 'message must be a text or an object.';
+    end if;
+    perform
+    from jsonb_to_record(element) as (
+        message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
+        delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean,
+        parent uuid);
+    return null;
+exception
+    when data_exception then
+        return upper(left(sqlerrm, 1)) || substr(sqlerrm, 2) || '.';
+end $$;
+
+-- Decode the messages where some of them cannot be decoded: each of those is refused by itself.
+create or replace function treadle._decode_one_by_one(messages jsonb, tenant text, reach jsonb, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_problems constant text[] := array(
+        select treadle._decoding_problem(u.element)
+        from jsonb_array_elements(messages) with ordinality u (element, n)
+        order by u.n);
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+begin
+    if array_remove(v_problems, null) = '{}' then
+        raise exception using errcode = 'TR422', message = 'messages cannot be decoded.';
+    end if;
+    foreach v_one in array treadle._decode_submissions(
+        messages => (
+            select jsonb_agg(case when v_problems[u.n] is null then u.element else '{}' end order by u.n)
+            from jsonb_array_elements(messages) with ordinality u (element, n)),
+        tenant => tenant, reach => reach, at => at)
+    loop
+        v_one.refusal := coalesce(v_problems[v_one.n], v_one.refusal);
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
 end $$;
 
 -- Mark the submissions with these ids as known, and refuse those whose ids are used up: by a message that was deleted

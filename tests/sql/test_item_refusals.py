@@ -67,6 +67,28 @@ async def test_each_kind_of_refusal_refuses_its_message_only(sql_client: SqlClie
     await sql_client.sql.execute("delete from treadle.trash")  # it had no events
 
 
+async def test_what_cannot_be_decoded_is_refused_by_itself(sql_client: SqlClient) -> None:
+    """An element that is no object, and fields of another type."""
+    faulty = {
+        '"x"': "message must be a text or an object.",
+        "null": "message must be a text or an object.",
+        "[]": "message must be a text or an object.",
+        '{"message": "a", "max_attempts": "many"}': 'Invalid input syntax for type integer: "many".',
+        '{"message": "a", "message_id": "7"}': 'Invalid input syntax for type uuid: "7".',
+        '{"message": "a", "delay_seconds": 1e999}': "is out of range",
+    }
+    messages = ['{"message": "first"}', *faulty, '{"message": "last"}']
+    rows = await sql_client.sql.fetch(
+        "select * from treadle.submit_many($1, strict => false)", f"[{', '.join(messages)}]"
+    )
+    assert [row["state"] for row in rows] == ["queued", *["refused"] * len(faulty), "queued"]
+    for row, sentence in zip(rows[1:], faulty.values(), strict=False):
+        assert (row["refusal_code"], sentence in row["refusal"]) == ("TR422", True), row["refusal"]
+    assert await bodies(sql_client) == {"first", "last"}
+    with pytest.raises(asyncpg.PostgresError, match=r"messages\[1\]: message must be a text or an object"):
+        await sql_client.sql.execute("select treadle.submit_many($1)", '[{"message": "a"}, "x"]')
+
+
 async def test_a_refused_message_reads_as_a_strict_call_raises_it(sql_client: SqlClient) -> None:
     for message in ({"message": ""}, {"thread_id": "a/b"}, {"agent": "missing"}, {"max_attempts": 0}):
         with pytest.raises(asyncpg.PostgresError) as raised:

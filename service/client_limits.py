@@ -2,7 +2,7 @@
 
 A client is an IP address (of IPv6, a network of 64 bits, because one customer of a provider has all of its addresses),
 and also a key: what comes with it from any number of addresses counts together. A token with a subject, a thread or a
-message is a client of its own. An API on loopback has no such limits unless they are set.
+message is a client of its own. An API on loopback without a proxy has no such limits unless they are set.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from service.hosts import is_loopback
 
 REQUESTS_PER_SECOND = 1_000.0
 OPEN_STREAMS = 1_000
+HEALTH_PER_SECOND = 50.0  # health checks of one address, which count by themselves
 BURST_SECONDS = 2.0  # the requests of so many seconds may come at once
 MAX_CLIENTS = 20_000  # that are remembered; about 3 MB
 SHORT_CONNECTIONS = 200  # of one address, beyond those of its streams; a trusted proxy has any number
@@ -34,7 +35,7 @@ class ClientLimits:
     """The limits of one process. `clock` gives seconds."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        limited = not is_loopback(settings.host)
+        limited = not is_loopback(settings.host) or bool(settings.trusted_proxies)
         self.per_second = settings.client_requests_per_second or (REQUESTS_PER_SECOND if limited else math.inf)
         self.streams = settings.client_open_streams or (OPEN_STREAMS if limited else math.inf)
         self._clock = clock
@@ -46,18 +47,29 @@ class ClientLimits:
 
     def count_request(self, client: str) -> None:
         """Raises TooManyRequests."""
-        if self.per_second == math.inf:
-            return
+        if self.per_second < math.inf and (wait := self._count(client, self.per_second)):
+            raise TooManyRequests(
+                f"More than {self.per_second:g} requests a second (CLIENT_REQUESTS_PER_SECOND): send fewer.",
+                retry_after=wait,
+            )
+
+    def count_health_check(self, address: str) -> None:
+        """Raises TooManyRequests."""
+        if self.per_second < math.inf and (wait := self._count(f"health {address}", HEALTH_PER_SECOND)):
+            raise TooManyRequests(
+                f"More than {HEALTH_PER_SECOND:g} health checks a second: send fewer.", retry_after=wait
+            )
+
+    def _count(self, client: str, per_second: float) -> int:
+        """Seconds after which the client may try again; 0: the request counts."""
         now = self._clock()
         free_at = max(self._free_at.get(client, now), now)
         if (wait := free_at - now - BURST_SECONDS) > 0:
-            raise TooManyRequests(
-                f"More than {self.per_second:g} requests a second (CLIENT_REQUESTS_PER_SECOND): send fewer.",
-                retry_after=math.ceil(wait),
-            )
+            return math.ceil(wait)
         if client not in self._free_at and len(self._free_at) >= MAX_CLIENTS:
             self._forget(now)
-        self._free_at[client] = free_at + 1 / self.per_second
+        self._free_at[client] = free_at + 1 / per_second
+        return 0
 
     @contextlib.contextmanager
     def stream(self, client: str) -> Iterator[None]:

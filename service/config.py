@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...] = ()  # names by which the API may be addressed; unset: host, and names of loopback
     cors_origins: tuple[str, ...] = ()  # whose pages may use the API, besides its own
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
-    # Of one address and of one key, in each API process. Unset: none where host is of the loopback, else 1,000.
+    # Of one address and of one key, in each API process. Unset: 1,000; none on loopback without trusted_proxies.
     client_requests_per_second: Positive | None = None
     client_open_streams: AtLeastOne | None = None  # and sockets
     auth: Literal["auto", "required", "off"] = "auto"  # auto: off where HOST is of the loopback, else required

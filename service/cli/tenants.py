@@ -31,7 +31,7 @@ def sql_role(settings: Settings, tenant: str, connections: int, statement_timeou
 
     \b
     Examples:
-      psql "$(treadle tenants sql-role acme)"
+      DATABASE_URL="$(treadle tenants sql-role acme)" treadle psql
       treadle tenants sql-role acme --connections 20 --json
     """
     from service.access.sql_roles.store import SqlRoleStore

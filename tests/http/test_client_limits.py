@@ -7,7 +7,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from service.client_limits import MAX_CLIENTS, ClientLimits, address_of
+from service.client_limits import BURST_SECONDS, HEALTH_PER_SECOND, MAX_CLIENTS, ClientLimits, address_of
 from service.config import Settings
 from service.errors import TooManyRequests
 from tests.support.access import CLOSED, bearer, create_key, create_token
@@ -55,6 +55,18 @@ def test_the_rate_holds_over_time_and_for_each_client_alone() -> None:
     assert taken(limits, "a", 100) == 17
 
 
+def test_health_checks_have_a_budget_of_their_own() -> None:
+    limits = ClientLimits(Settings(client_requests_per_second=1), Clock())
+    taken(limits, "a", 100)
+    for _ in range(int(HEALTH_PER_SECOND * BURST_SECONDS)):
+        limits.count_health_check("a")
+    with contextlib.suppress(TooManyRequests):
+        limits.count_health_check("a")
+    with pytest.raises(TooManyRequests, match="health checks"):
+        limits.count_health_check("a")
+    limits.count_health_check("b")
+
+
 def test_the_memory_for_clients_is_bounded_and_a_flood_of_them_frees_no_busy_one() -> None:
     clock = Clock()
     limits = ClientLimits(Settings(client_requests_per_second=1), clock)
@@ -75,6 +87,8 @@ def test_an_api_on_loopback_has_no_limits_by_default(host: str, limited: bool) -
     limits = ClientLimits(Settings(host=host), Clock())
     assert (taken(limits, "a", 5_000) < 5_000) is limited
     assert (limits.streams == 1_000) is limited
+    behind_proxy = ClientLimits(Settings(host=host, trusted_proxies=("127.0.0.1",)), Clock())
+    assert behind_proxy.streams == 1_000
     explicit = ClientLimits(Settings(host=host, client_requests_per_second=1, client_open_streams=3), Clock())
     assert (taken(explicit, "a", 10), explicit.streams) == (3, 3)
 

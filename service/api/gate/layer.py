@@ -64,8 +64,7 @@ class Gate:
             headers = _read(scope["headers"])
             foreign = self._check_origin(scope, headers, self._check_host(scope, headers))
             _check_media_type(scope, headers)
-            if scope["path"] not in HEALTH_PATHS:
-                self._limits.count_request(address_of(scope["client"]))
+            self._count(scope)
         except Refused as error:
             refusal = error
         if scope["type"] == "http":
@@ -74,6 +73,13 @@ class Gate:
             await self._app(scope, receive, send)
         else:
             await send_problem(scope, send, refusal)
+
+    def _count(self, scope: Any) -> None:
+        address = address_of(scope["client"])
+        if scope["path"] in HEALTH_PATHS:
+            self._limits.count_health_check(address)
+        else:
+            self._limits.count_request(address)
 
     def _check_host(self, scope: Any, headers: Headers) -> Authority | None:
         """Health checks name an address, or nothing."""

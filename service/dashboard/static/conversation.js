@@ -3,6 +3,7 @@
 // This is an example of a client that loses nothing. It keeps two things: the id of the last event that it received,
 // and each input until the server has acknowledged it.
 
+import { firstFrame } from "./access.js";
 import { asText, element, shorten } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { ReconnectingSocket } from "./socket.js";
@@ -22,6 +23,7 @@ export class Conversation {
         this.inputsSent = false;
         this.unanswered = []; // keys of the inputs sent on this connection, which the server answers in their order
       },
+      firstFrame,
       frame: (frame) => this.receive(frame),
       tooBig: () => this.refuse(this.largestUnanswered(), "It is too long."),
       state: (state, text) => view.showConnection(state, text),

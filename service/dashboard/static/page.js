@@ -1,5 +1,6 @@
 // The page around a conversation: the thread and the agent that are chosen, the message field, the connection's state.
 
+import { headers, use } from "./access.js";
 import { Conversation } from "./conversation.js";
 import { serviceUrl, storage } from "./storage.js";
 
@@ -26,6 +27,7 @@ const view = {
     page.connection.dataset.state = state;
     if (page.connection.textContent !== text) page.connection.textContent = text; // it is read aloud at each change
     if (state === "open") view.showNotice("");
+    if (text === "Refused") loadLists(); // which asks for another key, if that is the reason
   },
   showNotice(text) {
     page.notice.textContent = text;
@@ -89,7 +91,8 @@ function chooseThread() {
 // The agent
 
 async function fetchList(path) {
-  const response = await fetch(new URL(path, serviceUrl));
+  const response = await fetch(new URL(path, serviceUrl), { headers: headers() });
+  if (response.status === 401) askForKey();
   if (!response.ok) throw new Error(response.statusText);
   return response.json();
 }
@@ -100,8 +103,32 @@ async function loadLists() {
     showAgents(known);
     page.threads.replaceChildren(...threads.map(({ thread_id }) => new Option("", thread_id)));
   } catch {
-    setTimeout(loadLists, RELOAD_SECONDS * 1000); // the state of the connection shows that the service is away
+    if (page.keyForm.hidden) setTimeout(loadLists, RELOAD_SECONDS * 1000); // the connection's state shows the reason
   }
+}
+
+// The key
+
+function askForKey() {
+  if (!page.keyForm.hidden) return;
+  page.keyForm.hidden = false;
+  view.showConnection("lost", "Needs a key");
+  view.showNotice("This service needs a key or an access token.");
+  page.key.focus();
+}
+
+async function useKey() {
+  use(page.key.value);
+  page.key.value = "";
+  page.keyForm.hidden = true;
+  view.showNotice("");
+  await loadLists();
+  openIfAllowed();
+}
+
+/** Without a key that the service takes, the form for it stays in place of the conversation. */
+function openIfAllowed() {
+  if (page.keyForm.hidden) open(threadInAddress());
 }
 
 function showAgents(known) {
@@ -180,6 +207,10 @@ page.threadForm.addEventListener("submit", (event) => {
   event.preventDefault();
   chooseThread();
 });
+page.keyForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey();
+});
 page.messageForm.addEventListener("submit", (event) => {
   event.preventDefault();
   send();
@@ -212,4 +243,4 @@ const thread = threadInAddress() || storage.read("thread") || `chat-${Math.rando
 history.replaceState(null, "", `#${encodeURIComponent(thread)}`);
 // The agents come first, because they tell asides from turns; a slow list does not keep the thread from opening.
 const patience = new Promise((resolve) => setTimeout(resolve, AGENTS_PATIENCE_SECONDS * 1000));
-Promise.race([loadLists(), patience]).then(() => open(thread));
+Promise.race([loadLists(), patience]).then(openIfAllowed);

@@ -14,7 +14,8 @@ const CLOSED_AS_TRY_LATER = 1013;
 export class ReconnectingSocket {
   /**
    * `address()` returns the URL of the next connection.
-   * The handlers: `opening()`, `frame(frame)`, `tooBig()` and `state(state, text)` for the display.
+   * The handlers: `opening()`, `firstFrame()`, which returns a frame or null, `frame(frame)`, `tooBig()` and
+   * `state(state, text)` for the display.
    */
   constructor(address, handlers) {
     this.address = address;
@@ -33,6 +34,10 @@ export class ReconnectingSocket {
     this.handlers.opening();
     const socket = new WebSocket(this.address());
     this.socket = socket;
+    socket.onopen = () => {
+      const first = socket === this.socket && this.handlers.firstFrame();
+      if (first) this.send(first);
+    };
     socket.onmessage = ({ data }) => {
       if (socket !== this.socket) return;
       this.watchSilence();

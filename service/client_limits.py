@@ -105,7 +105,7 @@ class ClientLimits:
 
 def key_of(principal: Principal) -> str:
     """The client that a key, a token or a JWT stands for."""
-    return f"{principal.tenant} {principal.key_id or principal.name} {principal.only or ''}"
+    return f"{principal.tenant} {principal.key_id or principal.name} {principal.reach or ''}"
 
 
 def address_of(client: tuple[str, int] | None) -> str:

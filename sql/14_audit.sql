@@ -1,5 +1,5 @@
 -- The audit: who changed access, or stopped, repeated or deleted work. Each row is written in the transaction of the
--- act.
+-- act, so an act that fails leaves none.
 
 -- Note an act. `actor`: the principal; null: the role of this session.
 create or replace function treadle._audit(

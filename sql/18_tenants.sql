@@ -51,6 +51,16 @@ language sql stable as $$
         where t.suspended_at is not null or t.deleted_at is not null)
 $$;
 
+-- Whether there is such a tenant, suspended or not.
+create or replace function treadle._has_tenant(tenant text) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from treadle.tenants t
+        where t.tenant = _has_tenant.tenant
+            and t.deleted_at is null)
+$$;
+
 -- Refuse a submit for a tenant that does not exist (TR404), or is suspended (TR403).
 create or replace function treadle._require_active(tenant text) returns void
 language plpgsql as $$

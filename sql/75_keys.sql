@@ -22,6 +22,7 @@ begin
     return v_key;
 end $$;
 
+-- Raises TR404 for an unknown tenant.
 create or replace function treadle.create_key(
     key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[] default null,
     expires_seconds double precision default null, actor text default null,
@@ -30,6 +31,9 @@ language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 begin
+    if not treadle._has_tenant(create_key.tenant) then
+        perform treadle._raise_unknown_tenant(create_key.tenant);
+    end if;
     created_at := treadle.clock();
     expires_at := created_at + create_key.expires_seconds * interval '1 second';
     insert into treadle.keys (
@@ -121,7 +125,8 @@ begin
 end $$;
 comment on function treadle.rotate_key is 'Give an API key another secret; the secret so far ends later';
 
--- What a process needs to check the callers with these keys; no row for an unknown key. `seconds_left`: until the key
+-- What a process needs to check the callers with these keys; no row for an unknown key. A key of a deleted tenant
+-- counts as revoked. `seconds_left`: until the key
 -- expires, below 0 where it has; `former_seconds_left`: the same of its secret before the last rotation.
 create or replace function treadle.find_keys(key_ids text[])
 returns table (
@@ -136,7 +141,8 @@ declare
 begin
     return query
         select
-            k.key_id, k.tenant, k.name, k.scopes, k.agents, k.secret_hash, k.former_hash, k.revoked_at is not null,
+            k.key_id, k.tenant, k.name, k.scopes, k.agents, k.secret_hash, k.former_hash,
+            k.revoked_at is not null or not treadle._has_tenant(k.tenant),
             extract(epoch from k.expires_at - v_now)::double precision,
             extract(epoch from k.former_until - v_now)::double precision
         from treadle.keys k

@@ -91,7 +91,8 @@ end $$;
 -- A queued message is cancelled now ('cancelled'). For a running message its worker is told ('requested'), and the
 -- message ends as cancelled whatever the attempt's outcome is. Raises TR404, and TR409 if the message is over.
 create or replace function treadle.cancel(
-    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null)
+    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null,
+    actor text default null)
 returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -103,6 +104,8 @@ declare
     v_queues text[];
 begin
     tenant := treadle._bound_tenant(tenant);
+    perform treadle._audit(
+        actor => actor, action => 'message.cancel', target => p_id::text, tenant => tenant);
     if not patient then
         perform treadle._set_lock_timeout('100ms');
     end if;
@@ -212,7 +215,8 @@ comment on function treadle.input is 'Answer the question that a message waits w
 -- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
 -- TR404, and TR409 if the message has not failed.
 create or replace function treadle.redrive(
-    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null)
+    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null,
+    actor text default null)
 returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -224,6 +228,8 @@ declare
     m treadle.messages;
 begin
     tenant := treadle._bound_tenant(tenant);
+    perform treadle._audit(
+        actor => actor, action => 'message.redrive', target => p_id::text, tenant => tenant);
     select s.state
     into v_state
     from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;
@@ -268,7 +274,8 @@ comment on function treadle.redrive is 'Give a failed message a new life';
 -- Delete a thread with its messages, events and dead letters; running messages are cancelled. Readers see none of it
 -- from then on, though purge deletes the rest of very long logs later. Returns how many messages. Raises TR404.
 create or replace function treadle.delete_thread(
-    thread_id text, tenant text default 'default', patient boolean default true, reach jsonb default null)
+    thread_id text, tenant text default 'default', patient boolean default true, reach jsonb default null,
+    actor text default null)
 returns integer
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -280,6 +287,8 @@ declare
     v_deleted integer;
 begin
     tenant := treadle._bound_tenant(tenant);
+    perform treadle._audit(
+        actor => actor, action => 'thread.delete', target => thread_id, tenant => tenant);
     select t.id
     into v_thread
     from treadle.threads t
@@ -341,7 +350,8 @@ end $$;
 comment on function treadle.drop_instance is 'Drop the warm instance that workers keep for an agent and a thread';
 
 -- Raises TR404 if there is no such queue.
-create or replace function treadle.pause(queue text, paused boolean default true) returns void
+create or replace function treadle.pause(queue text, paused boolean default true, actor text default null)
+returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
@@ -351,6 +361,9 @@ begin
     if not found then
         raise exception using errcode = 'TR404', message = format('There is no queue %L.', pause.queue);
     end if;
+    perform treadle._audit(
+        actor => actor, action => case when paused then 'queue.pause' else 'queue.resume' end, target => queue,
+        tenant => 'default');
     if not paused then
         perform treadle._hint('treadle_work', pause.queue);
     end if;

@@ -7,7 +7,7 @@
 -- A transaction that was open at the deletion may still commit rows of the tenant. So its row in treadle.tenants is
 -- deleted last, after a pass that began when all of those had ended.
 
-create or replace function treadle.create_tenant(tenant text) returns void
+create or replace function treadle.create_tenant(tenant text, actor text default null) returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
@@ -24,6 +24,8 @@ begin
         raise exception using
             errcode = 'TR409', message = format('There is a tenant %L already.', create_tenant.tenant);
     end if;
+    perform treadle._audit(
+        actor => actor, action => 'tenant.create', target => create_tenant.tenant, tenant => create_tenant.tenant);
 end $$;
 comment on function treadle.create_tenant is 'Create a tenant; raises TR409 if there is one of this name';
 
@@ -34,7 +36,8 @@ begin
     raise exception using errcode = 'TR404', message = format('There is no tenant %L.', tenant);
 end $$;
 
-create or replace function treadle.suspend_tenant(tenant text, suspended boolean default true) returns void
+create or replace function treadle.suspend_tenant(tenant text, suspended boolean default true, actor text default null)
+returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 begin
@@ -45,11 +48,14 @@ begin
     if not found then
         perform treadle._raise_unknown_tenant(tenant);
     end if;
+    perform treadle._audit(
+        actor => actor, action => case when suspended then 'tenant.suspend' else 'tenant.resume' end, target => tenant,
+        tenant => tenant);
 end $$;
 comment on function treadle.suspend_tenant
     is 'Refuse the submits of a tenant and claim nothing of it or, with suspended => false, go on; raises TR404';
 
-create or replace function treadle.delete_tenant(tenant text) returns void
+create or replace function treadle.delete_tenant(tenant text, actor text default null) returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 begin
@@ -62,6 +68,9 @@ begin
     if not found then
         perform treadle._raise_unknown_tenant(tenant);
     end if;
+    perform treadle._audit(
+        actor => actor, action => 'tenant.delete', target => tenant, tenant => tenant);
+    perform treadle._hint('treadle_keys', '*');  -- its keys end
 end $$;
 comment on function treadle.delete_tenant
     is 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
@@ -133,8 +142,8 @@ begin
     return cardinality(v_threads) + cardinality(v_messages);
 end $$;
 
--- Delete what else a tenant has: keys of idempotency, events of long logs, lists of children. Returns whether nothing
--- is left, not even a thread.
+-- Delete what else a tenant has: keys, rows of the audit about what its principals did, keys of idempotency, events of
+-- long logs, lists of children. Returns whether nothing is left, not even a thread.
 create or replace function treadle._delete_rest_of_tenant(tenant text, quantity integer) returns boolean
 language plpgsql as $$
 begin
@@ -144,11 +153,25 @@ begin
         from treadle.idempotency k
         where k.tenant = _delete_rest_of_tenant.tenant
         limit quantity);
+    delete from treadle.audit a
+    where a.id in (
+        select o.id
+        from treadle.audit o
+        where o.tenant = _delete_rest_of_tenant.tenant
+            and o.action !~ '^tenant[.]'
+        limit quantity);
+    delete from treadle.keys k
+    where k.tenant = _delete_rest_of_tenant.tenant;
     perform treadle._empty_trash(quantity * 25);
     delete from treadle.parked p
     where p.tenant = _delete_rest_of_tenant.tenant;
     return not (
         exists (select from treadle.idempotency i where i.tenant = _delete_rest_of_tenant.tenant)
+        or exists (
+            select
+            from treadle.audit a
+            where a.tenant = _delete_rest_of_tenant.tenant
+                and a.action !~ '^tenant[.]')
         or exists (select from treadle.trash t where t.tenant = _delete_rest_of_tenant.tenant)
         or exists (select from treadle.threads t where t.tenant = _delete_rest_of_tenant.tenant));
 end $$;

@@ -404,6 +404,7 @@ comment on column treadle.audit.principal is 'Such as key 4f2a (ci), token of ke
 comment on column treadle.audit.action is 'What was done to what, such as key.revoke or message.cancel';
 comment on column treadle.audit.target is 'The id or the name of what was acted on';
 create index audit_at on treadle.audit (at);
+create index audit_tenant on treadle.audit (tenant, at);
 """
 
 

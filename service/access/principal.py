@@ -36,7 +36,7 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def is_operator(self) -> bool:
         """Whether it may also see and change what belongs to the installation: queues, workers, other tenants."""
-        return self.tenant == DEFAULT_TENANT and self.only is None
+        return self.tenant == DEFAULT_TENANT and self.reach is None
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -50,8 +50,8 @@ class Principal(msgspec.Struct, frozen=True):
         return {name: value for name, value in found.items() if value is not None}
 
     @property
-    def only(self) -> str | None:
-        """The restrictions as the SQL functions take them (`only`): JSON text, or None where there are none."""
+    def reach(self) -> str | None:
+        """The restrictions as the SQL functions take them (`reach`): JSON text, or None where there are none."""
         limits = self.limits
         return msgspec.json.encode(limits).decode() if limits else None
 

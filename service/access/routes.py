@@ -105,7 +105,7 @@ router = Router("/", route_handlers=[create_key, list_keys, revoke_key, rotate_k
 
 def _require_unrestricted(principal: Principal) -> None:
     """Raises Forbidden."""
-    if principal.only is not None:
+    if principal.reach is not None:
         raise Forbidden("A key or token with restrictions (subject, agents, thread, message) manages no keys.")
 
 

@@ -1,6 +1,7 @@
 """API keys: create, list, rotate and revoke them."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -92,17 +93,29 @@ def list_(settings: Settings, tenant: str | None, as_json: bool) -> None:
     from service.access.store import KeyStore
 
     rows = common.ask(settings, lambda database: KeyStore(database).all(tenant))
+    if as_json:
+        show.as_json(rows)
+        return
+    lines = [
+        SimpleNamespace(
+            key=row.key_id,
+            tenant=row.tenant,
+            name=row.name,
+            scopes=" ".join(row.scopes),
+            used=row.last_used_at,
+            ends="revoked" if row.revoked_at else row.expires_at,
+        )
+        for row in rows
+    ]
     columns = {
-        "key": "key_id",
+        "key": "key",
         "tenant": "tenant",
         "name": "name",
         "scopes": "scopes",
-        "agents": "agents",
-        "last used": "last_used_at",
-        "expires": "expires_at",
-        "revoked": "revoked_at",
+        "last used": "used",
+        "ends": "ends",
     }
-    show.as_json(rows) if as_json else show.table(rows, columns, "There are no keys yet.")
+    show.table(lines, columns, "There are no keys yet.", whole=("key",))
 
 
 @keys.command()

@@ -1,6 +1,6 @@
 """The output of the commands: tables for people, JSON for machines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +17,9 @@ def as_json(value: Any) -> None:
     click.echo(visible_line(msgspec.json.encode(value).decode()))
 
 
-def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
+def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str, *, whole: Collection[str] = ()) -> None:
     """Structs as a table; `columns` maps a header to its field; `empty` is printed when there are none.
-    Texts are wrapped where the terminal is narrow."""
+    Texts are wrapped where the terminal is narrow, but not those below the headers `whole`."""
     if not rows:
         click.echo(empty)
         return
@@ -32,7 +32,9 @@ def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str) -> None:
         values = [getattr(row, field) for row in rows]
         number = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         text = any(isinstance(value, str | dict | list) for value in values)
-        grid.add_column(header, justify="right" if number else "left", no_wrap=not text, overflow="fold")
+        grid.add_column(
+            header, justify="right" if number else "left", no_wrap=not text or header in whole, overflow="fold"
+        )
     for row in rows:
         grid.add_row(*(Text(_cell(getattr(row, field))) for field in columns.values()))
     console = Console(soft_wrap=False)

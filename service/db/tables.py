@@ -339,4 +339,5 @@ audit = Table(
     must("target", Text),
     must("details", JSONB, "'{}'"),
     Index("audit_at", "at"),
+    Index("audit_tenant", "tenant", "at"),
 )

@@ -56,7 +56,7 @@ class EventStore:
     ) -> Page | None:
         """A page of the log of a message, as `read` reads it; None if there is no such message for the principal."""
         rows = await self._database.fetch(
-            READ_SEEN, message_id, principal.tenant, principal.only, after, quantity, page_bytes
+            READ_SEEN, message_id, principal.tenant, principal.reach, after, quantity, page_bytes
         )
         if not rows:
             return None
@@ -69,7 +69,7 @@ class EventStore:
             "select last_seq, over from treadle.log_end($1, tenant => $2, reach => $3::jsonb)",
             message_id,
             principal.tenant,
-            principal.only,
+            principal.reach,
         )
         return None if row is None else (row["last_seq"], row["over"])
 

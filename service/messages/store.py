@@ -110,8 +110,8 @@ class MessageControl:
 
     async def cancel(self, principal: Principal, message_id: UUID) -> str:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
-        call = "select treadle.cancel($3, patient => false, tenant => $1, reach => $2::jsonb)"
-        return str(await self._change(self._cancels, principal, call, message_id))
+        call = "select treadle.cancel($3, patient => false, tenant => $1, reach => $2::jsonb, actor => $4)"
+        return str(await self._change(self._cancels, principal, call, message_id, principal.name))
 
     async def input(self, principal: Principal, message_id: UUID, given: NewInput) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
@@ -122,14 +122,14 @@ class MessageControl:
 
     async def redrive(self, principal: Principal, message_id: UUID) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
-        call = "select treadle.redrive($3, patient => false, tenant => $1, reach => $2::jsonb)"
-        state: State = await self._change(self._redrives, principal, call, message_id)
+        call = "select treadle.redrive($3, patient => false, tenant => $1, reach => $2::jsonb, actor => $4)"
+        state: State = await self._change(self._redrives, principal, call, message_id, principal.name)
         return state
 
     async def _change(self, patience: Patience, principal: Principal, call: str, *args: Any) -> Any:
         """`call`: a statement; the tenant and the reach of the principal are $1 and $2, `args` follow."""
         return await patience.run(
-            lambda _: self._database.fetchval(call, principal.tenant, principal.only, *args, repeatable=False)
+            lambda _: self._database.fetchval(call, principal.tenant, principal.reach, *args, repeatable=False)
         )
 
 
@@ -192,7 +192,7 @@ class MessageStore(MessageControl):
         text = _encode([_submission(message) for message in messages])
         row = await self._keyed.run(
             lambda _: self._database.fetchrow(
-                SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size, principal.only
+                SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size, principal.reach
             ),
             characters=len(text),
         )
@@ -206,7 +206,7 @@ class MessageStore(MessageControl):
 
     async def status(self, principal: Principal, message_id: UUID) -> Status:
         """Raises NotFound."""
-        row = await self._reads.fetchrow(STATUS, message_id, principal.tenant, principal.only)
+        row = await self._reads.fetchrow(STATUS, message_id, principal.tenant, principal.reach)
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return from_row(Status, row, JSON_COLUMNS)
@@ -257,7 +257,7 @@ class MessageStore(MessageControl):
             patient,
             LOCK_TIMEOUT,
             strict,
-            principal.only,
+            principal.reach,
         )
         submitted = [Submitted(*row) for row in rows]
         if not alone:

@@ -68,8 +68,8 @@ class QueueStore:
             " where $1::text is null or tenant = $1",
             _figures_of(principal),
         )
-        queued = await self._lists.fetch(QUEUED, OVERVIEW_MESSAGES, principal.tenant, principal.only)
-        running = await self._lists.fetch(PROCESSING, OVERVIEW_MESSAGES, principal.tenant, principal.only)
+        queued = await self._lists.fetch(QUEUED, OVERVIEW_MESSAGES, principal.tenant, principal.reach)
+        running = await self._lists.fetch(PROCESSING, OVERVIEW_MESSAGES, principal.tenant, principal.reach)
         assert totals is not None
         processing = [from_row(Processing, row, ("user_message",)) for row in running]
         return Overview(
@@ -95,7 +95,7 @@ class QueueStore:
 
     async def pause(self, principal: Principal, name: str, paused: bool) -> Queue:
         """Stop or resume claims; raises NotFound."""
-        await self._database.fetchval("select treadle.pause($1, $2)", name, paused)
+        await self._database.fetchval("select treadle.pause($1, $2, actor => $3)", name, paused, principal.name)
         return await self.get(principal, name)
 
     async def dead_letters(self, principal: Principal, name: str | None, limit: int) -> list[DeadLetter]:
@@ -124,7 +124,7 @@ class QueueStore:
             before,
             JSON_PAGE_BYTES,
             principal.tenant,
-            principal.only,
+            principal.reach,
         )
         page = [from_row(DeadLetter, row, ("user_message",)) for row in rows]
         return page, rows[-1]["dlq_id"] if rows and rows[-1]["more"] else None
@@ -134,7 +134,7 @@ class QueueStore:
         rows = await self._lists.fetch(
             f"select {AGENT_COLUMNS} from treadle.agent_overview a"
             " where treadle._may_address($1::jsonb, a.agent) order by a.agent",
-            principal.only,
+            principal.reach,
         )
         return [from_row(Agent, row, ("input", "settings")) for row in rows]
 
@@ -149,7 +149,7 @@ class QueueStore:
             agent,
             thread_id,
             principal.tenant,
-            principal.only,
+            principal.reach,
         )
 
     async def register_agents(self, agents: Sequence[dict[str, Any]], default_agent: str | None) -> str | None:

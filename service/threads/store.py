@@ -60,7 +60,7 @@ class ThreadStore:
             " and ($3::timestamptz is null or (t.last_activity, t.thread) < ($3, $4))"
             " order by t.last_activity desc, t.thread desc limit $5",
             principal.tenant,
-            principal.only,
+            principal.reach,
             *(before or (None, None)),
             limit + 1,
         )
@@ -76,7 +76,7 @@ class ThreadStore:
             " thread_id => t.thread_id)",
             principal.tenant,
             thread_id,
-            principal.only,
+            principal.reach,
         )
         if row is None:
             raise _unknown(thread_id)
@@ -96,7 +96,7 @@ class ThreadStore:
             " from treadle.thread_logs(thread_ids => array[$1], tenant => $2, reach => $3::jsonb)",
             thread_id,
             principal.tenant,
-            principal.only,
+            principal.reach,
         )
         if row is None or row["thread"] is None:
             raise _unknown(thread_id)
@@ -110,7 +110,7 @@ class ThreadStore:
             thread_id,
             position,
             principal.tenant,
-            principal.only,
+            principal.reach,
         )
         if row is None:
             raise _unknown(thread_id)
@@ -127,7 +127,7 @@ class ThreadStore:
             " order by a.n",
             [thread_id for _, thread_id in asked],
             [principal.tenant for principal, _ in asked],
-            [principal.only for principal, _ in asked],
+            [principal.reach for principal, _ in asked],
         )
         return [None if row["thread"] is None else (row["thread"], row["last_pos"]) for row in rows]
 
@@ -139,7 +139,7 @@ class ThreadStore:
             thread_id,
             agent,
             principal.tenant,
-            principal.only,
+            principal.reach,
         )
         return None if found is None else str(found)
 
@@ -147,10 +147,11 @@ class ThreadStore:
         """Delete it with its messages and events; returns how many messages. Raises NotFound, Busy."""
         deleted = await self._deletions.run(
             lambda _: self._database.fetchval(
-                "select treadle.delete_thread($1, $2, patient => false, reach => $3::jsonb)",
+                "select treadle.delete_thread($1, $2, patient => false, reach => $3::jsonb, actor => $4)",
                 thread_id,
                 principal.tenant,
-                principal.only,
+                principal.reach,
+                principal.name,
                 repeatable=False,
                 timeout=DELETION_TIMEOUT_SECONDS,
             ),

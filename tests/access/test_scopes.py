@@ -10,6 +10,7 @@ from litestar.routes import HTTPRoute
 from service.access.principal import ANY_SCOPE, OPEN, SCOPES
 from service.api.app import Api
 from service.config import Settings
+from service.db.pool import Connection
 from tests.support.access import ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
@@ -108,7 +109,8 @@ async def test_without_a_key_only_the_open_operations_answer(closed_api: Client)
         assert (status == 401) == (name not in NEEDS[OPEN].split()), name
 
 
-async def test_a_tenant_and_a_restricted_key_leave_the_installation_alone(closed_api: Client) -> None:
+async def test_a_tenant_and_a_restricted_key_leave_the_installation_alone(closed_api: Client, sql: Connection) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
     found = await operations(closed_api)
     for fields in ({"tenant": "acme"}, {"agents": ["echo"]}):
         key = (await create_key(closed_api, *SCOPES, **fields))["key"]

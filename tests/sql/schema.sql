@@ -284,14 +284,14 @@ CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, 
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
-CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
+CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.cancel(message_id uuid, patient boolean, tenant text, reach jsonb) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+COMMENT ON FUNCTION treadle.cancel(message_id uuid, patient boolean, tenant text, reach jsonb, actor text) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
 CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -348,13 +348,13 @@ CREATE FUNCTION treadle.create_sql_role(tenant text, verifier text, connections 
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer, statement_seconds integer) IS 'Create a login role that is bound to a tenant; returns its name';
-CREATE FUNCTION treadle.create_tenant(tenant text) RETURNS void
+CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.create_tenant(tenant text) IS 'Create a tenant; raises TR409 if there is one of this name';
+COMMENT ON FUNCTION treadle.create_tenant(tenant text, actor text) IS 'Create a tenant; raises TR409 if there is one of this name';
 CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -362,14 +362,14 @@ CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, befo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint, tenant text, reach jsonb) IS 'A page of the dead letters of a queue, the newest first';
-CREATE FUNCTION treadle.delete_tenant(tenant text) RETURNS void
+CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.delete_tenant(tenant text) IS 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
+COMMENT ON FUNCTION treadle.delete_tenant(tenant text, actor text) IS 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
 CREATE FUNCTION treadle.delete_tenant_chunk(name text DEFAULT NULL::text, quantity integer DEFAULT 1000, OUT deleted integer, OUT gone boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -378,14 +378,14 @@ CREATE FUNCTION treadle.delete_tenant_chunk(name text DEFAULT NULL::text, quanti
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_tenant_chunk(name text, quantity integer, OUT deleted integer, OUT gone boolean) IS 'Delete the next rows of a tenant that is being deleted; repeat until it is gone';
-CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text, patient boolean DEFAULT true, reach jsonb DEFAULT NULL::jsonb) RETURNS integer
+CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text, patient boolean DEFAULT true, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text, patient boolean, reach jsonb) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
+COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text, patient boolean, reach jsonb, actor text) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
 CREATE FUNCTION treadle.drop_instance(agent text, thread_id text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -542,13 +542,13 @@ CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) IS 'How full the queue of NOTIFY is, whether hints are sent, and which session probably keeps it full';
-CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true) RETURNS void
+CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.pause(queue text, paused boolean) IS 'Stop claims from a queue or, with paused => false, resume them; submits go on';
+COMMENT ON FUNCTION treadle.pause(queue text, paused boolean, actor text) IS 'Stop claims from a queue or, with paused => false, resume them; submits go on';
 CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -632,14 +632,14 @@ CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, wo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss; returns them';
-CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
+CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.redrive(message_id uuid, patient boolean, tenant text, reach jsonb) IS 'Give a failed message a new life';
+COMMENT ON FUNCTION treadle.redrive(message_id uuid, patient boolean, tenant text, reach jsonb, actor text) IS 'Give a failed message a new life';
 CREATE FUNCTION treadle.register_agents(agents jsonb, default_agent text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -731,14 +731,14 @@ CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, patient boolean, reach jsonb, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
-CREATE FUNCTION treadle.suspend_tenant(tenant text, suspended boolean DEFAULT true) RETURNS void
+CREATE FUNCTION treadle.suspend_tenant(tenant text, suspended boolean DEFAULT true, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.suspend_tenant(tenant text, suspended boolean) IS 'Refuse the submits of a tenant and claim nothing of it or, with suspended => false, go on; raises TR404';
+COMMENT ON FUNCTION treadle.suspend_tenant(tenant text, suspended boolean, actor text) IS 'Refuse the submits of a tenant and claim nothing of it or, with suspended => false, go on; raises TR404';
 CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::double precision, OUT above bigint, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1901,6 +1901,7 @@ ALTER TABLE ONLY treadle.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
 CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (is_default) WHERE is_default;
 CREATE INDEX audit_at ON treadle.audit USING btree (at);
+CREATE INDEX audit_tenant ON treadle.audit USING btree (tenant, at);
 CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);

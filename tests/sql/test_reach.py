@@ -193,8 +193,8 @@ async def test_the_id_of_a_message_that_is_not_seen_is_used_up(stores: Stores) -
     for caller in STRANGERS.values():
         if caller.thread_id is None and caller.message_id is None:
             with pytest.raises(Exception, match="was used before"):
-                await stores.sql_client.sql.execute(call, message, caller.tenant, caller.only)
-    await stores.sql_client.sql.execute(call, message, ADA.tenant, ADA.only)
+                await stores.sql_client.sql.execute(call, message, caller.tenant, caller.reach)
+    await stores.sql_client.sql.execute(call, message, ADA.tenant, ADA.reach)
 
 
 async def test_a_parent_of_another_tenant_is_no_parent(stores: Stores) -> None:

@@ -49,7 +49,7 @@ class Caller:
         if not self._access.required:
             return
         renewed = await _identify(self._access, credential)
-        if (renewed.tenant, renewed.only) != (self.principal.tenant, self.principal.only):
+        if (renewed.tenant, renewed.reach) != (self.principal.tenant, self.principal.reach):
             raise Forbidden("The token is for another tenant, subject, thread or agent: open another socket.")
         self.principal = renewed
 

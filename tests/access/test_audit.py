@@ -1,0 +1,100 @@
+"""The audit: each act with its principal, in the transaction of the act."""
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service.access.store import KeyStore
+from service.config import Settings
+from service.db.pool import Connection, Database
+from service.maintenance.purge_audit import PurgeAudit
+from service.maintenance.store import MaintenanceStore
+from tests.support.access import ROOT_KEY, bearer, create_key, create_token
+from tests.support.api_client import Client
+from tests.support.cli_runner import Cli
+from tests.support.sql_client import SqlClient
+
+
+async def audit(sql: Connection) -> list[tuple[Any, ...]]:
+    rows = await sql.fetch("select tenant, principal, action, target from treadle.audit order by id")
+    return [tuple(row) for row in rows]
+
+
+async def test_acts_over_http_are_noted(closed_api: Client, sql: Connection) -> None:
+    made = await create_key(closed_api, "submit", "read", "operate", name="ops")
+    who = f"key {made['key_id']} (ops)"
+    headers = bearer(made["key"])
+    answer = await closed_api.post("/messages", json={"message": "x", "thread_id": "t"}, headers=headers)
+    message_id = answer.json()["message_id"]
+    before = len(await audit(sql))
+    token = await create_token(closed_api, made["key"], "submit", "operate", thread_id="t")
+    cancelled = await closed_api.delete(f"/messages/{message_id}", headers=bearer(token))
+    assert cancelled.status_code == 200
+    assert (await closed_api.delete(f"/messages/{message_id}", headers=headers)).status_code == 409
+    assert (await closed_api.post(f"/messages/{message_id}/redrive", headers=headers)).status_code == 409
+    assert (await closed_api.delete("/threads/t", headers=headers)).status_code == 204
+    assert (await closed_api.delete("/threads/t", headers=headers)).status_code == 404
+    for act in ("pause", "resume"):
+        assert (await closed_api.post(f"/queues/default/{act}", headers=bearer(ROOT_KEY))).status_code == 200
+    assert (await audit(sql))[before:] == [
+        ("default", who, "token.create", "t"),
+        ("default", f"token of {who}", "message.cancel", message_id),
+        ("default", who, "thread.delete", "t"),
+        ("default", "key of TREADLE_KEY", "queue.pause", "default"),
+        ("default", "key of TREADLE_KEY", "queue.resume", "default"),
+    ]
+
+
+async def test_acts_in_sql_are_noted_with_the_role(sql_client: SqlClient) -> None:
+    sql = sql_client.sql
+    message_id = await sql_client.submit()
+    await sql_client.run(outcome="rejected")
+    await sql.fetchval("select treadle.redrive($1)", message_id)
+    with pytest.raises(asyncpg.PostgresError, match="There is no queue"):
+        await sql.execute("select treadle.pause('missing')")
+    await sql.execute("select treadle.create_tenant('acme'), treadle.suspend_tenant('acme')")
+    await sql.execute("select treadle.suspend_tenant('acme', false), treadle.delete_tenant('acme', actor => 'ann')")
+    assert await audit(sql) == [
+        ("default", "role treadle", "message.redrive", str(message_id)),
+        ("acme", "role treadle", "tenant.create", "acme"),
+        ("acme", "role treadle", "tenant.suspend", "acme"),
+        ("acme", "role treadle", "tenant.resume", "acme"),
+        ("acme", "ann", "tenant.delete", "acme"),
+    ]
+
+
+async def test_a_transaction_that_is_rolled_back_leaves_no_row(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit()
+    transaction = sql_client.sql.transaction()
+    await transaction.start()
+    assert await sql_client.sql.fetchval("select treadle.cancel($1)", message_id) == "cancelled"
+    await transaction.rollback()
+    assert await audit(sql_client.sql) == []
+
+
+async def test_the_audit_is_kept_for_its_own_time(sql: Connection, database: Database, settings: Settings) -> None:
+    await sql.execute(
+        "insert into treadle.audit (at, tenant, principal, action, target)"
+        " select clock_timestamp() - n * interval '1 hour', 'default', 'x', 'key.create', n::text"
+        " from generate_series(1, 30) n"
+    )
+    kept = Settings(audit_retention_hours=20.5)
+    await PurgeAudit(kept, MaintenanceStore(database)).run()
+    assert [row[3] for row in await audit(sql)] == [str(n) for n in range(1, 21)]
+
+
+async def test_the_keys_of_a_deleted_tenant_end(sql: Connection, database: Database, cli: Cli) -> None:
+    refused = await cli("keys", "create", "--tenant", "acme", "--scope", "read")
+    assert (refused.exit_code, refused.stderr) == (1, "Error: There is no tenant 'acme'.\n")
+    await sql.execute("select treadle.create_tenant('acme')")
+    made = json.loads((await cli("keys", "create", "--tenant", "acme", "--scope", "read", "--json")).stdout)
+    store = KeyStore(database)
+    assert not (await store.find([made["key_id"]]))[made["key_id"]].revoked
+    await sql.execute("select treadle.delete_tenant('acme')")
+    assert (await store.find([made["key_id"]]))[made["key_id"]].revoked
+    while not await sql.fetchval("select coalesce(gone, true) from treadle.delete_tenant_chunk('acme')"):
+        pass
+    assert await store.find([made["key_id"]]) == {}
+    assert [row[2] for row in await audit(sql)] == ["tenant.create", "tenant.delete"]

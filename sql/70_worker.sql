@@ -179,12 +179,12 @@ end $$;
 -- A heartbeat: the worker lives, and these are the leases it holds. Upserts its row, extends its leases, names those
 -- that are cancelled or lost, and releases the leases that are the worker's in the table and that it does not name:
 -- claims whose answer was lost. grace_seconds: leases that were claimed within this time are not released yet (the
--- answer may still be on its way to the worker).
+-- answer may still be on its way to the worker). `agents`: those that it has.
 create or replace function treadle.heartbeat(
     worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
     server_started timestamptz,
     ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision,
-    grace_seconds double precision)
+    grace_seconds double precision, agents text[] default '{}')
 returns table (message_id uuid, lease uuid, verdict text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -196,12 +196,13 @@ declare
     v_step_after constant timestamptz := v_now + interval '1 second';  -- later: the clock was set back
 begin
     insert into treadle.workers as w (
-            worker_id, host, pid, queues, concurrency, in_flight, started_at, heartbeat_at, beating_since,
+            worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, beating_since,
             server_started)
-        values (worker, host, pid, queues, concurrency, cardinality(ids), heartbeat.started_at, v_now, v_now,
-            heartbeat.server_started)
+        values (worker, host, pid, queues, heartbeat.agents, concurrency, cardinality(ids), heartbeat.started_at,
+            v_now, v_now, heartbeat.server_started)
         on conflict (worker_id) do update
             set queues = excluded.queues,
+                agents = excluded.agents,
                 concurrency = excluded.concurrency,
                 in_flight = excluded.in_flight,
                 heartbeat_at = v_now,
@@ -222,6 +223,21 @@ begin
 end $$;
 comment on function treadle.heartbeat
     is 'A worker lives and holds these leases; the answer names those cancelled or lost';
+
+-- Whether another worker, which is not suspected to be dead, claims from this queue and has this agent.
+create or replace function treadle.another_has(worker text, queue text, agent text) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    return exists (
+        select
+        from treadle.workers w
+        where w.worker_id <> another_has.worker
+            and w.suspected_at is null
+            and another_has.queue = any(w.queues)
+            and another_has.agent = any(w.agents));
+end $$;
+comment on function treadle.another_has is 'Whether another worker claims from a queue and has an agent';
 
 -- A heartbeat in the place of a worker whose process runs, but whose agents keep it from sending its own. It keeps
 -- all its leases. A worker that was taken for dead stays dead.

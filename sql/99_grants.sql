@@ -50,6 +50,7 @@ declare
         finish               worker
         conclude             worker
         heartbeat            worker
+        another_has          worker
         stand_in             worker
         sign_off             worker
         worker_key           worker

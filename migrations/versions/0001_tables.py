@@ -333,6 +333,7 @@ create table treadle.workers (
     host           text not null,
     pid            integer not null,
     queues         text[] not null,
+    agents         text[] not null default '{}',
     concurrency    integer not null,
     in_flight      integer not null default 0,
     started_at     timestamptz not null,

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,30 @@ from service.agents.resolver import team as resolver
 from service.config import Settings
 from service.errors import ConfigError
 
+KEYED_AGENT = claude.NAME  # a worker that has it has a key
 CLIENT_OPTIONS: tuple[ClientOption, ...] = ("system", "max_tokens")  # of `claude`, which has no orders and no tools
 
 
 class Registry:
-    """`keyless`: agents that this process does not have because it has no ANTHROPIC_API_KEY."""
+    """Of a process without ANTHROPIC_API_KEY, `keyless` are the agents that it does not have, and `scripted` those with
+    a scripted model; a worker with a key answers their messages, where there is one."""
 
-    def __init__(self, settings: Settings, agents: Iterable[Agent], keyless: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        agents: Iterable[Agent],
+        *,
+        keyless: Sequence[str] = (),
+        scripted: Collection[str] = (),
+    ) -> None:
         self._settings = settings
         self._agents = {agent.name: agent for agent in agents}
         self.keyless = keyless
+        self.scripted = scripted
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._agents)
 
     def get(self, name: str) -> Agent | None:
         return self._agents.get(name)
@@ -58,7 +72,8 @@ def load(settings: Settings) -> Registry:
     Raises ConfigError that names the module if it cannot be imported, has no agent, or has an agent whose name is
     taken; likewise for templates.
     """
-    shipped = (echo, claude.claude_agent(claude.NAME, client_options=CLIENT_OPTIONS), *resolver.make(settings))
+    team = resolver.make(settings)
+    shipped = (echo, claude.claude_agent(claude.NAME, client_options=CLIENT_OPTIONS), *team)
     agents: dict[str, Agent] = {agent.name: agent for agent in shipped}
     if (settings.agents or settings.agent_templates) and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -76,7 +91,8 @@ def load(settings: Settings) -> Registry:
     asking = [agent for agent in agents.values() if isinstance(agent, claude.ClaudeAgent)]
     if settings.anthropic_api_key is None:
         keyless = [agents.pop(agent.name).name for agent in asking]
-        return Registry(settings, agents.values(), keyless)
+        scripted = [agent.name for agent in team]
+        return Registry(settings, agents.values(), keyless=keyless, scripted=scripted)
     api = Api(settings.anthropic_api_key, settings.anthropic_base_url, settings.model_name)
     for agent in asking:
         agent.connect(api)

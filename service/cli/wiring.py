@@ -65,7 +65,9 @@ def build_worker(
         store=MaintenanceStore(database),
         arrivals=ArrivalHints(queues=settings.queues, work=work, notifier=notifier),
     )
-    services = _attempt_services(settings, registry, isolation, database)
+    services = _attempt_services(
+        worker_id=worker_id, settings=settings, registry=registry, isolation=isolation, database=database
+    )
     attempts = Attempts(
         concurrency=settings.worker_concurrency,
         writer=Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses),
@@ -114,12 +116,17 @@ def build_worker(
 
 
 def _attempt_services(
-    settings: Settings, registry: Registry, isolation: Isolation | None, database: Database
+    *, worker_id: str, settings: Settings, registry: Registry, isolation: Isolation | None, database: Database
 ) -> AttemptServices:
     return AttemptServices(
         settings=settings,
         registry=registry,
-        queries=StoredAttemptQueries(LeaseStore(database), ThreadStore(database), InputSchemas(database)),
+        queries=StoredAttemptQueries(
+            worker=worker_id,
+            leases=LeaseStore(database),
+            threads=ThreadStore(database),
+            inputs=InputSchemas(database),
+        ),
         instances=InstanceCache(),
         threads=Threads(settings.worker_concurrency),
         isolation=isolation,

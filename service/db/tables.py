@@ -286,6 +286,7 @@ workers = Table(
     must("host", Text),
     must("pid", Integer),
     must("queues", ARRAY(Text)),
+    must("agents", ARRAY(Text), "'{}'"),
     must("concurrency", Integer),
     must("in_flight", Integer, "0"),
     must("started_at", Time),

@@ -183,3 +183,4 @@ class HeartbeatReport(Struct, frozen=True):
     started_at: datetime
     server_started: datetime | None
     leases: dict[UUID, UUID]
+    agents: Sequence[str]

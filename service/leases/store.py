@@ -38,7 +38,7 @@ FINISH_SQL = f"""
 CONCLUDE_SQL = """
     select treadle.conclude(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
-HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 
 
 class LeaseStore:
@@ -203,9 +203,15 @@ class LeaseStore:
             interval,
             lease_seconds,
             grace,
+            report.agents,
             repeatable=False,  # the held leases may have changed; the next heartbeat comes soon
         )
         return msgspec.convert(rows, list[Verdict])
+
+    async def another_has(self, worker: str, queue: str, agent: str) -> bool:
+        """Whether another worker claims from this queue and has this agent."""
+        found = await self._database.fetchval("select treadle.another_has($1, $2, $3)", worker, queue, agent)
+        return bool(found)
 
     async def stand_in(self, worker: str, lease_seconds: float) -> None:
         """Send a heartbeat in the place of a worker whose process runs, but not its heartbeat; it keeps its leases."""

@@ -12,9 +12,10 @@ from service.worker.persistence import persist_lookup
 
 
 class StoredAttemptQueries:
-    """Implements service.worker.context.backend.AttemptQueries."""
+    """Implements service.worker.execution.WorkerQueries."""
 
-    def __init__(self, leases: LeaseStore, threads: ThreadStore, inputs: InputSchemas) -> None:
+    def __init__(self, *, worker: str, leases: LeaseStore, threads: ThreadStore, inputs: InputSchemas) -> None:
+        self._worker = worker
         self._leases = leases
         self._threads = threads
         self._inputs = inputs
@@ -36,3 +37,6 @@ class StoredAttemptQueries:
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         found = await persist_lookup("input types", lambda: self._inputs.misfit([(agent, message)]))
         return None if found is None else found[1]
+
+    async def another_has(self, queue: str, agent: str) -> bool:
+        return await persist_lookup("other workers", lambda: self._leases.another_has(self._worker, queue, agent))

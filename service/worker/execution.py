@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from service.agents.definition import Agent
-from service.agents.registry import Registry
+from service.agents.registry import KEYED_AGENT, Registry
 from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.waiting import retrieve_exception
@@ -27,12 +27,17 @@ HELD_SECONDS = 1.0  # from which on a timer that comes too late is set once more
 CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message goes on without it
 
 
+class WorkerQueries(AttemptQueries, Protocol):
+    async def another_has(self, queue: str, agent: str) -> bool:
+        """Whether another living worker claims from this queue and has this agent."""
+
+
 class AttemptServices(msgspec.Struct, frozen=True):
     """What the attempts of a worker share to run their agents."""
 
     settings: Settings
     registry: Registry
-    queries: AttemptQueries
+    queries: WorkerQueries
     instances: InstanceCache
     threads: Threads
     isolation: Isolation | None  # None: every agent runs in the worker
@@ -65,8 +70,8 @@ class Execution:
             return unknown(self._claim.agent, self._claim.attempt, self._services.settings)
         if self._reason is not None:
             return self._interrupted(self._reason)
-        if seconds := self._services.breakers.pause_left(agent.name):
-            return self._put_off(agent, seconds)
+        if (outcome := await self._put_off(agent)) is not None:
+            return outcome
         task = asyncio.create_task(self._invoke(agent))
         task.add_done_callback(self._end)
         try:
@@ -146,9 +151,18 @@ class Execution:
             log.warning("an agent's process died", extra=extra)
         return outcome
 
-    def _put_off(self, agent: Agent, seconds: float) -> Outcome:
-        reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
-        return overloaded(reason, self._claim, self._services.settings, asked_seconds=seconds)
+    async def _put_off(self, agent: Agent) -> Outcome | None:
+        """The outcome of an agent that must not run now."""
+        services = self._services
+        if agent.name in services.registry.scripted and await services.queries.another_has(
+            self._claim.queue, KEYED_AGENT
+        ):
+            reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
+            return deferred(reason, self._claim.attempt, services.settings)
+        if seconds := services.breakers.pause_left(agent.name):
+            reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
+            return overloaded(reason, self._claim, services.settings, asked_seconds=seconds)
+        return None
 
     def _start_timer(self) -> None:
         """The agent's time begins: the start of a process does not count."""

@@ -115,6 +115,7 @@ class Worker:
             started_at=self._started_at,
             server_started=self._listener.server_started,
             leases=self._attempts.leases.copy(),
+            agents=self._services.registry.names,
         )
 
     @property

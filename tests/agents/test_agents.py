@@ -1,5 +1,6 @@
 """The shipped agents, the decorator and the registry."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 from service.agents import registry
 from service.agents.builtin.echo import echo
 from service.agents.resolver import team as resolver
+from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
 from service.limits import MAX_DELAY_SECONDS
 from tests.support.fixture_types import StartWorker
-from tests.support.messages import log, run, settled, submit, text, types
+from tests.support.messages import log, run, settled, submit, submit_many, text, types
+from tests.support.waiting import until
+from tests.support.workers import worker_ids
 from treadle import Agent, Context, Rejected, RetryAfter, agent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,3 +283,35 @@ async def test_the_example_answers_through_a_worker(
     assert (await settled(sql, message_id))["error"] == "The text has no words."
     message_id = await submit(sql, {"text": "One.", "sentences": 0}, agent="summarise")
     assert "Expected `int` >= 1 - at `$.sentences`" in (await settled(sql, message_id))["error"]
+
+
+async def test_a_scripted_model_leaves_its_messages_to_a_worker_with_a_key(
+    sql: Connection, settings: Settings, start_worker: StartWorker
+) -> None:
+    def resolver(answer: str) -> Agent:
+        async def resolve(context: Context, text: str) -> str:
+            return answer
+
+        return Agent("resolver", resolve)
+
+    @agent(registry.KEYED_AGENT)
+    async def claude(context: Context, text: str) -> str:
+        return text
+
+    scripted = registry.Registry(settings, [resolver("script")], scripted=["resolver"])
+    keyless = build_worker(settings, str(settings.database_url), scripted)
+    running = asyncio.create_task(keyless.run())
+    try:
+        await until(lambda: keyless.ready)
+        assert (await run(sql, "x", agent="resolver"))["result"] == "script"
+        keyed = await start_worker(resolver("key"), claude)
+        ids = await submit_many(sql, [{"message": "x", "agent": "resolver"}] * 10)
+        rows = [await settled(sql, message_id) for message_id in ids]
+        assert {(row["result"], row["failures"]) for row in rows} == {("key", 0)}
+        keyed.stop()
+        await until(lambda: worker_ids(sql), lambda found: found == [keyless.worker_id])
+        assert (await run(sql, "x", agent="resolver"))["result"] == "script"
+    finally:
+        keyless.stop()
+        keyless.stop()
+        await running

@@ -262,6 +262,13 @@ CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text, reach jsonb) IS 'The agent that answers while another one is at work in the thread';
+CREATE FUNCTION treadle.another_has(worker text, queue text, agent text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.another_has(worker text, queue text, agent text) IS 'Whether another worker claims from a queue and has an agent';
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -473,7 +480,7 @@ CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) 
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) IS 'Whether there are queues, and how many workers live';
-CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
+CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[] DEFAULT '{}'::text[]) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -482,7 +489,7 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_seqscan TO 'off'
     SET enable_mergejoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
+COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[]) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
 CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1595,6 +1602,7 @@ CREATE TABLE treadle.workers (
     host text NOT NULL,
     pid integer NOT NULL,
     queues text[] NOT NULL,
+    agents text[] DEFAULT '{}'::text[] NOT NULL,
     concurrency integer NOT NULL,
     in_flight integer DEFAULT 0 NOT NULL,
     started_at timestamp with time zone NOT NULL,

@@ -10,6 +10,8 @@ The gate refuses
 and completes the headers of each answer (`gate.answers`).
 """
 
+import logging
+import time
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -19,7 +21,7 @@ from service.api.gate.answers import Answers
 from service.api.problems import send_problem
 from service.client_limits import ClientLimits, address_of
 from service.config import Settings
-from service.errors import ForeignPage, Invalid, Refused, WrongHost, WrongMediaType
+from service.errors import ForeignPage, Invalid, Refused, TooManyRequests, WrongHost, WrongMediaType
 from service.hosts import (
     DEFAULT_PORTS,
     MAX_AUTHORITY_BYTES,
@@ -33,6 +35,9 @@ from service.hosts import (
     parse_origin,
 )
 
+log = logging.getLogger(__name__)
+
+REMINDER_SECONDS = 60.0
 HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITES = frozenset({b"same-origin", b"none"})  # none: a person typed the address
@@ -53,6 +58,8 @@ class Gate:
         self._origins = AllowedOrigins(settings.cors_origins)
         self._hosts = AllowedHosts(settings.allowed_hosts, listens_on=settings.host)
         self._answers = Answers(vary=bool(self._origins))
+        self._trusts_proxies = bool(settings.trusted_proxies)
+        self._unknown_proxy = UnknownProxy()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -78,8 +85,13 @@ class Gate:
         address = address_of(scope["client"])
         if scope["path"] in HEALTH_PATHS:
             self._limits.count_health_check(address)
-        else:
+            return
+        try:
             self._limits.count_request(address)
+        except TooManyRequests:
+            if not self._trusts_proxies and any(name == b"x-forwarded-for" for name, _ in scope["headers"]):
+                self._unknown_proxy.warn(address)
+            raise
 
     def _check_host(self, scope: Any, headers: Headers) -> Authority | None:
         """Health checks name an address, or nothing."""
@@ -109,6 +121,21 @@ class Gate:
             name = text[:MAX_AUTHORITY_BYTES].decode("latin-1")
             raise ForeignPage(f"A page of {name} may not use this API: add that origin to CORS_ORIGINS.")
         return None
+
+
+class UnknownProxy:
+    """Warns once a minute that a proxy may be in front which the settings do not name."""
+
+    def __init__(self) -> None:
+        self._warned_at = float("-inf")
+
+    def warn(self, address: str) -> None:
+        if time.monotonic() - self._warned_at >= REMINDER_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning(
+                "an address is refused that names other clients: if it is your proxy, add it to TRUSTED_PROXIES",
+                extra={"address": address},
+            )
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> Headers:

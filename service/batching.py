@@ -22,8 +22,9 @@ class Batcher(Generic[Item, Result]):
     """`run` takes a list of items and whether it may wait a moment for locks (`patient`); it returns the results in the
     same order. An exception among the results is raised for its item only.
 
-    A batch has at most `limit` items, fewer if `weigh` counts one of them for several. If `run` raises for a batch, the
-    batch is split until only the item at fault fails; Unavailable is raised for all items at once.
+    A batch has items of one group, that of the item that waits longest. It has at most `limit` items, fewer if `weigh`
+    counts one of them for several. If `run` raises for a batch, the batch is split until only the item at fault fails;
+    Unavailable is raised for all items at once.
 
     Items for which `must_run_alone` is true run one by one beside the batches. So do items that were answered with
     Busy, as often as `patience` allows; without it, Busy is raised. `held_by` names what an item needs (see Patience).
@@ -37,6 +38,7 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int,
         weigh: Callable[[Item], int] = lambda _: 1,
+        group_by: Callable[[Item], Hashable] = lambda _: None,
         must_run_alone: Callable[[Item], bool] | None = None,
         patience: Patience | None = None,
         held_by: Callable[[Item], Hashable] = lambda _: None,
@@ -44,6 +46,7 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._limit = limit
         self._weigh = weigh
+        self._group_by = group_by
         self._must_run_alone = must_run_alone
         self._patience = patience
         self._held_by = held_by
@@ -97,15 +100,23 @@ class Batcher(Generic[Item, Result]):
 
     def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        of_others: list[tuple[Item, asyncio.Future[Result]]] = []  # that came before others of this group
         weight = 0
+        group = None
         while self._waiting:
             item, future = self._waiting[0]
             if not future.done():  # else its caller was cancelled
-                weight += self._weigh(item)
-                if batch and weight > self._limit:
-                    break
-                batch.append((item, future))
+                if not batch:
+                    group = self._group_by(item)
+                if batch and self._group_by(item) != group:
+                    of_others.append((item, future))
+                else:
+                    weight += self._weigh(item)
+                    if batch and weight > self._limit:
+                        break
+                    batch.append((item, future))
             self._waiting.popleft()
+        self._waiting.extendleft(reversed(of_others))
         return batch
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:

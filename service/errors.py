@@ -128,8 +128,8 @@ class Conflict(Refused):
 
 
 class Busy(Conflict):
-    """Another transaction is changing the same thing; trying again will help. `held`: the id of the thread that the
-    other transaction holds, if PostgreSQL names it."""
+    """Another transaction is changing the same thing; trying again will help. `held`: the thread that the other
+    transaction holds, if PostgreSQL names it, as `tenant/thread_id`."""
 
     retry_after = 1
 

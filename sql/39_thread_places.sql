@@ -181,18 +181,19 @@ begin
         order by l.thread_id collate "C");
 end $$;
 
--- Raise 55P03 for a thread that another transaction holds. The detail is its id: the caller knows what to wait for.
-create or replace function treadle._raise_held(thread_id text) returns void
+-- Raise 55P03 for a thread that another transaction holds. The detail is its tenant, a slash and its id: the caller
+-- knows what to wait for, and no thread of another tenant with the same id.
+create or replace function treadle._raise_held(tenant text, thread_id text) returns void
 language plpgsql as $$
 begin
     raise exception using
         errcode = 'lock_not_available',
         message = format('Another transaction holds the thread %L.', thread_id),
-        detail = thread_id;
+        detail = tenant || '/' || thread_id;
 end $$;
 
 -- Raise 55P03 if a submission is busy.
-create or replace function treadle._refuse_busy(submissions treadle.submission[]) returns void
+create or replace function treadle._refuse_busy(submissions treadle.submission[], tenant text) returns void
 language plpgsql as $$
 declare
     v_held text;
@@ -204,7 +205,7 @@ begin
         order by s.n
         limit 1;
     if found then
-        perform treadle._raise_held(v_held);
+        perform treadle._raise_held(tenant, v_held);
     end if;
 end $$;
 

@@ -159,14 +159,15 @@ begin
 end $$;
 
 -- Raise what keeps a submission from its place: its thread is not seen, or another transaction holds it.
-create or replace function treadle._refuse_unplaced(submissions treadle.submission[], patient boolean, reach jsonb)
+create or replace function treadle._refuse_unplaced(
+    submissions treadle.submission[], tenant text, patient boolean, reach jsonb)
 returns void language plpgsql as $$
 begin
     if reach is not null then
         perform treadle._raise_refusal(submissions);
     end if;
     if not patient then
-        perform treadle._refuse_busy(submissions);
+        perform treadle._refuse_busy(submissions, tenant);
     end if;
 end $$;
 
@@ -205,7 +206,8 @@ begin
             submissions => v_submissions, tenant => tenant, reach => reach, patient => coalesce(patient, true),
             at => v_now);
         if coalesce(strict, true) then
-            perform treadle._refuse_unplaced(submissions => v_submissions, patient => patient, reach => reach);
+            perform treadle._refuse_unplaced(
+                submissions => v_submissions, tenant => tenant, patient => patient, reach => reach);
         end if;
     end if;
     v_answers := treadle._write_submissions(

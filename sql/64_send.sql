@@ -42,7 +42,7 @@ begin
         where t.tenant = _lock_targets.tenant and t.thread_id = any(v_wanted)
         order by t.id
         for no key update skip locked);
-    perform treadle._raise_held(w.thread_id)
+    perform treadle._raise_held(tenant, w.thread_id)
         from unnest(v_wanted) w (thread_id)
         where w.thread_id <> all(v_locked);
 end $$;

@@ -48,7 +48,7 @@ begin
     where t.id = thread
     for no key update skip locked;
     if not found then
-        perform treadle._raise_held(t.thread_id)
+        perform treadle._raise_held(t.tenant, t.thread_id)
         from treadle.threads t
         where t.id = thread;
     end if;

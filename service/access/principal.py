@@ -38,6 +38,10 @@ class Principal(msgspec.Struct, frozen=True):
         """Whether it may also see and change what belongs to the installation: queues, workers, other tenants."""
         return self.tenant == DEFAULT_TENANT and self.reach is None
 
+    def thread_key(self, thread_id: str | None) -> str | None:
+        """Names a thread among those of all tenants, as Busy.held does; None for none."""
+        return None if thread_id is None else f"{self.tenant}/{thread_id}"
+
     @property
     def limits(self) -> dict[str, Any]:
         """The restrictions by name."""
@@ -52,8 +56,9 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def reach(self) -> str | None:
         """The restrictions as the SQL functions take them (`reach`): JSON text, or None where there are none."""
-        limits = self.limits
-        return msgspec.json.encode(limits).decode() if limits else None
+        if self.subject is None and self.agents is None and self.thread_id is None and self.message_id is None:
+            return None
+        return msgspec.json.encode(self.limits).decode()
 
 
 # Its `key_id` belongs to no key, so that a token that is made while AUTH is off is worth nothing once it is on.

@@ -82,7 +82,7 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class Request(NamedTuple):
-    """One message that waits for its batch. Only principals without restrictions share one."""
+    """One message that waits for its batch. The principals of a batch are of one tenant, and without restrictions."""
 
     principal: Principal
     submission: Submission
@@ -156,8 +156,9 @@ class MessageStore(MessageControl):
             self._submit,
             limit=500,
             patience=Patience(seconds=HELD_SECONDS),
-            must_run_alone=lambda request: not request.principal.is_operator,
-            held_by=lambda request: request.submission.thread_id,
+            group_by=lambda request: request.principal.tenant,
+            must_run_alone=lambda request: request.principal.reach is not None,
+            held_by=lambda request: request.principal.thread_key(request.submission.thread_id),
         )
         self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)

@@ -155,7 +155,7 @@ class ThreadStore:
                 repeatable=False,
                 timeout=DELETION_TIMEOUT_SECONDS,
             ),
-            key=thread_id,
+            key=principal.thread_key(thread_id),
         )
         return int(deleted)
 

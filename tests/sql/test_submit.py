@@ -286,7 +286,7 @@ async def test_an_impatient_call_names_the_held_thread_and_writes_nothing(sql_cl
         await sql_client.sql.execute("set statement_timeout = '5s'")
         with pytest.raises(asyncpg.LockNotAvailableError) as caught:
             await sql_client.sql.execute(statement)
-        assert caught.value.detail == "t"
+        assert caught.value.detail == "default/t"
         await sql_client.sql.execute("reset statement_timeout")
         assert await sql_client.all_rows() == before
 

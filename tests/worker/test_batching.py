@@ -76,6 +76,14 @@ async def test_a_heavy_item_counts_for_several() -> None:
     assert database.batches == [[0], [4, 4], [4], [100], [1, 9], [1]]
 
 
+async def test_a_batch_has_items_of_one_group() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=3, group_by=lambda item: item % 3)
+    items = [1, 2, 4, 3, 7, 5, 10, 6, 1]
+    assert await together(batcher, database, items) == [item * 2 for item in items]
+    assert database.batches == [[0], [1, 4, 7], [2, 5], [3, 6], [10, 1]]
+
+
 async def test_only_the_item_at_fault_fails() -> None:
     class Picky(Database):
         async def run(self, batch: Sequence[int], patient: bool) -> Sequence[Any]:

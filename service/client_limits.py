@@ -38,6 +38,7 @@ class ClientLimits:
         limited = not is_loopback(settings.host) or bool(settings.trusted_proxies)
         self.per_second = settings.client_requests_per_second or (REQUESTS_PER_SECOND if limited else math.inf)
         self.streams = settings.client_open_streams or (OPEN_STREAMS if limited else math.inf)
+        self.limits_requests = self.per_second < math.inf
         self._clock = clock
         self._free_at: dict[str, float] = {}  # when a client that sends nothing more has its whole burst again
         self.connections = self.streams + SHORT_CONNECTIONS
@@ -47,7 +48,7 @@ class ClientLimits:
 
     def count_request(self, client: str) -> None:
         """Raises TooManyRequests."""
-        if self.per_second < math.inf and (wait := self._count(client, self.per_second)):
+        if self.limits_requests and (wait := self._count(client, self.per_second)):
             raise TooManyRequests(
                 f"More than {self.per_second:g} requests a second (CLIENT_REQUESTS_PER_SECOND): send fewer.",
                 retry_after=wait,
@@ -55,7 +56,7 @@ class ClientLimits:
 
     def count_health_check(self, address: str) -> None:
         """Raises TooManyRequests."""
-        if self.per_second < math.inf and (wait := self._count(f"health {address}", HEALTH_PER_SECOND)):
+        if self.limits_requests and (wait := self._count(f"health {address}", HEALTH_PER_SECOND)):
             raise TooManyRequests(
                 f"More than {HEALTH_PER_SECOND:g} health checks a second: send fewer.", retry_after=wait
             )

@@ -71,7 +71,8 @@ class Gate:
             headers = _read(scope["headers"])
             foreign = self._check_origin(scope, headers, self._check_host(scope, headers))
             _check_media_type(scope, headers)
-            self._count(scope)
+            if self._limits.limits_requests:
+                self._count(scope)
         except Refused as error:
             refusal = error
         if scope["type"] == "http":

@@ -4,13 +4,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from litestar.enums import ScopeType
-from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import send_problem
 from service.client_limits import ClientLimits, address_of, key_of
 from service.errors import TooManyRequests
-from service.events.sse import MEDIA_TYPE
 
 
 def limiting_streams(limits: ClientLimits) -> Any:
@@ -58,5 +56,4 @@ def limiting_keys(limits: ClientLimits) -> Any:
 
 
 def _is_stream(scope: Scope) -> bool:
-    handler = scope.get("route_handler")
-    return isinstance(handler, HTTPRouteHandler) and handler.media_type == MEDIA_TYPE
+    return "is_stream" in scope["route_handler"].opt

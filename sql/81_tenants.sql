@@ -70,6 +70,8 @@ begin
     end if;
     perform treadle._audit(
         actor => actor, action => 'tenant.delete', target => tenant, tenant => tenant);
+    delete from treadle.sql_roles r
+    where r.tenant = delete_tenant.tenant;
     perform treadle._hint('treadle_keys', '*');  -- its keys end
 end $$;
 comment on function treadle.delete_tenant
@@ -178,11 +180,13 @@ end $$;
 
 -- One chunk of the deletion of a tenant, or (null) of any. The messages without a thread are found in one pass over all
 -- messages, of which tenants.delete_after says how far it came.
---   deleted   how many threads and messages
---   gone      the tenant is deleted entirely
--- Both are null if there is nothing to delete, or another process is at it.
+--   deleted    how many threads and messages
+--   pass_over  the pass came to the end of all messages: what another transaction holds is left for the next pass
+--   gone       the tenant is deleted entirely
+-- All are null if there is nothing to delete, or another process is at it.
 create or replace function treadle.delete_tenant_chunk(
-    name text default null, quantity integer default 1000, out deleted integer, out gone boolean)
+    name text default null, quantity integer default 1000, out deleted integer, out pass_over boolean,
+    out gone boolean)
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 declare
@@ -225,6 +229,7 @@ begin
     else
         v_last := v.delete_after;
     end if;
+    pass_over := v_last is null;
     update treadle.tenants t
     set delete_after = v_last, delete_awaits = v.delete_awaits
     where t.tenant = v.tenant;

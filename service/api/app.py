@@ -42,6 +42,8 @@ from service.protocols.websocket import routes as websocket
 from service.protocols.websocket.services import ChatServices
 from service.queues import routes as queues
 from service.queues.store import QueueStore
+from service.tenants import routes as tenants
+from service.tenants.store import TenantStore
 from service.threads import routes as threads
 from service.threads.store import ThreadStore
 
@@ -56,6 +58,7 @@ ROUTERS = [
     events.router,
     threads.router,
     queues.router,
+    tenants.router,
     access.router,
     health.router,
     websocket.router,
@@ -130,6 +133,7 @@ class Api:
             "messages": message_store,
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
+            "tenants": TenantStore(pools.calls),
             "installation": InstallationStore(pools.health),
             "events": self._events,
             "event_pages": EventStore(pools.lists),

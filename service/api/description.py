@@ -71,6 +71,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "name": {"type": "string", "minLength": 1, "examples": ["default"]},
     "agent": {"type": "string", "minLength": 1, "examples": ["echo"]},
     "key_id": {"type": "string", "minLength": 1, "examples": ["4f2a91c07b3d"]},
+    "tenant": {"type": "string", "minLength": 1, "examples": ["acme"]},
     "cursor": {"type": "string", "minLength": 1},
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }

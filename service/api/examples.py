@@ -86,6 +86,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Key": KEY,
     "CreatedKey": CREATED_KEY,
     "Revoked": {"key_id": KEY_ID, "revoked_at": NOW},
+    "NewTenant": {"tenant": "acme"},
     "CreatedToken": {"token": "trt_<token>", "expires_at": NOW},
     "NewMessage": {"message": "hello", "thread_id": "tour", "metadata": {"delay_ms": 100}},
     "NewBatch": {"messages": [{"message": "one", "thread_id": "tour"}, {"message": "two", "thread_id": "tour"}]},

@@ -31,6 +31,7 @@ TAGS = [
     Tag("Threads", "Conversations: read and delete them."),
     Tag("Queues", "What operators read and switch: queues, dead letters, agents, workers."),
     Tag("Access", "API keys, and access tokens for browsers."),
+    Tag("Tenants", "The customers of the installation."),
     Tag("Health", "For load balancers and process managers."),
 ]
 

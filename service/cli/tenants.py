@@ -1,10 +1,16 @@
 """Tenants: isolated customers of one installation."""
 
-import click
+import asyncio
 
+import click
+import uvloop
+
+from service.access.principal import COMMAND_LINE
 from service.cli import common, show
 from service.cli.address import with_login
 from service.config import Settings
+
+PAUSE_SECONDS = 0.2  # between two looks at what other processes delete
 
 
 @click.group()
@@ -13,9 +19,98 @@ def tenants() -> None:
 
     \b
     Examples:
+      treadle tenants create acme
       treadle tenants sql-role acme
-      treadle tenants sql-roles acme
     """
+
+
+@tenants.command()
+@click.argument("tenant")
+@common.as_json
+@click.pass_obj
+def create(settings: Settings, tenant: str, as_json: bool) -> None:
+    """Create a tenant. Its name has 1 to 40 of a-z, 0-9, _ and -.
+
+    \b
+    Example:
+      treadle tenants create acme
+    """
+    from service.tenants.store import TenantStore
+
+    made = common.ask(settings, lambda database: TenantStore(database).create(COMMAND_LINE.name, tenant))
+    show.as_json(made) if as_json else click.echo(f"The tenant {tenant} is created.")
+
+
+@tenants.command("list")
+@common.as_json
+@click.pass_obj
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the tenants, with their open messages.
+
+    \b
+    Example:
+      treadle tenants list
+    """
+    from service.tenants.store import TenantStore
+
+    rows = common.ask(settings, lambda database: TenantStore(database).all())
+    columns = {
+        "tenant": "tenant",
+        "created": "created_at",
+        "queued": "queued",
+        "running": "processing",
+        "suspended": "suspended_at",
+        "being deleted": "deleted_at",
+    }
+    show.as_json(rows) if as_json else show.table(rows, columns, "There are no tenants.")
+
+
+@tenants.command()
+@click.argument("tenant")
+@common.as_json
+@click.pass_obj
+def suspend(settings: Settings, tenant: str, as_json: bool) -> None:
+    """Suspend a tenant: it submits nothing, and workers claim nothing of it. What runs goes on to its end.
+
+    \b
+    Example:
+      treadle tenants suspend acme
+    """
+    _suspend(settings, tenant, suspended=True, as_json=as_json)
+
+
+@tenants.command()
+@click.argument("tenant")
+@common.as_json
+@click.pass_obj
+def resume(settings: Settings, tenant: str, as_json: bool) -> None:
+    """Let a suspended tenant go on.
+
+    \b
+    Example:
+      treadle tenants resume acme
+    """
+    _suspend(settings, tenant, suspended=False, as_json=as_json)
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(settings: Settings, tenant: str, yes: bool) -> None:
+    """Delete a tenant with all that it has: threads, messages, events, keys. It is unknown at once.
+
+    The rows are deleted bit by bit. If the command is stopped, the workers' janitors go on; so does the command itself,
+    when it is run again.
+
+    \b
+    Example:
+      treadle tenants delete acme --yes
+    """
+    if not yes:
+        click.confirm(f"Delete the tenant {tenant} with all that it has?", abort=True)
+    uvloop.run(_delete(settings, tenant))
+    click.echo(f"The tenant {tenant} is deleted.")
 
 
 @tenants.command("sql-role")
@@ -79,3 +174,41 @@ def drop_sql_role(settings: Settings, role: str) -> None:
 
     common.ask(settings, lambda database: SqlRoleStore(database).drop(role))
     click.echo(f"{role} is dropped.")
+
+
+def _suspend(settings: Settings, tenant: str, *, suspended: bool, as_json: bool) -> None:
+    from service.tenants.store import TenantStore
+
+    found = common.ask(
+        settings, lambda database: TenantStore(database).suspend(COMMAND_LINE.name, tenant, suspended=suspended)
+    )
+    state = "suspended" if suspended else "active"
+    show.as_json(found) if as_json else click.echo(f"The tenant {tenant} is {state}.")
+
+
+async def _delete(settings: Settings, tenant: str) -> None:
+    """Deletes until the tenant is gone, beside the janitors, and tells how far it is."""
+    from service.errors import NotFound
+    from service.tenants.store import TenantStore
+
+    async with common.database(settings) as database:
+        store = TenantStore(database)
+        await store.delete(COMMAND_LINE.name, tenant)
+        total, waits = 0, False
+        while True:
+            chunk = await store.delete_chunk(tenant)
+            if chunk is not None and chunk.gone:
+                return
+            if chunk is not None and chunk.deleted:
+                total += chunk.deleted
+                click.echo(f"deleted {total} threads and messages", err=True)
+            if chunk is not None and not (chunk.pass_over and chunk.deleted == 0):
+                continue
+            try:
+                awaited = (await store.get(tenant)).awaited_transactions
+            except NotFound:  # a janitor was faster
+                return
+            if awaited and not waits:
+                waits = True
+                click.echo(f"waiting for {awaited} transactions that were open before", err=True)
+            await asyncio.sleep(PAUSE_SECONDS)

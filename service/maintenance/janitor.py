@@ -11,6 +11,7 @@ from service.config import Settings
 from service.errors import TreadleError
 from service.maintenance.admit_due import AdmitDue
 from service.maintenance.chore import Arrivals, Chore
+from service.maintenance.delete_tenants import DeleteTenants
 from service.maintenance.fold_counters import FoldCounters
 from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
@@ -40,6 +41,7 @@ class Janitor:
             Sweep(store, arrivals),
             MendLanes(store, arrivals),
             Purge(settings, store),
+            DeleteTenants(store),
             PurgeAudit(settings, store),
             TendPartitions(settings, store),
             WatchVacuum(store),

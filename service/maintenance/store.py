@@ -103,6 +103,13 @@ class MaintenanceStore:
         deleted: int = await self._database.fetchval("select treadle.purge_audit($1)", retention_hours)
         return deleted
 
+    async def delete_tenant_chunk(self) -> bool:
+        """Delete the next rows of a tenant that is being deleted; returns whether to go on at once."""
+        pass_over = await self._database.fetchval(
+            "select pass_over from treadle.delete_tenant_chunk()", timeout=DELETION_TIMEOUT_SECONDS
+        )
+        return pass_over is False
+
     async def tend_partitions(self, retention_hours: float) -> None:
         """Create the partitions of the coming days, drop the empty ones past retention."""
         await self._database.fetchval("select treadle.ensure_partitions()")

@@ -24,18 +24,26 @@ NEEDS = {
     " dropInstance listWorkers",
     "publish": "",
     "work": "",
-    "admin": "createKey listKeys revokeKey rotateKey",
+    "admin": "createKey listKeys revokeKey rotateKey listTenants createTenant suspendTenant resumeTenant deleteTenant",
     ANY_SCOPE: "createToken",
     OPEN: "getHealth getReadiness getLiveness",
 }
-OPERATORS_ONLY = {"pauseQueue", "resumeQueue", "listWorkers"}
-BODIES: dict[str, Any] = {"createKey": {"scopes": ["read"]}, "createToken": {"subject": "s", "scopes": ["read"]}}
+OPERATORS_ONLY = {
+    *("pauseQueue", "resumeQueue", "listWorkers"),
+    *("listTenants", "createTenant", "suspendTenant", "resumeTenant", "deleteTenant"),
+}
+BODIES: dict[str, Any] = {
+    "createKey": {"scopes": ["read"]},
+    "createToken": {"subject": "s", "scopes": ["read"]},
+    "createTenant": {"tenant": "made"},
+}
 
 
 async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
     """By operation: method, path with values, and the security that is declared."""
     paths = (await api.get("/openapi.json")).json()["paths"]
     values = {"message_id": UNKNOWN_ID, "thread_id": "t", "name": "missing", "agent": "missing", "key_id": "missing"}
+    values["tenant"] = "missing"
     return {
         operation["operationId"]: (method.upper(), path.format_map(values), operation["security"])
         for path, item in paths.items()
@@ -112,6 +120,7 @@ async def test_without_a_key_only_the_open_operations_answer(closed_api: Client)
 async def test_a_tenant_and_a_restricted_key_leave_the_installation_alone(closed_api: Client, sql: Connection) -> None:
     await sql.execute("select treadle.create_tenant('acme')")
     found = await operations(closed_api)
+    await closed_api.post("/tenants", json={"tenant": "acme"}, headers=bearer(ROOT_KEY))
     for fields in ({"tenant": "acme"}, {"agents": ["echo"]}):
         key = (await create_key(closed_api, *SCOPES, **fields))["key"]
         for name in OPERATORS_ONLY:

@@ -1,4 +1,4 @@
-"""`treadle tenants`: logins of tenants to PostgreSQL."""
+"""`treadle tenants`: create, suspend and delete them; their logins to PostgreSQL."""
 
 import json
 
@@ -7,6 +7,7 @@ import asyncpg
 from service.cli.address import with_login
 from service.db.pool import Connection
 from tests.support.cli_runner import Cli
+from tests.support.sql_calls import ECHO
 
 
 async def test_a_sql_role_logs_in_with_the_printed_address(cli: Cli, sql: Connection) -> None:
@@ -32,3 +33,30 @@ async def test_another_user_than_the_owner_gets_one_sentence(cli: Cli, sql: Conn
 def test_the_address_keeps_all_but_the_login() -> None:
     found = with_login("postgresql://me:secret@a:1,b:2/db?sslmode=require&password=x&user=y", "role", "pw")
     assert found == "postgresql://role:pw@a:1,b:2/db?sslmode=require"
+
+
+async def test_a_tenant_is_created_suspended_and_resumed(cli: Cli) -> None:
+    assert (await cli("tenants", "create", "acme")).output == "The tenant acme is created.\n"
+    assert (await cli("tenants", "suspend", "acme")).output == "The tenant acme is suspended.\n"
+    rows = {row["tenant"]: row for row in json.loads((await cli("tenants", "list", "--json")).output)}
+    assert rows.keys() == {"acme", "default"}
+    assert rows["acme"]["suspended_at"] is not None
+    assert (await cli("tenants", "resume", "acme")).output == "The tenant acme is active.\n"
+    assert "acme" in (await cli("tenants", "list")).output
+    again = await cli("tenants", "create", "acme")
+    assert (again.exit_code, "There is a tenant 'acme' already." in again.output) == (1, True)
+
+
+async def test_a_tenant_is_deleted_with_its_messages(cli: Cli, sql: Connection) -> None:
+    await cli("tenants", "create", "acme")
+    await sql.execute("select treadle.register_agents($1)", json.dumps([ECHO]))
+    many = json.dumps([{"message": "x", "thread_id": f"t{n % 3}"} for n in range(10)] + [{"message": "x"}])
+    await sql.execute("select treadle.submit_many($1, tenant => 'acme')", many)
+    await sql.execute("select treadle.submit('x')")
+    deleted = await cli("tenants", "delete", "acme", "--yes")
+    assert deleted.exit_code == 0, deleted.output
+    assert deleted.output.endswith("The tenant acme is deleted.\n")
+    assert await sql.fetchval("select array_agg(tenant) from treadle.messages") == ["default"]
+    assert json.loads((await cli("check", "--invariants", "--json")).output)["violations"] == []
+    unknown = await cli("tenants", "delete", "acme", "--yes")
+    assert (unknown.exit_code, "There is no tenant 'acme'." in unknown.output) == (1, True)

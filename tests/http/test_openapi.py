@@ -6,6 +6,7 @@ import msgspec
 
 from service.access.model import NewKey, NewToken, Rotation
 from service.messages.model import NewBatch, NewInput, NewMessage
+from service.tenants.model import NewTenant
 from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
 from tests.support.api_client import Client
 
@@ -37,6 +38,11 @@ OPERATIONS = {
     ("get", "/keys"): ("listKeys", "200 422 503"),
     ("delete", "/keys/{key_id}"): ("revokeKey", "200 400 404 409 422 503"),
     ("post", "/keys/{key_id}/rotate"): ("rotateKey", "200 400 404 409 413 415 422 503"),
+    ("get", "/tenants"): ("listTenants", "200 422 503"),
+    ("post", "/tenants"): ("createTenant", "201 400 409 413 415 422 503"),
+    ("post", "/tenants/{tenant}/suspend"): ("suspendTenant", "200 400 404 422 503"),
+    ("post", "/tenants/{tenant}/resume"): ("resumeTenant", "200 400 404 422 503"),
+    ("delete", "/tenants/{tenant}"): ("deleteTenant", "202 400 404 409 422 503"),
     ("post", "/tokens"): ("createToken", "201 400 413 415 422 503"),
     ("get", "/health"): ("getHealth", "200 422 503"),
     ("get", "/health/live"): ("getLiveness", "200 422"),
@@ -68,6 +74,11 @@ MODELS = {
     "revokeKey": "Revoked",
     "rotateKey": "CreatedKey",
     "createToken": "CreatedToken",
+    "listTenants": ["Tenant"],
+    "createTenant": "Tenant",
+    "suspendTenant": "Tenant",
+    "resumeTenant": "Tenant",
+    "deleteTenant": "Tenant",
     "getHealth": "Health",
     "getLiveness": "Liveness",
     "getReadiness": "Health",
@@ -79,6 +90,7 @@ REQUESTS = {
     "NewKey": NewKey,
     "Rotation": Rotation,
     "NewToken": NewToken,
+    "NewTenant": NewTenant,
 }
 
 
@@ -147,7 +159,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
                 assert not {"oneOf", "anyOf"} & parameter["schema"].keys()
     assert declared.keys() == {
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
-        "key_id",
+        *("key_id", "tenant"),
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

@@ -377,14 +377,14 @@ CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_tenant(tenant text, actor text) IS 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
-CREATE FUNCTION treadle.delete_tenant_chunk(name text DEFAULT NULL::text, quantity integer DEFAULT 1000, OUT deleted integer, OUT gone boolean) RETURNS record
+CREATE FUNCTION treadle.delete_tenant_chunk(name text DEFAULT NULL::text, quantity integer DEFAULT 1000, OUT deleted integer, OUT pass_over boolean, OUT gone boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.delete_tenant_chunk(name text, quantity integer, OUT deleted integer, OUT gone boolean) IS 'Delete the next rows of a tenant that is being deleted; repeat until it is gone';
+COMMENT ON FUNCTION treadle.delete_tenant_chunk(name text, quantity integer, OUT deleted integer, OUT pass_over boolean, OUT gone boolean) IS 'Delete the next rows of a tenant that is being deleted; repeat until it is gone';
 CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'default'::text, patient boolean DEFAULT true, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

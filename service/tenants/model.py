@@ -1,0 +1,27 @@
+"""The JSON of tenants."""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from service.limits import TENANT_NAME_PATTERN, TENANT_NAME_RULE
+
+TenantName = Annotated[str, Meta(pattern=TENANT_NAME_PATTERN)]
+
+
+class NewTenant(Struct, frozen=True, forbid_unknown_fields=True):
+    tenant: Annotated[TenantName, Meta(description=f"a name of {TENANT_NAME_RULE}")]
+
+
+class Tenant(Struct, frozen=True):
+    """`suspended_at`: since when it submits nothing and nothing of it is claimed. `deleted_at`: since when it is being
+    deleted, and unknown to clients. `queued` and `processing` count its messages."""
+
+    tenant: str
+    created_at: datetime
+    suspended_at: datetime | None
+    deleted_at: datetime | None
+    queued: int
+    processing: int
+    awaited_transactions: int  # that were open at the deletion and may still write: the deletion ends after them

@@ -1,0 +1,93 @@
+"""/tenants: list, create, suspend, resume and delete the tenants of the installation."""
+
+from litestar import Router, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from service.access.principal import Principal
+from service.errors import Conflict, Forbidden, NotFound
+from service.refusals import refusals
+from service.tenants.model import NewTenant, Tenant
+from service.tenants.store import TenantStore
+
+
+@get("/tenants", operation_id="listTenants", scope="admin", summary="List the tenants")
+async def list_tenants(principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]) -> list[Tenant]:
+    _require_operator(principal)
+    return await tenants.all()
+
+
+@post(
+    "/tenants",
+    operation_id="createTenant",
+    scope="admin",
+    status_code=201,
+    summary="Create a tenant",
+    responses=refusals(Conflict),
+)
+async def create_tenant(
+    data: JSONBody[NewTenant], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
+) -> Tenant:
+    _require_operator(principal)
+    return await tenants.create(principal.name, data.tenant)
+
+
+@post(
+    "/tenants/{tenant:str}/suspend",
+    operation_id="suspendTenant",
+    scope="admin",
+    status_code=200,
+    summary="Suspend a tenant: it submits nothing, and workers claim nothing of it",
+    description="What runs goes on to its end. The tenant can still read, cancel and delete.",
+    responses=refusals(NotFound),
+)
+async def suspend_tenant(
+    tenant: FromPath[str], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
+) -> Tenant:
+    _require_operator(principal)
+    return await tenants.suspend(principal.name, tenant, suspended=True)
+
+
+@post(
+    "/tenants/{tenant:str}/resume",
+    operation_id="resumeTenant",
+    scope="admin",
+    status_code=200,
+    summary="Resume a suspended tenant",
+    responses=refusals(NotFound),
+)
+async def resume_tenant(
+    tenant: FromPath[str], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
+) -> Tenant:
+    _require_operator(principal)
+    return await tenants.suspend(principal.name, tenant, suspended=False)
+
+
+@delete(
+    "/tenants/{tenant:str}",
+    operation_id="deleteTenant",
+    scope="admin",
+    status_code=202,
+    summary="Delete a tenant with everything that it has",
+    description="Its keys end, and it is unknown at once. The workers' janitors then delete its rows bit by bit.",
+    responses=refusals(NotFound, Conflict),
+)
+async def delete_tenant(
+    tenant: FromPath[str], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
+) -> Tenant:
+    _require_operator(principal)
+    await tenants.delete(principal.name, tenant)
+    return await tenants.get(tenant)
+
+
+router = Router(
+    "/",
+    route_handlers=[list_tenants, create_tenant, suspend_tenant, resume_tenant, delete_tenant],
+    tags=["Tenants"],
+)
+
+
+def _require_operator(principal: Principal) -> None:
+    """Raises Forbidden."""
+    if not principal.is_operator:
+        raise Forbidden("Only a key of the tenant default without restrictions manages tenants.")

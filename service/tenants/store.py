@@ -1,0 +1,61 @@
+"""Tenants in PostgreSQL."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
+from service.errors import NotFound
+from service.tenants.model import Tenant
+
+TENANT = f"select {', '.join(Tenant.__struct_fields__)} from treadle.tenant_overview"
+
+
+class Chunk(NamedTuple):
+    """A step of the deletion of a tenant: how many threads and messages it deleted, whether it was the last of a pass
+    over all messages, and whether the tenant is gone."""
+
+    deleted: int
+    pass_over: bool
+    gone: bool
+
+
+class TenantStore:
+    """`actor` is the principal's name for the audit."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Tenant]:
+        return msgspec.convert(await self._database.fetch(f"{TENANT} order by tenant"), list[Tenant])
+
+    async def get(self, tenant: str) -> Tenant:
+        """Raises NotFound."""
+        row = await self._database.fetchrow(f"{TENANT} where tenant = $1", tenant)
+        if row is None:
+            raise NotFound(f"There is no tenant {tenant!r}.")
+        return msgspec.convert(row, Tenant)
+
+    async def create(self, actor: str, tenant: str) -> Tenant:
+        """Raises Unprocessable for a name that is not acceptable, Conflict where there is one of this name."""
+        await self._database.fetchval("select treadle.create_tenant($1, actor => $2)", tenant, actor, repeatable=False)
+        return await self.get(tenant)
+
+    async def suspend(self, actor: str, tenant: str, *, suspended: bool) -> Tenant:
+        """Suspend it, or let it go on; raises NotFound."""
+        await self._database.fetchval("select treadle.suspend_tenant($1, $2, actor => $3)", tenant, suspended, actor)
+        return await self.get(tenant)
+
+    async def delete(self, actor: str, tenant: str) -> None:
+        """Make it unknown at once; `delete_chunk` deletes its rows. Raises NotFound, and Conflict for `default`."""
+        await self._database.fetchval("select treadle.delete_tenant($1, actor => $2)", tenant, actor)
+
+    async def delete_chunk(self, tenant: str) -> Chunk | None:
+        """Delete the next rows of a tenant that is being deleted. None if another process is at it, or it is gone."""
+        row = await self._database.fetchrow(
+            "select deleted, pass_over, gone from treadle.delete_tenant_chunk($1)",
+            tenant,
+            repeatable=False,
+            timeout=DELETION_TIMEOUT_SECONDS,
+        )
+        return None if row is None or row["deleted"] is None else Chunk(*row)

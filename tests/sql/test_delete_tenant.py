@@ -1,0 +1,89 @@
+"""The deletion of a tenant: in chunks, by any process, and without a trace."""
+
+import asyncpg
+import pytest
+
+from service.db.pool import Connection
+from tests.sql.test_tenants import submit, walk
+from tests.support.invariants import assert_consistent
+from tests.support.sql_client import SqlClient
+
+OWNED = (
+    *("messages", "threads", "thread_turns", "thread_log", "events", "leases", "parked", "trash", "counters"),
+    *("idempotency", "keys", "sql_roles", "tenants"),
+)
+
+
+@pytest.fixture
+async def two_tenants(sql_client: SqlClient) -> SqlClient:
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
+    for tenant in ("default", "acme"):
+        await walk(sql_client, tenant)
+        await sql_client.sql.execute(
+            "select repeated from treadle.submit_once('k', 'x', '[{\"message\": \"x\"}]', tenant => $1)", tenant
+        )
+    return sql_client
+
+
+async def rows_of(sql: Connection, tenant: str) -> dict[str, int]:
+    return {
+        table: await sql.fetchval(f"select count(*) from treadle.{table} where tenant = $1", tenant) for table in OWNED
+    }
+
+
+async def delete_all(sql: Connection, quantity: int = 2) -> int:
+    """Delete chunk by chunk, as any process would; returns how many chunks it took."""
+    for chunk in range(1, 200):
+        await assert_consistent(sql)
+        if await sql.fetchval("select gone from treadle.delete_tenant_chunk('acme', $1)", quantity):
+            return chunk
+    raise AssertionError("The tenant does not end.")
+
+
+async def test_nothing_of_a_deleted_tenant_is_left(two_tenants: SqlClient) -> None:
+    sql = two_tenants.sql
+    await sql.execute("select treadle.delete_tenant('acme')")
+    with pytest.raises(asyncpg.PostgresError, match="There is no tenant 'acme'"):
+        await submit(two_tenants, "acme")
+    others = await rows_of(sql, "default")
+    assert await delete_all(sql) > 3
+    assert set((await rows_of(sql, "acme")).values()) == {0}
+    assert await rows_of(sql, "default") == others
+    lanes = await sql.fetch("select message ->> 'tenant' as tenant from pgmq.q_default_normal")
+    assert {row["tenant"] for row in lanes} == {None}
+    await sql.execute("select treadle.create_tenant('acme')")  # the name is free again
+    await submit(two_tenants, "acme", thread_id="t")
+
+
+async def test_the_deletion_ends_after_transactions_that_were_open(two_tenants: SqlClient) -> None:
+    late = await two_tenants.connect()
+    transaction = late.sql.transaction()
+    await transaction.start()
+    await submit(late, "acme", thread_id="late")
+    await two_tenants.sql.execute("select treadle.delete_tenant('acme')")
+    call = "select gone from treadle.delete_tenant_chunk('acme')"
+    assert [await two_tenants.sql.fetchval(call) for _ in range(10)] == [False] * 10
+    await transaction.commit()
+    await delete_all(two_tenants.sql, 1000)
+    assert set((await rows_of(two_tenants.sql, "acme")).values()) == {0}
+
+
+async def test_one_process_at_a_time_deletes_a_tenant(two_tenants: SqlClient) -> None:
+    await two_tenants.sql.execute("select treadle.delete_tenant('acme')")
+    other = await two_tenants.connect()
+    async with two_tenants.sql.transaction():
+        assert await two_tenants.sql.fetchval("select deleted from treadle.delete_tenant_chunk('acme', 2)") > 0
+        assert await other.sql.fetchval("select deleted from treadle.delete_tenant_chunk()") is None
+    await delete_all(other.sql)
+    assert await other.sql.fetchval("select deleted from treadle.delete_tenant_chunk('acme')") is None
+
+
+async def test_the_default_tenant_stays(sql_client: SqlClient) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="belongs to the installation"):
+        await sql_client.sql.execute("select treadle.delete_tenant('default')")
+    for call in ("delete_tenant('nowhere')", "suspend_tenant('nowhere')"):
+        with pytest.raises(asyncpg.PostgresError, match="There is no tenant 'nowhere'"):
+            await sql_client.sql.execute(f"select treadle.{call}")
+    for name in ("", "A", "a b", "-a", "a" * 41):
+        with pytest.raises(asyncpg.PostgresError, match="A tenant's name is"):
+            await sql_client.sql.execute("select treadle.create_tenant($1)", name)

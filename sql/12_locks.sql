@@ -40,5 +40,5 @@ language sql immutable parallel safe as $$
 $$;
 
 insert into treadle.mutexes (name)
-values ('fold_counters'), ('partitions'), ('purge'), ('register_agents'), ('sweep'), ('tend_parents')
+values ('fold_counters'), ('partitions'), ('purge'), ('register_agents'), ('shares'), ('sweep'), ('tend_parents')
 on conflict do nothing;

@@ -109,7 +109,8 @@ select treadle._define_type('submission', $$
     ord             bigint,            -- place in the thread
     behind          bigint,            -- open messages of the thread that go before it, less the one that has the turn
     depth           integer,           -- how many messages lie above it, each sent by the one before
-    owner           text
+    owner           text,
+    goes_first      boolean            -- in its lane, because its tenant has only a few rows there
 $$);
 
 -- A thread that is locked.

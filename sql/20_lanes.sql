@@ -137,6 +137,9 @@ language plpgsql as $$
 declare
     v_group record;
 begin
+    if treadle._sharing() then
+        perform treadle._count_lane_rows(lane_rows);
+    end if;
     if cardinality(lane_rows) = 1 and (lane_rows[1]).lane is not null then  -- the common case, without a query
         perform treadle._lane_put(queue => (lane_rows[1]).queue, lane => (lane_rows[1]).lane, lane_rows => lane_rows,
             at => at);

@@ -6,6 +6,7 @@
 --   hold = delay    it is not due yet; the janitor admits it (treadle.admit_due)
 --   hold = thread   another message of its thread has the turn; the transaction that ends that one admits the next
 --                   (treadle._settle)
+--   hold = share    its tenant has its share of the lane (46_shares.sql)
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
 -- "delay_seconds"?, "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?}, ...].
@@ -43,11 +44,7 @@ end $$;
 -- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns an answer for each
 -- of all. Not `autocommit`: where messages of the thread are open, one may be running, so the `queued` events are late.
 create or replace function treadle._write_submissions(
-    submissions treadle.submission[],
-    messages jsonb,
-    tenant text,
-    autocommit boolean,
-    at timestamptz)
+    submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, at timestamptz)
 returns treadle.submit_answer[] language plpgsql as $$
 declare
     v_answers treadle.submit_answer[];
@@ -58,7 +55,11 @@ begin
     with placed as materialized (
         select s.*,
             case when s.state is null and s.hold is null then s.priority end as lane,
-            case when s.state is null and s.hold is null then treadle._lane_next(s.queue, s.priority) end as lane_id,
+            case
+                when s.state is not null or coalesce(s.hold, 'share') <> 'share' then null
+                when s.goes_first then treadle._lane_next_returned(s.queue, s.priority)
+                else treadle._lane_next(s.queue, s.priority)
+            end as lane_id,
             count(*) filter (where s.state is null and s.hold is null)
                 over (partition by s.queue order by s.rank, s.n) as before,
             count(*) filter (where s.state is null and s.hold is null)
@@ -158,6 +159,24 @@ begin
         order by r.n;
 end $$;
 
+-- The same while there are several tenants: some messages wait for a share, others go first, so their positions are
+-- looked up.
+create or replace function treadle._answer_among_tenants(answers treadle.submit_answer[], at timestamptz)
+returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
+    thread_id text, thread bigint, refusal_code text, refusal text)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query
+        select a.n, a.message_id, a.state, a.queue, p.queue_position, a.created_at, a.thread_id, a.thread,
+            a.refusal_code, a.refusal
+        from treadle._answer_submit(answers => answers, at => at) a
+        left join treadle._positions(
+            message_ids => array(select r.message_id from unnest(answers) r order by r.n), at => at) p
+            on p.n = a.n and a.message_id is not null
+        order by a.n;
+end $$;
+
 -- Raise what keeps a submission from its place: its thread is not seen, or another transaction holds it.
 create or replace function treadle._refuse_unplaced(
     submissions treadle.submission[], tenant text, patient boolean, reach jsonb)
@@ -210,6 +229,9 @@ begin
                 submissions => v_submissions, tenant => tenant, patient => patient, reach => reach);
         end if;
     end if;
+    if treadle._sharing() then
+        v_submissions := treadle._share_out(submissions => v_submissions, tenant => tenant);
+    end if;
     v_answers := treadle._write_submissions(
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
     if v_threaded then
@@ -220,8 +242,13 @@ begin
     if notify then
         perform treadle._announce(v_answers);
     end if;
-    return query select *
-        from treadle._answer_submit(answers => v_answers, at => v_now);
+    if treadle._sharing() then
+        return query select *
+            from treadle._answer_among_tenants(answers => v_answers, at => v_now);
+    else
+        return query select *
+            from treadle._answer_submit(answers => v_answers, at => v_now);
+    end if;
     perform treadle._set_lock_timeout(v_former_timeout);
 end $$;
 comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean, boolean, jsonb)

@@ -1,7 +1,8 @@
 -- Turns: which message of a thread may run.
 --
--- thread_turns.turn names it: it is in its lane, running, waiting to retry, or parked. The others wait with hold =
--- thread. The turn passes on when its message is over (treadle._settle), and when messages arrive (here).
+-- thread_turns.turn names it: it is in its lane, running, parked, waiting to retry or for its tenant's share. The
+-- others wait with hold = thread. The turn passes on when its message is over (treadle._settle), and when messages
+-- arrive (here).
 
 -- The next message of a thread: redriven first, then by priority, then by ord. Each search begins where the last
 -- message of that priority left: the index keeps the dead entries of those before it while an old snapshot is open.
@@ -88,13 +89,19 @@ create or replace function treadle._admit(ids uuid[], at timestamptz, returned b
 language plpgsql as $$
 declare
     v_lane_rows treadle.lane_row[];
+    v_first uuid[];  -- those that go before the messages of other tenants
 begin
+    if treadle._sharing() and not returned then
+        select h.going, h.first
+            into ids, v_first
+            from treadle._hold_beyond_share(ids) h;
+    end if;
     with admitted as (
         update treadle.messages m
         set hold = null,
             lane = m.priority,
             lane_id = case
-                when returned then treadle._lane_next_returned(m.queue, m.priority)
+                when returned or m.message_id = any(v_first) then treadle._lane_next_returned(m.queue, m.priority)
                 else treadle._lane_next(m.queue, m.priority)
             end
         where m.message_id = any(ids) and m.state = 'queued' and m.hold is not null
@@ -105,6 +112,18 @@ begin
     if v_lane_rows is not null then
         perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
     end if;
+end $$;
+
+-- Admit those of these messages that waited for the turn of their thread.
+create or replace function treadle._admit_turns(ids uuid[], at timestamptz) returns void
+language plpgsql as $$
+begin
+    perform treadle._admit(
+        ids => array(
+            select m.message_id
+            from treadle.messages m
+            where m.message_id = any(ids) and coalesce(m.hold, '') = 'thread'),
+        at => at);
 end $$;
 
 -- Let the heads of these threads give way to waiting messages of higher priority. The head of a thread is the message
@@ -122,7 +141,7 @@ begin
         from unnest(threads) u
         cross join lateral treadle._turns_of(u) t
         join treadle.messages h on h.message_id = t.turn
-        where h.state = 'queued' and h.hold is null and h.attempt = 0
+        where h.state = 'queued' and coalesce(h.hold, 'share') = 'share' and h.attempt = 0
             and h.rank > (
                 select n.rank
                 from treadle._next_waiting(

@@ -43,6 +43,11 @@ begin
         select e.tenant, _start_attempts.queue, treadle._slot(at), -count(*), count(*)
         from unnest(entries) e
         group by e.tenant;
+    if treadle._sharing() then
+        perform treadle._refill(
+            tenants => array(select e.tenant from unnest(entries) e), queue => _start_attempts.queue,
+            lane => _start_attempts.lane, at => at);
+    end if;
     return v_ids;
 end $$;
 
@@ -123,7 +128,7 @@ begin
         for update skip locked
     ), held as (
         update treadle.messages m
-        set hold = 'share', lane = null, lane_id = null
+        set hold = 'share', lane = null  -- lane_id keeps its place
         from locked k
         where m.message_id = k.message_id
     )

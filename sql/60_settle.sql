@@ -282,6 +282,9 @@ begin
         where p.turn is not null;
     if v_turns is null then
         return '{}';
+    elsif treadle._sharing() then
+        perform treadle._admit_turns(ids => v_turns, at => at);
+        return '{}';
     end if;
     with admitted as (
         update treadle.messages m

@@ -231,35 +231,6 @@ begin
     end loop;
 end $$;
 
--- Up to `quantity` messages of tenants that go on after they were stopped, with themselves locked. Each tenant that has
--- such messages is found by one step in the index.
-create or replace function treadle._lock_resumed(quantity integer) returns uuid[]
-language plpgsql as $$
-begin
-    return array(
-        with recursive tenants (tenant) as (
-            select min(m.tenant)
-            from treadle.messages m
-            where m.hold = 'share'
-            union all
-            select (
-                select min(m.tenant)
-                from treadle.messages m
-                where m.hold = 'share'
-                    and m.tenant > n.tenant)
-            from tenants n
-            where n.tenant is not null
-        )
-        select m.message_id
-        from treadle.messages m
-        where m.hold = 'share'
-            and m.tenant in (select n.tenant from tenants n)
-            and m.tenant <> all(treadle._stopped_tenants())
-        order by m.message_id
-        limit quantity
-        for update skip locked);
-end $$;
-
 -- `queues`: where there may be messages to claim now.
 create or replace function treadle.admit_due(
     quantity integer default 1000, out admitted integer, out queues text[])
@@ -267,12 +238,16 @@ language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_due constant uuid[] := treadle._lock_due(quantity, at => v_now) || treadle._lock_resumed(quantity);
+    v_shared constant uuid[] := treadle._admit_shares(quantity => quantity, at => v_now);
+    v_due constant uuid[] := treadle._lock_due(quantity, at => v_now);
     v_threads bigint[];  -- threads in which delayed messages take their place
     v_placed uuid[];     -- those messages
 begin
-    admitted := cardinality(v_due);
-    if admitted = 0 then
+    admitted := cardinality(v_shared) + coalesce(cardinality(v_due), 0);
+    if admitted > 0 then
+        queues := treadle._queues_of(v_shared || v_due);
+    end if;
+    if v_due is null then
         return;
     end if;
     with placed as (
@@ -293,7 +268,6 @@ begin
         perform treadle._wait_at_old_places(v_placed);
         perform treadle._promote(v_threads, v_now);
     end if;
-    queues := treadle._queues_of(v_due);
 end $$;
 comment on function treadle.admit_due
     is 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';

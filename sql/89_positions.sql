@@ -1,8 +1,26 @@
 -- Positions in the queue, and the messages that wait or run.
 
+-- How many messages of its tenant wait for their share of the lane before this one; at most 1,000.
+create or replace function treadle._ahead_in_share(m treadle.messages) returns bigint
+language sql stable as $$
+    select count(*)
+    from (
+        select
+        from treadle.messages w
+        where w.hold = 'share'
+            and w.tenant = m.tenant
+            and w.queue = m.queue
+            and w.priority = m.priority
+            and w.lane_id < m.lane_id
+        order by w.lane_id
+        limit 1000
+    ) earlier
+$$;
+
 -- How many messages will be claimed before this one; exact to 1,000. null if it does not wait for a worker (it is not
 -- due, parked, running or over). A message behind its thread comes after the ready messages of its lanes and after the
--- messages that are before it in the thread.
+-- messages that are before it in the thread; one that waits for its tenant's share, after the ready messages and after
+-- the messages of the tenant that wait before it.
 create or replace function treadle._position(m treadle.messages, at timestamptz) returns bigint
 language plpgsql stable as $$
 begin
@@ -28,6 +46,11 @@ begin
                     limit 1000
                 ) earlier
             );
+    elsif m.hold = 'share' then
+        return treadle._lane_depth(m.queue, 'high', at)
+            + case when m.priority in ('normal', 'low') then treadle._lane_depth(m.queue, 'normal', at) else 0 end
+            + case when m.priority = 'low' then treadle._lane_depth(m.queue, 'low', at) else 0 end
+            + treadle._ahead_in_share(m);
     end if;
     return null;
 end $$;
@@ -56,12 +79,14 @@ create or replace function treadle._positions(message_ids uuid[], at timestamptz
 returns table (n bigint, state text, queue_position bigint)
 language sql stable as $$
     with asked as (
-        select u.n, m.state, m.queue, m.lane, m.lane_id, m.thread, m.ord, m.rank,
+        select u.n, m.state, m.hold, m.queue, m.lane, m.lane_id, m.thread, m.ord, m.rank,
             case
                 when m.state <> 'queued' then null
                 when m.hold is null then case m.lane when 'high' then 0 when 'normal' then 1 when 'low' then 2 end
                 when m.hold = 'thread' then greatest(m.rank, 0)
-            end as lane_rank
+                when m.hold = 'share' then case m.priority when 'high' then 0 when 'normal' then 1 when 'low' then 2 end
+            end as lane_rank,
+            case when m.hold = 'share' then treadle._ahead_in_share(m) end as ahead_in_share
         from unnest(message_ids) with ordinality u (message_id, n)
         left join lateral (
             select m.*
@@ -89,7 +114,7 @@ language sql stable as $$
                 order by w.rank, w.ord
                 limit 1000
             ) as places
-        from (select distinct a.thread from asked a where a.lane_rank is not null and a.lane is null) t
+        from (select distinct a.thread from asked a where a.hold = 'thread') t
     )
     select a.n, a.state, (
             select sum(case
@@ -101,9 +126,12 @@ language sql stable as $$
             where h.queue = a.queue
                 and h.rank <= a.lane_rank
         )::bigint
-        + case when a.lane is null then width_bucket((a.rank + 1::bigint << 55) + a.ord - 1, t.places) else 0 end
+        + case
+            when a.hold is null then 0
+            else coalesce(a.ahead_in_share, width_bucket((a.rank + 1::bigint << 55) + a.ord - 1, t.places))
+        end
     from asked a
-    left join held t on t.thread = a.thread and a.lane is null
+    left join held t on t.thread = a.thread and a.hold = 'thread'
 $$;
 
 -- Row n is about message_ids[n]; its state is null if the message does not exist.
@@ -138,6 +166,15 @@ returns setof uuid language sql stable as $$
             from treadle.messages w
             where w.hold in ('delay', 'backoff')
             order by w.run_at
+            limit searched
+        )
+        union all
+        (
+            select w.message_id
+            from treadle.messages w
+            where w.hold = 'share'
+                and w.tenant = _held_messages.tenant
+            order by w.queue, w.priority, w.lane_id
             limit searched
         )
     ) h

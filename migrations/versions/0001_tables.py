@@ -160,7 +160,7 @@ create table treadle.messages (
     usage           jsonb,
     constraint messages_place check ((thread is null) = (ord is null)),
     constraint messages_hold check (hold is null or state = 'queued'),
-    constraint messages_lane check ((lane is null) = (lane_id is null)
+    constraint messages_lane check ((lane is not null or hold is not distinct from 'share') = (lane_id is not null)
         and (lane is not null) = (state in ('processing', 'failed') or (state = 'queued' and hold is null))
         and (lane = 'dlq') = (state = 'failed')),
     constraint messages_over check ((completed_at is not null) = (state in ('completed', 'failed', 'cancelled')))
@@ -170,10 +170,10 @@ comment on column treadle.messages.thread is 'threads.id; no foreign key, becaus
 comment on column treadle.messages.ord is 'Place in the thread, assigned under the lock of the thread''s row';
 comment on column treadle.messages.aside is 'Belongs to the thread but takes no turn in it';
 comment on column treadle.messages.lane is 'The PGMQ queue that holds its row. Submitted: its priority. Work that comes back after a start: high. Failed: dlq';
-comment on column treadle.messages.lane_id is 'msg_id of that row';
+comment on column treadle.messages.lane_id is 'msg_id of that row; with hold = share: its place among those of its tenant that wait for the lane';
 comment on column treadle.messages.rank is 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
 comment on column treadle.messages.state is 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
-comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant is suspended) -> null when the tenant goes on';
+comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant has its share of the lane, or is suspended) -> null when there is room';
 comment on column treadle.messages.attempt is 'Executions that began; only grows';
 comment on column treadle.messages.failures is 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
 comment on column treadle.messages.losses is 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
@@ -191,7 +191,7 @@ comment on column treadle.messages.usage is 'What its attempts used together, as
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
 create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
-create index messages_share on treadle.messages (tenant, message_id) where hold = 'share';
+create index messages_share on treadle.messages (tenant, queue, priority, lane_id) where hold = 'share';
 create index messages_parent on treadle.messages (parent) where parent is not null;
 
 create table treadle.parked (
@@ -301,6 +301,16 @@ create table treadle.counters (
 comment on table treadle.counters is 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
 comment on column treadle.counters.slot is 'The ten seconds in which it happened; -infinity once it is too old for the rates';
 comment on column treadle.counters.run_seconds is 'How long the messages that finished in the slot ran';
+
+create table treadle.lane_shares (
+    id     bigint generated always as identity primary key,
+    tenant text not null,
+    queue  text not null,
+    lane   text not null,
+    ready  bigint not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table treadle.lane_shares is 'Deltas of how many visible rows each tenant has in a lane, while there is more than one tenant. The janitor counts them again';
+create index lane_shares_lane on treadle.lane_shares (tenant, queue, lane);
 
 create table treadle.low_water (
     name        text not null,

@@ -172,7 +172,7 @@ messages = Table(
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
-    Index("messages_share", "tenant", "message_id", postgresql_where=text("hold = 'share'")),
+    Index("messages_share", "tenant", "queue", "priority", "lane_id", postgresql_where=text("hold = 'share'")),
     Index("messages_parent", "parent", postgresql_where=text("parent is not null")),
 )
 
@@ -257,6 +257,17 @@ counters = Table(
     must("failed", BigInteger, "0"),
     must("cancelled", BigInteger, "0"),
     must("run_seconds", Double, "0"),
+)
+
+lane_shares = Table(
+    "lane_shares",
+    metadata,
+    key("id", BigInteger, Identity(always=True)),
+    tenant(),
+    must("queue", Text),
+    must("lane", Text),
+    must("ready", BigInteger),
+    Index("lane_shares_lane", "tenant", "queue", "lane"),
 )
 
 low_water = Table(

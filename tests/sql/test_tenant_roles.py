@@ -23,6 +23,7 @@ REFUSED = asyncpg.InsufficientPrivilegeError
 @pytest.fixture
 async def acme(sql_client: SqlClient, database: Database, dsn: str) -> AsyncIterator[Connection]:
     """A session of the tenant acme's login role."""
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
     async with tenant_session(database, dsn, "acme") as connection:
         yield connection
 
@@ -40,8 +41,9 @@ async def tenant_session(database: Database, dsn: str, tenant: str) -> AsyncIter
 
 @pytest.fixture
 async def other(sql_client: SqlClient) -> UUID:
-    """A message of the tenant `other` in its thread `secret`, with the text `secret`."""
-    [row] = await sql_client.submit_many({"message": "secret", "thread_id": "secret"}, tenant="other")
+    """A message of the tenant `other` in its thread `hidden`, with the text `hidden`."""
+    await sql_client.sql.execute("select treadle.create_tenant('other')")
+    [row] = await sql_client.submit_many({"message": "hidden", "thread_id": "hidden"}, tenant="other")
     return UUID(str(row["message_id"]))
 
 
@@ -53,11 +55,11 @@ async def rows_of(connection: Connection, query: str) -> list[tuple[Any, ...]]:
 
 
 async def test_it_submits_and_reads_its_own(sql_client: SqlClient, acme: Connection, other: UUID) -> None:
-    message_id = await acme.fetchval("select treadle.submit('mine', thread_id => 'secret')")
+    message_id = await acme.fetchval("select treadle.submit('mine', thread_id => 'hidden')")
     rows = await acme.fetch("select message_id, user_message, thread_id, tenant from treadle.message_overview")
-    assert [tuple(row) for row in rows] == [(message_id, "mine", "secret", "acme")]
+    assert [tuple(row) for row in rows] == [(message_id, "mine", "hidden", "acme")]
     assert await rows_of(acme, "select thread_id, queued, tenant from treadle.thread_overview") == [
-        ("secret", 1, "acme")
+        ("hidden", 1, "acme")
     ]
     assert await rows_of(acme, "select type from treadle.events") == [("queued",)]
     assert await rows_of(acme, "select queue, queued, ready from treadle.queue_overview") == [("default", 1, None)]
@@ -67,10 +69,10 @@ async def test_it_submits_and_reads_its_own(sql_client: SqlClient, acme: Connect
 
 
 async def test_it_deletes_its_own_thread(acme: Connection, other: UUID) -> None:
-    await acme.fetchval("select treadle.submit('mine', thread_id => 'secret')")
-    assert await acme.fetchval("select treadle.delete_thread('secret')") == 1
-    with pytest.raises(asyncpg.PostgresError, match="There is no thread 'secret'"):
-        await acme.fetchval("select treadle.delete_thread('secret')")
+    await acme.fetchval("select treadle.submit('mine', thread_id => 'hidden')")
+    assert await acme.fetchval("select treadle.delete_thread('hidden')") == 1
+    with pytest.raises(asyncpg.PostgresError, match="There is no thread 'hidden'"):
+        await acme.fetchval("select treadle.delete_thread('hidden')")
 
 
 # What it cannot see
@@ -82,7 +84,7 @@ VIEWS = ("message_overview", "thread_overview", "queue_counts")
 @pytest.mark.parametrize("name", VISIBLE + VIEWS)
 async def test_it_sees_no_row_of_another_tenant(acme: Connection, other: UUID, name: str) -> None:
     assert await acme.fetchval(f"select count(*) from treadle.{name}") == 0
-    assert await acme.fetchval(f"select count(*) from treadle.{name} t where t::text like '%secret%'") == 0
+    assert await acme.fetchval(f"select count(*) from treadle.{name} t where t::text like '%hidden%'") == 0
 
 
 async def test_a_function_in_a_condition_sees_no_row_of_another_tenant(acme: Connection, other: UUID) -> None:
@@ -179,7 +181,7 @@ FORBIDDEN = [
     "select treadle._bound_tenant('other')",
     "select treadle.submit_many('[]', tenant => 'other')",
     "select treadle.submit_once('k', '', '[]', tenant => 'other')",
-    "select treadle.delete_thread('secret', tenant => 'other')",
+    "select treadle.delete_thread('hidden', tenant => 'other')",
     "explain analyze select * from treadle._message_violations",
 ]
 
@@ -190,7 +192,7 @@ async def test_it_cannot_widen_itself(acme: Connection, other: UUID, statement: 
         await acme.execute(statement)
     assert refusal.value.sqlstate in {"42501", "42883", "0LP01", "0A000", "22P02", "42P01", "3F000"}, refusal.value
     assert refusal.value.sqlstate == "42501" or "does not exist" in str(refusal.value), refusal.value
-    assert "secret" not in str(refusal.value).replace("'secret'", "") or "delete_thread" in statement
+    assert "hidden" not in str(refusal.value).replace("'hidden'", "") or "delete_thread" in statement
 
 
 async def test_no_setting_changes_its_tenant(acme: Connection, other: UUID) -> None:
@@ -227,7 +229,7 @@ async def test_the_catalog_shows_neither_values_nor_statements_of_others(
     for view in ("pg_stats", "pg_stat_activity", "pg_sequences", "pg_prepared_statements", "pg_cursors", "pg_roles"):
         found[view] = [dict(row) for row in await acme.fetch(f"select to_jsonb(v) as row from {view} v")]
     text = json.dumps(found, default=str)
-    assert "secret" not in text
+    assert "hidden" not in text
     assert "other" not in {row["row"]["rolname"] for row in found["pg_roles"]}
     assert [row["row"] for row in found["pg_stats"] if row["row"]["schemaname"] == "treadle"] == [
         row["row"] for row in found["pg_stats"] if row["row"].get("tablename") in {"agents", "queues"}

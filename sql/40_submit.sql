@@ -197,8 +197,7 @@ create or replace function treadle.submit_many(
     max_queue_size integer default null,
     patient boolean default true,
     lock_timeout text default null,
-    strict boolean default true,
-    autocommit boolean default false,
+    strict boolean default true, autocommit boolean default false,
     reach jsonb default null)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
     thread_id text, thread bigint, refusal_code text, refusal text)

@@ -338,7 +338,10 @@ begin
     then
         raise exception using errcode = 'TR404', message = format('There is no agent %L.', agent);
     end if;
-    perform treadle._hint('treadle_instances', jsonb_build_array(tenant, agent, thread_id)::text)
+    -- A digest, because every SQL user can listen.
+    perform treadle._hint(
+        'treadle_instances',
+        encode(sha256(convert_to(concat_ws(E'\n', tenant, agent, thread_id), 'UTF8')), 'hex'))
     where not exists (
         select
         from treadle.threads t

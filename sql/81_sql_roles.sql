@@ -13,8 +13,8 @@ begin
 end $$;
 
 -- Create a login role for a tenant; returns its name. The timeouts are defaults that its user can change: they end
--- mistakes, not attacks. Raises TR409 where PUBLIC may create objects in the schema public, TR422 without the right to
--- create roles.
+-- mistakes, not attacks. Raises TR404 and TR403 for a tenant that is unknown or suspended, TR409 where PUBLIC may
+-- create objects in the schema public, TR422 without the right to create roles.
 create or replace function treadle.create_sql_role(
     tenant text, verifier text, connections integer default 5, statement_seconds integer default 60)
 returns text
@@ -23,6 +23,7 @@ language plpgsql security definer
 declare
     c_role constant name := 'treadle_sql_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
 begin
+    perform treadle._require_active(tenant);
     execute format('create role %I login password %L connection limit %s', c_role, verifier, connections);
     execute format('grant treadle_tenant to %I', c_role);
     execute format('alter role %I set statement_timeout = %L', c_role, statement_seconds || 's');

@@ -70,9 +70,10 @@ begin
     end if;
     perform treadle._audit(
         actor => actor, action => 'tenant.delete', target => tenant, tenant => tenant);
-    delete from treadle.sql_roles r
-    where r.tenant = delete_tenant.tenant;
     perform treadle._hint('treadle_keys', '*');  -- its keys end
+    perform treadle.drop_sql_role(r.role)
+    from treadle.sql_roles r
+    where r.tenant = delete_tenant.tenant;
 end $$;
 comment on function treadle.delete_tenant
     is 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';

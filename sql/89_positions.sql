@@ -63,7 +63,7 @@ language sql stable security definer
     select treadle._position(m, treadle.clock())
     from treadle.messages m
     where m.message_id = queue_position.message_id
-        and m.tenant = queue_position.tenant
+        and m.tenant = treadle._bound_tenant(queue_position.tenant)
         and treadle._sees(
             reach => reach, owner => m.owner, agent => m.agent,
             thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread), message_id => m.message_id)

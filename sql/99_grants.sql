@@ -21,7 +21,7 @@ declare
 
         read_events          app
         log_end              app
-        queue_position       app
+        queue_position       app tenant
         queue_positions      app
         queue_stops          app
         queued_messages      app

@@ -5,7 +5,7 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_events   `message_id` or `message_id:thread` (threads.id) of messages with new events
     treadle_cancel   ids of messages whose cancellation was requested
     treadle_keys     ids of API keys that changed
-    treadle_instances  a JSON array of agent and thread_id whose instance workers must drop
+    treadle_instances  names of instances that workers must drop (service.worker.instances.instance_name)
 """
 
 import asyncio

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
-import msgspec
-
 from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier, event_hint
 from service.worker.attempts import Attempts
 from service.worker.heartbeat import Heartbeat
@@ -49,9 +47,8 @@ class ReceivedHints:
             self._heartbeat.send_soon()  # its answer names the cancelled leases
 
     def on_instances(self, payload: str) -> None:
-        if payload != EVERYTHING:
-            tenant, agent, thread_id = msgspec.json.decode(payload, type=tuple[str, str, str])
-            self._instances.drop(tenant, agent, thread_id)
+        for name in payload.split(","):
+            self._instances.drop(name)
 
 
 class ArrivalHints:

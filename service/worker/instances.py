@@ -1,6 +1,7 @@
 """Warm instances: what agents keep in their worker from one message of a thread to the next. Only a cache."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -36,19 +37,23 @@ class _Instance:
         return self.making.done() and (self.making.cancelled() or self.making.exception() is not None)
 
 
+def instance_name(tenant: str, agent: str, thread_id: str) -> str:
+    """The name that treadle.drop_instance sends to workers: a digest, because every SQL user can listen."""
+    return hashlib.sha256("\n".join((tenant, agent, thread_id)).encode()).hexdigest()
+
+
 class InstanceCache:
     def __init__(self) -> None:
-        # By tenant, agent and thread id, the least recently used first.
-        self._cached: dict[tuple[str, str, str], _Instance] = {}
+        self._cached: dict[str, _Instance] = {}  # by their names, the least recently used first
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, agent: Agent, claim: Claim, make: Callable[[], Any], pins: "InstancePins") -> Any:
         """The cached instance for agent and thread, or a new one; `pins` keeps it open. Raises what `make` raises."""
         key = None
         if claim.thread_id is not None and agent.limits.idle_timeout:
-            key = (claim.tenant, agent.name, claim.thread_id)
+            key = instance_name(claim.tenant, agent.name, claim.thread_id)
         if key and (kept := self._cached.get(key)) and kept.thread != claim.thread:
-            self.drop(*key)
+            self.drop(key)
         instance = self._cached.pop(key, None) if key else None
         if instance is None or instance.failed:
             making = asyncio.create_task(call_anywhere(make))
@@ -60,9 +65,9 @@ class InstanceCache:
         pins.add(instance)
         return await asyncio.shield(instance.making)
 
-    def drop(self, tenant: str, agent: str, thread_id: str) -> None:
-        """Remove the instance, if it is cached, and close it as soon as no attempt uses it."""
-        if instance := self._cached.pop((tenant, agent, thread_id), None):
+    def drop(self, name: str) -> None:
+        """Remove the instance of this name, if it is cached, and close it as soon as no attempt uses it."""
+        if instance := self._cached.pop(name, None):
             self._drop(instance)
 
     def give_up(self, instance: _Instance) -> None:
@@ -81,12 +86,12 @@ class InstanceCache:
         now = time.monotonic()
         idle = [key for key, instance in self._cached.items() if instance.failed or instance.idle_at(now)]
         for key in idle or list(self._cached)[: max(0, len(self._cached) - MAX_CACHED_INSTANCES)]:
-            self.drop(*key)
+            self.drop(key)
 
     async def close(self) -> None:
         """Drop and close all instances."""
         for key in list(self._cached):
-            self.drop(*key)
+            self.drop(key)
         if self._closing:
             await asyncio.wait(self._closing, timeout=CLOSE_SECONDS)
 

@@ -11,6 +11,7 @@ from tests.support.sql_calls import ECHO
 
 
 async def test_a_sql_role_logs_in_with_the_printed_address(cli: Cli, sql: Connection) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
     printed = await cli("tenants", "sql-role", "acme", "--connections", "2")
     connection = await asyncpg.connect(printed.output.strip())
     role = await connection.fetchval("select session_user")

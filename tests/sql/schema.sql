@@ -85,7 +85,8 @@ CREATE TYPE treadle.submission AS (
 	ord bigint,
 	behind bigint,
 	depth integer,
-	owner text
+	owner text,
+	goes_first boolean
 );
 CREATE TYPE treadle.submit_answer AS (
 	n integer,
@@ -146,7 +147,7 @@ CREATE TABLE treadle.messages (
     CONSTRAINT messages_depth_check CHECK ((depth >= 0)),
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
-    CONSTRAINT messages_lane CHECK ((((lane IS NULL) = (lane_id IS NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
+    CONSTRAINT messages_lane CHECK (((((lane IS NOT NULL) OR (NOT (hold IS DISTINCT FROM 'share'::text))) = (lane_id IS NOT NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
     CONSTRAINT messages_lane_check CHECK ((lane = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text, 'dlq'::text]))),
     CONSTRAINT messages_max_attempts_check CHECK ((max_attempts >= 1)),
     CONSTRAINT messages_max_losses_check CHECK ((max_losses >= 1)),
@@ -165,10 +166,10 @@ COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key, becaus
 COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, assigned under the lock of the thread''s row';
 COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread but takes no turn in it';
 COMMENT ON COLUMN treadle.messages.lane IS 'The PGMQ queue that holds its row. Submitted: its priority. Work that comes back after a start: high. Failed: dlq';
-COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row';
+COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row; with hold = share: its place among those of its tenant that wait for the lane';
 COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
 COMMENT ON COLUMN treadle.messages.state IS 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
-COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant is suspended) -> null when the tenant goes on';
+COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant has its share of the lane, or is suspended) -> null when there is room';
 COMMENT ON COLUMN treadle.messages.attempt IS 'Executions that began; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
 COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
@@ -1634,6 +1635,23 @@ CREATE VIEW treadle.installation WITH (security_invoker='true') AS
            FROM treadle.queue_counts c) AS processing;
 COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
 COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
+CREATE TABLE treadle.lane_shares (
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    lane text NOT NULL,
+    ready bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.lane_shares IS 'Deltas of how many visible rows each tenant has in a lane, while there is more than one tenant. The janitor counts them again';
+ALTER TABLE treadle.lane_shares ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.lane_shares_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE treadle.late_cancels (
     xid bigint NOT NULL,
     n bigint NOT NULL,
@@ -1871,6 +1889,8 @@ ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, restriction, key);
 ALTER TABLE ONLY treadle.keys
     ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
+ALTER TABLE ONLY treadle.lane_shares
+    ADD CONSTRAINT lane_shares_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.late_cancels
     ADD CONSTRAINT late_cancels_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.late_events
@@ -1914,12 +1934,13 @@ CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_po
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
 CREATE INDEX keys_tenant ON treadle.keys USING btree (tenant, created_at);
+CREATE INDEX lane_shares_lane ON treadle.lane_shares USING btree (tenant, queue, lane);
 CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
-CREATE INDEX messages_share ON treadle.messages USING btree (tenant, message_id) WHERE (hold = 'share'::text);
+CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, lane_id) WHERE (hold = 'share'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
 CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);
@@ -1927,6 +1948,7 @@ ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
 CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_cancels();
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
+CREATE TRIGGER tenants_sharing AFTER INSERT OR DELETE OR UPDATE OF suspended_at, deleted_at ON treadle.tenants FOR EACH STATEMENT EXECUTE FUNCTION treadle._follow_tenants();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
 ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;
@@ -1934,6 +1956,7 @@ ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.lane_shares ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_cancels ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.leases ENABLE ROW LEVEL SECURITY;
@@ -1943,6 +1966,7 @@ CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadl
 CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.keys AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.lane_shares AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_cancels AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -1960,6 +1984,7 @@ CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_wor
 CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.keys FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.lane_shares FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_cancels FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

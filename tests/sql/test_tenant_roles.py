@@ -75,6 +75,34 @@ async def test_it_deletes_its_own_thread(acme: Connection, other: UUID) -> None:
         await acme.fetchval("select treadle.delete_thread('hidden')")
 
 
+async def test_it_controls_its_own_messages(sql_client: SqlClient, acme: Connection) -> None:
+    failed = await acme.fetchval("select treadle.submit('fails')")
+    await sql_client.run(outcome="rejected")
+    assert await acme.fetchval("select treadle.redrive($1)", failed) == "queued"
+    assert await acme.fetchval("select treadle.queue_position($1)", failed) == 0
+    assert await acme.fetchval("select treadle.cancel($1)", failed) == "cancelled"
+
+
+@pytest.mark.parametrize("call", ["cancel($1)", "redrive($1)", "input($1, '1')", "queue_position($1)"])
+async def test_a_message_of_another_tenant_is_unknown(acme: Connection, other: UUID, call: str) -> None:
+    answers = []
+    for message_id in (other, await acme.fetchval("select treadle.uuid7()")):
+        try:
+            answers.append(str(await acme.fetchval(f"select treadle.{call}", message_id)))
+        except asyncpg.PostgresError as error:
+            answers.append(str(error).replace(str(message_id), "..."))
+    assert answers[0] == answers[1]
+
+
+async def test_an_id_of_another_tenant_cannot_be_used(acme: Connection, other: UUID) -> None:
+    message = json.dumps([{"message": "mine", "message_id": str(other)}])
+    with pytest.raises(asyncpg.PostgresError, match="was used before"):
+        await acme.fetch("select * from treadle.submit_many($1)", message)
+    parent = json.dumps([{"message": "mine", "parent": str(other)}])
+    await acme.fetch("select * from treadle.submit_many($1)", parent)
+    assert await rows_of(acme, "select parent, depth from treadle.messages") == [(None, 0)]
+
+
 # What it cannot see
 
 VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters")
@@ -289,6 +317,7 @@ async def test_its_open_transaction_delays_only_its_thread(sql_client: SqlClient
 
 
 async def test_a_dropped_role_is_gone_with_its_sessions(sql: Connection, database: Database, dsn: str) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
     store = SqlRoleStore(database)
     role, password = await store.create("acme", connections=2, statement_seconds=60)
     address = with_login(dsn, role, password)
@@ -304,13 +333,14 @@ async def test_a_dropped_role_is_gone_with_its_sessions(sql: Connection, databas
 
 
 async def test_no_role_is_created_where_public_may_create_objects(sql: Connection, database: Database) -> None:
-    await sql.execute("grant create on schema public to public")
+    await sql.execute("select treadle.create_tenant('acme'); grant create on schema public to public")
     with pytest.raises(Conflict, match="revoke create on schema public from public"):
         await SqlRoleStore(database).create("acme", connections=2, statement_seconds=60)
     assert await sql.fetchval("select count(*) from treadle.sql_roles") == 0
 
 
-async def test_a_role_has_a_limit_of_connections(database: Database, dsn: str) -> None:
+async def test_a_role_has_a_limit_of_connections(sql: Connection, database: Database, dsn: str) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
     store = SqlRoleStore(database)
     role, password = await store.create("acme", connections=1, statement_seconds=60)
     connection = await asyncpg.connect(with_login(dsn, role, password))
@@ -318,6 +348,15 @@ async def test_a_role_has_a_limit_of_connections(database: Database, dsn: str) -
     with pytest.raises(asyncpg.TooManyConnectionsError):
         await asyncpg.connect(with_login(dsn, role, password))
     await store.drop(role)
+
+
+async def test_a_deleted_tenant_has_no_roles(sql: Connection, database: Database) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
+    role, _ = await SqlRoleStore(database).create("acme", connections=1, statement_seconds=60)
+    await sql.execute("select treadle.delete_tenant('acme')")
+    assert await sql.fetchval("select to_regrole($1)", role) is None
+    with pytest.raises(NotFound):
+        await SqlRoleStore(database).create("acme", connections=1, statement_seconds=60)
 
 
 async def test_a_member_without_a_tenant_sees_and_does_nothing(sql_client: SqlClient, dsn: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.db.pool import Connection
+from service.worker.instances import instance_name
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
@@ -241,7 +242,7 @@ async def test_an_instance_in_use_is_not_closed(sql: Connection, start_worker: S
     message_id = await submit(sql, "x", agent="uses", thread_id="t")
     await wait_for(inside)
     worker._services.instances.drop_idle()
-    worker._services.instances.drop("default", "uses", "t")
+    worker._services.instances.drop(instance_name("default", "uses", "t"))
     await asyncio.sleep(0)
     go_on.set()
     assert (await settled(sql, message_id))["result"] == 0

@@ -194,6 +194,7 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_gap_before constant timestamptz := v_now - interval_seconds * 2 * interval '1 second';
     v_step_after constant timestamptz := v_now + interval '1 second';  -- later: the clock was set back
+    v_resumed boolean;
 begin
     insert into treadle.workers as w (
             worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, beating_since,
@@ -211,9 +212,14 @@ begin
                 beating_since = case
                     when w.heartbeat_at between v_gap_before and v_step_after then w.beating_since
                     else v_now
-                end;
-    perform treadle._release_orphans(worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds,
-        at => v_now);
+                end
+        returning w.beating_since = v_now and w.xmax <> 0  -- not of a new row
+        into v_resumed;
+    -- After a gap, or a step of the clock, the age of a lease says nothing: an answer may still be on its way.
+    if not v_resumed then
+        perform treadle._release_orphans(
+            worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds, at => v_now);
+    end if;
     perform treadle._extend_leases(ids => ids, leases => leases, lease_seconds => lease_seconds, at => v_now);
     return query
         select g.message_id, g.lease, case when l.message_id is null then 'lost' else 'cancelled' end

@@ -71,11 +71,17 @@ async def test_a_living_worker_is_not_taken_for_dead(sql_client: SqlClient) -> N
     assert await sql_client.finish(claim) == ["completed"]
 
 
-async def test_a_claim_whose_answer_was_lost_is_released(sql_client: SqlClient) -> None:
+@pytest.mark.parametrize("steps_to", [0, 2 * HOUR])
+async def test_a_claim_is_released_only_if_its_answer_was_lost(sql_client: SqlClient, steps_to: int) -> None:
+    """After a step of the clock its age says nothing, and the answer may still be on its way."""
     message_id = await sql_client.submit()
     await sql_client.shift_clock(HOUR)
+    await sql_client.heartbeat("w")
     await sql_client.claim()
-    await sql_client.shift_clock(0)
+    await sql_client.shift_clock(steps_to)
+    await sql_client.heartbeat("w", grace=5)
+    assert await sql_client.state(message_id) == ("processing", None)
+    await sql_client.shift_clock(steps_to + 2)
     await sql_client.heartbeat("w", grace=5)
     assert await sql_client.state(message_id) == ("queued", None)
 

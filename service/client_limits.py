@@ -5,6 +5,7 @@ and also a key: what comes with it from any number of addresses counts together.
 message is a client of its own. An API on loopback without a proxy has no such limits unless they are set.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 import math
@@ -26,6 +27,7 @@ BURST_SECONDS = 2.0  # the requests of so many seconds may come at once
 MAX_CLIENTS = 20_000  # that are remembered; about 3 MB
 SHORT_CONNECTIONS = 200  # of one address, beyond those of its streams; a trusted proxy has any number
 RETRY_SECONDS = 10
+PAUSE_SECONDS = 0.5  # that each connection of a flooding client waits for its refusal
 MAX_ADDRESS_CHARS = 100
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -102,6 +104,12 @@ class ClientLimits:
         """Drop the clients that have their whole burst; where that leaves too many, also those that came first."""
         kept = [(client, free_at) for client, free_at in self._free_at.items() if free_at > now]
         self._free_at = dict(kept[-MAX_CLIENTS // 2 :])
+
+
+async def pause() -> None:
+    """Awaited before a request beyond the limit is refused. A client that asks again at once would keep the process
+    busy with refusals, and others would wait; so its connections wait, whose number has a limit."""
+    await asyncio.sleep(PAUSE_SECONDS)
 
 
 def key_of(principal: Principal) -> str:

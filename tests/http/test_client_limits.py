@@ -12,13 +12,19 @@ from service.config import Settings
 from service.errors import TooManyRequests
 from tests.support.access import CLOSED, bearer, create_key, create_token
 from tests.support.api_answers import problem
+from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.raw_http import exchange
 from tests.support.sse_reader import open_stream, stream_path
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_for
 from tests.support.websocket_client import chat_url, open_socket
 
 OTHER = {"X-Forwarded-For": "192.0.2.7"}
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client_limits.PAUSE_SECONDS", 0.0)
 
 
 class Clock:
@@ -121,6 +127,29 @@ async def test_a_client_gets_no_new_budget_by_naming_another_address(
     answers = [await api.get("/threads", headers=header) for header in headers]
     assert [answer.status_code for answer in answers].count(429) > 1
     assert caplog.text.count("TRUSTED_PROXIES") == 1  # a proxy that the settings do not name looks like this
+
+
+async def test_a_refusal_waits_so_that_a_flood_keeps_nothing_busy(
+    start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await start_api(client_requests_per_second=1, trusted_proxies=("127.0.0.0/8",))
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        waiting.set()
+        await go_on.wait()
+
+    monkeypatch.setattr("service.api.gate.layer.pause", wait)
+    flood = asyncio.create_task(answered(api, 10))
+    await wait_for(waiting)
+    assert (await api.get("/threads", headers=OTHER)).status_code == 200
+    assert not flood.done()
+    go_on.set()
+    assert (await flood)[-1] == 429
+
+
+async def answered(api: Client, count: int) -> list[int]:
+    return [(await api.get("/threads")).status_code for _ in range(count)]
 
 
 async def test_sockets_count_as_requests(start_api: StartApi, register_agents: RegisterAgents) -> None:

@@ -83,7 +83,10 @@ async def test_names_and_origins_hold_behind_nginx(settings: Settings, tmp_path:
         assert refused.value.response.status_code == 403
 
 
-async def test_a_client_behind_nginx_cannot_choose_its_address(settings: Settings, tmp_path: Path) -> None:
+async def test_a_client_behind_nginx_cannot_choose_its_address(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client_limits.PAUSE_SECONDS", 0.0)
     async with proxied(settings, tmp_path, client_requests_per_second=2) as client:
         headers = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(12)]
         assert 429 in [(await client.get("/threads", headers=header)).status_code for header in headers]

@@ -19,7 +19,7 @@ from litestar.types import ASGIApp, Receive, Send
 
 from service.api.gate.answers import Answers
 from service.api.problems import send_problem
-from service.client_limits import ClientLimits, address_of
+from service.client_limits import ClientLimits, address_of, pause
 from service.config import Settings
 from service.errors import ForeignPage, Invalid, Refused, TooManyRequests, WrongHost, WrongMediaType
 from service.hosts import (
@@ -80,6 +80,8 @@ class Gate:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
+            if isinstance(refusal, TooManyRequests):
+                await pause()
             await send_problem(scope, send, refusal)
 
     def _count(self, scope: Any) -> None:

@@ -7,7 +7,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import send_problem
-from service.client_limits import ClientLimits, address_of, key_of
+from service.client_limits import ClientLimits, address_of, key_of, pause
 from service.errors import TooManyRequests
 
 
@@ -44,7 +44,11 @@ def limiting_keys(limits: ClientLimits) -> Any:
                 await app(scope, receive, send)
                 return
             client = key_of(principal)
-            limits.count_request(client)
+            try:
+                limits.count_request(client)
+            except TooManyRequests:
+                await pause()
+                raise
             with ExitStack() as opened:
                 if _is_stream(scope):
                     opened.enter_context(limits.stream(client))

@@ -22,7 +22,7 @@ $$;
 -- The era of a log that ends at this position.
 create or replace function treadle._era(last_pos bigint) returns bigint
 language sql immutable parallel safe as $$
-    select last_pos / 64
+    select last_pos / 16
 $$;
 
 -- Lock the thread_log rows of these threads in the order of their key, until the end of the transaction, and return

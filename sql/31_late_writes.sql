@@ -52,7 +52,7 @@ end $$;
 create or replace function treadle._give_late_cancels() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set lock_timeout = 0 as $$
+set enable_seqscan = off set enable_bitmapscan = off set lock_timeout = 0 as $$
 begin
     perform treadle._write_late_cancels(new.xid);
     return null;
@@ -77,8 +77,8 @@ end $$;
 create or replace function treadle._give_late_positions() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off
-set lock_timeout = 0 as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off set lock_timeout = 0 as $$
 declare
     v_positions bigint[];  -- last_pos of each thread before these events, in the order of the threads
 begin

@@ -7,7 +7,7 @@ create or replace function treadle.thread_logs(
 returns table (n bigint, thread bigint, message_count bigint, last_pos bigint)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -33,7 +33,7 @@ create or replace function treadle.thread_place(
 returns table (thread bigint, last_pos bigint, event_at timestamptz)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -78,7 +78,7 @@ create or replace function treadle.exchanges(thread bigint, before bigint, quant
 returns table (message jsonb, result jsonb, tools jsonb)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
     v_id uuid;
@@ -110,7 +110,7 @@ create or replace function treadle.turn_in_progress(thread bigint, progress_even
 returns table (message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -146,7 +146,7 @@ create or replace function treadle.agent_while_busy(
 returns text
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return (
@@ -167,7 +167,7 @@ comment on function treadle.agent_while_busy is 'The agent that answers while an
 create or replace function treadle.thread_usage(thread bigint, out messages bigint, out usage jsonb)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     select * into messages, usage
@@ -200,7 +200,7 @@ create or replace function treadle.earlier_results(message_id uuid)
 returns table (type text, name text, sent jsonb, data text)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -234,7 +234,7 @@ create or replace function treadle.children(asker uuid, message_ids uuid[])
 returns table (n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -253,7 +253,7 @@ comment on function treadle.children is 'State and outcome of messages that anot
 create or replace function treadle.health(out has_queues boolean, out live_workers bigint)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     select * into has_queues, live_workers

@@ -195,15 +195,15 @@ create or replace function treadle.submit_many(
     tenant text default 'default',
     notify boolean default false,
     max_queue_size integer default null,
-    patient boolean default true,
-    lock_timeout text default null,
+    patient boolean default true, lock_timeout text default null,
     strict boolean default true, autocommit boolean default false,
     reach jsonb default null)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
     thread_id text, thread bigint, refusal_code text, refusal text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

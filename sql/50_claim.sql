@@ -8,9 +8,10 @@
 -- A hidden row that shows again belongs to a lease that no heartbeat extended. The janitor decides whether its worker
 -- lives (treadle.reap); a claim only hides it again.
 -- Here, as in append, finish and heartbeat, a statement is planned once a session, perhaps while the tables are empty.
--- So sequential scans are off: they would be right then and ruinous later. And rows are joined by `= any(array[...])`,
--- which leaves the planner nothing but to look them up: for a plain comparison it may read a whole index, with the dead
--- versions of its rows.
+-- So sequential scans are off: they would be right then and ruinous later. Bitmap scans are off: they read all versions
+-- of a row, of which an old snapshot keeps many, before the newest one is chosen. And rows are joined by
+-- `= any(array[...])`, which leaves the planner nothing but to look them up: for a plain comparison it may read a whole
+-- index.
 
 -- Start an attempt of each of these messages: `entries` are their `started` events, lane_ids their lane rows, in the
 -- same order.
@@ -253,7 +254,8 @@ returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord b
     overloaded_seconds double precision, depth integer, tenant text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

@@ -139,7 +139,8 @@ create or replace function treadle.append(
 returns table (message_id uuid, status text, cancel_requested boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;

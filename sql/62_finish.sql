@@ -65,7 +65,8 @@ create or replace function treadle.finish(
 returns table (message_id uuid, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set enable_memoize = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

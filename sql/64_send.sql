@@ -118,7 +118,7 @@ create or replace function treadle.append_and_send(
 returns table (message_id uuid, status text, cancel_requested boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set lock_timeout = '100ms' as $$
+set enable_seqscan = off set enable_bitmapscan = off set lock_timeout = '100ms' as $$
 #variable_conflict use_column
 declare
     v_sender record;
@@ -197,7 +197,7 @@ create or replace function treadle.conclude(
     max_queue_size integer default null, patient boolean default true)
 returns text language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set lock_timeout = '100ms' as $$
+set enable_seqscan = off set enable_bitmapscan = off set lock_timeout = '100ms' as $$
 declare
     v_with_all boolean;
     v_sender record;

@@ -50,7 +50,7 @@ create or replace function treadle.tend_parents(
     out queues text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off as $$
+set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_ready uuid[];     -- messages that may go on

@@ -244,7 +244,7 @@ create table treadle.thread_log (
     tenant   text not null,
     last_pos bigint not null,
     primary key (thread, era),
-    constraint thread_log_era check (era = last_pos / 64)
+    constraint thread_log_era check (era = last_pos / 16)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 comment on table treadle.thread_log is 'The last thread_pos of each thread, in one row. Apart from threads, so that an append never waits for an open transaction that submits';
 comment on column treadle.thread_log.era is 'Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps. Changes seldom, so that most updates touch no index';

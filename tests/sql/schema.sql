@@ -261,6 +261,7 @@ CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text, reach jsonb) IS 'The agent that answers while another one is at work in the thread';
 CREATE FUNCTION treadle.another_has(worker text, queue text, agent text) RETURNS boolean
@@ -277,6 +278,7 @@ CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], 
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
@@ -289,6 +291,7 @@ CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, 
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
@@ -307,6 +310,7 @@ CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.children(asker uuid, message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
 CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
@@ -316,6 +320,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
@@ -332,6 +337,7 @@ CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text,
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean) IS 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
@@ -423,6 +429,7 @@ CREATE FUNCTION treadle.earlier_results(message_id uuid) RETURNS TABLE(type text
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.earlier_results(message_id uuid) IS 'What earlier attempts left in a message''s log: step results, answers, sent ids';
 CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
@@ -440,6 +447,7 @@ CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean, max_bytes bigint) IS 'Earlier messages of a thread with their answers, the newest first';
 CREATE FUNCTION treadle.find_keys(key_ids text[]) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], secret_hash bytea, former_hash bytea, revoked boolean, seconds_left double precision, former_seconds_left double precision)
@@ -458,6 +466,7 @@ CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], resul
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
@@ -479,6 +488,7 @@ CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) 
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) IS 'Whether there are queues, and how many workers live';
 CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[] DEFAULT '{}'::text[]) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
@@ -488,6 +498,7 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[]) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
@@ -513,6 +524,7 @@ CREATE FUNCTION treadle.log_end(message_id uuid, tenant text DEFAULT 'default'::
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.log_end(message_id uuid, tenant text, reach jsonb) IS 'The seq of a message''s last event so far, and whether the message is over';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer, OUT queues text[]) RETURNS record
@@ -631,6 +643,7 @@ CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantit
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer, threads bigint[], page_bytes bigint, at_least_one boolean) IS 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
 CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text, thread bigint, queue text)
@@ -726,6 +739,7 @@ CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
@@ -763,6 +777,7 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
@@ -772,6 +787,7 @@ CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'defa
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_logs(thread_ids text[], tenant text, reach jsonb) IS 'Key, number of messages and end of the log of each thread';
 CREATE FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(thread bigint, last_pos bigint, event_at timestamp with time zone)
@@ -781,6 +797,7 @@ CREATE FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text DEF
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_place(thread_id text, pos bigint, tenant text, reach jsonb) IS 'Key and log end of a thread, and the time of its event at a position';
 CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) RETURNS record
@@ -790,6 +807,7 @@ CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usa
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) IS 'What a thread''s messages used, summed by kind, and how many reported it';
 CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
@@ -799,6 +817,7 @@ CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer)
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) IS 'The message that has the turn in a thread, with its log so far';
 CREATE FUNCTION treadle.unclaimed_queues() RETURNS TABLE(queue text, queued bigint)
@@ -995,7 +1014,7 @@ CREATE TABLE treadle.thread_log (
     era bigint DEFAULT 0 NOT NULL,
     tenant text NOT NULL,
     last_pos bigint NOT NULL,
-    CONSTRAINT thread_log_era CHECK ((era = (last_pos / 64)))
+    CONSTRAINT thread_log_era CHECK ((era = (last_pos / 16)))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread, in one row. Apart from threads, so that an append never waits for an open transaction that submits';

@@ -28,7 +28,7 @@ DAMAGES = [
     ("Trash is no longer", "insert into treadle.trash values (treadle.uuid7(), 'default', 1)"),
     ("An event belongs", "update treadle.events set thread = null, thread_pos = null where thread_pos = 1"),
     ("A thread's log is dense", "update treadle.events set thread_pos = thread_pos + 100 where thread_pos = 3"),
-    ("A thread's log is dense", "update treadle.thread_log set last_pos = last_pos + 1, era = (last_pos + 1) / 64"),
+    ("A thread's log is dense", "update treadle.thread_log set last_pos = last_pos + 1, era = (last_pos + 1) / 16"),
     ("A thread's log is dense", "delete from treadle.thread_log"),
     ("A thread's log belongs", "insert into treadle.thread_log (tenant, thread, last_pos) values ('default', 99, 0)"),
     (

@@ -90,6 +90,13 @@ class Plans:
         """Plans that read a big table from end to end."""
         return [plan for plan in self._plans if self._big & set(re.findall(r"Seq Scan on (\w+)", plan))]
 
+    @property
+    def all_versions(self) -> list[str]:
+        """Plans that read all versions of rows, or all rows, of a table whose rows change often."""
+        changing = r"(leases|thread_turns|thread_log)\b"
+        patterns = (rf"Bitmap Heap Scan on {changing}", rf"Index (Only )?Scan.* on {changing}.*\n(?!\s+Index Cond)")
+        return [plan for plan in self._plans if any(re.search(pattern, plan) for pattern in patterns)]
+
     def reading(self, index: str) -> list[str]:
         """Plans that read this index (a regular expression)."""
         return [plan for plan in self._plans if re.search(rf"Scan (Backward )?(using|on) {index}", plan)]
@@ -152,6 +159,26 @@ async def test_the_plans_of_a_worker(sql_client: SqlClient, claims: list[Claim])
         await sql_client.heartbeat("v", grace=0)
     assert plans.whole_tables == []
     assert plans.reading("leases_order")
+
+
+async def test_plans_made_beside_few_rows_with_many_dead_versions(sql_client: SqlClient) -> None:
+    """An old snapshot keeps the versions: a plan that is right for the few rows would read all of them."""
+    await sql_client.claim(3000)
+    reader = await sql_client.connect()
+    async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
+        await reader.sql.fetchval("select count(*) from treadle.messages")
+        for table in ("leases", "thread_turns", "thread_log"):
+            await sql_client.sql.execute(f"delete from treadle.{table} where thread is null or thread > 20")
+            await sql_client.sql.execute(f"analyze treadle.{table}")
+        worker = await sql_client.connect()
+        async with Plans(worker) as plans:
+            await worker.submit_many({"thread_id": "old1"}, {"thread_id": "old2", "priority": "high"}, {})
+            claims = await worker.claim(20, first_lane="low")
+            await worker.append(*[(claim, 3, ["x"]) for claim in claims])
+            await worker.finish(*claims[1:], patient=False)
+            await worker.finish(claims[0])
+        assert plans.reading("leases_pkey")
+        assert plans.all_versions == []
 
 
 async def test_the_plans_of_a_client(sql_client: SqlClient, claims: list[Claim]) -> None:

@@ -21,7 +21,7 @@ async def lengthen(sql_client: SqlClient, message_id: UUID, events: int) -> None
     """Appends so many events to a running message."""
     await sql_client.sql.execute(
         "with l as (update treadle.leases set last_seq = last_seq + $2 where message_id = $1 returning *),"
-        " t as (update treadle.thread_log t set last_pos = last_pos + $2, era = (last_pos + $2) / 64"
+        " t as (update treadle.thread_log t set last_pos = last_pos + $2, era = (last_pos + $2) / 16"
         " from l where t.thread = l.thread"
         " returning t.*)"
         " insert into treadle.events (tenant, message_id, seq, thread, thread_pos, type, data, created_at)"

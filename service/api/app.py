@@ -95,7 +95,7 @@ class Api:
             exception_handlers=problems.HANDLERS,
             lifespan=[self._run],
             request_max_body_size=settings.max_body_bytes,
-            openapi_config=openapi.config(),
+            openapi_config=openapi.config(needs_key=self._access.access.required),
             logging_config=None,
         )
 

@@ -77,19 +77,19 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def complete(app: Litestar) -> dict[str, Any]:
-    """Complete the description of the application in place, and return it as JSON values."""
+def complete(app: Litestar, *, needs_key: bool) -> dict[str, Any]:
+    """Complete the description of the application in place, and return it as JSON values. `needs_key`: AUTH is on."""
     document = app.openapi_schema
     document.components.schemas = _components(app)
     options = {handler.operation_id: handler.opt for handler in _handlers(app)}
     for path in (document.paths or {}).values():
         for operation in (path.get, path.post, path.delete):
             if operation is not None:
-                _complete_operation(operation, options[operation.operation_id])
+                _complete_operation(operation, options[operation.operation_id], needs_key)
     return document.to_schema()
 
 
-def _complete_operation(operation: Operation, options: dict[str, Any]) -> None:
+def _complete_operation(operation: Operation, options: dict[str, Any], needs_key: bool) -> None:
     parameters = [parameter for parameter in operation.parameters or [] if isinstance(parameter, Parameter)]
     for parameter in parameters:
         _complete_parameter(parameter)
@@ -97,7 +97,7 @@ def _complete_operation(operation: Operation, options: dict[str, Any]) -> None:
     common = BAD_BODY if operation.request_body is not None else BAD_PARAMETER if parameters else UNKNOWN_QUERY
     if operation.operation_id not in WITHOUT_DATABASE:
         common = common | DATABASE_AWAY
-    operation.security = _security(options)
+    operation.security = _security(options, needs_key)
     if operation.security:
         common = common | NOT_ALLOWED
     described = {status: _problem(text) for status, text in common.items()}
@@ -111,12 +111,13 @@ def _complete_operation(operation: Operation, options: dict[str, Any]) -> None:
                 header.schema = Schema(type=OpenAPIType.STRING)
 
 
-def _security(options: dict[str, Any]) -> list[dict[str, list[str]]]:
+def _security(options: dict[str, Any], needs_key: bool) -> list[dict[str, list[str]]]:
     """What an operation needs: one of these. The names behind a scheme are the scope of the operation."""
     scopes = [options["scope"]] if options["scope"] in SCOPES else []
     if options["scope"] == OPEN:
         return []
-    return [{KEY: scopes}, {TOKEN: scopes}] if options.get("is_stream") else [{KEY: scopes}]
+    found = [{KEY: scopes}, {TOKEN: scopes}] if options.get("is_stream") else [{KEY: scopes}]
+    return found if needs_key else [*found, {}]  # {}: nothing, too
 
 
 def _problem(text: str) -> OpenAPIResponse:

@@ -60,13 +60,14 @@ REFERENCE_FILES = StaticFiles(
 class _Description(OpenAPIRenderPlugin):
     """/openapi.json, with the examples: Litestar would leave out their fields that are null."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_key: bool) -> None:
         super().__init__(path="/openapi.json", media_type=OpenAPIMediaType.OPENAPI_JSON)
+        self._needs_key = needs_key
         self._document = b""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         if not self._document:
-            completed = description.complete(request.app)
+            completed = description.complete(request.app, needs_key=self._needs_key)
             for name, example in EXAMPLES.items():
                 completed["components"]["schemas"][name]["examples"] = [example]
             self._document = msgspec.json.encode(completed)
@@ -98,7 +99,7 @@ class _ReferenceRouter(Router):
         return [] if LITESTAR_NOT_FOUND_PATH in getattr(value, "paths", ()) else super().register(value)
 
 
-def config() -> OpenAPIConfig:
+def config(*, needs_key: bool) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Treadle",
         version="1",
@@ -114,7 +115,7 @@ def config() -> OpenAPIConfig:
             response_headers=REFERENCE_FILES.headers,
         ),
         render_plugins=[
-            _Description(),
+            _Description(needs_key=needs_key),
             _ReferencePage("/", "/docs", name="swagger.html"),
             _ReferencePage("/redoc", name="redoc.html"),
         ],

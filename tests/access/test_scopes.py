@@ -71,6 +71,10 @@ async def test_every_operation_declares_its_scope(closed_api: Client) -> None:
         assert security[1:] == ([{"token": [scope]}] if name.startswith("stream") else []), name
 
 
+async def test_with_auth_off_the_description_asks_for_no_key(api: Client) -> None:
+    assert all(security[-1:] in ([{}], []) for _, _, security in (await operations(api)).values())
+
+
 def test_every_route_declares_its_scope(settings: Settings) -> None:
     """Also those that the description does not show. Only the routes of this list are open."""
     app = Api(settings, str(settings.database_url)).app

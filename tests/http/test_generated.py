@@ -108,4 +108,4 @@ async def test_schemathesis_finds_no_fault(api_with_worker: Client, tmp_path: Pa
         *(f"--{name}={value}" for name, value in options.items()),
         *("--continue-on-failure", "--no-color", "--warnings=off"),
     )
-    assert "Operations:       26 selected / 26 total" in said
+    assert "Operations:       31 selected / 31 total" in said

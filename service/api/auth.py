@@ -54,6 +54,7 @@ class AccessParts:
                 log.warning(PUBLIC_AND_OPEN, extra={"host": self._settings.host})
             yield
             return
+        log.info("AUTH is on: clients need a key (treadle keys create, or TREADLE_KEY), a token or a JWT")
         refreshing = asyncio.create_task(self.cache.run())
         try:
             yield

@@ -4,7 +4,10 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
+
+from service.access.principal import Principal
 
 # The types that the service itself writes. Agents must choose other names for their events.
 RESERVED_TYPES = frozenset(
@@ -42,6 +45,22 @@ class Entry(Struct, frozen=True):
     data: str
     created_at: datetime
     last: bool
+
+
+OUT_OF_REACH = "The thread has a message of an agent that the key or token may not see."
+
+
+class _Queued(Struct, frozen=True):
+    agent: str | None = None
+
+
+def is_out_of_reach(entry: Entry, principal: Principal) -> bool:
+    """Whether with this entry of a thread's log a message of another agent than the principal's begins. From here on
+    the thread is as if it did not exist for that principal."""
+    if principal.agents is None or entry.type != "queued":
+        return False
+    agent = msgspec.json.decode(entry.data, type=_Queued).agent
+    return agent is not None and agent not in principal.agents
 
 
 Log: TypeAlias = UUID | int  # of a message (its id), or of a thread (threads.id)

@@ -18,7 +18,7 @@ from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.errors import TreadleError
 from service.events.feed import Feed
-from service.events.model import Entry, Log, Page, QueuePosition
+from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, is_out_of_reach
 from service.events.thread_ids import format_id
 from service.waiting import wait_for
 
@@ -98,12 +98,16 @@ class Streams:
                 if page is None:
                     yield DELETED
                     return
+                page, foreign = _within_reach(page, principal)
                 part, after, over = _encode(page, after, view)
                 behind, at_once = page.more, page.more or page.log_end is not None
                 del page  # a client may take long to read the part
                 if part:
                     yield part
                     silence.reset()
+                if foreign:
+                    yield encode("unauthorized", _json({"message": OUT_OF_REACH}))
+                    return
                 if over:
                     return
                 if at_once:
@@ -223,6 +227,16 @@ def _describe(told: QueuePosition) -> str:
     if position == 0:
         return "Next in the queue."
     return f"{position} message{'s' if position > 1 else ''} before this one."
+
+
+def _within_reach(page: Page, principal: Principal) -> tuple[Page, bool]:
+    """The page up to the first entry that the principal may not see, and whether there is one."""
+    if principal.agents is None:
+        return page, False
+    for number, entry in enumerate(page.entries):
+        if is_out_of_reach(entry, principal):
+            return msgspec.structs.replace(page, entries=page.entries[:number]), True
+    return page, False
 
 
 def _encode(page: Page, after: int, view: View) -> tuple[bytes, int, bool]:

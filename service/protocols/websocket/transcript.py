@@ -3,9 +3,10 @@
 import asyncio
 from typing import NamedTuple, NoReturn
 
+from service.events.model import OUT_OF_REACH, is_out_of_reach
 from service.protocols.websocket.admission import Caller
 from service.protocols.websocket.model import Status
-from service.protocols.websocket.peer import FrameWriter, ServerStopping
+from service.protocols.websocket.peer import AccessEnded, FrameWriter, ServerStopping
 from service.protocols.websocket.services import ChatServices, ThreadLog
 from service.protocols.websocket.translate import from_entry
 from service.waiting import wait_for
@@ -74,6 +75,7 @@ class Transcript:
         behind = False
         with self._feed.subscribe(thread) as wake:
             while True:
+                self._caller.check()
                 wake.clear()
                 page = await self._feed.read(thread, self._after, behind=behind)
                 if page is None:
@@ -84,6 +86,8 @@ class Transcript:
                 elif page.entries and page.entries[0].cursor > self._after + 1:
                     await self._send_gap(self._after, page.entries[0].cursor)
                 for entry in page.entries:
+                    if is_out_of_reach(entry, self._caller.principal):
+                        raise AccessEnded(OUT_OF_REACH)
                     await self._writer.send(from_entry(entry))
                     self._after = entry.cursor
                 behind = page.more or page.log_end is not None

@@ -47,6 +47,7 @@ def encode_response(status: int, detail: str, retry_after: int | None = None) ->
         f"content-type: {MEDIA_TYPE}",
         f"content-length: {len(body)}",
         "connection: close",
+        "x-content-type-options: nosniff",
         *([f"retry-after: {retry_after}"] if retry_after else []),
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

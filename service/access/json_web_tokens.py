@@ -47,7 +47,7 @@ class JwtVerifier:
         except jwt.InvalidTokenError:
             raise Unauthorized(INVALID) from None
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise Unauthorized("The algorithm of the JWT is not accepted.")
         key = await self._keys.find(key_id, algorithm)
         if key is None:

@@ -97,6 +97,10 @@ async def test_other_algorithms_are_refused(rsa_key: rsa.RSAPrivateKey, jwks: Pa
             "The algorithm of the JWT is not accepted.",
             "The JWT is not valid.",
         }
+    head = jwt.utils.base64url_encode(b'{"alg": ["RS256"], "kid": "one"}').decode()
+    assert await refusal(f"{head}.{unsigned.split('.')[1]}.eHg", jwt_jwks=str(jwks)) == (
+        "The algorithm of the JWT is not accepted."
+    )
     assert await refusal(sign(rsa_key, "RS384"), jwt_jwks=str(jwks), jwt_algorithms=("RS256",)) == (
         "The algorithm of the JWT is not accepted."
     )

@@ -55,8 +55,8 @@ declare
     v_deleted integer;
 begin
     delete from treadle.idempotency i
-    where (i.tenant, i.key) in (
-        select k.tenant, k.key
+    where (i.tenant, i.restriction, i.key) in (
+        select k.tenant, k.restriction, k.key
         from treadle.idempotency k
         where k.created_at < until
         limit quantity

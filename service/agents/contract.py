@@ -96,6 +96,7 @@ class Context(Protocol):
 
     message_id: str
     thread_id: str | None
+    tenant: str  # equal thread ids of two tenants are two threads: an agent's own caches need both
     attempt: int  # the number of this attempt, from 1
     metadata: Mapping[str, Any]
     deadline: datetime  # when this attempt times out

@@ -19,6 +19,7 @@ class SyncContext:
         self._bridge = bridge
         self.message_id = context.message_id
         self.thread_id = context.thread_id
+        self.tenant = context.tenant
         self.attempt = context.attempt
         self.metadata = context.metadata
         self.deadline = context.deadline

@@ -46,6 +46,7 @@ async def test_a_message_is_one_post(sql: Connection, remote: Remote) -> None:
     assert request.body == {
         "message": {"order": 1},
         "thread_id": "t",
+        "tenant": "default",
         "message_id": message_id,
         "attempt": 1,
         "metadata": {"a": [1]},

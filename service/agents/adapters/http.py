@@ -4,10 +4,10 @@
 
     remote = http_agent("remote", "http://localhost:9000/answer")
 
-The body is {message, thread_id, message_id, attempt, metadata, history}. The header Idempotency-Key is the message id,
-the same in each attempt. A JSON answer is the result, or an object with the field `result`. In a stream, `chunk` is a
-piece of the answer, `done` ends the stream with the result, `error` is a failure, and any other event becomes an event
-of the message: `progress`, if its name is one of Treadle's own.
+The body is {message, thread_id, tenant, message_id, attempt, metadata, history}. The header Idempotency-Key is the
+message id, the same in each attempt. A JSON answer is the result, or an object with the field `result`. In a stream,
+`chunk` is a piece of the answer, `done` ends the stream with the result, `error` is a failure, and any other event
+becomes an event of the message: `progress`, if its name is one of Treadle's own.
 """
 
 import asyncio
@@ -79,6 +79,7 @@ class _Remote:
         body = {
             "message": message,
             "thread_id": context.thread_id,
+            "tenant": context.tenant,
             "message_id": context.message_id,
             "attempt": context.attempt,
             "metadata": context.metadata,

@@ -30,6 +30,7 @@ class AttemptContext:
     ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
+        self.tenant = claim.tenant
         self.attempt = claim.attempt
         self.metadata = metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)

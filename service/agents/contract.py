@@ -157,7 +157,8 @@ class Context(Protocol):
         takes: a later attempt finds it by its `name`, else by its content.
 
         Raises Rejected if an earlier attempt has sent another message under this name, or in this one's place: make
-        what may differ between attempts in a step. Also if 32 messages lie above this one, each sent by the one before.
+        what may differ between attempts in a step. Also if the message does not fit the input type of its agent, and if
+        32 messages lie above this one, each sent by the one before.
         If the queue holds MAX_QUEUE_SIZE messages, the attempt fails and is tried again later.
         """
 

@@ -11,6 +11,7 @@ from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.cli_runner import Cli, error_sentence
 from tests.support.fixture_types import StartWorker
+from tests.support.inputs import give_input
 from tests.support.messages import overview, submit
 from tests.support.waiting import until
 from treadle import Context, Rejected, agent
@@ -136,7 +137,7 @@ async def test_follow_shows_a_question_and_how_to_answer_it(
     await start_worker(asks)
     following = asyncio.create_task(cli("send", "go", "--agent", "asks", "--follow"))
     row = await until(lambda: sql.fetchrow("select message_id from treadle.messages where hold = 'input'"))
-    assert (await cli("input", str(row["message_id"]), "yes")).exit_code == 0
+    await give_input(sql, row["message_id"], "yes")
     result = await following
     assert result.stdout == "Well: \nWell: \nYou said yes.\n"
     command = f"Answer with: treadle input {row['message_id']} ANSWER"

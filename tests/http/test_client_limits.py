@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from service.client_limits import BURST_SECONDS, HEALTH_PER_SECOND, MAX_CLIENTS, ClientLimits, address_of
 from service.config import Settings
 from service.errors import TooManyRequests
-from tests.support.access import CLOSED, bearer, create_key, create_token
+from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, create_token
 from tests.support.api_answers import problem
 from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
@@ -165,6 +165,19 @@ async def test_sockets_count_as_requests(start_api: StartApi, register_agents: R
         await open_many()
     assert refused.value.response.status_code == 429
     assert refused.value.response.headers["retry-after"]
+
+
+async def test_frames_count_as_requests(start_api: StartApi, register_agents: RegisterAgents) -> None:
+    await register_agents()
+    api = await start_api(client_requests_per_second=4, **CLOSED)
+    url = f"{chat_url(api, 't')}&token={ROOT_KEY}"
+    async with open_socket(url) as chat:
+        for number in range(20):
+            await chat.send("user_input", text="x", key=str(number))
+        refused = await chat.find(type="error")
+        assert ("CLIENT_REQUESTS_PER_SECOND" in refused["detail"], refused["retry_after"]) == (True, 1)
+        await chat.send("ping")
+        await chat.find(type="pong")
 
 
 async def test_open_streams_and_sockets_have_a_limit_together(

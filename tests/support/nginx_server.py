@@ -59,7 +59,9 @@ async def nginx_before(api_port: int, folder: Path) -> AsyncIterator[int]:
     certificate = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
     files = ("-subj", "/CN=api.example.org", "-keyout", f"{folder}/privkey.pem", "-out", f"{folder}/fullchain.pem")
     await asyncio.to_thread(subprocess.run, [openssl, *certificate, *files], check=True, capture_output=True)
-    process = await asyncio.create_subprocess_exec(program, "-p", str(folder), "-c", f"{folder}/nginx.conf")
+    process = await asyncio.create_subprocess_exec(
+        program, "-e", "stderr", "-p", str(folder), "-c", f"{folder}/nginx.conf"
+    )
     try:
         await until(lambda: process.returncode is not None or _accepts(port))
         assert process.returncode is None

@@ -33,6 +33,7 @@ class Caller:
     def __init__(self, access: Access, principal: Principal) -> None:
         self._access = access
         self.principal = principal
+        self.clients: list[str] = []  # that its frames count for: its address, and its key
 
     def check(self) -> None:
         """Raises AccessEnded."""

@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import msgspec
 
-from service.errors import Refused
+from service.client_limits import pause
+from service.errors import Refused, TooManyRequests
 from service.messages.model import NewMessage
 from service.messages.validation import validate_input, validate_messages
 from service.protocols.websocket.admission import Caller
@@ -60,6 +61,7 @@ class Requests:
     async def _submit(self, given: UserInput) -> None:
         try:
             self._caller.require("submit")
+            await self._count()
             message = to_message(given, self._thread_id)
             validate_messages([message], self._services.settings, in_batch=False)
             status = await self._store(given, message)
@@ -98,6 +100,7 @@ class Requests:
 
     async def _renew(self, given: Auth) -> None:
         try:
+            await self._count()
             await self._caller.renew(given.token)
         except Refused as error:
             await self._answer(Error(str(error)))
@@ -105,6 +108,7 @@ class Requests:
     async def _cancel(self, request: Cancel) -> None:
         try:
             self._caller.require("submit")
+            await self._count()
             await self._services.messages.cancel(self._caller.principal, request.message_id)
         except Refused as error:
             await self._answer(Error(str(error), message_id=request.message_id, retry_after=error.retry_after))
@@ -114,12 +118,22 @@ class Requests:
     async def _give_input(self, given: Input) -> None:
         try:
             self._caller.require("submit")
+            await self._count()
             validate_input(given, self._services.settings)
             await self._services.messages.input(self._caller.principal, given.message_id, given)
         except Refused as error:
             await self._answer(Error(str(error), message_id=given.message_id, retry_after=error.retry_after))
         else:
             await self._answer(Status("answered", message_id=given.message_id))
+
+    async def _count(self) -> None:
+        """A frame counts as a request. Raises TooManyRequests."""
+        try:
+            for client in self._caller.clients:
+                self._services.limits.count_request(client)
+        except TooManyRequests:
+            await pause()
+            raise
 
     async def _answer(self, frame: ServerFrame) -> None:
         """Raises ClientTooSlow. A disconnect is left to `receive`, which first returns every frame that arrived before

@@ -10,12 +10,12 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
-from service.client_limits import key_of
+from service.client_limits import address_of, key_of
 from service.errors import Invalid, Refused, SchemaError, TooManyRequests, Unauthorized, Unavailable
 from service.params import parse_event_id, parse_thread_id
 from service.protocols.websocket.admission import Caller, admit, sent_with
 from service.protocols.websocket.model import CloseCode, Error
-from service.protocols.websocket.peer import ClientDisconnected, Peer
+from service.protocols.websocket.peer import ClientDisconnected
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.session import Session
 from service.protocols.websocket.transcript import SeenEvent
@@ -56,13 +56,13 @@ async def _open_session(
     try:
         if "authorization" in socket.headers:  # of a program, which sees the status of a refused handshake
             try:
-                caller = await _admit(services, peer, credential, counted)
+                caller = await _admit(socket, services, credential, counted)
             except (Refused, Unavailable, SchemaError) as error:
                 await _refuse_handshake(socket, error)
                 return None
         await socket.accept()
         try:
-            caller = caller or await _admit(services, peer, credential, counted)
+            caller = caller or await _admit(socket, services, credential, counted)
             checked_thread_id = parse_thread_id(thread_id or "")
             return Session(services, peer, caller, checked_thread_id, _parse_seen(socket.query_params))
         except (Refused, Unavailable, SchemaError) as error:
@@ -74,11 +74,13 @@ async def _open_session(
     return None
 
 
-async def _admit(services: ChatServices, peer: Peer, credential: str | None, counted: ExitStack) -> Caller:
+async def _admit(socket: Socket, services: ChatServices, credential: str | None, counted: ExitStack) -> Caller:
     """The caller, counted by its key as long as the socket is open. Raises as `admit`, and TooManyRequests."""
-    caller = await admit(services.access, peer, credential)
+    caller = await admit(services.access, _LitestarPeer(socket), credential)
+    caller.clients.append(address_of(socket.scope["client"]))
     if services.access.required:
         client = key_of(caller.principal)
+        caller.clients.append(client)
         services.limits.count_request(client)
         counted.enter_context(services.limits.stream(client))
     return caller

@@ -22,6 +22,7 @@
         ├── TooManyRequests      429                    the client sends more, or holds more open, than it may
         ├── Unprocessable        422          TR422     a value in the request is not accepted
         │   └── NotStorable      422                    ... by PostgreSQL itself, now or later
+        ├── LimitReached         429          TR430     the tenant has reached one of its limits; try again later
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
 
 The SQL functions raise the SQLSTATEs, `db.pool` turns each into its class, and `api.problems` turns a class into a
@@ -29,6 +30,7 @@ problem+json response. The text of an error is one sentence that names the probl
 """
 
 import logging
+import re
 from typing import ClassVar
 
 
@@ -182,6 +184,26 @@ class TooManyRequests(Refused):
         self.retry_after = retry_after  # type: ignore[misc]  # of this error, not of the class
 
 
+class LimitReached(Refused):
+    """The tenant has reached one of its limits (sql/42_limits.sql), whose sentence says when to try again.
+
+    `policy` and `state` are the values of the headers RateLimit-Policy and RateLimit.
+    """
+
+    status = 429
+    title = "Tenant limit reached"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        limit, window, seconds = _LIMIT.search(text).groups()  # type: ignore[union-attr]  # a test compares them
+        self.retry_after = int(seconds)  # type: ignore[misc]  # of this error, not of the class
+        self.policy = f'"tenant";q={limit}' + (f";w={window}" if window else "")
+        self.state = f'"tenant";r=0;t={seconds}'
+
+
+_LIMIT = re.compile(r"may \w+ (\d+) \w+(?: in (\d+) seconds| queued): try again in (\d+) seconds\.")
+
+
 class QueueFull(Refused):
     """The queue holds MAX_QUEUE_SIZE messages."""
 
@@ -197,4 +219,5 @@ BY_SQLSTATE: dict[str, type[Refused]] = {
     "TR409": Conflict,
     "TR422": Unprocessable,
     "TR429": QueueFull,
+    "TR430": LimitReached,
 }

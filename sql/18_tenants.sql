@@ -61,22 +61,23 @@ language sql stable as $$
             and t.deleted_at is null)
 $$;
 
--- Refuse a submit for a tenant that does not exist (TR404), or is suspended (TR403).
-create or replace function treadle._require_active(tenant text) returns void
+-- Refuse a submit for a tenant that does not exist (TR404), or is suspended (TR403). Returns the tenant's limits.
+create or replace function treadle._limits_of_active(tenant text) returns jsonb
 language plpgsql as $$
 declare
     v_tenant record;
 begin
-    select t.suspended_at, t.deleted_at
+    select t.suspended_at, t.deleted_at, t.in_force
         into v_tenant
         from treadle.tenants t
-        where t.tenant = _require_active.tenant;
+        where t.tenant = _limits_of_active.tenant;
     if not found or v_tenant.deleted_at is not null then
         raise exception using errcode = 'TR404', message = format('There is no tenant %L.', tenant);
     elsif v_tenant.suspended_at is not null then
         raise exception using errcode = 'TR403', message = format(
             'The tenant %L is suspended: it may submit nothing until an operator resumes it.', tenant);
     end if;
+    return v_tenant.in_force;
 end $$;
 
 -- The body of a lane row. It names the tenant, so that a worker of some tenants passes over the rows of the others; a

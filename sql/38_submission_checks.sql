@@ -291,6 +291,7 @@ create or replace function treadle._check_submissions(
     tenant text,
     reach jsonb,
     max_queue_size integer,
+    limits jsonb,
     strict boolean,
     at timestamptz,
     out submissions treadle.submission[],
@@ -326,6 +327,10 @@ begin
             submissions := treadle._refuse_beyond(submissions => submissions, max_queue_size => max_queue_size,
                 queued => v_sizes.by_queue);
         end if;
+    end if;
+    if limits is not null then
+        submissions := treadle._refuse_beyond_limits(
+            submissions => submissions, messages => messages, tenant => tenant, limits => limits, at => at);
     end if;
     if strict then
         perform treadle._raise_refusal(submissions);

@@ -191,13 +191,9 @@ begin
 end $$;
 
 create or replace function treadle.submit_many(
-    messages jsonb,
-    tenant text default 'default',
-    notify boolean default false,
-    max_queue_size integer default null,
-    patient boolean default true, lock_timeout text default null,
-    strict boolean default true, autocommit boolean default false,
-    reach jsonb default null)
+    messages jsonb, tenant text default 'default', notify boolean default false,
+    max_queue_size integer default null, patient boolean default true, lock_timeout text default null,
+    strict boolean default true, autocommit boolean default false, reach jsonb default null)
 returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
     thread_id text, thread bigint, refusal_code text, refusal text)
 language plpgsql security definer
@@ -211,14 +207,15 @@ declare
     v_submissions treadle.submission[];
     v_answers treadle.submit_answer[];
     v_threaded boolean;  -- some name a thread
+    v_limits jsonb;
 begin
     tenant := treadle._bound_tenant(tenant);
-    perform treadle._require_active(tenant);
+    v_limits := treadle._limits_of_active(tenant);
     select c.submissions, c.threaded
         into v_submissions, v_threaded
         from treadle._check_submissions(
             messages => messages, tenant => tenant, reach => reach, max_queue_size => max_queue_size,
-            strict => coalesce(strict, true), at => v_now) c;
+            limits => v_limits, strict => coalesce(strict, true), at => v_now) c;
     if v_threaded then
         v_submissions := treadle._place_in_threads(
             submissions => v_submissions, tenant => tenant, reach => reach, patient => coalesce(patient, true),
@@ -234,9 +231,12 @@ begin
     v_answers := treadle._write_submissions(
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
     if v_threaded then
-        perform treadle._promote(
-            threads => array(select distinct r.thread from unnest(v_answers) r where r.thread is not null),
-            at => v_now);
+        perform treadle._promote(at => v_now,
+            threads => array(select distinct r.thread from unnest(v_answers) r where r.thread is not null));
+    end if;
+    if v_limits is not null then
+        perform treadle._charge_submit(at => v_now,
+            submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit);
     end if;
     if notify then
         perform treadle._announce(v_answers);

@@ -23,7 +23,7 @@ language plpgsql security definer
 declare
     c_role constant name := 'treadle_sql_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
 begin
-    perform treadle._require_active(tenant);
+    perform treadle._limits_of_active(tenant);
     execute format('create role %I login password %L connection limit %s', c_role, verifier, connections);
     execute format('grant treadle_tenant to %I', c_role);
     execute format('alter role %I set statement_timeout = %L', c_role, statement_seconds || 's');

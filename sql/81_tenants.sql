@@ -1,7 +1,7 @@
 -- Tenants: create, suspend, resume, delete.
 --
--- A suspended tenant submits nothing (treadle._require_active), and nothing of it is claimed: its running messages end,
--- the others wait, in their lanes or set aside (treadle._set_aside), until it goes on.
+-- A suspended tenant submits nothing (treadle._limits_of_active), and nothing of it is claimed: its running messages
+-- end, the others wait, in their lanes or set aside (treadle._set_aside), until it goes on.
 -- A tenant that is deleted counts as unknown from the commit of treadle.delete_tenant on. treadle.delete_tenant_chunk
 -- deletes its rows in chunks; the janitors call it until none is left, and any process can go on where another stopped.
 -- A transaction that was open at the deletion may still commit rows of the tenant. So its row in treadle.tenants is
@@ -265,6 +265,10 @@ begin
     end if;
     delete from treadle.counters c
     where c.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.lane_shares s
+    where s.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.tenant_use u
+    where u.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.tenants t
     where t.tenant = _delete_counters_of_tenant.tenant;
     return true;

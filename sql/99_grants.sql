@@ -43,6 +43,8 @@ declare
         suspend_tenant       app
         delete_tenant        app
         delete_tenant_chunk  app worker
+        limit_tenant         app
+        tenant_limits        app tenant
 
         claim                worker
         append               worker

@@ -41,14 +41,16 @@ create table treadle.tenants (
     deleted_at   timestamptz,
     delete_after uuid,
     delete_awaits text[],
-    limits       jsonb not null default '{}'
+    limits       jsonb not null default '{}',
+    in_force     jsonb
 );
 comment on table treadle.tenants is 'Isolated customers of this installation; default is there from the start';
 comment on column treadle.tenants.suspended_at is 'Since when it may submit nothing and nothing of it is claimed; null: it is active';
 comment on column treadle.tenants.deleted_at is 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks; the last chunk deletes this row';
 comment on column treadle.tenants.delete_after is 'How far the pass of its deletion over all messages came; null: the next pass begins';
 comment on column treadle.tenants.delete_awaits is 'Of the transactions that were open at its deletion: those that were still open when the pass began';
-comment on column treadle.tenants.limits is 'Overrides of the limits in the settings. Reserved: nothing fills it yet';
+comment on column treadle.tenants.limits is 'Limits of its own: queued, per_minute, bytes_per_day';
+comment on column treadle.tenants.in_force is 'Its limits with those that the settings declare; null: none';
 create index tenants_stopped on treadle.tenants (tenant) where suspended_at is not null or deleted_at is not null;
 insert into treadle.tenants (tenant, created_at) values ('default', now());
 
@@ -301,6 +303,28 @@ create table treadle.counters (
 comment on table treadle.counters is 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
 comment on column treadle.counters.slot is 'The ten seconds in which it happened; -infinity once it is too old for the rates';
 comment on column treadle.counters.run_seconds is 'How long the messages that finished in the slot ran';
+
+create table treadle.tenant_use (
+    tenant  text primary key,
+    arrival timestamptz not null,
+    day     date not null,
+    bytes   bigint not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.tenant_use is 'What tenants with limits used of them';
+comment on column treadle.tenant_use.arrival is 'The theoretical arrival time of the next message (GCRA)';
+
+create table treadle.late_charges (
+    xid      bigint,
+    n        bigint generated always as identity,
+    tenant   text not null,
+    messages bigint not null,
+    bytes    bigint not null,
+    primary key (xid, n)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+comment on table treadle.late_charges is 'Submits that are charged to their tenant when their transaction (xid) commits; the same transaction deletes the rows';
+create function treadle._give_late_charges() returns trigger language plpgsql as 'begin return null; end';
+create constraint trigger late_charges after insert on treadle.late_charges deferrable initially deferred
+    for each row execute function treadle._give_late_charges();
 
 create table treadle.lane_shares (
     id     bigint generated always as identity primary key,

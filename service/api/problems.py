@@ -12,7 +12,7 @@ from litestar.params import KwargDefinition
 from litestar.types import ExceptionHandlersMap, Send
 
 from service.api.methods import complete_allow
-from service.errors import Invalid, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
+from service.errors import Invalid, LimitReached, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
 from service.refusals import CHALLENGE, MEDIA_TYPE, Problem
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaE
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = CHALLENGE
+    if isinstance(error, LimitReached):
+        headers |= {"RateLimit-Policy": error.policy, "RateLimit": error.state}
     return _respond(error.status, error.title, str(error), headers)
 
 

@@ -114,8 +114,15 @@ def migrate(settings: Settings) -> None:
       DATABASE_URL=postgresql://owner@db/treadle treadle migrate
     """
     from service.db.migrate import migrate as run_migration
+    from service.tenants.store import TenantStore
 
     uvloop.run(run_migration(common.dsn(settings)))
+    limits = {
+        "queued": settings.tenant_queued,
+        "per_minute": settings.tenant_per_minute,
+        "bytes_per_day": settings.tenant_bytes_per_day,
+    }
+    common.ask(settings, lambda database: TenantStore(database).declare_limits(limits))
     click.echo("The database is ready.")
 
 

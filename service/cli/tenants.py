@@ -1,8 +1,10 @@
 """Tenants: isolated customers of one installation."""
 
 import asyncio
+from typing import Any
 
 import click
+import msgspec
 import uvloop
 
 from service.access.principal import COMMAND_LINE
@@ -91,6 +93,33 @@ def resume(settings: Settings, tenant: str, as_json: bool) -> None:
       treadle tenants resume acme
     """
     _suspend(settings, tenant, suspended=False, as_json=as_json)
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.option("--queued", type=click.IntRange(1), help="Messages that may be queued.")
+@click.option("--per-minute", type=click.IntRange(1), help="Messages that it may submit in a minute.")
+@click.option("--bytes-per-day", type=click.IntRange(1), help="Bytes that it may submit in a UTC day.")
+@click.option("--reset", is_flag=True, help="Remove its own limits first: those of the settings hold again.")
+@click.pass_obj
+def limit(
+    settings: Settings,
+    tenant: str,
+    queued: int | None,
+    per_minute: int | None,
+    bytes_per_day: int | None,
+    reset: bool,
+) -> None:
+    """Give a tenant limits of its own, and print its limits and what it used.
+
+    \b
+    Examples:
+      treadle tenants limit acme --queued 10000 --per-minute 600
+      treadle tenants limit acme --reset
+    """
+    given = {"queued": queued, "per_minute": per_minute, "bytes_per_day": bytes_per_day}
+    limits = {name: value for name, value in given.items() if value is not None}
+    show.facts(msgspec.structs.asdict(uvloop.run(_limit(settings, tenant, limits, reset))))
 
 
 @tenants.command()
@@ -184,6 +213,19 @@ def _suspend(settings: Settings, tenant: str, *, suspended: bool, as_json: bool)
     )
     state = "suspended" if suspended else "active"
     show.as_json(found) if as_json else click.echo(f"The tenant {tenant} is {state}.")
+
+
+async def _limit(settings: Settings, tenant: str, limits: dict[str, int], reset: bool) -> Any:
+    from service.tenants.store import TenantStore
+
+    async with common.database(settings) as database:
+        store = TenantStore(database)
+        if reset:
+            await store.limit(COMMAND_LINE.name, tenant, None)
+        if limits:
+            await store.limit(COMMAND_LINE.name, tenant, limits)
+        await store.get(tenant)  # raises NotFound
+        return await store.limits(tenant)
 
 
 async def _delete(settings: Settings, tenant: str) -> None:

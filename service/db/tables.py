@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, DATE, JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(schema="treadle")
@@ -67,6 +67,7 @@ tenants = Table(
     may("delete_after", UUID),
     may("delete_awaits", ARRAY(Text)),
     must("limits", JSONB, "'{}'"),
+    may("in_force", JSONB),
     Index(
         "tenants_stopped",
         "tenant",
@@ -257,6 +258,25 @@ counters = Table(
     must("failed", BigInteger, "0"),
     must("cancelled", BigInteger, "0"),
     must("run_seconds", Double, "0"),
+)
+
+tenant_use = Table(
+    "tenant_use",
+    metadata,
+    tenant(primary_key=True),
+    must("arrival", Time),
+    must("day", DATE),
+    must("bytes", BigInteger),
+)
+
+late_charges = Table(
+    "late_charges",
+    metadata,
+    key("xid", BigInteger),
+    key("n", BigInteger, Identity(always=True)),
+    tenant(),
+    must("messages", BigInteger),
+    must("bytes", BigInteger),
 )
 
 lane_shares = Table(

@@ -25,3 +25,15 @@ class Tenant(Struct, frozen=True):
     queued: int
     processing: int
     awaited_transactions: int  # that were open at the deletion and may still write: the deletion ends after them
+
+
+class TenantLimits(Struct, frozen=True):
+    """What limits a tenant, and what it used. A limit that is None does not exist."""
+
+    queued: int
+    max_queued: int | None
+    running: int
+    submits_left: int | None  # how many messages it may submit now
+    per_minute: int | None
+    bytes_today: int  # since midnight UTC, where there is a limit
+    bytes_per_day: int | None

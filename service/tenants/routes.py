@@ -7,7 +7,7 @@ from litestar.params import FromPath, JSONBody
 from service.access.principal import Principal
 from service.errors import Conflict, Forbidden, NotFound
 from service.refusals import refusals
-from service.tenants.model import NewTenant, Tenant
+from service.tenants.model import NewTenant, Tenant, TenantLimits
 from service.tenants.store import TenantStore
 
 
@@ -15,6 +15,13 @@ from service.tenants.store import TenantStore
 async def list_tenants(principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]) -> list[Tenant]:
     _require_operator(principal)
     return await tenants.all()
+
+
+@get("/tenant", operation_id="getTenantLimits", scope="read", summary="Show the limits of the tenant, and what it used")
+async def get_tenant_limits(
+    principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
+) -> TenantLimits:
+    return await tenants.limits(principal.tenant)
 
 
 @post(
@@ -82,7 +89,7 @@ async def delete_tenant(
 
 router = Router(
     "/",
-    route_handlers=[list_tenants, create_tenant, suspend_tenant, resume_tenant, delete_tenant],
+    route_handlers=[get_tenant_limits, list_tenants, create_tenant, suspend_tenant, resume_tenant, delete_tenant],
     tags=["Tenants"],
 )
 

@@ -1,12 +1,13 @@
 """Tenants in PostgreSQL."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.errors import NotFound
-from service.tenants.model import Tenant
+from service.tenants.model import Tenant, TenantLimits
 
 TENANT = f"select {', '.join(Tenant.__struct_fields__)} from treadle.tenant_overview"
 
@@ -45,6 +46,19 @@ class TenantStore:
         """Suspend it, or let it go on; raises NotFound."""
         await self._database.fetchval("select treadle.suspend_tenant($1, $2, actor => $3)", tenant, suspended, actor)
         return await self.get(tenant)
+
+    async def limit(self, actor: str, tenant: str, limits: Mapping[str, int] | None) -> None:
+        """Add these limits (queued, per_minute, bytes_per_day) to its own; None: it has none of its own any more."""
+        given = None if limits is None else msgspec.json.encode(limits).decode()
+        await self._database.fetchval("select treadle.limit_tenant($1, $2, actor => $3)", tenant, given, actor)
+
+    async def declare_limits(self, limits: Mapping[str, int | None]) -> None:
+        """Declare the limits of tenants that have none of their own; None: no limit."""
+        await self._database.fetchval("select treadle.declare_tenant_limits($1)", msgspec.json.encode(limits).decode())
+
+    async def limits(self, tenant: str) -> TenantLimits:
+        row = await self._database.fetchrow("select * from treadle.tenant_limits($1)", tenant)
+        return msgspec.convert(row, TenantLimits)
 
     async def delete(self, actor: str, tenant: str) -> None:
         """Make it unknown at once; `delete_chunk` deletes its rows. Raises NotFound, and Conflict for `default`."""

@@ -376,6 +376,13 @@ CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, befo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint, tenant text, reach jsonb) IS 'A page of the dead letters of a queue, the newest first';
+CREATE FUNCTION treadle.declare_tenant_limits(limits jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.declare_tenant_limits(limits jsonb) IS 'Declare the limits of tenants that have none of their own';
 CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -510,6 +517,14 @@ CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NU
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean, tenant text, reach jsonb) IS 'Answer the question that a message waits with';
+CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text) IS 'Give a tenant limits of its own; raises TR404';
 CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -770,6 +785,13 @@ CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::d
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sweep(look_back_seconds double precision, OUT above bigint, OUT queues text[]) IS 'Let the low-water marks follow their first rows; bring back the lane rows below them';
+CREATE FUNCTION treadle.tenant_limits(tenant text DEFAULT 'default'::text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.tenant_limits(tenant text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) IS 'What limits a tenant, and what it used';
 CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1250,6 +1272,7 @@ CREATE TABLE treadle.tenants (
     delete_after uuid,
     delete_awaits text[],
     limits jsonb DEFAULT '{}'::jsonb NOT NULL,
+    in_force jsonb,
     CONSTRAINT tenants_tenant_check CHECK ((tenant ~ '^[a-z0-9][a-z0-9_-]{0,39}$'::text))
 );
 COMMENT ON TABLE treadle.tenants IS 'Isolated customers of this installation; default is there from the start';
@@ -1257,7 +1280,8 @@ COMMENT ON COLUMN treadle.tenants.suspended_at IS 'Since when it may submit noth
 COMMENT ON COLUMN treadle.tenants.deleted_at IS 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks; the last chunk deletes this row';
 COMMENT ON COLUMN treadle.tenants.delete_after IS 'How far the pass of its deletion over all messages came; null: the next pass begins';
 COMMENT ON COLUMN treadle.tenants.delete_awaits IS 'Of the transactions that were open at its deletion: those that were still open when the pass began';
-COMMENT ON COLUMN treadle.tenants.limits IS 'Overrides of the limits in the settings. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.tenants.limits IS 'Limits of its own: queued, per_minute, bytes_per_day';
+COMMENT ON COLUMN treadle.tenants.in_force IS 'Its limits with those that the settings declare; null: none';
 CREATE TABLE treadle.thread_turns (
     thread bigint NOT NULL,
     version bigint DEFAULT 0 NOT NULL,
@@ -1687,6 +1711,23 @@ ALTER TABLE treadle.late_cancels ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE treadle.late_charges (
+    xid bigint NOT NULL,
+    n bigint NOT NULL,
+    tenant text NOT NULL,
+    messages bigint NOT NULL,
+    bytes bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.late_charges IS 'Submits that are charged to their tenant when their transaction (xid) commits; the same transaction deletes the rows';
+ALTER TABLE treadle.late_charges ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.late_charges_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE treadle.late_events (
     xid bigint NOT NULL,
     n bigint NOT NULL,
@@ -1831,6 +1872,15 @@ CREATE VIEW treadle.tenant_overview WITH (security_invoker='true') AS
            FROM treadle.counters c_1
           WHERE ((c_1.tenant = t.tenant) AND (c_1.id >= treadle._first_counter()))) c);
 COMMENT ON VIEW treadle.tenant_overview IS 'Every tenant, with its open messages';
+CREATE TABLE treadle.tenant_use (
+    tenant text NOT NULL,
+    arrival timestamp with time zone NOT NULL,
+    day date NOT NULL,
+    bytes bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.tenant_use IS 'What tenants with limits used of them';
+COMMENT ON COLUMN treadle.tenant_use.arrival IS 'The theoretical arrival time of the next message (GCRA)';
 CREATE VIEW treadle.thread_overview WITH (security_invoker='true') AS
  SELECT t.thread_id,
     s.last_ord AS message_count,
@@ -1912,6 +1962,8 @@ ALTER TABLE ONLY treadle.lane_shares
     ADD CONSTRAINT lane_shares_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.late_cancels
     ADD CONSTRAINT late_cancels_pkey PRIMARY KEY (xid, n);
+ALTER TABLE ONLY treadle.late_charges
+    ADD CONSTRAINT late_charges_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.late_events
     ADD CONSTRAINT late_events_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.leases
@@ -1932,6 +1984,8 @@ ALTER TABLE ONLY treadle.secrets
     ADD CONSTRAINT secrets_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.sql_roles
     ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
+ALTER TABLE ONLY treadle.tenant_use
+    ADD CONSTRAINT tenant_use_pkey PRIMARY KEY (tenant);
 ALTER TABLE ONLY treadle.tenants
     ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant);
 ALTER TABLE ONLY treadle.thread_log
@@ -1966,7 +2020,9 @@ CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, la
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
 CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_cancels();
+CREATE CONSTRAINT TRIGGER late_charges AFTER INSERT ON treadle.late_charges DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_charges();
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
+CREATE TRIGGER tenants_limits BEFORE INSERT OR UPDATE OF limits ON treadle.tenants FOR EACH ROW EXECUTE FUNCTION treadle._put_limits_in_force();
 CREATE TRIGGER tenants_sharing AFTER INSERT OR DELETE OR UPDATE OF suspended_at, deleted_at ON treadle.tenants FOR EACH STATEMENT EXECUTE FUNCTION treadle._follow_tenants();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
@@ -1977,6 +2033,7 @@ ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.lane_shares ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_cancels ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.late_charges ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.leases ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.messages ENABLE ROW LEVEL SECURITY;
@@ -1987,11 +2044,13 @@ CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO tre
 CREATE POLICY own_tenant ON treadle.keys AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.lane_shares AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_cancels AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.late_charges AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.tenant_use AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.tenants AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.thread_log AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.thread_turns AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -2005,17 +2064,20 @@ CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_
 CREATE POLICY readers ON treadle.keys FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.lane_shares FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_cancels FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.late_charges FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.tenant_use FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.tenants FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.thread_log FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.thread_turns FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.threads FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.trash FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.tenant_use ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.tenants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.thread_log ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.thread_turns ENABLE ROW LEVEL SECURITY;

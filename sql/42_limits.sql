@@ -1,0 +1,240 @@
+-- Limits of a tenant: how many of its messages may be queued, how many it may submit in a minute, and how many bytes in
+-- a UTC day. treadle.tenants.in_force has those that hold; null, for none, costs a submit nothing.
+--
+-- A submit looks at the limits first, without a lock, and refuses the messages beyond them (TR430). Then it charges
+-- what it wrote, under the lock of the tenant's row in treadle.tenant_use, and looks again: so the limits are exact.
+-- The charge is the last thing before the commit. A transaction that may stay open is charged when it commits: its
+-- commit fails where a limit is reached by then. Messages that messages send are not charged.
+--
+-- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
+-- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once.
+
+-- The limits that hold for a tenant with these of its own; null: none.
+create or replace function treadle._limits_in_force(limits jsonb) returns jsonb
+language sql stable as $$
+    select nullif(
+        jsonb_strip_nulls(coalesce((
+            select m.value::jsonb
+            from treadle.meta m
+            where m.name = 'tenant_limits'), '{}') || limits),
+        '{}')
+$$;
+
+-- The trigger of treadle.tenants.
+create or replace function treadle._put_limits_in_force() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    new.in_force := treadle._limits_in_force(new.limits);
+    return new;
+end $$;
+
+create or replace trigger tenants_limits before insert or update of limits
+    on treadle.tenants for each row execute function treadle._put_limits_in_force();
+
+-- limits: {"queued", "per_minute", "bytes_per_day"}; a missing one does not limit.
+create or replace function treadle.declare_tenant_limits(limits jsonb) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    insert into treadle.meta as m (name, value)
+        values ('tenant_limits', jsonb_strip_nulls(declare_tenant_limits.limits)::text)
+        on conflict (name) do update set value = excluded.value;
+    update treadle.tenants t
+        set limits = t.limits
+        where t.in_force is distinct from treadle._limits_in_force(t.limits);
+end $$;
+comment on function treadle.declare_tenant_limits is 'Declare the limits of tenants that have none of their own';
+
+-- limits: as above; they are added to those that the tenant has. Null: it has none of its own any more.
+create or replace function treadle.limit_tenant(tenant text, limits jsonb, actor text default null) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+begin
+    update treadle.tenants t
+        set limits = case when limit_tenant.limits is null then '{}' else t.limits || limit_tenant.limits end
+        where t.tenant = limit_tenant.tenant and t.deleted_at is null;
+    if not found then
+        perform treadle._raise_unknown_tenant(tenant);
+    end if;
+    perform treadle._audit(
+        actor => actor, action => 'tenant.limit', target => tenant, tenant => tenant,
+        details => coalesce(limit_tenant.limits, '{}'));
+end $$;
+comment on function treadle.limit_tenant is 'Give a tenant limits of its own; raises TR404';
+
+-- What a tenant used of its limits: `ahead` is how many seconds its theoretical arrival time lies in the future.
+create or replace function treadle._use_of(
+    tenant text, at timestamptz, out queued bigint, out ahead double precision, out bytes bigint)
+language plpgsql stable as $$
+begin
+    queued := (
+        select coalesce(sum(c.queued), 0)
+        from treadle.counters c
+        where c.tenant = _use_of.tenant and c.id >= treadle._low_water_mark('counters'));
+    select greatest(extract(epoch from u.arrival - at), 0),
+            case when u.day = (at at time zone 'UTC')::date then u.bytes end
+        into ahead, bytes
+        from treadle.tenant_use u
+        where u.tenant = _use_of.tenant;
+    ahead := coalesce(ahead, 0);
+    bytes := coalesce(bytes, 0);
+end $$;
+
+-- Why the tenant may not have this use; null: it may.
+create or replace function treadle._limit_problem(
+    tenant text, limits jsonb, queued bigint, ahead double precision, bytes bigint, at timestamptz)
+returns text language sql stable as $$
+    select case
+        when ahead > 60.000001 then format(
+            'The tenant %L may submit %s messages in 60 seconds: try again in %s seconds.', tenant,
+            limits ->> 'per_minute', ceil(ahead - 60))
+        when queued > (limits ->> 'queued')::bigint then format(
+            'The tenant %L may have %s messages queued: try again in 5 seconds.', tenant, limits ->> 'queued')
+        when bytes > (limits ->> 'bytes_per_day')::bigint then format(
+            'The tenant %L may submit %s bytes in 86400 seconds: try again in %s seconds.', tenant,
+            limits ->> 'bytes_per_day',
+            ceil(extract(epoch from date_trunc('day', at, 'UTC') + interval '24 hours' - at)))
+    end
+$$;
+
+-- The seconds that one message moves the theoretical arrival time on; 0 without a limit.
+create or replace function treadle._seconds_apart(limits jsonb) returns double precision
+language sql immutable parallel safe as $$
+    select coalesce(60 / (limits ->> 'per_minute')::double precision, 0)
+$$;
+
+-- Refuse the submissions of clients that are beyond the limits of their tenant.
+create or replace function treadle._refuse_beyond_limits(
+    submissions treadle.submission[], messages jsonb, tenant text, limits jsonb, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    c_apart constant double precision := treadle._seconds_apart(limits);
+    v record := treadle._use_of(tenant => tenant, at => at);
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+    v_bytes bigint;
+begin
+    foreach v_one in array submissions loop
+        if v_one.state is null and v_one.parent is null then
+            v_bytes := treadle._submitted_bytes(messages -> (v_one.n - 1));
+            v_one.refusal := treadle._limit_problem(
+                tenant => tenant, limits => limits, queued => v.queued + 1, ahead => v.ahead + c_apart,
+                bytes => v.bytes + v_bytes, at => at);
+            if v_one.refusal is not null then
+                v_one.state := 'refused';
+                v_one.refusal_code := 'TR430';
+            else
+                v.queued := v.queued + 1;
+                v.ahead := v.ahead + c_apart;
+                v.bytes := v.bytes + v_bytes;
+            end if;
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- How many bytes count for a submitted message.
+create or replace function treadle._submitted_bytes(message jsonb) returns bigint
+language sql immutable parallel safe as $$
+    select coalesce(octet_length((message -> 'message')::text), 0)
+        + coalesce(octet_length((message -> 'metadata')::text), 0)::bigint
+$$;
+
+-- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit. The row stays locked until
+-- the transaction ends.
+create or replace function treadle._charge_tenant(tenant text, messages bigint, bytes bigint, at timestamptz)
+returns void language plpgsql as $$
+#variable_conflict use_column
+declare
+    c_limits constant jsonb := (select t.in_force from treadle.tenants t where t.tenant = _charge_tenant.tenant);
+    c_step constant interval := treadle._seconds_apart(c_limits) * messages * interval '1 second';
+    c_day constant date := (at at time zone 'UTC')::date;
+    v record;
+    v_problem text;
+begin
+    insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
+        values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
+        on conflict (tenant) do update
+            set arrival = greatest(u.arrival, at) + c_step,
+                day = c_day,
+                bytes = case when u.day = c_day then u.bytes else 0 end + excluded.bytes;
+    v := treadle._use_of(tenant => _charge_tenant.tenant, at => at);
+    v_problem := treadle._limit_problem(
+        tenant => _charge_tenant.tenant, limits => c_limits, queued => v.queued, ahead => v.ahead, bytes => v.bytes,
+        at => at);
+    if v_problem is not null then
+        raise exception using errcode = 'TR430', message = v_problem;
+    end if;
+end $$;
+
+-- Charge a submit: now, if its transaction ends with the call, or else when it commits. A tenant's own login cannot say
+-- that its transaction ends.
+create or replace function treadle._charge_submit(
+    submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, at timestamptz)
+returns void language plpgsql as $$
+declare
+    v_messages bigint;
+    v_bytes bigint;
+begin
+    select count(*), coalesce(sum(treadle._submitted_bytes(messages -> (s.n - 1))), 0)
+        into v_messages, v_bytes
+        from unnest(submissions) s
+        where s.state is null and s.parent is null;
+    if v_messages = 0 then
+        return;
+    elsif autocommit and treadle._session_tenant() is null then
+        perform treadle._charge_tenant(tenant => tenant, messages => v_messages, bytes => v_bytes, at => at);
+    else
+        insert into treadle.late_charges (xid, tenant, messages, bytes)
+            values (pg_current_xact_id()::text::bigint, tenant, v_messages, v_bytes);
+    end if;
+end $$;
+
+-- The trigger of treadle.late_charges. The first call of a transaction charges all of them, tenant by tenant; the next
+-- calls find none left.
+create or replace function treadle._give_late_charges() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set lock_timeout = 0 as $$
+begin
+    perform treadle._charge_tenant(
+            tenant => c.tenant, messages => c.messages, bytes => c.bytes, at => treadle.clock())
+        from (
+            select l.tenant, sum(l.messages)::bigint as messages, sum(l.bytes)::bigint as bytes
+            from treadle.late_charges l
+            where l.xid = new.xid
+            group by l.tenant
+            order by l.tenant
+        ) c;
+    delete from treadle.late_charges l where l.xid = new.xid;
+    return null;
+end $$;
+
+-- What limits a tenant, and what it used: null, where there is no limit.
+create or replace function treadle.tenant_limits(
+    tenant text default 'default', out queued bigint, out max_queued bigint, out running bigint,
+    out submits_left bigint, out per_minute bigint, out bytes_today bigint, out bytes_per_day bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_variable
+declare
+    v_limits jsonb;
+    v record;
+begin
+    tenant := treadle._bound_tenant(tenant);
+    v_limits := (select t.in_force from treadle.tenants t where t.tenant = tenant_limits.tenant);
+    v := treadle._use_of(tenant => tenant_limits.tenant, at => treadle.clock());
+    queued := v.queued;
+    max_queued := v_limits ->> 'queued';
+    per_minute := v_limits ->> 'per_minute';
+    submits_left := floor((60.000001 - v.ahead) / nullif(treadle._seconds_apart(v_limits), 0));
+    bytes_today := v.bytes;
+    bytes_per_day := v_limits ->> 'bytes_per_day';
+    running := (
+        select coalesce(sum(c.processing), 0)
+        from treadle.counters c
+        where c.tenant = tenant_limits.tenant and c.id >= treadle._low_water_mark('counters'));
+end $$;
+comment on function treadle.tenant_limits is 'What limits a tenant, and what it used';

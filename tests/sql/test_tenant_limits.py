@@ -1,0 +1,127 @@
+"""Limits of a tenant: exact, also for transactions that stay open, and free for tenants without limits."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service.errors import BY_SQLSTATE, LimitReached
+from tests.support.sql_client import SqlClient
+
+
+async def limit(client: SqlClient, **limits: int) -> None:
+    await client.sql.execute("select treadle.limit_tenant('default', $1)", json.dumps(limits))
+
+
+async def submitted(client: SqlClient, quantity: int, **arguments: Any) -> list[str]:
+    """The states of so many messages, each refused or accepted by itself."""
+    rows = await client.submit_many(*({} for _ in range(quantity)), strict=False, autocommit=True, **arguments)
+    return [row["state"] for row in rows]
+
+
+async def refusal(client: SqlClient, *messages: dict[str, Any]) -> LimitReached:
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await client.submit_many(*messages or ({},))
+    error = BY_SQLSTATE[str(refused.value.sqlstate)](str(refused.value))
+    assert isinstance(error, LimitReached)
+    return error
+
+
+async def test_a_tenant_submits_so_many_messages_a_minute(sql_client: SqlClient) -> None:
+    await limit(sql_client, per_minute=60)
+    assert await submitted(sql_client, 62) == ["queued"] * 60 + ["refused"] * 2
+    error = await refusal(sql_client)
+    assert (error.policy, error.state) == ('"tenant";q=60;w=60', '"tenant";r=0;t=1')
+    assert str(error) == "The tenant 'default' may submit 60 messages in 60 seconds: try again in 1 seconds."
+    await sql_client.shift_clock(3.5)
+    assert await submitted(sql_client, 10) == ["queued"] * 3 + ["refused"] * 7
+    await sql_client.shift_clock(3600)
+    assert await submitted(sql_client, 61) == ["queued"] * 60 + ["refused"]
+
+
+async def test_a_tenant_has_so_many_messages_queued(sql_client: SqlClient) -> None:
+    await limit(sql_client, queued=3)
+    assert await submitted(sql_client, 5) == ["queued"] * 3 + ["refused"] * 2
+    assert (await refusal(sql_client)).policy == '"tenant";q=3'
+    await sql_client.claim()
+    assert await submitted(sql_client, 2) == ["queued", "refused"]
+
+
+async def test_a_tenant_submits_so_many_bytes_a_day(sql_client: SqlClient) -> None:
+    await limit(sql_client, bytes_per_day=1000)
+    await sql_client.submit("x" * 900)
+    error = await refusal(sql_client, {"message": "x" * 200})
+    assert error.policy == '"tenant";q=1000;w=86400'
+    await sql_client.submit("x" * 50)
+    await sql_client.shift_clock(86400)
+    await sql_client.submit("x" * 900)
+
+
+async def test_concurrent_submits_do_not_exceed_a_limit(sql_client: SqlClient) -> None:
+    await limit(sql_client, per_minute=20, queued=15)
+    clients = [await sql_client.connect() for _ in range(6)]
+
+    async def some(client: SqlClient) -> int:
+        written = 0
+        for _ in range(8):
+            try:
+                await client.submit_many({}, autocommit=True)
+                written += 1
+            except asyncpg.PostgresError as error:
+                assert error.sqlstate == "TR430"  # noqa: PT017 - others are not refusals
+        return written
+
+    assert sum(await asyncio.gather(*map(some, clients))) == 15
+    assert await sql_client.sql.fetchval("select sum(queued) from treadle.counters") == 15
+
+
+async def test_an_open_transaction_stops_no_other_submit_and_is_charged_at_its_commit(sql_client: SqlClient) -> None:
+    await limit(sql_client, per_minute=5)
+    other = await sql_client.connect()
+    await other.sql.execute("set lock_timeout = '1s'")
+    transaction = sql_client.sql.transaction()
+    await transaction.start()
+    await sql_client.submit_many({}, {}, {})
+    assert await submitted(other, 3) == ["queued"] * 3
+    with pytest.raises(asyncpg.PostgresError, match="may submit 5 messages in 60 seconds"):
+        await transaction.commit()
+    assert await submitted(other, 3) == ["queued", "queued", "refused"]
+    assert await sql_client.sql.fetchval("select count(*) from treadle.late_charges") == 0
+
+
+async def test_sent_messages_are_not_charged(sql_client: SqlClient) -> None:
+    parent = await sql_client.submit()
+    await limit(sql_client, per_minute=1, queued=1)
+    await sql_client.submit_many({"parent": str(parent)}, {"parent": str(parent)})
+
+
+async def test_declared_limits_hold_where_a_tenant_has_none_of_its_own(sql_client: SqlClient) -> None:
+    declare = "select treadle.declare_tenant_limits($1)"
+    await sql_client.sql.execute(declare, json.dumps({"queued": 2, "per_minute": None, "bytes_per_day": None}))
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
+    assert await submitted(sql_client, 3, tenant="acme") == ["queued", "queued", "refused"]
+    await limit(sql_client, queued=4)
+    assert await submitted(sql_client, 5) == ["queued"] * 4 + ["refused"]
+    await sql_client.sql.execute("select treadle.limit_tenant('default', null)")
+    assert await submitted(sql_client, 1) == ["refused"]
+    await sql_client.sql.execute(declare, "{}")
+    assert await submitted(sql_client, 5) == ["queued"] * 5
+
+
+async def test_a_tenant_sees_its_limits_and_use(sql_client: SqlClient) -> None:
+    await limit(sql_client, per_minute=60, bytes_per_day=1000)
+    await sql_client.submit_many({"message": "12345678"}, {})
+    await sql_client.claim()
+    row = await sql_client.sql.fetchrow("select * from treadle.tenant_limits()")
+    assert row is not None
+    assert dict(row) == {
+        "queued": 1,
+        "max_queued": None,
+        "running": 1,
+        "submits_left": 58,
+        "per_minute": 60,
+        "bytes_today": 17,
+        "bytes_per_day": 1000,
+    }

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from service.db.pool import Connection
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 
 FINAL_STATES = ("completed", "failed", "cancelled")
 
@@ -43,7 +43,7 @@ async def children(sql: Connection, parent: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-async def settled(sql: Connection, message_id: UUID, *states: str, seconds: float = 20.0) -> dict[str, Any]:
+async def settled(sql: Connection, message_id: UUID, *states: str, seconds: float = LIMIT_SECONDS) -> dict[str, Any]:
     """Wait until the message is in one of these states (by default: over)."""
     wanted = states or FINAL_STATES
     return dict(await until(lambda: overview(sql, message_id), lambda row: row.get("state") in wanted, seconds))

@@ -5,13 +5,24 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
+import msgspec
 import uvloop
 
+from service.access.principal import COMMAND_LINE, DEFAULT_TENANT, Principal
 from service.config import Settings
 
 Answer = TypeVar("Answer")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def _principal(_ctx: click.Context, _parameter: click.Parameter, tenant: str | None) -> Principal:
+    return COMMAND_LINE if tenant is None else msgspec.structs.replace(COMMAND_LINE, tenant=tenant)
+
+
+of_tenant = click.option(
+    "--tenant", "principal", callback=_principal, help=f"For this tenant; without it, for {DEFAULT_TENANT}."
+)
 
 
 def dsn(settings: Settings) -> str:

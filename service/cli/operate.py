@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from service.access.principal import COMMAND_LINE
+from service.access.principal import Principal
 from service.cli import common, show
 from service.cli.address import split_password
 from service.config import Settings
@@ -104,12 +104,14 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
 
 
 @click.command()
+@common.of_tenant
 @common.as_json
 @click.pass_obj
-def queues(settings: Settings, as_json: bool) -> None:
+def queues(settings: Settings, principal: Principal, as_json: bool) -> None:
     """List the queues with their figures.
 
-    queued: messages that wait; ready: those that a worker could claim now; running: those that workers process.
+    queued: messages that wait; ready: those that a worker could claim now; running: those that workers process. Without
+    --tenant they are those of all tenants.
 
     \b
     Examples:
@@ -118,7 +120,7 @@ def queues(settings: Settings, as_json: bool) -> None:
     """
     from service.queues.store import QueueStore
 
-    rows = common.ask(settings, lambda database: QueueStore(database).all(COMMAND_LINE))
+    rows = common.ask(settings, lambda database: QueueStore(database).all(principal))
     columns = {
         "queue": "name",
         "queued": "depth",
@@ -134,9 +136,10 @@ def queues(settings: Settings, as_json: bool) -> None:
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1, MAX_PAGE_ITEMS), default=20, show_default=True)
+@common.of_tenant
 @common.as_json
 @click.pass_obj
-def threads(settings: Settings, limit: int, as_json: bool) -> None:
+def threads(settings: Settings, limit: int, principal: Principal, as_json: bool) -> None:
     """List the threads, the last active first.
 
     \b
@@ -145,7 +148,7 @@ def threads(settings: Settings, limit: int, as_json: bool) -> None:
     """
     from service.threads.store import ThreadStore
 
-    rows, _ = common.ask(settings, lambda database: ThreadStore(database).newest(COMMAND_LINE, limit, None))
+    rows, _ = common.ask(settings, lambda database: ThreadStore(database).newest(principal, limit, None))
     columns = {
         "thread": "thread_id",
         "messages": "message_count",
@@ -158,9 +161,10 @@ def threads(settings: Settings, limit: int, as_json: bool) -> None:
 @click.group("dead-letters", invoke_without_command=True)
 @click.option("--queue", help="Of this queue only.")
 @click.option("--limit", type=click.IntRange(1, MAX_PAGE_ITEMS), default=20, show_default=True)
+@common.of_tenant
 @common.as_json
 @click.pass_context
-def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: bool) -> None:
+def dead_letters(ctx: click.Context, queue: str | None, limit: int, principal: Principal, as_json: bool) -> None:
     """List the messages that failed for good, the newest first.
 
     \b
@@ -176,8 +180,8 @@ def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: boo
         async def letters(database: Any) -> list[Any]:
             store = QueueStore(database)
             if queue is not None:
-                await store.get(COMMAND_LINE, queue)  # raises NotFound
-            return await store.dead_letters(COMMAND_LINE, queue, limit)
+                await store.get(principal, queue)  # raises NotFound
+            return await store.dead_letters(principal, queue, limit)
 
         rows = common.ask(ctx.obj, letters)
         columns = {"message": "message_id", "agent": "agent", "attempts": "attempts", "reason": "reason"}
@@ -186,9 +190,10 @@ def dead_letters(ctx: click.Context, queue: str | None, limit: int, as_json: boo
 
 @dead_letters.command()
 @click.argument("message_id", type=click.UUID)
+@common.of_tenant
 @common.as_json
 @click.pass_obj
-def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
+def redrive(settings: Settings, message_id: UUID, principal: Principal, as_json: bool) -> None:
     """Queue a failed message again: failures count from 0, attempts count on.
 
     \b
@@ -197,7 +202,7 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
     """
     from service.messages.store import MessageControl
 
-    state = common.ask(settings, lambda database: MessageControl(database).redrive(COMMAND_LINE, message_id))
+    state = common.ask(settings, lambda database: MessageControl(database).redrive(principal, message_id))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )
@@ -207,9 +212,12 @@ def redrive(settings: Settings, message_id: UUID, as_json: bool) -> None:
 @click.argument("message_id", type=click.UUID)
 @click.argument("answer")
 @click.option("--name", help="The question's name; by default the one that the message asks now.")
+@common.of_tenant
 @common.as_json
 @click.pass_obj
-def input(settings: Settings, message_id: UUID, answer: str, name: str | None, as_json: bool) -> None:
+def input(
+    settings: Settings, message_id: UUID, answer: str, name: str | None, principal: Principal, as_json: bool
+) -> None:
     """Answer the question that a message waits with. ANSWER is a text.
 
     \b
@@ -222,7 +230,7 @@ def input(settings: Settings, message_id: UUID, answer: str, name: str | None, a
 
     given = NewInput(input=answer, name=name)
     validate_input(given, settings)
-    state = common.ask(settings, lambda database: MessageControl(database).input(COMMAND_LINE, message_id, given))
+    state = common.ask(settings, lambda database: MessageControl(database).input(principal, message_id, given))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
         f"{message_id} is {state} again."
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 import uvloop
 
+from service.access.principal import Principal
 from service.cli import common, show
 from service.config import Settings
 from service.errors import Invalid, Refused
@@ -21,6 +22,7 @@ from service.json_input import decode
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--metadata", help="A JSON object, e.g. '{\"delay_ms\": 200}'.")
 @click.option("--follow", is_flag=True, help="Print the answer as it comes; exit code 1 if it fails.")
+@common.of_tenant
 @common.as_json
 @click.pass_obj
 def send(
@@ -31,6 +33,7 @@ def send(
     priority: Any,
     metadata: str | None,
     follow: bool,
+    principal: Principal,
     as_json: bool,
 ) -> None:
     """Submit a message; prints its id, or with --follow its answer.
@@ -41,7 +44,6 @@ def send(
       treadle send "And then?" --thread trip --priority high
       treadle send "one two three" --agent echo --metadata '{"delay_ms": 200}'
     """
-    from service.access.principal import COMMAND_LINE
     from service.db.notifier import Notifier
     from service.messages.model import NewMessage
     from service.messages.store import MessageStore
@@ -56,7 +58,7 @@ def send(
         async with common.database(settings) as database:
             notifier = Notifier(database)
             store = MessageStore(database, notifier, max_queue_size=settings.max_queue_size)
-            accepted = await store.submit(COMMAND_LINE, message)
+            accepted = await store.submit(principal, message)
             await notifier.flush()
         if not follow:
             show.as_json(accepted) if as_json else click.echo(accepted.message_id)

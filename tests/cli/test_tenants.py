@@ -61,3 +61,18 @@ async def test_a_tenant_is_deleted_with_its_messages(cli: Cli, sql: Connection) 
     assert json.loads((await cli("check", "--invariants", "--json")).output)["violations"] == []
     unknown = await cli("tenants", "delete", "acme", "--yes")
     assert (unknown.exit_code, "There is no tenant 'acme'." in unknown.output) == (1, True)
+
+
+async def test_commands_act_for_the_tenant_that_they_name(cli: Cli, sql: Connection) -> None:
+    await cli("tenants", "create", "acme")
+    await sql.execute("select treadle.register_agents($1)", json.dumps([ECHO]))
+    of_acme = ("--tenant", "acme")
+    message_id = (await cli("send", "hello", "--thread", "t", *of_acme)).output.strip()
+    assert "t" in (await cli("threads", *of_acme)).output
+    assert (await cli("threads")).output == "There are no threads yet.\n"
+    assert json.loads((await cli("queues", "--json", *of_acme)).output)[0]["depth"] == 1
+    assert json.loads((await cli("queues", "--json", "--tenant", "default")).output)[0]["depth"] == 1  # of all
+    for command in (("input", message_id, "x"), ("dead-letters", "redrive", message_id)):
+        assert "There is no message" in (await cli(*command)).output
+        assert "There is no message" not in (await cli(*command, *of_acme)).output
+    assert "There is no tenant 'nowhere'." in (await cli("send", "hello", "--tenant", "nowhere")).output

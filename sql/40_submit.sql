@@ -67,10 +67,11 @@ begin
         from unnest(submissions) s
     ), written as (
         insert into treadle.messages (
-            message_id, tenant, thread, ord, aside, queue, lane, lane_id, agent, priority, rank, state, hold,
-            max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent, depth, owner)
-        select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id, p.agent,
-            p.priority, p.rank, 'queued', p.hold, p.max_attempts, p.timeout_seconds, at, p.run_at,
+            message_id, tenant, thread, ord, aside, queue, lane, lane_id, share_place, agent, priority, rank, state,
+            hold, max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent, depth, owner)
+        select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id,
+            case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
+            p.max_attempts, p.timeout_seconds, at, p.run_at,
             messages -> (p.n - 1) -> 'message',
             coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'),
             p.parent, p.depth, p.owner

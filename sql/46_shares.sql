@@ -11,9 +11,10 @@
 -- no lock with a claim or with another submit: submits that commit together can exceed the share by what they bring. A
 -- row that leaves its lane without a claim (a cancellation) is not subtracted; the janitor counts the lanes again.
 --
--- A message that waits for its share keeps its place in messages.lane_id, drawn from the lane's sequence. It keeps the
--- turn of its thread. Work that goes on after a start (treadle._admit with `returned`, a released message) needs no
--- share, because there is at most as much of it as workers can run.
+-- A message that waits for its share keeps its place in messages.lane_id, drawn from the lane's sequence, and in
+-- messages.share_place, which has an index: an index of lane_id would make each finish dearer. It keeps the turn of its
+-- thread. Work that goes on after a start (treadle._admit with `returned`, a released message) needs no share, because
+-- there is at most as much of it as workers can run.
 
 -- Visible rows of a tenant in a lane, while other tenants are there.
 create or replace function treadle._share() returns integer
@@ -114,13 +115,17 @@ begin
             treadle._used_share(tenant => p.tenant, queue => p.queue, lane => p.priority) as used
         from (select distinct a.tenant, a.queue, a.priority from asked a) p
     ), placed as materialized (
-        select a.message_id, a.number, a.number + u.used as place
+        select a.message_id, a.queue, a.priority, a.number, a.number + u.used as place
         from asked a
         join used u on u.tenant = a.tenant and u.queue = a.queue and u.priority = a.priority
     ), held as (
         update treadle.messages m
-        set hold = 'share', lane_id = treadle._lane_next(m.queue, m.priority)
-        from (select p.message_id from placed p where p.place > treadle._share() order by p.number) p
+        set hold = 'share', lane_id = p.lane_id, share_place = p.lane_id
+        from (
+            select o.message_id, treadle._lane_next(o.queue, o.priority) as lane_id
+            from (select p.* from placed p where p.place > treadle._share() order by p.number) o
+            offset 0
+        ) p
         where m.message_id = p.message_id
     )
     select array_agg(p.message_id order by p.number) filter (where p.place <= treadle._share()),
@@ -152,7 +157,7 @@ begin
             select m.message_id, m.queue, m.priority
             from treadle.messages m
             where m.message_id = any(ids) and m.hold = 'share'
-            order by m.lane_id
+            order by m.share_place
         ) o
     ), admitted as (
         update treadle.messages m
@@ -187,7 +192,7 @@ begin
             select m.message_id
             from treadle.messages m
             where m.hold = 'share' and m.tenant = t.tenant and m.queue = _refill.queue and m.priority = _refill.lane
-            order by m.lane_id
+            order by m.share_place
             limit t.taken
             for update skip locked
         ) h);
@@ -266,7 +271,7 @@ begin
             select m.message_id
             from treadle.messages m
             where m.hold = 'share' and m.tenant = v_lane.tenant and m.queue = v_lane.queue and m.priority = v_lane.lane
-            order by m.lane_id
+            order by m.share_place
             limit greatest(least(v_room, quantity), 0)
             for update skip locked);
     end loop;

@@ -129,7 +129,7 @@ begin
         for update skip locked
     ), held as (
         update treadle.messages m
-        set hold = 'share', lane = null  -- lane_id keeps its place
+        set hold = 'share', lane = null, share_place = m.lane_id
         from locked k
         where m.message_id = k.message_id
     )

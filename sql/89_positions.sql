@@ -11,8 +11,8 @@ language sql stable as $$
             and w.tenant = m.tenant
             and w.queue = m.queue
             and w.priority = m.priority
-            and w.lane_id < m.lane_id
-        order by w.lane_id
+            and w.share_place < m.share_place
+        order by w.share_place
         limit 1000
     ) earlier
 $$;
@@ -174,7 +174,7 @@ returns setof uuid language sql stable as $$
             from treadle.messages w
             where w.hold = 'share'
                 and w.tenant = _held_messages.tenant
-            order by w.queue, w.priority, w.lane_id
+            order by w.queue, w.priority, w.share_place
             limit searched
         )
     ) h

@@ -132,6 +132,7 @@ create table treadle.messages (
     queue           text not null,
     lane            text check (lane in ('high', 'normal', 'low', 'dlq')),
     lane_id         bigint,
+    share_place     bigint,
     agent           text not null,
     priority        text not null check (priority in ('high', 'normal', 'low')),
     rank            smallint not null check (rank between -1 and 2),
@@ -172,7 +173,8 @@ comment on column treadle.messages.thread is 'threads.id; no foreign key, becaus
 comment on column treadle.messages.ord is 'Place in the thread, assigned under the lock of the thread''s row';
 comment on column treadle.messages.aside is 'Belongs to the thread but takes no turn in it';
 comment on column treadle.messages.lane is 'The PGMQ queue that holds its row. Submitted: its priority. Work that comes back after a start: high. Failed: dlq';
-comment on column treadle.messages.lane_id is 'msg_id of that row; with hold = share: its place among those of its tenant that wait for the lane';
+comment on column treadle.messages.lane_id is 'msg_id of that row; with hold = share: the place that the message waits at';
+comment on column treadle.messages.share_place is 'Its place among the messages of its tenant that wait for the lane, while hold = share: a copy of lane_id, which is in no index because each finish changes it';
 comment on column treadle.messages.rank is 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
 comment on column treadle.messages.state is 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
 comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant has its share of the lane, or is suspended) -> null when there is room';
@@ -193,7 +195,7 @@ comment on column treadle.messages.usage is 'What its attempts used together, as
 create unique index messages_ord on treadle.messages (thread, ord) where thread is not null;
 create index messages_waiting on treadle.messages (thread, rank, ord) where hold = 'thread';
 create index messages_due on treadle.messages (run_at) where hold in ('delay', 'backoff');
-create index messages_share on treadle.messages (tenant, queue, priority, lane_id) where hold = 'share';
+create index messages_share on treadle.messages (tenant, queue, priority, share_place) where hold = 'share';
 create index messages_parent on treadle.messages (parent) where parent is not null;
 
 create table treadle.parked (

@@ -142,6 +142,7 @@ messages = Table(
     must("queue", Text),
     may("lane", Text),
     may("lane_id", BigInteger),
+    may("share_place", BigInteger),
     must("agent", Text),
     must("priority", Text),
     must("rank", SmallInteger),
@@ -173,7 +174,7 @@ messages = Table(
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
-    Index("messages_share", "tenant", "queue", "priority", "lane_id", postgresql_where=text("hold = 'share'")),
+    Index("messages_share", "tenant", "queue", "priority", "share_place", postgresql_where=text("hold = 'share'")),
     Index("messages_parent", "parent", postgresql_where=text("parent is not null")),
 )
 

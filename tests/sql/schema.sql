@@ -116,6 +116,7 @@ CREATE TABLE treadle.messages (
     queue text NOT NULL,
     lane text,
     lane_id bigint,
+    share_place bigint,
     agent text NOT NULL,
     priority text NOT NULL,
     rank smallint NOT NULL,
@@ -166,7 +167,8 @@ COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key, becaus
 COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, assigned under the lock of the thread''s row';
 COMMENT ON COLUMN treadle.messages.aside IS 'Belongs to the thread but takes no turn in it';
 COMMENT ON COLUMN treadle.messages.lane IS 'The PGMQ queue that holds its row. Submitted: its priority. Work that comes back after a start: high. Failed: dlq';
-COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row; with hold = share: its place among those of its tenant that wait for the lane';
+COMMENT ON COLUMN treadle.messages.lane_id IS 'msg_id of that row; with hold = share: the place that the message waits at';
+COMMENT ON COLUMN treadle.messages.share_place IS 'Its place among the messages of its tenant that wait for the lane, while hold = share: a copy of lane_id, which is in no index because each finish changes it';
 COMMENT ON COLUMN treadle.messages.rank IS 'Order within the thread, before ord: -1 redriven, 0 high, 1 normal, 2 low';
 COMMENT ON COLUMN treadle.messages.state IS 'queued -> processing (claim), cancelled (cancel). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed and cancelled are final';
 COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion. delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant has its share of the lane, or is suspended) -> null when there is room';
@@ -2013,7 +2015,7 @@ CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread 
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
-CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, lane_id) WHERE (hold = 'share'::text);
+CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, share_place) WHERE (hold = 'share'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
 CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);

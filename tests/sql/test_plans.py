@@ -14,6 +14,7 @@ import pytest
 from service.db.pool import Connection
 from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 BIG = 50  # pages, from which on a table counts as big
 
@@ -249,3 +250,16 @@ async def test_the_plans_of_a_janitor(sql_client: SqlClient, claims: list[Claim]
         await sql_client.sql.fetchrow("select * from treadle.purge(24, 24)")
     assert plans.whole_tables == []
     assert plans.reading("thread_turns_recent")
+
+
+async def test_a_finish_changes_no_index_of_messages(sql_client: SqlClient) -> None:
+    """An indexed column that it changed would make it write to every index of the table."""
+    await sql_client.submit_many(*[{}] * 5)
+    claims = await sql_client.claim(5, first_lane="low")
+    async with sql_client.sql.transaction():
+        assert await sql_client.finish(*claims) == ["completed"] * 5
+        updates = await fetch_row(
+            sql_client.sql,
+            "select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relid = 'treadle.messages'::regclass",
+        )
+    assert updates["n_tup_hot_upd"] == updates["n_tup_upd"] >= 5

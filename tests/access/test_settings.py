@@ -8,6 +8,7 @@ import pytest
 from service.api.app import Api
 from service.config import Settings
 from service.errors import ConfigError
+from service.local.greeting import greeting
 from tests.support.access import CLOSED, ROOT_KEY, bearer, status_with
 from tests.support.fixture_types import StartApi
 from tests.support.ports import with_closed_port
@@ -72,3 +73,11 @@ async def test_a_stream_is_told_to_come_back_while_keys_cannot_be_read(start_api
     async with open_stream(api, f"/messages/{MESSAGE_ID}/stream?token={STORED_KEY}") as stream:
         assert await stream.next() == RETRY_LINE
     assert await status_with(api, "nonsense") == 401
+
+
+def test_up_says_how_to_get_a_key() -> None:
+    assert "Bearer" not in greeting(Settings())
+    public = greeting(Settings(host="0.0.0.0"))
+    assert "keys create --scope submit,read" in public
+    assert public.count('-H "Authorization: Bearer $TREADLE_KEY"') == 2
+    assert "keys create" not in greeting(Settings(host="0.0.0.0", treadle_key=ROOT_KEY))

@@ -17,7 +17,9 @@ async def test_an_internal_error_shows_no_stack_trace(api: Client, sql: Connecti
     """A broken SQL function is a problem without internals."""
     message_id = await api.submit("x")
     await sql.execute(
-        "create or replace function treadle.queue_position(message_id uuid) returns bigint language sql as 'select 1/0'"
+        "create or replace function treadle.queue_position("
+        "message_id uuid, tenant text default 'default', reach jsonb default null)"
+        " returns bigint language sql as 'select 1/0'"
     )
     answer = await api.get(f"/messages/{message_id}/status")
     assert answer.status_code >= 500 or answer.status_code == 422

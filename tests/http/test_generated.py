@@ -96,6 +96,8 @@ async def test_a_generated_python_client_compiles_and_submits(api: Client, descr
 async def test_schemathesis_finds_no_fault(api_with_worker: Client, tmp_path: Path) -> None:
     """It takes a minute, because it tries each operation with values inside and outside of every limit."""
     await api_with_worker.submit("hello", thread_id="tour")
+    paths = (await api_with_worker.get("/openapi.json")).json()["paths"]
+    operations = sum(len(operations) for operations in paths.values())
     options: dict[str, Any] = {
         "exclude-checks": EXCLUDED_CHECKS,
         "max-examples": REQUESTS_PER_OPERATION,
@@ -108,4 +110,4 @@ async def test_schemathesis_finds_no_fault(api_with_worker: Client, tmp_path: Pa
         *(f"--{name}={value}" for name, value in options.items()),
         *("--continue-on-failure", "--no-color", "--warnings=off"),
     )
-    assert "Operations:       31 selected / 31 total" in said
+    assert f"Operations:       {operations} selected / {operations} total" in said

@@ -20,8 +20,9 @@ SLOW = {
         "/threads/t/usage",
     ),
     "a message": (
-        "create or replace function treadle.queue_position(message_id uuid) returns bigint"
-        " language sql as 'select length(pg_sleep(600)::text)'",
+        "create or replace function treadle.queue_position("
+        "message_id uuid, tenant text default 'default', reach jsonb default null)"
+        " returns bigint language sql as 'select length(pg_sleep(600)::text)'",
         "/messages/{id}/status",
     ),
 }

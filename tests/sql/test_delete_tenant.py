@@ -4,9 +4,9 @@ import asyncpg
 import pytest
 
 from service.db.pool import Connection
-from tests.sql.test_tenants import submit, walk
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
+from tests.support.tenant_walk import submit, walk
 
 OWNED = (
     *("messages", "threads", "thread_turns", "thread_log", "events", "leases", "parked", "trash", "counters"),

@@ -1,54 +1,9 @@
 """Tenants in SQL: every row carries the tenant of its message, and equal names of two tenants name two things."""
 
-import json
-from uuid import UUID
-
-from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
+from tests.support.tenant_walk import walk
 
 TENANTS = ("default", "acme")
-
-
-async def submit(sql_client: SqlClient, tenant: str, **fields: object) -> UUID:
-    [row] = await sql_client.submit_many({"message": tenant, **fields}, tenant=tenant)
-    return UUID(str(row["message_id"]))
-
-
-async def send(sql_client: SqlClient, claim: Claim, outcome: str, **sent: object) -> None:
-    """End an attempt with a message that it sends, and waits for where the outcome is children."""
-    child = await sql_client.sql.fetchval("select treadle.uuid7()")
-    status = await sql_client.sql.fetchval(
-        "select treadle.conclude($1, $2, $3, $4, null, null, null, null, $5, '{}', '{}', 3, $6, '1', $7)",
-        claim.message_id,
-        claim.lease,
-        outcome,
-        '"ok"' if outcome == "completed" else "{}",
-        claim.last_seq + 1,
-        json.dumps([{"message": "sent", "message_id": str(child), "parent": str(claim.message_id), **sent}]),
-        [child] if outcome == "children" else None,
-    )
-    assert status == ("queued" if outcome == "children" else "completed")
-
-
-async def walk(sql_client: SqlClient, tenant: str) -> None:
-    """Messages of the tenant that take every way, in threads of the same names."""
-    await submit(sql_client, tenant, thread_id="t")
-    await sql_client.run(chunks=["a", "b"])
-    failed = await submit(sql_client, tenant)
-    await sql_client.run(outcome="rejected")
-    await sql_client.sql.fetchval("select treadle.redrive($1, tenant => $2)", failed, tenant)
-    await sql_client.run(outcome="error", delay=1000.0)
-    await submit(sql_client, tenant, thread_id="t")
-    await send(sql_client, await sql_client.claim_one(), "completed", thread_id="sent")
-    await sql_client.run()
-    parent = await submit(sql_client, tenant)
-    await send(sql_client, await sql_client.claim_one(), "children", thread_id="t")
-    await sql_client.sql.fetchval("select treadle.cancel($1, tenant => $2)", parent, tenant)
-    await submit(sql_client, tenant, thread_id="gone")
-    await sql_client.sql.fetchval("select treadle.delete_thread('gone', tenant => $1)", tenant)
-    await submit(sql_client, tenant, delay_seconds=1000)
-    await submit(sql_client, tenant, thread_id="t")
-    await sql_client.claim_one()
 
 
 async def test_every_row_has_the_tenant_of_its_message(sql_client: SqlClient) -> None:

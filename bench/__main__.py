@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import meter, report
-from bench.cases import churn, drain, flatness, latency, peers, streaming, submit
+from bench.cases import churn, drain, fairness, flatness, latency, peers, streaming, submit
 from bench.processes import BenchError
 from bench.server import SETTINGS, running_server
 from bench.stage import Case, Stage
@@ -25,6 +25,7 @@ CASES: dict[str, Case] = {
     "drain": drain.run,
     "peers": peers.run,
     "latency": latency.run,
+    "fairness": fairness.run,
     "streaming": streaming.run,
     "flatness": flatness.run,
     "churn": churn.run,

@@ -69,7 +69,8 @@ def test_postgres_is_the_stock_image_and_keeps_its_data(services: dict[str, Any]
     postgres = services["postgres"]
     assert re.fullmatch(r"postgres:\d+", postgres["image"])
     # since PostgreSQL 18 the image keeps its data below this folder
-    assert postgres["volumes"] == ["postgres:/var/lib/postgresql"]
+    assert postgres["volumes"][0] == "postgres:/var/lib/postgresql"
+    assert postgres["volumes"][1:] == ["./docker/logins.sh:/docker-entrypoint-initdb.d/logins.sh:ro"]
     assert list(yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["volumes"]) == ["postgres"]
     assert "pg_isready" in postgres["healthcheck"]["test"]
     assert "ports" not in postgres
@@ -126,9 +127,17 @@ def test_every_interpolated_variable_is_explained_and_only_the_key_has_no_defaul
 
 def test_the_default_values_reach_the_database(services: dict[str, Any]) -> None:
     environment = services["postgres"]["environment"]
-    address = services["api"]["environment"]["DATABASE_URL"]
-    login = f"{environment['POSTGRES_USER']}:{environment['POSTGRES_PASSWORD']}"
-    assert address == f"postgresql://{login}@postgres:5432/{environment['POSTGRES_DB']}"
+    created = (ROOT / "docker/logins.sh").read_text(encoding="utf-8")
+    for name, user, role in (
+        ("migrate", environment["POSTGRES_USER"], None),
+        ("api", "api_login", "treadle_app"),
+        ("worker", "worker_login", "treadle_worker"),
+    ):
+        login = f"{user}:{environment['POSTGRES_PASSWORD']}"
+        address = services[name]["environment"]["DATABASE_URL"]
+        assert address == f"postgresql://{login}@postgres:5432/{environment['POSTGRES_DB']}"
+        if role is not None:
+            assert f"create role {user} login password :'password' in role {role};" in created
 
 
 def test_the_api_is_published_where_it_listens(services: dict[str, Any], dockerfile: list[tuple[str, str]]) -> None:

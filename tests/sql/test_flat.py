@@ -341,3 +341,20 @@ async def test_no_mark_passes_an_uncommitted_claim(sql_client: SqlClient) -> Non
 async def _sweep_leases(sql_client: SqlClient) -> int:
     await sweep(sql_client)
     return await low(sql_client, "leases")
+
+
+async def test_a_batch_to_new_threads_reads_no_more_beside_many_messages(sql_client: SqlClient) -> None:
+    """Its plans are made beside few."""
+
+    async def pages(name: str) -> int:
+        batch = json.dumps([{"message": "x", "thread_id": f"{name}{n}"} for n in range(50)])
+        await sql_client.sql.execute("begin")
+        found = await buffers_of(sql_client, "select * from treadle.submit_many($1, autocommit => true)", batch)
+        await sql_client.sql.execute("rollback")
+        return found
+
+    for _ in range(3):
+        await sql_client.submit(thread_id="t")
+    before = await pages("a")
+    await sql_client.submit_many(*({"thread_id": f"b{n}"} for n in range(500)))
+    assert await pages("c") < before * 1.5

@@ -1,6 +1,7 @@
 """The SQL functions keep the limits of service/limits.py: exactly at a limit they accept, one beyond they refuse."""
 
 import json
+import re
 from typing import Any
 
 import asyncpg
@@ -117,3 +118,13 @@ async def test_a_page_of_a_stream_ends_at_the_limit_of_bytes(session: Connection
     chars = begun + limits.STREAM_PAGE_BYTES - (await read_two(begun))[0]
     assert await read_two(chars) == (limits.STREAM_PAGE_BYTES, 2)
     assert await read_two(chars + 1) == (limits.STREAM_PAGE_BYTES + 1, 1)
+
+
+async def test_tenants_keep_the_rule_of_their_names(session: Connection) -> None:
+    for name in ("a", "acme-2_b", "0", "a" * 40, "", "A", "-a", "_a", "a b", "a\n", "a" * 41, "ä"):
+        accepted = re.search(limits.TENANT_NAME_PATTERN, name) is not None
+        if accepted:
+            await session.execute("select treadle.create_tenant($1)", name)
+        else:
+            with pytest.raises(asyncpg.PostgresError, match="A tenant's name is"):
+                await session.execute("select treadle.create_tenant($1)", name)

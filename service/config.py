@@ -21,7 +21,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
 TenantName = Annotated[str, Meta(pattern=TENANT_NAME_PATTERN)]
 AgentName = Annotated[str, Meta(min_length=1, max_length=MAX_AGENT_NAME_CHARS)]
-Secret = Annotated[str, Meta(min_length=32, max_length=1000, pattern=r"^[!-~]+$(?![\s\S])")]
+Secret = Annotated[str, Meta(min_length=32, max_length=10_000, pattern=r"^[!-~]+$(?![\s\S])")]
 JwtAlgorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]

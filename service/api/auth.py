@@ -17,8 +17,9 @@ from service.access.authenticator import Access, Authenticator, OpenAccess, requ
 from service.access.cache import KeyCache
 from service.access.json_web_tokens import build_verifier
 from service.access.principal import ANY_SCOPE, OPEN, Principal
+from service.access.secrets import KEY_PREFIX
 from service.access.store import KeyStore
-from service.access.tokens import TokenSigner
+from service.access.tokens import TOKEN_PREFIX, TokenSigner
 from service.config import Settings
 from service.db.pool import Database
 from service.errors import ConfigError, Forbidden, SchemaError, Unavailable
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 PUBLIC_AND_OPEN = "AUTH is off and HOST is not of the loopback: every client that reaches the API may do everything"
 BEARER = b"bearer "
 MIN_KEY_CHARS = 32
+OF_CLIENTS = (KEY_PREFIX, TOKEN_PREFIX, "eyJ")  # the last begins a JWT
 
 
 class AccessParts:
@@ -117,9 +119,11 @@ def _token_in_query(scope: Any) -> str | None:
 
 
 def _bootstrap_key(settings: Settings) -> str | None:
-    """Raises ConfigError."""
+    """Raises ConfigError. Clients keep their keys and tokens in a variable of the same name: where the API is started
+    from such a shell, these get no rights beyond their own."""
     if settings.treadle_key_file is None:
-        return settings.treadle_key
+        key = settings.treadle_key
+        return None if key is not None and key.startswith(OF_CLIENTS) else key
     if settings.treadle_key is not None:
         raise ConfigError("TREADLE_KEY_FILE: Expected either TREADLE_KEY or TREADLE_KEY_FILE, not both.")
     try:

@@ -9,7 +9,7 @@ from service.api.app import Api
 from service.config import Settings
 from service.errors import ConfigError
 from service.local.greeting import greeting
-from tests.support.access import CLOSED, ROOT_KEY, bearer, status_with
+from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, status_with
 from tests.support.fixture_types import StartApi
 from tests.support.ports import with_closed_port
 from tests.support.sse_reader import RETRY_LINE, open_stream
@@ -53,6 +53,15 @@ async def test_the_first_key_comes_from_a_file(start_api: StartApi, tmp_path: Pa
     path.write_text(f"{FILE_KEY}\n")
     api = await start_api(auth="required", treadle_key_file=path)
     assert [await status_with(api, key) for key in (FILE_KEY, ROOT_KEY)] == [200, 401]
+
+
+async def test_a_key_of_a_client_in_the_variable_gets_no_further_rights(start_api: StartApi) -> None:
+    """The API may be started from a shell in which a client had its own key."""
+    first = await start_api(**CLOSED)
+    made = await create_key(first, "read")
+    api = await start_api(auth="required", treadle_key=made["key"])
+    assert await status_with(api, made["key"]) == 200
+    assert await status_with(api, made["key"], "/keys") == 403
 
 
 @pytest.mark.parametrize("text", ["short", "x" * 31, "with a space " * 5, "with\na line " * 5])

@@ -70,6 +70,27 @@ begin
 end $$;
 comment on function treadle.drop_sql_role is 'Drop a login role that is bound to a tenant, and end its sessions';
 
+-- End the sessions of tenants' logins that hold or await the advisory lock `key`. Any login role can take such a lock,
+-- and a migration, for which there may be no table of mutexes yet, must not wait for one.
+create or replace function treadle._end_lock_holders(key bigint) returns void
+language plpgsql as $$
+declare
+    v_session record;
+begin
+    for v_session in
+        select l.pid, r.role
+        from pg_locks l
+        join pg_stat_activity a on a.pid = l.pid
+        join treadle.sql_roles r on r.role = a.usename
+        where l.locktype = 'advisory'
+            and l.objsubid = 1
+            and (l.classid::bigint << 32 | l.objid::bigint) = key
+    loop
+        perform treadle._join_role(v_session.role::name);
+        perform pg_terminate_backend(v_session.pid, 2000);
+    end loop;
+end $$;
+
 create or replace function treadle.sql_roles_of(tenant text) returns table (role text, created_at timestamptz)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$

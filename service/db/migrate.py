@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 MIGRATIONS_FOLDER = data_folder("migrations")
 PGMQ_VERSIONS = ("1.11", "1.12", "1.13")  # tested; another version may have other tables
 MIGRATION_LOCK_KEY = "select hashtextextended('treadle.migrate', 0)"
+MIGRATION_LOCK_PATIENCE_SECONDS = 600.0
+MIGRATION_LOCK_PAUSE_SECONDS = 0.1
 LOCK_TIMEOUT = "5s"
 # Replacing a view waits for every transaction that reads it, and holds up all later readers while it waits. So a
 # migration waits only briefly, rolls back, and tries again after a pause.
@@ -47,7 +49,7 @@ async def migrate(dsn: str) -> None:
     """Bring the database to this release; raises SchemaError or Unavailable with one sentence."""
     connection = await connect(dsn, name="migrate", command_timeout=STATEMENT_TIMEOUT_SECONDS)
     try:
-        await connection.execute(f"select pg_advisory_lock(({MIGRATION_LOCK_KEY}))", timeout=600)
+        await _wait_for_lock(connection)
         await _require_version(connection)
         await _refuse_unknown(connection)
         await _install_pgmq(connection)
@@ -68,6 +70,17 @@ async def migrate(dsn: str) -> None:
         ) from error
     finally:
         await connection.close()
+
+
+async def _wait_for_lock(connection: Connection) -> None:
+    """Wait for other migrations of this database, but for no login of a tenant that took their lock."""
+    deadline = time.monotonic() + MIGRATION_LOCK_PATIENCE_SECONDS
+    while not await connection.fetchval(f"select pg_try_advisory_lock(({MIGRATION_LOCK_KEY}))"):
+        if time.monotonic() > deadline:
+            raise SchemaError("Another migration of this database takes too long. Try again.")
+        if await connection.fetchval("select to_regprocedure('treadle._end_lock_holders(bigint)') is not null"):
+            await connection.execute(f"select treadle._end_lock_holders(({MIGRATION_LOCK_KEY}))")
+        await asyncio.sleep(MIGRATION_LOCK_PAUSE_SECONDS)
 
 
 async def _require_version(connection: Connection) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from service.access.sql_roles.store import SqlRoleStore
 from service.cli.address import with_login
+from service.db.migrate import migrate
 from service.db.pool import Connection, Database
 from service.errors import Conflict, NotFound
 from tests.support.sql_client import SqlClient, decode_jsonb
@@ -300,6 +301,12 @@ async def test_its_lock_keeps_no_dead_worker_alive(sql_client: SqlClient, acme: 
     await worker.sql.execute("select pg_advisory_unlock_all()")
     await waiting
     assert await sql_client.sql.fetchval("select treadle._worker_lock_is_free('w')")
+
+
+async def test_its_lock_does_not_stop_a_migration(acme: Connection, dsn: str) -> None:
+    await acme.execute("select pg_advisory_lock(hashtextextended('treadle.migrate', 0))")
+    await migrate(dsn)
+    await until(acme.is_closed)
 
 
 async def test_its_open_transaction_delays_only_its_thread(sql_client: SqlClient, acme: Connection) -> None:

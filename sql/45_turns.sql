@@ -140,18 +140,28 @@ begin
         select h.*
         from unnest(threads) u
         cross join lateral treadle._turns_of(u) t
-        cross join lateral (  -- so that it looks up each head, also with a plan that was made beside few messages
-            select m.message_id, m.queue, m.lane, m.lane_id
-            from treadle.messages m
-            where m.message_id = t.turn
-                and m.state = 'queued' and coalesce(m.hold, 'share') = 'share' and m.attempt = 0
-                and m.rank > (
-                    select n.rank
-                    from treadle._next_waiting(
-                        thread => t.thread, next_high => t.next_high, next_normal => t.next_normal,
-                        next_low => t.next_low) n)
-            for update skip locked
-        ) h
+        join treadle.messages h on h.message_id = any(array[t.turn])
+        where h.state = 'queued' and coalesce(h.hold, 'share') = 'share' and h.attempt = 0
+            -- The searches of treadle._next_waiting, without those of the head's own rank and below.
+            and (
+                exists (
+                    select
+                    from treadle.messages m
+                    where m.thread = t.thread and m.hold = 'thread' and m.rank = -1 and h.rank > -1
+                    offset 0)
+                or exists (
+                    select
+                    from treadle.messages m
+                    where m.thread = t.thread and m.hold = 'thread' and m.rank = 0 and m.ord >= t.next_high
+                        and h.rank > 0
+                    offset 0)
+                or exists (
+                    select
+                    from treadle.messages m
+                    where m.thread = t.thread and m.hold = 'thread' and m.rank = 1 and m.ord >= t.next_normal
+                        and h.rank > 1
+                    offset 0))
+        for update of h skip locked
     )
     select array_agg(k.message_id), array_agg(row(k.queue, k.lane, k.lane_id, null)::treadle.lane_row)
         into v_heads, v_lane_rows

@@ -1,5 +1,6 @@
 """The caller of a request: its tenant, its scopes and its restrictions."""
 
+import getpass
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
@@ -61,6 +62,14 @@ class Principal(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self.limits).decode()
 
 
+def _command_line() -> str:
+    """The name of the person at the terminal, for the audit."""
+    try:
+        return f"command line ({getpass.getuser()})"
+    except (KeyError, OSError):  # a container's user may have no name
+        return "command line"
+
+
 # Its `key_id` belongs to no key, so that a token that is made while AUTH is off is worth nothing once it is on.
 AUTH_OFF = Principal(DEFAULT_TENANT, ALL_SCOPES, "auth off", key_id="auth off")
-COMMAND_LINE = Principal(DEFAULT_TENANT, ALL_SCOPES, "command line")
+COMMAND_LINE = Principal(DEFAULT_TENANT, ALL_SCOPES, _command_line())

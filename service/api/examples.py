@@ -62,7 +62,7 @@ KEY = {
     "scopes": ["submit", "read"],
     "agents": None,
     "created_at": NOW,
-    "created_by": "command line",
+    "created_by": "command line (ann)",
     "expires_at": None,
     "revoked_at": None,
     "former_until": None,

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from service.access.principal import COMMAND_LINE
 from service.access.secrets import parse_key
 from service.access.store import KeyStore
 from service.db.pool import Connection, Database
@@ -28,7 +29,8 @@ async def test_a_key_is_created_rotated_and_revoked(cli: Cli, database: Database
     assert key_id in listed.stdout
     assert key.rpartition("_")[2] not in listed.stdout
     [row] = json.loads((await cli("keys", "list", "--json")).stdout)
-    assert (row["name"], row["created_by"], row["expires_at"]) == ("ci", "command line", None)
+    assert (row["name"], row["created_by"], row["expires_at"]) == ("ci", COMMAND_LINE.name, None)
+    assert row["created_by"].startswith("command line")
     assert json.loads((await cli("keys", "list", "--tenant", "acme", "--json")).stdout) == []
 
     rotated = await cli("keys", "rotate", key_id, "--grace", "2h", "--json")

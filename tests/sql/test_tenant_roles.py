@@ -210,18 +210,25 @@ FORBIDDEN = [
     "select treadle._bound_tenant('other')",
     "select treadle.submit_many('[]', tenant => 'other')",
     "select treadle.submit_once('k', '', '[]', tenant => 'other')",
-    "select treadle.delete_thread('hidden', tenant => 'other')",
+    "select treadle.delete_thread('t', tenant => 'other')",
     "explain analyze select * from treadle._message_violations",
 ]
 
 
-@pytest.mark.parametrize("statement", FORBIDDEN)
-async def test_it_cannot_widen_itself(acme: Connection, other: UUID, statement: str) -> None:
-    with pytest.raises(asyncpg.PostgresError) as refusal:
-        await acme.execute(statement)
-    assert refusal.value.sqlstate in {"42501", "42883", "0LP01", "0A000", "22P02", "42P01", "3F000"}, refusal.value
-    assert refusal.value.sqlstate == "42501" or "does not exist" in str(refusal.value), refusal.value
-    assert "hidden" not in str(refusal.value).replace("'hidden'", "") or "delete_thread" in statement
+async def test_it_cannot_widen_itself(acme: Connection, other: UUID) -> None:
+    """One test for all statements: a database for each would take half a minute."""
+    allowed = []
+    for statement in FORBIDDEN:
+        try:
+            await acme.execute(statement)
+            allowed.append(statement)
+        except asyncpg.PostgresError as refusal:
+            if refusal.sqlstate != "42501" and "does not exist" not in str(refusal):
+                allowed.append(f"{statement}: {refusal}")
+            if "hidden" in str(refusal):
+                allowed.append(f"{statement} tells: {refusal}")
+        await acme.execute("rollback")
+    assert allowed == []
 
 
 async def test_no_setting_changes_its_tenant(acme: Connection, other: UUID) -> None:

@@ -1,14 +1,20 @@
 -- The audit: who changed access, or stopped, repeated or deleted work. Each row is written in the transaction of the
 -- act, so an act that fails leaves none.
 
--- Note an act. `actor`: the principal; null: the role of this session.
+-- Note an act. `actor`: the principal; null, and for a tenant's login role, the role of this session: such a role could
+-- name any principal.
 create or replace function treadle._audit(
     actor text, action text, target text, tenant text, details jsonb default '{}')
 returns void
-language sql volatile as $$
+language plpgsql as $$
+#variable_conflict use_variable
+begin
     insert into treadle.audit (at, tenant, principal, action, target, details)
-    values (treadle.clock(), tenant, coalesce(actor, 'role ' || session_user), action, target, details)
-$$;
+    values (
+        treadle.clock(), tenant,
+        coalesce(case when treadle._session_tenant() is null then actor end, 'role ' || session_user), action, target,
+        details);
+end $$;
 
 -- Delete up to `quantity` of the rows that are older than `retention_hours`; returns how many.
 create or replace function treadle.purge_audit(retention_hours double precision, quantity integer default 10000)

@@ -4,7 +4,8 @@
 -- A submit looks at the limits first, without a lock, and refuses the messages beyond them (TR430). Then it charges
 -- what it wrote, under the lock of the tenant's row in treadle.tenant_use, and looks again: so the limits are exact.
 -- The charge is the last thing before the commit. A transaction that may stay open is charged when it commits: its
--- commit fails where a limit is reached by then. Messages that messages send are not charged.
+-- commit fails where a limit is reached by then. Messages that messages send are not charged. A tenant's login sends
+-- none: what it submits is charged, whichever parent it names.
 --
 -- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
 -- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once.
@@ -104,19 +105,26 @@ language sql immutable parallel safe as $$
     select coalesce(60 / (limits ->> 'per_minute')::double precision, 0)
 $$;
 
+-- Whether a submission counts for the limits: whether a client submits it, and no message.
+create or replace function treadle._is_charged(submission treadle.submission, of_login boolean) returns boolean
+language sql immutable parallel safe as $$
+    select submission.state is null and (submission.parent is null or of_login)
+$$;
+
 -- Refuse the submissions of clients that are beyond the limits of their tenant.
 create or replace function treadle._refuse_beyond_limits(
     submissions treadle.submission[], messages jsonb, tenant text, limits jsonb, at timestamptz)
 returns treadle.submission[] language plpgsql as $$
 declare
     c_apart constant double precision := treadle._seconds_apart(limits);
+    c_of_login constant boolean := treadle._session_tenant() is not null;
     v record := treadle._use_of(tenant => tenant, at => at);
     v_all treadle.submission[] := '{}';
     v_one treadle.submission;
     v_bytes bigint;
 begin
     foreach v_one in array submissions loop
-        if v_one.state is null and v_one.parent is null then
+        if treadle._is_charged(v_one, c_of_login) then
             v_bytes := treadle._submitted_bytes(messages -> (v_one.n - 1));
             v_one.refusal := treadle._limit_problem(
                 tenant => tenant, limits => limits, queued => v.queued + 1, ahead => v.ahead + c_apart,
@@ -175,16 +183,17 @@ create or replace function treadle._charge_submit(
     submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, at timestamptz)
 returns void language plpgsql as $$
 declare
+    c_of_login constant boolean := treadle._session_tenant() is not null;
     v_messages bigint;
     v_bytes bigint;
 begin
     select count(*), coalesce(sum(treadle._submitted_bytes(messages -> (s.n - 1))), 0)
         into v_messages, v_bytes
         from unnest(submissions) s
-        where s.state is null and s.parent is null;
+        where treadle._is_charged(s, c_of_login);
     if v_messages = 0 then
         return;
-    elsif autocommit and treadle._session_tenant() is null then
+    elsif autocommit and not c_of_login then
         perform treadle._charge_tenant(tenant => tenant, messages => v_messages, bytes => v_bytes, at => at);
     else
         insert into treadle.late_charges (xid, tenant, messages, bytes)

@@ -104,6 +104,23 @@ async def test_an_id_of_another_tenant_cannot_be_used(acme: Connection, other: U
     assert await rows_of(acme, "select parent, depth from treadle.messages") == [(None, 0)]
 
 
+async def test_it_cannot_name_another_principal_in_the_audit(sql_client: SqlClient, acme: Connection) -> None:
+    message_id = await acme.fetchval("select treadle.submit('mine', thread_id => 'mine')")
+    await acme.fetchval("select treadle.cancel($1, actor => 'key 4f2a (admin)')", message_id)
+    await acme.fetchval("select treadle.delete_thread('mine', actor => 'key 4f2a (admin)')")
+    rows = await sql_client.sql.fetch("select principal from treadle.audit where action !~ '^tenant' order by id")
+    assert [row["principal"] for row in rows] == [f"role {await acme.fetchval('select session_user')}"] * 2
+
+
+async def test_it_does_not_escape_its_limits_by_a_parent(sql_client: SqlClient, acme: Connection) -> None:
+    await sql_client.sql.execute("select treadle.limit_tenant('acme', '{\"queued\": 2}')")
+    parent = await acme.fetchval("select treadle.submit('mine')")
+    child = json.dumps([{"message": "mine", "parent": str(parent)}])
+    await acme.fetch("select * from treadle.submit_many($1)", child)
+    with pytest.raises(asyncpg.PostgresError, match="may have 2 messages queued"):
+        await acme.fetch("select * from treadle.submit_many($1)", child)
+
+
 # What it cannot see
 
 VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters")

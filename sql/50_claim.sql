@@ -115,16 +115,18 @@ begin
 end $$;
 
 -- Take messages of a stopped tenant out of their lane, where later claims would meet them again: they wait with hold =
--- share until the tenant goes on (treadle.admit_due). The transaction holds their lane rows.
-create or replace function treadle._set_aside(ids uuid[], lane_ids bigint[]) returns void
+-- share until the tenant goes on (treadle.admit_due). The transaction holds their lane rows. Returns how many.
+create or replace function treadle._set_aside(ids uuid[], lane_ids bigint[]) returns integer
 language plpgsql as $$
 declare
+    v_stopped constant text[] := treadle._stopped_tenants();
     v_lane_rows treadle.lane_row[];
 begin
     with locked as (
         select m.message_id, m.queue, m.lane, m.lane_id
         from treadle.messages m
         where m.message_id = any(ids) and m.lane_id = any(lane_ids) and m.state = 'queued'
+            and m.tenant = any(v_stopped)
         order by m.message_id
         for update skip locked
     ), held as (
@@ -139,11 +141,34 @@ begin
     if v_lane_rows is not null then
         perform treadle._lane_delete(lane_rows => v_lane_rows);
     end if;
+    return coalesce(cardinality(v_lane_rows), 0);
+end $$;
+
+-- How many messages of stopped tenants a claim sets aside at once, and about how many in all.
+create or replace function treadle._set_aside_limits(out at_once integer, out in_all integer)
+language sql immutable parallel safe as $$
+    select 1000, 10000
+$$;
+
+-- Set the next messages of stopped tenants in a lane aside, after row `after`: there may be very many, and a claim of a
+-- few messages would meet a few at a time. Returns how many.
+create or replace function treadle._set_next_aside(queue text, lane text, after bigint, at timestamptz) returns integer
+language plpgsql as $$
+declare
+    v_rows record;
+begin
+    v_rows := treadle._lane_peek(
+        queue => queue, lane => lane, after => after, quantity => (treadle._set_aside_limits()).at_once, at => at,
+        tenants => treadle._stopped_tenants());
+    if v_rows.lane_ids is null then
+        return 0;
+    end if;
+    return treadle._set_aside(ids => v_rows.message_ids, lane_ids => v_rows.lane_ids);
 end $$;
 
 -- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
 -- the dead letters, rows of a message that is elsewhere by now are deleted, rows of a message that runs are hidden
--- again, and messages of a stopped tenant are set aside.
+-- again, and messages of a stopped tenant are set aside, with those after them. Returns how many are set aside.
 create or replace function treadle._clear_lane(
     lane_ids bigint[],
     named uuid[],
@@ -152,7 +177,7 @@ create or replace function treadle._clear_lane(
     lane text,
     at timestamptz,
     until timestamptz)
-returns void language plpgsql as $$
+returns integer language plpgsql as $$
 #variable_conflict use_column
 declare
     v_foreign bigint[];
@@ -183,13 +208,15 @@ begin
         perform treadle._lane_hide(
             queue => _clear_lane.queue, lane => _clear_lane.lane, ids => v_running, at => at, until => until);
     end if;
-    if v_stopped is not null then
-        perform treadle._set_aside(ids => v_stopped, lane_ids => lane_ids);
+    if v_stopped is null then
+        return 0;
     end if;
+    return treadle._set_aside(ids => v_stopped, lane_ids => lane_ids) + treadle._set_next_aside(
+        queue => _clear_lane.queue, lane => _clear_lane.lane, after => lane_ids[cardinality(lane_ids)], at => at);
 end $$;
 
 -- Take up to `quantity` messages of these tenants (null: of all) from a lane. Rows whose message or thread is locked
--- are skipped, however many they are.
+-- are skipped, however many they are. Of a stopped tenant's messages a part is set aside: the next claim goes on.
 create or replace function treadle._claim_lane(
     queue text,
     lane text,
@@ -204,6 +231,7 @@ declare
     v_newly uuid[];
     v_wanted integer;
     v_after bigint := treadle._first_returned_id();
+    v_aside integer := 0;
     v_rows record;
 begin
     loop
@@ -216,13 +244,13 @@ begin
             lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue, lane => lane,
             at => at, until => until);
         if cardinality(v_newly) < cardinality(v_rows.lane_ids) then
-            perform treadle._clear_lane(
+            v_aside := v_aside + treadle._clear_lane(
                 lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly, queue => queue,
                 lane => lane,
                 at => at, until => until);
         end if;
         v_taken := v_taken || v_newly;
-        exit when cardinality(v_rows.lane_ids) < v_wanted;
+        exit when cardinality(v_rows.lane_ids) < v_wanted or v_aside >= (treadle._set_aside_limits()).in_all;
         v_after := v_rows.lane_ids[v_wanted];
     end loop;
     return v_taken;

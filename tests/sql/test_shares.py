@@ -173,3 +173,19 @@ async def test_the_janitor_counts_the_lanes_again(shared: SqlClient) -> None:
     assert await sums(shared) == [39]
     await claimed(shared, 9)
     assert await sums(shared) == [30]
+
+
+async def test_a_claim_sets_a_part_of_a_stopped_flood_aside(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute(
+        "create or replace function treadle._set_aside_limits(out at_once integer, out in_all integer) "
+        "language sql immutable parallel safe as 'select 5, 20'"
+    )
+    await flood(sql_client, 100)  # alone, so without a share
+    await sql_client.sql.execute("select treadle.create_tenant('quiet'), treadle.suspend_tenant('default')")
+    [quiet] = await sql_client.submit_many({"message": "x"}, tenant="quiet")
+    waiting = []
+    while not (found := await claimed(sql_client, 1)):
+        waiting.append((await holds(sql_client))["share"])
+    assert (waiting, found) == ([24, 48, 72, 96], [quiet["message_id"]])
+    assert (await holds(sql_client))["share"] == 100
+    assert await sql_client.sql.fetch("select * from treadle.violations") == []

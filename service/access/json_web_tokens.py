@@ -90,7 +90,7 @@ class JwtVerifier:
             _scopes(claims.get(settings.jwt_scope_claim)),
             f"jwt {name[:NAME_CHARS]}" if name.isprintable() and name else "jwt",
             subject=subject,
-            expires_at=float(claims["exp"]) + LEEWAY_SECONDS,
+            expires_at=_end(claims) + LEEWAY_SECONDS,
         )
 
 
@@ -125,7 +125,16 @@ def _text(claims: dict[str, Any], name: str, most_chars: int) -> str:
     return value
 
 
+def _end(claims: dict[str, Any]) -> float:
+    """Raises Unauthorized."""
+    try:
+        return float(claims["exp"])
+    except OverflowError:  # an integer beyond 1.8e308
+        raise Unauthorized(INVALID) from None
+
+
 def _scopes(value: Any) -> frozenset[Scope]:
     """Those that Treadle knows, of a text with spaces or of a list."""
     names = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
-    return msgspec.convert([name for name in names if name in ALL_SCOPES], frozenset[Scope])
+    known = [name for name in names if isinstance(name, str) and name in ALL_SCOPES]
+    return msgspec.convert(known, frozenset[Scope])

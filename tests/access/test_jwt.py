@@ -78,7 +78,7 @@ async def test_a_jwt_becomes_a_principal(rsa_key: rsa.RSAPrivateKey, jwks: Path)
         frozenset({"read", "submit"}),
         "jwt ann",
     )
-    listed = await check(sign(rsa_key, scp=["operate", 7]), jwt_jwks=str(jwks), jwt_scope_claim="scp")
+    listed = await check(sign(rsa_key, scp=["operate", 7, ["read"], {}]), jwt_jwks=str(jwks), jwt_scope_claim="scp")
     assert (listed.tenant, listed.scopes) == ("default", frozenset({"operate"}))
     whole = await check(sign(rsa_key), jwt_jwks=str(jwks), jwt_subject_claim="none")
     assert (whole.subject, whole.name) == (None, "jwt ann")
@@ -123,6 +123,7 @@ def with_hmac(secret: bytes) -> str:
         ({"aud": None}, "The JWT is not valid."),
         ({"iss": None}, "The JWT is not valid."),
         ({"exp": None}, "The JWT is not valid."),
+        ({"exp": 10**400}, "The JWT is not valid."),
         ({"exp": -90}, "The JWT has expired."),
         ({"nbf": 600}, "The JWT is not valid yet."),
         ({"sub": None}, "The claim sub of the JWT must be a text of 1 to 255 printable characters."),

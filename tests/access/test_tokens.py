@@ -37,6 +37,10 @@ async def test_a_token_has_no_more_than_its_maker(closed_api: Client) -> None:
     )
     assert (await refusal(closed_api, ROOT_KEY, subject="a", scopes=["admin"]))[0] == 422
     assert (await refusal(closed_api, ROOT_KEY, scopes=["read"]))[0] == 422
+    assert await refusal(closed_api, ROOT_KEY, subject="a", scopes=["read", "write"]) == (
+        422,
+        "scopes must be a list of submit, read, operate, publish, work and admin.",
+    )
     assert (await refusal(closed_api, ROOT_KEY, scopes=["read"], subject="a\nb"))[0] == 422
     assert (await refusal(closed_api, ROOT_KEY, scopes=["read"], subject="a", expires_in=1e9))[0] == 422
     mine = await create_token(closed_api, ROOT_KEY, "read", "submit", subject="a")

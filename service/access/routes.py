@@ -1,5 +1,6 @@
 """/keys, /tokens: create, list, rotate and revoke API keys; create access tokens."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from litestar import Router, delete, get, post
@@ -7,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from service.access.model import CreatedKey, CreatedToken, Key, NewKey, NewToken, Revoked, Rotation
-from service.access.principal import ANY_SCOPE, Principal
+from service.access.principal import ANY_SCOPE, Principal, Scope
 from service.access.store import KeyStore
 from service.access.tokens import TokenSigner, narrow
 from service.errors import Conflict, Forbidden, NotFound
@@ -27,8 +28,7 @@ async def create_key(
     data: JSONBody[NewKey], principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]
 ) -> CreatedKey:
     _require_unrestricted(principal)
-    if missing := sorted(set(data.scopes) - principal.scopes):
-        raise Forbidden(f"The key or token lacks the scope {missing[0]}, so it cannot give it to a key.")
+    _require_scopes(principal, data.scopes)
     tenant = data.tenant or principal.tenant
     if tenant != principal.tenant and not principal.is_operator:
         raise Forbidden("Only a key of the tenant default may create keys of another tenant.")
@@ -63,7 +63,8 @@ async def revoke_key(
     scope="admin",
     status_code=200,
     summary="Give an API key another secret",
-    description="The secret so far stays valid for grace_seconds, and the secret before that one ends.",
+    description="The secret so far stays valid for grace_seconds, and the secret before that one ends. The answer shows"
+    " the new secret, so the key must have no scope that the caller has not.",
     responses=refusals(NotFound, Conflict),
 )
 async def rotate_key(
@@ -73,7 +74,11 @@ async def rotate_key(
     keys: NamedDependency[KeyStore],
 ) -> CreatedKey:
     _require_unrestricted(principal)
-    return await keys.rotate(principal.name, _managed_tenant(principal), key_id, data.grace_seconds)
+    tenant = _managed_tenant(principal)
+    found = (await keys.find([key_id])).get(key_id)
+    if found is not None and tenant in (None, found.tenant):  # the answer of any other key says that it does not exist
+        _require_scopes(principal, found.scopes)
+    return await keys.rotate(principal.name, tenant, key_id, data.grace_seconds)
 
 
 @post(
@@ -107,6 +112,12 @@ def _require_unrestricted(principal: Principal) -> None:
     """Raises Forbidden."""
     if principal.reach is not None:
         raise Forbidden("A key or token with restrictions (subject, agents, thread, message) manages no keys.")
+
+
+def _require_scopes(principal: Principal, scopes: Iterable[Scope]) -> None:
+    """Who gets a key's secret has its scopes. Raises Forbidden."""
+    if missing := sorted(set(scopes) - principal.scopes):
+        raise Forbidden(f"The key or token lacks the scope {missing[0]}, so it cannot give it to a key.")
 
 
 def _managed_tenant(principal: Principal) -> str | None:

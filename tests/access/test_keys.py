@@ -81,6 +81,17 @@ async def test_a_key_passes_on_no_more_than_it_has(closed_api: Client) -> None:
         403,
         "The key or token lacks the scope submit, so it cannot give it to a key.",
     )
+    wider = await create_key(closed_api, "read", "submit")
+    taken = await closed_api.post(f"/keys/{wider['key_id']}/rotate", json={}, headers=bearer(manager))
+    assert (taken.status_code, taken.json()["detail"]) == (
+        403,
+        "The key or token lacks the scope submit, so it cannot give it to a key.",
+    )
+    assert await status_with(closed_api, wider["key"]) == 200
+    equal = await create_key(closed_api, "read")
+    assert (
+        await closed_api.post(f"/keys/{equal['key_id']}/rotate", json={}, headers=bearer(manager))
+    ).status_code == 200
     assert (await create(limited, scopes=["read"]))[0] == 403
     assert (await create(tenant, scopes=["nonsense"]))[0] == 422
     assert (await create(tenant, scopes=[]))[0] == 422

@@ -23,6 +23,12 @@ language plpgsql security definer
 declare
     c_role constant name := 'treadle_sql_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
 begin
+    -- Until the commit the tenant is not deleted: a role that its deletion misses would outlive it, and be bound to the
+    -- next tenant of this name.
+    perform
+    from treadle.tenants t
+    where t.tenant = create_sql_role.tenant
+    for share;
     perform treadle._limits_of_active(tenant);
     execute format('create role %I login password %L connection limit %s', c_role, verifier, connections);
     execute format('grant treadle_tenant to %I', c_role);

@@ -390,6 +390,20 @@ async def test_a_deleted_tenant_has_no_roles(sql: Connection, database: Database
         await SqlRoleStore(database).create("acme", connections=1, statement_seconds=60)
 
 
+async def test_a_role_that_is_created_during_the_deletion_goes_too(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
+    other = await sql_client.connect()
+    transaction = sql_client.sql.transaction()
+    await transaction.start()
+    role = await sql_client.sql.fetchval("select treadle.create_sql_role('acme', verifier => 'x')")
+    deletion = asyncio.create_task(other.sql.execute("select treadle.delete_tenant('acme')"))
+    await sql_client.until_blocked(other)
+    await transaction.commit()
+    await deletion
+    assert await sql_client.sql.fetch("select from treadle.sql_roles") == []
+    assert await sql_client.sql.fetchval("select to_regrole($1)", role) is None
+
+
 async def test_a_member_without_a_tenant_sees_and_does_nothing(sql_client: SqlClient, dsn: str) -> None:
     await sql_client.submit()
     await sql_client.sql.execute("create role unbound login in role treadle_tenant")

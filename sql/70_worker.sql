@@ -115,9 +115,11 @@ begin
         from unnest(v_ids) u;
 end $$;
 
--- Release the leases of this worker that it does not name: their claim's answer was lost.
+-- Release the leases of this worker that it does not name: their claim's answer was lost. A report may arrive long
+-- after it was written, and then it leaves out later claims. But the worker wrote it after its former one, of
+-- `reported_at`, was answered: so it would name every earlier claim.
 create or replace function treadle._release_orphans(worker text, ids uuid[], leases uuid[],
-    grace_seconds double precision, at timestamptz)
+    grace_seconds double precision, reported_at timestamptz, at timestamptz)
 returns void language plpgsql as $$
 declare
     v_orphans treadle.leases[];
@@ -128,6 +130,7 @@ begin
         where l.id >= treadle._low_water_mark('leases')
             and l.worker_id = worker
             -- Also a claim of the future, from before the clock was set back.
+            and (l.claimed_at < reported_at or l.claimed_at > at)
             and abs(extract(epoch from at - l.claimed_at)) > grace_seconds
             and not exists (
                 select
@@ -179,7 +182,7 @@ end $$;
 -- A heartbeat: the worker lives, and these are the leases it holds. Upserts its row, extends its leases, names those
 -- that are cancelled or lost, and releases the leases that are the worker's in the table and that it does not name:
 -- claims whose answer was lost. grace_seconds: leases that were claimed within this time are not released yet (the
--- answer may still be on its way to the worker). `agents`: those that it has.
+-- answer may still be on its way to the worker); null: none is. `agents`: those that it has.
 create or replace function treadle.heartbeat(
     worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
     server_started timestamptz,
@@ -194,19 +197,24 @@ declare
     v_now constant timestamptz := treadle.clock();
     v_gap_before constant timestamptz := v_now - interval_seconds * 2 * interval '1 second';
     v_step_after constant timestamptz := v_now + interval '1 second';  -- later: the clock was set back
+    v_reported_at constant timestamptz := (
+        select w.reported_at
+        from treadle.workers w
+        where w.worker_id = worker);
     v_resumed boolean;
 begin
     insert into treadle.workers as w (
-            worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, beating_since,
-            server_started)
+            worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, reported_at,
+            beating_since, server_started)
         values (worker, host, pid, queues, heartbeat.agents, concurrency, cardinality(ids), heartbeat.started_at,
-            v_now, v_now, heartbeat.server_started)
+            v_now, v_now, v_now, heartbeat.server_started)
         on conflict (worker_id) do update
             set queues = excluded.queues,
                 agents = excluded.agents,
                 concurrency = excluded.concurrency,
                 in_flight = excluded.in_flight,
                 heartbeat_at = v_now,
+                reported_at = v_now,
                 server_started = excluded.server_started,
                 suspected_at = null,
                 beating_since = case
@@ -218,7 +226,8 @@ begin
     -- After a gap, or a step of the clock, the age of a lease says nothing: an answer may still be on its way.
     if not v_resumed then
         perform treadle._release_orphans(
-            worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds, at => v_now);
+            worker => worker, ids => ids, leases => leases, grace_seconds => grace_seconds,
+            reported_at => v_reported_at, at => v_now);
     end if;
     perform treadle._extend_leases(ids => ids, leases => leases, lease_seconds => lease_seconds, at => v_now);
     return query

@@ -374,11 +374,14 @@ create table treadle.workers (
     in_flight      integer not null default 0,
     started_at     timestamptz not null,
     heartbeat_at   timestamptz not null,
+    reported_at    timestamptz not null,
     beating_since  timestamptz not null,
     server_started timestamptz,
     suspected_at   timestamptz
 );
 comment on table treadle.workers is 'Processes that claim messages';
+comment on column treadle.workers.heartbeat_at is 'The last heartbeat, its own or one of its stand-in';
+comment on column treadle.workers.reported_at is 'The last heartbeat of its own, which named its leases';
 comment on column treadle.workers.beating_since is 'Heartbeats have arrived without a gap since this time';
 comment on column treadle.workers.server_started is 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
 comment on column treadle.workers.suspected_at is 'When a janitor found its advisory lock free; null after the next heartbeat';

@@ -7,9 +7,9 @@ from service.db.pool import Database
 from service.errors import SchemaError
 
 SQL_FOLDER = data_folder("sql")
-RELEASE = 3  # of tables and functions together; raised by a change that older processes cannot work with
-SUPPORTED = range(3, 4)  # releases that this code works with
-DEVELOPMENT_RELEASES = ("1", "2")  # of databases that development versions made; their tables differ
+RELEASE = 4  # of tables and functions together; raised by a change that older processes cannot work with
+SUPPORTED = range(4, 5)  # releases that this code works with
+DEVELOPMENT_RELEASES = ("1", "2", "3")  # of databases that development versions made; their tables differ
 NEWEST_MIGRATION = "0001"  # the newest of migrations/versions; their names count up
 # The release of a database; null also where a migration of this code has not been applied yet.
 RELEASE_FOUND = f"""

@@ -323,6 +323,7 @@ workers = Table(
     must("in_flight", Integer, "0"),
     must("started_at", Time),
     must("heartbeat_at", Time),
+    must("reported_at", Time),
     must("beating_since", Time),
     may("server_started", Time),
     may("suspected_at", Time),

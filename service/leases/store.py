@@ -182,12 +182,12 @@ class LeaseStore:
         return [SentMessage(*row) for row in rows]
 
     async def heartbeat(
-        self, report: HeartbeatReport, *, interval: float, lease_seconds: float, grace: float
+        self, report: HeartbeatReport, *, interval: float, lease_seconds: float, grace: float | None
     ) -> list[Verdict]:
         """Report that the worker lives and renew its leases; returns the leases that are cancelled or lost.
 
         `interval`: seconds between heartbeats. `grace`: seconds for which PostgreSQL keeps a claim that the report does
-        not name.
+        not name; None: for as long as a claim is in flight.
         """
         rows = await self._database.fetch(
             HEARTBEAT_SQL,

@@ -47,7 +47,7 @@ class Claimer:
         self._claim_calls = 0  # so far
         self._claims_from: Counter[Priority] = Counter()  # by the lane that they began at
         self._stopped = asyncio.Event()
-        self.claiming_since: float | None = None  # by time.monotonic(): the claim in flight
+        self.is_claiming = False  # a claim is in flight
 
     async def run(self) -> None:
         """Claim until `stop`."""
@@ -84,7 +84,7 @@ class Claimer:
 
     async def _claim(self, quantity: int) -> list[Claim]:
         first_lane, queues = self._next_order()
-        self.claiming_since = time.monotonic()
+        self.is_claiming = True
         try:
             claims = await self._store.claim(
                 worker=self._worker,
@@ -94,7 +94,7 @@ class Claimer:
                 first_lane=first_lane,
                 tenants=self._settings.tenants,
             )
-            # Before `claiming_since` is cleared: the heartbeat's thread then reads the one or the other.
+            # Before `is_claiming` is cleared: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claims}
             return claims
         except TreadleError as error:
@@ -102,7 +102,7 @@ class Claimer:
         except Exception:
             log.exception("claim failed")
         finally:
-            self.claiming_since = None
+            self.is_claiming = False
         self._work.clear()  # try again at the next poll
         return []
 

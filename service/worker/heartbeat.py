@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 STALL_SECONDS = 300.0  # after which a process whose loop is blocked ends itself, because nothing else can unblock it
 STALLED_EXIT_CODE = 70
 RETRY_SECONDS = 0.25  # after a failed heartbeat
-CLAIM_GRACE_SECONDS = 5.0  # seconds for which a finished claim may still be missing from the report
+CLAIM_GRACE_SECONDS = 5.0  # for which a claim may be missing from the report
 JOIN_SECONDS = 5.0
 
 
@@ -35,8 +35,8 @@ class HeartbeatSource(Protocol):
     def report(self) -> HeartbeatReport: ...
 
     @property
-    def claiming_since(self) -> float | None:
-        """When the claim in flight began, by time.monotonic()."""
+    def is_claiming(self) -> bool:
+        """Whether a claim is in flight."""
 
     @property
     def loop_ran_at(self) -> float:
@@ -129,9 +129,9 @@ class Heartbeat:
         """Send one heartbeat; returns the seconds to the next one."""
         # At least as often as the poll: a cancellation whose hint was lost is learned here.
         pause = min(self._settings.heartbeat_interval, self._settings.poll_interval)
-        since = source.claiming_since
-        grace = CLAIM_GRACE_SECONDS + (time.monotonic() - since if since is not None else 0)
         try:
+            # Read before the report: a claim that ends between the two is in the report.
+            grace = None if source.is_claiming else CLAIM_GRACE_SECONDS
             report = source.report()
             verdicts = await store.heartbeat(
                 report,

@@ -119,8 +119,8 @@ class Worker:
         )
 
     @property
-    def claiming_since(self) -> float | None:
-        return self._claimer.claiming_since
+    def is_claiming(self) -> bool:
+        return self._claimer.is_claiming
 
     def receive_answer(self, report: HeartbeatReport, verdicts: Sequence[Verdict]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -1653,11 +1653,14 @@ CREATE TABLE treadle.workers (
     in_flight integer DEFAULT 0 NOT NULL,
     started_at timestamp with time zone NOT NULL,
     heartbeat_at timestamp with time zone NOT NULL,
+    reported_at timestamp with time zone NOT NULL,
     beating_since timestamp with time zone NOT NULL,
     server_started timestamp with time zone,
     suspected_at timestamp with time zone
 );
 COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
+COMMENT ON COLUMN treadle.workers.heartbeat_at IS 'The last heartbeat, its own or one of its stand-in';
+COMMENT ON COLUMN treadle.workers.reported_at IS 'The last heartbeat of its own, which named its leases';
 COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
 COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
 COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';

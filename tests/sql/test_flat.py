@@ -313,7 +313,8 @@ async def test_dead_lease_rows_are_not_read(sql_client: SqlClient) -> None:
     (held,) = await sql_client.claim(1)
     first = await sql_client.sql.fetchval("select id from treadle.leases")
     await until(lambda: _sweep_leases(sql_client), lambda mark: mark == first)
-    assert await sql_client.heartbeat("w", grace=0) == {}
+    for _ in range(2):
+        assert await sql_client.heartbeat("w", grace=0) == {}
     assert (
         await sql_client.sql.fetchval("select state from treadle.messages where message_id = $1", held.message_id)
         == "queued"
@@ -331,7 +332,8 @@ async def test_no_mark_passes_an_uncommitted_claim(sql_client: SqlClient) -> Non
         await sweep(sql_client)
     await transaction.commit()
     assert await low(sql_client, "leases") <= await sql_client.sql.fetchval("select id from treadle.leases")
-    assert await sql_client.heartbeat("w", grace=0) == {}
+    for _ in range(2):
+        assert await sql_client.heartbeat("w", grace=0) == {}
     assert (
         await sql_client.sql.fetchval("select state from treadle.messages where message_id = $1", claim.message_id)
         == "queued"

@@ -86,6 +86,31 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_after_a_grace(sql_cli
         assert await sql_client.state(claim.message_id) == ("processing", None)
 
 
+async def test_a_late_report_releases_no_claim_that_came_after_it(sql_client: SqlClient) -> None:
+    """An agent that holds the GIL delays a report, while its stand-in beats and a claim has been answered."""
+    await sql_client.heartbeat("w")
+    await sql_client.shift_clock(2)
+    message_id = await sql_client.submit()
+    await sql_client.claim()
+    for seconds in range(4, 20, 2):
+        await sql_client.shift_clock(seconds)
+        await sql_client.sql.execute("select treadle.stand_in('w', 60)")
+    await sql_client.heartbeat("w")  # the late report, without the claim
+    assert await sql_client.state(message_id) == ("processing", None)
+    await sql_client.shift_clock(20)
+    await sql_client.heartbeat("w")  # the next one was written after the answer to it: the claim's answer was lost
+    assert await sql_client.state(message_id) == ("queued", None)
+
+
+async def test_nothing_is_released_while_a_claim_is_in_flight(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit()
+    await sql_client.claim()
+    for seconds in range(2, 20, 2):
+        await sql_client.shift_clock(seconds)
+        await sql_client.heartbeat("w", grace=None)
+    assert await sql_client.state(message_id) == ("processing", None)
+
+
 async def test_the_lease_that_counts_is_the_one_named(sql_client: SqlClient) -> None:
     """A worker that lost a message and claimed it again holds the new lease: naming the old one gives it back."""
     await sql_client.submit()
@@ -103,8 +128,9 @@ async def test_an_orphan_that_was_to_be_cancelled_is(sql_client: SqlClient) -> N
     message_id = await sql_client.submit()
     await sql_client.claim()
     await sql_client.cancel(message_id)
-    await sql_client.shift_clock(6)
-    await sql_client.heartbeat("w")
+    for seconds in (4, 6):
+        await sql_client.shift_clock(seconds)
+        await sql_client.heartbeat("w")
     assert await sql_client.state(message_id) == ("cancelled", None)
 
 
@@ -112,6 +138,8 @@ async def test_a_heartbeat_waits_for_no_thread_and_no_lease(sql_client: SqlClien
     held, locked = await sql_client.submit(thread_id="t"), await sql_client.submit()
     free = await sql_client.submit(thread_id="u")
     await sql_client.claim(3)
+    await sql_client.shift_clock(4)
+    await sql_client.heartbeat("w")
     other = await sql_client.connect()
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 't' for update")
@@ -132,6 +160,7 @@ async def test_what_another_worker_claims_just_now_is_not_given_back(sql_client:
     """A heartbeat found an orphan, and has yet to lock it: what it waits for here stands for any delay."""
     message_id = await sql_client.submit()
     orphan = await sql_client.claim_one(worker="w")
+    await sql_client.heartbeat("w", grace=None)
     other, gate = await sql_client.connect(), await sql_client.connect()
     async with gate.sql.transaction():
         await gate.sql.execute("lock table treadle.threads in access exclusive mode")

@@ -142,7 +142,7 @@ class WorkerCalls(SqlSession):
         *claims: Claim,
         interval: float = 2,
         lease_seconds: float = 60,
-        grace: float = 5,
+        grace: float | None = 5,
         server_started: Any = None,
     ) -> dict[UUID, str]:
         """A heartbeat that names these claims; returns the verdicts."""
@@ -182,8 +182,8 @@ class WorkerCalls(SqlSession):
     async def _wake(self, janitor: str) -> None:
         await self.sql.execute(
             "insert into treadle.workers as w (worker_id, host, pid, queues, concurrency, started_at, heartbeat_at,"
-            " beating_since) values ($1, 'host', 0, '{}', 0, treadle.clock(), treadle.clock(),"
-            " treadle.clock() - interval '9 seconds') on conflict (worker_id) do update"
+            " reported_at, beating_since) values ($1, 'host', 0, '{}', 0, treadle.clock(), treadle.clock(),"
+            " treadle.clock(), treadle.clock() - interval '9 seconds') on conflict (worker_id) do update"
             " set heartbeat_at = excluded.heartbeat_at, beating_since = excluded.beating_since where w.pid = 0",
             janitor,
         )

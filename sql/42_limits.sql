@@ -33,11 +33,32 @@ end $$;
 create or replace trigger tenants_limits before insert or update of limits
     on treadle.tenants for each row execute function treadle._put_limits_in_force();
 
+-- Raises TR422 for limits that are not acceptable.
+create or replace function treadle._check_limits(limits jsonb) returns void
+language plpgsql immutable as $$
+begin
+    if exists (
+        select
+        from jsonb_each(case jsonb_typeof(limits) when 'object' then limits else '{"": 0}' end) l
+        where l.key not in ('queued', 'per_minute', 'bytes_per_day')
+            or case jsonb_typeof(l.value)
+                when 'number' then l.value::numeric < 1 or l.value::numeric % 1 <> 0
+                else l.value <> 'null'
+            end)
+    then
+        raise exception using
+            errcode = 'TR422',
+            message = 'Limits must be an object with queued, per_minute and bytes_per_day: '
+                'whole numbers from 1, or null.';
+    end if;
+end $$;
+
 -- limits: {"queued", "per_minute", "bytes_per_day"}; a missing one does not limit.
 create or replace function treadle.declare_tenant_limits(limits jsonb) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
+    perform treadle._check_limits(limits);
     insert into treadle.meta as m (name, value)
         values ('tenant_limits', jsonb_strip_nulls(declare_tenant_limits.limits)::text)
         on conflict (name) do update set value = excluded.value;
@@ -45,13 +66,17 @@ begin
         set limits = t.limits
         where t.in_force is distinct from treadle._limits_in_force(t.limits);
 end $$;
-comment on function treadle.declare_tenant_limits is 'Declare the limits of tenants that have none of their own';
+comment on function treadle.declare_tenant_limits
+    is 'Declare the limits of tenants that have none of their own; raises TR422';
 
 -- limits: as above; they are added to those that the tenant has. Null: it has none of its own any more.
 create or replace function treadle.limit_tenant(tenant text, limits jsonb, actor text default null) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 begin
+    if limits is not null then
+        perform treadle._check_limits(limits);
+    end if;
     update treadle.tenants t
         set limits = case when limit_tenant.limits is null then '{}' else t.limits || limit_tenant.limits end
         where t.tenant = limit_tenant.tenant and t.deleted_at is null;
@@ -62,7 +87,7 @@ begin
         actor => actor, action => 'tenant.limit', target => tenant, tenant => tenant,
         details => coalesce(limit_tenant.limits, '{}'));
 end $$;
-comment on function treadle.limit_tenant is 'Give a tenant limits of its own; raises TR404';
+comment on function treadle.limit_tenant is 'Give a tenant limits of its own; raises TR404, TR422';
 
 -- What a tenant used of its limits: `ahead` is how many seconds its theoretical arrival time lies in the future.
 create or replace function treadle._use_of(

@@ -384,7 +384,7 @@ CREATE FUNCTION treadle.declare_tenant_limits(limits jsonb) RETURNS void
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.declare_tenant_limits(limits jsonb) IS 'Declare the limits of tenants that have none of their own';
+COMMENT ON FUNCTION treadle.declare_tenant_limits(limits jsonb) IS 'Declare the limits of tenants that have none of their own; raises TR422';
 CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -526,7 +526,7 @@ CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAU
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text) IS 'Give a tenant limits of its own; raises TR404';
+COMMENT ON FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text) IS 'Give a tenant limits of its own; raises TR404, TR422';
 CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

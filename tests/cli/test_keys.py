@@ -52,7 +52,7 @@ async def test_a_key_is_created_rotated_and_revoked(cli: Cli, database: Database
     ("arguments", "said"),
     [
         ((), "Missing option '--scope'"),
-        (("--scope", "nonsense"), "scopes[0] must be"),
+        (("--scope", "nonsense"), "scopes must be a list of"),
         (("--scope", ""), "scopes must be a list"),
         (("--scope", "read", "--expires", "soon"), "no duration"),
         (("--scope", "read", "--expires", "9999d"), "expires_in must be a number of seconds"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from tests.support.sql_model_rows import Message
@@ -94,6 +94,7 @@ def test_whatever_is_done_in_whatever_order_the_database_is_as_the_model_says(ds
                     max_examples=int(os.environ.get("EXAMPLES", "20")),
                     stateful_step_count=50,
                     deadline=None,
+                    phases=[Phase.generate],  # to shrink a program takes minutes; a failure prints the whole of it
                     print_blob=True,
                     report_multiple_bugs=False,
                     suppress_health_check=list(HealthCheck),

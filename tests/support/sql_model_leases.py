@@ -97,14 +97,16 @@ class LeaseModel(SubmitModel):
     def beat(self, worker: str, named: Sequence[Holder], grace: int, at: int) -> dict[UUID, str]:
         """Returns the verdicts."""
         row = self.workers.setdefault(worker, Worker(at, at))
+        former = row.report()
         if row.heartbeat_at + 2 * INTERVAL <= at:
             row.beating_since = at
+            former = -1  # after a gap the age of a lease says nothing
         row.heartbeat_at, row.suspected_at = at, None
         orphans = [
             m
             for m in self.messages.values()
             if m.lease and m.lease.worker == worker and m.lease.claimed_at + grace <= at
-            if m.lease.id not in {holder.lease for holder in named}
+            if m.lease.moment < former and m.lease.id not in {holder.lease for holder in named}
         ]
         self.settle_leases(orphans, "released", at)
         verdicts = {}

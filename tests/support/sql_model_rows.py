@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ HOUR = 3600
 INTERVAL, GRACE, TIMEOUT, LEASE = 1, 1, 3, 4  # hours
 MAX_LOSSES = 2
 RANKS = ("high", "normal", "low")
+_moments = itertools.count()  # the order of what happens within an hour
 AGENTS = {"echo": "default", "other": "side", "late": "late"}  # and their queues
 
 
@@ -23,6 +25,7 @@ class Lease:
     claimed_at: int
     expires_at: int
     cancel_requested: bool = False
+    moment: int = field(default_factory=_moments.__next__)
 
 
 @dataclass(frozen=True)
@@ -119,3 +122,9 @@ class Worker:
     heartbeat_at: int
     beating_since: int
     suspected_at: int | None = None
+    reported: int | None = None  # the moment of its last report
+
+    def report(self) -> int:
+        """Returns the moment of the report before; -1: this is the first."""
+        former, self.reported = self.reported, next(_moments)
+        return -1 if former is None else former

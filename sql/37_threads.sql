@@ -77,7 +77,12 @@ begin
     select array_agg(w.thread_id order by w.thread_id collate "C") filter (where t.id is null), min(t.id)
         into v_new, v_first
         from unnest(thread_ids) w (thread_id)
-        left join treadle.threads t on t.tenant = _create_threads.tenant and t.thread_id = any(array[w.thread_id]);
+        left join lateral (  -- so that it looks up each thread, also with a plan that was made beside few of them
+            select t.id
+            from treadle.threads t
+            where t.tenant = _create_threads.tenant and t.thread_id = w.thread_id
+            limit 1
+        ) t on true;
     if v_new is null then
         return v_first;
     end if;

@@ -61,8 +61,8 @@ begin
     return (
         with decoded as (
             select d.n, d.priority, d.thread_id, d.agent, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside,
-                d.parent, treadle._depth_below(d.parent, _decode_submissions.tenant) as depth,
-                coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
+                d.parent, coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
+                case when d.parent is not null then treadle._depth_below(d.parent, tenant) end as depth,
                 treadle._submission_problem(
                     message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
                     delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,

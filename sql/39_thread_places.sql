@@ -103,6 +103,11 @@ create or replace function treadle._rank_arrivals(
 language plpgsql as $$
 declare
     v_locked_ids constant text[] := array(select l.thread_id from unnest(locked) l);
+    -- The usual case, which saves a search in the array for each submission.
+    v_all_locked constant boolean := cardinality(locked) = (
+        select count(distinct s.thread_id)
+        from unnest(submissions) s
+        where s.state is null);
 begin
     select array_agg(r.rank order by r.n), array_agg(r.number order by r.n)
         into ranks, numbers
@@ -113,7 +118,8 @@ begin
                 (row_number() over (partition by w.locked, w.thread_id order by w.n))::integer as number
             from (
                 select s.n, s.thread_id collate "C" as thread_id,
-                    s.state is null and s.thread_id is not null and s.thread_id = any(v_locked_ids) as locked
+                    s.state is null and s.thread_id is not null
+                        and (v_all_locked or s.thread_id = any(v_locked_ids)) as locked
                 from unnest(submissions) s
             ) w
         ) r;

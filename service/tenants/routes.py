@@ -5,15 +5,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from service.access.principal import Principal
-from service.errors import Conflict, Forbidden, NotFound
+from service.errors import Conflict, NotFound
 from service.refusals import refusals
 from service.tenants.model import NewTenant, Tenant, TenantLimits
 from service.tenants.store import TenantStore
 
 
-@get("/tenants", operation_id="listTenants", scope="admin", summary="List the tenants")
-async def list_tenants(principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]) -> list[Tenant]:
-    _require_operator(principal)
+@get("/tenants", operation_id="listTenants", scope="admin", operators_only=True, summary="List the tenants")
+async def list_tenants(tenants: NamedDependency[TenantStore]) -> list[Tenant]:
     return await tenants.all()
 
 
@@ -28,6 +27,7 @@ async def get_tenant_limits(
     "/tenants",
     operation_id="createTenant",
     scope="admin",
+    operators_only=True,
     status_code=201,
     summary="Create a tenant",
     responses=refusals(Conflict),
@@ -35,7 +35,6 @@ async def get_tenant_limits(
 async def create_tenant(
     data: JSONBody[NewTenant], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
 ) -> Tenant:
-    _require_operator(principal)
     return await tenants.create(principal.name, data.tenant)
 
 
@@ -43,6 +42,7 @@ async def create_tenant(
     "/tenants/{tenant:str}/suspend",
     operation_id="suspendTenant",
     scope="admin",
+    operators_only=True,
     status_code=200,
     summary="Suspend a tenant: it submits nothing, and workers claim nothing of it",
     description="What runs goes on to its end. The tenant can still read, cancel and delete.",
@@ -51,7 +51,6 @@ async def create_tenant(
 async def suspend_tenant(
     tenant: FromPath[str], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
 ) -> Tenant:
-    _require_operator(principal)
     return await tenants.suspend(principal.name, tenant, suspended=True)
 
 
@@ -59,6 +58,7 @@ async def suspend_tenant(
     "/tenants/{tenant:str}/resume",
     operation_id="resumeTenant",
     scope="admin",
+    operators_only=True,
     status_code=200,
     summary="Resume a suspended tenant",
     responses=refusals(NotFound),
@@ -66,7 +66,6 @@ async def suspend_tenant(
 async def resume_tenant(
     tenant: FromPath[str], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
 ) -> Tenant:
-    _require_operator(principal)
     return await tenants.suspend(principal.name, tenant, suspended=False)
 
 
@@ -74,6 +73,7 @@ async def resume_tenant(
     "/tenants/{tenant:str}",
     operation_id="deleteTenant",
     scope="admin",
+    operators_only=True,
     status_code=202,
     summary="Delete a tenant with everything that it has",
     description="Its keys end, and it is unknown at once. The workers' janitors then delete its rows bit by bit.",
@@ -82,7 +82,6 @@ async def resume_tenant(
 async def delete_tenant(
     tenant: FromPath[str], principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
 ) -> Tenant:
-    _require_operator(principal)
     await tenants.delete(principal.name, tenant)
     return await tenants.get(tenant)
 
@@ -92,9 +91,3 @@ router = Router(
     route_handlers=[get_tenant_limits, list_tenants, create_tenant, suspend_tenant, resume_tenant, delete_tenant],
     tags=["Tenants"],
 )
-
-
-def _require_operator(principal: Principal) -> None:
-    """Raises Forbidden."""
-    if not principal.is_operator:
-        raise Forbidden("Only a key of the tenant default without restrictions manages tenants.")

@@ -2,12 +2,15 @@
 
 No line has a secret, or a text that a person or a model wrote: libraries that log such texts are quiet, also where
 LOG_LEVEL is debug; of an exception that a library logs, its text is left out; and what looks like a secret is hidden.
+
+A record with the attribute `lines` (of `life_log`) is many lines, each a mapping with its own `message`.
 """
 
 import copy
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -24,6 +27,7 @@ LIBRARIES = (
     *("litestar", "mcp", "openai", "psycopg", "requests", "sqlalchemy", "urllib3", "uvicorn", "websockets"),
 )
 
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -53,7 +57,7 @@ def _traceback(record: logging.LogRecord) -> str | None:
 
 class _Text(logging.Formatter):
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S%z")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
@@ -61,20 +65,30 @@ class _Text(logging.Formatter):
         return visible_line(f"{line} ({extra})" if extra else line)
 
     def format(self, record: logging.LogRecord) -> str:
+        if (lines := getattr(record, "lines", None)) is not None:
+            head = f"{self.formatTime(record, self.datefmt)} {record.levelname:<7} {record.name}: "
+            return "\n".join([head + _told(line) for line in lines])
         own = copy.copy(record)  # other handlers have the same record
         own.exc_info, own.exc_text = None, _traceback(record)
         return redact(super().format(own))
 
 
+def _told(line: Mapping[str, object]) -> str:
+    fields = iter(line.items())
+    _, what = next(fields)
+    return f"{what} ({' '.join([f'{key}={value}' for key, value in fields])})"
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, object] = {
+        head: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
-            **_extra(record),
         }
+        if (lines := getattr(record, "lines", None)) is not None:
+            return _ENCODER.encode_lines([head | line for line in lines]).decode().removesuffix("\n")
+        entry = {**head, "message": record.getMessage(), **_extra(record)}
         if trace := _traceback(record):
             entry["traceback"] = trace
-        return redact(msgspec.json.encode(entry, enc_hook=str).decode())
+        return redact(_ENCODER.encode(entry).decode())

@@ -11,7 +11,7 @@ import sys
 import click
 import uvloop
 
-from service import open_files, outbound
+from service import life_log, open_files, outbound
 from service.cli import common
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
@@ -55,7 +55,8 @@ def serve(settings: Settings) -> None:
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
-        await Api(settings, common.dsn(settings)).serve()
+        with life_log.writing():
+            await Api(settings, common.dsn(settings)).serve()
 
     _collect_rarely()
     open_files.raise_limit()
@@ -91,7 +92,8 @@ def work(settings: Settings) -> None:
         worker = build_worker(settings, common.dsn(settings), agents, isolation=Isolation(settings), with_stand_in=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
-        await worker.run()
+        with life_log.writing():
+            await worker.run()
         # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
         sys.stderr.flush()
         os._exit(0)

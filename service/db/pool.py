@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
 
+from service import telemetry
 from service.db.availability import Availability
 from service.db.connection import (
     COMMAND_TIMEOUT_SECONDS,
@@ -94,14 +96,18 @@ class Database:
 
     async def _ask(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
         """Make the call, and report to `availability` how it ended."""
-        if self._availability is None:
-            return await self._call(call, repeatable)
+        began, failure = time.monotonic(), None
         try:
             answer = await self._call(call, repeatable)
-        except NotConnected as error:
-            self._availability.report_away(error)
+        except Exception as error:
+            failure = type(error).__name__
+            if self._availability is not None and isinstance(error, NotConnected):
+                self._availability.report_away(error)
             raise
-        self._availability.report_answer()
+        finally:
+            telemetry.database_call(pool=self._name, seconds=time.monotonic() - began, error=failure)
+        if self._availability is not None:
+            self._availability.report_answer()
         return answer
 
     async def _call(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:

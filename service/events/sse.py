@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from service import telemetry
 from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.errors import TreadleError
@@ -62,14 +63,15 @@ class Streams:
 
     def message(self, principal: Principal, message_id: UUID, after: int) -> AsyncIterator[bytes]:
         """The log of a message after seq `after`, up to the final event that is its last."""
-        return self._guarded(self._follow(principal, message_id, after, MessageView(self._feed, message_id)))
+        return self._guarded("message", self._follow(principal, message_id, after, MessageView(self._feed, message_id)))
 
     def thread(self, principal: Principal, thread: int, after: int, lost: int | None = None) -> AsyncIterator[bytes]:
         """The log of a thread after thread_pos `after`; it ends only when the thread is deleted. `lost`: the client's
         last id has this position, and the log does not have that event; the client is told so."""
-        return self._guarded(self._follow(principal, thread, after, ThreadView(lost)))
+        return self._guarded("thread", self._follow(principal, thread, after, ThreadView(lost)))
 
-    async def _guarded(self, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async def _guarded(self, kind: str, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+        telemetry.stream(kind=kind, opened=True)
         try:
             async for part in stream:
                 yield part
@@ -80,6 +82,7 @@ class Streams:
             log.exception("stream broke")
             yield RECONNECT
         finally:
+            telemetry.stream(kind=kind, opened=False)
             await stream.aclose()
 
     async def _follow(

@@ -116,6 +116,11 @@ class Outcome(Struct, frozen=True):
         return self.sends is None and self.memory is None and self.kind not in {"children", "input"}
 
     @property
+    def is_retried(self) -> bool:
+        """Whether the message, if it stays open, waits for another attempt because this one did not succeed."""
+        return self.kind in {"error", "deferred", "overloaded", "lost"}
+
+    @property
     def characters(self) -> int:
         return len(self.result or "") + len(self.sends or "") + len(self.memory or "")
 

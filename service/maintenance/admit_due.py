@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import time
 
+from service import telemetry
 from service.maintenance.chore import Arrivals
 from service.maintenance.store import MaintenanceStore
 from service.waiting import wait_for
@@ -32,6 +33,8 @@ class AdmitDue:
     async def run(self) -> None:
         while True:
             admitted, queues = await self._store.admit_due(ADMIT_BATCH_MESSAGES)
+            if admitted:
+                telemetry.admit(messages=admitted)
             self._arrivals.in_lanes(queues)
             if admitted < ADMIT_BATCH_MESSAGES:
                 return

@@ -2,6 +2,7 @@
 
 import logging
 
+from service import telemetry
 from service.config import Settings
 from service.maintenance.chore import Arrivals, Periodic
 from service.maintenance.store import MaintenanceStore
@@ -25,6 +26,7 @@ class Reap(Periodic):
             max_losses=self._settings.max_losses,
         )
         if reaped:
+            telemetry.reap(works=reaped)
             log.warning("reaped messages of lost workers", extra={"messages": len(reaped)})
             self._arrivals.in_lanes({message.queue for message in reaped})
             for message in reaped:

@@ -1,5 +1,6 @@
 """Messages in PostgreSQL: submit, look up, cancel, answer, redrive."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 import msgspec
 import uuid_utils.compat as uuid
 
+from service import telemetry
 from service.access.principal import Principal
 from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
@@ -111,7 +113,9 @@ class MessageControl:
     async def cancel(self, principal: Principal, message_id: UUID) -> str:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
         call = "select treadle.cancel($3, patient => false, tenant => $1, reach => $2::jsonb, actor => $4)"
-        return str(await self._change(self._cancels, principal, call, message_id, principal.name))
+        answer = str(await self._change(self._cancels, principal, call, message_id, principal.name))
+        telemetry.cancel(tenant=principal.tenant, message_id=message_id, answer=answer)
+        return answer
 
     async def input(self, principal: Principal, message_id: UUID, given: NewInput) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
@@ -124,6 +128,7 @@ class MessageControl:
         """The message's new state; raises NotFound, Conflict, Busy."""
         call = "select treadle.redrive($3, patient => false, tenant => $1, reach => $2::jsonb, actor => $4)"
         state: State = await self._change(self._redrives, principal, call, message_id, principal.name)
+        telemetry.redrive(tenant=principal.tenant, message_id=message_id)
         return state
 
     async def _change(self, patience: Patience, principal: Principal, call: str, *args: Any) -> Any:
@@ -177,7 +182,7 @@ class MessageStore(MessageControl):
         text = _encode([_submission(message) for message in messages])
         alone = len(messages) == 1
         rows = await self._batches.run(
-            lambda repeated: self._call(principal, text, alone=alone, patient=repeated, strict=True),
+            lambda repeated: self._call(principal, messages, text, alone=alone, patient=repeated, strict=True),
             characters=len(text),
         )
         return [_accepted(row) for row in rows]
@@ -191,6 +196,7 @@ class MessageStore(MessageControl):
         """
         await self._check_inputs(principal, messages)
         text = _encode([_submission(message) for message in messages])
+        began = time.monotonic()
         row = await self._keyed.run(
             lambda _: self._database.fetchrow(
                 SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size, principal.reach
@@ -203,6 +209,7 @@ class MessageStore(MessageControl):
         rows = msgspec.convert(row["answer"], list[Submitted])
         if not row["repeated"]:
             self._hint(rows)
+            _tell(principal, messages, rows, began)
         return [_accepted(submitted) for submitted in rows]
 
     async def status(self, principal: Principal, message_id: UUID) -> Status:
@@ -238,17 +245,28 @@ class MessageStore(MessageControl):
             raise Unprocessable(sentence if len(messages) == 1 else f"messages[{number}]: {sentence}")
 
     async def _submit(self, batch: Sequence[Request], patient: bool) -> list[Accepted | Exception]:
-        text = _encode([request.submission for request in batch])
-        rows = await self._call(batch[0].principal, text, alone=len(batch) == 1, patient=patient, strict=False)
+        submissions = [request.submission for request in batch]
+        text = _encode(submissions)
+        rows = await self._call(
+            batch[0].principal, submissions, text, alone=len(batch) == 1, patient=patient, strict=False
+        )
         return [_outcome(row) for row in rows]
 
     async def _call(
-        self, principal: Principal, batch: str, *, alone: bool, patient: bool, strict: bool
+        self,
+        principal: Principal,
+        messages: Sequence[telemetry.Asked],
+        batch: str,
+        *,
+        alone: bool,
+        patient: bool,
+        strict: bool,
     ) -> list[Submitted]:
-        """`alone`: the batch has one message. `patient`: wait a moment for locks. `strict`: raise the first refusal,
-        and write none of the batch."""
+        """`batch`: the messages as JSON. `alone`: there is one. `patient`: wait a moment for locks. `strict`: raise the
+        first refusal, and write none of the batch."""
         # The hint of a single message travels with its commit and arrives a millisecond sooner. The hints of a large
         # batch are sent afterwards, because a NOTIFY in each transaction would make commits wait for each other.
+        began = time.monotonic()
         rows = await self._database.fetch(
             SUBMIT,
             batch,
@@ -261,6 +279,7 @@ class MessageStore(MessageControl):
             principal.reach,
         )
         submitted = [Submitted(*row) for row in rows]
+        _tell(principal, messages, submitted, began)
         if not alone:
             self._hint(submitted)
         return submitted
@@ -271,6 +290,10 @@ class MessageStore(MessageControl):
                 self._notifier.hint(WORK, row.queue)
             if row.thread is not None:
                 self._notifier.hint(EVENTS, f"{row.message_id}:{row.thread}")
+
+
+def _tell(principal: Principal, messages: Sequence[telemetry.Asked], rows: Sequence[Submitted], began: float) -> None:
+    telemetry.submit(tenant=principal.tenant, messages=messages, answers=rows, seconds=time.monotonic() - began)
 
 
 def _submission(message: NewMessage) -> Submission:

@@ -1,10 +1,12 @@
 """One attempt at one message: execute, close the log, finish."""
 
 import logging
+import time
 from typing import Protocol
 
 import msgspec
 
+from service import telemetry
 from service.leases.model import Claim, Finish, FinishStatus, Outcome
 from service.worker.event_buffer import EventBuffer
 from service.worker.execution import AttemptServices, Execution
@@ -28,6 +30,7 @@ class Attempt:
         self._events = EventBuffer(claim, writer, self)
         self._execution = Execution(claim, services, self._events)
         self._append_error: Exception | None = None  # why events are missing in the log
+        self._began_at = time.monotonic()
 
     def stop(self, reason: StopReason | Exception) -> None:
         """End it early; the first reason counts."""
@@ -38,17 +41,31 @@ class Attempt:
     async def run(self) -> FinishStatus:
         """Returns the message's new state, or `lost` if the lease is no longer held."""
         outcome = await self._execute()
+        run_seconds = self._seconds()
         first_seq, unsent = await self._events.close()
         if outcome is None:
             return "lost"
         outcome = self._fail_if_events_are_missing(outcome)
+        telemetry.run(work=self.claim, outcome=outcome.kind, seconds=run_seconds)
         claim, usage = self.claim, self._execution.usage
         finish = Finish(claim.message_id, claim.lease, outcome, usage, first_seq, unsent, claim.thread)
         try:
             finished = await self._writer.finish(finish)
         except Exception as error:  # PostgreSQL does not accept the result or an event
-            finished = await self._writer.finish(self._failed_finish(finish, error))
+            finish = self._failed_finish(finish, error)
+            finished = await self._writer.finish(finish)
+        self._tell_end(finish.outcome, finished.status)
         return finished.status
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began_at
+
+    def _tell_end(self, outcome: Outcome, status: FinishStatus) -> None:
+        if status in {"lost", "gap"}:
+            return
+        telemetry.finish(work=self.claim, outcome=outcome.kind, status=status, seconds=self._seconds())
+        if status == "queued" and outcome.is_retried:
+            telemetry.retry(work=self.claim, outcome=outcome.kind, delay_seconds=outcome.delay_seconds or 0.0)
 
     async def _execute(self) -> Outcome | None:
         try:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from uuid import UUID
 
+from service import telemetry
 from service.db.notifier import EVERYTHING
 from service.leases.model import Claim, FinishStatus, Verdict
 from service.worker.attempt import Attempt
@@ -94,6 +95,7 @@ class Attempts:
         if status in {"lost", "gap"}:
             # Either the lease was lost during the attempt, or only the answer of a successful finish was lost, and its
             # repetition found no lease.
+            telemetry.loss(work=claim)
             extra = {"message_id": str(claim.message_id), "attempt": claim.attempt}
             log.warning("the lease was not held any more when the attempt ended", extra=extra)
             return

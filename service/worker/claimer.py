@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from service import telemetry
 from service.config import Settings
 from service.errors import TreadleError
 from service.leases.model import Claim
@@ -57,6 +58,8 @@ class Claimer:
             began = time.monotonic()
             claims = await self._claim(room) if room > 0 else []
             seconds = time.monotonic() - began
+            if room > 0:
+                telemetry.claim(works=claims, room=room, seconds=seconds)
             for claim in claims:
                 self._attempts.start(claim)
             lacks_room = len(claims) >= room  # there may be more to claim

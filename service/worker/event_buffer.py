@@ -1,10 +1,12 @@
 """The events of one attempt on their way to the log: numbered here, sent in order, one append in flight."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable
 from typing import Protocol
 
+from service import telemetry
 from service.leases.model import Append, Appended, Claim, EventToAppend
 from service.worker.outcome import StopReason
 
@@ -37,6 +39,8 @@ class EventBuffer:
         self._saves: deque[tuple[int, asyncio.Future[None]]] = deque()  # by seq: calls of `save` that wait
         self._closed = False
         self._log_unwritable = False
+        self._began_at = time.monotonic()
+        self._has_chunk = False
 
     async def put(self, event: EventToAppend) -> None:
         """Buffer an event; waits while too much is unsent.
@@ -52,6 +56,9 @@ class EventBuffer:
             return
         self._unsent.append(event)
         self._unsent_chars += len(event.data)
+        if not self._has_chunk and event.type == "chunk":
+            self._has_chunk = True
+            telemetry.first_chunk(work=self._claim, seconds=time.monotonic() - self._began_at)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
         if self._unsent_chars > HIGH_WATER_CHARS:

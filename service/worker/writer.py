@@ -1,7 +1,9 @@
 """What a worker writes: appends and finishes in batches, each followed by its hints."""
 
+import time
 from collections.abc import Awaitable, Sequence
 
+from service import telemetry
 from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier, event_hint
 from service.errors import Busy
@@ -56,6 +58,7 @@ class Writer:
             self._janitor.tend(claim.message_id)  # what it sent is to be cancelled
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
+        began = time.monotonic()
         if _sends(batch[0]):
             answers = [await persist("append", lambda: self._store.append_and_send(batch[0], patient))]
             hint = None
@@ -63,17 +66,21 @@ class Writer:
             # The hint of a single append travels with its commit, which saves a transaction.
             hint = _event_hint(batch[0]) if len(batch) == 1 else None
             answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
+        events = sum(len(append.events) for append in batch)
+        telemetry.append(appends=len(batch), events=events, seconds=time.monotonic() - began)
         if hint is None:
             for append in batch:
                 self._notifier.hint(EVENTS, _event_hint(append))
         return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
-        losses = self._max_losses
+        losses, began = self._max_losses, time.monotonic()
         if _is_not_plain(batch[0]):
             answers = [await persist("conclude", lambda: self._store.conclude(batch[0], patient, losses))]
         else:
             answers = await persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
+        events = sum(len(finish.events) for finish in batch)
+        telemetry.settle(attempts=len(batch), events=events, seconds=time.monotonic() - began)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued":
                 self._tend_queued(finish)

@@ -56,9 +56,9 @@ async def test_submits_of_a_tenant_share_a_call(
     tenants: list[str] = []
     call = MessageStore._call
 
-    async def noted(self: MessageStore, principal: Principal, batch: str, **more: Any) -> Any:
+    async def noted(self: MessageStore, principal: Principal, *batch: Any, **more: Any) -> Any:
         tenants.append(principal.tenant)
-        return await call(self, principal, batch, **more)
+        return await call(self, principal, *batch, **more)
 
     monkeypatch.setattr(MessageStore, "_call", noted)
     answers = await asyncio.gather(*(submit(closed_api, key) for _ in range(100) for key in keys.values()))

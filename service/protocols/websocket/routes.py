@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
+from service import telemetry
 from service.client_limits import address_of, key_of
 from service.errors import Invalid, Refused, SchemaError, TooManyRequests, Unauthorized, Unavailable
 from service.params import parse_event_id, parse_thread_id
@@ -43,7 +44,11 @@ router = Router("/", route_handlers=[chat, thread_chat], opt={"scope": "read"})
 async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) -> None:
     with ExitStack() as counted:
         if session := await _open_session(socket, services, thread_id, counted):
-            await session.run()
+            telemetry.socket(opened=True)
+            try:
+                await session.run()
+            finally:
+                telemetry.socket(opened=False)
 
 
 async def _open_session(

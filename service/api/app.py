@@ -18,6 +18,7 @@ from service.api import health, openapi, problems
 from service.api.auth import AccessParts, Authentication, principal_of
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
+from service.api.dependencies import WithoutTasks
 from service.api.gate.layer import Gate
 from service.api.gate.streams import limiting_keys, limiting_streams
 from service.api.methods import EveryMethod
@@ -97,6 +98,7 @@ class Api:
             lifespan=[self._run],
             request_max_body_size=settings.max_body_bytes,
             openapi_config=openapi.config(needs_key=self._access.access.required),
+            plugins=[WithoutTasks()],
             logging_config=None,
         )
 

@@ -1,4 +1,4 @@
-"""Treadle for authors of agents.
+"""Treadle for authors of agents, and for programs that call the HTTP API.
 
     from treadle import Context, agent
 
@@ -7,16 +7,24 @@
         return text.upper()
 
 `treadle.adapters` has agents that other frameworks and services run; `treadle.resolver` has the team of planner,
-executors and aggregator. The package `service` is internal.
+executors and aggregator. `Client` and `AsyncClient` call a server; see `treadle.client`. The package `service` is
+internal.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from service.agents.contract import ChildFailed, Context, Exchange, Overloaded, Rejected, RetryAfter, UnderWay
 from service.agents.definition import Agent, agent
 from service.agents.limits import LimitOptions, Limits
 
+if TYPE_CHECKING:
+    from treadle.client import AsyncClient, Client
+
 __all__ = [
     "Agent",
+    "AsyncClient",
     "ChildFailed",
+    "Client",
     "Context",
     "Exchange",
     "LimitOptions",
@@ -27,3 +35,12 @@ __all__ = [
     "UnderWay",
     "agent",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients, imported when they are first used: agents do without their HTTP library."""
+    if name in ("AsyncClient", "Client"):
+        from treadle import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'treadle' has no attribute {name!r}")

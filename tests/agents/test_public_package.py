@@ -57,7 +57,7 @@ class SilentModel:
 
 def test_the_public_names_of_treadle() -> None:
     assert treadle.__all__ == [
-        *("Agent", "ChildFailed", "Context", "Exchange", "LimitOptions", "Limits"),
+        *("Agent", "AsyncClient", "ChildFailed", "Client", "Context", "Exchange", "LimitOptions", "Limits"),
         *("Overloaded", "Rejected", "RetryAfter", "UnderWay", "agent"),
     ]
     assert adapters.__all__ == [

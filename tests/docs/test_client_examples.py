@@ -1,0 +1,29 @@
+"""The pages about clients, run as written."""
+
+import asyncio
+import os
+import sys
+
+from tests.support.api_client import Client
+from tests.support.documents import DOCS, blocks
+from treadle import AsyncClient
+
+
+async def test_the_python_page_runs_as_written(api_with_worker: Client) -> None:
+    code = "\n".join(block.text for block in blocks(DOCS / "clients" / "python.md", "python"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code.replace('"http://localhost:8000"', ""),
+        env={**os.environ, "TREADLE_URL": str(api_with_worker.base_url)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert (output.decode(), errors.decode()) == ("hello\none two three\n['tour']\n", "")
+
+
+def test_the_page_lists_every_call() -> None:
+    text = (DOCS / "clients" / "python.md").read_text(encoding="utf-8")
+    missing = [name for name in dir(AsyncClient) if not name.startswith("_") and f"`{name}`" not in text]
+    assert missing == ["close"]

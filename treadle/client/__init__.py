@@ -1,0 +1,68 @@
+"""Clients of the HTTP API.
+
+    from treadle.client import Client
+
+    with Client("http://localhost:8000") as client:
+        message = client.submit("hello", agent="echo")
+        for event in client.stream(message.message_id):
+            print(event.text, end="", flush=True)
+
+`AsyncClient` has the same methods as coroutines and asynchronous iterators. Both repeat a call whose answer was lost,
+and resume a stream that was cut.
+"""
+
+from treadle.client.asynchronous import AsyncClient
+from treadle.client.blocking import Client
+from treadle.client.errors import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    MessageCancelled,
+    MessageFailed,
+    NotFound,
+    TooManyRequests,
+    TreadleError,
+    Unauthorized,
+    Unavailable,
+)
+from treadle.client.model import (
+    Accepted,
+    Agent,
+    DeadLetter,
+    Event,
+    Message,
+    Page,
+    Queue,
+    Thread,
+    ThreadSummary,
+    Token,
+    Worker,
+)
+
+__all__ = [
+    "Accepted",
+    "Agent",
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "Conflict",
+    "DeadLetter",
+    "Event",
+    "Forbidden",
+    "Invalid",
+    "Message",
+    "MessageCancelled",
+    "MessageFailed",
+    "NotFound",
+    "Page",
+    "Queue",
+    "Thread",
+    "ThreadSummary",
+    "Token",
+    "TooManyRequests",
+    "TreadleError",
+    "Unauthorized",
+    "Unavailable",
+    "Worker",
+]

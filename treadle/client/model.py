@@ -1,0 +1,165 @@
+"""What the server answers. Fields that a newer server adds are ignored. Times are in UTC."""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+Priority = Literal["high", "normal", "low"]
+State = Literal["queued", "processing", "completed", "failed", "cancelled"]
+Scope = Literal["submit", "read", "operate", "publish", "work", "admin"]
+T = TypeVar("T")
+
+
+class Accepted(Struct, frozen=True):
+    """A submitted message; it is stored durably. `queue_position` counts from 0, None: it is not due yet."""
+
+    message_id: UUID
+    state: State
+    queue_position: int | None
+    created_at: datetime
+    thread_id: str | None
+
+
+class Question(Struct, frozen=True):
+    """The question that a message waits with."""
+
+    name: str
+    question: Any
+
+
+class Message(Struct, frozen=True):
+    """The status of a message. A field is None if it does not apply, or not yet."""
+
+    message_id: UUID
+    state: State
+    user_message: str | dict[str, Any]
+    priority: Priority
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    result: Any
+    error: str | None
+    queue_position: int | None
+    thread_id: str | None
+    agent: str
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    worker_id: str | None
+    metadata: dict[str, Any]
+    queue: str
+    hold: str | None
+    usage: dict[str, Any] | None
+    aside: bool
+    parent: UUID | None
+    asks: Question | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is completed, failed or cancelled."""
+        return self.completed_at is not None
+
+
+class Event(Struct, frozen=True):
+    """An event of a log. `id` is the cursor with which a stream goes on after it; None: it is not stored (`waiting`,
+    `gap`). In the stream of a thread, `data` also has `message_id` and `seq`."""
+
+    id: str | None
+    type: str
+    data: Any
+
+    @property
+    def text(self) -> str:
+        """The piece of the answer in a `chunk`; empty for other events."""
+        return str(self.data["chunk"]) if self.type == "chunk" else ""
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """Items of a list; `next_cursor` asks for the page that follows, None on the last one."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class ThreadSummary(Struct, frozen=True):
+    thread_id: str
+    message_count: int
+    created_at: datetime
+    last_activity: datetime
+    last_message_preview: str | None
+
+
+class Thread(Struct, frozen=True):
+    """`states` counts its messages by state; `memory` is the JSON that its agents keep."""
+
+    thread_id: str
+    message_count: int
+    created_at: datetime
+    last_activity: datetime
+    states: dict[State, int]
+    metadata: dict[str, Any]
+    memory: dict[str, Any] | None
+
+
+class Queue(Struct, frozen=True):
+    """`depth` counts the queued messages, `visible` those that a worker could claim now."""
+
+    name: str
+    paused: bool
+    depth: int
+    visible: int
+    in_flight: int
+    completed: int
+    failed: int
+    cancelled: int
+    oldest_age_seconds: float | None
+    throughput_per_minute: int
+    mean_processing_seconds: float | None
+    created_at: datetime
+    workers: int
+
+
+class DeadLetter(Struct, frozen=True):
+    message_id: UUID | None
+    queue: str
+    reason: str | None
+    attempts: int | None
+    dead_at: datetime
+    thread_id: str | None
+    agent: str | None
+    user_message: Any
+    traceback: str | None
+
+
+class Agent(Struct, frozen=True):
+    """`input` is the JSON Schema of its input; None: it takes text."""
+
+    agent: str
+    queue: str
+    timeout_seconds: float
+    max_attempts: int
+    is_default: bool
+    input: dict[str, Any] | None
+    description: str
+    registered_at: datetime
+    settings: dict[str, Any]
+
+
+class Worker(Struct, frozen=True):
+    worker_id: str
+    host: str
+    pid: int
+    queues: list[str]
+    concurrency: int
+    in_flight: int
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class Token(Struct, frozen=True):
+    """An access token for a browser."""
+
+    token: str
+    expires_at: datetime

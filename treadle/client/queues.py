@@ -1,0 +1,71 @@
+"""Calls about queues, agents, workers and access."""
+
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from treadle.client.connection import Connection, decode, segment
+from treadle.client.model import Agent, DeadLetter, Page, Queue, Scope, Token, Worker
+
+
+class _DeadLetterPage(Struct, frozen=True):
+    dead_letters: list[DeadLetter]
+    next_cursor: str | None
+
+
+class Queues(Connection):
+    async def queues(self) -> list[Queue]:
+        """All queues with their figures."""
+        return decode(await self._send("GET", "/queues"), list[Queue])
+
+    async def pause(self, queue: str) -> Queue:
+        """Let no worker claim from a queue; what runs goes on. Raises NotFound."""
+        return decode(await self._send("POST", f"/queues/{segment(queue)}/pause"), Queue)
+
+    async def resume(self, queue: str) -> Queue:
+        """Let workers claim from a queue again. Raises NotFound."""
+        return decode(await self._send("POST", f"/queues/{segment(queue)}/resume"), Queue)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> Page[DeadLetter]:
+        """A page of the failed messages of a queue, the newest first. Raises NotFound."""
+        path = f"/queues/{segment(queue)}/dead-letters"
+        page = decode(await self._send("GET", path, query={"limit": limit, "cursor": cursor}), _DeadLetterPage)
+        return Page(page.dead_letters, page.next_cursor)
+
+    async def agents(self) -> list[Agent]:
+        """The registered agents."""
+        return decode(await self._send("GET", "/agents"), list[Agent])
+
+    async def workers(self) -> list[Worker]:
+        """The living workers."""
+        return decode(await self._send("GET", "/workers"), list[Worker])
+
+    async def health(self) -> dict[str, Any]:
+        """Whether the service can work. Raises Unavailable."""
+        return decode(await self._send("GET", "/health"), dict[str, Any])
+
+    async def create_token(
+        self,
+        scopes: list[Scope],
+        *,
+        thread_id: str | None = None,
+        message_id: UUID | str | None = None,
+        subject: str | None = None,
+        expires_in: float | None = None,
+    ) -> Token:
+        """Create an access token for a browser, restricted to a thread, a message or a subject.
+
+        expires_in  Seconds; default: an hour.
+
+        Raises Forbidden if the key of this client has fewer scopes.
+        """
+        fields = {
+            "scopes": scopes,
+            "thread_id": thread_id,
+            "message_id": message_id,
+            "subject": subject,
+            "expires_in": expires_in,
+        }
+        body = {name: value for name, value in fields.items() if value is not None}
+        return decode(await self._send("POST", "/tokens", body=body), Token)

@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_queue_size: AtLeastOne = 100_000  # messages queued in one queue; soft
     # Limits of tenants that have none of their own (treadle tenants limit); read by treadle migrate. Unset: none.
     tenant_queued: AtLeastOne | None = None  # messages
+    tenant_running: AtLeastOne | None = None  # messages, on all workers together
     tenant_per_minute: AtLeastOne | None = None  # messages submitted
     tenant_bytes_per_day: AtLeastOne | None = None  # of submitted messages, in a UTC day
     max_message_chars: AtLeastOne = 100_000

@@ -39,6 +39,12 @@ language sql immutable parallel safe as $$
     select 'claim from ' || queue
 $$;
 
+-- The mutex of the claims of messages of a tenant that has a limit `running`.
+create or replace function treadle._running_mutex(tenant text) returns text
+language sql immutable parallel safe as $$
+    select 'run for ' || tenant
+$$;
+
 insert into treadle.mutexes (name)
 values ('fold_counters'), ('partitions'), ('purge'), ('register_agents'), ('shares'), ('sweep'), ('tend_parents')
 on conflict do nothing;

@@ -61,7 +61,8 @@ language sql stable as $$
             and t.deleted_at is null)
 $$;
 
--- Refuse a submit for a tenant that does not exist (TR404), or is suspended (TR403). Returns the tenant's limits.
+-- Refuse a submit for a tenant that does not exist (TR404), or is suspended (TR403). Returns the limits of what the
+-- tenant submits; null: none.
 create or replace function treadle._limits_of_active(tenant text) returns jsonb
 language plpgsql as $$
 declare
@@ -77,7 +78,7 @@ begin
         raise exception using errcode = 'TR403', message = format(
             'The tenant %L is suspended: it may submit nothing until an operator resumes it.', tenant);
     end if;
-    return v_tenant.in_force;
+    return nullif(v_tenant.in_force - 'running', '{}');
 end $$;
 
 -- The body of a lane row. It names the tenant, so that a worker of some tenants passes over the rows of the others; a

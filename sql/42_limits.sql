@@ -1,5 +1,6 @@
--- Limits of a tenant: how many of its messages may be queued, how many it may submit in a minute, and how many bytes in
--- a UTC day. treadle.tenants.in_force has those that hold; null, for none, costs a submit nothing.
+-- Limits of a tenant: how many of its messages may be queued and how many may run, how many it may submit in a minute,
+-- and how many bytes in a UTC day. treadle.tenants.in_force has those that hold; null, for none, costs a submit
+-- nothing. How many may run concerns claims: see 47_running.sql.
 --
 -- A submit looks at the limits first, without a lock, and refuses the messages beyond them (TR430). Then it charges
 -- what it wrote, under the lock of the tenant's row in treadle.tenant_use, and looks again: so the limits are exact.
@@ -40,7 +41,7 @@ begin
     if exists (
         select
         from jsonb_each(case jsonb_typeof(limits) when 'object' then limits else '{"": 0}' end) l
-        where l.key not in ('queued', 'per_minute', 'bytes_per_day')
+        where l.key not in ('queued', 'running', 'per_minute', 'bytes_per_day')
             or case jsonb_typeof(l.value)
                 when 'number' then l.value::numeric < 1 or l.value::numeric % 1 <> 0
                 else l.value <> 'null'
@@ -48,12 +49,12 @@ begin
     then
         raise exception using
             errcode = 'TR422',
-            message = 'Limits must be an object with queued, per_minute and bytes_per_day: '
+            message = 'Limits must be an object with queued, running, per_minute and bytes_per_day: '
                 'whole numbers from 1, or null.';
     end if;
 end $$;
 
--- limits: {"queued", "per_minute", "bytes_per_day"}; a missing one does not limit.
+-- limits: {"queued", "running", "per_minute", "bytes_per_day"}; a missing one does not limit.
 create or replace function treadle.declare_tenant_limits(limits jsonb) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -65,6 +66,7 @@ begin
     update treadle.tenants t
         set limits = t.limits
         where t.in_force is distinct from treadle._limits_in_force(t.limits);
+    perform treadle._hint('treadle_work', '*');  -- more may run
 end $$;
 comment on function treadle.declare_tenant_limits
     is 'Declare the limits of tenants that have none of their own; raises TR422';
@@ -86,6 +88,7 @@ begin
     perform treadle._audit(
         actor => actor, action => 'tenant.limit', target => tenant, tenant => tenant,
         details => coalesce(limit_tenant.limits, '{}'));
+    perform treadle._hint('treadle_work', '*');  -- more may run
 end $$;
 comment on function treadle.limit_tenant is 'Give a tenant limits of its own; raises TR404, TR422';
 
@@ -247,9 +250,10 @@ begin
 end $$;
 
 -- What limits a tenant, and what it used: null, where there is no limit.
-create or replace function treadle.tenant_limits(
+create or replace function treadle.limits_of(
     tenant text default 'default', out queued bigint, out max_queued bigint, out running bigint,
-    out submits_left bigint, out per_minute bigint, out bytes_today bigint, out bytes_per_day bigint)
+    out max_running bigint, out submits_left bigint, out per_minute bigint, out bytes_today bigint,
+    out bytes_per_day bigint)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_variable
@@ -258,17 +262,15 @@ declare
     v record;
 begin
     tenant := treadle._bound_tenant(tenant);
-    v_limits := (select t.in_force from treadle.tenants t where t.tenant = tenant_limits.tenant);
-    v := treadle._use_of(tenant => tenant_limits.tenant, at => treadle.clock());
+    v_limits := (select t.in_force from treadle.tenants t where t.tenant = limits_of.tenant);
+    v := treadle._use_of(tenant => limits_of.tenant, at => treadle.clock());
     queued := v.queued;
     max_queued := v_limits ->> 'queued';
     per_minute := v_limits ->> 'per_minute';
     submits_left := floor((60.000001 - v.ahead) / nullif(treadle._seconds_apart(v_limits), 0));
     bytes_today := v.bytes;
     bytes_per_day := v_limits ->> 'bytes_per_day';
-    running := (
-        select coalesce(sum(c.processing), 0)
-        from treadle.counters c
-        where c.tenant = tenant_limits.tenant and c.id >= treadle._low_water_mark('counters'));
+    running := treadle._running_of(limits_of.tenant);
+    max_running := v_limits ->> 'running';
 end $$;
-comment on function treadle.tenant_limits is 'What limits a tenant, and what it used';
+comment on function treadle.limits_of is 'What limits a tenant, and what it used';

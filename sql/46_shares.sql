@@ -1,11 +1,11 @@
 -- Shares: how many rows of a lane one tenant may have while other tenants are there.
 --
--- While more than one tenant is active, a tenant has about treadle._share() visible rows in a lane. Its further
--- messages wait with hold = share, without a lane row, and are admitted in order: each claim admits as many messages of
--- a tenant as it takes from it, and the janitor (treadle.admit_due) admits what claims did not. So a tenant that
--- submits a hundred thousand messages delays the messages of others by one share at most. Messages of a tenant that has
--- only a few rows in the lane go before those of the others: a quiet tenant does not wait for a whole share of a busy
--- one.
+-- While more than one tenant is active, or one has a limit `running`, a tenant has about treadle._share_of() visible
+-- rows in a lane. Its further messages wait with hold = share, without a lane row, and are admitted in order: each
+-- claim admits as many messages of a tenant as it takes from it, and the janitor (treadle.admit_due) admits what
+-- claims did not. So a tenant that submits a hundred thousand messages delays the messages of others by one share at
+-- most. Messages of a tenant that has only a few rows in the lane go before those of the others: a quiet tenant does
+-- not wait for a whole share of a busy one.
 --
 -- treadle.lane_shares has deltas of the visible rows by tenant. Inserts never wait for each other, so a submit shares
 -- no lock with a claim or with another submit: submits that commit together can exceed the share by what they bring. A
@@ -28,18 +28,36 @@ language sql immutable parallel safe as $$
     select 10
 $$;
 
--- Generate treadle._sharing(): whether more than one tenant is active. It is a constant for the planner, so that an
--- installation with one tenant pays nothing for the question.
+-- Visible rows of this tenant in a lane: no more than may run at once.
+create or replace function treadle._share_of(tenant text) returns bigint
+language sql stable as $$
+    select least(
+        treadle._share(),
+        (select (t.in_force ->> 'running')::bigint from treadle.tenants t where t.tenant = _share_of.tenant))
+$$;
+
+-- Whether tenants have shares, because there are several or one has a limit `running`; and whether one has that limit.
+create or replace function treadle._needs_of_tenants(out sharing boolean, out limiting boolean)
+language sql stable as $$
+    select count(*) > 1 or count(*) filter (where t.in_force ? 'running') > 0,
+        count(*) filter (where t.in_force ? 'running') > 0
+    from treadle.tenants t
+    where t.suspended_at is null and t.deleted_at is null
+$$;
+
+-- Generate treadle._sharing() and treadle._limiting(), which tell treadle._needs_of_tenants(). They are constants for
+-- the planner, so that an installation with one tenant and no limit pays nothing for the questions.
 create or replace function treadle._generate_sharing() returns void
 language plpgsql as $$
+declare
+    c_statement constant text :=
+        'create or replace function treadle.%I() returns boolean language sql stable parallel safe as ''select %s''';
+    v_needs record;
 begin
     perform treadle._lock_generation();
-    execute format(
-        'create or replace function treadle._sharing() returns boolean language sql stable parallel safe as %L',
-        (
-            select case when count(*) > 1 then 'select true' else 'select false' end
-            from treadle.tenants t
-            where t.suspended_at is null and t.deleted_at is null));
+    v_needs := treadle._needs_of_tenants();
+    execute format(c_statement, '_sharing', v_needs.sharing::text);
+    execute format(c_statement, '_limiting', v_needs.limiting::text);
 end $$;
 
 -- The trigger of treadle.tenants.
@@ -47,7 +65,15 @@ create or replace function treadle._follow_tenants() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
-    perform treadle._generate_sharing();
+    insert into treadle.mutexes (name)
+        select treadle._running_mutex(t.tenant)
+        from treadle.tenants t
+        where t.in_force ? 'running'
+        on conflict do nothing;
+    perform treadle._lock_generation();
+    if treadle._needs_of_tenants() is distinct from (treadle._sharing(), treadle._limiting()) then
+        perform treadle._generate_sharing();
+    end if;
     return null;
 end $$;
 
@@ -63,7 +89,7 @@ language sql stable as $$
             from treadle.messages m
             where m.hold = 'share' and m.tenant = _used_share.tenant and m.queue = _used_share.queue
                 and m.priority = _used_share.lane)
-            then treadle._share()
+            then treadle._share_of(tenant)
         else (
             select coalesce(sum(s.ready), 0)
             from treadle.lane_shares s
@@ -84,6 +110,7 @@ declare
             from unnest(submissions) s
             where s.state is null and s.hold is null
         ) p);
+    v_share constant bigint := treadle._share_of(tenant);
     v_all treadle.submission[] := '{}';
     v_one treadle.submission;
     v_number bigint;
@@ -92,7 +119,7 @@ begin
         if v_one.state is null and v_one.hold is null then
             v_number := (v_used ->> (v_one.queue || ' ' || v_one.priority))::bigint + 1;
             v_used := v_used || jsonb_build_object(v_one.queue || ' ' || v_one.priority, v_number);
-            v_one.hold := case when v_number > treadle._share() then 'share' end;
+            v_one.hold := case when v_number > v_share then 'share' end;
             v_one.goes_first := v_number <= treadle._first_rows();
         end if;
         v_all := v_all || v_one;
@@ -111,11 +138,11 @@ begin
         from unnest(ids) with ordinality u (message_id, n)
         join treadle.messages m on m.message_id = u.message_id and m.state = 'queued' and m.hold is not null
     ), used as materialized (
-        select p.tenant, p.queue, p.priority,
+        select p.tenant, p.queue, p.priority, treadle._share_of(p.tenant) as share,
             treadle._used_share(tenant => p.tenant, queue => p.queue, lane => p.priority) as used
         from (select distinct a.tenant, a.queue, a.priority from asked a) p
     ), placed as materialized (
-        select a.message_id, a.queue, a.priority, a.number, a.number + u.used as place
+        select a.message_id, a.queue, a.priority, a.number, a.number + u.used as place, u.share
         from asked a
         join used u on u.tenant = a.tenant and u.queue = a.queue and u.priority = a.priority
     ), held as (
@@ -123,12 +150,12 @@ begin
         set hold = 'share', lane_id = p.lane_id, share_place = p.lane_id
         from (
             select o.message_id, treadle._lane_next(o.queue, o.priority) as lane_id
-            from (select p.* from placed p where p.place > treadle._share() order by p.number) o
+            from (select p.* from placed p where p.place > p.share order by p.number) o
             offset 0
         ) p
         where m.message_id = p.message_id
     )
-    select array_agg(p.message_id order by p.number) filter (where p.place <= treadle._share()),
+    select array_agg(p.message_id order by p.number) filter (where p.place <= p.share),
             array_agg(p.message_id) filter (where p.place <= treadle._first_rows())
         into going, first
         from placed p;
@@ -262,7 +289,7 @@ begin
         from treadle._shared_lanes() l
     loop
         if treadle._sharing() then
-            v_room := treadle._share() - (
+            v_room := treadle._share_of(v_lane.tenant) - (
                 select coalesce(sum(s.ready), 0)
                 from treadle.lane_shares s
                 where s.tenant = v_lane.tenant and s.queue = v_lane.queue and s.lane = v_lane.lane);
@@ -279,5 +306,5 @@ begin
     return v_ids;
 end $$;
 
-create or replace trigger tenants_sharing after insert or delete or update of suspended_at, deleted_at
+create or replace trigger tenants_sharing after insert or delete or update of suspended_at, deleted_at, limits
     on treadle.tenants for each statement execute function treadle._follow_tenants();

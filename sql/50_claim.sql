@@ -53,21 +53,17 @@ begin
 end $$;
 
 -- Take the messages that can be taken of these lane rows, which this transaction holds locked; `named` are the messages
--- they name.
+-- they name. Adds to `at_limit` the tenants of which no further message may run.
 create or replace function treadle._take_messages(
-    lane_ids bigint[],
-    named uuid[],
-    worker text,
-    queue text,
-    lane text,
-    at timestamptz,
-    until timestamptz)
-returns uuid[] language plpgsql as $$
+    lane_ids bigint[], named uuid[], worker text, queue text, lane text, at timestamptz, until timestamptz,
+    inout at_limit text[], out taken uuid[])
+language plpgsql as $$
 #variable_conflict use_column
 declare
     v_entries treadle.entry[];
     v_lane_ids bigint[];
 begin
+    taken := '{}';
     with locked as (
         select m.message_id, m.tenant, m.lane_id, m.thread, m.attempt, m.last_seq
         from unnest(lane_ids, named) r (lane_id, message_id)
@@ -106,12 +102,17 @@ begin
         into v_entries, v_lane_ids
         from locked k
         where k.thread is null or k.thread in (select f.thread from free f);
-    if v_entries is null then
-        return '{}';
+    if v_entries is not null and treadle._limiting() then
+        select k.entries, k.lane_ids, k.at_limit
+            into v_entries, v_lane_ids, at_limit
+            from treadle._keep_running_limits(
+                queue => _take_messages.queue, entries => v_entries, lane_ids => v_lane_ids, at_limit => at_limit) k;
     end if;
-    return treadle._start_attempts(
-        entries => v_entries, lane_ids => v_lane_ids, worker => worker, queue => _take_messages.queue,
-        lane => _take_messages.lane, at => at, until => until);
+    if v_entries is not null then
+        taken := treadle._start_attempts(
+            entries => v_entries, lane_ids => v_lane_ids, worker => worker, queue => _take_messages.queue,
+            lane => _take_messages.lane, at => at, until => until);
+    end if;
 end $$;
 
 -- Take messages of a stopped tenant out of their lane, where later claims would meet them again: they wait with hold =
@@ -159,7 +160,7 @@ declare
 begin
     v_rows := treadle._lane_peek(
         queue => queue, lane => lane, after => after, quantity => (treadle._set_aside_limits()).at_once, at => at,
-        tenants => treadle._stopped_tenants());
+        tenants => treadle._stopped_tenants(), passed_over => null);
     if v_rows.lane_ids is null then
         return 0;
     end if;
@@ -216,7 +217,8 @@ begin
 end $$;
 
 -- Take up to `quantity` messages of these tenants (null: of all) from a lane. Rows whose message or thread is locked
--- are skipped, however many they are. Of a stopped tenant's messages a part is set aside: the next claim goes on.
+-- are skipped, however many they are, and so are those of tenants `at_limit`. Of a stopped tenant's messages a part is
+-- set aside: the next claim goes on.
 create or replace function treadle._claim_lane(
     queue text,
     lane text,
@@ -224,36 +226,40 @@ create or replace function treadle._claim_lane(
     tenants text[],
     worker text,
     at timestamptz,
-    until timestamptz)
-returns uuid[] language plpgsql as $$
+    until timestamptz,
+    inout at_limit text[],
+    out taken uuid[])
+language plpgsql as $$
 declare
-    v_taken uuid[] := '{}';
     v_newly uuid[];
     v_wanted integer;
     v_after bigint := treadle._first_returned_id();
     v_aside integer := 0;
     v_rows record;
 begin
+    taken := '{}';
     loop
-        v_wanted := quantity - cardinality(v_taken);
+        v_wanted := quantity - cardinality(taken);
         exit when v_wanted <= 0;
         v_rows := treadle._lane_peek(
-            queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at, tenants => tenants);
+            queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at, tenants => tenants,
+            passed_over => at_limit);
         exit when v_rows.lane_ids is null;
-        v_newly := treadle._take_messages(
-            lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue, lane => lane,
-            at => at, until => until);
+        select t.taken, t.at_limit
+            into v_newly, at_limit
+            from treadle._take_messages(
+                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue,
+                lane => lane, at => at, until => until, at_limit => at_limit) t;
         if cardinality(v_newly) < cardinality(v_rows.lane_ids) then
             v_aside := v_aside + treadle._clear_lane(
                 lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly, queue => queue,
                 lane => lane,
                 at => at, until => until);
         end if;
-        v_taken := v_taken || v_newly;
+        taken := taken || v_newly;
         exit when cardinality(v_rows.lane_ids) < v_wanted or v_aside >= (treadle._set_aside_limits()).in_all;
         v_after := v_rows.lane_ids[v_wanted];
     end loop;
-    return v_taken;
 end $$;
 
 -- How many messages of a queue may start now, if at most `concurrency` of them run at once in all workers together. One
@@ -294,7 +300,12 @@ declare
     v_queue text;
     v_concurrency integer;
     v_room integer;
+    v_newly uuid[];
+    v_at_limit text[];  -- tenants of which no further message may run
 begin
+    if treadle._limiting() then
+        v_at_limit := treadle._tenants_at_limit();
+    end if;
     foreach v_lane in array v_lanes loop
         for v_queue, v_concurrency in
             select q.queue, q.concurrency
@@ -307,9 +318,12 @@ begin
             if v_concurrency is not null then
                 v_room := least(v_room, treadle._concurrency_room(queue => v_queue, concurrency => v_concurrency));
             end if;
-            v_taken := v_taken || treadle._claim_lane(
-                queue => v_queue, lane => v_lane, quantity => v_room, tenants => tenants, worker => worker, at => v_now,
-                until => v_until);
+            select c.taken, c.at_limit
+                into v_newly, v_at_limit
+                from treadle._claim_lane(
+                    queue => v_queue, lane => v_lane, quantity => v_room, tenants => tenants, worker => worker,
+                    at => v_now, until => v_until, at_limit => v_at_limit) c;
+            v_taken := v_taken || v_newly;
         end loop;
     end loop;
     return query

@@ -292,5 +292,8 @@ begin
     if cardinality(v_coming) > 0 then
         perform treadle._lane_insert(lane_rows => v_coming, at => at);
     end if;
+    if treadle._limiting() then
+        perform treadle._hint_places(v_settled);
+    end if;
     return v_states;
 end $$;

@@ -269,6 +269,8 @@ begin
     where s.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.tenant_use u
     where u.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.mutexes m
+    where m.name = treadle._running_mutex(_delete_counters_of_tenant.tenant);
     delete from treadle.tenants t
     where t.tenant = _delete_counters_of_tenant.tenant;
     return true;

@@ -44,7 +44,7 @@ declare
         delete_tenant        app
         delete_tenant_chunk  app worker
         limit_tenant         app
-        tenant_limits        app tenant
+        limits_of            app tenant
 
         claim                worker
         append               worker

@@ -121,6 +121,7 @@ def migrate(settings: Settings) -> None:
     uvloop.run(run_migration(common.dsn(settings)))
     limits = {
         "queued": settings.tenant_queued,
+        "running": settings.tenant_running,
         "per_minute": settings.tenant_per_minute,
         "bytes_per_day": settings.tenant_bytes_per_day,
     }

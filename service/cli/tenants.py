@@ -98,6 +98,7 @@ def resume(settings: Settings, tenant: str, as_json: bool) -> None:
 @tenants.command()
 @click.argument("tenant")
 @click.option("--queued", type=click.IntRange(1), help="Messages that may be queued.")
+@click.option("--running", type=click.IntRange(1), help="Messages that may run at once, on all workers together.")
 @click.option("--per-minute", type=click.IntRange(1), help="Messages that it may submit in a minute.")
 @click.option("--bytes-per-day", type=click.IntRange(1), help="Bytes that it may submit in a UTC day.")
 @click.option("--reset", is_flag=True, help="Remove its own limits first: those of the settings hold again.")
@@ -106,6 +107,7 @@ def limit(
     settings: Settings,
     tenant: str,
     queued: int | None,
+    running: int | None,
     per_minute: int | None,
     bytes_per_day: int | None,
     reset: bool,
@@ -114,10 +116,10 @@ def limit(
 
     \b
     Examples:
-      treadle tenants limit acme --queued 10000 --per-minute 600
+      treadle tenants limit acme --queued 10000 --running 50 --per-minute 600
       treadle tenants limit acme --reset
     """
-    given = {"queued": queued, "per_minute": per_minute, "bytes_per_day": bytes_per_day}
+    given = {"queued": queued, "running": running, "per_minute": per_minute, "bytes_per_day": bytes_per_day}
     limits = {name: value for name, value in given.items() if value is not None}
     show.facts(msgspec.structs.asdict(uvloop.run(_limit(settings, tenant, limits, reset))))
 

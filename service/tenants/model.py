@@ -33,6 +33,7 @@ class TenantLimits(Struct, frozen=True):
     queued: int
     max_queued: int | None
     running: int
+    max_running: int | None
     submits_left: int | None  # how many messages it may submit now
     per_minute: int | None
     bytes_today: int  # since midnight UTC, where there is a limit

@@ -48,7 +48,7 @@ class TenantStore:
         return await self.get(tenant)
 
     async def limit(self, actor: str, tenant: str, limits: Mapping[str, int] | None) -> None:
-        """Add these limits (queued, per_minute, bytes_per_day) to its own; None: it has none of its own any more."""
+        """Add these limits (queued, running, per_minute, bytes_per_day) to its own; None: remove its own."""
         given = None if limits is None else msgspec.json.encode(limits).decode()
         await self._database.fetchval("select treadle.limit_tenant($1, $2, actor => $3)", tenant, given, actor)
 
@@ -57,7 +57,7 @@ class TenantStore:
         await self._database.fetchval("select treadle.declare_tenant_limits($1)", msgspec.json.encode(limits).decode())
 
     async def limits(self, tenant: str) -> TenantLimits:
-        row = await self._database.fetchrow("select * from treadle.tenant_limits($1)", tenant)
+        row = await self._database.fetchrow("select * from treadle.limits_of($1)", tenant)
         return msgspec.convert(row, TenantLimits)
 
     async def delete(self, actor: str, tenant: str) -> None:

@@ -43,6 +43,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "model_name": ("claude-test", "claude-test", "claude-test"),
     "max_queue_size": ("7", 7, 7),
     "tenant_queued": ("7", 7, 7),
+    "tenant_running": ("7", 7, 7),
     "tenant_per_minute": ("7", 7, 7),
     "tenant_bytes_per_day": ("7", 7, 7),
     "max_message_chars": ("7", 7, 7),

@@ -527,6 +527,13 @@ CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAU
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text) IS 'Give a tenant limits of its own; raises TR404, TR422';
+CREATE FUNCTION treadle.limits_of(tenant text DEFAULT 'default'::text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT max_running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.limits_of(tenant text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT max_running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) IS 'What limits a tenant, and what it used';
 CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -787,13 +794,6 @@ CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::d
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sweep(look_back_seconds double precision, OUT above bigint, OUT queues text[]) IS 'Let the low-water marks follow their first rows; bring back the lane rows below them';
-CREATE FUNCTION treadle.tenant_limits(tenant text DEFAULT 'default'::text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) RETURNS record
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    SET jit TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.tenant_limits(tenant text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) IS 'What limits a tenant, and what it used';
 CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2028,7 +2028,7 @@ CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFE
 CREATE CONSTRAINT TRIGGER late_charges AFTER INSERT ON treadle.late_charges DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_charges();
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
 CREATE TRIGGER tenants_limits BEFORE INSERT OR UPDATE OF limits ON treadle.tenants FOR EACH ROW EXECUTE FUNCTION treadle._put_limits_in_force();
-CREATE TRIGGER tenants_sharing AFTER INSERT OR DELETE OR UPDATE OF suspended_at, deleted_at ON treadle.tenants FOR EACH STATEMENT EXECUTE FUNCTION treadle._follow_tenants();
+CREATE TRIGGER tenants_sharing AFTER INSERT OR DELETE OR UPDATE OF suspended_at, deleted_at, limits ON treadle.tenants FOR EACH STATEMENT EXECUTE FUNCTION treadle._follow_tenants();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
 ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;

@@ -111,9 +111,7 @@ async def test_declared_limits_hold_where_a_tenant_has_none_of_its_own(sql_clien
 
 
 @pytest.mark.parametrize("function", ["limit_tenant('default', $1)", "declare_tenant_limits($1)"])
-@pytest.mark.parametrize(
-    "wrong", [{"per_minute": 0}, {"queued": -1}, {"queued": 1.5}, {"queued": "1"}, {"running": 1}, 5]
-)
+@pytest.mark.parametrize("wrong", [{"per_minute": 0}, {"queued": -1}, {"queued": 1.5}, {"queued": "1"}, {"runs": 1}, 5])
 async def test_limits_that_are_not_acceptable_are_refused(sql_client: SqlClient, function: str, wrong: Any) -> None:
     with pytest.raises(asyncpg.PostgresError, match="whole numbers from 1") as refused:
         await sql_client.sql.execute(f"select treadle.{function}", json.dumps(wrong))
@@ -125,12 +123,13 @@ async def test_a_tenant_sees_its_limits_and_use(sql_client: SqlClient) -> None:
     await limit(sql_client, per_minute=60, bytes_per_day=1000)
     await sql_client.submit_many({"message": "12345678"}, {})
     await sql_client.claim()
-    row = await sql_client.sql.fetchrow("select * from treadle.tenant_limits()")
+    row = await sql_client.sql.fetchrow("select * from treadle.limits_of()")
     assert row is not None
     assert dict(row) == {
         "queued": 1,
         "max_queued": None,
         "running": 1,
+        "max_running": None,
         "submits_left": 58,
         "per_minute": 60,
         "bytes_today": 17,

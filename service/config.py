@@ -75,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_subject_claim: str = "sub"  # none: a JWT sees what all subjects of its tenant own
     jwt_scope_claim: str = "scope"
 
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None  # of a worker; the API has a route
+    metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

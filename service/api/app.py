@@ -14,7 +14,7 @@ from litestar.middleware import DefineMiddleware
 
 from service.access import routes as access
 from service.access.principal import AUTH_OFF
-from service.api import health, openapi, problems
+from service.api import health, metrics, openapi, problems
 from service.api.auth import AccessParts, Authentication, principal_of
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
@@ -22,6 +22,8 @@ from service.api.dependencies import WithoutTasks
 from service.api.gate.layer import Gate
 from service.api.gate.streams import limiting_keys, limiting_streams
 from service.api.methods import EveryMethod
+from service.api.metrics import Scrapes
+from service.api.moments import MeasuredRequests
 from service.api.pools import Pools
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
@@ -63,6 +65,7 @@ ROUTERS = [
     tenants.router,
     access.router,
     health.router,
+    metrics.router,
     websocket.router,
     dashboard.router,
 ]
@@ -87,6 +90,8 @@ class Api:
             availability=availability,
         )
         self._limits = ClientLimits(settings)
+        self._installation = InstallationStore(self._pools.health)
+        self._scrapes = Scrapes(self._installation, self._pools.all)
         self.app = Litestar(
             ROUTERS,
             before_request=KnownQueries(),
@@ -137,7 +142,8 @@ class Api:
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
             "tenants": TenantStore(pools.calls),
-            "installation": InstallationStore(pools.health),
+            "installation": self._installation,
+            "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),
             "streams": Streams(
@@ -158,7 +164,8 @@ class Api:
         log.info("API started", extra={"host": self._settings.host, "port": self._settings.port})
         try:
             async with self._access.run():
-                yield
+                with self._scrapes.metrics.listening():
+                    yield
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -174,7 +181,7 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            Gate(EveryMethod(self.app), self._settings, self._limits),
+            MeasuredRequests(Gate(EveryMethod(self.app), self._settings, self._limits)),
             host=self._settings.host,
             port=self._settings.port,
             proxy_headers=bool(self._settings.trusted_proxies),

@@ -30,8 +30,12 @@ class Pools:
         self.lists = self._pool("api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS)
         self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
 
+    @property
+    def all(self) -> tuple[Database, ...]:
+        return self.calls, self.reads, self.lists, self.health
+
     async def close(self) -> None:
-        await asyncio.gather(*(pool.close() for pool in (self.calls, self.reads, self.lists, self.health)))
+        await asyncio.gather(*(pool.close() for pool in self.all))
 
     def _pool(self, name: str, size: int, *, seconds: float | None = None) -> Database:
         limits = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}

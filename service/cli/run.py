@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import click
 import uvloop
@@ -15,7 +17,10 @@ from service import life_log, open_files, outbound
 from service.cli import common
 from service.config import Settings
 from service.limits import STOP_MARGIN_SECONDS
-from service.local.parent_watch import follow_supervisor
+from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor
+
+if TYPE_CHECKING:
+    from service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +97,7 @@ def work(settings: Settings) -> None:
         worker = build_worker(settings, common.dsn(settings), agents, isolation=Isolation(settings), with_stand_in=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
-        with life_log.writing():
+        with life_log.writing(), _metrics(settings, worker, agents.names):
             await worker.run()
         # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
         sys.stderr.flush()
@@ -127,6 +132,23 @@ def migrate(settings: Settings) -> None:
     }
     common.ask(settings, lambda database: TenantStore(database).declare_limits(limits))
     click.echo("The database is ready.")
+
+
+@contextlib.contextmanager
+def _metrics(settings: Settings, worker: "Worker", agents: Collection[str]) -> Iterator[None]:
+    """Serve the worker's metrics where METRICS_PORT is set. The workers of `treadle up` take one port after another."""
+    if settings.metrics_port is None:
+        yield
+        return
+    from service.metrics.exposition import new_registry
+    from service.metrics.process import ProcessMetrics
+    from service.metrics.server import serving
+
+    _, _, number = os.environ.get(SLOT_VARIABLE, "").rpartition("worker-")
+    port = settings.metrics_port + (int(number) - 1 if number and settings.metrics_port else 0)
+    metrics = ProcessMetrics(pools=worker.pools, agents=agents, running=lambda: worker.running)
+    with metrics.listening(), serving(new_registry(metrics), settings.metrics_host, port):
+        yield
 
 
 def _announce(line: str) -> None:

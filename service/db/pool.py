@@ -63,7 +63,7 @@ class Database:
         availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
-        self._name = name
+        self.name = name
         self._size = size
         self._role = role
         self._pooler = pooler
@@ -86,6 +86,14 @@ class Database:
     async def fetchval(self, query: str, *args: Any, repeatable: bool = True, timeout: float | None = None) -> Any:
         return await self._ask(lambda connection: connection.fetchval(query, *args, timeout=timeout), repeatable)
 
+    @property
+    def connections(self) -> tuple[int, int, int]:
+        """How many are in use, how many are idle, and how many there may be."""
+        if self._pool is None:
+            return 0, 0, self._size
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle, self._size
+
     async def close(self) -> None:
         if self._pool is not None:
             pool, self._pool = self._pool, None
@@ -105,7 +113,7 @@ class Database:
                 self._availability.report_away(error)
             raise
         finally:
-            telemetry.database_call(pool=self._name, seconds=time.monotonic() - began, error=failure)
+            telemetry.database_call(pool=self.name, seconds=time.monotonic() - began, error=failure)
         if self._availability is not None:
             self._availability.report_answer()
         return answer
@@ -148,7 +156,7 @@ class Database:
                     max_size=self._size,
                     connect=lambda *_args, **_kwargs: connect(
                         self._dsn,
-                        name=self._name,
+                        name=self.name,
                         role=self._role,
                         pooler=self._pooler,
                         command_timeout=self._command_timeout,

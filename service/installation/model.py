@@ -34,6 +34,30 @@ class Installation(Struct, frozen=True):
     processing: int
 
 
+class QueueFigures(Struct, frozen=True):
+    """A queue with the messages of all tenants; `ready`: those that a worker could claim now. `oldest_seconds`: for how
+    long the oldest of them waits; None: there are none."""
+
+    queue: str
+    paused: bool
+    queued: int
+    ready: int
+    processing: int
+    oldest_seconds: float | None
+    workers: int
+
+
+class Figures(Struct, frozen=True):
+    """What a scrape reads. `dead_rows`: of the table with the most; `snapshot_seconds`: the age of the oldest snapshot;
+    `notify_usage`: how full the queue of notifications is, up to 1."""
+
+    queues: list[QueueFigures]
+    live_workers: int
+    dead_rows: int
+    snapshot_seconds: float
+    notify_usage: float
+
+
 class Violation(Struct, frozen=True):
     """An exception to an invariant (treadle.violations)."""
 

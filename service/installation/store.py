@@ -5,7 +5,7 @@ import msgspec
 from service.db import schema
 from service.db.pool import Database, missing_lane
 from service.errors import SchemaError
-from service.installation.model import HealthProbe, Installation, Violation
+from service.installation.model import Figures, HealthProbe, Installation, Violation
 
 VIOLATIONS_TIMEOUT_SECONDS = 3600.0
 
@@ -13,6 +13,20 @@ HEALTH = f"""
     select {schema.RELEASE_FOUND} as release, has_queues, live_workers, hints_sent, usage as notify_usage,
         holder as notify_holder
     from treadle.health(), treadle.notify_health()"""
+
+
+# All of it reads counters, the heads of the lanes and PostgreSQL's statistics, and no history.
+FIGURES = """
+    select
+        (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'queue', q.queue, 'paused', q.paused, 'queued', q.queued, 'ready', q.ready, 'processing', q.processing,
+                'oldest_seconds', q.oldest_seconds, 'workers', q.workers)), '[]')
+            from treadle.queue_list(tenant => null) q
+        ) as queues,
+        h.live_workers, coalesce(v.dead_rows, 0) as dead_rows, coalesce(v.snapshot_seconds, 0) as snapshot_seconds,
+        n.usage as notify_usage
+    from treadle.health() h, treadle.vacuum_health() v, treadle.notify_health() n"""
 
 
 class InstallationStore:
@@ -23,6 +37,11 @@ class InstallationStore:
         row = await self._database.fetchrow(HEALTH)
         assert row is not None
         return msgspec.convert(row, HealthProbe)
+
+    async def figures(self) -> Figures:
+        row = await self._database.fetchrow(FIGURES)
+        assert row is not None
+        return msgspec.convert(row, Figures)
 
     async def installation(self) -> Installation:
         row = await self._database.fetchrow("select * from treadle.installation")

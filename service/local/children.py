@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from service.local.parent_watch import PARENT_PIPE_VARIABLE
+from service.local.parent_watch import PARENT_PIPE_VARIABLE, SLOT_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Children:
         """Start a child in a session of its own: a Ctrl-C in the terminal reaches only the supervisor."""
         child = await asyncio.create_subprocess_exec(
             *self._commands[command],
-            env={**self._environ, "DATABASE_URL": self.database_url, "TREADLE_SLOT": name},
+            env={**self._environ, "DATABASE_URL": self.database_url, SLOT_VARIABLE: name},
             pass_fds=(self._pipe, self._children_lock),
             stdin=asyncio.subprocess.DEVNULL,
             stderr=stderr,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 
 PARENT_PIPE_VARIABLE = "TREADLE_SUPERVISOR_FD"
+SLOT_VARIABLE = "TREADLE_SLOT"  # the name of this child among those of its supervisor, such as worker-2
 
 
 def follow_supervisor(environ: Mapping[str, str], patience_seconds: float) -> None:

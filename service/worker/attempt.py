@@ -41,7 +41,7 @@ class Attempt:
     async def run(self) -> FinishStatus:
         """Returns the message's new state, or `lost` if the lease is no longer held."""
         outcome = await self._execute()
-        run_seconds = self._seconds()
+        run_seconds = time.monotonic() - self._began_at
         first_seq, unsent = await self._events.close()
         if outcome is None:
             return "lost"
@@ -54,16 +54,13 @@ class Attempt:
         except Exception as error:  # PostgreSQL does not accept the result or an event
             finish = self._failed_finish(finish, error)
             finished = await self._writer.finish(finish)
-        self._tell_end(finish.outcome, finished.status)
+        if finished.status not in {"lost", "gap"}:
+            self._tell_end(finish.outcome, finished.status)
         return finished.status
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began_at
-
     def _tell_end(self, outcome: Outcome, status: FinishStatus) -> None:
-        if status in {"lost", "gap"}:
-            return
-        telemetry.finish(work=self.claim, outcome=outcome.kind, status=status, seconds=self._seconds())
+        seconds = time.monotonic() - self._began_at
+        telemetry.finish(work=self.claim, outcome=outcome.kind, status=status, seconds=seconds)
         if status == "queued" and outcome.is_retried:
             telemetry.retry(work=self.claim, outcome=outcome.kind, delay_seconds=outcome.delay_seconds or 0.0)
 

@@ -76,6 +76,15 @@ class Worker:
         """Whether it has registered its agents and listens for hints."""
         return self._listener.connected.is_set()
 
+    @property
+    def running(self) -> tuple[int, int]:
+        """How many messages it runs, and how many it may run at once."""
+        return len(self._attempts), self._settings.worker_concurrency
+
+    @property
+    def pools(self) -> tuple[Database, ...]:
+        return (self._database,)
+
     def stop(self) -> None:
         """Claim no more; end what runs, or release it after SHUTDOWN_GRACE. The second call releases it at once."""
         if self._stopping.is_set():

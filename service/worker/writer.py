@@ -66,7 +66,7 @@ class Writer:
             # The hint of a single append travels with its commit, which saves a transaction.
             hint = _event_hint(batch[0]) if len(batch) == 1 else None
             answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
-        events = sum(len(append.events) for append in batch)
+        events = sum([len(append.events) for append in batch])
         telemetry.append(appends=len(batch), events=events, seconds=time.monotonic() - began)
         if hint is None:
             for append in batch:
@@ -79,7 +79,7 @@ class Writer:
             answers = [await persist("conclude", lambda: self._store.conclude(batch[0], patient, losses))]
         else:
             answers = await persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
-        events = sum(len(finish.events) for finish in batch)
+        events = sum([len(finish.events) for finish in batch])
         telemetry.settle(attempts=len(batch), events=events, seconds=time.monotonic() - began)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued":

@@ -19,7 +19,7 @@ UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 NEEDS = {
     "submit": "submitMessage submitMessages answerMessage cancelMessage",
     "read": "getMessage streamMessage listEvents listThreads getThread getThreadUsage listThreadMessages streamThread"
-    " listAgents getTenantLimits",
+    " listAgents getTenantLimits getMetrics",
     "operate": "redriveMessage deleteThread getOverview listQueues getQueue pauseQueue resumeQueue listDeadLetters"
     " dropInstance listWorkers",
     "publish": "",
@@ -29,7 +29,7 @@ NEEDS = {
     OPEN: "getHealth getReadiness getLiveness",
 }
 OPERATORS_ONLY = {
-    *("pauseQueue", "resumeQueue", "listWorkers"),
+    *("pauseQueue", "resumeQueue", "listWorkers", "getMetrics"),
     *("listTenants", "createTenant", "suspendTenant", "resumeTenant", "deleteTenant"),
 }
 BODIES: dict[str, Any] = {

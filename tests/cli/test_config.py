@@ -36,6 +36,8 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "jwt_tenant_claim": ("org", "org", "org"),
     "jwt_subject_claim": ("none", "none", "none"),
     "jwt_scope_claim": ("scp", "scp", "scp"),
+    "metrics_port": ("9100", 9100, 9100),
+    "metrics_host": ("0.0.0.0", "0.0.0.0", "0.0.0.0"),
     "log_level": ("WARNING", "Warning", "warning"),
     "log_format": ("json", "json", "json"),
     "anthropic_api_key": ("sk-test", "sk-test", "sk-test"),

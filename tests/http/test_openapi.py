@@ -48,6 +48,7 @@ OPERATIONS = {
     ("get", "/health"): ("getHealth", "200 422 503"),
     ("get", "/health/live"): ("getLiveness", "200 422"),
     ("get", "/health/ready"): ("getReadiness", "200 422 503"),
+    ("get", "/metrics"): ("getMetrics", "200 422 503"),
 }
 MODELS = {
     "submitMessage": "Accepted",
@@ -146,7 +147,7 @@ async def test_openapi_describes_every_route_and_every_answer(api: Client) -> No
                 item = answer["items"] if isinstance(model, list) else answer
                 assert item == {"$ref": f"#/components/schemas/{model[0] if isinstance(model, list) else model}"}
             elif status == "200":
-                assert content.keys() == {"text/event-stream"}
+                assert content.keys() == {"text/plain" if path == "/metrics" else "text/event-stream"}
     assert all(tags.values())
 
 

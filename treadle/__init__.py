@@ -7,8 +7,8 @@
         return text.upper()
 
 `treadle.adapters` has agents that other frameworks and services run; `treadle.resolver` has the team of planner,
-executors and aggregator. `Client` and `AsyncClient` call a server; see `treadle.client`. The package `service` is
-internal.
+executors and aggregator. `Client` and `AsyncClient` call a server; `treadle.sql` submits in your own transaction. The
+package `service` is internal.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -9,18 +9,18 @@ from tests.support.documents import DOCS, blocks
 from treadle import AsyncClient
 
 
-async def test_the_python_page_runs_as_written(api_with_worker: Client) -> None:
+async def test_the_python_page_runs_as_written(api_with_worker: Client, dsn: str) -> None:
     code = "\n".join(block.text for block in blocks(DOCS / "clients" / "python.md", "python"))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         code.replace('"http://localhost:8000"', ""),
-        env={**os.environ, "TREADLE_URL": str(api_with_worker.base_url)},
+        env={**os.environ, "TREADLE_URL": str(api_with_worker.base_url), "DATABASE_URL": dsn},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
-    assert (output.decode(), errors.decode()) == ("hello\none two three\n['tour']\n", "")
+    assert (output.decode(), errors.decode()) == ("hello\none two three\nThank the buyer.\n['order-1', 'tour']\n", "")
 
 
 def test_the_page_lists_every_call() -> None:

@@ -3,30 +3,21 @@
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, Unpack
 from uuid import UUID
 
 from msgspec import Struct
 
 from treadle.client.connection import Connection, decode, segment
 from treadle.client.errors import MessageCancelled, MessageFailed
-from treadle.client.model import Accepted, Message, Priority
+from treadle.client.model import Accepted, Message
 from treadle.client.streams import Streams
+from treadle.options import SubmitOptions, submission
 
 MessageId: TypeAlias = UUID | str
 
 
-class SubmitOptions(TypedDict, total=False):
-    """The options of `submit`."""
-
-    agent: str | None
-    thread_id: str | None
-    priority: Priority
-    metadata: Mapping[str, Any] | None
-    delay_seconds: float | None
-    max_attempts: int | None
-    timeout_seconds: float | None
-    aside: bool
+class ClientOptions(SubmitOptions, total=False):
     idempotency_key: str | None
 
 
@@ -35,7 +26,7 @@ class _Batch(Struct, frozen=True):
 
 
 class Messages(Streams, Connection):
-    async def submit(self, message: str | Mapping[str, Any], **options: Unpack[SubmitOptions]) -> Accepted:
+    async def submit(self, message: str | Mapping[str, Any], **options: Unpack[ClientOptions]) -> Accepted:
         """Submit a message: a text, or an object if the agent declares an input type. When this returns, it is stored
         durably.
 
@@ -53,7 +44,7 @@ class Messages(Streams, Connection):
         Raises Invalid, Conflict, TooManyRequests, Unauthorized, Forbidden or Unavailable.
         """
         key = options.pop("idempotency_key", None) or str(uuid.uuid4())
-        body = {"message": message} | {name: value for name, value in options.items() if value is not None}
+        body = submission(message, options)
         return decode(await self._send("POST", "/messages", body=body, idempotency_key=key), Accepted)
 
     async def submit_many(
@@ -81,7 +72,7 @@ class Messages(Streams, Connection):
             return await self.status(message_id)
 
     async def run(
-        self, message: str | Mapping[str, Any], *, timeout: float | None = None, **options: Unpack[SubmitOptions]
+        self, message: str | Mapping[str, Any], *, timeout: float | None = None, **options: Unpack[ClientOptions]
     ) -> Any:
         """Submit a message (with the options of `submit`), wait for its end, and return its result.
 

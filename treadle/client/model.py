@@ -6,7 +6,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-Priority = Literal["high", "normal", "low"]
+from treadle.options import Priority
+
 State = Literal["queued", "processing", "completed", "failed", "cancelled"]
 Scope = Literal["submit", "read", "operate", "publish", "work", "admin"]
 T = TypeVar("T")

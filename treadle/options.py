@@ -1,0 +1,24 @@
+"""The options of a submit, whether over HTTP or in SQL."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+Priority = Literal["high", "normal", "low"]
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What can be said of a message beside its text; None counts as left out."""
+
+    agent: str | None
+    thread_id: str | None
+    priority: Priority
+    metadata: Mapping[str, Any] | None
+    delay_seconds: float | None
+    max_attempts: int | None
+    timeout_seconds: float | None
+    aside: bool
+
+
+def submission(message: str | Mapping[str, Any], options: SubmitOptions) -> dict[str, Any]:
+    """The message as JSON."""
+    return {"message": message} | {name: value for name, value in options.items() if value is not None}

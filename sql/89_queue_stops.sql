@@ -1,4 +1,5 @@
--- Queues whose messages wait although nothing is before them: the queue is paused, or no living worker claims from it.
+-- What keeps messages waiting although none is before them: their hold, or their queue is paused, or no living worker
+-- claims from it or has their agent.
 
 -- How many workers with a heartbeat of the last ten seconds claim from a queue.
 create or replace function treadle._claiming_workers(queue text) returns bigint
@@ -10,6 +11,17 @@ language sql stable security definer
         and w.heartbeat_at > treadle.clock() - interval '10 seconds'
 $$;
 
+-- Whether one of these workers has an agent.
+create or replace function treadle._has_agent(queue text, agent text) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from treadle.workers w
+        where _has_agent.queue = any(w.queues)
+            and _has_agent.agent = any(w.agents)
+            and w.heartbeat_at > treadle.clock() - interval '10 seconds')
+$$;
+
 create or replace function treadle.queue_stops(message_ids uuid[]) returns table (n bigint, reason text)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
@@ -18,25 +30,33 @@ language plpgsql stable security definer
 begin
     return query
         with asked as materialized (
-            select u.n, m.queue
+            select u.n, m.queue, m.agent, m.hold
             from unnest(message_ids) with ordinality u (message_id, n)
             join treadle.messages m on m.message_id = u.message_id
             where m.state = 'queued'
         ), stopped as (
-            select a.queue, case
+            select a.queue, a.agent, case
                     when q.paused then 'paused'
                     when treadle._claiming_workers(a.queue) = 0 then 'unclaimed'
+                    when not treadle._has_agent(queue => a.queue, agent => a.agent) then 'no_agent'
                 end as reason
-            from (select distinct x.queue from asked x) a
+            from (select distinct x.queue, x.agent from asked x) a
             join treadle.queues q on q.queue = a.queue
         )
-        select a.n, s.reason
+        select a.n, w.reason
         from asked a
-        join stopped s on s.queue = a.queue
-        where s.reason is not null;
+        join stopped s on s.queue = a.queue and s.agent = a.agent
+        cross join lateral (
+            select case
+                when a.hold in ('delay', 'backoff') then a.hold
+                when s.reason is not null then s.reason
+                when a.hold = 'share' then a.hold
+            end as reason
+        ) w
+        where w.reason is not null;
 end $$;
 comment on function treadle.queue_stops
-    is 'Why nothing is claimed from the queues of these messages: paused, or unclaimed; the others are left out';
+    is 'In a word, why these messages wait (delay, backoff, share, paused, unclaimed, no_agent); others are left out';
 
 create or replace function treadle.unclaimed_queues() returns table (queue text, queued bigint)
 language sql stable security definer

@@ -24,6 +24,7 @@ declare
         queue_position       app tenant
         queue_positions      app
         queue_stops          app
+        explain              app tenant
         queued_messages      app
         processing           app
         thread_logs          app

@@ -67,7 +67,7 @@ def main(ctx: click.Context) -> None:
 for command in (
     *(run.up, run.serve, run.work, run.migrate),
     *(operate.check, operate.dsn, operate.psql),
-    *(talk.send, talk.tail),
+    *(talk.send, talk.tail, talk.explain),
     keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
     tenants,

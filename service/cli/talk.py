@@ -13,6 +13,7 @@ from service.cli import common, show
 from service.config import Settings
 from service.errors import Invalid, Refused
 from service.json_input import decode
+from service.terminal import visible_line
 
 
 @click.command()
@@ -67,6 +68,36 @@ def send(
         return await _follow(settings, accepted.message_id, as_json)
 
     sys.exit(0 if uvloop.run(run()) else 1)
+
+
+@click.command()
+@click.argument("message_id", type=click.UUID)
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def explain(settings: Settings, message_id: UUID, principal: Principal, as_json: bool) -> None:
+    """Say why a message has not finished, the nearest reason first, and what to do.
+
+    \b
+    Examples:
+      treadle explain 01890a5d-ac96-774b-bcce-b302099a8057
+      treadle explain 01890a5d-ac96-774b-bcce-b302099a8057 --json
+    """
+    from service.db.notifier import Notifier
+    from service.messages.store import MessageStore
+
+    found = common.ask(
+        settings,
+        lambda database: MessageStore(database, Notifier(database), max_queue_size=settings.max_queue_size).explain(
+            principal, message_id
+        ),
+    )
+    if as_json:
+        show.as_json(found)
+        return
+    for reason in found.reasons:
+        click.echo(visible_line(reason.sentence))
+        click.echo(f"  {visible_line(reason.advice)}")
 
 
 @click.command()

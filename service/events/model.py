@@ -1,7 +1,7 @@
 """Events: as clients receive them, as the stores read them, and cursors into their logs."""
 
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -82,10 +82,13 @@ class Page(Struct, frozen=True):
     log_end: int | None = None
 
 
+QueueStop = Literal["delay", "backoff", "share", "paused", "unclaimed", "no_agent"]
+
+
 class QueuePosition(NamedTuple):
     """A message's state, and its position in its queue if it has one; both None if the message does not exist. `stop`:
-    why nothing is claimed from its queue, which is `paused` or `unclaimed`."""
+    why it waits, if not for the messages before it."""
 
     state: str | None
     position: int | None
-    stop: str | None = None
+    stop: QueueStop | None = None

@@ -19,7 +19,7 @@ from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.errors import TreadleError
 from service.events.feed import Feed
-from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, is_out_of_reach
+from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, QueueStop, is_out_of_reach
 from service.events.thread_ids import format_id
 from service.waiting import wait_for
 
@@ -36,6 +36,15 @@ KEEPALIVE = b": keepalive\n\n"
 DELETED = b'event: cancelled\ndata: {"state": "cancelled", "deleted": true}\n\n'
 FIRST_POSITION_SECONDS = 0.25  # that a message waits in its queue before its readers are told its position
 POSITION_INTERVAL_SECONDS = 1.0  # between two such notices; all readers ask at the same moments, in one query
+
+STOPS: dict[QueueStop, str] = {
+    "delay": "Waiting until it is due.",
+    "backoff": "Waiting for its next attempt.",
+    "share": "Waiting for its tenant's share of the queue.",
+    "paused": "The queue is paused.",
+    "unclaimed": "No worker claims from this queue.",
+    "no_agent": "No worker of this queue has its agent.",
+}
 
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
 
@@ -223,10 +232,10 @@ def _next_tick(after: float) -> float:
 
 def _describe(told: QueuePosition) -> str:
     position = told.position
+    if told.stop is not None:
+        return STOPS[told.stop]
     if position is None:
         return "Waiting until it is due."
-    if told.stop is not None:
-        return "The queue is paused." if told.stop == "paused" else "No worker claims from this queue."
     if position == 0:
         return "Next in the queue."
     return f"{position} message{'s' if position > 1 else ''} before this one."

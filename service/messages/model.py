@@ -21,6 +21,10 @@ from service.limits import (
 
 Priority = Literal["high", "normal", "low"]
 State = Literal["queued", "processing", "completed", "failed", "cancelled"]
+HoldCause = Literal["thread", "delay", "backoff", "overloaded", "children", "input", "share", "tenant_suspended"]
+QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency", "workers_busy", "position"]
+RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel_requested"]
+Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]
 ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
 
 
@@ -104,6 +108,21 @@ class Status(Struct, frozen=True):
     aside: bool
     parent: UUID | None
     asks: Question | None
+
+
+class Reason(Struct, frozen=True):
+    """Why a message has not finished, in a sentence; and what to do about it."""
+
+    cause: Cause
+    sentence: str
+    advice: str
+
+
+class Explanation(Struct, frozen=True):
+    """The reasons why a message has not finished, the nearest first; for one that is over, how it ended."""
+
+    message_id: UUID
+    reasons: list[Reason]
 
 
 class NewInput(Struct, frozen=True, forbid_unknown_fields=True):

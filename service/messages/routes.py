@@ -20,6 +20,7 @@ from service.messages.model import (
     AcceptedBatch,
     Answered,
     Cancelled,
+    Explanation,
     NewBatch,
     NewInput,
     NewMessage,
@@ -106,6 +107,20 @@ async def get_status(
     return await messages.status(principal, parse_message_id(message_id))
 
 
+@get(
+    "/messages/{message_id:str}/explain",
+    operation_id="explainMessage",
+    scope="read",
+    summary="Explain why a message has not finished",
+    description="One sentence for each reason, the nearest first, with what to do.",
+    responses=refusals(NotFound),
+)
+async def explain(
+    message_id: MessageId, principal: NamedDependency[Principal], messages: NamedDependency[MessageStore]
+) -> Explanation:
+    return await messages.explain(principal, parse_message_id(message_id))
+
+
 @delete(
     "/messages/{message_id:str}",
     operation_id="cancelMessage",
@@ -166,7 +181,9 @@ async def redrive(
     return Redriven(parsed, "queued")
 
 
-router = Router("/", route_handlers=[submit, submit_batch, get_status, cancel, give_input, redrive], tags=["Messages"])
+router = Router(
+    "/", route_handlers=[submit, submit_batch, get_status, explain, cancel, give_input, redrive], tags=["Messages"]
+)
 
 
 def _checked_key(text: str) -> str:

@@ -17,7 +17,7 @@ from service.db.rows import from_row
 from service.errors import BY_SQLSTATE, Busy, NotFound, Refused, Unprocessable
 from service.inputs.store import InputSchemas
 from service.limits import JSON_PAGE_BYTES
-from service.messages.model import Accepted, NewInput, NewMessage, State, Status, Submission
+from service.messages.model import Accepted, Explanation, NewInput, NewMessage, Reason, State, Status, Submission
 from service.patience import HELD_SECONDS, Patience
 
 DIRECT_CALLS = 2  # transactions of one request each, of one kind, at once; each holds a connection
@@ -218,6 +218,16 @@ class MessageStore(MessageControl):
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return from_row(Status, row, JSON_COLUMNS)
+
+    async def explain(self, principal: Principal, message_id: UUID) -> Explanation:
+        """Raises NotFound."""
+        rows = await self._reads.fetch(
+            "select cause, sentence, advice from treadle.explain($1, tenant => $2, reach => $3::jsonb)",
+            message_id,
+            principal.tenant,
+            principal.reach,
+        )
+        return Explanation(message_id, msgspec.convert(rows, list[Reason]))
 
     async def of_thread(self, thread: int, after: int, limit: int) -> tuple[list[Status], int | None]:
         """A page of the messages of a thread, which the caller has looked up for its principal, in its order, beginning

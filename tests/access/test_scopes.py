@@ -19,7 +19,7 @@ UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 NEEDS = {
     "submit": "submitMessage submitMessages answerMessage cancelMessage",
     "read": "getMessage streamMessage listEvents listThreads getThread getThreadUsage listThreadMessages streamThread"
-    " listAgents getTenantLimits getMetrics",
+    " listAgents getTenantLimits getMetrics explainMessage",
     "operate": "redriveMessage deleteThread getOverview listQueues getQueue pauseQueue resumeQueue listDeadLetters"
     " dropInstance listWorkers",
     "publish": "",

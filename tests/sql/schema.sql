@@ -459,6 +459,15 @@ CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean, max_bytes bigint) IS 'Earlier messages of a thread with their answers, the newest first';
+CREATE FUNCTION treadle.explain(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(cause text, sentence text, advice text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.explain(message_id uuid, tenant text, reach jsonb) IS 'Why a message has not finished: the reasons, the nearest first, each with what to do; raises TR404';
 CREATE FUNCTION treadle.find_keys(key_ids text[]) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], secret_hash bytea, former_hash bytea, revoked boolean, seconds_left double precision, former_seconds_left double precision)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -648,7 +657,7 @@ CREATE FUNCTION treadle.queue_stops(message_ids uuid[]) RETURNS TABLE(n bigint, 
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.queue_stops(message_ids uuid[]) IS 'Why nothing is claimed from the queues of these messages: paused, or unclaimed; the others are left out';
+COMMENT ON FUNCTION treadle.queue_stops(message_ids uuid[]) IS 'In a word, why these messages wait (delay, backoff, share, paused, unclaimed, no_agent); others are left out';
 CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'

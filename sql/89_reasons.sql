@@ -1,0 +1,355 @@
+-- Explain: why a message has not finished, one reason a row, the nearest first, each with what to do.
+
+-- A length of time for people, such as 40 s or 3 h; at least 0 s.
+create or replace function treadle._span(value interval) returns text
+language sql immutable as $$
+    select case
+        when s.seconds < 120 then format('%s s', s.seconds)
+        when s.seconds < 7200 then format('%s min', s.seconds / 60)
+        when s.seconds < 172800 then format('%s h', s.seconds / 3600)
+        else format('%s days', s.seconds / 86400)
+    end
+    from (select greatest(extract(epoch from value), 0)::bigint as seconds) s
+$$;
+
+-- A moment for people.
+create or replace function treadle._time_text(value timestamptz) returns text
+language sql stable as $$
+    select to_char(value at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+$$;
+
+-- Where a message stands, after "which is".
+create or replace function treadle._standing(m treadle.messages) returns text
+language sql stable as $$
+    select case
+        when m.state = 'processing' then format('run by the worker %s', m.worker_id)
+        when m.state <> 'queued' then m.state
+        when m.hold is null then 'in its lane'
+        when m.hold in ('delay', 'backoff') then format('due at %s', treadle._time_text(m.run_at))
+        when m.hold = 'children' then 'waiting for messages that it sent'
+        when m.hold = 'input' then 'waiting for a person'
+        else 'waiting for its tenant''s share'
+    end
+$$;
+
+-- Who did this to that last, and when, such as " by key 4f2a (ci) at ..."; empty if the recent audit does not say.
+create or replace function treadle._done_by(action text, target text) returns text
+language sql stable as $$
+    select coalesce((
+        select format(' by %s at %s', a.principal, treadle._time_text(a.at))
+        from (select x.* from treadle.audit x order by x.at desc limit 10000) a
+        where a.action = _done_by.action and a.target = _done_by.target
+        order by a.at desc
+        limit 1), '')
+$$;
+
+-- Since when a message is in its state: the time of its last event.
+create or replace function treadle._stands_since(m treadle.messages) returns timestamptz
+language sql stable as $$
+    select coalesce(
+        (select e.created_at from treadle.events e where e.message_id = m.message_id and e.seq = m.last_seq),
+        m.created_at)
+$$;
+
+-- Behind which message of its thread one waits. `reach`: whose ids may be named.
+create or replace function treadle._thread_reason(
+    m treadle.messages, at timestamptz, reach jsonb, out cause text, out sentence text, out advice text)
+language plpgsql stable as $$
+#variable_conflict use_variable
+declare
+    t treadle.messages;
+    v_waited constant text := treadle._span(at - treadle._stands_since(m));
+begin
+    select x.*
+    into t
+    from treadle._turns_of(m.thread) s
+    join treadle.messages x on x.message_id = s.turn;
+    cause := 'thread';
+    if t.message_id is null then
+        sentence := format('It has waited %s for its turn in the thread, which no message has now.', v_waited);
+        advice := 'A worker''s janitor gives it the turn within seconds; treadle check --invariants looks for defects.';
+    elsif treadle._sees(
+        reach => reach, owner => t.owner, agent => t.agent,
+        thread_id => (select x.thread_id from treadle.threads x where x.id = t.thread), message_id => t.message_id)
+    then
+        sentence := format('It has waited %s behind the message %s of its thread, which is %s.',
+            v_waited, t.message_id, treadle._standing(t));
+        advice := format('treadle explain %s says why that one has not finished; to cancel it passes the turn on.',
+            t.message_id);
+    else
+        sentence := format('It has waited %s behind another message of its thread.', v_waited);
+        advice := 'It gets the turn when that message has ended.';
+    end if;
+end $$;
+
+-- Which children a parked message waits for.
+create or replace function treadle._children_reason(
+    m treadle.messages, out cause text, out sentence text, out advice text)
+language plpgsql stable as $$
+declare
+    v_open text[];
+begin
+    v_open := array(
+        select format('%s (%s)', c.message_id, coalesce(c.hold, c.state))
+        from treadle.parked p
+        cross join unnest(p.children) with ordinality u (message_id, n)
+        join treadle.messages c on c.message_id = u.message_id
+        where p.message_id = m.message_id and c.state in ('queued', 'processing')
+        order by u.n);
+    cause := 'children';
+    if v_open = '{}' then
+        sentence := 'The messages that it waited for have ended.';
+        advice := 'A worker''s janitor lets it go on within two seconds.';
+        return;
+    end if;
+    sentence := format('It waits for %s of the messages that it sent: %s%s.', cardinality(v_open),
+        array_to_string(v_open[:5], ', '), case when cardinality(v_open) > 5 then ', and others' else '' end);
+    advice := 'treadle explain says of each why it has not finished; to cancel one ends the wait for it.';
+end $$;
+
+-- Its tenant is suspended, or has its share of the lane.
+create or replace function treadle._share_reason(
+    m treadle.messages, for_operator boolean, out cause text, out sentence text, out advice text)
+language plpgsql stable as $$
+declare
+    v_suspended timestamptz;
+begin
+    select t.suspended_at
+    into v_suspended
+    from treadle.tenants t
+    where t.tenant = m.tenant;
+    if v_suspended is not null then
+        cause := 'tenant_suspended';
+        sentence := format('Its tenant %s is suspended since %s%s.', m.tenant, treadle._time_text(v_suspended),
+            case when for_operator then ',' || treadle._done_by('tenant.suspend', m.tenant) else '' end);
+        advice := format('treadle tenants resume %s lets it go on.', m.tenant);
+    elsif m.hold = 'share' then
+        cause := 'share';
+        sentence := format(
+            'Its tenant has its share of the lane, %s rows, and %s of its messages wait before this one.',
+            treadle._share(), treadle._ahead_in_share(m));
+        advice := 'It enters the lane as messages of the tenant are claimed; more workers make that faster.';
+    end if;
+end $$;
+
+-- The nearest reason of a message that is held; for one in its lane none, or that its tenant is stopped.
+create or replace function treadle._hold_reason(
+    m treadle.messages, at timestamptz, reach jsonb, for_operator boolean, out cause text, out sentence text,
+    out advice text)
+language plpgsql stable as $$
+#variable_conflict use_variable
+declare
+    v_due constant text := case
+        when m.run_at > at then format('at %s, in %s', treadle._time_text(m.run_at), treadle._span(m.run_at - at))
+        else format('since %s, and a worker''s janitor admits it within a second or two', treadle._span(at - m.run_at))
+    end;
+begin
+    case coalesce(m.hold, 'share')
+        when 'thread' then
+            select r.*
+            into cause, sentence, advice
+            from treadle._thread_reason(m, at, reach) r;
+        when 'children' then
+            select r.*
+            into cause, sentence, advice
+            from treadle._children_reason(m) r;
+        when 'input' then
+            cause := 'input';
+            sentence := format('It asks a person, for %s.', treadle._span(at - treadle._stands_since(m)));
+            advice := format('treadle input %s "..." answers, or POST /messages/%s/input.', m.message_id, m.message_id);
+        when 'delay' then
+            cause := 'delay';
+            sentence := format('It was submitted with a delay and is due %s.', v_due);
+            advice := 'It runs then. To run it now, cancel it and submit it without a delay.';
+        when 'backoff' then
+            cause := case when m.overloaded_since is not null then 'overloaded' else 'backoff' end;
+            sentence := format('It is tried again %s, after %s of %s failures; the last attempt ended with: %s',
+                v_due, m.failures, m.max_attempts, left(coalesce(m.error, 'no error.'), 300));
+            advice := case cause
+                when 'overloaded' then format(
+                    'A service of the agent %s is overloaded since %s: look at it, or wait for OVERLOAD_PATIENCE.',
+                    m.agent, treadle._time_text(m.overloaded_since))
+                else 'Mend what failed before then; otherwise it fails for good after the last attempt.' end;
+        else
+            select r.*
+            into cause, sentence, advice
+            from treadle._share_reason(m, for_operator) r;
+    end case;
+end $$;
+
+-- What stops the queue of a message: it is paused, has no worker, has no worker with the agent, or is at its limit.
+create or replace function treadle._queue_reasons(m treadle.messages, for_operator boolean)
+returns table (cause text, sentence text, advice text)
+language plpgsql stable as $$
+#variable_conflict use_column
+declare
+    q treadle.queues;
+    v_running bigint;
+    v_workers bigint := treadle._claiming_workers(m.queue);
+begin
+    select x.*
+    into q
+    from treadle.queues x
+    where x.queue = m.queue;
+    if q.paused then
+        return query select 'queue_paused',
+            format('The queue %s is paused%s.', m.queue,
+                case when for_operator then treadle._done_by('queue.pause', m.queue) else '' end),
+            format('POST /queues/%s/resume lets its workers claim again.', m.queue);
+    end if;
+    if v_workers = 0 then
+        return query select 'no_worker', format('No living worker claims from the queue %s.', m.queue),
+            format('Start a worker that has %s in QUEUES.', m.queue);
+    elsif not treadle._has_agent(queue => m.queue, agent => m.agent) then
+        return query select 'no_agent',
+            format('None of the %s living workers of the queue %s has the agent %s.', v_workers, m.queue, m.agent),
+            'Name its module in AGENTS of the workers of this queue.';
+    end if;
+    if q.concurrency is not null then
+        select sum(c.processing)
+        into v_running
+        from treadle.counters c
+        where c.queue = m.queue and c.id >= treadle._low_water_mark('counters');
+        if v_running >= q.concurrency then
+            return query select 'queue_concurrency',
+                format('%s messages of the queue %s run, which is its limit.', v_running, m.queue),
+                'It starts when one of them ends. The limit is the smallest `concurrency` that its agents declare.';
+        end if;
+    end if;
+end $$;
+
+-- How far a message in its lane is from its start.
+create or replace function treadle._lane_reason(
+    m treadle.messages, at timestamptz, out cause text, out sentence text, out advice text)
+language plpgsql stable as $$
+#variable_conflict use_variable
+declare
+    v_before constant bigint := treadle._position(m, at);
+    v record;
+begin
+    select count(*) as workers, sum(w.in_flight) as running, sum(w.concurrency) as places
+    into v
+    from treadle.workers w
+    where m.queue = any(w.queues) and w.heartbeat_at > at - interval '10 seconds';
+    cause := case when v.workers > 0 and v.running >= v.places then 'workers_busy' else 'position' end;
+    sentence := format('It is ready since %s; %s claimed before it%s.',
+        treadle._span(at - treadle._stands_since(m)),
+        case v_before when 0 then 'no others are' when 1 then '1 message is' else v_before || ' messages are' end,
+        case when cause = 'workers_busy'
+            then format(', and the workers of the queue run %s of %s messages', v.running, v.places) else '' end);
+    advice := case cause
+        when 'workers_busy' then 'Start more workers of this queue, or raise WORKER_CONCURRENCY.'
+        else 'A worker claims it as soon as it has room.' end;
+end $$;
+
+-- Who runs a message, and whether that looks right.
+create or replace function treadle._running_reasons(m treadle.messages, at timestamptz)
+returns table (cause text, sentence text, advice text)
+language plpgsql stable as $$
+#variable_conflict use_column
+declare
+    l treadle.leases;
+    v_run interval;
+    v_silent interval;
+begin
+    select x.*
+    into l
+    from treadle.leases x
+    where x.message_id = m.message_id;
+    select at - w.heartbeat_at
+    into v_silent
+    from treadle.workers w
+    where w.worker_id = m.worker_id;
+    v_run := at - coalesce(l.claimed_at, m.started_at);
+    if l.cancel_requested then
+        return query select 'cancel_requested', 'Its cancel was requested.',
+            'The worker ends the attempt within about a second, also if the agent does not.';
+    end if;
+    if v_silent is null then
+        return query select 'worker_lost', format('The worker %s that runs it is gone.', m.worker_id),
+            'Another worker takes it back within seconds, if any lives: GET /workers.';
+        return;
+    elsif v_silent > interval '5 seconds' then
+        return query select 'worker_silent',
+            format('The worker %s that runs it is silent for %s.', m.worker_id, treadle._span(v_silent)),
+            'After WORKER_TIMEOUT another worker takes it back. Look at the log of the silent one.';
+    end if;
+    if v_run > make_interval(secs => m.timeout_seconds) + interval '5 seconds' then
+        return query select 'overdue',
+            format('Attempt %s runs for %s, beyond its timeout of %s s.', m.attempt, treadle._span(v_run),
+                m.timeout_seconds),
+            'The agent may hold its worker: restart that worker, and make the agent sync or run it in a process.';
+    else
+        return query select 'running',
+            format('The worker %s runs attempt %s for %s; it has %s s.', m.worker_id, m.attempt,
+                treadle._span(v_run), m.timeout_seconds),
+            format('treadle tail %s shows its events.', m.message_id);
+    end if;
+end $$;
+
+-- How a message has ended.
+create or replace function treadle._end_reason(
+    m treadle.messages, out cause text, out sentence text, out advice text)
+language plpgsql stable as $$
+begin
+    cause := m.state;
+    sentence := case m.state
+        when 'completed' then format('It has completed at %s.', treadle._time_text(m.completed_at))
+        when 'cancelled' then format('It was cancelled at %s.', treadle._time_text(m.completed_at))
+        else format('It has failed at %s, with %s of %s failures and %s losses: %s', treadle._time_text(m.completed_at),
+            m.failures, m.max_attempts, m.losses, left(coalesce(m.error, 'no error.'), 300))
+    end;
+    advice := case m.state
+        when 'failed' then format('Mend the cause, then: treadle dead-letters redrive %s', m.message_id)
+        else 'Nothing is left to do.'
+    end;
+end $$;
+
+create or replace function treadle.explain(
+    message_id uuid, tenant text default 'default', reach jsonb default null)
+returns table (cause text, sentence text, advice text)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+    v_tenant constant text := treadle._bound_tenant(explain.tenant);
+    v_now constant timestamptz := treadle.clock();
+    v_for_operator constant boolean := v_tenant = 'default' and reach is null and treadle._session_tenant() is null;
+    m treadle.messages;
+begin
+    select x.*
+    into m
+    from treadle.messages x
+    where x.message_id = explain.message_id
+        and x.tenant = v_tenant
+        and treadle._sees(
+            reach => reach, owner => x.owner, agent => x.agent,
+            thread_id => (select t.thread_id from treadle.threads t where t.id = x.thread), message_id => x.message_id);
+    if not found then
+        perform treadle._raise_unknown_message(explain.message_id);
+    elsif m.state = 'processing' then
+        return query
+            select r.*
+            from treadle._running_reasons(m, v_now) r;
+    elsif m.state <> 'queued' then
+        return query
+            select r.*
+            from treadle._end_reason(m) r;
+    else
+        return query
+            select r.*
+            from treadle._hold_reason(m => m, at => v_now, reach => reach, for_operator => v_for_operator) r
+            where r.cause is not null;
+        return query
+            select r.*
+            from treadle._queue_reasons(m, v_for_operator) r;
+        if m.hold is null then
+            return query
+                select r.*
+                from treadle._lane_reason(m, v_now) r;
+        end if;
+    end if;
+end $$;
+comment on function treadle.explain
+    is 'Why a message has not finished: the reasons, the nearest first, each with what to do; raises TR404';

@@ -1,0 +1,182 @@
+"""treadle.explain: the reason of every hold, state and cause, with what to do."""
+
+import json
+from typing import Any, get_args
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.messages.model import Cause
+from tests.support.sql_client import SqlClient
+
+Reasons = dict[str, tuple[str, str]]
+
+
+async def explain(client: SqlClient, message_id: UUID, tenant: str = "default", reach: Any = None) -> Reasons:
+    """Sentence and advice of each cause, the nearest first."""
+    rows = await client.sql.fetch(
+        "select * from treadle.explain($1, $2, $3)", message_id, tenant, None if reach is None else json.dumps(reach)
+    )
+    for row in rows:
+        assert row["cause"] in get_args(Cause), row["cause"]
+        assert row["sentence"].endswith((".", ")")), row
+        assert row["advice"]
+    return {row["cause"]: (row["sentence"], row["advice"]) for row in rows}
+
+
+async def only(client: SqlClient, message_id: UUID, cause: str) -> str:
+    """The sentence of the only reason."""
+    found = await explain(client, message_id)
+    assert list(found) == [cause], found
+    return found[cause][0]
+
+
+async def living(client: SqlClient, *, agent: str = "echo", running: int = 0) -> None:
+    """A worker with a heartbeat now."""
+    await client.heartbeat()
+    await client.sql.execute("update treadle.workers set agents = array[$1], in_flight = $2", agent, running)
+
+
+async def test_a_message_in_its_lane(sql_client: SqlClient) -> None:
+    """No worker, none with the agent, none with room, others before it, a paused queue, a full queue."""
+    first, second = await sql_client.submit(), await sql_client.submit()
+    assert list(await explain(sql_client, first)) == ["no_worker", "position"]
+    await living(sql_client, agent="other")
+    found = await explain(sql_client, first)
+    assert found["no_agent"] == (
+        "None of the 1 living workers of the queue default has the agent echo.",
+        "Name its module in AGENTS of the workers of this queue.",
+    )
+    await living(sql_client)
+    assert "; 1 message is claimed before it" in await only(sql_client, second, "position")
+    assert "no others are claimed before it" in await only(sql_client, first, "position")
+    await living(sql_client, running=10)
+    assert "run 10 of 10 messages" in await only(sql_client, first, "workers_busy")
+    await living(sql_client)
+    await sql_client.sql.execute("select treadle.pause('default', true, 'key 4f2a (ci)')")
+    found = await explain(sql_client, first)
+    assert list(found) == ["queue_paused", "position"]
+    assert found["queue_paused"][0].startswith("The queue default is paused by key 4f2a (ci) at 20")
+    assert "4f2a" not in (await explain(sql_client, first, reach={"owner": None}))["queue_paused"][0]
+    await sql_client.sql.execute("select treadle.pause('default', false)")
+    await sql_client.sql.execute("update treadle.queues set concurrency = 1")
+    await sql_client.claim(1)
+    found = await explain(sql_client, second)
+    assert list(found) == ["queue_concurrency", "position"]
+    assert found["queue_concurrency"][0] == "1 messages of the queue default run, which is its limit."
+
+
+async def test_a_message_behind_its_thread(sql_client: SqlClient) -> None:
+    first = await sql_client.submit(thread_id="t")
+    second = await sql_client.submit(thread_id="t")
+    await living(sql_client)
+    said = await only(sql_client, second, "thread")
+    assert said.endswith(f" behind the message {first} of its thread, which is in its lane.")
+    await sql_client.claim(1)
+    assert said.replace("in its lane", "run by the worker w") == await only(sql_client, second, "thread")
+    await sql_client.shift_clock(40)
+    assert (await explain(sql_client, second))["thread"][0].startswith("It has waited 40 s behind")
+    restricted = await explain(sql_client, second, reach={"message_id": str(second)})
+    assert restricted["thread"][0] == "It has waited 40 s behind another message of its thread."
+
+
+async def test_a_message_that_is_not_due(sql_client: SqlClient) -> None:
+    await living(sql_client)
+    delayed = await sql_client.submit(delay_seconds=100)
+    said = await only(sql_client, delayed, "delay")
+    assert said.startswith("It was submitted with a delay and is due at 20")
+    await sql_client.sql.execute("update treadle.messages set run_at = treadle.clock() - interval '3 seconds'")
+    assert "is due since 3 s, and a worker's janitor admits it" in await only(sql_client, delayed, "delay")
+    retried = await sql_client.submit()
+    await sql_client.run(outcome="error", error="It broke.", delay=50.0)
+    said = await only(sql_client, retried, "backoff")
+    assert said.endswith("after 1 of 3 failures; the last attempt ended with: It broke.")
+    overloaded = await sql_client.submit()
+    await sql_client.run(outcome="overloaded", error="Busy.", delay=50.0)
+    assert "the last attempt ended with: Busy." in await only(sql_client, overloaded, "overloaded")
+    await sql_client.sql.execute("delete from treadle.workers")
+    assert list(await explain(sql_client, retried)) == ["backoff", "no_worker"]
+
+
+async def test_a_parked_message(sql_client: SqlClient) -> None:
+    await living(sql_client)
+    parents = [await sql_client.submit(), await sql_client.submit()]
+    child = await sql_client.sql.fetchval("select treadle.uuid7()")
+    sends = json.dumps([{"message_id": str(child), "message": "x", "parent": str(parents[0])}])
+    claims = await sql_client.claim(2)
+    for claim, outcome, sent, children in zip(
+        claims, ("children", "input"), (sends, None), ([child], None), strict=True
+    ):
+        await sql_client.sql.execute(
+            "select treadle.conclude($1, $2, $3, '{}', null, null, null, null, $4, '{}', '{}', 3, $5, null, $6)",
+            *(claim.message_id, claim.lease, outcome, claim.last_seq + 1, sent, children),
+        )
+    said = await only(sql_client, claims[0].message_id, "children")
+    assert said == f"It waits for 1 of the messages that it sent: {child} (queued)."
+    await sql_client.sql.execute("update treadle.parked set children = array[gen_random_uuid()]")
+    assert await only(sql_client, claims[0].message_id, "children") == "The messages that it waited for have ended."
+    assert (await only(sql_client, claims[1].message_id, "input")).startswith("It asks a person, for ")
+    await sql_client.sql.execute("select treadle.tend_parents()")
+
+
+async def test_a_message_of_a_tenant_that_is_stopped_or_has_its_share(sql_client: SqlClient) -> None:
+    await living(sql_client)
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
+    rows = await sql_client.submit_many(*({"message": "x"} for _ in range(203)), tenant="acme")
+    own = await sql_client.submit()
+    found = await explain(sql_client, rows[-1]["message_id"], "acme")
+    assert found["share"][0] == (
+        "Its tenant has its share of the lane, 200 rows, and 2 of its messages wait before this one."
+    )
+    await sql_client.sql.execute("select treadle.suspend_tenant('acme', true, 'key 1 (ops)')")
+    for row in (rows[0], rows[-1]):
+        reason = (await explain(sql_client, row["message_id"], "acme"))["tenant_suspended"]
+        assert reason[0].startswith("Its tenant acme is suspended since 20")
+        assert reason[1] == "treadle tenants resume acme lets it go on."
+        assert "ops" not in reason[0]
+    await sql_client.sql.execute("select treadle.suspend_tenant('default', true, 'key 1 (ops)')")
+    assert "by key 1 (ops) at 20" in (await explain(sql_client, own))["tenant_suspended"][0]
+
+
+async def test_a_message_that_runs(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit(timeout_seconds=60)
+    [claim] = await sql_client.claim()
+    assert list(await explain(sql_client, message_id)) == ["worker_lost"]
+    await sql_client.heartbeat("w", claim)
+    assert await only(sql_client, message_id, "running") == "The worker w runs attempt 1 for 0 s; it has 60 s."
+    await sql_client.shift_clock(8)
+    assert list(await explain(sql_client, message_id)) == ["worker_silent", "running"]
+    assert (await explain(sql_client, message_id))["worker_silent"][0].endswith("is silent for 8 s.")
+    await sql_client.shift_clock(70)
+    await sql_client.heartbeat("w", claim)
+    said = await only(sql_client, message_id, "overdue")
+    assert said == "Attempt 1 runs for 70 s, beyond its timeout of 60 s."
+    await sql_client.cancel(message_id)
+    assert list(await explain(sql_client, message_id)) == ["cancel_requested", "overdue"]
+
+
+async def test_a_message_that_is_over(sql_client: SqlClient) -> None:
+    done = await sql_client.submit()
+    await sql_client.run()
+    assert (await only(sql_client, done, "completed")).startswith("It has completed at 20")
+    failed = await sql_client.submit()
+    await sql_client.run(outcome="rejected", error="No.")
+    assert (await only(sql_client, failed, "failed")).endswith("with 1 of 3 failures and 0 losses: No.")
+    cancelled = await sql_client.submit()
+    await sql_client.cancel(cancelled)
+    assert (await only(sql_client, cancelled, "cancelled")).startswith("It was cancelled at 20")
+
+
+async def test_what_the_caller_does_not_see_is_unknown(sql_client: SqlClient) -> None:
+    message_id = await sql_client.submit()
+    for tenant, reach in (("acme", None), ("default", {"owner": "ann"}), ("default", {"agents": ["other"]})):
+        with pytest.raises(asyncpg.PostgresError, match=f"There is no message {message_id}") as caught:
+            await explain(sql_client, message_id, tenant, reach)
+        assert caught.value.sqlstate == "TR404"
+
+
+async def test_times_are_short(sql_client: SqlClient) -> None:
+    spans = {"-5 s": "0 s", "119 s": "119 s", "5 min": "5 min", "3 h": "3 h", "4 days": "4 days"}
+    for span, text in spans.items():
+        assert await sql_client.sql.fetchval("select treadle._span($1::text::interval)", span) == text

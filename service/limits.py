@@ -40,6 +40,27 @@ TENANT_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$(?![\s\S])"
 TENANT_NAME_RULE = "1 to 40 of a-z, 0-9, _ and -, beginning with a letter or a digit"
 KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 
+# Topics
+MAX_TOPIC_CHARS = 249
+TOPIC_NAME_PATTERN = rf"^(?!\.{{1,2}}$(?![\s\S]))[A-Za-z0-9._-]{{1,{MAX_TOPIC_CHARS}}}$(?![\s\S])"
+TOPIC_NAME_RULE = f'1 to {MAX_TOPIC_CHARS} of letters, digits, ".", "_" and "-", and neither "." nor ".."'
+MAX_SUBSCRIPTION_CHARS = 100
+SUBSCRIPTION_NAME_PATTERN = TOPIC_NAME_PATTERN.replace(str(MAX_TOPIC_CHARS), str(MAX_SUBSCRIPTION_CHARS))
+SUBSCRIPTION_NAME_RULE = TOPIC_NAME_RULE.replace(str(MAX_TOPIC_CHARS), str(MAX_SUBSCRIPTION_CHARS))
+MAX_BATCH_RECORDS = 1_000  # in one publish
+DEFAULT_RECORD_BYTES = 1_000_000  # of key, headers and value together
+MAX_RECORD_BYTES = 10_000_000
+MAX_RECORD_KEY_CHARS = 255
+DEFAULT_RETENTION_HOURS = 168.0
+MAX_RETENTION_HOURS = 8_766_000
+MAX_PATTERNS = 100  # of a subscription
+DEFAULT_MAX_IN_FLIGHT = 1_000
+MAX_IN_FLIGHT = 10_000
+MAX_SUBJECT_NAME_CHARS = 255  # of the schema registry
+RECORD_KEY_RULE = f"a text of 1 to {MAX_RECORD_KEY_CHARS} characters, or null for none"
+RETENTION_RULE = f"a number above 0, at most {MAX_RETENTION_HOURS} (a thousand years), or null for ever"
+START_RULE = '"earliest", "latest", an offset, or a time in ISO 8601'
+
 # Keys and access tokens
 MAX_KEY_NAME_CHARS = 100
 MAX_KEY_AGENTS = 100

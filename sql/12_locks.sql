@@ -46,5 +46,6 @@ language sql immutable parallel safe as $$
 $$;
 
 insert into treadle.mutexes (name)
-values ('fold_counters'), ('partitions'), ('purge'), ('register_agents'), ('shares'), ('sweep'), ('tend_parents')
+values ('fold_counters'), ('fold_subscriptions'), ('partitions'), ('purge'), ('purge_records'), ('register_agents'),
+    ('sequence'), ('shares'), ('sweep'), ('tend_parents')
 on conflict do nothing;

@@ -196,5 +196,33 @@ select treadle._define_type('settlement', $$
     usage         jsonb,
     failures      integer,           -- of the message, after this
     losses        integer,
-    tenant        text
+    tenant        text,
+    subscription  bigint,            -- that delivered the message; null: none
+    dropped       boolean            -- it failed and leaves no dead letter
+$$);
+
+-- One record of a publish, decoded.
+select treadle._define_type('new_record', $$
+    n         integer,  -- its number in the call, from 1
+    record_id uuid,
+    key       text,
+    headers   jsonb,
+    value     jsonb,
+    bytes     integer,
+    schema_id integer,
+    problem   text      -- why it is refused
+$$);
+
+-- A record that is to be delivered to a subscription.
+select treadle._define_type('delivery', $$
+    n         integer,
+    topic     bigint,
+    "offset"  bigint,
+    record_id uuid,
+    key       text,
+    headers   jsonb,
+    value     jsonb,
+    schema_id integer,
+    wanted    boolean,  -- false: the filter leaves it out, or a message of it is still open
+    filtered  boolean
 $$);

@@ -16,7 +16,8 @@
 --   children    conclude (it waits for         queued, hold = children or input, without a lane row, until
 --   or input    others, or for a person)       treadle.tend_parents or treadle.input admits it
 --   cancelled   cancel                         cancelled
--- and whatever the outcome, a message whose cancellation was requested becomes cancelled.
+-- and whatever the outcome, a message whose cancellation was requested becomes cancelled. A message that may be tried
+-- only once (max_attempts and max_losses are 1: at_most_once) fails where another would run again.
 --
 -- In the same transaction: result, last events and the final or `retry` event, the lane row's end, the dead letter,
 -- the thread's counts, and the thread's next message in its lane. Locks, in this order everywhere: idempotency keys,
@@ -55,18 +56,20 @@ begin
         with decided as (
             select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt,
                 m.lane as old_lane, m.lane_id as old_lane_id, m.tenant,
-                coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
+                m.subscription, coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                     when e.outcome in ('completed', 'children', 'input') then e.outcome
+                    when m.max_losses = 1 and m.max_attempts = 1 and e.outcome <> 'deferred' then 'failed'
                     when e.outcome in ('deferred', 'overloaded')
                         or (e.outcome = 'error' and f.new_failures < m.max_attempts)
                         then 'backoff'
-                    when e.outcome = 'lost' and f.new_losses < _decide_settlements.max_losses
-                        and e.delay_seconds is not null
+                    when e.outcome = 'lost' and e.delay_seconds is not null
+                        and f.new_losses < coalesce(m.max_losses, _decide_settlements.max_losses)
                         then 'backoff'
                     when e.outcome = 'released'
-                        or (e.outcome = 'lost' and f.new_losses < _decide_settlements.max_losses)
+                        or (e.outcome = 'lost'
+                            and f.new_losses < coalesce(m.max_losses, _decide_settlements.max_losses))
                         then 'again'
                     else 'failed'
                 end as becomes,
@@ -83,20 +86,26 @@ begin
             cross join lateral treadle._charge(
                 outcome => e.outcome, progressed => l.progressed, attempt => m.attempt, failures => m.failures,
                 losses => m.losses) f
-            order by e.n  -- here and not in the aggregate, so that lane ids are drawn in this order
         )
         select array_agg(row(
                 d.message_id, d.thread, d.queue, d.old_state, d.started_at, d.attempt, d.old_lane, d.old_lane_id,
                 d.outcome, d.becomes,
                 case when d.becomes in ('backoff', 'again', 'children', 'input') then 'queued' else d.becomes end,
-                case d.becomes when 'again' then d.priority when 'failed' then 'dlq' end,
-                case d.becomes
-                    when 'again' then treadle._lane_next_returned(d.queue, d.priority)
-                    when 'failed' then treadle._lane_next(d.queue, 'dlq')
+                case when d.becomes = 'again' then d.priority when d.becomes = 'failed' and not d.dropped then 'dlq'
+                    end,
+                case
+                    when d.becomes = 'again' then treadle._lane_next_returned(d.queue, d.priority)
+                    when d.becomes = 'failed' and not d.dropped then treadle._lane_next(d.queue, 'dlq')
                 end,
-                d.seq, d.result, d.error, d.traceback, d.delay_seconds, d.used,
-                d.failures, d.losses, d.tenant)::treadle.settlement)
-        from decided d);
+                d.seq, d.result, coalesce(d.error, case d.becomes when 'failed' then 'The worker stopped.' end),
+                d.traceback, d.delay_seconds, d.used, d.failures, d.losses, d.tenant, d.subscription,
+                d.dropped)::treadle.settlement)
+        from (
+            select d.*, d.becomes = 'failed' and not treadle._keeps_dead_letters(d.subscription) as dropped
+            from decided d
+            order by d.n  -- here and not in the aggregate, so that lane ids are drawn in this order
+            offset 0
+        ) d);
 end $$;
 
 -- The event that tells what became of a message. (Stable and one expression, so that the planner inlines it.)
@@ -263,6 +272,7 @@ declare
     v_again boolean;      -- some run again, or are dead letters
     v_turns_end boolean;  -- some are over, in threads
     v_left uuid[];        -- those that ended without a result: what they sent is to be cancelled
+    v_delivered boolean;  -- some were delivered by subscriptions
 begin
     if v_settled is null then
         return '{}';
@@ -270,13 +280,17 @@ begin
     select array_agg(s.state), array_agg(treadle._closing_entry(s, at)),
             array_agg(row(s.queue, s.old_lane, s.old_lane_id, null)::treadle.lane_row),
             bool_or(s.lane is not null), bool_or(s.thread is not null and s.state <> 'queued'),
-            array_agg(s.message_id) filter (where s.state in ('failed', 'cancelled') and s.attempt > 0)
-        into v_states, v_closing, v_ended, v_again, v_turns_end, v_left
+            array_agg(s.message_id) filter (where s.state in ('failed', 'cancelled') and s.attempt > 0),
+            bool_or(s.subscription is not null)
+        into v_states, v_closing, v_ended, v_again, v_turns_end, v_left, v_delivered
         from unnest(v_settled) s;
     if v_again then
         v_coming := treadle._new_lane_rows(v_settled);
     end if;
     perform treadle._store_settlements(settled => v_settled, at => at);
+    if v_delivered then
+        perform treadle._count_settled(v_settled);
+    end if;
     if v_left is not null then
         perform treadle._leave_children(ids => v_left);
     end if;

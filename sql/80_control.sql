@@ -257,6 +257,7 @@ begin
         at => v_now);
     insert into treadle.counters (tenant, queue, slot, queued, failed)
     values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
+    perform treadle._count_redriven(m);
     update treadle.thread_turns t
     set version = t.version + 1, failed = t.failed - 1, last_activity = v_now
     from treadle._turns_of(m.thread) n

@@ -224,7 +224,14 @@ begin
     with deleted as (
         delete from treadle.messages m
         where m.message_id = any(ids)
-        returning m.message_id, m.tenant, m.last_seq, m.queue, m.lane, m.lane_id, m.state
+        returning m.message_id, m.tenant, m.last_seq, m.queue, m.lane, m.lane_id, m.state, m.subscription
+    ), closed as (
+        insert into treadle.subscription_counts (tenant, subscription, open)
+        select d.tenant, d.subscription, -count(*)
+        from deleted d
+        where d.subscription is not null
+            and d.state in ('queued', 'processing')
+        group by d.tenant, d.subscription
     ), counted as (
         insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled)
         select

@@ -25,7 +25,13 @@ begin
         from treadle._thread_violations v
         union all
         select v.rule, v.subject, v.detail
-        from treadle._tenant_violations v;
+        from treadle._tenant_violations v
+        union all
+        select v.rule, v.subject, v.detail
+        from treadle._topic_violations v
+        union all
+        select v.rule, v.subject, v.detail
+        from treadle._subscription_violations v;
 end $$;
 
 create or replace view treadle.violations with (security_invoker) as

@@ -19,6 +19,23 @@ declare
         pause                app
         create_queue         app
 
+        create_topic         app
+        delete_topic         app
+        publish              app tenant
+        publish_many         app tenant
+        publish_once         app tenant
+        topic_bounds         app tenant
+        topic_offset         app tenant
+        read_records         app tenant
+        record_place         app tenant
+        create_subscription  app
+        pause_subscription   app
+        seek_subscription    app
+        delete_subscription  app
+
+        sequence_records     worker
+        deliver_records      worker
+
         read_events          app
         log_end              app
         queue_position       app tenant
@@ -68,6 +85,7 @@ declare
         sweep                worker
         mend_lanes           worker
         fold_counters        worker
+        fold_subscriptions   worker
         purge                worker
         ensure_partitions    worker
         drop_partitions      worker
@@ -102,6 +120,9 @@ declare
         _sees_thread         app
         _may_address         app
         _claiming_workers    app tenant
+        _topic_end           app tenant
+        _position_of         app tenant
+        _first_offset_since  app tenant
     ';
     v_manifest constant regprocedure[] := array(
         select f::regprocedure
@@ -151,6 +172,8 @@ grant select on treadle.meta, treadle.alembic_version, treadle.agents, treadle.a
 grant select on
     treadle.message_overview, treadle.thread_overview, treadle.queue_overview, treadle.queue_counts,
     treadle.agent_overview, treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
-    treadle.counters, treadle.queues, treadle.agents
+    treadle.counters, treadle.queues, treadle.agents, treadle.topics, treadle.topic_ends, treadle.topic_log,
+    treadle.records, treadle.subscriptions, treadle.subscription_topics, treadle.subscription_positions,
+    treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview
     to treadle_tenant;
 grant select (message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;

@@ -90,7 +90,12 @@ def build_worker(
         stand_in=StandIn(settings=settings, dsn=dsn, lease_seconds=lease_seconds) if with_stand_in else None,
     )
     received = ReceivedHints(
-        queues=settings.queues, work=work, attempts=attempts, heartbeat=heartbeat, instances=services.instances
+        queues=settings.queues,
+        work=work,
+        attempts=attempts,
+        heartbeat=heartbeat,
+        instances=services.instances,
+        janitor=janitor,
     )
     listener = Listener(
         settings.listen_database_url or dsn,

@@ -5,6 +5,8 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_events   `message_id` or `message_id:thread` (threads.id) of messages with new events
     treadle_cancel   ids of messages whose cancellation was requested
     treadle_keys     ids of API keys that changed
+    treadle_records  `*`: records were published; `tenant/subscription`: it may be delivered to
+    treadle_topics   keys of topics (topics.id) whose logs grew
     treadle_instances  names of instances that workers must drop (service.worker.instances.instance_name)
 """
 
@@ -23,6 +25,8 @@ EVENTS = "treadle_events"
 CANCEL = "treadle_cancel"
 INSTANCES = "treadle_instances"
 KEYS = "treadle_keys"
+RECORDS = "treadle_records"
+TOPICS = "treadle_topics"
 EVERYTHING = "*"
 
 MAX_PAYLOAD_ITEMS = 120  # a payload has at most 8,000 bytes

@@ -1,10 +1,12 @@
 """What a worker receives from PostgreSQL and writes to it while it holds a lease."""
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from service.messages.model import Priority, State
@@ -55,6 +57,23 @@ class Claim(Struct, frozen=True):
     overloaded_seconds: float | None = None
     depth: int = 0  # messages above it, each sent by the one before
     tenant: str = "default"
+
+    @property
+    def subscription(self) -> str | None:
+        """The subscription that delivered it, as `tenant/subscription`."""
+        if '"subscription"' not in self.metadata:
+            return None
+        with contextlib.suppress(msgspec.ValidationError):  # a client wrote this metadata
+            return f"{self.tenant}/{msgspec.json.decode(self.metadata, type=_Delivered).record.subscription}"
+        return None
+
+
+class _DeliveredRecord(Struct):
+    subscription: str
+
+
+class _Delivered(Struct):
+    record: _DeliveredRecord
 
 
 class EventToAppend(Struct, frozen=True):

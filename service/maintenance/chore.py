@@ -36,3 +36,6 @@ class Arrivals(Protocol):
 
     def in_log(self, message_id: UUID, thread: int | None) -> None:
         """This message's log has a new event."""
+
+    def in_topics(self, topics: Iterable[int]) -> None:
+        """The logs of these topics (topics.id) grew."""

@@ -1,4 +1,4 @@
-"""Fold the queues' counters, which are written as deltas."""
+"""Fold the counters of queues and subscriptions, which are written as deltas."""
 
 from service.maintenance.chore import Periodic
 from service.maintenance.store import MaintenanceStore
@@ -13,3 +13,4 @@ class FoldCounters(Periodic):
 
     async def run(self) -> None:
         await self._store.fold_counters()
+        await self._store.fold_subscriptions()

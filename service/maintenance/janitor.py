@@ -17,6 +17,7 @@ from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
 from service.maintenance.purge_audit import PurgeAudit
 from service.maintenance.reap import Reap
+from service.maintenance.route import Route
 from service.maintenance.store import MaintenanceStore
 from service.maintenance.sweep import Sweep
 from service.maintenance.tend_parents import TendAllParents, TendNamedParents
@@ -32,8 +33,10 @@ class Janitor:
     def __init__(self, *, worker: str, settings: Settings, store: MaintenanceStore, arrivals: Arrivals) -> None:
         self._admit_due = AdmitDue(store, arrivals, settings.poll_interval)
         self._tend_named_parents = TendNamedParents(store, arrivals)
+        self._route = Route(store, arrivals, settings.poll_interval)
         self._chores: list[Chore] = [
             self._admit_due,
+            self._route,
             self._tend_named_parents,
             TendAllParents(store, arrivals),
             Reap(worker, settings, store, arrivals),
@@ -56,6 +59,14 @@ class Janitor:
     def tend(self, parent: UUID) -> None:
         """Check soon whether all children of this parked message have ended."""
         self._tend_named_parents.tend(parent)
+
+    def route(self) -> None:
+        """Records were published: give them their offsets, and deliver them."""
+        self._route.sequence()
+
+    def deliver(self, subscription: str) -> None:
+        """This subscription (`tenant/subscription`) may have room for more records."""
+        self._route.deliver(subscription)
 
     async def run(self) -> None:
         """Do the chores until cancelled."""

@@ -34,6 +34,23 @@ class NotifyHealth(msgspec.Struct, frozen=True):
     holder: str | None
 
 
+class Sequenced(msgspec.Struct, frozen=True):
+    """The topics (topics.id) whose logs grew, and whether there may be more to do at once."""
+
+    topics: list[int]
+    more: bool
+
+
+class Deliveries(msgspec.Struct, frozen=True):
+    """What one call delivered. `again` and `waiting` name subscriptions (`tenant/subscription`) that are still behind:
+    those that can be delivered to at once, and those that have as many open messages as they may."""
+
+    delivered: int
+    queues: list[str] | None
+    again: list[str] | None
+    waiting: list[str] | None
+
+
 class MaintenanceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -67,6 +84,27 @@ class MaintenanceStore:
     async def fold_counters(self) -> None:
         """Add up the deltas of the queues' counters."""
         await self._database.fetchval("select treadle.fold_counters()")
+
+    async def fold_subscriptions(self) -> None:
+        """Add up the deltas of the counts of subscriptions."""
+        await self._database.fetchval("select treadle.fold_subscriptions()")
+
+    async def sequence_records(self, late: bool) -> Sequenced:
+        """Give published records their offsets. `late`: also those of transactions that stayed open for long."""
+        row = await self._database.fetchrow("select topics, more from treadle.sequence_records(late => $1)", late)
+        assert row is not None
+        return Sequenced(*row)
+
+    async def deliver_records(
+        self, topics: Sequence[int] | None = None, names: Sequence[str] | None = None
+    ) -> Deliveries:
+        """Turn the next records into messages, for the subscriptions of these topics and those with these names
+        (`tenant/subscription`); both None: for all."""
+        row = await self._database.fetchrow(
+            f"select {', '.join(Deliveries.__struct_fields__)} from treadle.deliver_records($1, $2)", topics, names
+        )
+        assert row is not None
+        return Deliveries(*row)
 
     async def sweep(self, look_back_seconds: float | None) -> tuple[int, list[str]]:
         """Move the low-water marks forward, and bring back the lane rows below them: late ones and, with

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
-from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, WORK, Notifier, event_hint
+from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, RECORDS, TOPICS, WORK, Notifier, event_hint
+from service.maintenance.janitor import Janitor
 from service.worker.attempts import Attempts
 from service.worker.heartbeat import Heartbeat
 from service.worker.instances import InstanceCache
@@ -21,21 +22,29 @@ class ReceivedHints:
         attempts: Attempts,
         heartbeat: Heartbeat,
         instances: InstanceCache,
+        janitor: Janitor,
     ) -> None:
         self._queues = queues
         self._work = work
         self._attempts = attempts
         self._heartbeat = heartbeat
         self._instances = instances
+        self._janitor = janitor
 
     @property
     def handlers(self) -> Mapping[str, Callable[[str], None]]:
         """By channel, for the Listener."""
-        return {WORK: self.on_work, CANCEL: self.on_cancel, INSTANCES: self.on_instances}
+        return {
+            WORK: self.on_work,
+            CANCEL: self.on_cancel,
+            INSTANCES: self.on_instances,
+            RECORDS: self.on_records,
+        }
 
     def on_connect(self) -> None:
         """The listener is connected: hints were missed, and the heartbeat can name the server that holds its lock."""
         self._work.set()
+        self._janitor.route()
         self._heartbeat.send_soon()
 
     def on_work(self, payload: str) -> None:
@@ -49,6 +58,13 @@ class ReceivedHints:
     def on_instances(self, payload: str) -> None:
         for name in payload.split(","):
             self._instances.drop(name)
+
+    def on_records(self, payload: str) -> None:
+        for item in payload.split(","):
+            if item == EVERYTHING:
+                self._janitor.route()
+            else:
+                self._janitor.deliver(item)
 
 
 class ArrivalHints:
@@ -67,3 +83,7 @@ class ArrivalHints:
 
     def in_log(self, message_id: UUID, thread: int | None) -> None:
         self._notifier.hint(EVENTS, event_hint(message_id, thread))
+
+    def in_topics(self, topics: Iterable[int]) -> None:
+        for topic in topics:
+            self._notifier.hint(TOPICS, str(topic))

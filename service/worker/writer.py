@@ -48,12 +48,16 @@ class Writer:
         self._notifier.hint(EVENTS, _event_hint(claim))
 
     def hint_ended(self, claim: Claim, status: FinishStatus, *, queue_has_room: bool) -> None:
-        """Tell readers of the log, and the workers if its queue or its thread may have another message to claim."""
+        """Tell readers of the log, the workers if its queue or its thread may have another message to claim, and the
+        router if its subscription may take another record."""
         self._notifier.hint(EVENTS, _event_hint(claim))
         if claim.thread is not None or status == "queued" or queue_has_room:
             self._notifier.hint(WORK, claim.queue)
-        if claim.parent is not None and status != "queued":
-            self._janitor.tend(claim.parent)
+        if status != "queued":
+            if claim.parent is not None:
+                self._janitor.tend(claim.parent)
+            if (subscription := claim.subscription) is not None:
+                self._janitor.deliver(subscription)
         if status in {"failed", "cancelled"}:
             self._janitor.tend(claim.message_id)  # what it sent is to be cancelled
 

@@ -17,8 +17,8 @@ def add_migration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AddMigrati
     def add(text: str) -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(migration.MIGRATIONS_FOLDER, folder)
-        (folder / "versions" / "0002_next.py").write_text(text)
+        (folder / "versions" / "0003_next.py").write_text(text)
         monkeypatch.setattr(migration, "MIGRATIONS_FOLDER", folder)
 
-    assert schema.NEWEST_MIGRATION == "0001", "There is a 0002: let NEXT_MIGRATION follow the newest migration."
+    assert schema.NEWEST_MIGRATION == "0002", "There is a 0003: let NEXT_MIGRATION follow the newest migration."
     return add

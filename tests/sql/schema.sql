@@ -1,5 +1,17 @@
 CREATE SCHEMA treadle;
 COMMENT ON SCHEMA treadle IS 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
+CREATE TYPE treadle.delivery AS (
+	n integer,
+	topic bigint,
+	"offset" bigint,
+	record_id uuid,
+	key text,
+	headers jsonb,
+	value jsonb,
+	schema_id integer,
+	wanted boolean,
+	filtered boolean
+);
 CREATE TYPE treadle.ending AS (
 	message_id uuid,
 	outcome text,
@@ -40,6 +52,16 @@ CREATE TYPE treadle.named_lease AS (
 	status text,
 	tenant text
 );
+CREATE TYPE treadle.new_record AS (
+	n integer,
+	record_id uuid,
+	key text,
+	headers jsonb,
+	value jsonb,
+	bytes integer,
+	schema_id integer,
+	problem text
+);
 CREATE TYPE treadle.settlement AS (
 	message_id uuid,
 	thread bigint,
@@ -62,7 +84,9 @@ CREATE TYPE treadle.settlement AS (
 	usage jsonb,
 	failures integer,
 	losses integer,
-	tenant text
+	tenant text,
+	subscription bigint,
+	dropped boolean
 );
 CREATE TYPE treadle.submission AS (
 	n integer,
@@ -145,10 +169,13 @@ CREATE TABLE treadle.messages (
     result jsonb,
     error text,
     usage jsonb,
+    subscription bigint,
+    record_topic bigint,
+    record_offset bigint,
     CONSTRAINT messages_depth_check CHECK ((depth >= 0)),
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
-    CONSTRAINT messages_lane CHECK (((((lane IS NOT NULL) OR (NOT (hold IS DISTINCT FROM 'share'::text))) = (lane_id IS NOT NULL)) AND ((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text)))),
+    CONSTRAINT messages_lane CHECK (((((lane IS NOT NULL) OR (NOT (hold IS DISTINCT FROM 'share'::text))) = (lane_id IS NOT NULL)) AND ((((lane IS NOT NULL) = ((state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((state = 'queued'::text) AND (hold IS NULL)))) AND ((lane = 'dlq'::text) = (state = 'failed'::text))) OR ((subscription IS NOT NULL) AND (state = 'failed'::text) AND (lane IS NULL))))),
     CONSTRAINT messages_lane_check CHECK ((lane = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text, 'dlq'::text]))),
     CONSTRAINT messages_max_attempts_check CHECK ((max_attempts >= 1)),
     CONSTRAINT messages_max_losses_check CHECK ((max_losses >= 1)),
@@ -175,7 +202,7 @@ COMMENT ON COLUMN treadle.messages.hold IS 'Why a queued message has no lane row
 COMMENT ON COLUMN treadle.messages.attempt IS 'Executions that began; only grows';
 COMMENT ON COLUMN treadle.messages.failures IS 'Attempts that failed since the last progress (a step, a park); the message fails at max_attempts. A redrive resets it';
 COMMENT ON COLUMN treadle.messages.losses IS 'Attempts whose worker, or whose own process, died; the message fails at MAX_LOSSES. Progress forgives all but one';
-COMMENT ON COLUMN treadle.messages.max_losses IS 'Overrides MAX_LOSSES; null: MAX_LOSSES holds. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.max_losses IS 'Overrides MAX_LOSSES; null: MAX_LOSSES holds';
 COMMENT ON COLUMN treadle.messages.timeout_seconds IS 'How long one attempt may run';
 COMMENT ON COLUMN treadle.messages.last_seq IS 'Last event of the log at the last change of state; while processing, leases.last_seq is newer';
 COMMENT ON COLUMN treadle.messages.run_at IS 'Not before this time: the end of the delay or of the backoff';
@@ -186,6 +213,79 @@ COMMENT ON COLUMN treadle.messages.owner IS 'The subject that it belongs to: in 
 COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.usage IS 'What its attempts used together, as the agent reports it (tokens by kind)';
+COMMENT ON COLUMN treadle.messages.subscription IS 'subscriptions.id, where a subscription delivered it';
+COMMENT ON COLUMN treadle.messages.record_topic IS 'topics.id of its record';
+COMMENT ON COLUMN treadle.messages.record_offset IS 'The offset of its record';
+CREATE TABLE treadle.subscriptions (
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    subscription text NOT NULL,
+    topics text[] NOT NULL,
+    agent text NOT NULL,
+    delivery text NOT NULL,
+    max_in_flight integer NOT NULL,
+    filter jsonb,
+    dead_letter boolean DEFAULT true NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT subscriptions_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
+    CONSTRAINT subscriptions_delivery_check CHECK ((delivery = ANY (ARRAY['at_least_once'::text, 'at_most_once'::text, 'exactly_once'::text]))),
+    CONSTRAINT subscriptions_max_in_flight_check CHECK ((max_in_flight >= 1)),
+    CONSTRAINT subscriptions_subscription_check CHECK (((subscription ~ '^[A-Za-z0-9._-]{1,100}$'::text) AND (subscription <> ALL (ARRAY['.'::text, '..'::text])))),
+    CONSTRAINT subscriptions_topics_check CHECK (((cardinality(topics) >= 1) AND (cardinality(topics) <= 100)))
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.subscriptions IS 'Consumer groups. The router locks a row while it delivers to it';
+COMMENT ON COLUMN treadle.subscriptions.id IS 'Surrogate key, the column "subscription" of other tables; never shown to clients';
+COMMENT ON COLUMN treadle.subscriptions.topics IS 'Names or patterns: * stands for one word, # for any number of them; dots separate words';
+COMMENT ON COLUMN treadle.subscriptions.agent IS 'Handles its records. While no worker has registered the agent, nothing is delivered';
+COMMENT ON COLUMN treadle.subscriptions.delivery IS 'at_most_once: a record is tried once. exactly_once: what the handler publishes and sends commits with its completion';
+COMMENT ON COLUMN treadle.subscriptions.max_in_flight IS 'Messages that may be open at once; the other records stay in the log';
+COMMENT ON COLUMN treadle.subscriptions.filter IS 'Only records whose value and headers contain these: {"value", "headers"}; null: all';
+COMMENT ON COLUMN treadle.subscriptions.dead_letter IS 'false: a record that fails for good leaves no dead letter and is counted as dropped';
+CREATE TABLE treadle.topics (
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    topic text NOT NULL,
+    retention_hours double precision,
+    max_record_bytes integer NOT NULL,
+    schema_subject text,
+    first_offset bigint DEFAULT 0 NOT NULL,
+    purged_bytes bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT topics_max_record_bytes_check CHECK ((max_record_bytes > 0)),
+    CONSTRAINT topics_retention_hours_check CHECK ((retention_hours > (0)::double precision)),
+    CONSTRAINT topics_schema_subject_check CHECK (((length(schema_subject) >= 1) AND (length(schema_subject) <= 255))),
+    CONSTRAINT topics_topic_check CHECK (((topic ~ '^[A-Za-z0-9._-]{1,249}$'::text) AND (topic <> ALL (ARRAY['.'::text, '..'::text]))))
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.topics IS 'Named, retained logs of records';
+COMMENT ON COLUMN treadle.topics.id IS 'Surrogate key, the column "topic" of other tables; never shown to clients';
+COMMENT ON COLUMN treadle.topics.retention_hours IS 'How long a record is kept; null: for ever';
+COMMENT ON COLUMN treadle.topics.max_record_bytes IS 'Of one record: its key, headers and value as stored, before compression';
+COMMENT ON COLUMN treadle.topics.schema_subject IS 'The subject of the schema registry whose schema its records satisfy; null: none';
+COMMENT ON COLUMN treadle.topics.first_offset IS 'Of the oldest record that is kept: those before are deleted, or about to be';
+COMMENT ON COLUMN treadle.topics.purged_bytes IS 'The bytes of the records that are deleted';
+COMMENT ON COLUMN treadle.topics.deleted_at IS 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks';
+CREATE TABLE treadle.agents (
+    agent text NOT NULL,
+    queue text NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    max_attempts integer NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    input jsonb,
+    description text DEFAULT ''::text NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
+    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+);
+COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
+COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
+COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
+COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
@@ -364,6 +464,14 @@ CREATE FUNCTION treadle.create_sql_role(tenant text, verifier text, connections 
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer, statement_seconds integer) IS 'Create a login role that is bound to a tenant; returns its name';
+CREATE FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text DEFAULT 'latest'::text, delivery text DEFAULT 'at_least_once'::text, max_in_flight integer DEFAULT 1000, filter jsonb DEFAULT NULL::jsonb, dead_letter boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text, delivery text, max_in_flight integer, filter jsonb, dead_letter boolean, tenant text, actor text) IS 'Declare a subscription; returns created, changed or unchanged. Raises TR422';
 CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -371,6 +479,14 @@ CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_tenant(tenant text, actor text) IS 'Create a tenant; raises TR409 if there is one of this name';
+CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precision DEFAULT 168, max_record_bytes integer DEFAULT 1000000, schema_subject text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR422';
 CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -385,6 +501,14 @@ CREATE FUNCTION treadle.declare_tenant_limits(limits jsonb) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.declare_tenant_limits(limits jsonb) IS 'Declare the limits of tenants that have none of their own; raises TR422';
+CREATE FUNCTION treadle.delete_subscription(subscription text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_subscription(subscription text, tenant text, actor text) IS 'Delete a subscription; its open messages go on. Raises TR404';
 CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -409,6 +533,27 @@ CREATE FUNCTION treadle.delete_thread(thread_id text, tenant text DEFAULT 'defau
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_thread(thread_id text, tenant text, patient boolean, reach jsonb, actor text) IS 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';
+CREATE FUNCTION treadle.delete_topic(topic text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_topic(topic text, tenant text, actor text) IS 'Make a topic unknown at once, and its records the janitors'' to delete; raises TR404';
+CREATE FUNCTION treadle.deliver_records(topics bigint[] DEFAULT NULL::bigint[], names text[] DEFAULT NULL::text[], quantity integer DEFAULT 1000, OUT delivered integer, OUT queues text[], OUT again text[], OUT waiting text[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.deliver_records(topics bigint[], names text[], quantity integer, OUT delivered integer, OUT queues text[], OUT again text[], OUT waiting text[]) IS 'Turn the next records of subscriptions into messages of their agents';
 CREATE FUNCTION treadle.drop_instance(agent text, thread_id text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -448,7 +593,7 @@ CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS intege
     SET jit TO 'off'
     SET lock_timeout TO '500ms'
     AS ...;
-COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Create the daily partitions of the event log, from yesterday to some days ahead; returns how many';
+COMMENT ON FUNCTION treadle.ensure_partitions(days integer) IS 'Create the daily partitions of events and records, from yesterday to some days ahead; returns how many';
 CREATE FUNCTION treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean, max_bytes bigint DEFAULT NULL::bigint) RETURNS TABLE(message jsonb, result jsonb, tools jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -499,6 +644,15 @@ CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS in
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay the same. Returns how many';
+CREATE FUNCTION treadle.fold_subscriptions(quantity integer DEFAULT 20000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.fold_subscriptions(quantity integer) IS 'Fold the counts of subscriptions together; sums stay the same';
 CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -602,6 +756,14 @@ CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true, actor tex
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.pause(queue text, paused boolean, actor text) IS 'Stop claims from a queue or, with paused => false, resume them; submits go on';
+CREATE FUNCTION treadle.pause_subscription(subscription text, paused boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.pause_subscription(subscription text, paused boolean, tenant text, actor text) IS 'Deliver nothing to a subscription or, with paused => false, go on; raises TR404';
 CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -612,6 +774,34 @@ CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100, tenant text DEF
     SET enable_sort TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.processing(quantity integer, tenant text, reach jsonb) IS 'Ids of messages that workers hold, the first claimed first';
+CREATE FUNCTION treadle.publish(topic text, value jsonb, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, record_id uuid DEFAULT NULL::uuid, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.publish(topic text, value jsonb, key text, headers jsonb, record_id uuid, notify boolean, tenant text, reach jsonb) IS 'Publish one record; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.publish_many(topic text, records jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n integer, record_id uuid, created_at timestamp with time zone, known boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.publish_many(topic text, records jsonb, tenant text, notify boolean, reach jsonb) IS 'Publish an array of records to a topic: all or nothing';
+CREATE FUNCTION treadle.publish_once(key text, request_hash bytea, topic text, records jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.publish_once(key text, request_hash bytea, topic text, records jsonb, tenant text, reach jsonb) IS 'Publish under an Idempotency-Key: a repeat gets the first answer';
 CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -679,6 +869,16 @@ CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantit
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer, threads bigint[], page_bytes bigint, at_least_one boolean) IS 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
+CREATE FUNCTION treadle.read_records(topic text, start bigint, quantity integer DEFAULT 100, max_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE("offset" bigint, record_id uuid, key text, headers jsonb, value jsonb, schema_id integer, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.read_records(topic text, start bigint, quantity integer, max_bytes bigint, tenant text, reach jsonb) IS 'Records of a topic from an offset on; raises TR404';
 CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text, thread bigint, queue text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -686,6 +886,13 @@ CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, wo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss; returns them';
+CREATE FUNCTION treadle.record_place(record_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(topic text, "offset" bigint, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.record_place(record_id uuid, tenant text, reach jsonb) IS 'Topic and offset of a record';
 CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -724,6 +931,27 @@ CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
+CREATE FUNCTION treadle.seek_subscription(subscription text, start text, topic text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.seek_subscription(subscription text, start text, topic text, tenant text, actor text) IS 'Move a subscription to earliest, latest, an offset or a time; raises TR404, TR422';
+CREATE FUNCTION treadle.sequence_records(quantity integer DEFAULT 100, late boolean DEFAULT false, OUT topics bigint[], OUT more boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.sequence_records(quantity integer, late boolean, OUT topics bigint[], OUT more boolean) IS 'Give published records their offsets; returns the topics that grew';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -843,6 +1071,20 @@ CREATE FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usa
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.thread_usage(thread bigint, OUT messages bigint, OUT usage jsonb) IS 'What a thread''s messages used, summed by kind, and how many reported it';
+CREATE FUNCTION treadle.topic_bounds(topic text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, OUT topic_key bigint, OUT first_offset bigint, OUT next_offset bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.topic_bounds(topic text, tenant text, reach jsonb, OUT topic_key bigint, OUT first_offset bigint, OUT next_offset bigint) IS 'Which offsets a topic has, from the first to before the next; raises TR404';
+CREATE FUNCTION treadle.topic_offset(topic text, start text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.topic_offset(topic text, start text, tenant text, reach jsonb) IS 'The offset of earliest, latest, an offset or a time in a topic; raises TR404, TR422';
 CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -904,12 +1146,12 @@ CREATE TABLE treadle.threads (
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     memory jsonb,
     CONSTRAINT threads_owner_check CHECK (((length(owner) >= 1) AND (length(owner) <= 255))),
-    CONSTRAINT threads_thread_id_check CHECK ((((length(thread_id) >= 1) AND (length(thread_id) <= 255)) AND (thread_id !~ '[[:cntrl:]/]'::text)))
+    CONSTRAINT threads_thread_id_check CHECK (((((length(thread_id) >= 1) AND (length(thread_id) <= 255)) AND (thread_id !~ '[[:cntrl:]/]'::text)) OR ((thread_id ~ '^records/[A-Za-z0-9._-]+/'::text) AND ((length(thread_id) >= 1) AND (length(thread_id) <= 400)))))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE treadle.threads IS 'Conversations. The lock of a thread''s row orders its messages';
 COMMENT ON COLUMN treadle.threads.id IS 'Surrogate key, the column "thread" of other tables; never shown to clients';
-COMMENT ON COLUMN treadle.threads.thread_id IS 'The id that the client chose, unique in its tenant';
+COMMENT ON COLUMN treadle.threads.thread_id IS 'The id that the client chose, unique in its tenant; or records/<subscription>/<key>, which no client can choose';
 COMMENT ON COLUMN treadle.threads.owner IS 'The subject that the thread belongs to; null: none, so that no principal with a subject sees it';
 COMMENT ON COLUMN treadle.threads.agents IS 'The agents of its messages, written under the lock of this row';
 COMMENT ON COLUMN treadle.threads.memory IS 'JSON that the thread''s agents keep from message to message; written with the completion of one';
@@ -1275,6 +1517,121 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_charges v;
+CREATE TABLE treadle.subscription_counts (
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    subscription bigint NOT NULL,
+    open bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    dropped bigint DEFAULT 0 NOT NULL,
+    filtered bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.subscription_counts IS 'Deltas of what became of the records of each subscription. Inserts never wait for each other; the janitor folds rows together';
+COMMENT ON COLUMN treadle.subscription_counts.open IS 'Messages that are queued or processing';
+COMMENT ON COLUMN treadle.subscription_counts.dropped IS 'Messages that failed and left no dead letter';
+COMMENT ON COLUMN treadle.subscription_counts.filtered IS 'Records that the filter left out';
+COMMENT ON COLUMN treadle.subscription_counts.expired IS 'Records that were deleted by retention before they were delivered';
+CREATE TABLE treadle.subscription_positions (
+    subscription bigint NOT NULL,
+    topic bigint NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    tenant text NOT NULL,
+    next_offset bigint NOT NULL,
+    fresh_offset bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.subscription_positions IS 'How far each subscription came in each of its topics, in one row. It moves in the transaction that writes the messages';
+COMMENT ON COLUMN treadle.subscription_positions.version IS 'Counts the changes. Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps';
+COMMENT ON COLUMN treadle.subscription_positions.next_offset IS 'Of the next record that is delivered';
+COMMENT ON COLUMN treadle.subscription_positions.fresh_offset IS 'The highest next_offset so far. A record before it was delivered already: it is not delivered again while its message is open';
+CREATE TABLE treadle.subscription_topics (
+    subscription bigint NOT NULL,
+    topic bigint NOT NULL,
+    tenant text NOT NULL
+);
+COMMENT ON TABLE treadle.subscription_topics IS 'The topics that the patterns of each subscription match';
+CREATE VIEW treadle._subscription_violations WITH (security_invoker='true') AS
+ WITH wrong_position AS (
+         SELECT p.subscription,
+            p.topic,
+            p.version,
+            p.tenant,
+            p.next_offset,
+            p.fresh_offset,
+            e.next_offset AS topic_end,
+            s.subscription AS name
+           FROM (((treadle.subscription_positions p
+             JOIN treadle.topics t ON (((t.id = p.topic) AND (t.deleted_at IS NULL))))
+             LEFT JOIN treadle.subscriptions s ON ((s.id = p.subscription)))
+             CROSS JOIN LATERAL treadle._topic_end(p.topic) e(place, next_offset, bytes))
+          WHERE ((s.id IS NULL) OR (p.next_offset > e.next_offset) OR ((p.fresh_offset < p.next_offset) OR (p.fresh_offset > e.next_offset)) OR (p.tenant <> t.tenant) OR (1 < ( SELECT count(*) AS count
+                   FROM treadle.subscription_positions o
+                  WHERE ((o.subscription = p.subscription) AND (o.topic = p.topic)))))
+        ), wrong_join AS (
+         SELECT j.subscription,
+            j.topic,
+            j.tenant
+           FROM (treadle.subscription_topics j
+             JOIN treadle.topics t ON (((t.id = j.topic) AND (t.deleted_at IS NULL))))
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM treadle.subscription_positions p
+                  WHERE ((p.subscription = j.subscription) AND (p.topic = j.topic)))))
+        ), wrong_count AS (
+         SELECT s.subscription,
+            s.tenant,
+            c.open,
+            m.found
+           FROM ((treadle.subscriptions s
+             CROSS JOIN LATERAL ( SELECT COALESCE(sum(d.open), (0)::numeric) AS open
+                   FROM treadle.subscription_counts d
+                  WHERE (d.subscription = s.id)) c)
+             CROSS JOIN LATERAL ( SELECT count(*) AS found
+                   FROM treadle.messages o
+                  WHERE ((o.subscription = s.id) AND (o.state = ANY (ARRAY['queued'::text, 'processing'::text])))) m)
+          WHERE (c.open <> (m.found)::numeric)
+        ), doubled AS (
+         SELECT m.subscription,
+            m.record_topic,
+            m.record_offset,
+            array_agg(m.message_id) AS messages
+           FROM treadle.messages m
+          WHERE ((m.subscription IS NOT NULL) AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text])))
+          GROUP BY m.subscription, m.record_topic, m.record_offset
+         HAVING (count(*) > 1)
+        ), count_below_mark AS (
+         SELECT c.id,
+            c.subscription
+           FROM treadle.subscription_counts c
+          WHERE ((c.id < treadle._low_water_mark('subscription_counts'::text)) AND (NOT (c.id >= ANY ((treadle._mark('subscription_counts'::text)).passed_lows))))
+        )
+ SELECT 'A position lies in its topic, one for each subscription.'::text AS rule,
+    ((v.subscription || ' '::text) || v.topic) AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_position v
+UNION ALL
+ SELECT 'A subscription has a position in each topic that it reads.'::text AS rule,
+    ((v.subscription || ' '::text) || v.topic) AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_join v
+UNION ALL
+ SELECT 'A subscription counts its open messages.'::text AS rule,
+    v.subscription AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_count v
+UNION ALL
+ SELECT 'A record has at most one open message of a subscription.'::text AS rule,
+    ((v.record_topic || ' '::text) || v.record_offset) AS subject,
+    to_jsonb(v.*) AS detail
+   FROM doubled v
+UNION ALL
+ SELECT 'No count of a subscription lies below its low-water mark.'::text AS rule,
+    (v.subscription)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM count_below_mark v;
 CREATE TABLE treadle.tenants (
     tenant text NOT NULL,
     created_at timestamp with time zone NOT NULL,
@@ -1520,24 +1877,143 @@ UNION ALL
     (v.thread)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM stray_turns v;
-CREATE TABLE treadle.agents (
-    agent text NOT NULL,
-    queue text NOT NULL,
-    timeout_seconds double precision NOT NULL,
-    max_attempts integer NOT NULL,
-    is_default boolean DEFAULT false NOT NULL,
-    input jsonb,
-    description text DEFAULT ''::text NOT NULL,
-    registered_at timestamp with time zone NOT NULL,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
-    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
-    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+CREATE TABLE treadle.records (
+    record_id uuid NOT NULL,
+    tenant text NOT NULL,
+    topic bigint NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    value jsonb NOT NULL,
+    bytes integer NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+)
+PARTITION BY RANGE (record_id);
+COMMENT ON TABLE treadle.records IS 'What was published. A record without an offset is still in the PGMQ queue treadle_inbox';
+COMMENT ON COLUMN treadle.records.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.records.key IS 'Records of one key are handled in order; null: this one has no order';
+COMMENT ON COLUMN treadle.records.bytes IS 'Of key, headers and value, before compression';
+COMMENT ON COLUMN treadle.records.schema_id IS 'The registered schema that value satisfies; null: none';
+CREATE TABLE treadle.topic_ends (
+    topic bigint NOT NULL,
+    next_offset bigint DEFAULT 0 NOT NULL,
+    tenant text NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.topic_ends IS 'Where each topic ends, in one row. Only the router writes it, so a publisher waits for nothing';
+COMMENT ON COLUMN treadle.topic_ends.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.topic_ends.next_offset IS 'Only rises. Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps';
+COMMENT ON COLUMN treadle.topic_ends.bytes IS 'Of all records that ever got an offset';
+CREATE TABLE treadle.topic_log (
+    topic bigint NOT NULL,
+    "offset" bigint NOT NULL,
+    tenant text NOT NULL,
+    record_id uuid NOT NULL,
+    CONSTRAINT topic_log_offset_check CHECK (("offset" >= 0))
 );
-COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
-COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
-COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
-COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
+COMMENT ON TABLE treadle.topic_log IS 'The records of each topic in their order: dense from its first_offset to its end';
+CREATE VIEW treadle._topic_violations WITH (security_invoker='true') AS
+ WITH live AS MATERIALIZED (
+         SELECT t.id,
+            t.tenant,
+            t.topic,
+            t.first_offset,
+            e.next_offset,
+            e.ends
+           FROM (treadle.topics t
+             LEFT JOIN ( SELECT n.topic,
+                    max(n.next_offset) AS next_offset,
+                    count(*) AS ends
+                   FROM treadle.topic_ends n
+                  GROUP BY n.topic) e ON ((e.topic = t.id)))
+          WHERE (t.deleted_at IS NULL)
+        ), waiting AS MATERIALIZED (
+         SELECT (i.id)::uuid AS record_id,
+            ((q.message ->> 'topic'::text))::bigint AS topic,
+            q.msg_id
+           FROM (pgmq.q_treadle_inbox q
+             CROSS JOIN LATERAL jsonb_array_elements_text((q.message -> 'record_ids'::text)) i(id))
+        ), wrong_log AS (
+         SELECT l.id,
+            l.tenant,
+            l.topic,
+            l.first_offset,
+            l.next_offset,
+            l.ends,
+            g.records,
+            g.first,
+            g.last
+           FROM (live l
+             LEFT JOIN LATERAL ( SELECT count(*) AS records,
+                    min(o."offset") AS first,
+                    max(o."offset") AS last
+                   FROM treadle.topic_log o
+                  WHERE ((o.topic = l.id) AND (o."offset" >= l.first_offset))) g ON (true))
+          WHERE ((l.ends IS DISTINCT FROM 1) OR (g.records <> GREATEST((l.next_offset - l.first_offset), (0)::bigint)) OR (g.last >= l.next_offset))
+        ), wrong_record AS (
+         SELECT l.topic,
+            g."offset",
+            g.record_id,
+            r.topic AS record_topic
+           FROM ((live l
+             JOIN treadle.topic_log g ON ((g.topic = l.id)))
+             LEFT JOIN treadle.records r ON ((r.record_id = g.record_id)))
+          WHERE ((r.topic IS DISTINCT FROM g.topic) OR (r.tenant <> g.tenant) OR (r.tenant <> l.tenant))
+        ), wrong_place AS (
+         SELECT r.record_id,
+            l.topic,
+            p.places
+           FROM ((treadle.records r
+             JOIN live l ON ((l.id = r.topic)))
+             LEFT JOIN ( SELECT u.record_id,
+                    count(*) AS places
+                   FROM ( SELECT g.record_id
+                           FROM treadle.topic_log g
+                        UNION ALL
+                         SELECT w.record_id
+                           FROM waiting w) u
+                  GROUP BY u.record_id) p ON ((p.record_id = r.record_id)))
+          WHERE (p.places IS DISTINCT FROM 1)
+        ), stray_inbox AS (
+         SELECT w.record_id,
+            w.topic,
+            w.msg_id
+           FROM (waiting w
+             JOIN live l ON ((l.id = w.topic)))
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM treadle.records r
+                  WHERE ((r.record_id = w.record_id) AND (r.topic = w.topic)))))
+        ), below_mark AS (
+         SELECT q.msg_id
+           FROM pgmq.q_treadle_inbox q
+          WHERE ((q.msg_id < treadle._low_water_mark('inbox'::text)) AND (NOT (q.msg_id >= ANY ((treadle._mark('inbox'::text)).passed_lows))))
+        )
+ SELECT 'The offsets of a topic are dense from its first to its end.'::text AS rule,
+    v.topic AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_log v
+UNION ALL
+ SELECT 'What has an offset is a record of the topic.'::text AS rule,
+    (v.record_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_record v
+UNION ALL
+ SELECT 'A record has one offset or waits for it in the inbox.'::text AS rule,
+    (v.record_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_place v
+UNION ALL
+ SELECT 'What waits in the inbox is a record.'::text AS rule,
+    (v.record_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM stray_inbox v
+UNION ALL
+ SELECT 'No row of the inbox lies below its low-water mark.'::text AS rule,
+    (v.msg_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM below_mark v;
 CREATE VIEW treadle.agent_overview WITH (security_invoker='true') AS
  SELECT agent,
     queue,
@@ -1846,6 +2322,98 @@ COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how m
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
 COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
 COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
+CREATE TABLE treadle.records_20261128 (
+    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
+    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
+    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
+    value jsonb CONSTRAINT records_value_not_null NOT NULL,
+    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON COLUMN treadle.records_20261128.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.records_20261128.key IS 'Records of one key are handled in order; null: this one has no order';
+COMMENT ON COLUMN treadle.records_20261128.bytes IS 'Of key, headers and value, before compression';
+COMMENT ON COLUMN treadle.records_20261128.schema_id IS 'The registered schema that value satisfies; null: none';
+CREATE TABLE treadle.records_20261129 (
+    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
+    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
+    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
+    value jsonb CONSTRAINT records_value_not_null NOT NULL,
+    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON COLUMN treadle.records_20261129.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.records_20261129.key IS 'Records of one key are handled in order; null: this one has no order';
+COMMENT ON COLUMN treadle.records_20261129.bytes IS 'Of key, headers and value, before compression';
+COMMENT ON COLUMN treadle.records_20261129.schema_id IS 'The registered schema that value satisfies; null: none';
+CREATE TABLE treadle.records_20261130 (
+    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
+    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
+    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
+    value jsonb CONSTRAINT records_value_not_null NOT NULL,
+    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON COLUMN treadle.records_20261130.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.records_20261130.key IS 'Records of one key are handled in order; null: this one has no order';
+COMMENT ON COLUMN treadle.records_20261130.bytes IS 'Of key, headers and value, before compression';
+COMMENT ON COLUMN treadle.records_20261130.schema_id IS 'The registered schema that value satisfies; null: none';
+CREATE TABLE treadle.records_20261201 (
+    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
+    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
+    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
+    value jsonb CONSTRAINT records_value_not_null NOT NULL,
+    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON COLUMN treadle.records_20261201.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.records_20261201.key IS 'Records of one key are handled in order; null: this one has no order';
+COMMENT ON COLUMN treadle.records_20261201.bytes IS 'Of key, headers and value, before compression';
+COMMENT ON COLUMN treadle.records_20261201.schema_id IS 'The registered schema that value satisfies; null: none';
+CREATE TABLE treadle.records_20261202 (
+    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
+    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
+    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
+    value jsonb CONSTRAINT records_value_not_null NOT NULL,
+    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
+COMMENT ON COLUMN treadle.records_20261202.topic IS 'topics.id';
+COMMENT ON COLUMN treadle.records_20261202.key IS 'Records of one key are handled in order; null: this one has no order';
+COMMENT ON COLUMN treadle.records_20261202.bytes IS 'Of key, headers and value, before compression';
+COMMENT ON COLUMN treadle.records_20261202.schema_id IS 'The registered schema that value satisfies; null: none';
+CREATE TABLE treadle.records_default (
+    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
+    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
+    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
+    key text,
+    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
+    value jsonb CONSTRAINT records_value_not_null NOT NULL,
+    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
+    schema_id integer,
+    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
+);
 CREATE TABLE treadle.secrets (
     name text NOT NULL,
     value bytea NOT NULL,
@@ -1859,6 +2427,63 @@ CREATE TABLE treadle.sql_roles (
     created_at timestamp with time zone NOT NULL
 );
 COMMENT ON TABLE treadle.sql_roles IS 'Login roles of SQL users, each bound to one tenant (treadle tenants sql-role)';
+ALTER TABLE treadle.subscription_counts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.subscription_counts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE VIEW treadle.subscription_overview WITH (security_invoker='true') AS
+ SELECT s.tenant,
+    s.subscription,
+    s.topics,
+    s.agent,
+    s.delivery,
+    s.max_in_flight,
+    s.filter,
+    s.dead_letter,
+    s.paused,
+    l.lag,
+    COALESCE(c.open, (0)::bigint) AS open,
+    COALESCE(c.completed, (0)::bigint) AS completed,
+    COALESCE(c.failed, (0)::bigint) AS failed,
+    COALESCE(c.cancelled, (0)::bigint) AS cancelled,
+    COALESCE(c.dropped, (0)::bigint) AS dropped,
+    COALESCE(c.filtered, (0)::bigint) AS filtered,
+    COALESCE(c.expired, (0)::bigint) AS expired,
+    l.positions,
+    s.created_at
+   FROM ((treadle.subscriptions s
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(b.lag), (0)::numeric))::bigint AS lag,
+            COALESCE(jsonb_agg(jsonb_build_object('topic', b.topic, 'next_offset', b.next_offset, 'lag', b.lag) ORDER BY b.topic), '[]'::jsonb) AS positions
+           FROM ( SELECT t.topic,
+                    p.next_offset,
+                    GREATEST((e.next_offset - GREATEST(p.next_offset, t.first_offset)), (0)::bigint) AS lag
+                   FROM (((treadle.subscription_topics j
+                     JOIN treadle.topics t ON (((t.id = j.topic) AND (t.deleted_at IS NULL))))
+                     CROSS JOIN LATERAL treadle._position_of(j.subscription, j.topic) p(place, version, next_offset, fresh_offset))
+                     CROSS JOIN LATERAL treadle._topic_end(j.topic) e(place, next_offset, bytes))
+                  WHERE (j.subscription = s.id)) b) l)
+     CROSS JOIN LATERAL ( SELECT (sum(d.open))::bigint AS open,
+            (sum(d.completed))::bigint AS completed,
+            (sum(d.failed))::bigint AS failed,
+            (sum(d.cancelled))::bigint AS cancelled,
+            (sum(d.dropped))::bigint AS dropped,
+            (sum(d.filtered))::bigint AS filtered,
+            (sum(d.expired))::bigint AS expired
+           FROM treadle.subscription_counts d
+          WHERE (d.subscription = s.id)) c);
+COMMENT ON VIEW treadle.subscription_overview IS 'Every subscription: how far it is behind, and what became of its records';
+ALTER TABLE treadle.subscriptions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.subscriptions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE VIEW treadle.tenant_counts WITH (security_invoker='true') AS
  SELECT tenant,
     queue,
@@ -1935,6 +2560,35 @@ ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE VIEW treadle.topic_overview WITH (security_invoker='true') AS
+ SELECT t.tenant,
+    t.topic,
+    t.retention_hours,
+    t.max_record_bytes,
+    t.schema_subject,
+    LEAST(t.first_offset, e.next_offset) AS first_offset,
+    e.next_offset,
+    GREATEST((e.next_offset - t.first_offset), (0)::bigint) AS records,
+    (e.bytes - t.purged_bytes) AS bytes,
+    (e.next_offset - treadle._first_offset_since(t.id, (treadle.clock() - '00:01:00'::interval))) AS records_per_minute,
+    ( SELECT COALESCE(jsonb_agg(jsonb_build_object('subscription', s.subscription, 'next_offset', p.next_offset, 'lag', GREATEST((e.next_offset - GREATEST(p.next_offset, t.first_offset)), (0)::bigint)) ORDER BY s.subscription), '[]'::jsonb) AS "coalesce"
+           FROM ((treadle.subscription_topics j
+             JOIN treadle.subscriptions s ON ((s.id = j.subscription)))
+             CROSS JOIN LATERAL treadle._position_of(j.subscription, j.topic) p(place, version, next_offset, fresh_offset))
+          WHERE (j.topic = t.id)) AS subscriptions,
+    t.created_at
+   FROM (treadle.topics t
+     CROSS JOIN LATERAL treadle._topic_end(t.id) e(place, next_offset, bytes))
+  WHERE (t.deleted_at IS NULL);
+COMMENT ON VIEW treadle.topic_overview IS 'Every topic: its offsets, its size, and the subscriptions that read it';
+ALTER TABLE treadle.topics ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME treadle.topics_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE VIEW treadle.violations WITH (security_invoker='true') AS
  SELECT rule,
     subject,
@@ -1956,6 +2610,12 @@ CREATE VIEW treadle.worker_overview WITH (security_invoker='true') AS
    FROM treadle.workers w;
 COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
 ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
+ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261128 FOR VALUES FROM ('01a21f73-9c00-0000-0000-000000000000') TO ('01a22499-f800-0000-0000-000000000000');
+ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261129 FOR VALUES FROM ('01a22499-f800-0000-0000-000000000000') TO ('01a229c0-5400-0000-0000-000000000000');
+ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261130 FOR VALUES FROM ('01a229c0-5400-0000-0000-000000000000') TO ('01a22ee6-b000-0000-0000-000000000000');
+ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261201 FOR VALUES FROM ('01a22ee6-b000-0000-0000-000000000000') TO ('01a2340d-0c00-0000-0000-000000000000');
+ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261202 FOR VALUES FROM ('01a2340d-0c00-0000-0000-000000000000') TO ('01a23933-6800-0000-0000-000000000000');
+ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_default DEFAULT;
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_pkey PRIMARY KEY (agent);
 ALTER TABLE ONLY treadle.alembic_version
@@ -1994,10 +2654,34 @@ ALTER TABLE ONLY treadle.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
+ALTER TABLE ONLY treadle.records
+    ADD CONSTRAINT records_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.records_20261128
+    ADD CONSTRAINT records_20261128_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.records_20261129
+    ADD CONSTRAINT records_20261129_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.records_20261130
+    ADD CONSTRAINT records_20261130_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.records_20261201
+    ADD CONSTRAINT records_20261201_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.records_20261202
+    ADD CONSTRAINT records_20261202_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.records_default
+    ADD CONSTRAINT records_default_pkey PRIMARY KEY (record_id);
 ALTER TABLE ONLY treadle.secrets
     ADD CONSTRAINT secrets_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.sql_roles
     ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
+ALTER TABLE ONLY treadle.subscription_counts
+    ADD CONSTRAINT subscription_counts_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.subscription_positions
+    ADD CONSTRAINT subscription_positions_pkey PRIMARY KEY (subscription, topic, version);
+ALTER TABLE ONLY treadle.subscription_topics
+    ADD CONSTRAINT subscription_topics_pkey PRIMARY KEY (subscription, topic);
+ALTER TABLE ONLY treadle.subscriptions
+    ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.subscriptions
+    ADD CONSTRAINT subscriptions_tenant_subscription_key UNIQUE (tenant, subscription);
 ALTER TABLE ONLY treadle.tenant_use
     ADD CONSTRAINT tenant_use_pkey PRIMARY KEY (tenant);
 ALTER TABLE ONLY treadle.tenants
@@ -2010,6 +2694,12 @@ ALTER TABLE ONLY treadle.threads
     ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.threads
     ADD CONSTRAINT threads_tenant_thread_id_key UNIQUE (tenant, thread_id);
+ALTER TABLE ONLY treadle.topic_ends
+    ADD CONSTRAINT topic_ends_pkey PRIMARY KEY (topic, next_offset);
+ALTER TABLE ONLY treadle.topic_log
+    ADD CONSTRAINT topic_log_pkey PRIMARY KEY (topic, "offset");
+ALTER TABLE ONLY treadle.topics
+    ADD CONSTRAINT topics_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.trash
     ADD CONSTRAINT trash_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.workers
@@ -2027,12 +2717,23 @@ CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread 
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
+CREATE INDEX messages_records ON treadle.messages USING btree (subscription, record_topic, record_offset) WHERE (subscription IS NOT NULL);
 CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, share_place) WHERE (hold = 'share'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
+CREATE INDEX subscription_counts_subscription ON treadle.subscription_counts USING btree (subscription, id);
+CREATE INDEX subscription_topics_topic ON treadle.subscription_topics USING btree (topic);
 CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
 CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);
+CREATE INDEX topics_deleted ON treadle.topics USING btree (id) WHERE (deleted_at IS NOT NULL);
+CREATE UNIQUE INDEX topics_name ON treadle.topics USING btree (tenant, topic) WHERE (deleted_at IS NULL);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
+ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261128_pkey;
+ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261129_pkey;
+ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261130_pkey;
+ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261201_pkey;
+ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261202_pkey;
+ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_default_pkey;
 CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_cancels();
 CREATE CONSTRAINT TRIGGER late_charges AFTER INSERT ON treadle.late_charges DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_charges();
 CREATE CONSTRAINT TRIGGER late_events AFTER INSERT ON treadle.late_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_positions();
@@ -2063,12 +2764,20 @@ CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO tre
 CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.subscription_counts AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.subscription_positions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.subscription_topics AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.subscriptions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.tenant_use AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.tenants AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.thread_log AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.thread_turns AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.threads AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.topic_ends AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.topic_log AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.topics AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.trash AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 ALTER TABLE treadle.parked ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON treadle.audit FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -2083,17 +2792,33 @@ CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_
 CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.subscription_counts FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.subscription_positions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.subscription_topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.subscriptions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.tenant_use FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.tenants FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.thread_log FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.thread_turns FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.threads FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.topic_ends FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.topic_log FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.trash FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+ALTER TABLE treadle.records ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.subscription_counts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.subscription_positions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.subscription_topics ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.subscriptions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.tenant_use ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.tenants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.thread_log ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.thread_turns ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.threads ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.topic_ends ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.topic_log ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.topics ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.trash ENABLE ROW LEVEL SECURITY;

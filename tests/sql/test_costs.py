@@ -32,7 +32,8 @@ CHORES |= {
     "meta",
 }
 CHORES |= {"agent_overview"}  # a look at their input types, at most once a second
-CHORES |= {"sign_off"}
+CHORES |= {"sign_off", "fold_subscriptions"}
+CHORES |= {"sequence_records", "deliver_records"}  # at the start, and when the listener is connected
 
 
 @agent("noop")

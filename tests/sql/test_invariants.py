@@ -10,6 +10,7 @@ from service.db.pool import Connection
 from service.db.schema import SQL_FOLDER
 from tests.support.invariants import assert_consistent, violations
 from tests.support.sql_client import SqlClient
+from tests.support.topic_calls import Topics
 
 DAMAGES = [
     ("A log is dense", "delete from treadle.events where seq = 2"),
@@ -107,13 +108,42 @@ DAMAGES = [
     ("Failures and losses", "update treadle.messages set losses = 2 where state = 'processing'"),
     ("No visible row lies below", "update treadle.low_water set low = 1000 where name like 'q_%'"),
     ("No lease lies below", "update treadle.low_water set low = 1000 where name = 'leases'"),
+    ("The offsets of a topic", 'delete from treadle.topic_log where "offset" = 0'),
+    ("The offsets of a topic", "update treadle.topic_ends set next_offset = next_offset + 1"),
+    ("The offsets of a topic", "delete from treadle.topic_ends"),
+    ("What has an offset", "delete from treadle.records where key = 'k'"),
+    ("What has an offset", "update treadle.records set tenant = 'other' where key = 'k'"),
+    ("A record has one offset", "delete from pgmq.q_treadle_inbox"),
+    (
+        "A record has one offset",
+        """insert into treadle.topic_log (topic, "offset", tenant, record_id) """
+        """select topic, "offset" + 100, tenant, record_id from treadle.topic_log""",
+    ),
+    ("What waits in the inbox", "delete from treadle.records where key is null"),
+    ("No row of the inbox", "update treadle.low_water set low = 1000 where name = 'inbox'"),
+    ("A position lies", "update treadle.subscription_positions set next_offset = next_offset + 100"),
+    (
+        "A position lies",
+        "insert into treadle.subscription_positions select subscription, topic, version + 1, tenant, 0, 0"
+        " from treadle.subscription_positions",
+    ),
+    ("A subscription has a position", "delete from treadle.subscription_positions"),
+    ("A subscription counts", "delete from treadle.subscription_counts"),
+    (
+        "A record has at most one open",
+        "update treadle.messages m set (subscription, record_topic, record_offset) = (select d.subscription,"
+        " d.record_topic, d.record_offset from treadle.messages d where d.subscription is not null limit 1)"
+        " where m.subscription is null and m.state = 'queued'",
+    ),
+    ("No count of a subscription", "update treadle.low_water set low = 1000 where name = 'subscription_counts'"),
     ("No counter lies below", "update treadle.low_water set low = 1000 where name = 'counters'"),
 ]
 
 
 @pytest.fixture
 async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
-    """With one message of each kind: completed, failed, running, ready, and waiting in a thread."""
+    """With one message of each kind: completed, failed, running, ready, and waiting in a thread; and two records, one
+    of them delivered."""
     async with contextlib.AsyncExitStack() as stack:
         sql_client = SqlClient(sql, dsn, stack)
         await sql_client.register()
@@ -125,6 +155,12 @@ async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
         await sql_client.claim()
         await sql_client.submit(thread_id="t")
         await sql_client.submit()
+        topics = Topics(sql_client)
+        await topics.create("t")
+        await topics.subscribe()
+        await topics.publish("t", {"value": 1, "key": "k"})
+        await topics.route()
+        await topics.publish("t", 2)  # not sequenced
         yield sql_client
 
 

@@ -30,7 +30,7 @@ def test_the_list_names_functions_and_roles() -> None:
 
 async def test_only_tenants_functions_check_the_tenant(sql: Connection) -> None:
     """A function that writes or reads for a tenant's login role calls treadle._bound_tenant, itself or through
-    submit_many."""
+    submit_many or publish_many."""
     bodies = await sql.fetch(
         "select p.proname as name, p.prosrc as body from pg_proc p where p.pronamespace = 'treadle'::regnamespace"
         " and p.prosecdef and has_function_privilege('treadle_tenant', p.oid, 'execute')"
@@ -43,6 +43,7 @@ async def test_only_tenants_functions_check_the_tenant(sql: Connection) -> None:
         and "treadle._bound_tenant(" not in row["body"]
         and "treadle.submit(" not in row["body"]
         and "treadle.submit_many(" not in row["body"]
+        and "treadle.publish_many(" not in row["body"]
     ]
     assert unchecked == []
 

@@ -42,8 +42,14 @@ async def tenant_session(database: Database, dsn: str, tenant: str) -> AsyncIter
 
 @pytest.fixture
 async def other(sql_client: SqlClient) -> UUID:
-    """A message of the tenant `other` in its thread `hidden`, with the text `hidden`."""
+    """A message `hidden` of the tenant `other` in its thread `hidden`, and a record in its topic `hidden`."""
     await sql_client.sql.execute("select treadle.create_tenant('other')")
+    await sql_client.sql.execute("select treadle.create_topic('hidden', tenant => 'other')")
+    await sql_client.sql.execute(
+        "select treadle.create_subscription('hidden', '{#}', 'echo', tenant => 'other'),"
+        " treadle.publish('hidden', '\"hidden\"', tenant => 'other')"
+    )
+    await sql_client.sql.execute("select treadle.sequence_records()")
     [row] = await sql_client.submit_many({"message": "hidden", "thread_id": "hidden"}, tenant="other")
     return UUID(str(row["message_id"]))
 
@@ -67,6 +73,28 @@ async def test_it_submits_and_reads_its_own(sql_client: SqlClient, acme: Connect
     assert await rows_of(acme, "select queue, queued from treadle.queue_counts") == [("default", 1)]
     assert await acme.fetchval("select count(*) from treadle.agent_overview") == 1
     assert await sql_client.sql.fetchval("select sum(queued) from treadle.queue_overview") == 2
+
+
+async def test_it_publishes_and_reads_its_own_records(sql_client: SqlClient, acme: Connection, other: UUID) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="There is no topic 'hidden'"):
+        await acme.fetchval("select treadle.publish('hidden', '1')")
+    await sql_client.sql.execute("select treadle.create_topic('hidden', tenant => 'acme')")
+    await sql_client.sql.execute("select treadle.create_subscription('mine', '{hidden}', 'echo', tenant => 'acme')")
+    record_id = await acme.fetchval("select treadle.publish('hidden', '1')")
+    await sql_client.sql.execute("select treadle.sequence_records()")
+    assert await rows_of(acme, "select \"offset\", record_id, value from treadle.read_records('hidden', 0)") == [
+        (0, record_id, 1)
+    ]
+    assert await rows_of(
+        acme, 'select topic, "offset" from treadle.record_place((select record_id from treadle.records))'
+    )
+    assert await rows_of(acme, "select topic, next_offset, records_per_minute from treadle.topic_overview") == [
+        ("hidden", 1, 1)
+    ]
+    assert await rows_of(acme, "select subscription, lag, open from treadle.subscription_overview") == [("mine", 1, 0)]
+    for call in ("create_topic('mine')", "delete_subscription('mine')", "deliver_records()"):
+        with pytest.raises(REFUSED):
+            await acme.execute(f"select treadle.{call}")
 
 
 async def test_it_deletes_its_own_thread(acme: Connection, other: UUID) -> None:
@@ -123,8 +151,10 @@ async def test_it_does_not_escape_its_limits_by_a_parent(sql_client: SqlClient, 
 
 # What it cannot see
 
-VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters")
-VIEWS = ("message_overview", "thread_overview", "queue_counts")
+TOPICS = ("topics", "topic_ends", "topic_log", "records")
+SUBSCRIPTIONS = ("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts")
+VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters", *TOPICS, *SUBSCRIPTIONS)
+VIEWS = ("message_overview", "thread_overview", "queue_counts", "topic_overview", "subscription_overview")
 
 
 @pytest.mark.parametrize("name", VISIBLE + VIEWS)

@@ -133,7 +133,7 @@ async def test_the_service_goes_on_while_the_next_release_migrates(
     await traffic.more(10)
     await migrate(dsn)
     await traffic.more(10)
-    assert await sql.fetchval("select version_num from treadle.alembic_version") == "0002"
+    assert await sql.fetchval("select version_num from treadle.alembic_version") == "0003"
     assert await sql.fetchval("select count(*) from treadle.threads where colour <> 'plain'") == 0
 
 

@@ -14,11 +14,11 @@ REMOVE_NEXT = """
     drop table if exists treadle.notes;
     alter table treadle.threads drop column if exists colour;
     alter table treadle.messages drop column if exists colour;
-    update treadle.alembic_version set version_num = '0001'"""
+    update treadle.alembic_version set version_num = '0002'"""
 NEXT_MIGRATION = f"""
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 
 def upgrade() -> None:

@@ -127,6 +127,9 @@ async def test_distant_retries_do_not_delay_the_janitors_rounds(settings: Settin
         def in_log(self, message_id: Any, thread: Any) -> None:
             pass
 
+        def in_topics(self, topics: Any) -> None:
+            pass
+
     store: Any = Store()
     janitor = Janitor(worker="w", settings=settings, store=store, arrivals=Arrivals())
     task = asyncio.create_task(janitor.run())

@@ -1,0 +1,99 @@
+"""The router: give published records their offsets, and deliver them to subscriptions.
+
+Every worker has one. The two steps are SQL functions that skip what another router is at, so each router tries again
+after a moment instead of waiting for it.
+"""
+
+import asyncio
+import time
+
+from service.maintenance.chore import Arrivals
+from service.maintenance.store import MaintenanceStore
+from service.waiting import wait_for
+
+ROOM_SECONDS = 0.02  # between two deliveries to subscriptions that were full: so each takes several records
+BUSY_SECONDS = 0.005  # until it tries again what another router is at
+LATE_SECONDS = 2.0  # between two searches for records of transactions that stayed open for long
+
+
+class Route:
+    """Runs when it is told to, and every `poll_interval` seconds for what it was not told."""
+
+    name = "route"
+
+    def __init__(self, store: MaintenanceStore, arrivals: Arrivals, poll_interval: float) -> None:
+        self._store = store
+        self._arrivals = arrivals
+        self._poll_interval = poll_interval
+        self._called = asyncio.Event()
+        self._inbox = True  # it may hold records
+        self._names: set[str] = set()  # subscriptions that may be delivered to
+        self._all_at = 0.0  # when all subscriptions are due, by time.monotonic()
+        self._late_at = 0.0  # when late records are due
+        self._room: asyncio.TimerHandle | None = None
+        self._delivering_seconds = 0.0  # that the last delivery took
+
+    def sequence(self) -> None:
+        """Records were published."""
+        self._inbox = True
+        self._called.set()
+
+    def deliver(self, subscription: str) -> None:
+        """This subscription may have room for more records."""
+        self._names.add(subscription)
+        if self._room is None:
+            # It rests for as long as it works, so that small deliveries do not take the database's time.
+            seconds = max(ROOM_SECONDS, self._delivering_seconds)
+            self._room = asyncio.get_running_loop().call_later(seconds, self._have_room)
+
+    def _have_room(self) -> None:
+        self._room = None
+        self._called.set()
+
+    async def run(self) -> None:
+        now = time.monotonic()
+        everything = now >= self._all_at
+        if everything:
+            self._all_at = now + self._poll_interval
+            self._inbox = True
+        topics = await self._sequence() if self._inbox else []
+        names = self._take_names()
+        if everything or topics or names:
+            await self._deliver(None if everything else topics, None if everything else names)
+
+    async def pause(self) -> None:
+        if not self._called.is_set():
+            await wait_for(self._called, max(0.0, self._all_at - time.monotonic()))
+        self._called.clear()
+
+    async def _sequence(self) -> list[int]:
+        self._inbox = False
+        late = time.monotonic() >= self._late_at
+        if late:
+            self._late_at = time.monotonic() + LATE_SECONDS
+        sequenced = await self._store.sequence_records(late)
+        self._arrivals.in_topics(sequenced.topics)
+        if sequenced.more:
+            self._inbox = True
+            self._call_again(soon=bool(sequenced.topics))
+        return sequenced.topics
+
+    def _take_names(self) -> list[str]:
+        names, self._names = self._names, set()
+        return list(names)
+
+    async def _deliver(self, topics: list[int] | None, names: list[str] | None) -> None:
+        began = time.monotonic()
+        deliveries = await self._store.deliver_records(topics, names)
+        self._delivering_seconds = time.monotonic() - began
+        self._arrivals.in_lanes(set(deliveries.queues or ()))
+        if deliveries.again:
+            self._names.update(deliveries.again)
+            self._call_again(soon=deliveries.delivered > 0)
+
+    def _call_again(self, *, soon: bool) -> None:
+        """Run once more: at once or, if another router is at it, after a moment."""
+        if soon:
+            self._called.set()
+        else:
+            asyncio.get_running_loop().call_later(BUSY_SECONDS, self._called.set)

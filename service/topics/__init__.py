@@ -1,0 +1,1 @@
+"""Topics: named, retained logs of records."""

@@ -1,0 +1,165 @@
+-- Topics: named, retained logs of records.
+--
+-- treadle.publish (47_publish.sql) writes records and one row into the PGMQ queue treadle_inbox. The router gives them
+-- their offsets (48_sequence.sql) and delivers them to subscriptions (49_deliver.sql). Whatever is written by topics is
+-- found by topics.id, so a deleted topic and a later one of the same name never mix.
+
+-- The topics that exist by this name; none if it is being deleted.
+create or replace function treadle._topic_named(topic text, tenant text) returns treadle.topics
+language sql stable as $$
+    select t
+    from treadle.topics t
+    where t.tenant = _topic_named.tenant
+        and t.topic = _topic_named.topic
+        and t.deleted_at is null
+    limit 1
+$$;
+
+-- The same; raises TR404.
+create or replace function treadle._existing_topic(topic text, tenant text) returns treadle.topics
+language plpgsql stable as $$
+declare
+    v treadle.topics := treadle._topic_named(topic, tenant);
+begin
+    if v.id is null then
+        raise exception using errcode = 'TR404', message = format('There is no topic %L.', topic);
+    end if;
+    return v;
+end $$;
+
+-- Whether the name of a topic matches a pattern: `*` stands for one word, `#` for any number of them, none included;
+-- dots separate words. It goes back to the last `#` only, so the time is bounded by the product of both lengths.
+create or replace function treadle._topic_matches(pattern text, topic text) returns boolean
+language plpgsql immutable parallel safe as $$
+declare
+    c_pattern constant text[] := string_to_array(pattern, '.');
+    c_words constant text[] := string_to_array(topic, '.');
+    v_at integer := 1;      -- in the pattern
+    v_word integer := 1;
+    v_hash integer;         -- the last # that was passed
+    v_hash_word integer;    -- the first word after those that it stands for
+begin
+    while v_word <= cardinality(c_words) loop
+        if c_pattern[v_at] = '#' then
+            v_hash := v_at;
+            v_hash_word := v_word;
+            v_at := v_at + 1;
+        elsif c_pattern[v_at] in ('*', c_words[v_word]) then
+            v_at := v_at + 1;
+            v_word := v_word + 1;
+        elsif v_hash is not null then
+            v_at := v_hash + 1;
+            v_hash_word := v_hash_word + 1;
+            v_word := v_hash_word;
+        else
+            return false;
+        end if;
+    end loop;
+    return array_remove(c_pattern[v_at:], '#') = '{}';
+end $$;
+
+-- Take the mutex of a tenant's topics and subscriptions: whether a topic belongs to a subscription is decided by one
+-- transaction at a time. Publishers and the router never take it.
+create or replace function treadle._wait_for_topics(tenant text) returns void
+language plpgsql as $$
+declare
+    c_mutex constant text := 'topics of ' || tenant;
+begin
+    insert into treadle.mutexes (name)
+        values (c_mutex)
+        on conflict do nothing;
+    perform treadle._wait_for_mutex(c_mutex);
+end $$;
+
+-- Raises TR422 for values of a topic that are not acceptable.
+create or replace function treadle._check_topic(
+    topic text, retention_hours double precision, max_record_bytes integer, schema_subject text)
+returns void language plpgsql as $$
+declare
+    c_problem constant text := case
+        when coalesce(topic !~ '^[A-Za-z0-9._-]{1,249}$' or topic in ('.', '..'), true) then format(
+            'A topic''s name is 1 to 249 of letters, digits, ".", "_" and "-", and neither "." nor ".."; %L is not.',
+            left(topic, 300))
+        when not (retention_hours > 0 and retention_hours <= 8766000)
+            then 'retention_hours must be above 0 and at most 8766000 (a thousand years), or null: for ever.'
+        when max_record_bytes not between 1 and 10000000 or max_record_bytes is null
+            then 'max_record_bytes must be between 1 and 10000000.'
+        when length(schema_subject) not between 1 and 255 then 'schema_subject must have 1 to 255 characters.'
+    end;
+begin
+    if c_problem is not null then
+        raise exception using errcode = 'TR422', message = c_problem;
+    end if;
+end $$;
+
+-- Declare a topic: a repeat changes nothing. Returns what it did: created, changed or unchanged.
+create or replace function treadle.create_topic(
+    topic text, retention_hours double precision default 168, max_record_bytes integer default 1000000,
+    schema_subject text default null, tenant text default 'default', actor text default null)
+returns text language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+declare
+    v treadle.topics;
+    v_done text := 'changed';
+begin
+    perform treadle._limits_of_active(tenant);
+    perform treadle._check_topic(
+        topic => topic, retention_hours => retention_hours, max_record_bytes => max_record_bytes,
+        schema_subject => schema_subject);
+    perform treadle._wait_for_topics(tenant);
+    v := treadle._topic_named(topic, tenant);
+    if (v.retention_hours, v.max_record_bytes, v.schema_subject) is not distinct from
+        (create_topic.retention_hours, create_topic.max_record_bytes, create_topic.schema_subject)
+    then
+        return 'unchanged';
+    elsif v.id is null then
+        v_done := 'created';
+        insert into treadle.topics (tenant, topic, retention_hours, max_record_bytes, schema_subject, created_at)
+            values (
+                create_topic.tenant, create_topic.topic, create_topic.retention_hours, create_topic.max_record_bytes,
+                create_topic.schema_subject, treadle.clock())
+            returning * into v;
+        insert into treadle.topic_ends (topic, tenant) values (v.id, v.tenant);
+        perform treadle._join_subscriptions(v);
+    else
+        update treadle.topics t
+            set retention_hours = create_topic.retention_hours, max_record_bytes = create_topic.max_record_bytes,
+                schema_subject = create_topic.schema_subject
+            where t.id = v.id;
+    end if;
+    perform treadle._audit(
+        actor => actor, action => case v_done when 'created' then 'topic.create' else 'topic.change' end,
+        target => topic, tenant => tenant, details => jsonb_strip_nulls(jsonb_build_object(
+            'retention_hours', retention_hours, 'max_record_bytes', max_record_bytes,
+            'schema_subject', schema_subject)));
+    return v_done;
+end $$;
+comment on function treadle.create_topic is 'Declare a topic; returns created, changed or unchanged. Raises TR422';
+
+-- Delete a topic: it is unknown at once, and treadle.purge_records deletes its records in chunks.
+create or replace function treadle.delete_topic(topic text, tenant text default 'default', actor text default null)
+returns void language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+declare
+    v treadle.topics;
+begin
+    perform treadle._wait_for_topics(tenant);
+    v := treadle._existing_topic(topic, tenant);
+    update treadle.topics t
+        set deleted_at = treadle.clock()
+        where t.id = v.id;
+    perform treadle._audit(actor => actor, action => 'topic.delete', target => topic, tenant => tenant);
+end $$;
+comment on function treadle.delete_topic
+    is 'Make a topic unknown at once, and its records the janitors'' to delete; raises TR404';
+
+-- The end of a topic: the newest version of its row. See treadle._log_era.
+create or replace function treadle._topic_end(topic bigint)
+returns table (place tid, next_offset bigint, bytes bigint)
+language sql stable rows 1 as $$
+    select e.ctid, e.next_offset, e.bytes
+    from treadle.topic_ends e
+    where e.topic = _topic_end.topic
+    order by e.next_offset desc
+    limit 1
+$$;

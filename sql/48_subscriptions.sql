@@ -1,0 +1,239 @@
+-- Subscriptions: durable positions in the topics that match their patterns. Each record becomes one message for the
+-- agent of the subscription (49_deliver.sql).
+--
+-- A topic that is created later joins the subscriptions whose patterns match its name, from its start. One that no
+-- longer matches keeps its position, and nothing of it is delivered.
+
+-- Raises TR422 for values of a subscription that are not acceptable.
+create or replace function treadle._check_subscription(s treadle.subscriptions) returns void
+language plpgsql as $$
+declare
+    c_problem constant text := case
+        when coalesce(s.subscription !~ '^[A-Za-z0-9._-]{1,100}$' or s.subscription in ('.', '..'), true) then format(
+            'A subscription''s name is 1 to 100 of letters, digits, ".", "_" and "-", and neither "." nor ".."; '
+            '%L is not.', left(s.subscription, 200))
+        when coalesce(cardinality(s.topics), 0) not between 1 and 100
+            then 'topics must be 1 to 100 names or patterns.'
+        when exists (
+            select
+            from unnest(s.topics) u
+            where u is null or u !~ '^[A-Za-z0-9._*#-]{1,249}$'
+                or exists (select from string_to_table(u, '.') w where w ~ '[*#]' and w not in ('*', '#')))
+            then 'A pattern of topics is words separated by dots; * stands for one word and # for any number of them.'
+        when coalesce(length(s.agent) not between 1 and 100, true) then 'agent must be the name of an agent.'
+        when coalesce(s.delivery not in ('at_least_once', 'at_most_once', 'exactly_once'), true)
+            then 'delivery must be at_least_once, at_most_once or exactly_once.'
+        when coalesce(s.max_in_flight not between 1 and 10000, true)
+            then 'max_in_flight must be between 1 and 10000.'
+        when jsonb_typeof(s.filter) <> 'object' or s.filter - 'value' - 'headers' <> '{}'
+            then 'filter must be an object with value, headers or both.'
+    end;
+begin
+    if c_problem is not null then
+        raise exception using errcode = 'TR422', message = c_problem;
+    end if;
+end $$;
+
+-- Let a new topic join the subscriptions whose patterns match it.
+create or replace function treadle._join_subscriptions(topic treadle.topics) returns void
+language plpgsql as $$
+begin
+    perform treadle._join(subscription => s.id, topic => topic.id, tenant => s.tenant, start => 0)
+        from treadle.subscriptions s
+        where s.tenant = topic.tenant
+            and exists (select from unnest(s.topics) u where treadle._topic_matches(u, topic.topic));
+end $$;
+
+-- Let a subscription read a topic from an offset on; nothing happens where it has a position there already.
+create or replace function treadle._join(subscription bigint, topic bigint, tenant text, start bigint) returns void
+language plpgsql as $$
+begin
+    insert into treadle.subscription_topics (subscription, topic, tenant)
+        values (_join.subscription, _join.topic, _join.tenant)
+        on conflict do nothing;
+    insert into treadle.subscription_positions (subscription, topic, tenant, next_offset, fresh_offset)
+        select _join.subscription, _join.topic, _join.tenant, _join.start, _join.start
+        where not exists (
+            select
+            from treadle.subscription_positions p
+            where p.subscription = _join.subscription and p.topic = _join.topic);
+end $$;
+
+-- The position of a subscription in a topic: the newest version of its row. See treadle._log_era.
+create or replace function treadle._position_of(subscription bigint, topic bigint)
+returns table (place tid, version bigint, next_offset bigint, fresh_offset bigint)
+language sql stable rows 1 as $$
+    select p.ctid, p.version, p.next_offset, p.fresh_offset
+    from treadle.subscription_positions p
+    where p.subscription = _position_of.subscription
+        and p.topic = _position_of.topic
+    order by p.version desc
+    limit 1
+$$;
+
+-- Join the topics that match the patterns of a subscription, and leave the others.
+create or replace function treadle._match_topics(s treadle.subscriptions, start text) returns void
+language plpgsql as $$
+begin
+    delete from treadle.subscription_topics j
+        using treadle.topics t
+        where j.subscription = s.id
+            and t.id = j.topic
+            and not exists (select from unnest(s.topics) u where treadle._topic_matches(u, t.topic));
+    perform treadle._join(
+            subscription => s.id, topic => t.id, tenant => s.tenant, start => treadle._start_offset(t, start))
+        from treadle.topics t
+        where t.tenant = s.tenant
+            and t.deleted_at is null
+            and exists (select from unnest(s.topics) u where treadle._topic_matches(u, t.topic));
+end $$;
+
+-- Declare a subscription: a repeat changes nothing. `start` is where it begins in topics that it does not read yet
+-- (`earliest`, `latest`, an offset, or a time); a topic that is created later is read from its start.
+-- filter: {"value": JSON, "headers": JSON}, what the value and the headers of a record must contain (as jsonb @>).
+-- Returns what it did: created, changed or unchanged.
+create or replace function treadle.create_subscription(
+    subscription text, topics text[], agent text, start text default 'latest', delivery text default 'at_least_once',
+    max_in_flight integer default 1000, filter jsonb default null, dead_letter boolean default true,
+    tenant text default 'default', actor text default null)
+returns text language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    v treadle.subscriptions;
+    v_old treadle.subscriptions;
+    v_done text := 'changed';
+begin
+    perform treadle._limits_of_active(create_subscription.tenant);
+    perform treadle._wait_for_topics(create_subscription.tenant);
+    select s.* into v_old
+        from treadle.subscriptions s
+        where s.tenant = create_subscription.tenant and s.subscription = create_subscription.subscription
+        for update;
+    v := v_old;
+    v.tenant := create_subscription.tenant;
+    v.subscription := create_subscription.subscription;
+    v.topics := create_subscription.topics;
+    v.agent := create_subscription.agent;
+    v.delivery := create_subscription.delivery;
+    v.max_in_flight := create_subscription.max_in_flight;
+    v.filter := create_subscription.filter;
+    v.dead_letter := create_subscription.dead_letter;
+    perform treadle._check_subscription(v);
+    if v is not distinct from v_old then
+        return 'unchanged';
+    elsif v.id is null then
+        v_done := 'created';
+        insert into treadle.subscriptions (
+            tenant, subscription, topics, agent, delivery, max_in_flight, filter, dead_letter, created_at)
+            values (
+                v.tenant, v.subscription, v.topics, v.agent, v.delivery, v.max_in_flight, v.filter, v.dead_letter,
+                treadle.clock())
+            returning * into v;
+    else
+        update treadle.subscriptions s
+            set topics = v.topics, agent = v.agent, delivery = v.delivery, max_in_flight = v.max_in_flight,
+                filter = v.filter, dead_letter = v.dead_letter
+            where s.id = v.id;
+    end if;
+    perform treadle._match_topics(v, start);
+    perform treadle._audit_subscription(s => v, actor => actor, action => case v_done
+        when 'created' then 'subscription.create' else 'subscription.change' end);
+    return v_done;
+end $$;
+comment on function treadle.create_subscription
+    is 'Declare a subscription; returns created, changed or unchanged. Raises TR422';
+
+-- Note an act on a subscription, and wake a router.
+create or replace function treadle._audit_subscription(
+    s treadle.subscriptions, actor text, action text, details jsonb default '{}')
+returns void language plpgsql as $$
+begin
+    perform treadle._audit(
+        actor => actor, action => action, target => s.subscription, tenant => s.tenant, details => details);
+    perform treadle._hint('treadle_records', s.tenant || '/' || s.subscription);
+end $$;
+
+-- A subscription, locked; raises TR404.
+create or replace function treadle._lock_subscription(subscription text, tenant text) returns treadle.subscriptions
+language plpgsql as $$
+declare
+    v treadle.subscriptions;
+begin
+    select s.* into v
+        from treadle.subscriptions s
+        where s.tenant = _lock_subscription.tenant and s.subscription = _lock_subscription.subscription
+        for update;
+    if not found then
+        raise exception using errcode = 'TR404', message = format('There is no subscription %L.', subscription);
+    end if;
+    return v;
+end $$;
+
+create or replace function treadle.pause_subscription(
+    subscription text, paused boolean default true, tenant text default 'default', actor text default null)
+returns void language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+declare
+    v constant treadle.subscriptions := treadle._lock_subscription(subscription, tenant);
+begin
+    update treadle.subscriptions s
+        set paused = pause_subscription.paused
+        where s.id = v.id;
+    perform treadle._audit_subscription(s => v, actor => actor, action => case
+        when paused then 'subscription.pause' else 'subscription.resume' end);
+end $$;
+comment on function treadle.pause_subscription
+    is 'Deliver nothing to a subscription or, with paused => false, go on; raises TR404';
+
+-- Move a subscription in one topic (null: in all that it reads). What lies behind its place is delivered again, as new
+-- messages; a record whose message is still open is not, and records of a key wait for the open ones of that key.
+create or replace function treadle.seek_subscription(
+    subscription text, start text, topic text default null, tenant text default 'default', actor text default null)
+returns void language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+declare
+    v constant treadle.subscriptions := treadle._lock_subscription(subscription, tenant);
+    v_topic constant bigint := case when topic is not null then (treadle._existing_topic(topic, tenant)).id end;
+begin
+    update treadle.subscription_positions p
+        set version = p.version + 1,
+            next_offset = n.next_offset,
+            fresh_offset = greatest(p.fresh_offset, n.next_offset)
+        from treadle.subscription_topics j
+        join treadle.topics t on t.id = j.topic and t.deleted_at is null
+        cross join lateral treadle._position_of(j.subscription, j.topic) o
+        cross join lateral (
+            select least(greatest(treadle._start_offset(t, start), t.first_offset), e.next_offset) as next_offset
+            from treadle._topic_end(t.id) e
+        ) n
+        where p.ctid = o.place
+            and j.subscription = v.id
+            and coalesce(j.topic = v_topic, true);
+    if not found and v_topic is not null then
+        raise exception using
+            errcode = 'TR404', message = format('The subscription %L does not read the topic %L.', subscription, topic);
+    end if;
+    perform treadle._audit_subscription(
+        s => v, actor => actor, action => 'subscription.seek',
+        details => jsonb_strip_nulls(jsonb_build_object('start', start, 'topic', topic)));
+end $$;
+comment on function treadle.seek_subscription
+    is 'Move a subscription to earliest, latest, an offset or a time; raises TR404, TR422';
+
+-- Delete a subscription. Its open messages go on as ordinary messages.
+create or replace function treadle.delete_subscription(
+    subscription text, tenant text default 'default', actor text default null)
+returns void language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+declare
+    v treadle.subscriptions;
+begin
+    perform treadle._wait_for_topics(tenant);
+    v := treadle._lock_subscription(subscription, tenant);
+    delete from treadle.subscription_topics j where j.subscription = v.id;
+    delete from treadle.subscription_positions p where p.subscription = v.id;
+    delete from treadle.subscriptions s where s.id = v.id;
+    perform treadle._audit_subscription(s => v, actor => actor, action => 'subscription.delete');
+end $$;
+comment on function treadle.delete_subscription is 'Delete a subscription; its open messages go on. Raises TR404';

@@ -1,0 +1,301 @@
+-- Deliver: records become messages of subscriptions.
+--
+-- A subscription has at most max_in_flight open messages; the other records stay in the log. The messages and the new
+-- position are written in one transaction, under the lock of the subscription's row, so each record is delivered once.
+-- To catch up and to deliver what was just published are the same step. Records of a key are one thread of the
+-- subscription (records/<subscription>/<key>, a name that no client can choose); records without a key have no order.
+
+-- How many messages of a subscription are open.
+create or replace function treadle._open_of(subscription bigint) returns bigint
+language sql stable as $$
+    select coalesce(sum(c.open), 0)::bigint
+    from treadle.subscription_counts c
+    where c.subscription = _open_of.subscription
+        and c.id >= treadle._low_water_mark('subscription_counts')
+$$;
+
+-- The topics in which a subscription is behind: from where to which offset.
+create or replace function treadle._behind(subscription bigint)
+returns table (topic bigint, name text, first bigint, past bigint, fresh bigint, expired bigint)
+language sql stable as $$
+    select t.id, t.topic, greatest(p.next_offset, t.first_offset), e.next_offset, p.fresh_offset,
+        greatest(t.first_offset - p.next_offset, 0)
+    from treadle.subscription_topics j
+    join treadle.topics t on t.id = j.topic and t.deleted_at is null
+    cross join lateral treadle._position_of(j.subscription, j.topic) p
+    cross join lateral treadle._topic_end(j.topic) e
+    where j.subscription = _behind.subscription
+        and p.next_offset < e.next_offset
+$$;
+
+-- Whether the record was delivered before and its message is still open.
+create or replace function treadle._is_open(subscription bigint, topic bigint, "offset" bigint) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from treadle.messages m
+        where m.subscription = _is_open.subscription
+            and m.record_topic = _is_open.topic
+            and m.record_offset = _is_open."offset"
+            and m.state in ('queued', 'processing')
+        offset 0)
+$$;
+
+-- The next records of a topic for a subscription: up to `quantity` that are delivered, of about `max_bytes`, but at
+-- least one. Those that the filter leaves out, or whose message is still open, are not `wanted`.
+create or replace function treadle._next_records(
+    s treadle.subscriptions, topic bigint, first bigint, past bigint, fresh bigint, quantity bigint, max_bytes bigint)
+returns treadle.delivery[] language plpgsql stable as $$
+begin
+    return array(
+        select row(
+                null, _next_records.topic, p."offset", p.record_id, p.key, p.headers, p.value, p.schema_id,
+                p.passes and not (p."offset" < fresh and treadle._is_open(s.id, _next_records.topic, p."offset")),
+                not p.passes)::treadle.delivery
+        from (
+            select l."offset", r.*, sum(r.bytes) over (order by l."offset") - r.bytes as bytes_before,
+                s.filter is null or (
+                    coalesce(r.value @> (s.filter -> 'value'), true)
+                    and coalesce(r.headers @> (s.filter -> 'headers'), true)) as passes
+            from (
+                select g."offset", g.record_id
+                from treadle.topic_log g
+                where g.topic = _next_records.topic
+                    and g."offset" >= first
+                    and g."offset" < past
+                order by g."offset"
+                limit quantity
+            ) l
+            cross join lateral (
+                select o.*
+                from treadle.records o
+                where o.record_id = l.record_id
+                limit 1
+            ) r
+        ) p
+        where p.bytes_before < max_bytes
+        order by p."offset");
+end $$;
+
+-- The wanted records as submissions to the agent of the subscription, numbered from 1.
+create or replace function treadle._delivered_submissions(
+    wanted treadle.delivery[], s treadle.subscriptions, a treadle.agents, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+begin
+    return array(
+        select row(
+                w.n, treadle.uuid7(), 'normal', 1, a.agent, a.queue,
+                'records/' || s.subscription || '/' || (w.w).key, false,
+                case when s.delivery = 'at_most_once' then 1 else a.max_attempts end, a.timeout_seconds, at, null, null,
+                null, null, null, null, null, null, 0, null, null)::treadle.submission
+        from (select unnest(wanted) as w, generate_series(1, cardinality(wanted)) as n) w);
+end $$;
+
+-- Write the messages of wanted records, which have their places, with their `queued` events and lane rows.
+create or replace function treadle._write_deliveries(
+    submissions treadle.submission[], wanted treadle.delivery[], s treadle.subscriptions, names jsonb, at timestamptz)
+returns void language plpgsql as $$
+declare
+    v_entries treadle.entry[];
+    v_lane_rows treadle.lane_row[];
+begin
+    with written as (
+        insert into treadle.messages as m (
+            message_id, tenant, thread, ord, queue, lane, lane_id, share_place, agent, priority, rank, state, hold,
+            max_attempts, max_losses, timeout_seconds, created_at, run_at, schema_id, body, metadata, subscription,
+            record_topic, record_offset)
+        select p.message_id, s.tenant, p.thread, p.ord, p.queue, case when p.hold is null then p.priority end,
+            p.lane_id, case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
+            p.max_attempts, case when s.delivery = 'at_most_once' then 1 end, p.timeout_seconds, at, p.run_at,
+            (p.w).schema_id, (p.w).value,
+            jsonb_build_object('record', jsonb_strip_nulls(jsonb_build_object(
+                'subscription', s.subscription, 'delivery', s.delivery, 'topic', names -> (p.w).topic::text,
+                'offset', (p.w)."offset", 'record_id', (p.w).record_id, 'key', (p.w).key, 'headers', (p.w).headers))),
+            s.id, (p.w).topic, (p.w)."offset"
+        from (
+            select (z.p).*, z.w,
+                case
+                    when coalesce((z.p).hold, 'share') <> 'share' then null
+                    when (z.p).goes_first then treadle._lane_next_returned((z.p).queue, (z.p).priority)
+                    else treadle._lane_next((z.p).queue, (z.p).priority)
+                end as lane_id
+            from (select unnest(submissions) as p, unnest(wanted) as w) z
+            offset 0
+        ) p
+        returning m.message_id, m.thread, m.queue, m.lane, m.lane_id, m.agent, m.record_topic, m.record_offset
+    )
+    select
+            array_agg(row(w.message_id, 1, w.thread, 'queued', null, s.tenant)::treadle.entry
+                order by w.record_topic, w.record_offset),
+            array_agg(row(w.queue, w.lane, w.lane_id, treadle._lane_message(
+                message_id => w.message_id,
+                thread_id => (select t.thread_id from treadle.threads t where t.id = any(array[w.thread])),
+                agent => w.agent, tenant => s.tenant))::treadle.lane_row
+                order by w.lane_id) filter (where w.lane is not null)
+        into v_entries, v_lane_rows
+        from written w;
+    perform treadle._log(entries => v_entries, at => at);
+    perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
+    insert into treadle.counters (tenant, queue, slot, queued)
+        values (s.tenant, (submissions[1]).queue, treadle._slot(at), cardinality(submissions));
+end $$;
+
+-- Write messages for records: all, and in their order.
+create or replace function treadle._deliver_records(
+    wanted treadle.delivery[], s treadle.subscriptions, a treadle.agents, names jsonb, at timestamptz)
+returns void language plpgsql as $$
+declare
+    v_submissions treadle.submission[] := treadle._delivered_submissions(wanted => wanted, s => s, a => a, at => at);
+    v_threaded constant boolean := exists (select from unnest(v_submissions) u where u.thread_id is not null);
+begin
+    if v_threaded then
+        v_submissions := treadle._place_in_threads(
+            submissions => v_submissions, tenant => s.tenant, reach => null, patient => true, at => at);
+    end if;
+    if treadle._sharing() then
+        v_submissions := treadle._share_out(submissions => v_submissions, tenant => s.tenant);
+    end if;
+    perform treadle._write_deliveries(
+        submissions => v_submissions, wanted => wanted, s => s, names => names, at => at);
+    if v_threaded then
+        perform treadle._promote(at => at, threads => array(
+            select distinct u.thread
+            from unnest(v_submissions) u
+            where u.thread is not null));
+    end if;
+end $$;
+
+-- Move the positions of a subscription past these records.
+create or replace function treadle._move_positions(subscription bigint, records treadle.delivery[]) returns void
+language plpgsql as $$
+begin
+    update treadle.subscription_positions p
+        set version = p.version + 1,
+            next_offset = n.next_offset,
+            fresh_offset = greatest(p.fresh_offset, n.next_offset)
+        from (
+            select r.topic, max(r."offset") + 1 as next_offset
+            from (select (unnest(records)).topic, (unnest(records))."offset") r
+            group by r.topic
+        ) n
+        cross join lateral treadle._position_of(_move_positions.subscription, n.topic) o
+        where p.ctid = o.place;
+end $$;
+
+-- Deliver the next records of a subscription, whose row is locked: up to `quantity`, from each of its topics a part.
+-- Returns how many records it passed.
+create or replace function treadle._deliver_to(s treadle.subscriptions, quantity bigint, at timestamptz) returns integer
+language plpgsql as $$
+declare
+    c_bytes constant bigint := 8000000;
+    v_agent treadle.agents;
+    v_topic record;
+    v_left bigint := quantity;
+    v_topics bigint := (select count(*) from treadle._behind(s.id));
+    v_expired bigint := 0;
+    v_names jsonb := '{}';
+    v_records treadle.delivery[] := '{}';
+    v_wanted treadle.delivery[];
+begin
+    select a.* into v_agent
+        from treadle.agents a
+        where a.agent = s.agent;
+    for v_topic in
+        select b.*
+        from treadle._behind(s.id) b
+    loop
+        v_records := v_records || treadle._next_records(
+            s => s, topic => v_topic.topic, first => v_topic.first, past => v_topic.past, fresh => v_topic.fresh,
+            quantity => ceil(v_left::numeric / v_topics)::bigint, max_bytes => c_bytes / v_topics);
+        v_names := v_names || jsonb_build_object(v_topic.topic, v_topic.name);
+        v_expired := v_expired + v_topic.expired;
+        v_left := quantity - cardinality(v_records);
+        v_topics := v_topics - 1;
+        exit when v_left <= 0;
+    end loop;
+    v_wanted := array(select r from (select unnest(v_records) as r) r where (r.r).wanted);
+    if v_wanted <> '{}' then
+        perform treadle._deliver_records(wanted => v_wanted, s => s, a => v_agent, names => v_names, at => at);
+    end if;
+    perform treadle._move_positions(s.id, v_records);
+    insert into treadle.subscription_counts (tenant, subscription, open, filtered, expired)
+        select s.tenant, s.id, cardinality(v_wanted), count(*) filter (where r.filtered), v_expired
+        from (select (unnest(v_records)).filtered) r;
+    return cardinality(v_records);
+end $$;
+
+-- The subscriptions that are behind and may be delivered to: of those of these topics and those with these names
+-- (tenant/subscription); both null: of all.
+create or replace function treadle._subscriptions_behind(topics bigint[], names text[])
+returns table (id bigint, name text) language plpgsql stable as $$
+#variable_conflict use_column
+begin
+    return query
+        select s.id, s.tenant || '/' || s.subscription
+        from treadle.subscriptions s
+        where not s.paused
+            and (
+                (_subscriptions_behind.topics is null and names is null)
+                or s.id = any(array(
+                    select j.subscription
+                    from treadle.subscription_topics j
+                    where j.topic = any(_subscriptions_behind.topics)
+                    union all
+                    select n.id
+                    from unnest(names) u
+                    join treadle.subscriptions n on n.tenant = split_part(u, '/', 1)
+                        and n.subscription = split_part(u, '/', 2))))
+            and s.tenant <> all(treadle._stopped_tenants())
+            and exists (select from treadle.agents a where a.agent = s.agent)
+            and exists (select from treadle._behind(s.id))
+        order by s.id;
+end $$;
+
+-- Deliver the next records of subscriptions that are behind: of those of these topics and those with these names
+-- (tenant/subscription); both null: of all. It ends after about `quantity` records.
+--   delivered  how many records it passed
+--   queues     that got messages
+--   again      the subscriptions that are still behind and can be delivered to at once
+--   waiting    those that are behind and have as many open messages as they may
+create or replace function treadle.deliver_records(
+    topics bigint[] default null, names text[] default null, quantity integer default 1000, out delivered integer,
+    out queues text[], out again text[], out waiting text[])
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
+#variable_conflict use_column
+declare
+    c_now constant timestamptz := treadle.clock();
+    v_behind record;
+    v treadle.subscriptions;
+    v_room bigint;
+    v_passed integer;
+begin
+    delivered := 0;
+    for v_behind in
+        select b.*
+        from treadle._subscriptions_behind(topics, names) b
+    loop
+        select s.* into v
+            from treadle.subscriptions s
+            where s.id = v_behind.id and not s.paused
+            for update skip locked;
+        if not found or delivered >= quantity then
+            again := again || v_behind.name;
+            continue;
+        end if;
+        v_room := v.max_in_flight - treadle._open_of(v.id);
+        if v_room <= 0 then
+            waiting := waiting || v_behind.name;
+            continue;
+        end if;
+        v_passed := treadle._deliver_to(s => v, quantity => least(v_room, quantity), at => c_now);
+        delivered := delivered + v_passed;
+        queues := queues || (select a.queue from treadle.agents a where a.agent = v.agent);
+        if exists (select from treadle._behind(v.id)) then
+            again := again || v_behind.name;
+        end if;
+    end loop;
+end $$;
+comment on function treadle.deliver_records is 'Turn the next records of subscriptions into messages of their agents';

@@ -1,0 +1,273 @@
+"""Subscriptions: records become messages."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.sql_client import SqlClient
+from tests.support.topic_calls import Topics, records_of, refusal
+
+
+@pytest.fixture
+async def topics(sql_client: SqlClient) -> Topics:
+    found = Topics(sql_client)
+    await found.create("t")
+    return found
+
+
+async def test_a_record_becomes_a_message_of_the_agent(topics: Topics) -> None:
+    await topics.subscribe()
+    [published] = await topics.publish("t", {"value": {"a": 1}, "key": "k", "headers": {"h": "x"}})
+    assert await topics.route() == 1
+    claim = await topics.client.claim_one()
+    assert (json.loads(claim.body), claim.agent, claim.thread_id) == ({"a": 1}, "echo", "records/s/k")
+    assert claim.subscription == "default/s"
+    assert records_of([claim]) == [
+        {
+            "subscription": "s",
+            "delivery": "at_least_once",
+            "topic": "t",
+            "offset": 0,
+            "record_id": str(published["record_id"]),
+            "key": "k",
+            "headers": {"h": "x"},
+        }
+    ]
+    assert (await topics.overview())["open"] == 1
+    await topics.client.finish(claim)
+    overview = await topics.overview()
+    assert (overview["open"], overview["completed"], overview["lag"]) == (0, 1, 0)
+    assert await topics.route() == 0
+
+
+async def test_records_of_a_key_run_in_order_and_keys_beside_each_other(topics: Topics) -> None:
+    await topics.subscribe()
+    records = [{"value": f"{key}{n}", "key": key} for n in range(3) for key in "abc"]
+    await topics.publish("t", *records, "free", "loose")
+    await topics.route()
+    assert sorted(await topics.handle()) == ["a0", "b0", "c0", "free", "loose"]
+    await topics.publish("t", {"value": "a3", "key": "a"})
+    await topics.route()
+    assert [sorted(await topics.handle()) for _ in range(4)] == [["a1", "b1", "c1"], ["a2", "b2", "c2"], ["a3"], []]
+
+
+async def test_every_subscription_gets_every_record(topics: Topics) -> None:
+    await topics.publish("t", *range(5))
+    await topics.route()
+    await topics.subscribe("early")
+    await topics.subscribe("late", start="latest")
+    await topics.subscribe("middle", start="3")
+    await topics.publish("t", *range(5, 8))
+    await topics.route()
+    received: dict[str, list[int]] = {}
+    claims = await topics.claims()
+    for claim, record in zip(claims, records_of(claims), strict=True):
+        received.setdefault(record["subscription"], []).append(json.loads(claim.body))
+    assert received == {"early": [*range(8)], "late": [5, 6, 7], "middle": [*range(3, 8)]}
+
+
+async def test_a_full_subscription_leaves_records_in_the_log(topics: Topics) -> None:
+    await topics.subscribe(max_in_flight=3)
+    await topics.publish("t", *range(10))
+    assert await topics.route() == 3
+    row = await topics.row("select * from treadle.deliver_records(names => '{default/s}')")
+    assert (row["delivered"], row["waiting"], row["again"]) == (0, ["default/s"], None)
+    overview = await topics.overview()
+    assert (overview["open"], overview["lag"]) == (3, 7)
+    assert overview["positions"] == [{"topic": "t", "next_offset": 3, "lag": 7}]
+    assert await topics.drain() == [*range(10)]
+
+
+async def test_topics_that_come_later_join_by_their_names(topics: Topics) -> None:
+    await topics.subscribe("s", "plan.*", "#.out", start="latest")
+    await topics.create("plan.in", "code.plan.out", "code.plan.in")
+    for topic in ("t", "plan.in", "code.plan.out", "code.plan.in"):
+        await topics.publish(topic, topic)
+    assert sorted(await topics.drain()) == ["code.plan.out", "plan.in"]
+    assert await topics.subscribe("s", "t", start="earliest") == "changed"
+    await topics.publish("plan.in", "not any more")
+    assert await topics.drain() == ["t"]
+    await topics.subscribe("s", "plan.in")
+    assert await topics.drain() == ["not any more"]  # it goes on where it was
+
+
+async def test_a_filter_leaves_records_out(topics: Topics) -> None:
+    await topics.subscribe(filter='{"value": {"kind": "a"}, "headers": {"h": "x"}}')
+    await topics.publish(
+        "t",
+        {"value": {"kind": "a", "n": 1}, "headers": {"h": "x", "i": "y"}},
+        {"value": {"kind": "b"}, "headers": {"h": "x"}},
+        {"value": {"kind": "a", "n": 2}},
+        "text",
+    )
+    assert await topics.drain() == [{"kind": "a", "n": 1}]
+    assert (await topics.overview())["filtered"] == 3
+
+
+async def test_a_paused_subscription_goes_on_where_it_was(topics: Topics) -> None:
+    await topics.subscribe()
+    await topics.subscribe("other")
+    await topics.sql.execute("select treadle.pause_subscription('s')")
+    await topics.publish("t", *range(3))
+    assert await topics.drain() == [0, 1, 2]
+    await topics.sql.execute("select treadle.pause_subscription('s', false)")
+    assert await topics.drain() == [0, 1, 2]
+
+
+async def test_a_replay_begins_new_lives_and_doubles_no_open_message(topics: Topics) -> None:
+    await topics.subscribe()
+    await topics.publish("t", *({"value": n, "key": "k" if n % 2 else None} for n in range(6)))
+    await topics.route()
+    handled = await topics.handle(quantity=3)  # keyless 0 and 2, and 1, the first of its key
+    assert sorted(handled) == [0, 1, 2]
+    await topics.sql.execute("select treadle.seek_subscription('s', 'earliest')")
+    await topics.publish("t", 6)
+    await topics.route()
+    # 3, 4 and 5 are still open; 1 waits behind the open ones of its key.
+    bodies = await topics.drain()
+    assert sorted(bodies) == [0, 1, 2, 3, 4, 5, 6]
+    assert [body for body in bodies if body % 2] == [3, 5, 1]
+    await topics.sql.execute("select treadle.seek_subscription('s', '5', topic => 't')")
+    assert await topics.drain() == [5, 6]
+    await topics.sql.execute("select treadle.seek_subscription('s', 'latest')")
+    assert await topics.drain() == []
+    assert (await refusal(topics.sql.execute("select treadle.seek_subscription('s', '0', 'none')")))[0] == "TR404"
+
+
+async def test_a_deleted_subscription_leaves_its_messages(topics: Topics) -> None:
+    await topics.subscribe()
+    await topics.publish("t", 1)
+    await topics.route()
+    await topics.sql.execute("select treadle.delete_subscription('s')")
+    await topics.publish("t", 2)
+    assert await topics.drain() == [1]
+    await topics.sql.execute("select treadle.fold_subscriptions()")
+    assert await topics.sql.fetchval("select count(*) from treadle.subscription_counts") == 0
+    assert await topics.subscribe() == "created"
+    assert await topics.drain() == [1, 2]
+
+
+async def test_a_failed_record_is_a_dead_letter_or_dropped(topics: Topics) -> None:
+    await topics.subscribe("kept")
+    await topics.subscribe("dropped", dead_letter=False)
+    await topics.publish("t", {"value": 1, "key": "k"}, {"value": 2, "key": "k"})
+    assert await topics.drain(outcome="rejected") == [1, 1, 2, 2]
+    letters = await topics.sql.fetch("select body from treadle._dead_letters('default', 10)")
+    assert len(letters) == 2
+    assert all(letter["body"]["thread_id"] == "records/kept/k" for letter in letters)
+    kept, dropped = await topics.overview("kept"), await topics.overview("dropped")
+    assert [(o["failed"], o["dropped"], o["open"]) for o in (kept, dropped)] == [(2, 0, 0), (0, 2, 0)]
+    failed = await topics.sql.fetch("select message_id from treadle.messages where state = 'failed'")
+    for row in failed:
+        await topics.client.redrive(row["message_id"])
+    assert (await topics.overview("dropped"))["open"] == 2
+    assert sorted(await topics.drain()) == [1, 1, 2, 2]
+    assert [(await topics.overview(name))["completed"] for name in ("kept", "dropped")] == [2, 2]
+
+
+@pytest.mark.parametrize("outcome", ["error", "lost", "released", "overloaded"])
+async def test_at_most_once_tries_a_record_once(topics: Topics, outcome: str) -> None:
+    await topics.subscribe(delivery="at_most_once")
+    await topics.publish("t", 1)
+    await topics.route()
+    claim = await topics.client.claim_one()
+    assert await topics.client.finish(claim, outcome=outcome, error=None) == ["failed"]
+    row = await topics.row("select state, error from treadle.messages")
+    assert row["state"] == "failed"
+    assert row["error"]
+    assert (await topics.overview())["failed"] == 1
+
+
+async def test_deferred_records_are_tried_later(topics: Topics) -> None:
+    """A worker that lacks the agent has not tried."""
+    await topics.subscribe(delivery="at_most_once")
+    await topics.publish("t", 1)
+    await topics.route()
+    assert await topics.client.finish(await topics.client.claim_one(), outcome="deferred", delay=0.0) == ["queued"]
+
+
+async def test_a_held_subscription_delays_no_other(topics: Topics) -> None:
+    await topics.subscribe("held")
+    await topics.subscribe("free")
+    other = await topics.client.connect()
+    async with other.sql.transaction():
+        await other.sql.execute("select treadle.pause_subscription('held')")
+        await topics.publish("t", 1)
+        await topics.sql.execute("select treadle.sequence_records()")
+        row = await topics.row("select * from treadle.deliver_records()")
+        assert (row["delivered"], row["again"]) == (1, ["default/held"])
+
+
+async def test_nothing_is_delivered_before_there_is_an_agent(topics: Topics) -> None:
+    await topics.subscribe(agent="new")
+    await topics.publish("t", 1)
+    assert await topics.drain() == []
+    assert (await topics.overview())["lag"] == 1
+    await topics.client.register({"agent": "new"})
+    assert await topics.drain() == [1]
+
+
+async def test_a_suspended_tenant_gets_nothing(topics: Topics) -> None:
+    await topics.sql.execute("select treadle.create_tenant('other')")
+    await topics.create("t", tenant="other")
+    await topics.subscribe(tenant="other")
+    await topics.publish("t", {"value": 1, "key": "k"}, tenant="other")
+    await topics.sql.execute("select treadle.suspend_tenant('other')")
+    assert await topics.drain() == []
+    assert (await refusal(topics.publish("t", 2, tenant="other")))[0] == "TR403"
+    await topics.sql.execute("select treadle.suspend_tenant('other', false)")
+    assert await topics.drain() == [1]
+
+
+async def test_deliveries_of_one_tenant_wait_for_its_share(topics: Topics) -> None:
+    await topics.sql.execute("select treadle.create_tenant('other')")
+    await topics.subscribe()
+    await topics.publish("t", *({"value": n, "key": f"k{n % 300}"} for n in range(500)))
+    await topics.route()
+    holds = await topics.sql.fetch("select hold, count(*) as n from treadle.messages group by 1 order by 1")
+    assert {row["hold"]: row["n"] for row in holds} == {None: 200, "share": 100, "thread": 200}
+    assert sorted(await topics.drain()) == [*range(500)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "a/b"},
+        {"topics": []},
+        {"topics": ["a.b*"]},
+        {"topics": ["a b"]},
+        {"topics": ["t"] * 101},
+        {"delivery": "twice"},
+        {"max_in_flight": 0},
+        {"filter": "[]"},
+        {"filter": '{"key": 1}'},
+        {"start": "soon"},
+        {"agent": ""},
+    ],
+)
+async def test_values_that_are_not_acceptable(topics: Topics, arguments: dict[str, Any]) -> None:
+    given = {"name": "s", "topics": ["t"], **arguments}
+    name, patterns = given.pop("name"), given.pop("topics")
+    named = {"agent": "echo", "start": "earliest", **given}
+    text = "".join(f", {key} => ${n}" for n, key in enumerate(named, 3))
+    call = topics.sql.fetchval(f"select treadle.create_subscription($1, $2{text})", name, patterns, *named.values())
+    assert (await refusal(call))[0] == "TR422"
+
+
+async def test_two_routers_deliver_each_record_once(topics: Topics) -> None:
+    await topics.subscribe(max_in_flight=50)
+    await topics.subscribe("other", max_in_flight=50)
+    await topics.publish("t", *({"value": n, "key": f"k{n % 7}" if n % 2 else None} for n in range(400)))
+    routers = [topics, *[Topics(await topics.client.connect()) for _ in range(2)]]
+    bodies: list[int] = []
+
+    async def work(router: Topics) -> None:
+        while len(bodies) < 800:
+            await router.sql.execute("select treadle.sequence_records(1)")
+            await router.row("select * from treadle.deliver_records(quantity => 20)")
+            bodies.extend(await router.handle(quantity=10, patient=True))
+
+    await asyncio.gather(*(work(router) for router in routers))
+    assert sorted(bodies) == sorted([*range(400)] * 2)

@@ -212,7 +212,7 @@ begin
         where c.queue = m.queue and c.id >= treadle._low_water_mark('counters');
         if v_running >= q.concurrency then
             return query select 'queue_concurrency',
-                format('%s messages of the queue %s run, which is its limit.', v_running, m.queue),
+                format('The queue %s runs as many messages as it may, %s.', m.queue, q.concurrency),
                 'It starts when one of them ends. The limit is the smallest `concurrency` that its agents declare.';
         end if;
     end if;
@@ -220,7 +220,7 @@ end $$;
 
 -- How far a message in its lane is from its start.
 create or replace function treadle._lane_reason(
-    m treadle.messages, at timestamptz, out cause text, out sentence text, out advice text)
+    m treadle.messages, at timestamptz, for_operator boolean, out cause text, out sentence text, out advice text)
 language plpgsql stable as $$
 #variable_conflict use_variable
 declare
@@ -235,8 +235,11 @@ begin
     sentence := format('It is ready since %s; %s claimed before it%s.',
         treadle._span(at - treadle._stands_since(m)),
         case v_before when 0 then 'no others are' when 1 then '1 message is' else v_before || ' messages are' end,
-        case when cause = 'workers_busy'
-            then format(', and the workers of the queue run %s of %s messages', v.running, v.places) else '' end);
+        case
+            when cause = 'position' then ''
+            when for_operator then format(', and the workers of the queue run %s of %s messages', v.running, v.places)
+            else ', and all workers of the queue are busy'
+        end);
     advice := case cause
         when 'workers_busy' then 'Start more workers of this queue, or raise WORKER_CONCURRENCY.'
         else 'A worker claims it as soon as it has room.' end;
@@ -347,7 +350,7 @@ begin
         if m.hold is null then
             return query
                 select r.*
-                from treadle._lane_reason(m, v_now) r;
+                from treadle._lane_reason(m => m, at => v_now, for_operator => v_for_operator) r;
         end if;
     end if;
 end $$;

@@ -53,6 +53,8 @@ async def test_a_message_in_its_lane(sql_client: SqlClient) -> None:
     assert "no others are claimed before it" in await only(sql_client, first, "position")
     await living(sql_client, running=10)
     assert "run 10 of 10 messages" in await only(sql_client, first, "workers_busy")
+    said = (await explain(sql_client, first, reach={"owner": None}))["workers_busy"][0]
+    assert said.endswith("and all workers of the queue are busy.")
     await living(sql_client)
     await sql_client.sql.execute("select treadle.pause('default', true, 'key 4f2a (ci)')")
     found = await explain(sql_client, first)
@@ -64,7 +66,7 @@ async def test_a_message_in_its_lane(sql_client: SqlClient) -> None:
     await sql_client.claim(1)
     found = await explain(sql_client, second)
     assert list(found) == ["queue_concurrency", "position"]
-    assert found["queue_concurrency"][0] == "1 messages of the queue default run, which is its limit."
+    assert found["queue_concurrency"][0] == "The queue default runs as many messages as it may, 1."
 
 
 async def test_a_message_behind_its_thread(sql_client: SqlClient) -> None:

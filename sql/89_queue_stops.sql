@@ -58,6 +58,48 @@ end $$;
 comment on function treadle.queue_stops
     is 'In a word, why these messages wait (delay, backoff, share, paused, unclaimed, no_agent); others are left out';
 
+-- Of the first messages of each lane, and of those that are due next, the agents that no living worker of their queue
+-- has.
+create or replace function treadle.missing_agents() returns table (queue text, agent text)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        with next as (
+            select l.message_id
+            from treadle.queues q
+            cross join (values ('high'), ('normal'), ('low')) n (lane)
+            cross join lateral treadle._lane_list(
+                queue => q.queue, lane => n.lane, quantity => 100, at => treadle.clock()) l
+            union all
+            (
+                select d.message_id
+                from treadle.messages d
+                where d.hold in ('delay', 'backoff')
+                order by d.run_at
+                limit 100
+            )
+        ), asked as materialized (
+            select distinct m.queue, m.agent
+            from next x
+            cross join lateral (
+                select y.queue, y.agent
+                from treadle.messages y
+                where y.message_id = x.message_id and y.state = 'queued'
+                limit 1
+            ) m
+        )
+        select a.queue, a.agent
+        from asked a
+        where treadle._claiming_workers(a.queue) > 0
+            and not treadle._has_agent(queue => a.queue, agent => a.agent)
+        order by a.queue, a.agent;
+end $$;
+comment on function treadle.missing_agents
+    is 'Agents for which messages wait, and that no living worker of their queue has';
+
 create or replace function treadle.unclaimed_queues() returns table (queue text, queued bigint)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$

@@ -51,6 +51,7 @@ declare
         agent_while_busy     app
         dead_letter_page     app
         unclaimed_queues     app worker
+        missing_agents       app
         queue_list           app
         health               app
         missing_lanes        app

@@ -142,7 +142,7 @@ class Api:
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
             "tenants": TenantStore(pools.calls),
-            "installation": self._installation,
+            "health_checks": health.HealthChecks(self._installation),
             "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),

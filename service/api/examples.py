@@ -121,7 +121,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "Usage": {"thread_id": "tour", "messages": 2, "usage": {"input_tokens": 310, "output_tokens": 92}},
     "Queue": QUEUE,
-    "Health": {"status": "ok", "queue_initialized": True, "workers": 1, "detail": None},
+    "Health": {"status": "healthy", "queue_initialized": True, "workers": 1, "reasons": []},
     "Problem": {
         "title": "Unprocessable",
         "status": 422,

@@ -1,5 +1,6 @@
 """/health: whether this API process answers, and whether it can serve requests."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from litestar import Response, Router, get
@@ -8,23 +9,48 @@ from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
 from service.access.principal import OPEN
+from service.batching import Batcher
 from service.db import schema
 from service.errors import TreadleError
+from service.installation.model import HealthProbe
 from service.installation.store import InstallationStore
 
 
 class Health(Struct, frozen=True, omit_defaults=False):
-    status: Literal["ok", "unavailable"]
+    """`degraded`: the service works, and something keeps messages waiting or slows it down."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
     queue_initialized: bool
     workers: int = 0  # with a heartbeat in the last ten seconds
-    detail: str | None = None  # why the service is unavailable, or what slows it down
+    reasons: list[str] = []  # why it is not healthy, each a sentence with what to do
 
 
 class Liveness(Struct, frozen=True):
     status: Literal["ok"]
 
 
-UNAVAILABLE = {503: ResponseSpec(Health, description="The service is unavailable; `detail` says why.")}
+class HealthChecks:
+    """Those that arrive at the same time share a query."""
+
+    def __init__(self, installation: InstallationStore) -> None:
+        self._installation = installation
+        self._probes: Batcher[None, HealthProbe] = Batcher(self._probe, limit=1_000)
+
+    async def check(self) -> Response[Health]:
+        try:
+            found = await self._probes.submit(None)
+        except TreadleError as error:
+            return Response(Health("unhealthy", False, reasons=[str(error)]), status_code=503)
+        if wrong := schema.problem(found.release):
+            return Response(Health("unhealthy", found.has_queues, found.live_workers, [wrong]), status_code=503)
+        reasons = found.reasons()
+        return Response(Health("degraded" if reasons else "healthy", found.has_queues, found.live_workers, reasons))
+
+    async def _probe(self, checks: Sequence[None], _: bool) -> list[HealthProbe]:
+        return [await self._installation.health()] * len(checks)
+
+
+UNAVAILABLE = {503: ResponseSpec(Health, description="The service cannot work; `reasons` says why.")}
 
 
 @get(
@@ -33,8 +59,8 @@ UNAVAILABLE = {503: ResponseSpec(Health, description="The service is unavailable
     summary="Check whether the service can serve requests",
     responses=UNAVAILABLE,
 )
-async def health(installation: NamedDependency[InstallationStore]) -> Response[Health]:
-    return await _check(installation)
+async def health(health_checks: NamedDependency[HealthChecks]) -> Response[Health]:
+    return await health_checks.check()
 
 
 @get(
@@ -43,8 +69,8 @@ async def health(installation: NamedDependency[InstallationStore]) -> Response[H
     summary="Check the same; for load balancers",
     responses=UNAVAILABLE,
 )
-async def ready(installation: NamedDependency[InstallationStore]) -> Response[Health]:
-    return await _check(installation)
+async def ready(health_checks: NamedDependency[HealthChecks]) -> Response[Health]:
+    return await health_checks.check()
 
 
 @get("/health/live", operation_id="getLiveness", summary="Check whether this process answers")
@@ -53,13 +79,3 @@ async def live() -> Liveness:
 
 
 router = Router("/", route_handlers=[health, ready, live], opt={"scope": OPEN}, tags=["Health"])
-
-
-async def _check(installation: InstallationStore) -> Response[Health]:
-    try:
-        found = await installation.health()
-    except TreadleError as error:
-        return Response(Health("unavailable", False, detail=str(error)), status_code=503)
-    if detail := schema.problem(found.release):
-        return Response(Health("unavailable", found.has_queues, found.live_workers, detail), status_code=503)
-    return Response(Health("ok", found.has_queues, found.live_workers, found.slowed_by()))

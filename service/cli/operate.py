@@ -25,6 +25,8 @@ from service.terminal import visible_line
 def check(settings: Settings, invariants: bool, as_json: bool) -> None:
     """Check the database and count its workers. Exit code 1 if it is not in order.
 
+    The health is `degraded` where something keeps messages waiting or slows the service down; the reasons follow.
+
     With --invariants it reads everything there is (the view treadle.violations), from one snapshot and without a lock:
     some seconds for each hundred thousand messages.
 
@@ -44,20 +46,29 @@ def check(settings: Settings, invariants: bool, as_json: bool) -> None:
         if found.functions != schema.digest():
             raise SchemaError("The database's functions are not those of this version: run treadle migrate.")
         names = ("postgresql", "pgmq", "release", "workers", "queued", "processing")
-        return {name: getattr(found, name) for name in names}
+        reasons = (await InstallationStore(database).health()).reasons()
+        health = {"health": "degraded" if reasons else "healthy", "reasons": reasons}
+        return {name: getattr(found, name) for name in names} | health
 
     found = common.ask(settings, facts)
     if not invariants:
-        show.as_json(found) if as_json else show.facts(found)
+        show.as_json(found) if as_json else _show_facts(found)
         return
     violations = common.ask(settings, lambda database: InstallationStore(database).violations())
     if as_json:
         show.as_json(found | {"violations": violations})
     else:
-        show.facts(found | {"violations": len(violations)})
+        _show_facts(found | {"violations": len(violations)})
         for violation in violations:
             click.echo(visible_line(f"{violation.subject}: {violation.rule}"))
     sys.exit(1 if violations else 0)
+
+
+def _show_facts(found: dict[str, Any]) -> None:
+    reasons = found.pop("reasons")
+    show.facts(found)
+    for reason in reasons:
+        click.echo(visible_line(reason))
 
 
 @click.command()

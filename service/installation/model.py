@@ -4,11 +4,30 @@ from typing import Any
 
 from msgspec import Struct
 
+DEAD_ROWS_WARNING = 200_000  # in one table
+SNAPSHOT_WARNING_SECONDS = 600.0
+NOTIFY_WARNING_USAGE = 0.25  # of PostgreSQL's queue of notifications; at half, no hints are sent
+
+
+class UnclaimedQueue(Struct, frozen=True):
+    """A queue from which no living worker claims, and how many messages wait in it."""
+
+    queue: str
+    queued: int
+
+
+class MissingAgent(Struct, frozen=True):
+    """An agent for which messages wait, and that no living worker of their queue has."""
+
+    queue: str
+    agent: str
+
 
 class HealthProbe(Struct, frozen=True):
     """`release` of the schema (see service.db.schema); `live_workers` sent a heartbeat in the last ten seconds.
     `notify_usage` is how full PostgreSQL's queue of notifications is, up to 1. If `hints_sent` is false, it is too full
-    for hints, and `notify_holder` is the session that probably keeps it full (None: not known)."""
+    for hints, and `notify_holder` is the session that probably keeps it full (None: not known). `snapshot_seconds` is
+    the age of the oldest snapshot, `dead_rows` counts those of `table_name`, which has the most."""
 
     release: str | None
     has_queues: bool
@@ -16,10 +35,36 @@ class HealthProbe(Struct, frozen=True):
     hints_sent: bool
     notify_usage: float
     notify_holder: str | None
+    unclaimed: list[UnclaimedQueue] = []
+    missing_agents: list[MissingAgent] = []
+    snapshot_seconds: float | None = None
+    snapshot_holder: str | None = None
+    dead_rows: int | None = None
+    table_name: str | None = None
 
-    def slowed_by(self) -> str | None:
-        """What slows the service down, in sentences; None: nothing does."""
-        return None if self.hints_sent else explain_full_notify_queue(self.notify_usage, self.notify_holder)
+    def reasons(self) -> list[str]:
+        """What keeps messages waiting or slows the service down, each in a sentence with what to do."""
+        found = [
+            f"No living worker claims from the queue {at.queue}, where {at.queued} messages wait: name it in QUEUES."
+            for at in self.unclaimed
+        ]
+        found += [
+            f"No living worker of the queue {at.queue} has the agent {at.agent}, for which messages wait: name its"
+            " module in AGENTS."
+            for at in self.missing_agents
+        ]
+        if (self.snapshot_seconds or 0.0) > SNAPSHOT_WARNING_SECONDS:
+            found.append(f"Dead rows are kept by an old snapshot: end {self.snapshot_holder}.")
+        elif (self.dead_rows or 0) > DEAD_ROWS_WARNING:
+            found.append(f"Vacuum does not keep up with {self.table_name}, which has {self.dead_rows} dead rows.")
+        if not self.hints_sent:
+            found.append(explain_full_notify_queue(self.notify_usage, self.notify_holder))
+        elif self.notify_usage > NOTIFY_WARNING_USAGE:
+            found.append(
+                f"PostgreSQL's queue of notifications fills up ({self.notify_usage:.0%}): a session that listens does"
+                " not read them."
+            )
+        return found
 
 
 class Installation(Struct, frozen=True):

@@ -11,8 +11,11 @@ VIOLATIONS_TIMEOUT_SECONDS = 3600.0
 
 HEALTH = f"""
     select {schema.RELEASE_FOUND} as release, has_queues, live_workers, hints_sent, usage as notify_usage,
-        holder as notify_holder
-    from treadle.health(), treadle.notify_health()"""
+        n.holder as notify_holder,
+        (select coalesce(jsonb_agg(to_jsonb(u)), '[]') from treadle.unclaimed_queues() u) as unclaimed,
+        (select coalesce(jsonb_agg(to_jsonb(a)), '[]') from treadle.missing_agents() a) as missing_agents,
+        v.snapshot_seconds, v.holder as snapshot_holder, v.dead_rows, v.table_name
+    from treadle.health(), treadle.notify_health() n, treadle.vacuum_health() v"""
 
 
 # All of it reads counters, the heads of the lanes and PostgreSQL's statistics, and no history.

@@ -2,14 +2,13 @@
 
 import logging
 
+from service.installation.model import DEAD_ROWS_WARNING, SNAPSHOT_WARNING_SECONDS
 from service.maintenance.chore import Periodic
 from service.maintenance.store import MaintenanceStore
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 300.0
-DEAD_ROWS_WARNING = 200_000  # in one table
-SNAPSHOT_WARNING_SECONDS = 600.0
 
 
 class WatchVacuum(Periodic):

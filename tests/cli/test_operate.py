@@ -43,7 +43,7 @@ async def test_check_before_and_after_migrate(empty_dsn: str, cli: Cli) -> None:
     assert result.exit_code == 0
     assert re.search(r"^pgmq +1\.\d+", result.stdout, re.MULTILINE)
     facts = json.loads((await cli("check", "--json", DATABASE_URL=empty_dsn)).stdout)
-    assert set(facts) == {"postgresql", "pgmq", "release", "workers", "queued", "processing"}
+    assert set(facts) == {"postgresql", "pgmq", "release", "workers", "queued", "processing", "health", "reasons"}
     assert (facts["workers"], facts["queued"], facts["processing"]) == (0, 0, 0)
     # Only workers register agents: a migration without their settings must not change what they declared.
     said = error_sentence(await cli("send", "x", DATABASE_URL=empty_dsn))

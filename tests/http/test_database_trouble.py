@@ -32,8 +32,8 @@ async def test_without_postgresql_requests_are_503_and_streams_reconnect(start_a
         answer = await api.get(path)
         assert answer.status_code == 503
         health = answer.json()
-        assert (health["status"], health["queue_initialized"]) == ("unavailable", False)
-        assert "PostgreSQL cannot be reached" in health["detail"]
+        assert (health["status"], health["queue_initialized"]) == ("unhealthy", False)
+        assert "PostgreSQL cannot be reached" in health["reasons"][0]
     answer = await api.get("/health/live")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
@@ -67,7 +67,7 @@ async def test_a_database_without_the_schema_is_503(start_api: StartApi, empty_d
     api = await start_api(database_url=empty_dsn)
     answer = await api.get("/health/ready")
     assert answer.status_code == 503
-    assert "migrate" in answer.json()["detail"]
+    assert "migrate" in answer.json()["reasons"][0]
     answer = await api.post("/messages", json={"message": "x"})
     problem(answer, 503, "treadle migrate")
     assert "retry-after" in answer.headers

@@ -246,7 +246,7 @@ async def test_workers_are_listed_until_they_stop(start_api: StartApi, start_wor
 
 async def test_health_of_a_working_service(api: Client) -> None:
     for path in ("/health", "/health/ready"):
-        assert await get(api, path) == {"status": "ok", "queue_initialized": True, "workers": 0, "detail": None}
+        assert await get(api, path) == {"status": "healthy", "queue_initialized": True, "workers": 0, "reasons": []}
     assert await get(api, "/health/live") == {"status": "ok"}
 
 

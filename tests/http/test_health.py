@@ -1,0 +1,79 @@
+"""Health: degraded where something keeps messages waiting or slows the service down, with the reason."""
+
+import asyncio
+import json
+
+import pytest
+
+from service import telemetry
+from service.agents.builtin.echo import echo
+from service.db.pool import Connection
+from service.installation import model
+from tests.support.api_answers import get
+from tests.support.api_client import Client
+from tests.support.cli_runner import Cli
+from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.waiting import until
+from treadle import Context, agent
+
+
+@agent("report", queue="reports")
+async def report(context: Context, text: str) -> str:
+    return text
+
+
+@agent("elsewhere")
+async def elsewhere(context: Context, text: str) -> str:
+    return text
+
+
+async def test_messages_that_no_worker_can_run_degrade_it(
+    start_api: StartApi, start_worker: StartWorker, register_agents: RegisterAgents, cli: Cli
+) -> None:
+    await start_worker(echo)
+    await register_agents(report, elsewhere)
+    api = await start_api()
+    assert (await get(api, "/health"))["status"] == "healthy"
+    await api.submit("x", agent="report")
+    await api.submit("x", agent="elsewhere")
+    health = await until(lambda: get(api, "/health"), lambda found: len(found["reasons"]) == 2)
+    assert (health["status"], health["workers"]) == ("degraded", 1)
+    assert health["reasons"] == [
+        "No living worker claims from the queue reports, where 1 messages wait: name it in QUEUES.",
+        "No living worker of the queue default has the agent elsewhere, for which messages wait: name its module in"
+        " AGENTS.",
+    ]
+    assert await until(lambda: get(api, "/health/ready"), lambda found: len(found["reasons"]) == 2) == health
+    # For some milliseconds a second, the worker has the message of the agent that it lacks, and puts it off.
+    checked = await until(lambda: cli("check", "--json"), lambda said: "elsewhere" in said.stdout)
+    found = json.loads(checked.stdout)
+    assert (checked.exit_code, found["health"], found["reasons"]) == (0, "degraded", health["reasons"])
+    said = await until(lambda: cli("check"), lambda said: "elsewhere" in said.stdout)
+    assert said.stdout.splitlines()[-2:] == health["reasons"]
+
+
+async def test_an_old_snapshot_and_a_filling_queue_of_notifications_degrade_it(
+    api: Client, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await get(api, "/health"))["reasons"] == []
+    await sql.execute("set application_name = 'report'; begin isolation level repeatable read; select 1")
+    monkeypatch.setattr(model, "SNAPSHOT_WARNING_SECONDS", -1.0)
+    monkeypatch.setattr(model, "NOTIFY_WARNING_USAGE", -1.0)
+    health = await get(api, "/health")
+    await sql.execute("commit")
+    assert health["status"] == "degraded"
+    [snapshot, filling] = health["reasons"]
+    assert snapshot.startswith("Dead rows are kept by an old snapshot: end the transaction of process ")
+    assert "(report)" in snapshot
+    assert filling.startswith("PostgreSQL's queue of notifications fills up (0%)")
+    probe = model.HealthProbe("4", True, 1, True, 0.0, None, dead_rows=300_000, table_name="treadle.leases")
+    monkeypatch.undo()
+    assert probe.reasons() == ["Vacuum does not keep up with treadle.leases, which has 300000 dead rows."]
+
+
+async def test_checks_at_the_same_time_share_a_query(api: Client) -> None:
+    calls: list[str] = []
+    stop = telemetry.database_call.listen(lambda *, pool, seconds, error: calls.append(pool))
+    await asyncio.gather(*(get(api, "/health/ready") for _ in range(20)))
+    stop()
+    assert 1 <= calls.count("api health") < 10

@@ -13,7 +13,7 @@
         ├── ForeignPage          403                    a page of an origin that CORS_ORIGINS lacks asks
         ├── Unauthorized         401                    the request has no key or token, or one that is not valid
         ├── Forbidden            403          TR403     the key or token does not allow the request
-        ├── NotFound             404          TR404     there is no such message, thread, queue, agent or key
+        ├── NotFound             404          TR404     there is no such message, thread, queue, agent, key or schema
         ├── Conflict             409          TR409     the state of the message or thread does not allow it
         │   └── Busy             409                    another transaction is changing the same thing; try again
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
@@ -24,6 +24,8 @@
         │   └── NotStorable      422                    ... by PostgreSQL itself, now or later
         ├── LimitReached         429          TR430     the tenant has reached one of its limits; try again later
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
+
+`service/schemas/errors.py` has what the schema registry tells apart below NotFound, Conflict and Unprocessable.
 
 The SQL functions raise the SQLSTATEs, `db.pool` turns each into its class, and `api.problems` turns a class into a
 problem+json response. The text of an error is one sentence that names the problem and says what to do.

@@ -145,8 +145,8 @@ begin
     return cardinality(v_threads) + cardinality(v_messages);
 end $$;
 
--- Delete what else a tenant has: keys, rows of the audit about what its principals did, keys of idempotency, events of
--- long logs, lists of children. Returns whether nothing is left, not even a thread.
+-- Delete what else a tenant has: keys, schemas, rows of the audit about what its principals did, keys of idempotency,
+-- events of long logs, lists of children. Returns whether nothing is left, not even a thread.
 create or replace function treadle._delete_rest_of_tenant(tenant text, quantity integer) returns boolean
 language plpgsql as $$
 begin
@@ -168,6 +168,7 @@ begin
     perform treadle._empty_trash(quantity * 25);
     delete from treadle.parked p
     where p.tenant = _delete_rest_of_tenant.tenant;
+    perform treadle._delete_schemas_of_tenant(tenant);
     return not (
         exists (select from treadle.idempotency i where i.tenant = _delete_rest_of_tenant.tenant)
         or exists (

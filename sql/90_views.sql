@@ -283,3 +283,11 @@ create or replace view treadle.installation with (security_invoker) as
         (select coalesce(sum(c.processing), 0)::bigint from treadle.queue_counts c) as processing;
 comment on view treadle.installation is 'One row: the versions of this installation, its workers and its load';
 comment on column treadle.installation.functions is 'A digest of the SQL files that were applied';
+
+create or replace view treadle.schema_overview with (security_invoker) as
+select
+    v.tenant, v.subject, v.version, v.schema_id, s.kind, s.schema, s.refs, s.extras, s.descriptor, s.digest,
+    v.created_at, v.deleted_at
+from treadle.schema_versions v
+join treadle.schemas s on s.tenant = v.tenant and s.schema_id = v.schema_id;
+comment on view treadle.schema_overview is 'The versions of all subjects with their schemas';

@@ -58,6 +58,12 @@ declare
         vacuum_health        app worker
         notify_health        app worker
 
+        schema_rule          app
+        set_schema_rule      app
+        register_schema      app
+        schema_references    app
+        delete_schemas       app
+
         create_tenant        app
         suspend_tenant       app
         delete_tenant        app
@@ -175,6 +181,7 @@ grant select on
     treadle.agent_overview, treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
     treadle.counters, treadle.queues, treadle.agents, treadle.topics, treadle.topic_ends, treadle.topic_log,
     treadle.records, treadle.subscriptions, treadle.subscription_topics, treadle.subscription_positions,
-    treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview
+    treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview,
+    treadle.schema_overview, treadle.schema_versions, treadle.schemas, treadle.schema_rules
     to treadle_tenant;
 grant select (message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;

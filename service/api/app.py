@@ -41,10 +41,14 @@ from service.events.store import EventStore
 from service.installation.store import InstallationStore
 from service.messages import routes as messages
 from service.messages.store import MessageStore
+from service.protocols.schema_registry import routes as schema_registry
+from service.protocols.schema_registry.paths import EscapedPaths
 from service.protocols.websocket import routes as websocket
 from service.protocols.websocket.services import ChatServices
 from service.queues import routes as queues
 from service.queues.store import QueueStore
+from service.schemas.registry import Registry
+from service.schemas.store import SchemaStore
 from service.tenants import routes as tenants
 from service.tenants.store import TenantStore
 from service.threads import routes as threads
@@ -67,6 +71,7 @@ ROUTERS = [
     health.router,
     metrics.router,
     websocket.router,
+    schema_registry.router,
     dashboard.router,
 ]
 
@@ -142,6 +147,7 @@ class Api:
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
             "tenants": TenantStore(pools.calls),
+            "schemas": Registry(SchemaStore(pools.calls)),
             "health_checks": health.HealthChecks(self._installation),
             "scrapes": self._scrapes,
             "events": self._events,
@@ -181,7 +187,7 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            MeasuredRequests(Gate(EveryMethod(self.app), self._settings, self._limits)),
+            MeasuredRequests(Gate(EveryMethod(EscapedPaths(self.app)), self._settings, self._limits)),
             host=self._settings.host,
             port=self._settings.port,
             proxy_headers=bool(self._settings.trusted_proxies),

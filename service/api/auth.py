@@ -4,6 +4,7 @@ Sockets are checked where they are opened (service/protocols/websocket): a page 
 """
 
 import asyncio
+import base64
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,7 +30,6 @@ from service.hosts import is_loopback
 log = logging.getLogger(__name__)
 
 PUBLIC_AND_OPEN = "AUTH is off and HOST is not of the loopback: every client that reaches the API may do everything"
-BEARER = b"bearer "
 MIN_KEY_CHARS = 32
 OF_CLIENTS = (KEY_PREFIX, TOKEN_PREFIX, "eyJ")  # the last begins a JWT
 
@@ -87,7 +87,7 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _principal(self, scope: Any, options: dict[str, Any]) -> Principal:
-        credential = _bearer(scope)
+        credential = _bearer(scope, takes_basic=options.get("takes_basic", False))
         if credential is None and options.get("is_stream"):
             credential = _token_in_query(scope)
         principal = await self._access.identify(credential)
@@ -104,12 +104,23 @@ def principal_of(scope: Scope) -> Principal:
     return principal
 
 
-def _bearer(scope: Any) -> str | None:
+def _bearer(scope: Any, *, takes_basic: bool) -> str | None:
+    """The key or token; empty for a scheme that is not taken. With Basic it is the password, or the whole."""
     for name, value in scope["headers"]:
         if name == b"authorization":
-            text: bytes = value
-            return text[len(BEARER) :].strip().decode("latin-1") if text[: len(BEARER)].lower() == BEARER else ""
+            scheme, _, text = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return str(text.strip().decode("latin-1"))
+            return _password(text.strip()) if takes_basic and scheme.lower() == b"basic" else ""
     return None
+
+
+def _password(text: bytes) -> str:
+    try:
+        user, _, password = base64.b64decode(text, validate=True).decode("latin-1").partition(":")
+    except ValueError:
+        return ""
+    return password or user
 
 
 def _token_in_query(scope: Any) -> str | None:

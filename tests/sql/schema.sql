@@ -501,6 +501,14 @@ CREATE FUNCTION treadle.declare_tenant_limits(limits jsonb) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.declare_tenant_limits(limits jsonb) IS 'Declare the limits of tenants that have none of their own; raises TR422';
+CREATE FUNCTION treadle.delete_schemas(subject text, version integer DEFAULT NULL::integer, permanent boolean DEFAULT false, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS integer[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_schemas(subject text, version integer, permanent boolean, tenant text, actor text) IS 'Delete a version of a subject, or all; raises TR404, TR409';
 CREATE FUNCTION treadle.delete_subscription(subscription text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -917,6 +925,14 @@ CREATE FUNCTION treadle.register_agents(agents jsonb, default_agent text DEFAULT
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.register_agents(agents jsonb, default_agent text) IS 'Upsert agents, create their queues, and declare the default agent';
+CREATE FUNCTION treadle.register_schema(subject text, kind text, body text, digest uuid, latest integer, refs jsonb DEFAULT '[]'::jsonb, extras jsonb DEFAULT NULL::jsonb, descriptor bytea DEFAULT NULL::bytea, tenant text DEFAULT 'default'::text, OUT schema_id integer, OUT version integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.register_schema(subject text, kind text, body text, digest uuid, latest integer, refs jsonb, extras jsonb, descriptor bytea, tenant text, OUT schema_id integer, OUT version integer) IS 'Make a schema, which the service has checked, the next version of a subject';
 CREATE FUNCTION treadle.restore_lanes() RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -940,6 +956,20 @@ CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
+CREATE FUNCTION treadle.schema_references(subject text, version integer, tenant text DEFAULT 'default'::text, deleted boolean DEFAULT false) RETURNS integer[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.schema_references(subject text, version integer, tenant text, deleted boolean) IS 'The ids of the schemas that refer to a version of a subject';
+CREATE FUNCTION treadle.schema_rule(subject text, rule text, tenant text DEFAULT 'default'::text, inherited boolean DEFAULT true) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.schema_rule(subject text, rule text, tenant text, inherited boolean) IS 'The compatibility or the mode of a subject; null: no rule, so the default';
 CREATE FUNCTION treadle.seek_subscription(subscription text, start text, topic text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -961,6 +991,14 @@ CREATE FUNCTION treadle.sequence_records(quantity integer DEFAULT 100, late bool
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sequence_records(quantity integer, late boolean, OUT topics bigint[], OUT more boolean) IS 'Give published records their offsets; returns the topics that grew';
+CREATE FUNCTION treadle.set_schema_rule(subject text, rule text, value text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.set_schema_rule(subject text, rule text, value text, tenant text, actor text) IS 'Set the compatibility or the mode of a subject, or of all';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2423,6 +2461,75 @@ CREATE TABLE treadle.records_default (
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
+CREATE TABLE treadle.schema_ends (
+    tenant text NOT NULL,
+    next_id integer NOT NULL,
+    CONSTRAINT schema_ends_next_id_check CHECK ((next_id > 0))
+);
+COMMENT ON TABLE treadle.schema_ends IS 'The next schema_id of each tenant. An id is never given twice: clients keep schemas by id for ever. Who changes schemas of the tenant locks the row';
+CREATE TABLE treadle.schema_versions (
+    tenant text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    schema_id integer NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT schema_versions_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
+    CONSTRAINT schema_versions_version_check CHECK ((version > 0))
+);
+COMMENT ON TABLE treadle.schema_versions IS 'The versions of each subject';
+COMMENT ON COLUMN treadle.schema_versions.deleted_at IS 'Since when no new reader finds it by its subject; readers of old data still find it by its schema_id';
+CREATE TABLE treadle.schemas (
+    tenant text NOT NULL,
+    schema_id integer NOT NULL,
+    kind text NOT NULL,
+    schema text NOT NULL,
+    refs jsonb DEFAULT '[]'::jsonb NOT NULL,
+    extras jsonb,
+    descriptor bytea,
+    digest uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT schemas_check CHECK (((descriptor IS NULL) = (kind = 'JSON'::text))),
+    CONSTRAINT schemas_kind_check CHECK ((kind = ANY (ARRAY['JSON'::text, 'PROTOBUF'::text]))),
+    CONSTRAINT schemas_refs_check CHECK ((jsonb_typeof(refs) = 'array'::text)),
+    CONSTRAINT schemas_schema_id_check CHECK ((schema_id > 0))
+);
+COMMENT ON TABLE treadle.schemas IS 'Schemas by id. One schema has one id, in however many subjects it is';
+COMMENT ON COLUMN treadle.schemas.schema IS 'As it was registered: JSON, or for Protobuf the text of a .proto file or base64 of its descriptor';
+COMMENT ON COLUMN treadle.schemas.refs IS 'The schemas that it imports: [{"name", "subject", "version"}]';
+COMMENT ON COLUMN treadle.schemas.extras IS 'What clients keep with it and the service does not read: {"metadata", "ruleSet"}';
+COMMENT ON COLUMN treadle.schemas.descriptor IS 'Of Protobuf: the FileDescriptorProto';
+COMMENT ON COLUMN treadle.schemas.digest IS 'Of its kind, its content without what has no meaning (white space, comments) and its refs';
+CREATE VIEW treadle.schema_overview WITH (security_invoker='true') AS
+ SELECT v.tenant,
+    v.subject,
+    v.version,
+    v.schema_id,
+    s.kind,
+    s.schema,
+    s.refs,
+    s.extras,
+    s.descriptor,
+    s.digest,
+    v.created_at,
+    v.deleted_at
+   FROM (treadle.schema_versions v
+     JOIN treadle.schemas s ON (((s.tenant = v.tenant) AND (s.schema_id = v.schema_id))));
+COMMENT ON VIEW treadle.schema_overview IS 'The versions of all subjects with their schemas';
+CREATE TABLE treadle.schema_rules (
+    tenant text NOT NULL,
+    subject text NOT NULL,
+    rule text NOT NULL,
+    value text NOT NULL,
+    CONSTRAINT schema_rules_check CHECK (
+CASE rule
+    WHEN 'compatibility'::text THEN (value = ANY (ARRAY['NONE'::text, 'BACKWARD'::text, 'BACKWARD_TRANSITIVE'::text, 'FORWARD'::text, 'FORWARD_TRANSITIVE'::text, 'FULL'::text, 'FULL_TRANSITIVE'::text]))
+    WHEN 'mode'::text THEN (value = ANY (ARRAY['READWRITE'::text, 'READONLY'::text]))
+    ELSE false
+END)
+);
+COMMENT ON TABLE treadle.schema_rules IS 'What a subject allows: which changes between versions (compatibility), and whether any (mode)';
+COMMENT ON COLUMN treadle.schema_rules.subject IS 'Empty: all subjects that have no such rule';
 CREATE TABLE treadle.secrets (
     name text NOT NULL,
     value bytea NOT NULL,
@@ -2677,6 +2784,16 @@ ALTER TABLE ONLY treadle.records_20261202
     ADD CONSTRAINT records_20261202_pkey PRIMARY KEY (record_id);
 ALTER TABLE ONLY treadle.records_default
     ADD CONSTRAINT records_default_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY treadle.schema_ends
+    ADD CONSTRAINT schema_ends_pkey PRIMARY KEY (tenant);
+ALTER TABLE ONLY treadle.schema_rules
+    ADD CONSTRAINT schema_rules_pkey PRIMARY KEY (tenant, subject, rule);
+ALTER TABLE ONLY treadle.schema_versions
+    ADD CONSTRAINT schema_versions_pkey PRIMARY KEY (tenant, subject, version);
+ALTER TABLE ONLY treadle.schemas
+    ADD CONSTRAINT schemas_digest UNIQUE (tenant, digest);
+ALTER TABLE ONLY treadle.schemas
+    ADD CONSTRAINT schemas_pkey PRIMARY KEY (tenant, schema_id);
 ALTER TABLE ONLY treadle.secrets
     ADD CONSTRAINT secrets_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.sql_roles
@@ -2729,6 +2846,7 @@ CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (par
 CREATE INDEX messages_records ON treadle.messages USING btree (subscription, record_topic, record_offset) WHERE (subscription IS NOT NULL);
 CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, share_place) WHERE (hold = 'share'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
+CREATE INDEX schema_versions_schema ON treadle.schema_versions USING btree (tenant, schema_id);
 CREATE INDEX subscription_counts_subscription ON treadle.subscription_counts USING btree (subscription, id);
 CREATE INDEX subscription_topics_topic ON treadle.subscription_topics USING btree (topic);
 CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
@@ -2750,6 +2868,8 @@ CREATE TRIGGER tenants_limits BEFORE INSERT OR UPDATE OF limits ON treadle.tenan
 CREATE TRIGGER tenants_sharing AFTER INSERT OR DELETE OR UPDATE OF suspended_at, deleted_at, limits ON treadle.tenants FOR EACH STATEMENT EXECUTE FUNCTION treadle._follow_tenants();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
+ALTER TABLE ONLY treadle.schema_versions
+    ADD CONSTRAINT schema_versions_tenant_schema_id_fkey FOREIGN KEY (tenant, schema_id) REFERENCES treadle.schemas(tenant, schema_id);
 ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
@@ -2774,6 +2894,10 @@ CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_
 CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.schema_ends AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.schema_rules AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.schema_versions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.schemas AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_counts AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_positions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -2802,6 +2926,10 @@ CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worke
 CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.schema_ends FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.schema_rules FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.schema_versions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.schemas FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_counts FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_positions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -2817,6 +2945,10 @@ CREATE POLICY readers ON treadle.topic_log FOR SELECT TO treadle_app, treadle_wo
 CREATE POLICY readers ON treadle.topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.trash FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 ALTER TABLE treadle.records ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.schema_ends ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.schema_rules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.schema_versions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.schemas ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_counts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_positions ENABLE ROW LEVEL SECURITY;

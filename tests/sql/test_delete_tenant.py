@@ -11,6 +11,7 @@ from tests.support.tenant_walk import submit, walk
 OWNED = (
     *("messages", "threads", "thread_turns", "thread_log", "events", "leases", "parked", "trash", "counters"),
     *("idempotency", "keys", "sql_roles", "tenants"),
+    *("schemas", "schema_versions", "schema_rules", "schema_ends"),
 )
 
 

@@ -29,7 +29,7 @@ from service.db.migrate import migrate
 from service.db.pool import Connection, Database, connect
 from service.db.tables import metadata
 from service.errors import SchemaError, Unavailable
-from tests.support.migrations import AddMigration
+from tests.support.migrations import NEXT, AddMigration
 from tests.support.schema_dump import dumped_schema, function_bodies
 from tests.support.sql_client import SqlClient
 
@@ -187,8 +187,8 @@ async def test_a_migrations_statement_may_take_long(
 ) -> None:
     """It may take longer than any other call."""
     monkeypatch.setattr(connect, "__kwdefaults__", {**(connect.__kwdefaults__ or {}), "command_timeout": 0.1})
-    add_migration("""from alembic import op
-revision, down_revision = "0003", "0002"
+    add_migration(f"""from alembic import op
+revision, down_revision = "{NEXT}", "{schema.NEWEST_MIGRATION}"
 upgrade = lambda: op.execute("select pg_sleep(0.3)")""")
     release("select pg_sleep(0.3)")
     await migrate(empty_dsn)

@@ -50,6 +50,10 @@ async def other(sql_client: SqlClient) -> UUID:
         " treadle.publish('hidden', '\"hidden\"', tenant => 'other')"
     )
     await sql_client.sql.execute("select treadle.sequence_records()")
+    await sql_client.sql.execute(
+        "select treadle.register_schema('hidden', 'JSON', '{}', treadle.uuid7(), latest => 0, tenant => 'other'),"
+        " treadle.set_schema_rule('hidden', 'mode', 'READONLY', tenant => 'other')"
+    )
     [row] = await sql_client.submit_many({"message": "hidden", "thread_id": "hidden"}, tenant="other")
     return UUID(str(row["message_id"]))
 
@@ -153,8 +157,12 @@ async def test_it_does_not_escape_its_limits_by_a_parent(sql_client: SqlClient, 
 
 TOPICS = ("topics", "topic_ends", "topic_log", "records")
 SUBSCRIPTIONS = ("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts")
-VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters", *TOPICS, *SUBSCRIPTIONS)
-VIEWS = ("message_overview", "thread_overview", "queue_counts", "topic_overview", "subscription_overview")
+SCHEMAS = ("schemas", "schema_versions", "schema_rules")
+VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters", *TOPICS, *SUBSCRIPTIONS, *SCHEMAS)
+VIEWS = (
+    *("message_overview", "thread_overview", "queue_counts", "topic_overview", "subscription_overview"),
+    "schema_overview",
+)
 
 
 @pytest.mark.parametrize("name", VISIBLE + VIEWS)

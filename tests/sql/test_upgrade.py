@@ -16,7 +16,7 @@ from service.db import schema
 from service.db.migrate import migrate
 from service.db.pool import Connection
 from service.errors import Unavailable
-from tests.support.migrations import NEXT_MIGRATION, REMOVE_NEXT, AddMigration
+from tests.support.migrations import NEXT, NEXT_MIGRATION, REMOVE_NEXT, AddMigration
 from tests.support.randomness import random_seed
 from tests.support.schema_dump import dumped_schema, function_bodies
 from tests.support.sql_client import SqlClient
@@ -133,7 +133,7 @@ async def test_the_service_goes_on_while_the_next_release_migrates(
     await traffic.more(10)
     await migrate(dsn)
     await traffic.more(10)
-    assert await sql.fetchval("select version_num from treadle.alembic_version") == "0003"
+    assert await sql.fetchval("select version_num from treadle.alembic_version") == NEXT
     assert await sql.fetchval("select count(*) from treadle.threads where colour <> 'plain'") == 0
 
 

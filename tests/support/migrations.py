@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+from service.db.schema import NEWEST_MIGRATION
+
+NEXT = f"{int(NEWEST_MIGRATION) + 1:04}"
+
 # A migration as the next release may bring one: it only adds, each statement is a transaction of its own, and each can
 # be repeated.
 NEXT_STATEMENTS = (
@@ -10,15 +14,15 @@ NEXT_STATEMENTS = (
     "alter table treadle.threads add column if not exists colour text not null default 'plain'",
     "alter table treadle.messages add column if not exists colour text",
 )
-REMOVE_NEXT = """
+REMOVE_NEXT = f"""
     drop table if exists treadle.notes;
     alter table treadle.threads drop column if exists colour;
     alter table treadle.messages drop column if exists colour;
-    update treadle.alembic_version set version_num = '0002'"""
+    update treadle.alembic_version set version_num = '{NEWEST_MIGRATION}'"""
 NEXT_MIGRATION = f"""
 from alembic import op
 
-revision, down_revision = "0003", "0002"
+revision, down_revision = "{NEXT}", "{NEWEST_MIGRATION}"
 
 
 def upgrade() -> None:

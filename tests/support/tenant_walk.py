@@ -29,7 +29,12 @@ async def send(sql_client: SqlClient, claim: Claim, outcome: str, **sent: object
 
 
 async def walk(sql_client: SqlClient, tenant: str) -> None:
-    """Messages of the tenant that take every way, in threads of the same names."""
+    """Messages of the tenant that take every way, in threads of the same names; and a schema."""
+    await sql_client.sql.execute(
+        "select treadle.register_schema('s', 'JSON', '{}', treadle.uuid7(), latest => 0, tenant => $1),"
+        " treadle.set_schema_rule('s', 'compatibility', 'FULL', tenant => $1)",
+        tenant,
+    )
     await submit(sql_client, tenant, thread_id="t")
     await sql_client.run(chunks=["a", "b"])
     failed = await submit(sql_client, tenant)

@@ -1,0 +1,82 @@
+"""Reads the texts of schemas: checks them, and tells those that mean the same by one digest.
+
+A schema is checked together with those that it imports. The order of the keys of JSON, white space, comments, and the
+name of a .proto file make no other schema.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from uuid import UUID
+
+import msgspec
+
+from service.errors import Refused
+from service.json_input import decode
+from service.schemas.compatibility import json_schema
+from service.schemas.compatibility.question import Side
+from service.schemas.errors import InvalidSchema
+from service.schemas.model import MAX_SCHEMA_BYTES, NewSchema, Version
+
+NO_PROTOBUF = "Protobuf is not installed where the API runs: run pip install 'treadle[protobuf]'."
+
+Imports = Mapping[str, Version]
+"""The schemas that a schema imports, and those that these import, by the name that the text calls them."""
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A schema that was read. `descriptor`: of Protobuf. `side`: for the comparison with others."""
+
+    digest: UUID
+    descriptor: bytes | None
+    side: Side
+
+
+def read(new: NewSchema, imports: Imports) -> Document:
+    """Raises InvalidSchema."""
+    if len(new.schema.encode()) > MAX_SCHEMA_BYTES:
+        raise InvalidSchema(f"The schema is too large; at most {MAX_SCHEMA_BYTES} bytes are allowed.")
+    if new.kind == "JSON":
+        canonical, descriptor = _read_json(new.schema, imports), None
+    else:
+        canonical = descriptor = _read_protobuf(new.schema, imports)
+    meaning = msgspec.json.encode((new.kind, canonical, new.refs, new.extras), order="sorted")
+    return Document(
+        UUID(bytes=hashlib.sha256(meaning).digest()[:16]), descriptor, Side(new.kind, canonical, _contents(imports))
+    )
+
+
+def stored_side(version: Version, imports: Imports) -> Side:
+    """A stored version for the comparison."""
+    return Side(version.kind, _content(version), _contents(imports))
+
+
+def _contents(imports: Imports) -> dict[str, bytes]:
+    return {name: _content(version) for name, version in imports.items()}
+
+
+def _content(version: Version) -> bytes:
+    return version.schema.encode() if version.descriptor is None else version.descriptor
+
+
+def _read_json(text: str, imports: Imports) -> bytes:
+    try:
+        schema = decode(text, object, "schema")
+    except Refused as error:
+        raise InvalidSchema(str(error)) from None
+    others = {name: msgspec.json.decode(version.schema) for name, version in imports.items() if version.kind == "JSON"}
+    try:
+        json_schema.validate(json_schema.Document(schema, others))
+    except ValueError as error:
+        raise InvalidSchema(f"The text is no valid JSON Schema: {error}") from None
+    return msgspec.json.encode(schema, order="sorted")
+
+
+def _read_protobuf(text: str, imports: Imports) -> bytes:
+    try:
+        from service.schemas import protobuf_files
+    except ImportError:
+        raise InvalidSchema(NO_PROTOBUF) from None
+    try:
+        return protobuf_files.read(text, {name: version.descriptor or b"" for name, version in imports.items()})
+    except ValueError as error:
+        raise InvalidSchema(str(error)) from None

@@ -1,0 +1,63 @@
+"""Schemas, versions and rules."""
+
+from typing import Any, Literal, TypeAlias, get_args
+from uuid import UUID
+
+from msgspec import Struct
+
+Kind: TypeAlias = Literal["JSON", "PROTOBUF"]
+Level: TypeAlias = Literal[
+    "NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"
+]
+Mode: TypeAlias = Literal["READWRITE", "READONLY"]
+Rule: TypeAlias = Literal["compatibility", "mode"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+LEVELS: tuple[Level, ...] = get_args(Level)
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+DEFAULT_LEVEL: Level = "BACKWARD"
+DEFAULT_MODE: Mode = "READWRITE"
+ALL_SUBJECTS = ""  # the subject of a rule that holds for all subjects without their own
+
+MAX_SUBJECT_CHARS = 255
+MAX_SCHEMA_BYTES = 1_000_000
+
+
+class Reference(Struct, frozen=True):
+    """A schema imports another: `name` is what its text calls it."""
+
+    name: str
+    subject: str
+    version: int
+
+
+class NewSchema(Struct, frozen=True):
+    """`extras` is kept for clients, which read it: {"metadata", "ruleSet"}."""
+
+    kind: Kind
+    schema: str
+    refs: tuple[Reference, ...] = ()
+    extras: dict[str, Any] | None = None
+
+
+class Version(Struct, frozen=True):
+    """A version of a subject, with its schema. `digest` tells schemas apart; `descriptor`: the FileDescriptorProto of a
+    Protobuf schema."""
+
+    subject: str
+    version: int
+    schema_id: int
+    kind: Kind
+    schema: str
+    refs: tuple[Reference, ...]
+    extras: dict[str, Any] | None
+    descriptor: bytes | None
+    digest: UUID
+    deleted: bool
+
+
+class Registered(Struct, frozen=True):
+    schema_id: int
+    version: int
+    digest: UUID

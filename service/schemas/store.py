@@ -1,0 +1,166 @@
+"""Subjects, versions and schemas in PostgreSQL."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from asyncpg import Record
+
+from service.access.principal import Principal
+from service.db.pool import Database
+from service.schemas.documents import Document
+from service.schemas.errors import UnknownSchema, UnknownSubject, UnknownVersion
+from service.schemas.model import ALL_SUBJECTS, NewSchema, Reference, Registered, Rule, Version
+
+COLUMNS = """
+    o.subject, o.version, o.schema_id, o.kind, o.schema, o.refs, o.extras, o.descriptor, o.digest,
+    o.deleted_at is not null as deleted"""
+MAX_LISTED = 100_000  # names of a list
+
+
+class SchemaStore:
+    """`deleted`: also those versions that are deleted, but not permanently."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def register(
+        self, principal: Principal, subject: str, new: NewSchema, document: Document, latest: int
+    ) -> Registered | None:
+        """None where `latest` is not the newest version any more. Raises Unprocessable, Conflict, Busy."""
+        row = await self._database.fetchrow(
+            "select schema_id, version from treadle.register_schema(subject => $1, kind => $2, body => $3,"
+            " digest => $4, latest => $5, refs => $6::jsonb, extras => $7::jsonb, descriptor => $8, tenant => $9)",
+            subject,
+            new.kind,
+            new.schema,
+            document.digest,
+            latest,
+            _json(new.refs),
+            None if new.extras is None else _json(new.extras),
+            document.descriptor,
+            principal.tenant,
+        )
+        assert row is not None
+        if row["version"] is None:
+            return None
+        return Registered(row["schema_id"], row["version"], document.digest)
+
+    async def versions(self, principal: Principal, subject: str, *, deleted: bool = False) -> list[Version]:
+        """All of a subject, the oldest first; raises UnknownSubject."""
+        rows = await self._database.fetch(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
+            " and ($3 or o.deleted_at is null) order by o.version",
+            principal.tenant,
+            subject,
+            deleted,
+        )
+        if not rows:
+            raise UnknownSubject(f"There is no subject {subject!r}.")
+        return [_version(row) for row in rows]
+
+    async def version(
+        self, principal: Principal, subject: str, number: int | None, *, deleted: bool = False
+    ) -> Version:
+        """One of a subject; None: the newest. Raises UnknownSubject, UnknownVersion."""
+        row = await self._database.fetchrow(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
+            " and ($3::integer is null or o.version = $3) and ($4 or o.deleted_at is null)"
+            " order by o.version desc limit 1",
+            principal.tenant,
+            subject,
+            number,
+            deleted,
+        )
+        if row is None:
+            await self.versions(principal, subject, deleted=deleted)
+            raise UnknownVersion(f"The subject {subject!r} has no version {number}.")
+        return _version(row)
+
+    async def of_schema(self, principal: Principal, schema_id: int, *, deleted: bool = True) -> list[Version]:
+        """The versions that have a schema; raises UnknownSchema."""
+        rows = await self._database.fetch(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.schema_id = $2"
+            " and ($3 or o.deleted_at is null) order by o.subject, o.version",
+            principal.tenant,
+            schema_id,
+            deleted,
+        )
+        if not rows:
+            raise UnknownSchema(f"There is no schema {schema_id}.")
+        return [_version(row) for row in rows]
+
+    async def of_digest(self, principal: Principal, digest: UUID) -> Version:
+        """A version that has this schema; raises UnknownSchema."""
+        row = await self._database.fetchrow(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.digest = $2 limit 1",
+            principal.tenant,
+            digest,
+        )
+        if row is None:
+            raise UnknownSchema(f"There is no schema {digest}.")
+        return _version(row)
+
+    async def subjects(self, principal: Principal, prefix: str = "", *, deleted: bool = False) -> list[Version]:
+        """The newest version of each subject whose name begins with the prefix, in the order of the names."""
+        rows = await self._database.fetch(
+            f"select distinct on (o.subject) {COLUMNS} from treadle.schema_overview o where o.tenant = $1"
+            " and starts_with(o.subject, $2) and ($3 or o.deleted_at is null)"
+            f" order by o.subject, o.deleted_at is not null, o.version desc limit {MAX_LISTED}",
+            principal.tenant,
+            prefix,
+            deleted,
+        )
+        return [_version(row) for row in rows]
+
+    async def referrers(self, principal: Principal, subject: str, number: int) -> list[int]:
+        """The ids of the schemas that refer to a version."""
+        found: list[int] = await self._database.fetchval(
+            "select treadle.schema_references($1, $2, tenant => $3)", subject, number, principal.tenant
+        )
+        return found
+
+    async def delete(self, principal: Principal, subject: str, number: int | None, *, permanent: bool) -> Sequence[int]:
+        """The numbers of the deleted versions. Raises NotFound, Conflict, Busy."""
+        found: Sequence[int] = await self._database.fetchval(
+            "select treadle.delete_schemas($1, version => $2, permanent => $3, tenant => $4, actor => $5)",
+            subject,
+            number,
+            permanent,
+            principal.tenant,
+            principal.name,
+            repeatable=False,
+        )
+        return found
+
+    async def rule(
+        self, principal: Principal, rule: Rule, subject: str = ALL_SUBJECTS, *, inherited: bool = True
+    ) -> Any:
+        """None where neither the subject nor (where `inherited`) all subjects have it."""
+        return await self._database.fetchval(
+            "select treadle.schema_rule($1, $2, tenant => $3, inherited => $4)",
+            subject,
+            rule,
+            principal.tenant,
+            inherited,
+        )
+
+    async def set_rule(self, principal: Principal, rule: Rule, value: str | None, subject: str = ALL_SUBJECTS) -> Any:
+        """The former value. None removes the rule. Raises NotFound, Forbidden, Busy."""
+        return await self._database.fetchval(
+            "select treadle.set_schema_rule($1, $2, $3, tenant => $4, actor => $5)",
+            subject,
+            rule,
+            value,
+            principal.tenant,
+            principal.name,
+        )
+
+
+def _version(row: Record) -> Version:
+    return msgspec.convert({**row, "refs": msgspec.convert(row["refs"], tuple[Reference, ...])}, Version)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

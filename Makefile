@@ -13,13 +13,13 @@ up: $(VENV)/.up ## Run a private PostgreSQL, the API and the workers
 	@exec $(BIN)/treadle up
 
 test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 tools: .tools/.python .tools/.node ## Install what generates requests and clients in tests; needs npm
 
 POSTGRES15 ?= /usr/lib/postgresql/15/bin
 test-postgres15: $(VENV)/.dev ## Run the SQL tests on PostgreSQL 15 with a DST time zone, JIT and German dates
-	@TREADLE_TEST_POSTGRES=$(POSTGRES15) $(BIN)/python -m pytest -n auto tests/sql $(ARGS)
+	@TREADLE_TEST_POSTGRES=$(POSTGRES15) $(BIN)/python -m pytest -n auto --dist worksteal tests/sql $(ARGS)
 
 bench: $(VENV)/.bench ## Measure Treadle and its peers in about twenty minutes; ARGS=--quick takes one
 	@$(BIN)/python -m bench $(ARGS)

@@ -3,7 +3,11 @@ workers on the clone, in the test's own event loop, on loopback."""
 
 import asyncio
 import contextlib
+import gc
+import os
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -14,6 +18,10 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 pytest.register_assert_rewrite("tests.support")  # before any of it is imported
+# Bytecode is kept: without it, each process of a run, and each that a test starts, compiles every module again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+gc.disable()  # until the tests are collected: the imports would be searched for garbage again and again
 
 from service import logs
 from service.agents.builtin.echo import echo
@@ -36,11 +44,34 @@ from tests.support.sql_client import SqlClient, decode_jsonb, open_sql_client
 from tests.support.waiting import until
 from treadle import Agent
 
+MAX_PROCESSES = 8  # of one run: more would need more connections than the server allows
+
 _running = contextlib.ExitStack()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto` is two processes for each core, because most tests wait for other processes most of their time."""
+    return min(2 * (os.cpu_count() or 1), MAX_PROCESSES)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Let collections of garbage pass over what the imports left: a million objects that live as long as the run."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller starts the server and tells its port to the workers of xdist."""
+    # A shell lets the jobs in its background ignore SIGINT, and the processes that tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     workerinput = getattr(config, "workerinput", None)
     if workerinput is None:
         server = _running.enter_context(postgres_of_the_run())

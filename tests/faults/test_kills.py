@@ -46,9 +46,12 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", "up"], env=self._environ, stderr=log, stdout=log
             )
-        wait_until(lambda: self._workers() or self.process.poll() is not None, LIMIT_SECONDS)
-        assert self.process.poll() is None, self.log
+        self.until_ready()
         return self.process
+
+    def until_ready(self) -> None:
+        wait_until(lambda: self._workers() == 1 or self.process.poll() is not None, LIMIT_SECONDS)
+        assert self.process.poll() is None, self.log
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -127,13 +130,20 @@ class Reader:
         return [name for name, _ in self.events if name != "chunk"]
 
 
-@pytest.fixture
-def service() -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def running_service() -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="treadle-test-") as name:
         os.chmod(name, 0o755)  # PostgreSQL runs as another user where we are root
         service = Service(Path(name) / "home")
         yield service
         service.stop()
+
+
+@pytest.fixture
+def service(running_service: Service) -> Service:
+    """The service of this module, after everything that the test before killed runs again."""
+    running_service.until_ready()
+    return running_service
 
 
 def assert_whole(service: Service, reader: Reader, message_id: str) -> None:

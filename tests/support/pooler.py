@@ -18,6 +18,7 @@ class Pooler:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []  # a cancelled task leaves its own open
 
     @property
     def port(self) -> int:
@@ -25,24 +26,26 @@ class Pooler:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
 
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
         for client in self._clients:
             client.cancel()
-        await asyncio.gather(*self._clients)
-        for _, writer in self._idle:
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        for writer in self._writers:
             await _close(writer)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held: asyncio.Task[None] | None = None  # passes on what the server connection answers that the client has now
         server: asyncio.StreamWriter | None = None
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             try:
                 if not await self._greet(reader, writer):
@@ -97,6 +100,7 @@ class Pooler:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the server; the client is told its parameters."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers.append(writer)
         writer.write(struct.pack("!II", len(startup) + 8, STARTUP) + startup)
         while True:
             kind, body = await _message(reader)

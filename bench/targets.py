@@ -48,6 +48,13 @@ TARGETS = (
     Target("streaming: the same, half reconnecting", "streaming", "1,000 clients, half reconnecting", "lost", "<=", 0),
     Target("flat: the worst growth, smallest to largest case", "flatness: growth", "worst growth", "growth", "<=", 1.3),
     Target("flat: the worst growth in the churn, start to end", "churn: growth", "worst growth", "growth", "<=", 1.3),
+    Target("topics: publish, records/s", "topics", "publish, batches of 1,000", "rate", ">=", 30_000),
+    Target("topics: publish beside 1M retained", "topics", "publish beside 1,000,000 retained", "growth", "<=", 1.3),
+    Target("topics: one subscription, records/s", "topics", "one subscription", "rate", ">=", 7_000),
+    Target("topics: 1,000 keys in order, records/s", "topics", "1,000 keys", "rate", ">=", 5_000),
+    Target("topics: three subscriptions, each records/s", "topics", "three subscriptions", "rate", ">=", 2_500),
+    Target("topics: from the earliest of 1M / live", "topics", "from the earliest of 1,000,000", "growth", "<=", 1.3),
+    Target("topics: idle, publish to handler, p50, ms", "topics", "idle: publish to handler", "p50", "<=", 10),
     *(
         Target(f"churn: {row}, {figure}", "churn: drains", row, figure, relation, bound)
         for row in (

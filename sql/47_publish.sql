@@ -47,12 +47,12 @@ returns text language sql stable parallel safe as $$
     end
 $$;
 
--- Decode records for a topic.
-create or replace function treadle._decode_records(records jsonb, topic treadle.topics, at timestamptz)
+-- Decode records of at most `max_bytes` each. `oldest`: those with an older id are refused.
+create or replace function treadle._decode_records(
+    records jsonb, max_bytes integer, oldest uuid, at timestamptz)
 returns treadle.new_record[] language plpgsql as $$
 #variable_conflict use_column
 declare
-    c_oldest constant uuid := treadle._oldest_record_id(topic.retention_hours, at);
     c_latest constant uuid := treadle.uuid_at(greatest(at, clock_timestamp()) + interval '1 day');
 begin
     return (
@@ -61,9 +61,9 @@ begin
                 coalesce(
                     treadle._record_problem(
                         key => d.key, headers => d.headers, value => d.value, bytes => d.bytes,
-                        max_bytes => topic.max_record_bytes),
+                        max_bytes => max_bytes),
                     case
-                        when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id < c_oldest
+                        when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id < oldest
                             or d.id >= c_latest
                             then format('A record_id must be a UUIDv7 of a time at most a day ahead, and not older '
                                 'than a day or the retention of the topic; %s is not.', d.id)
@@ -126,40 +126,30 @@ begin
     end if;
 end $$;
 
-create or replace function treadle.publish_many(
-    topic text, records jsonb, tenant text default 'default', notify boolean default false, reach jsonb default null)
+-- Publish to a topic. `oldest`: records with an older id are refused.
+create or replace function treadle._publish_records(
+    topic treadle.topics, records jsonb, oldest uuid, notify boolean, at timestamptz)
 returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
-set enable_memoize = off as $$
+language plpgsql as $$
 #variable_conflict use_column
 declare
     c_records constant integer := 1000;  -- in one call
-    c_now constant timestamptz := treadle.clock();
-    v_topic treadle.topics;
     v_records treadle.new_record[];
     v_written uuid[];
     v_bytes bigint;
     v_all_new boolean;
 begin
-    tenant := treadle._bound_tenant(tenant);
-    perform treadle._limits_of_active(tenant);
-    if reach ?| array['thread_id', 'message_id'] then
-        raise exception using
-            errcode = 'TR403', message = 'This token is for one thread or message and may publish nothing.';
-    end if;
-    v_topic := treadle._existing_topic(publish_many.topic, publish_many.tenant);
     if jsonb_typeof(records) is distinct from 'array' or jsonb_array_length(records) not between 1 and c_records then
         raise exception using
             errcode = 'TR422', message = format('records must be an array of 1 to %s records.', c_records);
     end if;
-    v_records := treadle._decode_records(records => records, topic => v_topic, at => c_now);
+    v_records := treadle._decode_records(
+        records => records, max_bytes => _publish_records.topic.max_record_bytes, oldest => oldest, at => at);
     perform treadle._refuse_records(v_records);
     with written as (
         insert into treadle.records (record_id, tenant, topic, key, headers, value, bytes, schema_id, created_at)
-        select (r.r).record_id, v_topic.tenant, v_topic.id, (r.r).key, (r.r).headers, (r.r).value, (r.r).bytes,
-            (r.r).schema_id, c_now
+        select (r.r).record_id, _publish_records.topic.tenant, _publish_records.topic.id, (r.r).key, (r.r).headers,
+            (r.r).value, (r.r).bytes, (r.r).schema_id, at
         from (select unnest(v_records) as r) r
         on conflict do nothing
         returning record_id, bytes
@@ -169,20 +159,48 @@ begin
         from written w;
     v_all_new := cardinality(v_written) is not distinct from cardinality(v_records);
     if not v_all_new then
-        perform treadle._refuse_used_ids(array(select (unnest(v_records)).record_id), v_topic.id);
+        perform treadle._refuse_used_ids(
+            array(select (unnest(v_records)).record_id), _publish_records.topic.id);
     end if;
     if v_written is not null then
         insert into pgmq.q_treadle_inbox (vt, enqueued_at, message)
-            values (c_now, c_now, jsonb_build_object(
-                'tenant', v_topic.tenant, 'topic', v_topic.id, 'bytes', v_bytes, 'record_ids', v_written));
+            values (at, at, jsonb_build_object(
+                'tenant', _publish_records.topic.tenant, 'topic', _publish_records.topic.id, 'bytes', v_bytes,
+                'record_ids', v_written));
         if notify then
             perform treadle._hint('treadle_records', '*');
         end if;
     end if;
     return query
-        select r.n, r.record_id, c_now, not v_all_new and not r.record_id = any(coalesce(v_written, '{}'))
+        select r.n, r.record_id, at, not v_all_new and not r.record_id = any(coalesce(v_written, '{}'))
         from (select (unnest(v_records)).n, (unnest(v_records)).record_id) r
         order by r.n;
+end $$;
+
+create or replace function treadle.publish_many(
+    topic text, records jsonb, tenant text default 'default', notify boolean default false, reach jsonb default null)
+returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
+#variable_conflict use_column
+declare
+    c_now constant timestamptz := treadle.clock();
+    v_topic treadle.topics;
+begin
+    tenant := treadle._bound_tenant(tenant);
+    perform treadle._limits_of_active(tenant);
+    if reach ?| array['thread_id', 'message_id'] then
+        raise exception using
+            errcode = 'TR403', message = 'This token is for one thread or message and may publish nothing.';
+    end if;
+    v_topic := treadle._existing_topic(publish_many.topic, publish_many.tenant);
+    return query
+        select p.*
+        from treadle._publish_records(
+            topic => v_topic, records => records, notify => notify, at => c_now,
+            oldest => treadle._oldest_record_id(v_topic.retention_hours, c_now)) p;
 end $$;
 comment on function treadle.publish_many is 'Publish an array of records to a topic: all or nothing';
 

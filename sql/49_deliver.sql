@@ -165,20 +165,15 @@ begin
     end if;
 end $$;
 
--- Move the positions of a subscription past these records.
-create or replace function treadle._move_positions(subscription bigint, records treadle.delivery[]) returns void
+-- Move the position of a subscription in a topic.
+create or replace function treadle._move_position(subscription bigint, topic bigint, next_offset bigint) returns void
 language plpgsql as $$
 begin
     update treadle.subscription_positions p
         set version = p.version + 1,
-            next_offset = n.next_offset,
-            fresh_offset = greatest(p.fresh_offset, n.next_offset)
-        from (
-            select r.topic, max(r."offset") + 1 as next_offset
-            from (select (unnest(records)).topic, (unnest(records))."offset") r
-            group by r.topic
-        ) n
-        cross join lateral treadle._position_of(_move_positions.subscription, n.topic) o
+            next_offset = _move_position.next_offset,
+            fresh_offset = greatest(p.fresh_offset, _move_position.next_offset)
+        from treadle._position_of(_move_position.subscription, _move_position.topic) o
         where p.ctid = o.place;
 end $$;
 
@@ -208,6 +203,9 @@ begin
             s => s, topic => v_topic.topic, first => v_topic.first, past => v_topic.past, fresh => v_topic.fresh,
             quantity => ceil(v_left::numeric / v_topics)::bigint, max_bytes => c_bytes / v_topics);
         v_names := v_names || jsonb_build_object(v_topic.topic, v_topic.name);
+        if v_topic.expired > 0 then  -- also where nothing is left to deliver
+            perform treadle._move_position(s.id, v_topic.topic, v_topic.first);
+        end if;
         v_expired := v_expired + v_topic.expired;
         v_left := quantity - cardinality(v_records);
         v_topics := v_topics - 1;
@@ -217,7 +215,12 @@ begin
     if v_wanted <> '{}' then
         perform treadle._deliver_records(wanted => v_wanted, s => s, a => v_agent, names => v_names, at => at);
     end if;
-    perform treadle._move_positions(s.id, v_records);
+    perform treadle._move_position(s.id, n.topic, n.next_offset)
+        from (
+            select r.topic, max(r."offset") + 1 as next_offset
+            from (select (unnest(v_records)).topic, (unnest(v_records))."offset") r
+            group by r.topic
+        ) n;
     insert into treadle.subscription_counts (tenant, subscription, open, filtered, expired)
         select s.tenant, s.id, cardinality(v_wanted), count(*) filter (where r.filtered), v_expired
         from (select (unnest(v_records)).filtered) r;

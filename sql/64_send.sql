@@ -1,5 +1,7 @@
--- Send: messages that send messages.
+-- Send: messages that send messages and publish records.
 --
+-- `messages` holds both: an element with a `topic` is a record (as treadle.publish_many takes it), the others are
+-- messages (as treadle.submit_many takes them).
 -- What a message sends is committed with a step of it (append_and_send) or with its end (conclude), and only under its
 -- lease. The message chooses the ids of what it sends, the same in every attempt: a message that is there already is
 -- not sent again (treadle.submit_many).
@@ -96,6 +98,33 @@ begin
     end if;
 end $$;
 
+-- Submit the messages and publish the records that a message sends. A record's id is made from that of its message, so
+-- it may be as old.
+create or replace function treadle._send(messages jsonb, tenant text, reach jsonb, max_queue_size integer) returns void
+language plpgsql as $$
+declare
+    v_messages constant jsonb := (
+        select jsonb_agg(x order by n)
+        from jsonb_array_elements(messages) with ordinality u (x, n)
+        where not x ? 'topic');
+begin
+    if v_messages is not null then
+        perform from treadle.submit_many(
+            messages => v_messages, tenant => tenant, notify => true, max_queue_size => max_queue_size,
+            autocommit => true, reach => reach);
+    end if;
+    perform from (
+            select x ->> 'topic' as topic, jsonb_agg(x - 'topic' order by n) as records
+            from jsonb_array_elements(messages) with ordinality u (x, n)
+            where x ? 'topic'
+            group by 1
+            order by 1
+        ) p
+        cross join lateral treadle._publish_records(
+            topic => treadle._existing_topic(p.topic, tenant), records => p.records,
+            oldest => treadle.uuid_at('epoch'), notify => true, at => treadle.clock());
+end $$;
+
 -- treadle.append for the events of one message, patiently.
 create or replace function treadle._append_one(id uuid, lease uuid, first_seq integer, event_types text[],
     event_datas text[])
@@ -135,9 +164,9 @@ begin
         if not found then
             raise exception using errcode = 'TR001';
         end if;
-        perform from treadle.submit_many(
-            messages => messages::jsonb, tenant => v_sender.tenant, notify => true,
-            max_queue_size => max_queue_size, autocommit => true, reach => v_sender.reach);
+        perform treadle._send(
+            messages => messages::jsonb, tenant => v_sender.tenant, reach => v_sender.reach,
+            max_queue_size => max_queue_size);
     exception
         when sqlstate 'TR001' then
             return query
@@ -221,9 +250,9 @@ begin
             perform treadle._save_parked_and_memory(id => id, outcome => outcome, status => v_status, memory => memory,
                 children => children);
             if messages is not null then
-                perform from treadle.submit_many(
-                    messages => messages::jsonb, tenant => v_sender.tenant, notify => true,
-                    max_queue_size => max_queue_size, autocommit => true, reach => v_sender.reach);
+                perform treadle._send(
+                    messages => messages::jsonb, tenant => v_sender.tenant, reach => v_sender.reach,
+                    max_queue_size => max_queue_size);
             end if;
             exit;
         exception

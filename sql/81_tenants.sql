@@ -146,7 +146,7 @@ begin
 end $$;
 
 -- Delete what else a tenant has: keys, schemas, rows of the audit about what its principals did, keys of idempotency,
--- events of long logs, lists of children. Returns whether nothing is left, not even a thread.
+-- events of long logs, lists of children, topics and subscriptions. Returns whether nothing is left, not even a thread.
 create or replace function treadle._delete_rest_of_tenant(tenant text, quantity integer) returns boolean
 language plpgsql as $$
 begin
@@ -169,6 +169,9 @@ begin
     delete from treadle.parked p
     where p.tenant = _delete_rest_of_tenant.tenant;
     perform treadle._delete_schemas_of_tenant(tenant);
+    if not treadle._delete_topics_of_tenant(tenant, quantity * 5) then
+        return false;
+    end if;
     return not (
         exists (select from treadle.idempotency i where i.tenant = _delete_rest_of_tenant.tenant)
         or exists (
@@ -261,10 +264,12 @@ end $$;
 create or replace function treadle._delete_counters_of_tenant(tenant text) returns boolean
 language plpgsql as $$
 begin
-    if not treadle._try_mutex('fold_counters') then
+    if not (treadle._try_mutex('fold_counters') and treadle._try_mutex('fold_subscriptions')) then
         return false;
     end if;
     delete from treadle.counters c
+    where c.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.subscription_counts c
     where c.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.lane_shares s
     where s.tenant = _delete_counters_of_tenant.tenant;

@@ -94,6 +94,7 @@ declare
         fold_counters        worker
         fold_subscriptions   worker
         purge                worker
+        purge_records        worker
         ensure_partitions    worker
         drop_partitions      worker
 

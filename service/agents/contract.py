@@ -90,8 +90,8 @@ class Context(Protocol):
 
     A sync agent has the same methods, and calls them without `await`.
 
-    Once the attempt must end, every call that begins something (`step`, `send`, `gather`, `input`, `instance`,
-    `history`, `under_way`) raises asyncio.CancelledError, which `except Exception` does not catch.
+    Once the attempt must end, every call that begins something (`step`, `send`, `publish`, `gather`, `input`,
+    `instance`, `history`, `under_way`) raises asyncio.CancelledError, which `except Exception` does not catch.
     """
 
     message_id: str
@@ -160,6 +160,24 @@ class Context(Protocol):
         what may differ between attempts in a step. Also if the message does not fit the input type of its agent, and if
         32 messages lie above this one, each sent by the one before.
         If the queue holds MAX_QUEUE_SIZE messages, the attempt fails and is tried again later.
+        """
+
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> str:
+        """Publish a record to a topic of the tenant, and return its id.
+
+        It is committed as a sent message is: with the next step, `gather` or `input`, or with the completion of this
+        message; once, however many attempts this one takes. A message that a subscription delivers `exactly_once`
+        commits what it publishes and sends with its completion only, and does so outside of its steps.
+
+        Raises Rejected if an earlier attempt has published another record under this name, or in this one's place.
         """
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:

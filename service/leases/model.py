@@ -61,15 +61,27 @@ class Claim(Struct, frozen=True):
     @property
     def subscription(self) -> str | None:
         """The subscription that delivered it, as `tenant/subscription`."""
+        record = self._record
+        return None if record is None else f"{self.tenant}/{record.subscription}"
+
+    @property
+    def delivery(self) -> str | None:
+        """How its subscription delivers (service.subscriptions.model.Delivery)."""
+        record = self._record
+        return None if record is None else record.delivery
+
+    @property
+    def _record(self) -> "_DeliveredRecord | None":
         if '"subscription"' not in self.metadata:
             return None
         with contextlib.suppress(msgspec.ValidationError):  # a client wrote this metadata
-            return f"{self.tenant}/{msgspec.json.decode(self.metadata, type=_Delivered).record.subscription}"
+            return msgspec.json.decode(self.metadata, type=_Delivered).record
         return None
 
 
 class _DeliveredRecord(Struct):
     subscription: str
+    delivery: str
 
 
 class _Delivered(Struct):

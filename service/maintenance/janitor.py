@@ -16,6 +16,7 @@ from service.maintenance.fold_counters import FoldCounters
 from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
 from service.maintenance.purge_audit import PurgeAudit
+from service.maintenance.purge_records import PurgeRecords
 from service.maintenance.reap import Reap
 from service.maintenance.route import Route
 from service.maintenance.store import MaintenanceStore
@@ -46,6 +47,7 @@ class Janitor:
             Purge(settings, store),
             DeleteTenants(store),
             PurgeAudit(settings, store),
+            PurgeRecords(store),
             TendPartitions(settings, store),
             WatchVacuum(store),
             WatchNotify(store),

@@ -136,6 +136,11 @@ class MaintenanceStore:
         assert row is not None
         return row["last"], row["purged"]
 
+    async def purge_records(self) -> int:
+        """Delete a chunk of the records past the retention of their topics; returns how many."""
+        deleted: int = await self._database.fetchval("select treadle.purge_records()", timeout=DELETION_TIMEOUT_SECONDS)
+        return deleted
+
     async def purge_audit(self, retention_hours: float) -> int:
         """Delete a chunk of the rows of the audit past their retention; returns how many."""
         deleted: int = await self._database.fetchval("select treadle.purge_audit($1)", retention_hours)

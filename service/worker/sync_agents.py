@@ -64,6 +64,9 @@ class SyncContext:
     def send(self, message: Any, **options: Any) -> str:
         return self._bridge.wait(self._context.send(message, **options))
 
+    def publish(self, topic: str, value: Any, **options: Any) -> str:
+        return self._bridge.wait(self._context.publish(topic, value, **options))
+
     def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
         return self._bridge.wait(self._context.gather(*messages, return_exceptions=return_exceptions))
 

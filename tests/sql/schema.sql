@@ -243,6 +243,24 @@ COMMENT ON COLUMN treadle.subscriptions.delivery IS 'at_most_once: a record is t
 COMMENT ON COLUMN treadle.subscriptions.max_in_flight IS 'Messages that may be open at once; the other records stay in the log';
 COMMENT ON COLUMN treadle.subscriptions.filter IS 'Only records whose value and headers contain these: {"value", "headers"}; null: all';
 COMMENT ON COLUMN treadle.subscriptions.dead_letter IS 'false: a record that fails for good leaves no dead letter and is counted as dropped';
+CREATE TABLE treadle.agents (
+    agent text NOT NULL,
+    queue text NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    max_attempts integer NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    input jsonb,
+    description text DEFAULT ''::text NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
+    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
+);
+COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
+COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
+COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
+COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
 CREATE TABLE treadle.topics (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -268,24 +286,6 @@ COMMENT ON COLUMN treadle.topics.schema_subject IS 'The subject of the schema re
 COMMENT ON COLUMN treadle.topics.first_offset IS 'Of the oldest record that is kept: those before are deleted, or about to be';
 COMMENT ON COLUMN treadle.topics.purged_bytes IS 'The bytes of the records that are deleted';
 COMMENT ON COLUMN treadle.topics.deleted_at IS 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks';
-CREATE TABLE treadle.agents (
-    agent text NOT NULL,
-    queue text NOT NULL,
-    timeout_seconds double precision NOT NULL,
-    max_attempts integer NOT NULL,
-    is_default boolean DEFAULT false NOT NULL,
-    input jsonb,
-    description text DEFAULT ''::text NOT NULL,
-    registered_at timestamp with time zone NOT NULL,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT agents_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
-    CONSTRAINT agents_max_attempts_check CHECK ((max_attempts >= 1)),
-    CONSTRAINT agents_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision))
-);
-COMMENT ON TABLE treadle.agents IS 'The agents that can answer. Workers upsert them at their start; a submit is checked against them';
-COMMENT ON COLUMN treadle.agents.is_default IS 'Answers messages that name no agent; at most one agent is the default';
-COMMENT ON COLUMN treadle.agents.input IS 'JSON Schema of the input type that the agent declares; null: the agent takes text';
-COMMENT ON COLUMN treadle.agents.settings IS 'Further declarations of the agent: run_in, concurrency, idle_timeout (seconds), while_busy';
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
@@ -833,6 +833,16 @@ CREATE FUNCTION treadle.purge_audit(retention_hours double precision, quantity i
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.purge_audit(retention_hours double precision, quantity integer) IS 'Delete a chunk of old rows of the audit';
+CREATE FUNCTION treadle.purge_records(quantity integer DEFAULT 5000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.purge_records(quantity integer) IS 'Delete a chunk of the records past their retention, or of deleted topics; call again until it returns 0';
 CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -7,10 +7,12 @@ from service.db.pool import Connection
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_walk import submit, walk
+from tests.support.topic_calls import Topics
 
 OWNED = (
     *("messages", "threads", "thread_turns", "thread_log", "events", "leases", "parked", "trash", "counters"),
-    *("idempotency", "keys", "sql_roles", "tenants"),
+    *("idempotency", "keys", "sql_roles", "tenants", "topics", "topic_ends", "topic_log", "records"),
+    *("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts"),
     *("schemas", "schema_versions", "schema_rules", "schema_ends"),
 )
 
@@ -23,6 +25,7 @@ async def two_tenants(sql_client: SqlClient) -> SqlClient:
         await sql_client.sql.execute(
             "select repeated from treadle.submit_once('k', 'x', '[{\"message\": \"x\"}]', tenant => $1)", tenant
         )
+    await Topics(sql_client).publish("t", "not sequenced", tenant="acme")
     return sql_client
 
 
@@ -61,6 +64,7 @@ async def test_the_deletion_ends_after_transactions_that_were_open(two_tenants: 
     transaction = late.sql.transaction()
     await transaction.start()
     await submit(late, "acme", thread_id="late")
+    await Topics(late).publish("t", "late", tenant="acme")
     await two_tenants.sql.execute("select treadle.delete_tenant('acme')")
     call = "select gone from treadle.delete_tenant_chunk('acme')"
     assert [await two_tenants.sql.fetchval(call) for _ in range(10)] == [False] * 10

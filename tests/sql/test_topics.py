@@ -217,3 +217,57 @@ async def test_patterns_match_words(sql: Connection, pattern: str, matching: lis
         assert found is (name in matching), name
     hostile = ".".join(["#.a"] * 100), ".".join(["a"] * 124) + ".b"
     assert await sql.fetchval("select treadle._topic_matches($1, $2)", *hostile) is False
+
+
+async def test_records_past_the_retention_of_their_topic_go(topics: Topics) -> None:
+    """A reader and a subscription go on at the first that is kept."""
+    await topics.create("short", retention_hours=2)
+    await topics.create("kept", retention_hours=None)
+    await topics.subscribe("s", "#")
+    for hours in (0, 1, 2):
+        await topics.client.shift_clock(hours * 3600)
+        for topic in ("short", "kept", "t"):
+            await topics.publish(topic, *range(hours * 10, hours * 10 + 10))
+        await topics.sql.execute("select treadle.sequence_records()")
+    await topics.client.shift_clock(3.5 * 3600)
+    chunks = [await topics.sql.fetchval("select treadle.purge_records(8)") for _ in range(4)]
+    assert chunks == [8, 8, 4, 0]
+    assert tuple(await topics.row("select first_offset, next_offset from treadle.topic_bounds('short')")) == (20, 30)
+    assert [row["offset"] for row in await topics.read("short", quantity=3)] == [20, 21, 22]
+    assert len(await topics.read("kept")) == len(await topics.read("t")) == 30
+    row = await topics.row("select records, bytes > 0 as some from treadle.topic_overview where topic = 'short'")
+    assert tuple(row) == (10, True)
+    bodies = await topics.drain()
+    assert sorted(bodies) == sorted([*range(20, 30), *range(30), *range(30)])
+    assert (await topics.overview())["expired"] == 20
+    await topics.client.shift_clock(30 * 3600)
+    await topics.sql.execute("select treadle.seek_subscription('s', 'earliest', topic => 'short')")
+    while await topics.sql.fetchval("select treadle.purge_records()"):
+        pass
+    assert await topics.drain() == []
+    assert (await topics.row("select bytes from treadle.topic_overview where topic = 'short'"))["bytes"] == 0
+
+
+async def test_a_deleted_topic_is_unknown_at_once(topics: Topics) -> None:
+    await topics.subscribe()
+    await topics.publish("t", *range(5))
+    await topics.route()
+    other = Topics(await topics.client.connect())
+    transaction = other.sql.transaction()
+    await transaction.start()
+    await other.publish("t", "late")
+    await topics.publish("t", "not sequenced")
+    await topics.sql.execute("select treadle.delete_topic('t')")
+    assert (await refusal(topics.publish("t", 1)))[0] == "TR404"
+    await topics.create("t")  # another topic of the same name
+    await topics.publish("t", "new")
+    await topics.route()
+    await transaction.commit()
+    await topics.route()
+    while await topics.sql.fetchval("select treadle.purge_records(2)"):
+        pass
+    assert await topics.sql.fetchval("select count(*) from treadle.records") == 1
+    assert await topics.values() == ["new"]
+    assert sorted(map(str, await topics.drain())) == ["0", "1", "2", "3", "4", "new"]
+    for table in ("topics", "topic_ends", "subscription_topics", "subscription_positions"):
+        assert await topics.sql.fetchval(f"select count(*) from treadle.{table}") == 1, table

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
+from tests.support.topic_calls import Topics
 
 
 async def submit(sql_client: SqlClient, tenant: str, **fields: object) -> UUID:
@@ -52,3 +53,11 @@ async def walk(sql_client: SqlClient, tenant: str) -> None:
     await submit(sql_client, tenant, delay_seconds=1000)
     await submit(sql_client, tenant, thread_id="t")
     await sql_client.claim_one()
+    topics = Topics(sql_client)
+    await topics.create("t", "gone", tenant=tenant)
+    await topics.subscribe("s", "#", tenant=tenant)
+    await topics.publish("t", {"value": 1, "key": "k"}, 2, tenant=tenant)
+    await topics.publish("gone", 3, tenant=tenant)
+    await topics.route()
+    await sql_client.finish((await topics.claims())[0])
+    await sql_client.sql.fetchval("select treadle.delete_topic('gone', tenant => $1)", tenant)

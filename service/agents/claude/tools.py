@@ -142,6 +142,9 @@ class CallContext:
     async def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
         return await self._context.send(message, name=self._own_name(name), **options)
 
+    async def publish(self, topic: str, value: Any, *, name: str | None = None, **options: Any) -> str:
+        return await self._context.publish(topic, value, name=self._own_name(name), **options)
+
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
         return await self._context.input(question, name=self._own_name(name))
 

@@ -93,6 +93,17 @@ class AttemptContext:
             name=name,
         )
 
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> str:
+        return await sends.publish(self._scope, topic, value, key=key, headers=headers, name=name)
+
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
         return await parking.gather(
             self._scope, messages, return_exceptions=return_exceptions, in_thread=self._in_thread

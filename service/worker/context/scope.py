@@ -20,7 +20,11 @@ from service.worker.usage import Usage
 _step: contextvars.ContextVar[str] = contextvars.ContextVar("step", default="")
 
 
-_DOES_ANOTHER = {"send": "sends another message", "input": "asks another question"}
+_DOES_ANOTHER = {
+    "send": "sends another message",
+    "publish": "publishes another record",
+    "input": "asks another question",
+}
 
 # Whether earlier attempts did the same under a name: True, False if they did something else, None if nothing.
 Comparison = Callable[[str], bool | None]
@@ -43,6 +47,12 @@ class AttemptScope:
         if self.backend.stopped:
             await asyncio.sleep(0)  # an agent that tries for ever must not block the loop
             raise asyncio.CancelledError
+
+    def require_commit_with_end(self, what: str) -> None:
+        """Raises Rejected within a step of a message that is delivered exactly once: a later attempt does not run the
+        step again, and its records and messages may be committed with the completion only."""
+        if self.claim.delivery == "exactly_once" and _step.get():
+            raise Rejected(f"A message that is delivered exactly once {what} outside of its steps.")
 
     def claim_name(self, kind: str, name: str | None, compare: Comparison = lambda _: None) -> str:
         """The name of a step, a sent message or a question. One without a name takes the number under which an earlier

@@ -1,4 +1,5 @@
-"""Messages that an agent sends: committed with its next step, or with the end of its attempt."""
+"""Messages that an agent sends and records that it publishes: committed with its next step, or with the end of its
+attempt."""
 
 import hashlib
 import itertools
@@ -14,7 +15,9 @@ from service.limits import (
     DELAY_RULE,
     MAX_BATCH_MESSAGES,
     MAX_DELAY_SECONDS,
+    MAX_RECORD_KEY_CHARS,
     MAX_SEND_DEPTH,
+    RECORD_KEY_RULE,
     THREAD_ID_RULE,
     is_thread_id,
 )
@@ -41,6 +44,7 @@ async def send(
     """Remember a message to be submitted; returns its id. Raises Rejected if an earlier attempt has sent something else
     in its place, if it does not fit the input of its agent, or if the chain of messages is too long."""
     await scope.require_running()
+    scope.require_commit_with_end("sends messages")
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
     content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
@@ -59,6 +63,35 @@ async def send(
             **content,
         }
     return child
+
+
+async def publish(
+    scope: AttemptScope,
+    topic: str,
+    value: Any,
+    *,
+    key: str | None,
+    headers: Mapping[str, str] | None,
+    name: str | None,
+) -> str:
+    """Remember a record to be published; returns its id. Raises Rejected if an earlier attempt has published something
+    else in its place."""
+    await scope.require_running()
+    scope.require_commit_with_end("publishes records")
+    if len(scope.unsent) == MAX_BATCH_MESSAGES:
+        raise ValueError(f"a message publishes at most {MAX_BATCH_MESSAGES} records at once")
+    if key is not None and not 1 <= len(key) <= MAX_RECORD_KEY_CHARS:
+        raise ValueError(f"the key must be {RECORD_KEY_RULE}")
+    given = {"topic": topic, "value": value, "key": key, "headers": headers}
+    content = msgspec.json.decode(
+        scope.fit({k: v for k, v in given.items() if v is not None or k == "value"}, "a record")
+    )
+    place = _Place(scope.claim.message_id, content, await scope.earlier_results())
+    own_name = scope.claim_name("publish", name, lambda name: place.is_same(f"record {name}"))
+    record = place.child(f"record {own_name}")
+    if record not in place.earlier.sent:
+        scope.unsent[record] = {"record_id": record, **content}
+    return record
 
 
 def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: float, aside: bool) -> None:

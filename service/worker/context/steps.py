@@ -45,7 +45,8 @@ class Step:
             ) from None
 
     async def keep(self, answer: Any) -> Any:
-        """Store the result, with the messages that were sent before it; returns it as every later attempt reads it.
+        """Store the result, with the messages that were sent before it (unless they are committed with the completion
+        only); returns it as every later attempt reads it.
 
         Raises TypeError if the result does not fit the annotation, Rejected if it is not JSON or is too large; nothing
         is stored then.
@@ -58,13 +59,15 @@ class Step:
         step: dict[str, Any] = {"name": self._name, "result": msgspec.Raw(result.encode())}
         if used := self._scope.usage_of(self._name):
             step["usage"] = used
-        if self._scope.unsent:
+        commits_sends = self._scope.claim.delivery != "exactly_once"
+        if self._scope.unsent and commits_sends:
             step["sent"] = list(self._scope.unsent)
         try:
             data = self._scope.fit(step, "a step")
         except ValueError as error:
             raise Rejected(f"The result of the step {self._name!r} cannot be stored: {error}.") from None
-        await self._scope.backend.events.save(EventToAppend("step", data, self._scope.take_unsent()))
+        sends = self._scope.take_unsent() if commits_sends else None
+        await self._scope.backend.events.save(EventToAppend("step", data, sends))
         return value
 
 

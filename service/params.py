@@ -1,20 +1,38 @@
-"""Path and query parameters that the routes of several nouns take.
+"""Parameters in paths, queries and headers that the routes of several nouns take.
 
 Litestar checks the declared range of a parameter; api/problems.py answers "<name> must be <description>."
 """
 
+import hashlib
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
-from litestar.params import PathParameter, QueryParameter
+import msgspec
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from service.errors import Invalid, Unprocessable
-from service.limits import MAX_PAGE_ITEMS, MAX_POSITION, PAGE_RULE, THREAD_ID_RULE, is_thread_id
+from service.limits import (
+    KEY_RULE,
+    MAX_KEY_CHARS,
+    MAX_PAGE_ITEMS,
+    MAX_POSITION,
+    PAGE_RULE,
+    THREAD_ID_RULE,
+    is_thread_id,
+)
 
 UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned."
 MAX_CURSOR_DIGITS = 18
 
 MessageId = Annotated[str, PathParameter(description="The id of a message (a UUID).")]
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="A repeated request with the same key returns the first answer and writes nothing; kept 24 hours.",
+    ),
+]
 PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=PAGE_RULE)]
 
 
@@ -24,6 +42,14 @@ def parse_message_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise Invalid(f"{text[:100]!r} is not a message id; send the UUID that the submit returned.") from None
+
+
+def parse_record_id(text: str) -> UUID:
+    """Raises Invalid."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(f"{text[:100]!r} is not a record id; send the UUID that the publish returned.") from None
 
 
 def parse_thread_id(text: str) -> str:
@@ -49,3 +75,15 @@ def parse_event_id(text: str | None, name: str, largest: int = MAX_POSITION) -> 
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= largest):
         raise Invalid(f"{name} must be the id of the last event received, a whole number.")
     return int(text)
+
+
+def parse_key(text: str) -> str:
+    """An Idempotency-Key; raises Unprocessable."""
+    if not 1 <= len(text) <= MAX_KEY_CHARS:
+        raise Unprocessable(f"Idempotency-Key must be {KEY_RULE}.")
+    return text
+
+
+def hash_request(path: str, items: Sequence[msgspec.Struct]) -> bytes:
+    """SHA-256 of a decoded request: white space and the order of keys do not make it another one."""
+    return hashlib.sha256(path.encode() + b"\n" + msgspec.json.encode(items, order="sorted")).digest()

@@ -33,7 +33,7 @@ from service.config import Settings
 from service.dashboard import routes as dashboard
 from service.db.availability import Availability
 from service.db.listener import Listener
-from service.db.notifier import EVENTS, KEYS, Notifier
+from service.db.notifier import EVENTS, KEYS, TOPICS, Notifier
 from service.events import routes as events
 from service.events.feed import Feed
 from service.events.sse import Streams
@@ -49,10 +49,16 @@ from service.queues import routes as queues
 from service.queues.store import QueueStore
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
+from service.subscriptions import routes as subscriptions
+from service.subscriptions.store import SubscriptionStore
 from service.tenants import routes as tenants
 from service.tenants.store import TenantStore
 from service.threads import routes as threads
 from service.threads.store import ThreadStore
+from service.topics import routes as topics
+from service.topics.feed import TopicFeed
+from service.topics.sse import TopicStreams
+from service.topics.store import TopicStore
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +71,8 @@ ROUTERS = [
     messages.router,
     events.router,
     threads.router,
+    topics.router,
+    subscriptions.router,
     queues.router,
     tenants.router,
     access.router,
@@ -86,10 +94,15 @@ class Api:
         self._notifier = Notifier(self._pools.calls)
         self._events = EventStore(self._pools.calls)
         self.feed = Feed(self._events)
-        self._access = AccessParts(settings, self._pools.reads, self.feed.wake_all)
+        self.topic_feed = TopicFeed()
+        self._access = AccessParts(settings, self._pools.reads, self._wake_readers)
         self._listener = Listener(
             settings.listen_database_url or dsn,
-            {EVENTS: self.feed.receive, KEYS: self._access.cache.receive},
+            {
+                EVENTS: self.feed.receive,
+                TOPICS: self.topic_feed.receive,
+                KEYS: self._access.cache.receive,
+            },
             self._catch_up,
             role="treadle_app",
             availability=availability,
@@ -124,8 +137,12 @@ class Api:
 
     def _catch_up(self) -> None:
         """Hints may have been lost."""
-        self.feed.wake_all()
+        self._wake_readers()
         self._access.cache.refresh_all()
+
+    def _wake_readers(self) -> None:
+        self.feed.wake_all()
+        self.topic_feed.wake_all()
 
     def _make_dependencies(self) -> dict[str, Provide]:
         """The objects that a handler receives as arguments of these names."""
@@ -139,6 +156,8 @@ class Api:
             lists=pools.lists,
         )
         thread_store = ThreadStore(pools.calls, lists=pools.lists)
+        topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
+        intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
         shared = {
             "settings": settings,
             "keys": self._access.keys,
@@ -152,12 +171,10 @@ class Api:
             "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),
-            "streams": Streams(
-                self.feed,
-                self._access.access,
-                poll_interval=settings.poll_interval,
-                keepalive_interval=settings.keepalive_interval,
-            ),
+            "streams": Streams(self.feed, self._access.access, **intervals),
+            "topics": topic_store,
+            "topic_streams": TopicStreams(self.topic_feed, topic_store, self._access.access, **intervals),
+            "subscriptions": SubscriptionStore(pools.calls, reads=pools.lists),
             "services": ChatServices(
                 settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
             ),
@@ -212,10 +229,11 @@ class UvicornServer(uvicorn.Server):
 
     def __init__(self, api: Api) -> None:
         super().__init__(api.config)
-        self._feed = api.feed
+        self._feeds = (api.feed, api.topic_feed)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        self._feed.close()
+        for feed in self._feeds:
+            feed.close()
         await super().shutdown(sockets)
 
 

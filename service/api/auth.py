@@ -24,8 +24,8 @@ from service.access.tokens import TOKEN_PREFIX, TokenSigner
 from service.config import Settings
 from service.db.pool import Database
 from service.errors import ConfigError, Forbidden, SchemaError, Unavailable
-from service.events.sse import MEDIA_TYPE, RECONNECT
 from service.hosts import is_loopback
+from service.sse_frames import MEDIA_TYPE, RECONNECT
 
 log = logging.getLogger(__name__)
 

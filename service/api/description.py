@@ -63,7 +63,9 @@ SECURITY_SCHEMES = {
     ),
 }
 DATABASE_AWAY = {"503": "PostgreSQL cannot be reached, or is not migrated. With Retry-After."}
-WITHOUT_DATABASE = frozenset({"getLiveness", "getHealth", "getReadiness", "streamMessage", "streamThread"})
+WITHOUT_DATABASE = frozenset(
+    {"getLiveness", "getHealth", "getReadiness", "streamMessage", "streamThread", "streamTopic"}
+)
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "message_id": {"type": "string", "format": "uuid", "examples": ["01a2009e-78fa-71a1-9dbb-0de0492c06e3"]},
@@ -72,6 +74,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "agent": {"type": "string", "minLength": 1, "examples": ["echo"]},
     "key_id": {"type": "string", "minLength": 1, "examples": ["4f2a91c07b3d"]},
     "tenant": {"type": "string", "minLength": 1, "examples": ["acme"]},
+    "topic": {"type": "string", "minLength": 1, "examples": ["plan.in"]},
+    "record_id": {"type": "string", "format": "uuid", "examples": ["01a2009e-78fa-71a1-9dbb-0de0492c06e3"]},
     "cursor": {"type": "string", "minLength": 1},
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }
@@ -83,7 +87,7 @@ def complete(app: Litestar, *, needs_key: bool) -> dict[str, Any]:
     document.components.schemas = _components(app)
     options = {handler.operation_id: handler.opt for handler in _handlers(app)}
     for path in (document.paths or {}).values():
-        for operation in (path.get, path.post, path.delete):
+        for operation in (path.get, path.post, path.put, path.delete):
             if operation is not None:
                 _complete_operation(operation, options[operation.operation_id], needs_key)
     return document.to_schema()

@@ -79,6 +79,16 @@ CREATED_KEY = {
     "former_until": None,
 }
 
+RECORD = {
+    "offset": 0,
+    "record_id": MESSAGE_ID,
+    "key": "order-1",
+    "headers": {},
+    "value": {"goal": "a red bicycle"},
+    "schema_id": None,
+    "created_at": NOW,
+}
+
 EXAMPLES: dict[str, dict[str, Any]] = {
     "NewKey": {"name": "ci", "scopes": ["submit", "read"], "expires_in": 7_776_000},
     "Rotation": {"grace_seconds": 3600},
@@ -121,6 +131,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "Usage": {"thread_id": "tour", "messages": 2, "usage": {"input_tokens": 310, "output_tokens": 92}},
     "Queue": QUEUE,
+    "NewTopic": {"retention_hours": 168},
+    "NewRecords": {"value": {"goal": "a red bicycle"}, "key": "order-1"},
+    "DeliveryReport": {"records": [{"record_id": MESSAGE_ID, "created_at": NOW, "known": False}]},
+    "RecordPage": {"records": [RECORD], "next_offset": 1, "gap": 0},
+    "RecordPlace": {"record_id": MESSAGE_ID, "topic": "plan.in", "offset": 0, "created_at": NOW},
+    "NewSubscription": {"topics": "plan.*", "agent": "planner", "from": "earliest"},
+    "NewPosition": {"to": "earliest", "topic": None},
     "Health": {"status": "healthy", "queue_initialized": True, "workers": 1, "reasons": []},
     "Problem": {
         "title": "Unprocessable",

@@ -1,6 +1,5 @@
 """The event log over HTTP: as a stream that a client can resume from any event, and as JSON pages."""
 
-import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,17 +12,16 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from service.access.principal import Principal
-from service.errors import NotFound, Refused, TreadleError
+from service.errors import NotFound, Refused
 from service.events.model import Event, EventPage
-from service.events.sse import HEADERS, MEDIA_TYPE, RECONNECT, Streams
+from service.events.sse import Streams
 from service.events.store import EventStore
 from service.events.thread_ids import is_of_log, parse_id
 from service.limits import JSON_PAGE_BYTES, MAX_SEQ, PAGE_ITEMS
 from service.params import MessageId, PageLimit, parse_event_id, parse_message_id
 from service.refusals import refusals
+from service.sse_frames import HEADERS, MEDIA_TYPE, reconnect_later
 from service.threads.store import ThreadStore
-
-log = logging.getLogger(__name__)
 
 CURSOR_NAME = "after (or Last-Event-ID)"
 After = Annotated[
@@ -67,7 +65,7 @@ async def stream_message(
     except Refused:
         raise
     except Exception as error:
-        return _reconnect_later(error)
+        return _stream(reconnect_later(error))
     if end is None:
         raise _unknown_message(parsed)
     last, over = end
@@ -101,7 +99,7 @@ async def stream_thread(
     except Refused:
         raise
     except Exception as error:
-        return _reconnect_later(error)
+        return _stream(reconnect_later(error))
     if is_of_log(seen, place):
         return _stream(streams.thread(principal, place.thread, seen.position))
     return _stream(streams.thread(principal, place.thread, 0, lost=seen.position))
@@ -148,14 +146,3 @@ async def _is_over(principal: Principal, events: EventStore, message_id: UUID, a
 
 def _stream(parts: AsyncIterator[bytes]) -> Stream:
     return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)
-
-
-def _reconnect_later(error: Exception) -> Stream:
-    """A stream that only tells its client to reconnect: EventSource gives up for good on any answer but 200."""
-    level = error.log_level if isinstance(error, TreadleError) else logging.WARNING
-    log.log(level, "stream cannot be opened", extra={"error": str(error)})
-
-    async def reconnect() -> AsyncIterator[bytes]:
-        yield RECONNECT
-
-    return _stream(reconnect())

@@ -6,7 +6,6 @@ state there is.
 
 import logging
 import math
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
@@ -21,18 +20,11 @@ from service.errors import TreadleError
 from service.events.feed import Feed
 from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, QueueStop, is_out_of_reach
 from service.events.thread_ids import format_id
+from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
-HEADERS = {
-    # Caches and proxies must not store, compress or buffer a stream.
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
-MEDIA_TYPE = "text/event-stream"
-RECONNECT = b"retry: 1000\n\n"  # SSE's field `retry:` (in milliseconds), not the event `retry`
-KEEPALIVE = b": keepalive\n\n"
 DELETED = b'event: cancelled\ndata: {"state": "cancelled", "deleted": true}\n\n'
 FIRST_POSITION_SECONDS = 0.25  # that a message waits in its queue before its readers are told its position
 POSITION_INTERVAL_SECONDS = 1.0  # between two such notices; all readers ask at the same moments, in one query
@@ -45,20 +37,6 @@ STOPS: dict[QueueStop, str] = {
     "unclaimed": "No worker claims from this queue.",
     "no_agent": "No worker of this queue has its agent.",
 }
-
-_LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
-
-
-def encode(event: str, data: str, event_id: int | str | None = None) -> bytes:
-    """One event on the wire; `data` is JSON text on one line.
-
-    `id` comes last: some clients take an id as soon as they read its line, and would lose the event if the connection
-    broke between that line and the data.
-    """
-    if not data.isascii():
-        data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
-    tail = f"id: {event_id}\n" if event_id is not None else ""
-    return f"event: {event}\ndata: {data}\n{tail}\n".encode()
 
 
 class Streams:
@@ -206,24 +184,6 @@ class MessageView:
         self._told = told
         detail = _describe(told)
         return encode("waiting", _json({"state": told.state, "position": told.position, "message": detail}))
-
-
-class Silence:
-    """Measures by the clock how long a stream has sent nothing: a stream may be woken often without any event."""
-
-    def __init__(self, longest_seconds: float) -> None:
-        self._longest_seconds = longest_seconds
-        self.reset()
-
-    def reset(self) -> None:
-        self._since = time.monotonic()
-
-    def is_too_long(self) -> bool:
-        """Whether it is time for a comment; if so, the silence starts again."""
-        if time.monotonic() - self._since < self._longest_seconds:
-            return False
-        self.reset()
-        return True
 
 
 def _next_tick(after: float) -> float:

@@ -1,20 +1,17 @@
 """/messages: submit, status, cancel, input, redrive."""
 
-import hashlib
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import HeaderParameter, JSONBody
+from litestar.params import JSONBody
 
 from service.access.principal import Principal
 from service.config import Settings
-from service.errors import Conflict, NotFound, QueueFull, Unprocessable
-from service.limits import KEY_RULE, MAX_BATCH_MESSAGES, MAX_KEY_CHARS
+from service.errors import Conflict, NotFound, QueueFull
+from service.limits import MAX_BATCH_MESSAGES
 from service.messages.model import (
     Accepted,
     AcceptedBatch,
@@ -29,16 +26,8 @@ from service.messages.model import (
 )
 from service.messages.store import MessageStore
 from service.messages.validation import validate_input, validate_messages
-from service.params import MessageId, parse_message_id
+from service.params import IdempotencyKey, MessageId, hash_request, parse_key, parse_message_id
 from service.refusals import refusals
-
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="A repeated request with the same key returns the first answer and submits nothing; kept 24 hours.",
-    ),
-]
 
 
 @post(
@@ -65,7 +54,7 @@ async def submit(
     if idempotency_key is None:
         accepted = await messages.submit(principal, data)
     else:
-        key, request_hash = _checked_key(idempotency_key), _hash(request, [data])
+        key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, [data])
         [accepted] = await messages.submit_once(principal, key, request_hash, [data])
     return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
 
@@ -90,7 +79,7 @@ async def submit_batch(
     validate_messages(data.messages, settings, in_batch=True)
     if idempotency_key is None:
         return AcceptedBatch(await messages.submit_batch(principal, data.messages))
-    key, request_hash = _checked_key(idempotency_key), _hash(request, data.messages)
+    key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, data.messages)
     return AcceptedBatch(await messages.submit_once(principal, key, request_hash, data.messages))
 
 
@@ -184,15 +173,3 @@ async def redrive(
 router = Router(
     "/", route_handlers=[submit, submit_batch, get_status, explain, cancel, give_input, redrive], tags=["Messages"]
 )
-
-
-def _checked_key(text: str) -> str:
-    if not 1 <= len(text) <= MAX_KEY_CHARS:
-        raise Unprocessable(f"Idempotency-Key must be {KEY_RULE}.")
-    return text
-
-
-def _hash(request: Request[Any, Any, Any], messages: Sequence[NewMessage]) -> bytes:
-    """Of the decoded request: white space and the order of keys do not make it another one."""
-    body = msgspec.json.encode(messages, order="sorted")
-    return hashlib.sha256(request.url.path.encode() + b"\n" + body).digest()

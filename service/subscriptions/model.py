@@ -27,9 +27,9 @@ class Filter(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     headers: dict[str, str] | None = None
 
 
-class NewSubscription(Struct, frozen=True, forbid_unknown_fields=True):
-    """A subscription as it is declared: a field that is left out gets its default. `start` counts for
-    topics that it does not read yet."""
+class NewSubscription(Struct, frozen=True, forbid_unknown_fields=True, rename={"start": "from"}):
+    """A subscription as it is declared: a field that is left out gets its default. `start` (in JSON: `from`) counts
+    for topics that it does not read yet."""
 
     # The descriptions end the sentence "<field> must be ..." (json_input).
     topics: Annotated[
@@ -46,8 +46,8 @@ class NewSubscription(Struct, frozen=True, forbid_unknown_fields=True):
     dead_letter: Annotated[bool, Meta(description="true or false")] = True
 
 
-class NewPosition(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a subscription goes on, in one topic or (null) in all that it reads."""
+class NewPosition(Struct, frozen=True, forbid_unknown_fields=True, rename={"start": "to"}):
+    """Where a subscription goes on (in JSON: `to`), in one topic or (null) in all that it reads."""
 
     start: START
     topic: Annotated[str | None, Meta(description="the name of a topic that it reads, or null for all")] = None

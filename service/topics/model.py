@@ -39,24 +39,34 @@ class NewTopic(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+RecordKey = Annotated[
+    Annotated[str, Meta(min_length=1, max_length=MAX_RECORD_KEY_CHARS)] | None, Meta(description=RECORD_KEY_RULE)
+]
+RecordHeaders = Annotated[dict[str, str] | None, Meta(description="an object of texts")]
+RecordId = Annotated[UUID | None, Meta(description="a UUIDv7 of a time within a day of now")]
+
+
 class NewRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A record as a producer publishes it. A producer that chooses `record_id` may repeat its call: a record that is
     there already is not written again."""
 
     value: Annotated[Any, Meta(description="any JSON")]
-    key: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=MAX_RECORD_KEY_CHARS)] | None,
-        Meta(description=RECORD_KEY_RULE),
-    ] = None
-    headers: Annotated[dict[str, str] | None, Meta(description="an object of texts")] = None
-    record_id: Annotated[UUID | None, Meta(description="a UUIDv7 of a time within a day of now")] = None
+    key: RecordKey = None
+    headers: RecordHeaders = None
+    record_id: RecordId = None
 
 
-class NewRecords(Struct, frozen=True, forbid_unknown_fields=True):
+class NewRecords(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a publish: the fields of one record, or `records` alone."""
+
     records: Annotated[
-        list[NewRecord],
-        Meta(min_length=1, max_length=MAX_BATCH_RECORDS, description=f"a list of 1 to {MAX_BATCH_RECORDS} records"),
-    ]
+        Annotated[list[NewRecord], Meta(min_length=1, max_length=MAX_BATCH_RECORDS)] | UnsetType,
+        Meta(description=f"a list of 1 to {MAX_BATCH_RECORDS} records"),
+    ] = UNSET
+    value: Annotated[Any | UnsetType, Meta(description="any JSON")] = UNSET
+    key: RecordKey = None
+    headers: RecordHeaders = None
+    record_id: RecordId = None
 
 
 class Publication(Struct, frozen=True, omit_defaults=True):
@@ -77,7 +87,7 @@ class Published(Struct, frozen=True):
     known: bool
 
 
-class Report(Struct, frozen=True):
+class DeliveryReport(Struct, frozen=True):
     """The response to a publish, in the order of the records."""
 
     records: list[Published]
@@ -93,7 +103,7 @@ class Record(Struct, frozen=True):
     created_at: datetime
 
 
-class Page(Struct, frozen=True):
+class RecordPage(Struct, frozen=True):
     """Records from an offset on. `gap`: retention has deleted so many records between the offset that was asked for and
     the first one here. A reader that goes on at `next_offset` misses nothing."""
 

@@ -18,11 +18,11 @@ from service.topics.model import (
     Declared,
     NewRecord,
     NewTopic,
-    Page,
     Publication,
     Published,
     Reader,
     Record,
+    RecordPage,
     RecordPlace,
     Topic,
 )
@@ -138,14 +138,14 @@ class TopicStore:
 
     async def read(
         self, principal: Principal, topic: str, start: int, limit: int, max_bytes: int = JSON_PAGE_BYTES
-    ) -> Page:
+    ) -> RecordPage:
         """Records from an offset on: up to `limit` and about `max_bytes`, but at least one if there is one. Raises
         NotFound."""
         rows = await self._reads.fetch(READ, topic, principal.tenant, principal.reach, start, limit, max_bytes)
         records = [from_row(Record, row, ("headers", "value")) for row in rows if row["offset"] is not None]
         first_offset, end_offset = rows[0]["first_offset"], rows[0]["end_offset"]
         begins = records[0].offset if records else max(start, min(first_offset, end_offset))
-        return Page(records, records[-1].offset + 1 if records else begins, max(0, begins - start))
+        return RecordPage(records, records[-1].offset + 1 if records else begins, max(0, begins - start))
 
     async def topic_key(self, principal: Principal, topic: str) -> int:
         """The key of the topic in the payloads of the channel TOPICS (db.notifier); raises NotFound."""

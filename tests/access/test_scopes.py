@@ -19,10 +19,13 @@ UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 NEEDS = {
     "submit": "submitMessage submitMessages answerMessage cancelMessage",
     "read": "getMessage streamMessage listEvents listThreads getThread getThreadUsage listThreadMessages streamThread"
-    " listAgents getTenantLimits getMetrics explainMessage",
+    " listAgents getTenantLimits getMetrics explainMessage"
+    " listTopics getTopic listRecords streamTopic getRecord listSubscriptions getSubscription",
     "operate": "redriveMessage deleteThread getOverview listQueues getQueue pauseQueue resumeQueue listDeadLetters"
-    " dropInstance listWorkers",
-    "publish": "",
+    " dropInstance listWorkers"
+    " declareTopic deleteTopic declareSubscription deleteSubscription"
+    " pauseSubscription resumeSubscription seekSubscription",
+    "publish": "publishRecords",
     "work": "",
     "admin": "createKey listKeys revokeKey rotateKey listTenants createTenant suspendTenant resumeTenant deleteTenant",
     ANY_SCOPE: "createToken",
@@ -43,7 +46,7 @@ async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
     """By operation: method, path with values, and the security that is declared."""
     paths = (await api.get("/openapi.json")).json()["paths"]
     values = {"message_id": UNKNOWN_ID, "thread_id": "t", "name": "missing", "agent": "missing", "key_id": "missing"}
-    values["tenant"] = "missing"
+    values |= {"tenant": "missing", "topic": "missing", "record_id": UNKNOWN_ID}
     return {
         operation["operationId"]: (method.upper(), path.format_map(values), operation["security"])
         for path, item in paths.items()
@@ -54,7 +57,7 @@ async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
 async def call(api: Client, operation: tuple[str, str, list[Any]], name: str, key: str | None) -> tuple[int, str]:
     method, path, _ = operation
     headers = {} if key is None else bearer(key)
-    body = {"json": BODIES.get(name, {})} if method == "POST" else {}
+    body = {"json": BODIES.get(name, {})} if method in ("POST", "PUT") else {}
     answer = await api.request(method, path, headers=headers, **body)
     is_problem = answer.headers["content-type"].startswith("application/problem")
     return answer.status_code, answer.json()["detail"] if is_problem else ""

@@ -1,0 +1,58 @@
+"""Server-sent events on the wire, for the streams of all nouns."""
+
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+
+from service.errors import TreadleError
+
+log = logging.getLogger(__name__)
+
+HEADERS = {
+    # Caches and proxies must not store, compress or buffer a stream.
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+MEDIA_TYPE = "text/event-stream"
+RECONNECT = b"retry: 1000\n\n"  # SSE's field `retry:` (in milliseconds), not the event `retry`
+KEEPALIVE = b": keepalive\n\n"
+
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # some clients end a line here, though JSON and SSE do not
+
+
+def encode(event: str, data: str, event_id: int | str | None = None) -> bytes:
+    """One event on the wire; `data` is JSON text on one line.
+
+    `id` comes last: some clients take an id as soon as they read its line, and would lose the event if the connection
+    broke between that line and the data.
+    """
+    if not data.isascii():
+        data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
+    tail = f"id: {event_id}\n" if event_id is not None else ""
+    return f"event: {event}\ndata: {data}\n{tail}\n".encode()
+
+
+class Silence:
+    """Measures by the clock how long a stream has sent nothing: a stream may be woken often without any event."""
+
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest_seconds = longest_seconds
+        self.reset()
+
+    def reset(self) -> None:
+        self._since = time.monotonic()
+
+    def is_too_long(self) -> bool:
+        """Whether it is time for a comment; if so, the silence starts again."""
+        if time.monotonic() - self._since < self._longest_seconds:
+            return False
+        self.reset()
+        return True
+
+
+async def reconnect_later(error: Exception) -> AsyncIterator[bytes]:
+    """A stream that only tells its client to reconnect: EventSource gives up for good on any answer but 200."""
+    level = error.log_level if isinstance(error, TreadleError) else logging.WARNING
+    log.log(level, "stream cannot be opened", extra={"error": str(error)})
+    yield RECONNECT

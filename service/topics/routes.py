@@ -1,0 +1,196 @@
+"""/topics, /records: declare topics, publish records, and read them without a subscription."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, HeaderParameter, JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
+
+from service.access.principal import Principal
+from service.errors import Conflict, Invalid, NotFound, Refused, Unprocessable
+from service.limits import MAX_BATCH_RECORDS, MAX_OFFSET, MAX_POLL_SECONDS, PAGE_ITEMS, START_RULE
+from service.params import IdempotencyKey, PageLimit, hash_request, parse_event_id, parse_key, parse_record_id
+from service.refusals import refusals
+from service.sse_frames import HEADERS, MEDIA_TYPE, reconnect_later
+from service.topics.model import DeliveryReport, NewRecord, NewRecords, NewTopic, RecordPage, RecordPlace, Topic
+from service.topics.sse import TopicStreams
+from service.topics.store import TopicStore
+
+RecordId = Annotated[str, PathParameter(description="The id of a record (a UUID).")]
+Start = Annotated[str, QueryParameter(name="from", description=f"Where a reader without an id begins: {START_RULE}.")]
+
+
+@put(
+    "/topics/{topic:str}",
+    operation_id="declareTopic",
+    scope="operate",
+    status_code=200,
+    summary="Create a topic, or change it",
+    responses={201: ResponseSpec(Topic, description="The topic is created.")},
+)
+async def declare_topic(
+    topic: FromPath[str],
+    data: JSONBody[NewTopic],
+    principal: NamedDependency[Principal],
+    topics: NamedDependency[TopicStore],
+) -> Response[Topic]:
+    """A repeat changes nothing. A field that is left out gets its default."""
+    declared = await topics.declare(principal, topic, data)
+    return Response(await topics.get(principal, topic), status_code=201 if declared == "created" else 200)
+
+
+@get("/topics", operation_id="listTopics", scope="read", summary="List the topics with their offsets and subscriptions")
+async def list_topics(principal: NamedDependency[Principal], topics: NamedDependency[TopicStore]) -> list[Topic]:
+    return await topics.all(principal)
+
+
+@get(
+    "/topics/{topic:str}",
+    operation_id="getTopic",
+    scope="read",
+    summary="Get a topic with its offsets and subscriptions",
+    responses=refusals(NotFound),
+)
+async def get_topic(
+    topic: FromPath[str], principal: NamedDependency[Principal], topics: NamedDependency[TopicStore]
+) -> Topic:
+    return await topics.get(principal, topic)
+
+
+@delete(
+    "/topics/{topic:str}",
+    operation_id="deleteTopic",
+    scope="operate",
+    summary="Delete a topic with its records",
+    responses=refusals(NotFound),
+)
+async def delete_topic(
+    topic: FromPath[str], principal: NamedDependency[Principal], topics: NamedDependency[TopicStore]
+) -> None:
+    """It is unknown at once. Messages that subscriptions have made of its records go on."""
+    await topics.delete(principal, topic)
+
+
+@post(
+    "/topics/{topic:str}/records",
+    operation_id="publishRecords",
+    scope="publish",
+    status_code=202,
+    summary=f"Publish a record, or up to {MAX_BATCH_RECORDS:,}: all of them or none",
+    description="The answer follows the commit. The offset of each record follows within moments: GET /records/{id}.",
+    responses=refusals(NotFound, Conflict),
+)
+async def publish_records(
+    request: Request[Any, Any, Any],
+    topic: FromPath[str],
+    data: JSONBody[NewRecords],
+    principal: NamedDependency[Principal],
+    topics: NamedDependency[TopicStore],
+    idempotency_key: IdempotencyKey = None,
+) -> DeliveryReport:
+    records = _records(data)
+    if idempotency_key is None:
+        return DeliveryReport(await topics.publish(principal, topic, records))
+    key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, records)
+    return DeliveryReport(await topics.publish_once(principal, key, request_hash, topic, records))
+
+
+@get(
+    "/topics/{topic:str}/records",
+    operation_id="listRecords",
+    scope="read",
+    summary="Read records from an offset on",
+    description="With `wait`, a reader at the end of the topic is answered when the first record arrives.",
+    responses=refusals(NotFound),
+)
+async def list_records(
+    topic: FromPath[str],
+    principal: NamedDependency[Principal],
+    topics: NamedDependency[TopicStore],
+    topic_streams: NamedDependency[TopicStreams],
+    offset: Annotated[str, QueryParameter(description=f"Where to begin: {START_RULE}.")] = "earliest",
+    limit: PageLimit = PAGE_ITEMS,
+    wait: Annotated[
+        float, QueryParameter(ge=0, le=MAX_POLL_SECONDS, description=f"a number of seconds, 0 to {MAX_POLL_SECONDS}")
+    ] = 0,
+) -> RecordPage:
+    start = await _offset(topics, principal, topic, offset)
+    return await topic_streams.poll(principal, topic, start, limit, wait)
+
+
+@get(
+    "/topics/{topic:str}/stream",
+    operation_id="streamTopic",
+    scope="read",
+    is_stream=True,
+    summary="Stream the records of a topic",
+    description="Server-sent events `record`, whose id is the offset. The stream ends only when the topic is deleted.",
+    media_type=MEDIA_TYPE,
+    responses=refusals(NotFound),
+)
+async def stream_topic(
+    topic: FromPath[str],
+    principal: NamedDependency[Principal],
+    topics: NamedDependency[TopicStore],
+    topic_streams: NamedDependency[TopicStreams],
+    start: Start = "latest",
+    last_event_id: Annotated[
+        str | None, HeaderParameter(name="Last-Event-ID", description="The offset of the last record received.")
+    ] = None,
+) -> Response[Any]:
+    seen = parse_event_id(last_event_id, "Last-Event-ID", MAX_OFFSET) if last_event_id else None
+    try:
+        key = await topics.topic_key(principal, topic)
+        first = await _offset(topics, principal, topic, start) if seen is None else seen + 1
+    except Refused:
+        raise
+    except Exception as error:
+        parts = reconnect_later(error)
+    else:
+        parts = topic_streams.stream(principal, topic, key, first)
+    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)
+
+
+@get(
+    "/records/{record_id:str}",
+    operation_id="getRecord",
+    scope="read",
+    summary="Get the topic and offset of a record",
+    responses=refusals(NotFound),
+)
+async def get_record(
+    record_id: RecordId, principal: NamedDependency[Principal], topics: NamedDependency[TopicStore]
+) -> RecordPlace:
+    return await topics.place(principal, parse_record_id(record_id))
+
+
+router = Router(
+    "/",
+    route_handlers=[
+        *(declare_topic, list_topics, get_topic, delete_topic, publish_records, list_records, stream_topic, get_record)
+    ],
+    tags=["Topics"],
+)
+
+
+def _records(data: NewRecords) -> list[NewRecord]:
+    """The records of a body. Raises Unprocessable."""
+    one = (data.value, data.key, data.headers, data.record_id)
+    if data.records is not msgspec.UNSET:
+        if one != (msgspec.UNSET, None, None, None):
+            raise Unprocessable("Send the fields of one record, or records alone.")
+        return data.records
+    if data.value is msgspec.UNSET:
+        raise Unprocessable("value is missing.")
+    return [NewRecord(data.value, data.key, data.headers, data.record_id)]
+
+
+async def _offset(topics: TopicStore, principal: Principal, topic: str, start: str) -> int:
+    """The offset that `start` means. Raises Invalid, NotFound."""
+    try:
+        return await topics.offset(principal, topic, start)
+    except Unprocessable:
+        raise Invalid(f"offset (or from) must be {START_RULE}.") from None

@@ -1,0 +1,101 @@
+"""Readers of a topic without a subscription: streams of server-sent events, and long polls."""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import msgspec
+
+from service import telemetry
+from service.access.authenticator import Access
+from service.access.principal import Principal
+from service.errors import NotFound, TreadleError
+from service.limits import JSON_PAGE_BYTES, PAGE_ITEMS
+from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode
+from service.topics.feed import TopicFeed
+from service.topics.model import RecordPage
+from service.topics.store import TopicStore
+from service.waiting import wait_for
+
+log = logging.getLogger(__name__)
+
+
+class TopicStreams:
+    """Creates the streams of one API process. Intervals in seconds."""
+
+    def __init__(
+        self, feed: TopicFeed, topics: TopicStore, access: Access, *, poll_interval: float, keepalive_interval: float
+    ) -> None:
+        self._feed = feed
+        self._topics = topics
+        self._access = access
+        self._poll_interval = poll_interval
+        self._keepalive_interval = keepalive_interval
+
+    async def poll(self, principal: Principal, topic: str, start: int, limit: int, wait_seconds: float) -> RecordPage:
+        """Records from an offset on; where there are none, wait for the first ones, but not longer than
+        `wait_seconds`. Raises NotFound."""
+        until = time.monotonic() + wait_seconds
+        with self._feed.subscribe(await self._topics.topic_key(principal, topic)) as wake:
+            while True:
+                wake.clear()
+                page = await self._topics.read(principal, topic, start, limit)
+                left = until - time.monotonic()
+                if page.records or left <= 0 or self._feed.closing:
+                    return page
+                await wait_for(wake, min(self._poll_interval, left))
+
+    async def stream(self, principal: Principal, topic: str, topic_key: int, start: int) -> AsyncIterator[bytes]:
+        """The records from an offset on, as events `record` whose id is the offset. The stream ends when the topic is
+        deleted."""
+        telemetry.stream(kind="topic", opened=True)
+        follower = self._follow(principal, topic, topic_key, start)
+        try:
+            async for part in follower:
+                yield part
+        except TreadleError as error:
+            log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
+            yield RECONNECT
+        except Exception:
+            log.exception("stream broke")
+            yield RECONNECT
+        finally:
+            telemetry.stream(kind="topic", opened=False)
+            await follower.aclose()
+
+    async def _follow(
+        self, principal: Principal, topic: str, topic_key: int, start: int
+    ) -> AsyncGenerator[bytes, None]:
+        silence = Silence(self._keepalive_interval)
+        yield KEEPALIVE  # the client sees that the stream is open, even if the topic is silent
+        with self._feed.subscribe(topic_key) as wake:
+            while not self._feed.closing:
+                if reason := self._access.end_of(principal):
+                    yield encode("unauthorized", _json({"message": reason}))
+                    return
+                wake.clear()
+                try:
+                    page = await self._topics.read(principal, topic, start, PAGE_ITEMS, JSON_PAGE_BYTES)
+                except NotFound:
+                    yield encode("deleted", _json({"topic": topic}))
+                    return
+                if part := _encode(page, start):
+                    yield part
+                    silence.reset()
+                start = page.next_offset
+                if page.records:
+                    continue
+                await wait_for(wake, min(self._poll_interval, self._keepalive_interval))
+                if silence.is_too_long():
+                    yield KEEPALIVE
+        yield RECONNECT
+
+
+def _encode(page: RecordPage, start: int) -> bytes:
+    """A page on the wire. It begins with `gap` if retention has deleted records between the reader and the page."""
+    gap = encode("gap", _json({"after": start - 1, "next": start + page.gap})) if page.gap else b""
+    return gap + b"".join(encode("record", _json(record), record.offset) for record in page.records)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

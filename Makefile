@@ -45,8 +45,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: $(VENV)/.dev ## Update the files requirements*.lock
 	@$(PIP) install uv
 	@$(COMPILE) --upgrade --output-file requirements.lock
-	@$(COMPILE) --constraint requirements.lock --extra langgraph --extra autogen --extra protobuf --group lint --group test \
-		--output-file requirements-dev.lock
+	@$(COMPILE) --constraint requirements.lock --extra langgraph --extra autogen --extra otel --extra protobuf \
+		--group lint --group test --output-file requirements-dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--no-header --upgrade --group tools --group proto --output-file requirements-tools.lock
 	@$(COMPILE) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock

@@ -6,12 +6,18 @@ count or remember. A moment of a batch is called once for all of it.
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, cast
 from uuid import UUID
 
 log = logging.getLogger(__name__)
+
+# The W3C trace context of what runs now: that of a request, or of an attempt. A message that is submitted keeps it.
+TRACE_PARENT: ContextVar[str | None] = ContextVar("trace_parent", default=None)
+IS_TRACE_PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 Measured = ParamSpec("Measured")
 
@@ -146,6 +152,11 @@ def first_chunk(*, work: Work, seconds: float) -> None:
 @moment
 def run(*, work: Work, outcome: str, seconds: float) -> None:
     """The agent's part of an attempt is over; `outcome`: an OutcomeKind."""
+
+
+@moment
+def step(*, work: Work, name: str, seconds: float) -> None:
+    """A step ran and is stored; `seconds`: of both."""
 
 
 @moment

@@ -249,6 +249,23 @@ begin
 end $$;
 comment on function treadle.children is 'State and outcome of messages that another message waits for';
 
+comment on column treadle.messages.traceparent is 'W3C trace context of the submit; null: it had none';
+
+create or replace function treadle.trace_parents(message_ids uuid[])
+returns table (message_id uuid, traceparent text)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select m.message_id, m.traceparent
+        from unnest(message_ids) u (id)
+        join treadle.messages m on m.message_id = any(array[u.id])
+        where m.traceparent is not null;
+end $$;
+comment on function treadle.trace_parents is 'The W3C trace context of the submit of each message that has one';
+
 -- A summary for load balancers. `live_workers`: those whose heartbeat is at most ten seconds old.
 create or replace function treadle.health(out has_queues boolean, out live_workers bigint)
 language plpgsql stable security definer

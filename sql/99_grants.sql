@@ -78,6 +78,7 @@ declare
         conclude             worker
         heartbeat            worker
         another_has          worker
+        trace_parents        worker
         stand_in             worker
         sign_off             worker
         worker_key           worker

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -16,10 +16,13 @@ import uvloop
 from service import life_log, open_files, outbound
 from service.cli import common
 from service.config import Settings
+from service.errors import ConfigError
 from service.limits import STOP_MARGIN_SECONDS
 from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor
 
 if TYPE_CHECKING:
+    from service.leases.store import LeaseStore
+    from service.worker.traces import Traces
     from service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -94,11 +97,19 @@ def work(settings: Settings) -> None:
         agents = registry.load(settings)
         if own := [name for name in agents.keyless if name != CLAUDE]:
             log.warning("agents are left out: ANTHROPIC_API_KEY is not set", extra={"agents": ",".join(own)})
-        worker = build_worker(settings, common.dsn(settings), agents, isolation=Isolation(settings), with_stand_in=True)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
-        with life_log.writing(), _metrics(settings, worker, agents.names):
-            await worker.run()
+        with _tracing() as make_traces:
+            worker = build_worker(
+                settings,
+                common.dsn(settings),
+                agents,
+                isolation=Isolation(settings),
+                with_stand_in=True,
+                make_traces=make_traces,
+            )
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+            with life_log.writing(), _metrics(settings, worker, agents.names):
+                await worker.run()
         # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
         sys.stderr.flush()
         os._exit(0)
@@ -132,6 +143,28 @@ def migrate(settings: Settings) -> None:
     }
     common.ask(settings, lambda database: TenantStore(database).declare_limits(limits))
     click.echo("The database is ready.")
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
+    """What makes the worker's traces, if OTEL_EXPORTER_OTLP_ENDPOINT is set. The last spans are sent at the end."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        yield None
+        return
+    try:
+        from service.worker import otel
+    except ImportError:
+        raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra otel of treadle.") from None
+    provider = otel.new_provider()
+    with contextlib.ExitStack() as ends:
+        ends.callback(provider.shutdown)
+
+        def make(leases: "LeaseStore") -> "Traces":
+            traces = otel.OtelTraces(provider, leases.trace_parents)
+            ends.enter_context(traces.listening())
+            return traces
+
+        yield make
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from uuid import uuid4
 
 from service.agents.registry import Registry
@@ -27,6 +28,7 @@ from service.worker.instances import InstanceCache
 from service.worker.isolation.parent import Isolation
 from service.worker.stand_in.link import StandIn
 from service.worker.threads import Threads
+from service.worker.traces import NoTraces, Traces
 from service.worker.worker import Worker
 from service.worker.writer import Writer
 
@@ -42,6 +44,7 @@ def build_worker(
     *,
     isolation: Isolation | None = None,
     with_stand_in: bool = False,
+    make_traces: Callable[[LeaseStore], Traces] | None = None,
 ) -> Worker:
     """A worker, in the running loop. Without `isolation`, every agent runs in this process, also after a loss.
     `with_stand_in`: a process of its own sends heartbeats while agent code holds the GIL."""
@@ -58,6 +61,7 @@ def build_worker(
     )
     notifier = Notifier(database)
     leases = LeaseStore(database, max_queue_size=settings.max_queue_size)
+    traces = make_traces(leases) if make_traces else NoTraces()
     work = asyncio.Event()  # set when there may be messages to claim
     janitor = Janitor(
         worker=worker_id,
@@ -73,6 +77,7 @@ def build_worker(
         writer=Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses),
         services=services,
         work=work,
+        traces=traces,
     )
     claimer = Claimer(
         worker=worker_id,
@@ -81,6 +86,7 @@ def build_worker(
         store=leases,
         attempts=attempts,
         work=work,
+        traces=traces,
     )
     heartbeat = Heartbeat(
         settings=settings,

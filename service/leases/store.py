@@ -208,6 +208,11 @@ class LeaseStore:
         )
         return msgspec.convert(rows, list[Verdict])
 
+    async def trace_parents(self, message_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """The W3C trace context of the submit of each of these messages that has one."""
+        rows = await self._database.fetch("select message_id, traceparent from treadle.trace_parents($1)", message_ids)
+        return {row["message_id"]: row["traceparent"] for row in rows}
+
     async def another_has(self, worker: str, queue: str, agent: str) -> bool:
         """Whether another worker claims from this queue and has this agent."""
         found = await self._database.fetchval("select treadle.another_has($1, $2, $3)", worker, queue, agent)

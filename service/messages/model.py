@@ -150,7 +150,7 @@ class Redriven(Struct, frozen=True):
 
 
 class Submission(Struct, frozen=True, omit_defaults=True):
-    """A NewMessage with its id, as treadle.submit_many reads it."""
+    """A NewMessage with its id, as treadle.submit_many reads it. `traceparent`: that of its request (W3C)."""
 
     message_id: UUID
     message: str | dict[str, Any]
@@ -162,3 +162,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     max_attempts: int | None = None
     timeout_seconds: float | None = None
     aside: bool = False
+    traceparent: str | None = None

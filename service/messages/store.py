@@ -318,6 +318,7 @@ def _submission(message: NewMessage) -> Submission:
         message.max_attempts,
         message.timeout_seconds,
         message.aside,
+        telemetry.TRACE_PARENT.get(),
     )
 
 

@@ -10,6 +10,7 @@ from service.db.notifier import EVERYTHING
 from service.leases.model import Claim, FinishStatus, Verdict
 from service.worker.attempt import Attempt
 from service.worker.execution import AttemptServices
+from service.worker.traces import Traces
 from service.worker.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,20 @@ class Attempts:
     `work` is set when the end of an attempt may allow another claim.
     """
 
-    def __init__(self, *, concurrency: int, writer: Writer, services: AttemptServices, work: asyncio.Event) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        writer: Writer,
+        services: AttemptServices,
+        work: asyncio.Event,
+        traces: Traces,
+    ) -> None:
         self._concurrency = concurrency
         self._writer = writer
         self._services = services
         self._work = work
+        self._traces = traces
         self._attempts: dict[UUID, Attempt] = {}  # by message
         self._tasks: set[asyncio.Task[None]] = set()
         self._running_agents = 0  # the other attempts wait for their finish
@@ -51,7 +61,7 @@ class Attempts:
         if self._releasing:
             attempt.stop("released")
         self._writer.hint_started(claim)
-        task = asyncio.create_task(self._run(attempt))
+        task = asyncio.create_task(self._run(attempt), context=self._traces.context_of(claim))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -14,6 +14,7 @@ from service.leases.store import LeaseStore
 from service.messages.model import Priority
 from service.waiting import wait_for
 from service.worker.attempts import Attempts
+from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Claimer:
         store: LeaseStore,
         attempts: Attempts,
         work: asyncio.Event,
+        traces: Traces,
     ) -> None:
         self._worker = worker
         self._settings = settings
@@ -45,6 +47,7 @@ class Claimer:
         self._store = store
         self._attempts = attempts
         self._work = work
+        self._traces = traces
         self._claim_calls = 0  # so far
         self._claims_from: Counter[Priority] = Counter()  # by the lane that they began at
         self._stopped = asyncio.Event()
@@ -60,6 +63,7 @@ class Claimer:
             seconds = time.monotonic() - began
             if room > 0:
                 telemetry.claim(works=claims, room=room, seconds=seconds)
+            await self._traces.begin(claims)
             for claim in claims:
                 self._attempts.start(claim)
             lacks_room = len(claims) >= room  # there may be more to claim

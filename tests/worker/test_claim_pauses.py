@@ -10,6 +10,7 @@ import pytest
 from service.config import Settings
 from service.worker import claimer
 from service.worker.claimer import Claimer, pause_after
+from service.worker.traces import NoTraces
 
 CLAIM_SECONDS = 0.1
 
@@ -73,7 +74,15 @@ async def pauses_of(settings: Settings, monkeypatch: pytest.MonkeyPatch, room: i
     monkeypatch.setattr(claimer, "wait_for", record)
     monkeypatch.setattr(claimer, "time", store)
     attempts: Any = Attempts(room)
-    store.runner = Claimer(worker="w", settings=settings, lease_seconds=60, store=store, attempts=attempts, work=work)
+    store.runner = Claimer(
+        worker="w",
+        settings=settings,
+        lease_seconds=60,
+        store=store,
+        attempts=attempts,
+        work=work,
+        traces=NoTraces(),
+    )
     await store.runner.run()
     assert store.claims == 3
     return pauses

@@ -11,6 +11,7 @@ from typing import Any
 from service.agents.contract import Rejected
 from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
+from service.telemetry import TRACE_PARENT
 from service.worker.context.backend import ContextBackend
 from service.worker.outcome import clean, encode
 from service.worker.usage import Usage
@@ -36,6 +37,7 @@ class AttemptScope:
         self.backend = backend
         self.sent: dict[str, str | None] = {}  # ids of this attempt's messages, to the thread whose turn each takes
         self.unsent: dict[str, dict[str, Any]] = {}  # by id: committed with the next step, or with the end
+        self.trace_parent = TRACE_PARENT.get()  # read here: a sync agent calls from another thread
         self._max_event_bytes = max_event_bytes
         self._usage: Usage | None = None
         self._names: set[str] = set()

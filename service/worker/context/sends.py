@@ -62,6 +62,8 @@ async def send(
             "delay_seconds": delay,
             **content,
         }
+        if scope.trace_parent is not None:
+            scope.unsent[child]["traceparent"] = scope.trace_parent
     return child
 
 

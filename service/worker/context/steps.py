@@ -1,10 +1,12 @@
 """Durable steps: run a function once for a message, however often it is attempted."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from service import telemetry
 from service.agents.contract import Rejected
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.thread_bridge import call_anywhere
@@ -21,6 +23,7 @@ class Step:
         self._scope = scope
         self._name = name
         self._declared = return_type(function)
+        self._began_at = time.monotonic()
         if problem := unreadable(self._declared):
             raise Rejected(f"The step {name!r} cannot be stored: its function's annotation says that {problem}.")
 
@@ -68,6 +71,8 @@ class Step:
             raise Rejected(f"The result of the step {self._name!r} cannot be stored: {error}.") from None
         sends = self._scope.take_unsent() if commits_sends else None
         await self._scope.backend.events.save(EventToAppend("step", data, sends))
+        seconds = time.monotonic() - self._began_at
+        telemetry.step(work=self._scope.claim, name=self._name, seconds=seconds)
         return value
 
 

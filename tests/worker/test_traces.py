@@ -1,0 +1,154 @@
+"""One trace from the traceparent of a request through the wait, the attempts, the steps and the messages sent."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from service.agents.registry import Registry
+from service.cli.wiring import build_worker
+from service.config import Settings
+from service.db.pool import Connection
+from service.errors import Unavailable
+from service.leases.store import LeaseStore
+from service.worker.otel import DerivedIds, OtelTraces
+from tests.support.fixture_types import StartApi
+from tests.support.messages import settled, submit
+from tests.support.waiting import until
+from treadle import Context, RetryAfter, agent
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = "b7ad6b7169203331"
+TRACE_PARENT = f"00-{TRACE}-{CALLER}-01"
+
+
+@agent("planner", max_attempts=3)
+async def planner(context: Context, text: str) -> str:
+    await context.step("look up", lambda: 1)
+    if context.attempt == 1:
+        raise RetryAfter(0.01, "Not yet.")
+    with trace.get_tracer("library").start_as_current_span("model call"):
+        return await context.send("hello", agent="clerk")
+
+
+@agent("clerk")
+def clerk(context: Any, text: str) -> Any:
+    return context.send("hello", agent="helper")
+
+
+@agent("helper")
+async def helper(context: Context, text: str) -> str:
+    return text
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider(id_generator=DerivedIds())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+def names_of_parents(spans: tuple[ReadableSpan, ...]) -> list[tuple[str, str]]:
+    """Each span with its parent's name, sorted."""
+    names = {format(span.context.span_id, "016x"): span.name for span in spans if span.context}
+    names[CALLER] = "caller"
+
+    def parent(span: ReadableSpan) -> str:
+        return "" if span.parent is None else names.get(format(span.parent.span_id, "016x"), "?")
+
+    return sorted((span.name, parent(span)) for span in spans)
+
+
+async def test_a_trace_goes_on_through_attempts_steps_and_children(
+    settings: Settings,
+    start_api: StartApi,
+    sql: Connection,
+    exporter: InMemorySpanExporter,
+    provider: TracerProvider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)  # of instrumented libraries
+    made: list[OtelTraces] = []
+
+    def make(leases: LeaseStore) -> OtelTraces:
+        made.append(OtelTraces(provider, leases.trace_parents))
+        return made[0]
+
+    worker = build_worker(
+        settings, str(settings.database_url), Registry(settings, (planner, clerk, helper)), make_traces=make
+    )
+    with made[0].listening():
+        running = asyncio.create_task(worker.run())
+        await until(lambda: worker.ready or running.done())
+        api = await start_api()
+        answer = await api.post(
+            "/messages", json={"message": "x", "agent": "planner"}, headers={"traceparent": TRACE_PARENT}
+        )
+        child = (await api.settled(answer.json()["message_id"]))["result"]
+        grandchild = (await api.settled(child))["result"]
+        await api.settled(grandchild)
+        spans = exporter.get_finished_spans()
+        exporter.clear()
+        malformed = await api.post(
+            "/messages", json={"message": "x", "agent": "helper"}, headers={"traceparent": "00-1"}
+        )
+        await api.settled(malformed.json()["message_id"])
+        own = exporter.get_finished_spans()
+        worker.stop()
+        await running
+
+    def facts(span: ReadableSpan) -> dict[str, Any]:
+        return dict(span.attributes or {})
+
+    assert {format(span.context.trace_id, "032x") for span in spans if span.context} == {TRACE}
+    assert names_of_parents(spans) == [
+        ("invoke_agent clerk", "invoke_agent planner"),
+        ("invoke_agent helper", "invoke_agent clerk"),
+        ("invoke_agent planner", "caller"),
+        ("invoke_agent planner", "caller"),
+        ("model call", "invoke_agent planner"),
+        ("step look up", "invoke_agent planner"),
+        ("wait in queue", "caller"),
+        ("wait in queue", "invoke_agent clerk"),
+        ("wait in queue", "invoke_agent planner"),
+    ]
+    first, second = sorted(
+        (span for span in spans if span.name == "invoke_agent planner"), key=lambda span: facts(span)["treadle.attempt"]
+    )
+    assert (facts(first)["treadle.outcome"], facts(second)["treadle.state"]) == ("error", "completed")
+    assert [link.context.span_id for link in second.links] == [first.context.span_id if first.context else None]
+    assert "x" not in {str(value) for span in spans for value in facts(span).values()}
+    [own_trace] = {span.context.trace_id for span in own if span.context}
+    assert format(own_trace, "032x") != TRACE
+    assert await sql.fetchval("select count(*) from treadle.messages where traceparent is not null") == 3
+
+
+async def test_a_message_without_a_request_has_a_trace_of_its_own(
+    settings: Settings, sql: Connection, exporter: InMemorySpanExporter, provider: TracerProvider
+) -> None:
+    """Also where the lookup fails: a trace is not worth an attempt."""
+
+    async def fail(_: Any) -> dict[Any, str]:
+        raise Unavailable("PostgreSQL is away.")
+
+    traces = OtelTraces(provider, fail)
+    worker = build_worker(
+        settings, str(settings.database_url), Registry(settings, (helper,)), make_traces=lambda _: traces
+    )
+    with traces.listening():
+        running = asyncio.create_task(worker.run())
+        await until(lambda: worker.ready or running.done())
+        await settled(sql, await submit(sql, "x", agent="helper"))
+        await until(lambda: len(exporter.get_finished_spans()) == 2)
+        worker.stop()
+        await running
+    assert names_of_parents(exporter.get_finished_spans()) == [("invoke_agent helper", ""), ("wait in queue", "")]

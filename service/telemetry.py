@@ -197,6 +197,16 @@ def admit(*, messages: int) -> None:
     """Messages whose delay or backoff has ended were put into their lanes."""
 
 
+@moment
+def route(*, topics: int, seconds: float) -> None:
+    """Published records of so many topics got their offsets."""
+
+
+@moment
+def deliver(*, messages: int, seconds: float) -> None:
+    """Records became messages of subscriptions."""
+
+
 # Below all of them.
 
 

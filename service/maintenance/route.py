@@ -7,6 +7,7 @@ after a moment instead of waiting for it.
 import asyncio
 import time
 
+from service import telemetry
 from service.maintenance.chore import Arrivals
 from service.maintenance.store import MaintenanceStore
 from service.waiting import wait_for
@@ -71,7 +72,10 @@ class Route:
         late = time.monotonic() >= self._late_at
         if late:
             self._late_at = time.monotonic() + LATE_SECONDS
+        began = time.monotonic()
         sequenced = await self._store.sequence_records(late)
+        if sequenced.topics:
+            telemetry.route(topics=len(sequenced.topics), seconds=time.monotonic() - began)
         self._arrivals.in_topics(sequenced.topics)
         if sequenced.more:
             self._inbox = True
@@ -86,6 +90,8 @@ class Route:
         began = time.monotonic()
         deliveries = await self._store.deliver_records(topics, names)
         self._delivering_seconds = time.monotonic() - began
+        if deliveries.delivered:
+            telemetry.deliver(messages=deliveries.delivered, seconds=self._delivering_seconds)
         self._arrivals.in_lanes(set(deliveries.queues or ()))
         if deliveries.again:
             self._names.update(deliveries.again)

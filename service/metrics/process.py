@@ -58,6 +58,7 @@ class ProcessMetrics(Collector):
         self._lost = Counter("treadle_leases_lost", "Attempts whose lease was no longer held at the end.", ("queue",))
         self._reaped = Counter("treadle_messages_reaped", "Messages taken back from dead workers.", ("queue",))
         self._admitted = Counter("treadle_messages_admitted", "Messages whose delay or backoff has ended.", ())
+        self._delivered = Counter("treadle_records_delivered", "Records that became messages of subscriptions.", ())
         self._events = Counter("treadle_events_written", "Events that agents wrote into logs.", ())
         self._requests = Counter("treadle_http_requests", "Requests that were answered.", ("method", "route", "status"))
         self._calls = Counter("treadle_database_calls", "Round trips to PostgreSQL, by the error.", ("pool", "error"))
@@ -93,6 +94,7 @@ class ProcessMetrics(Collector):
                 telemetry.loss.listen(self._lose),
                 telemetry.reap.listen(self._reap),
                 telemetry.admit.listen(self._admit),
+                telemetry.deliver.listen(self._deliver),
                 telemetry.request.listen(self._answer),
                 telemetry.stream.listen(self._stream),
                 telemetry.socket.listen(self._socket),
@@ -169,6 +171,9 @@ class ProcessMetrics(Collector):
 
     def _admit(self, *, messages: int) -> None:
         self._admitted.counts[()] += messages
+
+    def _deliver(self, *, messages: int, seconds: float) -> None:
+        self._delivered.counts[()] += messages
 
     def _answer(self, *, method: str, route: str | None, status: int, seconds: float) -> None:
         route = route or OTHER

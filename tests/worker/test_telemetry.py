@@ -16,6 +16,7 @@ from service.telemetry import Moment
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import settled, submit
+from tests.support.waiting import until
 from tests.support.worker_processes import lose_lease
 from treadle import Context, RetryAfter, agent
 
@@ -163,3 +164,11 @@ def test_lines_for_people_and_a_level_that_leaves_them_out(capsys: pytest.Captur
         assert capsys.readouterr().err == ""
     finally:
         logging.getLogger("service.life_log").setLevel(logging.NOTSET)
+
+
+async def test_the_router_s_work_is_a_moment(heard: Heard, start_worker: StartWorker, sql: Connection) -> None:
+    await start_worker(echo)
+    await sql.execute("select treadle.create_topic('t'), treadle.create_subscription('s', array['t'], 'echo')")
+    await sql.execute("select treadle.publish_many('t', '[{\"value\": 1}, {\"value\": 2}]')")
+    await until(lambda: sum(call["messages"] for call in of(heard, "deliver")) == 2)
+    assert sum(call["topics"] for call in of(heard, "route")) >= 1

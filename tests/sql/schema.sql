@@ -210,7 +210,7 @@ COMMENT ON COLUMN treadle.messages.overloaded_since IS 'Since when attempts find
 COMMENT ON COLUMN treadle.messages.parent IS 'The message that sent this one';
 COMMENT ON COLUMN treadle.messages.depth IS 'How many messages lie above it, each sent by the one before. A chain has an end, so that agents that send to themselves cannot fill the database';
 COMMENT ON COLUMN treadle.messages.owner IS 'The subject that it belongs to: in a thread that of the thread; null: none, so that no principal with a subject sees it';
-COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit. Reserved: nothing fills it yet';
+COMMENT ON COLUMN treadle.messages.traceparent IS 'W3C trace context of the submit; null: it had none';
 COMMENT ON COLUMN treadle.messages.schema_id IS 'The registered schema that body satisfies; null: none. Reserved: nothing fills it yet';
 COMMENT ON COLUMN treadle.messages.usage IS 'What its attempts used together, as the agent reports it (tokens by kind)';
 COMMENT ON COLUMN treadle.messages.subscription IS 'subscriptions.id, where a subscription delivered it';
@@ -1142,6 +1142,16 @@ CREATE FUNCTION treadle.topic_offset(topic text, start text, tenant text DEFAULT
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.topic_offset(topic text, start text, tenant text, reach jsonb) IS 'The offset of earliest, latest, an offset or a time in a topic; raises TR404, TR422';
+CREATE FUNCTION treadle.trace_parents(message_ids uuid[]) RETURNS TABLE(message_id uuid, traceparent text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.trace_parents(message_ids uuid[]) IS 'The W3C trace context of the submit of each message that has one';
 CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -89,6 +89,20 @@ async def team(context: Context, request: str) -> str:
     return " and ".join(answers)
 
 
+@agent("clerk")
+async def clerk(context: Context, record: str) -> None:
+    """Copies a record to another topic."""
+    with noted(context):
+        await context.publish("faults.out", record, key=context.metadata["record"].get("key"))
+        await asyncio.sleep(0.02)
+
+
+@agent("filer")
+async def filer(context: Context, record: str) -> None:
+    with noted(context):
+        await asyncio.sleep(0.02)
+
+
 @agent("exits")
 async def exits(context: Context, request: str) -> str:
     """Ends its process."""

@@ -13,16 +13,18 @@ import asyncpg
 import msgspec
 
 from faults.agents import Note
-from faults.checks import evidence, fault_times, outcomes, streams, turns
+from faults.checks import evidence, fault_times, outcomes, records, streams, turns
 from faults.checks.fault_times import FaultTimes
 from faults.history import History, Reading
+from faults.publishers import COPIES, RECORDS, SUBSCRIPTIONS
 
 MESSAGES = """
     select m.message_id::text, m.metadata ->> 'key' as key, m.agent, m.state, m.result #>> '{}' as result, m.error,
         m.attempt, m.failures, m.losses, t.thread_id, m.ord, m.aside,
         extract(epoch from m.created_at)::float8 as submitted, extract(epoch from m.completed_at)::float8 as ended,
         m.parent::text
-    from treadle.messages m left join treadle.threads t on t.id = m.thread"""
+    from treadle.messages m left join treadle.threads t on t.id = m.thread
+    where m.subscription is null"""
 EVENTS = """
     select e.message_id::text, e.seq, e.thread_pos, e.type, e.data::text from treadle.events e
     where e.message_id = any($1::uuid[]) order by e.message_id, e.seq"""
@@ -54,6 +56,7 @@ async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path)
     sent = history.sent.values()
     notes = read_journal(journal)
     times = FaultTimes(history.faults, messages)
+    log = await sql.fetch(records.LOGGED)
     found = {
         "the run shows something": evidence.missing(history, notes),
         "the faults work": evidence.faults_without_effect(history.faults),
@@ -74,6 +77,12 @@ async def check(history: History, sql: "asyncpg.Connection[Any]", journal: Path)
             history.readings, await _logs(sql, history.readings), messages
         ),
         "an attempt runs once, and a completed message did run": turns.executions(notes, messages),
+        "an acknowledged record has one offset, in the order of its key": records.logged(
+            history.published, log, RECORDS
+        ),
+        "a record is handled once by each subscription, and copied once": records.handled(
+            await sql.fetch(records.HANDLED), log, {"in": RECORDS, "out": COPIES}, SUBSCRIPTIONS
+        ),
         "no living worker is reaped": fault_times.losses(messages.values(), times, outcomes.PROCESS_KILLING_AGENTS),
         "no rule is violated in the database": [
             f"{row['rule']}: {row['subject']}"

@@ -76,6 +76,7 @@ class Recovery(msgspec.Struct, frozen=True):
 class History:
     def __init__(self) -> None:
         self.sent: dict[str, Sent] = {}
+        self.published: list[str] = []  # the values of the records that were acknowledged
         self.readings: list[Reading] = []
         self.faults: list[Fault] = []
         self.recoveries: list[Recovery] = []

@@ -20,6 +20,7 @@ from faults.history import Fault, History, Recovery
 from faults.load import Clients
 from faults.nodes import Node, NodeFailed, end_leftover
 from faults.postgres import Cluster
+from faults.publishers import OPEN, Publishers
 
 SETTLE_SECONDS = 120.0  # every message must end within this time after the last fault
 READ_SECONDS = 30.0  # then readers must have read the rest within this time
@@ -81,7 +82,9 @@ async def run(plan: Plan, tell: Tell) -> RunResult:
         clients = Clients([node.door.port for node in nodes], history, random.Random(rng.random()), plan.rate)
         world = World(cluster, nodes, clients, history, rng)
         memory = {"at first": max(node.api_kilobytes() for node in nodes)}
-        load = asyncio.create_task(clients.run(plan.seconds))
+        publishers = Publishers(cluster, history, random.Random(rng.random()))
+        await publishers.prepare()
+        load = asyncio.create_task(_load(clients, publishers, plan.seconds))
         try:
             await _inject_faults(world, plan, load, tell)
             await load
@@ -114,6 +117,10 @@ async def run(plan: Plan, tell: Tell) -> RunResult:
             folder.rename(kept)
             if result is not None:
                 result.folder = kept
+
+
+async def _load(clients: Clients, publishers: Publishers, seconds: float) -> None:
+    await asyncio.gather(clients.run(seconds), publishers.run(seconds))
 
 
 def _remove_killed_runs() -> None:
@@ -195,7 +202,7 @@ async def _settle(world: World) -> None:
         while time.monotonic() < deadline:
             unanswered = sum(one.acknowledged is None for one in world.history.sent.values())
             if not unanswered and not await sql.fetchval(
-                "select exists (select from treadle.messages where state in ('queued', 'processing'))"
+                f"select exists (select from treadle.messages where state in ('queued', 'processing')) or ({OPEN})"
             ):
                 return
             await asyncio.sleep(0.3)
@@ -236,6 +243,7 @@ async def _check(cluster: Cluster, history: History, journal: Path) -> tuple[dic
     counts["connections"] = sum(reading.connections for reading in history.readings)
     counts["events_seen"] = sum(len(reading.events) for reading in history.readings)
     counts["repeated_calls"] = history.retries
+    counts["records"] = len(history.published)
     return wrong, counts
 
 

@@ -13,8 +13,10 @@ from faults.agents import Note, answer
 from faults.checker import check
 from faults.checks import fault_times
 from faults.history import Fault, History, Reading, Seen, Sent
+from faults.publishers import SUBSCRIPTIONS
 from service.db.pool import Connection
 from tests.support.sql_client import SqlClient
+from tests.support.topic_calls import Topics
 
 
 class HealthyRun:
@@ -53,6 +55,19 @@ class HealthyRun:
                 Seen(4 * n + one.position, one.type, one.data | place | {"seq": one.position}) for one in seen
             ]
         self.history.readings.append(self.thread)
+        await self._publish("0:000000")
+
+    async def _publish(self, value: str) -> None:
+        """A record that both subscriptions handle, and its copy."""
+        topics = Topics(self.sql_client)
+        await topics.create("faults.in", "faults.out")
+        for name in SUBSCRIPTIONS:
+            await topics.subscribe(name, "faults.in", agent="scribe")
+        for topic in ("faults.in", "faults.out"):
+            await topics.publish(topic, value)
+        await topics.route()
+        await topics.handle()
+        self.history.published.append(value)
 
     async def wrong(self) -> dict[str, list[str]]:
         self.journal.write_bytes(b"".join(msgspec.json.encode(note) + b"\n" for note in self.notes))
@@ -87,6 +102,7 @@ def drop_message_events(run: HealthyRun) -> None:
 
 
 WRONG_RECORDS: list[tuple[str, Callable[[HealthyRun], object]]] = [
+    ("an acknowledged record", lambda run: run.history.published.append("0:000001")),
     ("no client gets", lambda run: run.history.add_client_error("a stream was answered 500")),
     ("an acknowledged submit", lambda run: setattr(run.first, "message_id", "00000000-0000-7000-8000-000000000000")),
     ("an acknowledged submit", lambda run: setattr(run.first, "acknowledged", None)),
@@ -161,6 +177,13 @@ WRONG_ROWS = [
     ),
     ("a thread runs", "update treadle.messages set ord = 11 where ord = 1"),
     ("a thread runs", "update treadle.events set thread_pos = 9 where thread_pos = 4"),
+    ("an acknowledged record", """update treadle.topic_log set "offset" = 7"""),
+    (
+        "an acknowledged record",
+        "insert into treadle.topic_log select topic, 1, tenant, record_id from treadle.topic_log where topic = 1",
+    ),
+    ("a record is handled", """update treadle.messages set body = '"other"' where subscription is not null"""),
+    ("a record is handled", "delete from treadle.topic_log where topic = 2"),
     ("no living worker", "update treadle.messages set losses = 1 where ord = 1"),
     ("no rule is violated", "delete from treadle.counters"),
 ]

@@ -128,7 +128,7 @@ def request(*, method: str, route: str | None, status: int, seconds: float) -> N
 
 @moment
 def stream(*, kind: str, opened: bool) -> None:
-    """A stream of a `message` or of a `thread` was opened, or has ended."""
+    """A stream of a `message`, a `thread` or a `topic` was opened, or has ended."""
 
 
 @moment

@@ -108,7 +108,7 @@ class ProcessMetrics(Collector):
             if isinstance(tally, Counter | Histogram):
                 yield tally.family()
         opened = GaugeMetricFamily("treadle_open_streams", "Streams and sockets that are open.", labels=("kind",))
-        for kind in ("message", "thread", "socket"):
+        for kind in ("message", "thread", "topic", "socket"):
             opened.add_metric((kind,), self._open[kind])
         yield opened
         pools = GaugeMetricFamily(

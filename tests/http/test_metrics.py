@@ -91,7 +91,11 @@ async def test_open_streams_are_counted_until_they_end(scripted_api: Client) -> 
         await anext(lines)
         assert (await scrape(scripted_api))[open_streams] == 1
     await until(lambda: scrape(scripted_api), lambda found: found[open_streams] == 0)
-    assert (await scrape(scripted_api))["treadle_streams_opened_total", "message"] == 1
+    found = await scrape(scripted_api)
+    assert found["treadle_streams_opened_total", "message"] == 1
+    assert {kind for name, *labels in found for kind in labels if name == "treadle_open_streams"} == {
+        *("message", "thread", "topic", "socket")
+    }
 
 
 async def test_scrapes_at_the_same_time_share_a_query(api: Client) -> None:

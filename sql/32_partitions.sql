@@ -24,8 +24,7 @@ returns table (name text, low uuid, high uuid)
 language sql stable as $$
     select p.name, p.low, p.high
     from (
-        select
-            c.relname::text as name,
+        select c.relname::text as name,
             substring(b.bound from 'FROM \(''([0-9a-f-]+)''\)')::uuid as low,
             substring(b.bound from 'TO \(''([0-9a-f-]+)''\)')::uuid as high
         from pg_inherits i

@@ -43,8 +43,7 @@ returns table (
     n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
     more boolean)
 language sql stable as $$
-    select
-        r.n::integer, r.message_id, p.seq, coalesce(p.seq, e.last_seq)::bigint, p.type,
+    select r.n::integer, r.message_id, p.seq, coalesce(p.seq, e.last_seq)::bigint, p.type,
         treadle._event_data(
             type => p.type, data => p.data, content => p.content, agent => m.agent, priority => m.priority,
             aside => m.aside, thread_id => p.thread_id, completed_at => m.completed_at),
@@ -59,8 +58,7 @@ language sql stable as $$
     left join lateral (
         select s.*, s.next_bytes is not null and (s.place >= quantity or s.bytes + s.next_bytes > page_bytes) as more
         from (
-            select
-                l.*, c.content, t.thread_id, row_number() over by_seq as place, sum(c.bytes) over by_seq as bytes,
+            select l.*, c.content, t.thread_id, row_number() over by_seq as place, sum(c.bytes) over by_seq as bytes,
                 lead(c.bytes) over by_seq as next_bytes
             from (
                 select v.seq, v.type, v.data, v.created_at, v.thread
@@ -99,8 +97,7 @@ returns table (
     n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
     more boolean)
 language sql stable as $$
-    select
-        r.n::integer, p.message_id, p.seq, coalesce(p.thread_pos, g.last_pos), p.type,
+    select r.n::integer, p.message_id, p.seq, coalesce(p.thread_pos, g.last_pos), p.type,
         treadle._event_data(
             type => p.type, data => p.data, content => p.content, agent => p.agent, priority => p.priority,
             aside => p.aside, thread_id => p.thread_id, completed_at => p.completed_at),
@@ -110,8 +107,7 @@ language sql stable as $$
     left join lateral (
         select s.*, s.next_bytes is not null and (s.place >= quantity or s.bytes + s.next_bytes > page_bytes) as more
         from (
-            select
-                l.*, c.content, m.agent, m.priority, m.aside, m.completed_at, t.thread_id,
+            select l.*, c.content, m.agent, m.priority, m.aside, m.completed_at, t.thread_id,
                 row_number() over by_pos as place, sum(c.bytes) over by_pos as bytes,
                 lead(c.bytes) over by_pos as next_bytes
             from (

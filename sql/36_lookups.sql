@@ -37,8 +37,7 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select
-            t.id, coalesce(l.last_pos, 0),
+        select t.id, coalesce(l.last_pos, 0),
             (
                 select e.created_at
                 from treadle.events e
@@ -114,8 +113,7 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select
-            m.message_id, m.agent, m.body,
+        select m.message_id, m.agent, m.body,
             (
                 select coalesce(jsonb_object_agg(e.data ->> 'name', e.data -> 'result'), '{}')
                 from treadle.events e
@@ -204,8 +202,7 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select
-            e.type, e.data ->> 'name', e.data -> 'sent',
+        select e.type, e.data ->> 'name', e.data -> 'sent',
             (e.data -> case e.type when 'step' then 'result' when 'input' then 'input' else 'question' end)::text
         from treadle.events e
         where e.message_id = earlier_results.message_id
@@ -238,8 +235,7 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select
-            u.n, u.message_id, m.state, m.result::text, m.error, m.parent,
+        select u.n, u.message_id, m.state, m.result::text, m.error, m.parent,
             case when not m.aside then t.thread_id end
         from unnest(message_ids) with ordinality u (message_id, n)
         left join treadle.messages a on a.message_id = asker
@@ -275,8 +271,7 @@ language plpgsql stable security definer
 begin
     select * into has_queues, live_workers
     from (
-        select
-            exists (select from treadle.queues),
+        select exists (select from treadle.queues),
             (
                 select count(*)
                 from treadle.workers w

@@ -11,8 +11,7 @@ create or replace function treadle._charge(
     failures integer,
     losses integer)
 returns table (new_failures integer, new_losses integer) language sql immutable as $$
-    select
-        case when p.made then 0 else _charge.failures end + (_charge.outcome in ('error', 'rejected'))::integer,
+    select case when p.made then 0 else _charge.failures end + (_charge.outcome in ('error', 'rejected'))::integer,
         case
             when not p.made then _charge.losses + (_charge.outcome = 'lost')::integer
             when _charge.outcome = 'lost' then 1

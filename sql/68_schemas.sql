@@ -131,8 +131,7 @@ begin
         refs => register_schema.refs, extras => register_schema.extras, descriptor => register_schema.descriptor,
         digest => register_schema.digest);
     insert into treadle.schema_versions (tenant, subject, version, schema_id, created_at)
-    select
-        register_schema.tenant, register_schema.subject, coalesce(max(v.version), 0) + 1, register_schema.schema_id,
+    select register_schema.tenant, register_schema.subject, coalesce(max(v.version), 0) + 1, register_schema.schema_id,
         treadle.clock()
     from treadle.schema_versions v
     where v.tenant = register_schema.tenant

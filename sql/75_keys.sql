@@ -60,8 +60,7 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select
-            k.key_id, k.tenant, k.name, k.scopes, k.agents, k.created_at, k.created_by, k.expires_at, k.revoked_at,
+        select k.key_id, k.tenant, k.name, k.scopes, k.agents, k.created_at, k.created_by, k.expires_at, k.revoked_at,
             case when k.former_until > treadle.clock() then k.former_until end, k.last_used_at
         from treadle.keys k
         where list_keys.of_tenant is null
@@ -140,8 +139,7 @@ declare
     v_now constant timestamptz := treadle.clock();
 begin
     return query
-        select
-            k.key_id, k.tenant, k.name, k.scopes, k.agents, k.secret_hash, k.former_hash,
+        select k.key_id, k.tenant, k.name, k.scopes, k.agents, k.secret_hash, k.former_hash,
             k.revoked_at is not null or not treadle._has_tenant(k.tenant),
             extract(epoch from k.expires_at - v_now)::double precision,
             extract(epoch from k.former_until - v_now)::double precision

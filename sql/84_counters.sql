@@ -41,8 +41,7 @@ begin
     ), folded as (
         insert into treadle.counters
             (tenant, queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
-        select
-            d.tenant, d.queue, treadle._folded_slot(d.slot, at), sum(d.queued), sum(d.processing),
+        select d.tenant, d.queue, treadle._folded_slot(d.slot, at), sum(d.queued), sum(d.processing),
             sum(d.completed), sum(d.failed), sum(d.cancelled), sum(d.run_seconds)
         from deltas d
         group by 1, 2, 3

@@ -234,16 +234,14 @@ begin
         group by d.tenant, d.subscription
     ), counted as (
         insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled)
-        select
-            d.tenant, d.queue, '-infinity',
+        select d.tenant, d.queue, '-infinity',
             - count(*) filter (where d.state = 'queued'), - count(*) filter (where d.state = 'processing'),
             - count(*) filter (where d.state = 'completed'), - count(*) filter (where d.state = 'failed'),
             - count(*) filter (where d.state = 'cancelled')
         from deleted d
         group by d.tenant, d.queue
     )
-    select
-        array_agg(d.message_id), array_agg(d.tenant), array_agg(d.last_seq),
+    select array_agg(d.message_id), array_agg(d.tenant), array_agg(d.last_seq),
         array_agg(row(d.queue, d.lane, d.lane_id, null)::treadle.lane_row)
     into v_ids, v_tenants, v_last_seqs, v_lane_rows
     from deleted d;

@@ -20,8 +20,7 @@ language sql stable security definer
     left join lateral (
         select extract(epoch from clock_timestamp() - h.since)::double precision as seconds, h.holder
         from (
-            select
-                a.xact_start as since,
+            select a.xact_start as since,
                 format('the transaction of process %s (%s)',
                     a.pid, coalesce(nullif(a.application_name, ''), a.usename)) as holder
             from pg_stat_activity a

@@ -7,8 +7,8 @@
 -- role the rows of its tenant alone.
 
 create or replace view treadle.message_overview with (security_invoker) as
-    select
-        m.message_id, m.state, m.hold, m.body as user_message, m.priority, m.created_at, m.started_at, m.completed_at,
+    select m.message_id, m.state, m.hold, m.body as user_message, m.priority, m.created_at, m.started_at,
+        m.completed_at,
         m.result, m.error, t.thread_id, m.agent, m.queue, m.attempt, m.max_attempts, m.failures, m.losses, m.run_at,
         m.worker_id, m.metadata, m.usage, m.timeout_seconds, m.ord, m.aside, m.thread, m.tenant, m.parent,
         (
@@ -40,8 +40,7 @@ language sql stable parallel safe as $$
 $$;
 
 create or replace view treadle.thread_overview with (security_invoker) as
-    select
-        t.thread_id, s.last_ord as message_count, t.created_at, s.last_activity,
+    select t.thread_id, s.last_ord as message_count, t.created_at, s.last_activity,
         s.last_ord - s.completed - s.failed - s.cancelled - p.processing as queued, p.processing,
         s.completed, s.failed, s.cancelled, s.turn, t.metadata,
         (
@@ -74,8 +73,7 @@ $$;
 create or replace function treadle._ready_rows(queue text, out ready bigint, out oldest timestamptz)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-    select
-        sum(treadle._lane_depth(_ready_rows.queue, l.lane, c.now)),
+    select sum(treadle._lane_depth(_ready_rows.queue, l.lane, c.now)),
         min((
             select f.enqueued_at
             from treadle._lane_list(queue => _ready_rows.queue, lane => l.lane, quantity => 1, at => c.now) f
@@ -109,8 +107,7 @@ begin
 end $$;
 
 create or replace view treadle.queue_counts with (security_invoker) as
-    select
-        c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
+    select c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
         sum(c.completed)::bigint as completed, sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
     from treadle.counters c
     where c.id >= treadle._first_counter()
@@ -122,8 +119,7 @@ create or replace function treadle._queue_figures(queue text, tenant text)
 returns table (queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint,
     finished_per_minute bigint, mean_seconds double precision)
 language sql stable rows 1 as $$
-    select
-        coalesce(sum(c.queued), 0)::bigint,
+    select coalesce(sum(c.queued), 0)::bigint,
         coalesce(sum(c.processing), 0)::bigint,
         coalesce(sum(c.completed), 0)::bigint,
         coalesce(sum(c.failed), 0)::bigint,
@@ -140,8 +136,7 @@ language sql stable rows 1 as $$
 $$;
 
 create or replace view treadle.tenant_counts with (security_invoker) as
-    select
-        c.tenant, c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
+    select c.tenant, c.queue, sum(c.queued)::bigint as queued, sum(c.processing)::bigint as processing,
         sum(c.completed)::bigint as completed, sum(c.failed)::bigint as failed, sum(c.cancelled)::bigint as cancelled
     from treadle.counters c
     where c.id >= treadle._first_counter()
@@ -149,8 +144,7 @@ create or replace view treadle.tenant_counts with (security_invoker) as
 comment on view treadle.tenant_counts is 'How many messages of each tenant and queue are in which state';
 
 create or replace view treadle.queue_overview with (security_invoker) as
-    select
-        q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
+    select q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
         case
             when r.oldest is not null then greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision
         end as oldest_seconds,
@@ -175,8 +169,7 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select
-            q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
+        select q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
             case
                 when r.oldest is not null
                     then greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision
@@ -191,8 +184,7 @@ end $$;
 comment on function treadle.queue_list is 'The queues with the figures of one tenant''s messages';
 
 create or replace view treadle.dead_letters with (security_invoker) as
-    select
-        q.queue, treadle._uuid(d.body ->> 'message_id') as message_id, d.dead_at, d.body ->> 'reason' as reason,
+    select q.queue, treadle._uuid(d.body ->> 'message_id') as message_id, d.dead_at, d.body ->> 'reason' as reason,
         case when d.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (d.body ->> 'attempts')::integer end as attempts,
         d.body ->> 'thread_id' as thread_id, d.body ->> 'agent' as agent, m.body as user_message,
         d.body ->> 'traceback' as traceback, d.dlq_id, d.body, coalesce(d.body ->> 'tenant', 'default') as tenant
@@ -215,13 +207,11 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 begin
     return query
-        select
-            s.dlq_id, queue_name, s.message_id, s.dead_at, s.body ->> 'reason',
+        select s.dlq_id, queue_name, s.message_id, s.dead_at, s.body ->> 'reason',
             case when s.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (s.body ->> 'attempts')::integer end,
             s.body ->> 'thread_id', s.body ->> 'agent', s.user_message, s.body ->> 'traceback', s.place < s.found
         from (
-            select
-                d.dlq_id, d.dead_at, d.body, i.message_id, m.body as user_message, count(*) over () as found,
+            select d.dlq_id, d.dead_at, d.body, i.message_id, m.body as user_message, count(*) over () as found,
                 row_number() over newest as place,
                 sum(treadle._bytes(d.body) + treadle._bytes(m.body)) over newest as bytes
             from treadle._dead_letters(
@@ -237,13 +227,11 @@ end $$;
 comment on function treadle.dead_letter_page is 'A page of the dead letters of a queue, the newest first';
 
 create or replace view treadle.tenant_overview with (security_invoker) as
-    select
-        t.tenant, t.created_at, t.suspended_at, t.deleted_at, t.limits, c.queued, c.processing,
+    select t.tenant, t.created_at, t.suspended_at, t.deleted_at, t.limits, c.queued, c.processing,
         coalesce(cardinality(t.delete_awaits), 0) as awaited_transactions
     from treadle.tenants t
     cross join lateral (
-        select
-            coalesce(sum(c.queued), 0)::bigint as queued,
+        select coalesce(sum(c.queued), 0)::bigint as queued,
             coalesce(sum(c.processing), 0)::bigint as processing
         from treadle.counters c
         where c.tenant = t.tenant
@@ -252,8 +240,7 @@ create or replace view treadle.tenant_overview with (security_invoker) as
 comment on view treadle.tenant_overview is 'Every tenant, with its open messages';
 
 create or replace view treadle.worker_overview with (security_invoker) as
-    select
-        w.worker_id, w.host, w.pid, w.queues, w.concurrency,
+    select w.worker_id, w.host, w.pid, w.queues, w.concurrency,
         (
             select count(*)
             from treadle.leases l
@@ -266,15 +253,13 @@ create or replace view treadle.worker_overview with (security_invoker) as
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 
 create or replace view treadle.agent_overview with (security_invoker) as
-    select
-        a.agent, a.queue, a.timeout_seconds, a.max_attempts, a.is_default, a.input, a.description, a.registered_at,
+    select a.agent, a.queue, a.timeout_seconds, a.max_attempts, a.is_default, a.input, a.description, a.registered_at,
         a.settings
     from treadle.agents a;
 comment on view treadle.agent_overview is 'Every agent that a worker has registered';
 
 create or replace view treadle.installation with (security_invoker) as
-    select
-        (select m.value from treadle.meta m where m.name = 'release') as release,
+    select (select m.value from treadle.meta m where m.name = 'release') as release,
         (select m.value from treadle.meta m where m.name = 'functions') as functions,
         (select m.value from treadle.meta m where m.name = 'pgmq') as pgmq,
         current_setting('server_version') as postgresql,
@@ -285,8 +270,7 @@ comment on view treadle.installation is 'One row: the versions of this installat
 comment on column treadle.installation.functions is 'A digest of the SQL files that were applied';
 
 create or replace view treadle.schema_overview with (security_invoker) as
-select
-    v.tenant, v.subject, v.version, v.schema_id, s.kind, s.schema, s.refs, s.extras, s.descriptor, s.digest,
+select v.tenant, v.subject, v.version, v.schema_id, s.kind, s.schema, s.refs, s.extras, s.descriptor, s.digest,
     v.created_at, v.deleted_at
 from treadle.schema_versions v
 join treadle.schemas s on s.tenant = v.tenant and s.schema_id = v.schema_id;

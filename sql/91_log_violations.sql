@@ -52,8 +52,7 @@ with log_with_holes as (
 ), thread_log_out_of_order as (
     select o.*
     from (
-        select
-            e.message_id, e.seq, e.thread_pos,
+        select e.message_id, e.seq, e.thread_pos,
             lag(e.thread_pos) over (partition by e.message_id order by e.seq) as before
         from treadle.events e
         where e.thread is not null
@@ -89,8 +88,7 @@ with log_with_holes as (
     select m.message_id, m.state, m.attempt, e.types
     from treadle.messages m
     cross join lateral (
-        select
-            coalesce(string_agg(e.type, ' ' order by e.seq), '') as types,
+        select coalesce(string_agg(e.type, ' ' order by e.seq), '') as types,
             count(*) filter (where e.type = 'started') as attempts
         from treadle.events e
         where e.message_id = m.message_id

@@ -61,8 +61,7 @@ with lanes as materialized (
     where (m.state = 'queued' and r.vt > treadle.clock() and r.vt <> r.enqueued_at)
         or (m.state = 'processing' and r.vt < l.expires_at)
 ), wrong_lease as (
-    select
-        coalesce(m.message_id, l.message_id) as message_id, m.state, m.worker_id, m.thread,
+    select coalesce(m.message_id, l.message_id) as message_id, m.state, m.worker_id, m.thread,
         l.worker_id as lease_worker, l.thread as lease_thread
     from treadle.messages m
     full join treadle.leases l on l.message_id = m.message_id

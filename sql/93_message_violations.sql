@@ -32,15 +32,13 @@ with wrong_outcome as (
 ), wrong_counter as (
     select queue, to_jsonb(c) as counted, to_jsonb(m) as found
     from (
-        select
-            c.tenant, c.queue, sum(c.queued) as queued, sum(c.processing) as processing, sum(c.completed) as completed,
-            sum(c.failed) as failed, sum(c.cancelled) as cancelled
+        select c.tenant, c.queue, sum(c.queued) as queued, sum(c.processing) as processing,
+            sum(c.completed) as completed, sum(c.failed) as failed, sum(c.cancelled) as cancelled
         from treadle.counters c
         group by c.tenant, c.queue
     ) c
     full join (
-        select
-            m.tenant, m.queue,
+        select m.tenant, m.queue,
             count(*) filter (where m.state = 'queued') as queued,
             count(*) filter (where m.state = 'processing') as processing,
             count(*) filter (where m.state = 'completed') as completed,
@@ -76,8 +74,7 @@ with wrong_thread_counts as (
     from treadle.threads t
     left join treadle.thread_turns s on s.thread = t.id
     cross join lateral (
-        select
-            array_agg(m.ord order by m.ord) as ords,
+        select array_agg(m.ord order by m.ord) as ords,
             count(*) filter (where m.state = 'completed') as completed_found,
             count(*) filter (where m.state = 'failed') as failed_found,
             count(*) filter (where m.state = 'cancelled') as cancelled_found

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.sql_files import (
 MAX_COLUMNS = 120
 MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL_ARGUMENTS = 3
+SELECT_ALONE = re.compile(r"\s*(return query )?(select|returning)( distinct)?")
 PINNED = "set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off"
 
 README = SQL_FOLDER / "README.md"
@@ -59,6 +61,16 @@ def crowded_lines(file: Path) -> list[str]:
     ]
 
 
+def columns_below_select(file: Path) -> list[str]:
+    """`select` alone on its line, where its first column would fit beside it: that column ends on the next line."""
+    return [
+        f"{found.file}:{found.start + offset} {following.strip()}"
+        for found in definitions(file)
+        for offset, (line, following) in enumerate(pairwise(found.lines))
+        if SELECT_ALONE.fullmatch(line) and following.endswith(",") and following.count("(") == following.count(")")
+    ]
+
+
 def positional_calls(file: Path) -> list[str]:
     """Calls of inner functions with more than three arguments, of which one has no name."""
     return [
@@ -80,7 +92,15 @@ def unexplained(file: Path) -> list[str]:
     return [found.place for found in definitions(file) if not found.purpose]
 
 
-CHECKS = (long_lines, long_functions, crowded_lines, positional_calls, open_search_paths, unexplained)
+CHECKS = (
+    long_lines,
+    long_functions,
+    crowded_lines,
+    columns_below_select,
+    positional_calls,
+    open_search_paths,
+    unexplained,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -174,6 +194,7 @@ def test_the_checks_find_breaches(tmp_path: Path) -> None:
     file.write_text(
         "create or replace function treadle.x() returns void\nlanguage plpgsql security definer as $$\nbegin\n"
         "    select a from b;\n    perform treadle._y(1, 2, (select 3), d => 4);\n"
+        "    select\n        a, b,\n        c\n    from d;\n"
         + "    null;\n" * MAX_FUNCTION_LINES
         + f"    -- {'x' * MAX_COLUMNS}\nend $$;\n"
     )

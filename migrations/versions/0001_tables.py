@@ -1,6 +1,6 @@
 """The tables.
 
-The statements are plain SQL: they are what `\\d` shows and what a person with psql reads. `service/db/tables.py` states
+The statements are plain SQL: they are what `\\d` shows and what a person with psql reads. `service/db/tables/` states
 the same tables for SQLAlchemy, and a test compares the two.
 
 Tenant-owned tables carry `tenant`. Agents, queues and workers belong to the installation and carry none.

@@ -1,12 +1,17 @@
 """Fixtures of the SQL tests."""
 
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from service.db import migrate as migration
+from service.db.pool import Connection, Database
 from tests.support.migrations import NEXT, AddMigration
+from tests.support.sql_client import SqlClient
+from tests.support.tenant_logins import tenant_session
 
 
 @pytest.fixture
@@ -20,3 +25,29 @@ def add_migration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AddMigrati
         monkeypatch.setattr(migration, "MIGRATIONS_FOLDER", folder)
 
     return add
+
+
+@pytest.fixture
+async def acme(sql_client: SqlClient, database: Database, dsn: str) -> AsyncIterator[Connection]:
+    """A session of the tenant acme's login role."""
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
+    async with tenant_session(database, dsn, "acme") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def other(sql_client: SqlClient) -> UUID:
+    """A message `hidden` of the tenant `other` in its thread `hidden`, and a record in its topic `hidden`."""
+    await sql_client.sql.execute("select treadle.create_tenant('other')")
+    await sql_client.sql.execute("select treadle.create_topic('hidden', tenant => 'other')")
+    await sql_client.sql.execute(
+        "select treadle.create_subscription('hidden', '{#}', 'echo', tenant => 'other'),"
+        " treadle.publish('hidden', '\"hidden\"', tenant => 'other')"
+    )
+    await sql_client.sql.execute("select treadle.sequence_records()")
+    await sql_client.sql.execute(
+        "select treadle.register_schema('hidden', 'JSON', '{}', treadle.uuid7(), latest => 0, tenant => 'other'),"
+        " treadle.set_schema_rule('hidden', 'mode', 'READONLY', tenant => 'other')"
+    )
+    [row] = await sql_client.submit_many({"message": "hidden", "thread_id": "hidden"}, tenant="other")
+    return UUID(str(row["message_id"]))

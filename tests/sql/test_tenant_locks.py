@@ -1,0 +1,56 @@
+"""The login role of a tenant: what it could hold, and that it stops nothing of others."""
+
+import asyncio
+
+from service.db.migrate import migrate
+from service.db.pool import Connection
+from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
+
+
+async def test_its_advisory_locks_stop_nothing(sql_client: SqlClient, acme: Connection) -> None:
+    names = ("fold_counters", "tend_parents", "sweep", "purge", "partitions", "register_agents", "create_queue")
+    for name in names:
+        await acme.execute(f"select pg_advisory_lock(hashtext('treadle.{name}'))")
+    await acme.execute("select pg_advisory_lock(hashtext('treadle.concurrency'), hashtext('default'))")
+    await acme.execute("set statement_timeout = 0")
+    owner = sql_client.sql
+    await owner.execute("set lock_timeout = '2s'")
+    await sql_client.register({"agent": "one", "queue": "slow", "settings": {"concurrency": 1}})
+    await sql_client.submit(agent="one")
+    assert len(await sql_client.claim(queues=["slow"])) == 1
+    await owner.execute("select treadle.ensure_partitions(5), treadle.tend_parents(), treadle.purge(1, 1)")
+    for _ in range(3):
+        await sql_client.submit()
+    assert await owner.fetchval("select treadle.fold_counters()") > 0
+    assert await owner.fetchval("select treadle._try_mutex('sweep')")
+
+
+async def test_its_lock_keeps_no_dead_worker_alive(sql_client: SqlClient, acme: Connection) -> None:
+    await acme.execute("select pg_advisory_lock(hashtextextended('treadle.worker.w', 0))")
+    assert await sql_client.sql.fetchval("select treadle._worker_lock_is_free('w')")
+    worker = await sql_client.connect()
+    await acme.execute("select pg_advisory_unlock_all()")
+    await worker.sql.execute("select pg_advisory_lock(treadle.worker_key('w'))")
+    assert not await sql_client.sql.fetchval("select treadle._worker_lock_is_free('w')")
+    waiting = asyncio.create_task(acme.execute("select pg_advisory_lock(hashtextextended('treadle.worker.w', 0))"))
+    await worker.sql.execute("select pg_advisory_unlock_all()")
+    await waiting
+    assert await sql_client.sql.fetchval("select treadle._worker_lock_is_free('w')")
+
+
+async def test_its_lock_does_not_stop_a_migration(acme: Connection, dsn: str) -> None:
+    await acme.execute("select pg_advisory_lock(hashtextextended('treadle.migrate', 0))")
+    await migrate(dsn)
+    await until(acme.is_closed)
+
+
+async def test_its_open_transaction_delays_only_its_thread(sql_client: SqlClient, acme: Connection) -> None:
+    await sql_client.sql.execute("set lock_timeout = '1s'")
+    async with acme.transaction():
+        await acme.execute("select treadle.submit('held', thread_id => 't')")
+        await acme.execute("select treadle.submit('held')")
+        await sql_client.submit_many({"thread_id": "t"}, {"thread_id": "u"})
+        await sql_client.submit_many({"thread_id": "u"}, {}, tenant="acme")
+        assert len(await sql_client.claim(10)) == 4
+    assert len(await sql_client.claim(10)) == 2

@@ -120,10 +120,10 @@ async def test_a_worker_cut_off_for_less_than_its_timeout_loses_nothing(
         await context.emit("b")
         return text
 
-    await start_worker(waits, database_url=dsn_through(dsn, proxies[0]), worker_timeout=6.0)
+    await start_worker(waits, database_url=dsn_through(dsn, proxies[0]), worker_timeout=30.0)
     message_id = await submit(sql, "x", agent="waits")
     await wait_for(running)
-    await start_worker(echo, worker_timeout=6.0)
+    await start_worker(echo, worker_timeout=30.0)
     beat = "select max(heartbeat_at) from treadle.workers where worker_id = (select worker_id from treadle.leases)"
     last = await sql.fetchval(beat)
     proxies[0].freeze()

@@ -51,10 +51,11 @@ class ThreadStore:
     async def newest(
         self, principal: Principal, limit: int, before: tuple[datetime, int] | None
     ) -> tuple[list[ThreadSummary], tuple[datetime, int] | None]:
-        """A page of threads, the last active first, and where the next page begins (None: this is the last page)."""
+        """A page of threads, the last active first, and where the next page begins (None: this is the last page). The
+        threads of keys of records are left out."""
         rows = await self._lists.fetch(
             "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
-            " from treadle.thread_overview t where t.tenant = $1"
+            " from treadle.thread_overview t where t.tenant = $1 and t.thread_id not like 'records/%'"
             " and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents,"
             " thread_id => t.thread_id)"
             " and ($3::timestamptz is null or (t.last_activity, t.thread) < ($3, $4))"

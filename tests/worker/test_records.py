@@ -11,6 +11,7 @@ from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.subscriptions.model import NewPosition, NewSubscription
 from service.subscriptions.store import SubscriptionStore
+from service.threads.store import ThreadStore
 from service.topics.model import NewRecord, NewTopic
 from service.topics.store import TopicStore
 from tests.support.fixture_types import StartWorker
@@ -62,8 +63,10 @@ async def doubler(context: Context, number: str) -> None:
     await context.publish("doubled", str(int(number) * 2), key=record["key"], headers={"by": "doubler"})
 
 
-async def test_records_flow_from_topic_to_topic(house: House, start_worker: StartWorker, sql: Connection) -> None:
-    """By hints alone, also while a subscription has little room."""
+async def test_records_flow_from_topic_to_topic(
+    house: House, start_worker: StartWorker, sql: Connection, database: Database
+) -> None:
+    """By hints alone, also while a subscription has little room. The list of threads leaves those of keys out."""
     seen: list[str] = []
 
     @agent("collector")
@@ -79,6 +82,8 @@ async def test_records_flow_from_topic_to_topic(house: House, start_worker: Star
     await house.done("collect", 50)
     assert seen == [str(2 * n) for n in range(50)]
     assert await house.values("doubled") == seen
+    assert await sql.fetchval("select count(*) from treadle.threads") == 2
+    assert await ThreadStore(database).newest(COMMAND_LINE, 10, None) == ([], None)
     await assert_consistent(sql)
 
 

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test test-postgres15 tools bench faults lint format lock clean
+.PHONY: help up test test-postgres15 tools bench faults lint format lock proto clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ lock: $(VENV)/.dev ## Update the files requirements*.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--no-header --upgrade --group tools --group proto --output-file requirements-tools.lock
 	@$(COMPILE) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
+
+proto: .tools/.python ## Generate treadle/v1 from proto/
+	@.tools/python/bin/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. proto/treadle/v1/*.proto
 
 clean: ## Remove the virtual environment and caches (not the data in .treadle)
 	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -21,6 +21,7 @@
         ├── WrongHost            421                    the API is addressed by a name that ALLOWED_HOSTS lacks
         ├── TooManyRequests      429                    the client sends more, or holds more open, than it may
         ├── Unprocessable        422          TR422     a value in the request is not accepted
+        │   ├── Misfit           422                    ... by the input of the agent
         │   └── NotStorable      422                    ... by PostgreSQL itself, now or later
         ├── LimitReached         429          TR430     the tenant has reached one of its limits; try again later
         └── QueueFull            429          TR429     the queue holds MAX_QUEUE_SIZE messages; try again later
@@ -168,6 +169,14 @@ class Unprocessable(Refused):
 
     status = 422
     title = "Unprocessable"
+
+
+class Misfit(Unprocessable):
+    """A message does not fit the input of its agent. `pointer` leads to the value in the message (RFC 6901)."""
+
+    def __init__(self, text: str, *, pointer: str) -> None:
+        super().__init__(text)
+        self.pointer = pointer
 
 
 class NotStorable(Unprocessable):

@@ -22,6 +22,12 @@ class Problem(Struct, frozen=True):
     type: str = "about:blank"
 
 
+class MisfitProblem(Problem, frozen=True):
+    """`pointer`: where in a message a value does not fit the input of its agent (RFC 6901)."""
+
+    pointer: str = ""
+
+
 def refusals(*errors: Refusal) -> dict[int, ResponseSpec]:
     """The answers of a route that raises these errors. `api.description` adds those of every route."""
     return {error.status: describe(error.__doc__ or "") for error in errors}

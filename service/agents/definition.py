@@ -10,6 +10,7 @@ import msgspec
 from service.agents.contract import Rejected
 from service.agents.json_types import return_type, unwritable
 from service.agents.limits import LimitOptions, Limits
+from service.agents.protobuf_types import from_json, schema_of
 from service.limits import MAX_AGENT_NAME_CHARS
 
 
@@ -49,7 +50,9 @@ class Agent:
         self.is_async = inspect.iscoroutinefunction(function)
         self.input_type = input_type(function)
         # The JSON Schema of the input; None if the agent takes text.
-        self.input_schema = None if self.input_type is str else msgspec.json.schema(self.input_type)
+        self.input_schema = (
+            None if self.input_type is str else msgspec.json.schema(self.input_type, schema_hook=schema_of)
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -57,7 +60,7 @@ class Agent:
     def decode(self, body: Any) -> Any:
         """Convert the message to the type that the agent declares. Raises Rejected if it does not fit."""
         try:
-            return msgspec.convert(body, self.input_type, str_keys=True)
+            return msgspec.convert(body, self.input_type, str_keys=True, dec_hook=from_json)
         except msgspec.ValidationError as error:
             raise Rejected(f"The message does not fit the agent's input: {error}.") from None
 

@@ -8,6 +8,8 @@ from typing import Any, Never, NoReturn, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec.inspect import CustomType, Field, Type, type_info
 
+from service.agents.protobuf_types import from_json, is_message
+
 REMEMBERED_TYPES = 256
 
 # Annotations that promise nothing which JSON could break.
@@ -75,12 +77,12 @@ def _custom_types(root: Type) -> list[type]:
         elif isinstance(current, Type | Field) and id(current) not in seen:
             seen.add(id(current))
             rest.extend(getattr(current, name) for name in current.__struct_fields__ if name != "default")
-    return [cls for cls in found if cls is not object]
+    return [cls for cls in found if cls is not object and not is_message(cls)]
 
 
 def read(text: str, declared: Any) -> Any:
     """The value of this type in a JSON text. Raises TypeError if it does not fit."""
     try:
-        return msgspec.json.decode(text, type=declared)
+        return msgspec.json.decode(text, type=declared, dec_hook=from_json)
     except msgspec.ValidationError as error:
         raise TypeError(str(error)) from error

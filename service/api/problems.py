@@ -12,8 +12,8 @@ from litestar.params import KwargDefinition
 from litestar.types import ExceptionHandlersMap, Send
 
 from service.api.methods import complete_allow
-from service.errors import Invalid, LimitReached, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
-from service.refusals import CHALLENGE, MEDIA_TYPE, Problem
+from service.errors import Invalid, LimitReached, Misfit, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
+from service.refusals import CHALLENGE, MEDIA_TYPE, MisfitProblem, Problem
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,9 @@ def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaE
         headers["WWW-Authenticate"] = CHALLENGE
     if isinstance(error, LimitReached):
         headers |= {"RateLimit-Policy": error.policy, "RateLimit": error.state}
+    if isinstance(error, Misfit):
+        problem = MisfitProblem(error.title, error.status, str(error), pointer=error.pointer)
+        return Response(problem, status_code=error.status, media_type=MEDIA_TYPE)
     return _respond(error.status, error.title, str(error), headers)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.db.pool import Database
 from service.inputs.validator import Validator, compile_schema
@@ -11,6 +11,14 @@ from service.inputs.validator import Validator, compile_schema
 FRESH_SECONDS = 1.0  # for which the schemas are used without a look at whether they have changed
 VERSION = "select count(*), max(registered_at), max(agent) filter (where is_default) from treadle.agent_overview"
 SCHEMAS = "select agent, is_default, input::text from treadle.agent_overview where input is not null or is_default"
+
+
+class InputMisfit(NamedTuple):
+    """The number of a message among several, a sentence that says why it does not fit, and where in the message."""
+
+    number: int
+    sentence: str
+    pointer: str
 
 
 class InputSchemas:
@@ -24,9 +32,9 @@ class InputSchemas:
 
     async def misfit(
         self, messages: Iterable[tuple[str | None, Any]], *, only_agents: Sequence[str] | None = None
-    ) -> tuple[int, str] | None:
-        """The number of the first message that does not fit the input of its agent (None: of the default agent), and a
-        sentence that says why. `only_agents`: the sender may address no others, and learns nothing about them."""
+    ) -> InputMisfit | None:
+        """The first message that does not fit the input of its agent (None: of the default agent). `only_agents`: the
+        sender may address no others, and learns nothing about them."""
         messages = list(messages)
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             await self._read()
@@ -35,16 +43,15 @@ class InputSchemas:
         await self._read()  # the agent may have been registered again meanwhile
         return self._first(messages, only_agents)
 
-    def _first(
-        self, messages: list[tuple[str | None, Any]], only_agents: Sequence[str] | None
-    ) -> tuple[int, str] | None:
+    def _first(self, messages: list[tuple[str | None, Any]], only_agents: Sequence[str] | None) -> InputMisfit | None:
         for number, (agent, message) in enumerate(messages):
             name = self._default if agent is None else agent
             if name is None or (only_agents is not None and name not in only_agents):
                 continue
             validator = self._validators.get(name)
             if validator is not None and (misfit := validator.misfit(message)) is not None:
-                return number, f"{misfit[0]} does not fit the input of the agent {name!r}: {misfit[1]}."
+                sentence = f"{misfit.place} does not fit the input of the agent {name!r}: {misfit.reason}."
+                return InputMisfit(number, sentence, misfit.pointer)
         return None
 
     async def _read(self) -> None:

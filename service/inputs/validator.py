@@ -8,7 +8,7 @@ import decimal
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 import msgspec
@@ -28,6 +28,14 @@ MAPS = {"$defs", "properties", "patternProperties"}  # keywords whose values map
 VALUES = {"enum", "const", "default", "examples", "required"}  # keywords whose values are no schemas
 
 
+class Misfit(NamedTuple):
+    """`place`: such as `message.items[2]`. `pointer`: the same from the message on, as RFC 6901 writes it."""
+
+    place: str
+    reason: str
+    pointer: str
+
+
 class Validator:
     def __init__(self, schema: dict[str, Any]) -> None:
         """Raises ValueError for a schema that cannot be compiled."""
@@ -40,13 +48,14 @@ class Validator:
             mask="the value",
         )
 
-    def misfit(self, message: Any) -> tuple[str, str] | None:
-        """The place in the message that does not fit, such as `message.items[2]`, and why; None if all fits."""
+    def misfit(self, message: Any) -> "Misfit | None":
+        """What does not fit first; None if all fits."""
         if self._compiled.is_valid(message):
             return None
         error = next(self._compiled.iter_errors(message))
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
-        return f"message{place}", error.message
+        pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in error.instance_path)
+        return Misfit(f"message{place}", error.message, pointer)
 
 
 def compile_schema(agent: str, text: str) -> Validator | None:

@@ -14,7 +14,7 @@ from service.batching import Batcher
 from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.db.rows import from_row
-from service.errors import BY_SQLSTATE, Busy, NotFound, Refused, Unprocessable
+from service.errors import BY_SQLSTATE, Busy, Misfit, NotFound, Refused
 from service.inputs.store import InputSchemas
 from service.limits import JSON_PAGE_BYTES
 from service.messages.model import Accepted, Explanation, NewInput, NewMessage, Reason, State, Status, Submission
@@ -246,13 +246,13 @@ class MessageStore(MessageControl):
         return [row["queue_position"] for row in rows]
 
     async def _check_inputs(self, principal: Principal, messages: Sequence[NewMessage]) -> None:
-        """Raises Unprocessable for a message that does not fit the input of its agent."""
+        """Raises Misfit for a message that does not fit the input of its agent."""
         misfit = await self._inputs.misfit(
             ((message.agent, message.message) for message in messages), only_agents=principal.agents
         )
         if misfit is not None:
-            number, sentence = misfit
-            raise Unprocessable(sentence if len(messages) == 1 else f"messages[{number}]: {sentence}")
+            sentence = misfit.sentence if len(messages) == 1 else f"messages[{misfit.number}]: {misfit.sentence}"
+            raise Misfit(sentence, pointer=misfit.pointer)
 
     async def _submit(self, batch: Sequence[Request], patient: bool) -> list[Accepted | Exception]:
         submissions = [request.submission for request in batch]

@@ -36,7 +36,7 @@ class StoredAttemptQueries:
 
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         found = await persist_lookup("input types", lambda: self._inputs.misfit([(agent, message)]))
-        return None if found is None else found[1]
+        return None if found is None else found.sentence
 
     async def another_has(self, queue: str, agent: str) -> bool:
         return await persist_lookup("other workers", lambda: self._leases.another_has(self._worker, queue, agent))

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from service.agents.contract import Overloaded, Rejected, RetryAfter
+from service.agents.protobuf_types import to_json
 from service.agents.raised import decisive, leaves
 from service.config import Settings
 from service.errors import NotStorable
@@ -100,9 +101,9 @@ def encode(value: Any) -> str:
     """JSON text that PostgreSQL accepts: without U+0000 and lone surrogates. Raises TypeError for other values, and
     ValueError for one that is nested too deeply or holds too large a number for its readers."""
     try:
-        text = msgspec.json.encode(value).decode()
+        text = msgspec.json.encode(value, enc_hook=to_json).decode()
     except UnicodeEncodeError:
-        text = msgspec.json.encode(_clean_deep(msgspec.to_builtins(value, str_keys=True))).decode()
+        text = msgspec.json.encode(_clean_deep(msgspec.to_builtins(value, str_keys=True, enc_hook=to_json))).decode()
     if reason := unreadable(text):
         raise ValueError(f"it {reason}")
     return msgspec.json.encode(_clean_deep(msgspec.json.decode(text))).decode() if "\\u0000" in text else text

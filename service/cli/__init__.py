@@ -8,6 +8,7 @@ import click
 from service import config, logs
 from service.cli import keys, operate, run, talk
 from service.cli.process import one_sentence_per_error, open_standard_streams
+from service.cli.schemas import schemas
 from service.cli.tenants import tenants
 
 
@@ -70,6 +71,7 @@ for command in (
     *(talk.send, talk.tail, talk.explain),
     keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
+    schemas,
     tenants,
 ):
     main.add_command(command)

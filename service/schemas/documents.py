@@ -15,9 +15,9 @@ from service.json_input import decode
 from service.schemas.compatibility import json_schema
 from service.schemas.compatibility.question import Side
 from service.schemas.errors import InvalidSchema
-from service.schemas.model import MAX_SCHEMA_BYTES, NewSchema, Version
+from service.schemas.model import MAX_SCHEMA_BYTES, NewSchema, Reference, Version
 
-NO_PROTOBUF = "Protobuf is not installed where the API runs: run pip install 'treadle[protobuf]'."
+NO_PROTOBUF = "Protobuf is not installed here: run pip install 'treadle[protobuf]'."
 
 Imports = Mapping[str, Version]
 """The schemas that a schema imports, and those that these import, by the name that the text calls them."""
@@ -43,6 +43,22 @@ def read(new: NewSchema, imports: Imports) -> Document:
     return Document(
         UUID(bytes=hashlib.sha256(meaning).digest()[:16]), descriptor, Side(new.kind, canonical, _contents(imports))
     )
+
+
+def from_file(content: bytes, refs: tuple[Reference, ...]) -> NewSchema:
+    """The schema in a file: JSON, or a descriptor set, of which the last file counts. Raises InvalidSchema."""
+    try:
+        return NewSchema("JSON", msgspec.json.encode(msgspec.json.decode(content, type=msgspec.Raw)).decode(), refs)
+    except (msgspec.DecodeError, UnicodeError):
+        pass
+    try:
+        from service.schemas import protobuf_files
+    except ImportError:
+        raise InvalidSchema(f"The file is not JSON. {NO_PROTOBUF}") from None
+    try:
+        return NewSchema("PROTOBUF", protobuf_files.from_set(content), refs)
+    except ValueError as error:
+        raise InvalidSchema(str(error)) from None
 
 
 def stored_side(version: Version, imports: Imports) -> Side:

@@ -3,11 +3,14 @@
 import base64
 import binascii
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
 # What clients never register: it comes with the compiler or with their libraries.
 BUNDLED = ("google/", "confluent/")
@@ -32,6 +35,40 @@ def read(text: str, imports: Mapping[str, bytes]) -> bytes:
     return _shortest(file).SerializeToString(deterministic=True)
 
 
+def from_set(content: bytes) -> str:
+    """Base64 of the last file of a descriptor set, as `read` takes it. Raises ValueError with one sentence."""
+    try:
+        files = list(FileDescriptorSet.FromString(content).file)
+    except DecodeError:
+        files = []
+    if not files:
+        raise ValueError("The file is neither JSON nor a descriptor set: run protoc --descriptor_set_out=FILE.")
+    return base64.b64encode(files[-1].SerializeToString()).decode()
+
+
+def checker(descriptor: bytes, imports: Mapping[str, bytes]) -> Callable[[Any], tuple[str, str] | None]:
+    """Says of a value why it is no canonical JSON of the first message of the file. Raises ValueError."""
+    file = FileDescriptorProto.FromString(descriptor)
+    if not file.message_type:
+        raise ValueError("the file has no message")
+    pool = _check(file, {name: FileDescriptorProto.FromString(content) for name, content in imports.items()})
+    if pool is None:
+        raise ValueError("it imports files that are not known here")
+    name = ".".join(part for part in (file.package, file.message_type[0].name) if part)
+    message = GetMessageClass(pool.FindMessageTypeByName(name))
+
+    def check(value: Any) -> tuple[str, str] | None:
+        if not isinstance(value, dict):
+            return "", "it is not an object"
+        try:
+            ParseDict(value, message(), descriptor_pool=pool)
+        except (ParseError, TypeError, AttributeError, ValueError) as error:
+            return "", " ".join(str(error).split()).rstrip(".")
+        return None
+
+    return check
+
+
 def _shortest(file: FileDescriptorProto) -> FileDescriptorProto:
     """The file without what has no meaning: its name, comments, and names in JSON that follow from the fields'."""
     file.ClearField("name")
@@ -51,16 +88,16 @@ def _json_name(name: str) -> str:
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
-def _check(file: FileDescriptorProto, others: Mapping[str, FileDescriptorProto]) -> None:
-    """Raises ValueError for an import that the references do not name, and for types that do not exist. (A file that
-    imports what comes with the library of a client is not checked further.)"""
+def _check(file: FileDescriptorProto, others: Mapping[str, FileDescriptorProto]) -> DescriptorPool | None:
+    """The file and its imports, linked; None if it imports what comes with the library of a client. Raises ValueError
+    for an import that the references do not name, and for types that do not exist."""
     files = {**others, file.name or "schema": file}
     order = _in_order(file.name or "schema", files)
     missing = [name for name in order if name not in files and not name.startswith(BUNDLED)]
     if missing:
         raise ValueError(f"The schema imports {missing[0]!r}, which its references do not name.")
     if any(name not in files and name not in WELL_KNOWN for name in order):
-        return
+        return None
     pool = DescriptorPool()
     for name in order:
         linked = FileDescriptorProto()
@@ -74,6 +111,7 @@ def _check(file: FileDescriptorProto, others: Mapping[str, FileDescriptorProto])
         except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split()).rstrip(".")[:300]
             raise ValueError(f"The schema is not valid: {reason}.") from None
+    return pool
 
 
 def _in_order(root: str, files: Mapping[str, FileDescriptorProto]) -> list[str]:

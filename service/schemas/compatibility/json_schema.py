@@ -9,7 +9,7 @@ removed one the readers whose model is closed. One rule goes beyond the sets of 
 lack a required property for which the reader has a default.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import jsonschema_rs
@@ -55,6 +55,28 @@ def validate(document: Document) -> None:
         place = "/".join(str(step) for step in getattr(error, "instance_path", ()))
         reason = str(getattr(error, "message", error)).partition("\n")[0].rstrip(".")
         raise ValueError(f"#/{place}: {reason}." if place else f"{reason}.") from None
+
+
+def checker(document: Document) -> Callable[[Any], tuple[str, str] | None]:
+    """Says of a value where it does not fit (a JSON pointer) and why. Raises ValueError for a schema that has a pattern
+    which takes more than linear time."""
+    validator = jsonschema_rs.validator_for(
+        document.root,
+        registry=_registry(document.others),
+        validate_formats=True,
+        pattern_options=jsonschema_rs.RegexOptions(),
+        mask="the value",
+        offline=True,
+    )
+
+    def check(value: Any) -> tuple[str, str] | None:
+        if validator.is_valid(value):
+            return None
+        error = next(validator.iter_errors(value))
+        steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
+        return "".join(f"/{step}" for step in steps), error.message
+
+    return check
 
 
 def unreadable(reader: Document, writer: Document) -> list[str]:

@@ -1,0 +1,81 @@
+"""Checks the values of records against the newest version of a subject, before they are published."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from service.access.principal import Principal
+from service.errors import Misfit, Unprocessable
+from service.schemas.compatibility import json_schema
+from service.schemas.errors import UnknownSubject
+from service.schemas.model import Version
+from service.schemas.registry import Registry
+
+FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
+MAX_KEPT = 1_000  # subjects
+
+Check = Callable[[Any], tuple[str, str] | None]
+"""The JSON pointer to what does not fit in a value, and why; None if all fits."""
+
+
+class _Checker(NamedTuple):
+    version: Version
+    check: Check
+    read_at: float
+
+
+class RecordSchemas:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._checkers: dict[tuple[str, str], _Checker] = {}
+
+    async def fit(self, principal: Principal, subject: str, values: Sequence[Any]) -> int:
+        """The id of the schema that all values fit. Raises Misfit for the first that does not, and Unprocessable where
+        the subject has no version that can be checked here."""
+        checker = await self._checker(principal, subject)
+        for number, value in enumerate(values):
+            if (misfit := checker.check(value)) is not None:
+                pointer, reason = misfit
+                place = f"records[{number}]: value" if len(values) > 1 else "value"
+                raise Misfit(
+                    f"{place} does not fit version {checker.version.version} of the schema {subject!r}: {reason}.",
+                    pointer=pointer,
+                )
+        return checker.version.schema_id
+
+    async def _checker(self, principal: Principal, subject: str) -> _Checker:
+        key = (principal.tenant, subject)
+        known = self._checkers.get(key)
+        now = time.monotonic()
+        if known is not None and now - known.read_at < FRESH_SECONDS:
+            return known
+        try:
+            version = await self._registry.store.version(principal, subject, None)
+        except UnknownSubject:
+            raise Unprocessable(f"The schema {subject!r} has no version: register one.") from None
+        if known is not None and known.version.schema_id == version.schema_id:
+            found = known._replace(version=version, read_at=now)
+        else:
+            imports = await self._registry.imports_of(principal, version.refs)
+            found = _Checker(version, _compile(version, imports), now)
+        if len(self._checkers) >= MAX_KEPT:
+            self._checkers.clear()
+        self._checkers[key] = found
+        return found
+
+
+def _compile(version: Version, imports: dict[str, Version]) -> Check:
+    try:
+        if version.descriptor is None:
+            others = {name: msgspec.json.decode(each.schema) for name, each in imports.items()}
+            return json_schema.checker(json_schema.Document(msgspec.json.decode(version.schema), others))
+        from service.schemas import protobuf_files
+
+        return protobuf_files.checker(
+            version.descriptor, {name: each.descriptor or b"" for name, each in imports.items()}
+        )
+    except (ValueError, ImportError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise Unprocessable(f"Values of the schema {version.subject!r} cannot be checked here: {reason}.") from None

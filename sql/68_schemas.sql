@@ -187,6 +187,21 @@ language sql stable security definer
 $$;
 comment on function treadle.schema_references is 'The ids of the schemas that refer to a version of a subject';
 
+-- The subject whose newest version the records of a topic must fit; null: none, or no such topic that the principal may
+-- publish to.
+create or replace function treadle.topic_subject(topic text, tenant text default 'default', reach jsonb default null)
+returns text
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select t.schema_subject
+    from treadle.topics t
+    where t.tenant = topic_subject.tenant
+        and t.topic = topic_subject.topic
+        and t.deleted_at is null
+        and not coalesce(reach ?| array['thread_id', 'message_id'], false)
+$$;
+comment on function treadle.topic_subject is 'The subject whose schema the records of a topic must fit; null: none';
+
 -- Delete a version of a subject, or (null) all of them; returns their numbers. A deleted version is no longer found by
 -- its subject, but by its schema_id; with `permanent`, which follows an ordinary deletion, it is gone, and so is a
 -- schema that was in no other version. Raises TR404 without a version to delete, TR409 where another schema refers

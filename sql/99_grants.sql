@@ -62,6 +62,7 @@ declare
         set_schema_rule      app
         register_schema      app
         schema_references    app
+        topic_subject        app
         delete_schemas       app
 
         create_tenant        app

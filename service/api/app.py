@@ -47,6 +47,7 @@ from service.protocols.websocket import routes as websocket
 from service.protocols.websocket.services import ChatServices
 from service.queues import routes as queues
 from service.queues.store import QueueStore
+from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
 from service.subscriptions import routes as subscriptions
@@ -156,6 +157,7 @@ class Api:
             lists=pools.lists,
         )
         thread_store = ThreadStore(pools.calls, lists=pools.lists)
+        registry = Registry(SchemaStore(pools.calls))
         topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
         intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
         shared = {
@@ -166,7 +168,8 @@ class Api:
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
             "tenants": TenantStore(pools.calls),
-            "schemas": Registry(SchemaStore(pools.calls)),
+            "schemas": registry,
+            "record_schemas": RecordSchemas(registry),
             "health_checks": health.HealthChecks(self._installation),
             "scrapes": self._scrapes,
             "events": self._events,

@@ -14,7 +14,7 @@ from service.schemas.model import Version
 from service.schemas.registry import Registry
 
 FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
-MAX_KEPT = 1_000  # subjects
+MAX_KEPT = 1_000  # subjects, and topics
 
 Check = Callable[[Any], tuple[str, str] | None]
 """The JSON pointer to what does not fit in a value, and why; None if all fits."""
@@ -30,6 +30,18 @@ class RecordSchemas:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._checkers: dict[tuple[str, str], _Checker] = {}
+        self._subjects: dict[tuple[str, str | None, str], tuple[str | None, float]] = {}
+
+    async def of_topic(self, principal: Principal, topic: str, values: Sequence[Any]) -> int | None:
+        """The id of the schema that all values fit; None where the topic needs none. Raises as `fit`."""
+        key = (principal.tenant, principal.reach, topic)
+        subject, read_at = self._subjects.get(key, (None, float("-inf")))
+        if (now := time.monotonic()) - read_at >= FRESH_SECONDS:
+            subject = await self._registry.store.subject_of_topic(principal, topic)
+            if len(self._subjects) >= MAX_KEPT:
+                self._subjects.clear()
+            self._subjects[key] = (subject, now)
+        return None if subject is None else await self.fit(principal, subject, values)
 
     async def fit(self, principal: Principal, subject: str, values: Sequence[Any]) -> int:
         """The id of the schema that all values fit. Raises Misfit for the first that does not, and Unprocessable where

@@ -114,6 +114,13 @@ class SchemaStore:
         )
         return [_version(row) for row in rows]
 
+    async def subject_of_topic(self, principal: Principal, topic: str) -> str | None:
+        """The subject that the topic's records must fit; None: none, or no topic to which the principal may publish."""
+        found: str | None = await self._database.fetchval(
+            "select treadle.topic_subject($1, $2, $3::jsonb)", topic, principal.tenant, principal.reach
+        )
+        return found
+
     async def referrers(self, principal: Principal, subject: str, number: int) -> list[int]:
         """The ids of the schemas that refer to a version."""
         found: list[int] = await self._database.fetchval(

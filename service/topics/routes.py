@@ -14,6 +14,7 @@ from service.errors import Conflict, Invalid, NotFound, Refused, Unprocessable
 from service.limits import MAX_BATCH_RECORDS, MAX_OFFSET, MAX_POLL_SECONDS, PAGE_ITEMS, START_RULE
 from service.params import IdempotencyKey, PageLimit, hash_request, parse_event_id, parse_key, parse_record_id
 from service.refusals import refusals
+from service.schemas.records import RecordSchemas
 from service.sse_frames import HEADERS, MEDIA_TYPE, reconnect_later
 from service.topics.model import DeliveryReport, NewRecord, NewRecords, NewTopic, RecordPage, RecordPlace, Topic
 from service.topics.sse import TopicStreams
@@ -89,13 +90,17 @@ async def publish_records(
     data: JSONBody[NewRecords],
     principal: NamedDependency[Principal],
     topics: NamedDependency[TopicStore],
+    record_schemas: NamedDependency[RecordSchemas],
     idempotency_key: IdempotencyKey = None,
 ) -> DeliveryReport:
+    """Each value must fit the newest version of the topic's schema_subject, if it has one."""
     records = _records(data)
+    schema_id = await record_schemas.of_topic(principal, topic, [record.value for record in records])
+    ids = [schema_id] * len(records)
     if idempotency_key is None:
-        return DeliveryReport(await topics.publish(principal, topic, records))
+        return DeliveryReport(await topics.publish(principal, topic, records, ids))
     key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, records)
-    return DeliveryReport(await topics.publish_once(principal, key, request_hash, topic, records))
+    return DeliveryReport(await topics.publish_once(principal, key, request_hash, topic, records, ids))
 
 
 @get(

@@ -16,6 +16,7 @@ from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
 from service.topics.model import NewRecord
 from service.topics.store import TopicStore
+from tests.support.api_client import Client
 from tests.support.schema_changes import INT, TEXT, A, B, file, model
 
 
@@ -61,6 +62,22 @@ async def test_a_schema_with_a_pattern_of_more_than_linear_time_checks_no_values
     await registry.register(AUTH_OFF, "s", json_schema({**TEXT, "pattern": "(?=a)"}))
     with pytest.raises(Unprocessable, match="Values of the schema 's' cannot be checked here"):
         await RecordSchemas(registry).fit(AUTH_OFF, "s", ["a"])
+
+
+async def test_a_topic_takes_only_values_that_fit_over_http(
+    registry: Registry, open_api: Client, sql: Connection
+) -> None:
+    await registry.register(AUTH_OFF, "orders-value", json_schema(model("a", a=INT)))
+    assert (await open_api.put("/topics/orders", json={"schema_subject": "orders-value"})).status_code == 201
+    assert (await open_api.put("/topics/free", json={})).status_code == 201
+    path = "/topics/orders/records"
+    assert (await open_api.post(path, json={"value": {"a": 1}})).status_code == 202
+    refused = await open_api.post(path, json={"records": [{"value": {"a": 1}}, {"value": {"a": "x"}}]})
+    assert (refused.status_code, refused.json()["pointer"]) == (422, "/a")
+    assert (await open_api.post("/topics/free/records", json={"value": "x"})).status_code == 202
+    assert (await open_api.post("/topics/missing/records", json={"value": "x"})).status_code == 404
+    rows = await sql.fetch("select schema_id from treadle.records order by record_id")
+    assert [row["schema_id"] for row in rows] == [1, None]
 
 
 async def test_a_record_carries_the_id_of_its_schema(registry: Registry, database: Database, sql: Connection) -> None:

@@ -1142,6 +1142,13 @@ CREATE FUNCTION treadle.topic_offset(topic text, start text, tenant text DEFAULT
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.topic_offset(topic text, start text, tenant text, reach jsonb) IS 'The offset of earliest, latest, an offset or a time in a topic; raises TR404, TR422';
+CREATE FUNCTION treadle.topic_subject(topic text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.topic_subject(topic text, tenant text, reach jsonb) IS 'The subject whose schema the records of a topic must fit; null: none';
 CREATE FUNCTION treadle.trace_parents(message_ids uuid[]) RETURNS TABLE(message_id uuid, traceparent text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

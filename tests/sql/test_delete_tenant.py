@@ -1,13 +1,21 @@
 """The deletion of a tenant: in chunks, by any process, and without a trace."""
 
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL
+
 import asyncpg
 import pytest
 
 from service.db.pool import Connection
+from tests.support.cli_runner import Cli
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_walk import submit, walk
 from tests.support.topic_calls import Topics
+from tests.support.waiting import until
 
 OWNED = (
     *("messages", "threads", "thread_turns", "thread_log", "events", "leases", "parked", "trash", "counters"),
@@ -81,6 +89,32 @@ async def test_one_process_at_a_time_deletes_a_tenant(two_tenants: SqlClient) ->
         assert await other.sql.fetchval("select deleted from treadle.delete_tenant_chunk()") is None
     await delete_all(other.sql)
     assert await other.sql.fetchval("select deleted from treadle.delete_tenant_chunk('acme')") is None
+
+
+async def test_a_deletion_that_is_killed_is_finished_by_the_next_process(
+    two_tenants: SqlClient, dsn: str, cli: Cli
+) -> None:
+    """kill -9 in the middle of a chunk; then its session ends, too, so that the chunk is rolled back."""
+    holder, watcher = await two_tenants.connect(), await two_tenants.connect()
+    transaction = holder.sql.transaction()
+    await transaction.start()
+    await holder.sql.execute(
+        "select from treadle.messages where tenant = 'acme' and thread is not null limit 1 for update"
+    )
+    command = [sys.executable, "-m", "service.cli", "tenants", "delete", "acme", "--yes"]
+    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "DATABASE_URL": dsn}, stderr=DEVNULL)
+    blocked = "select pid from pg_stat_activity where $1 = any(pg_blocking_pids(pid))"
+    pid = await until(lambda: watcher.sql.fetchval(blocked, holder.sql.get_server_pid()))
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+    assert await watcher.sql.fetchval("select pg_terminate_backend($1, 5000)", pid)
+    await transaction.rollback()
+    left = await rows_of(watcher.sql, "acme")
+    assert left["tenants"] == 1
+    assert left["messages"] > 0
+    await assert_consistent(watcher.sql)
+    assert (await cli("tenants", "delete", "acme", "--yes")).exit_code == 0
+    assert set((await rows_of(watcher.sql, "acme")).values()) == {0}
 
 
 async def test_the_default_tenant_stays(sql_client: SqlClient) -> None:

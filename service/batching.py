@@ -23,8 +23,8 @@ class Batcher(Generic[Item, Result]):
     same order. An exception among the results is raised for its item only.
 
     A batch has items of one group, that of the item that waits longest. It has at most `limit` items, fewer if `weigh`
-    counts one of them for several. If `run` raises for a batch, the batch is split until only the item at fault fails;
-    Unavailable is raised for all items at once.
+    counts one of them for several. At most `calls` batches are in flight, each of another group. If `run` raises for a
+    batch, the batch is split until only the item at fault fails; Unavailable is raised for all items at once.
 
     Items for which `must_run_alone` is true run one by one beside the batches. So do items that were answered with
     Busy, as often as `patience` allows; without it, Busy is raised. `held_by` names what an item needs (see Patience).
@@ -37,6 +37,7 @@ class Batcher(Generic[Item, Result]):
         run: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]],
         *,
         limit: int,
+        calls: int = 1,
         weigh: Callable[[Item], int] = lambda _: 1,
         group_by: Callable[[Item], Hashable] = lambda _: None,
         must_run_alone: Callable[[Item], bool] | None = None,
@@ -45,13 +46,15 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._run = run
         self._limit = limit
+        self._calls = calls
         self._weigh = weigh
         self._group_by = group_by
         self._must_run_alone = must_run_alone
         self._patience = patience
         self._held_by = held_by
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._driver: asyncio.Task[None] | None = None
+        self._drivers: set[asyncio.Task[None] | None] = set()
+        self._in_flight: set[Hashable] = set()  # groups
         self._alone_slots = asyncio.Semaphore(ALONE_CALLS)
 
     async def submit(self, item: Item) -> Result:
@@ -75,8 +78,8 @@ class Batcher(Generic[Item, Result]):
                 return await self._run_alone(item, patient=False)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._driver is None:
-            self._driver = asyncio.create_task(self._drive())
+        if len(self._drivers) < self._calls:
+            self._drivers.add(asyncio.create_task(self._drive()))
         return await future
 
     async def _repeat(self, item: Item) -> Result:
@@ -94,9 +97,14 @@ class Batcher(Generic[Item, Result]):
     async def _drive(self) -> None:
         try:
             while batch := self._next_batch():
-                await self._settle(batch)
+                group = self._group_by(batch[0][0])
+                self._in_flight.add(group)
+                try:
+                    await self._settle(batch)
+                finally:
+                    self._in_flight.discard(group)
         finally:
-            self._driver = None
+            self._drivers.discard(asyncio.current_task())
 
     def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
@@ -106,11 +114,11 @@ class Batcher(Generic[Item, Result]):
         while self._waiting:
             item, future = self._waiting[0]
             if not future.done():  # else its caller was cancelled
-                if not batch:
-                    group = self._group_by(item)
-                if batch and self._group_by(item) != group:
+                its_group = self._group_by(item)
+                if its_group in self._in_flight or (batch and its_group != group):
                     of_others.append((item, future))
                 else:
+                    group = its_group
                     weight += self._weigh(item)
                     if batch and weight > self._limit:
                         break

@@ -20,6 +20,8 @@ from service.limits import JSON_PAGE_BYTES
 from service.messages.model import Accepted, Explanation, NewInput, NewMessage, Reason, State, Status, Submission
 from service.patience import HELD_SECONDS, Patience
 
+SUBMIT_BATCH_MESSAGES = 500
+RESTRICTED_CALLS = 4  # batches of principals with restrictions at once, one for each restriction
 DIRECT_CALLS = 2  # transactions of one request each, of one kind, at once; each holds a connection
 # How long a submit waits for locks of other transactions: not for threads, unless it is patient.
 LOCK_TIMEOUT = "100ms"
@@ -84,7 +86,7 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class Request(NamedTuple):
-    """One message that waits for its batch. The principals of a batch are of one tenant, and without restrictions."""
+    """One message that waits for its batch. The principals of a batch are of one tenant, with equal restrictions."""
 
     principal: Principal
     submission: Submission
@@ -157,14 +159,8 @@ class MessageStore(MessageControl):
         self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)
-        self._submits: Batcher[Request, Accepted] = Batcher(
-            self._submit,
-            limit=500,
-            patience=Patience(seconds=HELD_SECONDS),
-            group_by=lambda request: request.principal.tenant,
-            must_run_alone=lambda request: request.principal.reach is not None,
-            held_by=lambda request: request.principal.thread_key(request.submission.thread_id),
-        )
+        self._submits = self._batcher(calls=1)
+        self._restricted_submits = self._batcher(calls=RESTRICTED_CALLS)
         self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
@@ -174,7 +170,8 @@ class MessageStore(MessageControl):
         Raises what refuses this message: NotFound, Unprocessable, Conflict, QueueFull or Busy.
         """
         await self._check_inputs(principal, [message])
-        return await self._submits.submit(Request(principal, _submission(message)))
+        submits = self._submits if principal.reach is None else self._restricted_submits
+        return await submits.submit(Request(principal, _submission(message)))
 
     async def submit_batch(self, principal: Principal, messages: Sequence[NewMessage]) -> list[Accepted]:
         """Submit all or none, in the order given."""
@@ -244,6 +241,16 @@ class MessageStore(MessageControl):
             "select queue_position from treadle.queue_positions($1) order by n", message_ids
         )
         return [row["queue_position"] for row in rows]
+
+    def _batcher(self, calls: int) -> Batcher[Request, Accepted]:
+        return Batcher(
+            self._submit,
+            limit=SUBMIT_BATCH_MESSAGES,
+            calls=calls,
+            patience=Patience(seconds=HELD_SECONDS),
+            group_by=lambda request: (request.principal.tenant, request.principal.reach),
+            held_by=lambda request: request.principal.thread_key(request.submission.thread_id),
+        )
 
     async def _check_inputs(self, principal: Principal, messages: Sequence[NewMessage]) -> None:
         """Raises Misfit for a message that does not fit the input of its agent."""

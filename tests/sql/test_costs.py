@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.access.principal import COMMAND_LINE
@@ -129,6 +130,17 @@ async def test_a_hundred_messages_cost_hardly_more_than_one(
     assert 1 <= sent["finish"] <= 10
     assert set(sent) <= {"submit_many", "claim", "finish", "hint"}
     assert sum(sent.values()) <= 20, sent
+
+
+async def test_messages_of_equal_restrictions_go_together(
+    store: MessageStore, start_worker: StartWorker, sent: Counter[str]
+) -> None:
+    await start_worker(noop, poll_interval=60.0)
+    sent.clear()
+    callers = [msgspec.structs.replace(COMMAND_LINE, subject=subject) for subject in ("a", "b")]
+    news = [store.submit(caller, NewMessage("x", agent="noop")) for _ in range(50) for caller in callers]
+    await asyncio.gather(*news)
+    assert 2 <= sent["submit_many"] <= 6
 
 
 async def test_our_connections_switch_jit_off(sql: Connection, database: Database) -> None:

@@ -84,6 +84,21 @@ async def test_a_batch_has_items_of_one_group() -> None:
     assert database.batches == [[0], [1, 4, 7], [2, 5], [3, 6], [10, 1]]
 
 
+async def test_batches_of_several_groups_may_be_in_flight() -> None:
+    database = Database()
+    database.gate.clear()
+    batcher = Batcher(database.run, limit=10, calls=2, group_by=lambda item: item % 3)
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in (0, 1)]
+    await until(lambda: len(database.batches) == 2)
+    tasks += [asyncio.create_task(batcher.submit(item)) for item in (3, 2, 6, 4)]
+    await asyncio.sleep(0)
+    assert database.batches == [[0], [1]]
+    database.gate.set()
+    assert await asyncio.gather(*tasks) == [0, 2, 6, 4, 12, 8]
+    assert sorted(database.batches) == [[0], [1], [2], [3, 6], [4]]
+    assert await batcher.submit(5) == 10
+
+
 async def test_only_the_item_at_fault_fails() -> None:
     class Picky(Database):
         async def run(self, batch: Sequence[int], patient: bool) -> Sequence[Any]:

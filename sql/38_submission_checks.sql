@@ -330,7 +330,8 @@ begin
     end if;
     if limits is not null then
         submissions := treadle._refuse_beyond_limits(
-            submissions => submissions, messages => messages, tenant => tenant, limits => limits, at => at);
+            submissions => submissions, messages => messages, tenant => tenant, limits => limits, strict => strict,
+            at => at);
     end if;
     if strict then
         perform treadle._raise_refusal(submissions);

@@ -2,11 +2,11 @@
 -- and how many bytes in a UTC day. treadle.tenants.in_force has those that hold; null, for none, costs a submit
 -- nothing. How many may run concerns claims: see 47_running.sql.
 --
--- A submit looks at the limits first, without a lock, and refuses the messages beyond them (TR430). Then it charges
--- what it wrote, under the lock of the tenant's row in treadle.tenant_use, and looks again: so the limits are exact.
--- The charge is the last thing before the commit. A transaction that may stay open is charged when it commits: its
--- commit fails where a limit is reached by then. Messages that messages send are not charged. A tenant's login sends
--- none: what it submits is charged, whichever parent it names.
+-- A submit looks at the limits first, without a lock, and refuses the messages beyond them (TR430), with TR422 what a
+-- limit never allows. Then it charges what it wrote, under the lock of the tenant's row in treadle.tenant_use, and
+-- looks again: so the limits are exact. The charge is the last thing before the commit. A transaction that may stay
+-- open is charged when it commits: its commit fails where a limit is reached by then. Messages that messages send are
+-- not charged. A tenant's login sends none: what it submits is charged, whichever parent it names.
 --
 -- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
 -- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once.
@@ -127,6 +127,22 @@ returns text language sql stable as $$
     end
 $$;
 
+-- Why the tenant may never submit so much at once; null: it may, if it waits.
+create or replace function treadle._size_problem(tenant text, limits jsonb, messages bigint, bytes bigint) returns text
+language sql stable as $$
+    select case
+        when messages > (limits ->> 'per_minute')::bigint then format(
+            'The tenant %L may submit %s messages in 60 seconds, and never %s at once.', tenant,
+            limits ->> 'per_minute', messages)
+        when messages > (limits ->> 'queued')::bigint then format(
+            'The tenant %L may have %s messages queued, and never submits %s at once.', tenant, limits ->> 'queued',
+            messages)
+        when bytes > (limits ->> 'bytes_per_day')::bigint then format(
+            'The tenant %L may submit %s bytes in 86400 seconds, and never %s at once.', tenant,
+            limits ->> 'bytes_per_day', bytes)
+    end
+$$;
+
 -- The seconds that one message moves the theoretical arrival time on; 0 without a limit.
 create or replace function treadle._seconds_apart(limits jsonb) returns double precision
 language sql immutable parallel safe as $$
@@ -139,9 +155,10 @@ language sql immutable parallel safe as $$
     select submission.state is null and (submission.parent is null or of_login)
 $$;
 
--- Refuse the submissions of clients that are beyond the limits of their tenant.
+-- Refuse the submissions of clients that are beyond the limits of their tenant. `strict`: all of them are submitted or
+-- none, so all of them together may be more than a limit ever allows.
 create or replace function treadle._refuse_beyond_limits(
-    submissions treadle.submission[], messages jsonb, tenant text, limits jsonb, at timestamptz)
+    submissions treadle.submission[], messages jsonb, tenant text, limits jsonb, strict boolean, at timestamptz)
 returns treadle.submission[] language plpgsql as $$
 declare
     c_apart constant double precision := treadle._seconds_apart(limits);
@@ -150,16 +167,28 @@ declare
     v_all treadle.submission[] := '{}';
     v_one treadle.submission;
     v_bytes bigint;
+    v_total record;
+    v_problem text;
 begin
+    select count(*) as messages, coalesce(sum(treadle._submitted_bytes(messages -> (s.n - 1))), 0)::bigint as bytes
+        into v_total
+        from unnest(submissions) s
+        where strict and treadle._is_charged(s, c_of_login);
+    v_problem := treadle._size_problem(
+        tenant => tenant, limits => limits, messages => v_total.messages, bytes => v_total.bytes);
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
     foreach v_one in array submissions loop
         if treadle._is_charged(v_one, c_of_login) then
             v_bytes := treadle._submitted_bytes(messages -> (v_one.n - 1));
-            v_one.refusal := treadle._limit_problem(
+            v_problem := treadle._size_problem(tenant => tenant, limits => limits, messages => 1, bytes => v_bytes);
+            v_one.refusal := coalesce(v_problem, treadle._limit_problem(
                 tenant => tenant, limits => limits, queued => v.queued + 1, ahead => v.ahead + c_apart,
-                bytes => v.bytes + v_bytes, at => at);
+                bytes => v.bytes + v_bytes, at => at));
             if v_one.refusal is not null then
                 v_one.state := 'refused';
-                v_one.refusal_code := 'TR430';
+                v_one.refusal_code := case when v_problem is null then 'TR430' else 'TR422' end;
             else
                 v.queued := v.queued + 1;
                 v.ahead := v.ahead + c_apart;
@@ -178,8 +207,8 @@ language sql immutable parallel safe as $$
         + coalesce(octet_length((message -> 'metadata')::text), 0)::bigint
 $$;
 
--- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit. The row stays locked until
--- the transaction ends.
+-- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit, TR422 if it always will be.
+-- The row stays locked until the transaction ends.
 create or replace function treadle._charge_tenant(tenant text, messages bigint, bytes bigint, at timestamptz)
 returns void language plpgsql as $$
 #variable_conflict use_column
@@ -188,8 +217,12 @@ declare
     c_step constant interval := treadle._seconds_apart(c_limits) * messages * interval '1 second';
     c_day constant date := (at at time zone 'UTC')::date;
     v record;
-    v_problem text;
+    v_problem text := treadle._size_problem(
+        tenant => tenant, limits => c_limits, messages => messages, bytes => bytes);
 begin
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
     insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
         values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
         on conflict (tenant) do update

@@ -18,6 +18,8 @@ async def test_a_submit_beyond_a_limit_is_refused_with_its_headers(api: Client, 
     assert refused.headers["RateLimit"] == f'"tenant";r=0;t={refused.headers["Retry-After"]}'
     batch = await api.post("/messages/batch", json={"messages": [{"message": "x"}]})
     assert (batch.status_code, "RateLimit" in batch.headers) == (429, True)
+    batch = await api.post("/messages/batch", json={"messages": [{"message": "x"}] * 3})
+    assert (batch.status_code, "Retry-After" in batch.headers) == (422, False)
     found = (await api.get("/tenant")).json()
     assert (found["submits_left"], found["per_minute"], found["queued"]) == (0, 2, 2)
 

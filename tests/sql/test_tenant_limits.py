@@ -59,6 +59,31 @@ async def test_a_tenant_submits_so_many_bytes_a_day(sql_client: SqlClient) -> No
     await sql_client.submit("x" * 900)
 
 
+async def test_what_a_limit_never_allows_is_not_told_to_wait(sql_client: SqlClient) -> None:
+    await limit(sql_client, per_minute=5, queued=4, bytes_per_day=1000)
+
+    async def problem(*messages: dict[str, Any]) -> str:
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await sql_client.submit_many(*messages)
+        assert refused.value.sqlstate == "TR422"
+        return str(refused.value)
+
+    assert await problem(*[{}] * 6) == "The tenant 'default' may submit 5 messages in 60 seconds, and never 6 at once."
+    assert "may have 4 messages queued, and never" in await problem(*[{}] * 5)
+    large = {"message": "x" * 600}
+    assert "may submit 1000 bytes in 86400 seconds, and never 1204 at once" in await problem(large, large)
+    assert "and never 1200 at once" in await problem({"message": "x" * 1198})
+    rows = await sql_client.submit_many({"message": "x" * 1198}, {}, strict=False)
+    assert [row["refusal_code"] for row in rows] == ["TR422", None]
+    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"queued\": null}')")
+    transaction = sql_client.sql.transaction()
+    await transaction.start()
+    for _ in range(6):
+        await sql_client.submit()
+    with pytest.raises(asyncpg.PostgresError, match="never 6 at once"):
+        await transaction.commit()
+
+
 async def test_concurrent_submits_do_not_exceed_a_limit(sql_client: SqlClient) -> None:
     await limit(sql_client, per_minute=20, queued=15)
     clients = [await sql_client.connect() for _ in range(6)]

@@ -11,6 +11,14 @@ language sql stable parallel safe security definer
     where r.role = session_user
 $$;
 
+-- Whether this session may act for the tenant of its login role only. Roles are looked up in memory.
+create or replace function treadle._is_bound_session() returns boolean
+language plpgsql stable as $$
+begin
+    return pg_has_role(session_user, 'treadle_tenant', 'member')
+        and not pg_has_role(session_user, 'treadle_app', 'member');
+end $$;
+
 -- The tenant for which a client's call acts: for a bound login role its own, whichever it names; for others the one
 -- that the call names. Raises 42501 for another tenant's name. ('default' is what a call passes that names none.)
 create or replace function treadle._bound_tenant(tenant text) returns text
@@ -18,9 +26,7 @@ language plpgsql stable as $$
 declare
     v_bound text;
 begin
-    if pg_has_role(session_user, 'treadle_app', 'member')
-        or not pg_has_role(session_user, 'treadle_tenant', 'member')
-    then
+    if not treadle._is_bound_session() then
         return tenant;
     end if;
     v_bound := treadle._session_tenant();

@@ -215,8 +215,8 @@ begin
     select c.submissions, c.threaded
         into v_submissions, v_threaded
         from treadle._check_submissions(
-            messages => messages, tenant => tenant, reach => reach, max_queue_size => max_queue_size,
-            limits => v_limits, strict => coalesce(strict, true), at => v_now) c;
+            messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => v_now,
+            max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => coalesce(strict, true)) c;
     if v_threaded then
         v_submissions := treadle._place_in_threads(
             submissions => v_submissions, tenant => tenant, reach => reach, patient => coalesce(patient, true),

@@ -92,6 +92,31 @@ begin
 end $$;
 comment on function treadle.limit_tenant is 'Give a tenant limits of its own; raises TR404, TR422';
 
+-- max_queue_size: how many messages a queue may hold for submits of tenants' logins; null: any number.
+create or replace function treadle.declare_queue_size(max_queue_size integer) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    delete from treadle.meta m where m.name = 'max_queue_size' and max_queue_size is null;
+    insert into treadle.meta as m (name, value)
+        select 'max_queue_size', declare_queue_size.max_queue_size::text
+        where declare_queue_size.max_queue_size is not null
+        on conflict (name) do update set value = excluded.value;
+end $$;
+comment on function treadle.declare_queue_size
+    is 'Declare how many messages a queue may hold for submits of tenants'' own logins';
+
+-- How many messages a queue may hold for a submit of this session, which names `asked`: for a tenant's login at most
+-- the declared number.
+create or replace function treadle._queue_size_of_session(asked integer) returns integer
+language plpgsql stable as $$
+begin
+    if not treadle._is_bound_session() then
+        return asked;
+    end if;
+    return least(asked, (select m.value::integer from treadle.meta m where m.name = 'max_queue_size'));
+end $$;
+
 -- What a tenant used of its limits: `ahead` is how many seconds its theoretical arrival time lies in the future.
 create or replace function treadle._use_of(
     tenant text, at timestamptz, out queued bigint, out ahead double precision, out bytes bigint)

@@ -141,7 +141,7 @@ def migrate(settings: Settings) -> None:
         "per_minute": settings.tenant_per_minute,
         "bytes_per_day": settings.tenant_bytes_per_day,
     }
-    common.ask(settings, lambda database: TenantStore(database).declare_limits(limits))
+    common.ask(settings, lambda database: TenantStore(database).declare_limits(limits, settings.max_queue_size))
     click.echo("The database is ready.")
 
 

@@ -52,9 +52,16 @@ class TenantStore:
         given = None if limits is None else msgspec.json.encode(limits).decode()
         await self._database.fetchval("select treadle.limit_tenant($1, $2, actor => $3)", tenant, given, actor)
 
-    async def declare_limits(self, limits: Mapping[str, int | None]) -> None:
-        """Declare the limits of tenants that have none of their own; None: no limit."""
-        await self._database.fetchval("select treadle.declare_tenant_limits($1)", msgspec.json.encode(limits).decode())
+    async def declare_limits(self, limits: Mapping[str, int | None], max_queue_size: int) -> None:
+        """Declare the limits of tenants that have none of their own; None: no limit.
+
+        `max_queue_size`: how many messages a queue may hold for submits of tenants' own logins.
+        """
+        await self._database.fetchval(
+            "select treadle.declare_tenant_limits($1), treadle.declare_queue_size($2)",
+            msgspec.json.encode(limits).decode(),
+            max_queue_size,
+        )
 
     async def limits(self, tenant: str) -> TenantLimits:
         row = await self._database.fetchrow("select * from treadle.limits_of($1)", tenant)

@@ -54,6 +54,18 @@ async def test_it_publishes_and_reads_its_own_records(sql_client: SqlClient, acm
             await acme.execute(f"select treadle.{call}")
 
 
+async def test_it_overfills_no_queue(sql_client: SqlClient, acme: Connection) -> None:
+    await sql_client.sql.execute("select treadle.declare_queue_size(2)")
+    await acme.fetchval("select treadle.submit('x')")
+    await sql_client.submit()
+    for call in ("submit('x')", """submit_many('[{"message": "x"}]', max_queue_size => 9)"""):
+        with pytest.raises(asyncpg.PostgresError, match="The queue 'default' is full: it holds at most 2 messages"):
+            await acme.fetch(f"select treadle.{call}")
+    await sql_client.submit()  # other callers name their own limit
+    await sql_client.sql.execute("select treadle.declare_queue_size(null)")
+    await acme.fetchval("select treadle.submit('x')")
+
+
 async def test_it_deletes_its_own_thread(acme: Connection, other: UUID) -> None:
     await acme.fetchval("select treadle.submit('mine', thread_id => 'hidden')")
     assert await acme.fetchval("select treadle.delete_thread('hidden')") == 1

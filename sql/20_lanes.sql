@@ -271,6 +271,48 @@ begin
         using at, tenant;
 end $$;
 
+-- Lock the last visible new rows of a tenant in a lane, skipping those that other transactions lock.
+create or replace function treadle._lane_last_of_tenant(
+    queue text,
+    lane text,
+    tenant text,
+    quantity integer,
+    at timestamptz,
+    out lane_ids bigint[],
+    out message_ids uuid[])
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+begin
+    execute format(
+        $sql$
+        select array_agg(h.msg_id), array_agg(treadle._uuid(h.message ->> 'message_id'))
+        from (
+            select q.msg_id, q.message
+            from pgmq.%I q
+            where q.msg_id > 0
+                and ((q.vt <= $1 or q.vt = q.enqueued_at) is true)
+                and coalesce(q.message ->> 'tenant', 'default') = $2
+            order by q.msg_id desc
+            limit $3
+            for update skip locked
+        ) h
+        $sql$,
+        treadle._lane_table(queue, lane))
+        into lane_ids, message_ids
+        using at, tenant, quantity;
+end $$;
+
+-- The statement that counts the visible rows of a section of a lane by tenant, from its mark on; $1 is the time.
+create or replace function treadle._lane_count_by_tenant(name text, queue text, lane text, low bigint) returns text
+language sql immutable as $$
+    select format(
+        'select coalesce(q.message ->> ''tenant'', ''default''), %L, %L, count(*), count(*) filter (where q.msg_id > 0)
+        from pgmq.%I q
+        where q.msg_id >= %s and q.msg_id < %s and ((q.vt <= $1 or q.vt = q.enqueued_at) is true)
+        group by 1',
+        queue, lane, treadle._lane_table(queue, lane), low,
+        case when low < 0 then '0' else '9223372036854775807' end)
+$$;
+
 -- Extend the visibility timeout of running rows.
 create or replace function treadle._lane_extend(queue text, lane text, ids bigint[], until timestamptz) returns void
 language plpgsql as $$

@@ -2,7 +2,7 @@
 --
 -- Lanes, leases and counters lose their rows at the head. While an old snapshot is open, the dead versions of those
 -- rows stay, and each search for the first row would read them. The marks (treadle.low_water) follow the first living
--- row: one for each section of a lane (20_lanes.sql), for the leases and for the counters.
+-- row: one for each section of a lane (20_lanes.sql), for the leases, for the counters and for the shares of tenants.
 --
 -- A row is committed after its id was drawn, so a row below the candidate for a mark may still come. A transaction
 -- that draws an id holds a lock on the sequence until it ends, and pg_locks shows it. So a mark rises once every
@@ -22,7 +22,7 @@ language sql stable as $$
     limit 1
 $$;
 
--- The low-water mark of `leases`, of `counters` or of a section of a lane.
+-- The low-water mark of `leases`, of `counters`, of `lane_shares` or of a section of a lane.
 create or replace function treadle._low_water_mark(mark text) returns bigint
 language sql stable as $$
     select coalesce((

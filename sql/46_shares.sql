@@ -5,11 +5,17 @@
 -- claim admits as many messages of a tenant as it takes from it, and the janitor (treadle.admit_due) admits what
 -- claims did not. So a tenant that submits a hundred thousand messages delays the messages of others by one share at
 -- most. Messages of a tenant that has only a few rows in the lane go before those of the others: a quiet tenant does
--- not wait for a whole share of a busy one.
+-- not wait for a whole share of a busy one. No message overtakes an earlier one of its tenant: a tenant that has rows
+-- behind, which do not go first, gets no row before them.
 --
 -- treadle.lane_shares has deltas of the visible rows by tenant. Inserts never wait for each other, so a submit shares
 -- no lock with a claim or with another submit: submits that commit together can exceed the share by what they bring. A
 -- row that leaves its lane without a claim (a cancellation) is not subtracted; the janitor counts the lanes again.
+-- Searches begin at a low-water mark (25_low_water.sql).
+--
+-- A lane can have many more rows of a tenant than its share: it was alone when it submitted them. treadle.lane_surplus
+-- names it then. The janitor sets its last rows aside, in large steps. Until that is done, the rows of other tenants go
+-- first, up to their whole share.
 --
 -- A message that waits for its share keeps its place in messages.lane_id, drawn from the lane's sequence, and in
 -- messages.share_place, which has an index: an index of lane_id would make each finish dearer. It keeps the turn of its
@@ -64,6 +70,8 @@ end $$;
 create or replace function treadle._follow_tenants() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    v_alone boolean;  -- there were no shares so far
 begin
     insert into treadle.mutexes (name)
         select treadle._running_mutex(t.tenant)
@@ -72,55 +80,92 @@ begin
         on conflict do nothing;
     perform treadle._lock_generation();
     if treadle._needs_of_tenants() is distinct from (treadle._sharing(), treadle._limiting()) then
+        v_alone := not treadle._sharing();
         perform treadle._generate_sharing();
+        if v_alone then
+            perform treadle._wait_for_mutex('shares');
+            perform treadle._recount_shares(treadle.clock());
+        end if;
     end if;
     return null;
 end $$;
 
 select treadle._generate_sharing();
 
--- How many rows of a lane count for a tenant's share: about those that a worker could claim, and the whole share where
--- messages wait for it already, because no message overtakes them.
-create or replace function treadle._used_share(tenant text, queue text, lane text) returns bigint
+-- About how many rows of a tenant in a lane a worker could claim, and how many of them do not go first.
+create or replace function treadle._rows_of_share(
+    tenant text, queue text, lane text, out ready bigint, out behind bigint)
 language sql stable as $$
-    select case
-        when exists (
-            select
-            from treadle.messages m
-            where m.hold = 'share' and m.tenant = _used_share.tenant and m.queue = _used_share.queue
-                and m.priority = _used_share.lane)
-            then treadle._share_of(tenant)
-        else (
-            select coalesce(sum(s.ready), 0)
-            from treadle.lane_shares s
-            where s.tenant = _used_share.tenant and s.queue = _used_share.queue and s.lane = _used_share.lane)
-    end
+    select coalesce(sum(s.ready), 0), coalesce(sum(s.behind), 0)
+    from treadle.lane_shares s
+    where s.tenant = _rows_of_share.tenant and s.queue = _rows_of_share.queue and s.lane = _rows_of_share.lane
+        and s.id >= treadle._low_water_mark('lane_shares')
 $$;
+
+-- Whether another tenant has many more rows in a lane than its share.
+create or replace function treadle._is_crowded(tenant text, queue text, lane text) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from treadle.lane_surplus s
+        where s.queue = _is_crowded.queue and s.lane = _is_crowded.lane and s.tenant <> _is_crowded.tenant)
+$$;
+
+-- How many rows of a lane count for a tenant's share: about those that a worker could claim, and the whole share where
+-- messages wait for it already, because no message overtakes them. `first`: up to so many, its rows go before those of
+-- the others.
+create or replace function treadle._use_of_share(tenant text, queue text, lane text, out used bigint, out first bigint)
+language plpgsql stable as $$
+declare
+    v_behind bigint;
+begin
+    if exists (
+        select
+        from treadle.messages m
+        where m.hold = 'share' and m.tenant = _use_of_share.tenant and m.queue = _use_of_share.queue
+            and m.priority = _use_of_share.lane)
+    then
+        used := treadle._share_of(tenant);
+        first := 0;
+        return;
+    end if;
+    select r.ready, r.behind
+        into used, v_behind
+        from treadle._rows_of_share(tenant => tenant, queue => queue, lane => lane) r;
+    first := case
+        when v_behind > 0 then 0
+        when treadle._is_crowded(tenant => tenant, queue => queue, lane => lane) then treadle._share()
+        else treadle._first_rows()
+    end;
+end $$;
 
 -- Hold the submissions that are beyond the tenant's share, and let those go first that are among its few.
 create or replace function treadle._share_out(submissions treadle.submission[], tenant text)
 returns treadle.submission[] language plpgsql as $$
 declare
-    v_used jsonb := (
-        select jsonb_object_agg(
-            p.queue || ' ' || p.priority,
-            treadle._used_share(tenant => _share_out.tenant, queue => p.queue, lane => p.priority))
-        from (
-            select distinct s.queue, s.priority
-            from unnest(submissions) s
-            where s.state is null and s.hold is null
-        ) p);
+    v_used jsonb;
+    v_first jsonb;
     v_share constant bigint := treadle._share_of(tenant);
     v_all treadle.submission[] := '{}';
     v_one treadle.submission;
+    v_lane text;
     v_number bigint;
 begin
+    select jsonb_object_agg(p.lane, u.used), jsonb_object_agg(p.lane, u.first)
+        into v_used, v_first
+        from (
+            select distinct s.queue, s.priority, s.queue || ' ' || s.priority as lane
+            from unnest(submissions) s
+            where s.state is null and s.hold is null
+        ) p
+        cross join lateral treadle._use_of_share(tenant => _share_out.tenant, queue => p.queue, lane => p.priority) u;
     foreach v_one in array submissions loop
         if v_one.state is null and v_one.hold is null then
-            v_number := (v_used ->> (v_one.queue || ' ' || v_one.priority))::bigint + 1;
-            v_used := v_used || jsonb_build_object(v_one.queue || ' ' || v_one.priority, v_number);
+            v_lane := v_one.queue || ' ' || v_one.priority;
+            v_number := (v_used ->> v_lane)::bigint + 1;
+            v_used := v_used || jsonb_build_object(v_lane, v_number);
             v_one.hold := case when v_number > v_share then 'share' end;
-            v_one.goes_first := v_number <= treadle._first_rows();
+            v_one.goes_first := v_number <= (v_first ->> v_lane)::bigint;
         end if;
         v_all := v_all || v_one;
     end loop;
@@ -138,11 +183,11 @@ begin
         from unnest(ids) with ordinality u (message_id, n)
         join treadle.messages m on m.message_id = u.message_id and m.state = 'queued' and m.hold is not null
     ), used as materialized (
-        select p.tenant, p.queue, p.priority, treadle._share_of(p.tenant) as share,
-            treadle._used_share(tenant => p.tenant, queue => p.queue, lane => p.priority) as used
+        select p.tenant, p.queue, p.priority, treadle._share_of(p.tenant) as share, r.used, r.first
         from (select distinct a.tenant, a.queue, a.priority from asked a) p
+        cross join lateral treadle._use_of_share(tenant => p.tenant, queue => p.queue, lane => p.priority) r
     ), placed as materialized (
-        select a.message_id, a.queue, a.priority, a.number, a.number + u.used as place, u.share
+        select a.message_id, a.queue, a.priority, a.number, a.number + u.used as place, u.share, u.first
         from asked a
         join used u on u.tenant = a.tenant and u.queue = a.queue and u.priority = a.priority
     ), held as (
@@ -156,7 +201,7 @@ begin
         where m.message_id = p.message_id
     )
     select array_agg(p.message_id order by p.number) filter (where p.place <= p.share),
-            array_agg(p.message_id) filter (where p.place <= treadle._first_rows())
+            array_agg(p.message_id) filter (where p.place <= p.first)
         into going, first
         from placed p;
 end $$;
@@ -165,23 +210,41 @@ end $$;
 create or replace function treadle._count_lane_rows(lane_rows treadle.lane_row[]) returns void
 language plpgsql as $$
 begin
-    insert into treadle.lane_shares (tenant, queue, lane, ready)
-        select coalesce(r.body ->> 'tenant', 'default'), r.queue, r.lane, count(*)
+    insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
+        select coalesce(r.body ->> 'tenant', 'default'), r.queue, r.lane, count(*),
+            count(*) filter (where r.lane_id > 0)
         from unnest(lane_rows) r
         where r.lane in ('high', 'normal', 'low')
         group by 1, 2, 3;
 end $$;
 
--- Give these messages, which wait for their share, rows in their lanes, in their order.
+-- Give these messages, which wait for their share, rows in their lanes, in their order. In a crowded lane they go
+-- first.
 create or replace function treadle._admit_to_share(ids uuid[], at timestamptz) returns void
 language plpgsql as $$
 declare
+    v_first text[] := '{}';  -- tenants with their lanes
     v_lane_rows treadle.lane_row[];
 begin
+    if exists (select from treadle.lane_surplus) then
+        v_first := array(
+            select concat_ws(' ', p.tenant, p.queue, p.priority)
+            from (
+                select distinct m.tenant, m.queue, m.priority
+                from treadle.messages m
+                where m.message_id = any(ids)
+            ) p
+            where treadle._is_crowded(tenant => p.tenant, queue => p.queue, lane => p.priority)
+                and (treadle._rows_of_share(tenant => p.tenant, queue => p.queue, lane => p.priority)).behind <= 0);
+    end if;
     with numbered as materialized (
-        select o.message_id, treadle._lane_next(o.queue, o.priority) as lane_id
+        select o.message_id,
+            case
+                when o.lane = any(v_first) then treadle._lane_next_returned(o.queue, o.priority)
+                else treadle._lane_next(o.queue, o.priority)
+            end as lane_id
         from (
-            select m.message_id, m.queue, m.priority
+            select m.message_id, m.queue, m.priority, concat_ws(' ', m.tenant, m.queue, m.priority) as lane
             from treadle.messages m
             where m.message_id = any(ids) and m.hold = 'share'
             order by m.share_place
@@ -201,16 +264,19 @@ begin
     end if;
 end $$;
 
--- A claim took one message of each of these tenants from a lane: admit as many.
-create or replace function treadle._refill(tenants text[], queue text, lane text, at timestamptz) returns void
+-- A claim took the messages of these rows from a lane, each of the tenant in the same place: admit as many, but not of
+-- a tenant that has a surplus there.
+create or replace function treadle._refill(
+    tenants text[], lane_ids bigint[], queue text, lane text, at timestamptz)
+returns void
 language plpgsql as $$
 #variable_conflict use_column
 declare
     v_ids uuid[];
 begin
-    insert into treadle.lane_shares (tenant, queue, lane, ready)
-        select u.tenant, _refill.queue, _refill.lane, -count(*)
-        from unnest(tenants) u (tenant)
+    insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
+        select u.tenant, _refill.queue, _refill.lane, -count(*), -count(*) filter (where u.lane_id > 0)
+        from unnest(tenants, lane_ids) u (tenant, lane_id)
         group by u.tenant;
     v_ids := array(
         select h.message_id
@@ -222,27 +288,100 @@ begin
             order by m.share_place
             limit t.taken
             for update skip locked
-        ) h);
+        ) h
+        where not exists (
+            select
+            from treadle.lane_surplus s
+            where s.queue = _refill.queue and s.lane = _refill.lane and s.tenant = t.tenant));
     if v_ids <> '{}' then
         perform treadle._admit_to_share(ids => v_ids, at => at);
     end if;
 end $$;
 
--- Count the visible rows of all lanes again. The statement sees each transaction with its deltas or without them.
+-- How many more rows than its share a tenant may have in a lane: submits that commit together exceed it.
+create or replace function treadle._tolerated_surplus() returns integer
+language sql immutable parallel safe as $$
+    select 50
+$$;
+
+-- Count the visible rows of all lanes again, and note which tenants have a surplus where. The statement that counts
+-- sees each transaction with its deltas or without them. One transaction at a time does it.
 create or replace function treadle._recount_shares(at timestamptz) returns void
-language plpgsql as $$
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 begin
-    execute 'with gone as (delete from treadle.lane_shares)
-        insert into treadle.lane_shares (tenant, queue, lane, ready) ' || (
-            select string_agg(
-                format(
-                    'select coalesce(q.message ->> ''tenant'', ''default''), %L, %L, count(*)
-                    from pgmq.%I q
-                    where q.vt <= $1 or q.vt = q.enqueued_at
-                    group by 1', l.queue, l.lane, l.name),
-                ' union all ')
-            from treadle._lane_tables() l)
+    execute 'with gone as (
+            delete from treadle.lane_shares s
+            where s.id >= treadle._low_water_mark(''lane_shares'')
+        )
+        insert into treadle.lane_shares (tenant, queue, lane, ready, behind) ' || (
+            select string_agg(treadle._lane_count_by_tenant(name => m.name, queue => m.queue, lane => m.lane,
+                low => m.low), ' union all ')
+            from treadle._lane_marks() m)
         using at;
+    insert into treadle.lane_surplus (tenant, queue, lane)
+        select s.tenant, s.queue, s.lane
+        from treadle.lane_shares s
+        where s.id >= treadle._low_water_mark('lane_shares')
+        group by s.tenant, s.queue, s.lane
+        having sum(s.behind) > treadle._share_of(s.tenant) + treadle._tolerated_surplus()
+        on conflict do nothing;
+end $$;
+
+-- Set rows of tenants with a surplus aside, the last ones first, up to `quantity`. Returns how many. Those that remain
+-- are the oldest of their tenants, so that what waits is admitted after them.
+create or replace function treadle._set_surplus_aside(quantity integer, at timestamptz) returns integer
+language plpgsql as $$
+declare
+    v record;
+    v_rows record;
+    v_aside integer := 0;
+    v_newly integer;
+begin
+    for v in
+        select s.tenant, s.queue, s.lane, r.behind - treadle._share_of(s.tenant) as surplus
+        from treadle.lane_surplus s
+        cross join lateral treadle._rows_of_share(tenant => s.tenant, queue => s.queue, lane => s.lane) r
+    loop
+        v_newly := 0;
+        if v.surplus > 0 and v_aside < quantity then
+            v_rows := treadle._lane_last_of_tenant(queue => v.queue, lane => v.lane, tenant => v.tenant,
+                quantity => least(v.surplus, quantity - v_aside)::integer, at => at);
+            v_newly := treadle._set_aside(
+                ids => v_rows.message_ids, lane_ids => v_rows.lane_ids, tenants => array[v.tenant]);
+            insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
+                values (v.tenant, v.queue, v.lane, -v_newly, -v_newly);
+            v_aside := v_aside + v_newly;
+        end if;
+        if v_newly >= v.surplus then
+            delete from treadle.lane_surplus s
+                where s.queue = v.queue and s.lane = v.lane and s.tenant = v.tenant;
+        end if;
+    end loop;
+    return v_aside;
+end $$;
+
+-- Let the low-water mark follow the first delta, and delete the late ones of passed transactions that have ended: the
+-- last count saw their rows.
+create or replace function treadle._sweep_shares() returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+    c_sequence constant text := 'treadle.lane_shares_id_seq';
+    c_patience constant integer := 10000;  -- ids
+    v_open constant text[] := treadle._draws_of(c_sequence, treadle._open_draws());
+    v_mark constant treadle.low_water := treadle._mark('lane_shares');
+    v_late_from constant bigint := treadle._late_from(mark => v_mark, open => v_open);
+    v_first bigint;
+begin
+    if v_late_from is not null then
+        delete from treadle.lane_shares s where s.id >= v_late_from and s.id < v_mark.low;
+        perform treadle._forget_passed('lane_shares', v_open);
+    end if;
+    v_first := coalesce(
+        (select min(s.id) from treadle.lane_shares s where s.id >= v_mark.low),
+        (select q.last_value + q.is_called::integer from treadle.lane_shares_id_seq q));
+    perform treadle._raise_low_water(
+        mark => 'lane_shares', candidate => v_first, open => v_open,
+        drawn => treadle._draws_of(c_sequence, treadle._open_draws()), patience => c_patience);
 end $$;
 
 -- The lanes in which messages of active tenants wait for their share: each is found by one step in the index.
@@ -268,33 +407,41 @@ begin
     end loop;
 end $$;
 
--- Admit messages that wait for their share, up to `quantity` in each lane: what their tenants' shares have room for or,
--- with one tenant, all. Returns their ids. One transaction at a time does it.
-create or replace function treadle._admit_shares(quantity integer, at timestamptz) returns uuid[]
+-- Look after the shares: count again, set surplus rows aside (`aside`: how many), and admit messages that wait for
+-- their share, up to `quantity` in each lane: what their tenants' shares have room for or, with one tenant, all
+-- (`admitted`: their ids). One transaction at a time does it.
+create or replace function treadle._tend_shares(
+    quantity integer, at timestamptz, out admitted uuid[], out aside integer)
 language plpgsql as $$
 declare
+    c_at_once constant integer := 5;  -- times `quantity`: setting aside is cheaper
     v_lane record;
     v_room bigint := quantity;
-    v_ids uuid[] := '{}';
 begin
+    admitted := '{}';
+    aside := 0;
     if not treadle._sharing() and not exists (select from treadle.messages m where m.hold = 'share') then
-        return v_ids;
+        return;
     elsif not treadle._try_mutex('shares') then
-        return v_ids;
+        return;
     elsif treadle._sharing() then
+        if treadle._sees_commits() then
+            perform treadle._sweep_shares();
+        end if;
         perform treadle._recount_shares(at);
+        aside := treadle._set_surplus_aside(quantity => quantity * c_at_once, at => at);
+    else
+        delete from treadle.lane_surplus;
     end if;
     for v_lane in
         select l.*
         from treadle._shared_lanes() l
     loop
         if treadle._sharing() then
-            v_room := treadle._share_of(v_lane.tenant) - (
-                select coalesce(sum(s.ready), 0)
-                from treadle.lane_shares s
-                where s.tenant = v_lane.tenant and s.queue = v_lane.queue and s.lane = v_lane.lane);
+            v_room := treadle._share_of(v_lane.tenant) - (treadle._rows_of_share(
+                tenant => v_lane.tenant, queue => v_lane.queue, lane => v_lane.lane)).ready;
         end if;
-        v_ids := v_ids || array(
+        admitted := admitted || array(
             select m.message_id
             from treadle.messages m
             where m.hold = 'share' and m.tenant = v_lane.tenant and m.queue = v_lane.queue and m.priority = v_lane.lane
@@ -302,8 +449,7 @@ begin
             limit greatest(least(v_room, quantity), 0)
             for update skip locked);
     end loop;
-    perform treadle._admit_to_share(ids => v_ids, at => at);
-    return v_ids;
+    perform treadle._admit_to_share(ids => admitted, at => at);
 end $$;
 
 create or replace trigger tenants_sharing after insert or delete or update of suspended_at, deleted_at, limits

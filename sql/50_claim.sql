@@ -46,8 +46,8 @@ begin
         group by e.tenant;
     if treadle._sharing() then
         perform treadle._refill(
-            tenants => array(select e.tenant from unnest(entries) e), queue => _start_attempts.queue,
-            lane => _start_attempts.lane, at => at);
+            tenants => array(select e.tenant from unnest(entries) e), lane_ids => lane_ids,
+            queue => _start_attempts.queue, lane => _start_attempts.lane, at => at);
     end if;
     return v_ids;
 end $$;
@@ -115,24 +115,24 @@ begin
     end if;
 end $$;
 
--- Take messages of a stopped tenant out of their lane, where later claims would meet them again: they wait with hold =
--- share until the tenant goes on (treadle.admit_due). The transaction holds their lane rows. Returns how many.
-create or replace function treadle._set_aside(ids uuid[], lane_ids bigint[]) returns integer
+-- Take queued messages of these tenants out of their lane, where later claims would meet them again: they wait with
+-- hold = share until the janitor admits them (treadle.admit_due). The transaction holds their lane rows. Returns how
+-- many.
+create or replace function treadle._set_aside(ids uuid[], lane_ids bigint[], tenants text[]) returns integer
 language plpgsql as $$
 declare
-    v_stopped constant text[] := treadle._stopped_tenants();
     v_lane_rows treadle.lane_row[];
 begin
     with locked as (
         select m.message_id, m.queue, m.lane, m.lane_id
         from treadle.messages m
         where m.message_id = any(ids) and m.lane_id = any(lane_ids) and m.state = 'queued'
-            and m.tenant = any(v_stopped)
+            and m.tenant = any(tenants)
         order by m.message_id
         for update skip locked
     ), held as (
         update treadle.messages m
-        set hold = 'share', lane = null, share_place = m.lane_id
+        set hold = 'share', lane = null, share_place = coalesce(m.share_place, m.lane_id)
         from locked k
         where m.message_id = k.message_id
     )
@@ -164,7 +164,8 @@ begin
     if v_rows.lane_ids is null then
         return 0;
     end if;
-    return treadle._set_aside(ids => v_rows.message_ids, lane_ids => v_rows.lane_ids);
+    return treadle._set_aside(
+        ids => v_rows.message_ids, lane_ids => v_rows.lane_ids, tenants => treadle._stopped_tenants());
 end $$;
 
 -- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
@@ -212,7 +213,8 @@ begin
     if v_stopped is null then
         return 0;
     end if;
-    return treadle._set_aside(ids => v_stopped, lane_ids => lane_ids) + treadle._set_next_aside(
+    return treadle._set_aside(
+        ids => v_stopped, lane_ids => lane_ids, tenants => treadle._stopped_tenants()) + treadle._set_next_aside(
         queue => _clear_lane.queue, lane => _clear_lane.lane, after => lane_ids[cardinality(lane_ids)], at => at);
 end $$;
 

@@ -273,6 +273,8 @@ begin
     where c.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.lane_shares s
     where s.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.lane_surplus s
+    where s.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.tenant_use u
     where u.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.mutexes m

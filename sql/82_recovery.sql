@@ -231,21 +231,22 @@ begin
     end loop;
 end $$;
 
--- `queues`: where there may be messages to claim now.
+-- `admitted`: how many messages were admitted or set aside; if many, call again. `queues`: where there may be messages
+-- to claim now.
 create or replace function treadle.admit_due(
     quantity integer default 1000, out admitted integer, out queues text[])
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
-    v_shared constant uuid[] := treadle._admit_shares(quantity => quantity, at => v_now);
+    v_shares constant record := treadle._tend_shares(quantity => quantity, at => v_now);
     v_due constant uuid[] := treadle._lock_due(quantity, at => v_now);
     v_threads bigint[];  -- threads in which delayed messages take their place
     v_placed uuid[];     -- those messages
 begin
-    admitted := cardinality(v_shared) + coalesce(cardinality(v_due), 0);
+    admitted := cardinality(v_shares.admitted) + v_shares.aside + coalesce(cardinality(v_due), 0);
     if admitted > 0 then
-        queues := treadle._queues_of(v_shared || v_due);
+        queues := treadle._queues_of(v_shares.admitted || v_due);
     end if;
     if v_due is null then
         return;

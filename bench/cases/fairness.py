@@ -32,11 +32,22 @@ async def run(stage: Stage) -> None:
         await base.sql.execute("select treadle.pause('default')")
         await fill.queued(base.dsn, flood)
         await base.sql.execute("select treadle.pause('default', false)")
-        beside = await _quiet(base, messages)
-        left = await base.sql.fetchval(FLOOD_LEFT)
-        times = percentile(beside, 0.99) / percentile(alone, 0.99)
-        more = {"p99_ratio": Figure(times, "x"), "flood_left": Figure(left, "messages")}
-        stage.record("beside a flood", _spread(beside) | more)
+        stage.record("beside a flood", await _beside(base, messages, alone))
+    async with stage.base("fairness, flood first") as base:
+        await base.worker()
+        stage.tell(f"the same beside a flood of {flood} messages from before the quiet tenant was created")
+        await base.sql.execute("select treadle.pause('default')")
+        await fill.queued(base.dsn, flood)
+        await base.sql.execute("select treadle.pause('default', false), treadle.create_tenant('quiet')")
+        stage.record("beside an earlier flood", await _beside(base, messages, alone))
+
+
+async def _beside(base: CaseDatabase, messages: int, alone: list[float]) -> Figures:
+    """The waits of so many messages beside the flood, and how they compare to those alone."""
+    beside = await _quiet(base, messages)
+    left = await base.sql.fetchval(FLOOD_LEFT)
+    times = percentile(beside, 0.99) / percentile(alone, 0.99)
+    return _spread(beside) | {"p99_ratio": Figure(times, "x"), "flood_left": Figure(left, "messages")}
 
 
 async def _quiet(base: CaseDatabase, messages: int) -> list[float]:

@@ -132,13 +132,47 @@ async def test_the_last_active_tenant_gets_all_rows(shared: SqlClient, last: str
     assert await holds(shared) == {None: 2 * SHARE + 40}
 
 
-async def test_a_flood_from_before_the_second_tenant_counts(sql_client: SqlClient) -> None:
+async def quiet(client: SqlClient, quantity: int) -> list[UUID]:
+    rows = await client.submit_many(*({"message": "quiet"} for _ in range(quantity)), tenant="quiet")
+    return [row["message_id"] for row in rows]
+
+
+async def test_a_flood_from_before_the_second_tenant_delays_no_message_of_it(sql_client: SqlClient) -> None:
+    ids = await flood(sql_client, SHARE * 4)
+    await sql_client.sql.execute("select treadle.create_tenant('quiet')")
+    few = await quiet(sql_client, 3 * FIRST)
+    assert await claimed(sql_client, FIRST) == few[:FIRST]
+    few += await quiet(sql_client, SHARE)  # more than its share, together with those that wait
+    assert await claimed(sql_client, SHARE) == few[FIRST : -2 * FIRST]
+    assert await claimed(sql_client, 2 * FIRST) == few[-2 * FIRST :]
+    ids += await flood(sql_client, 5)
+    assert await holds(sql_client) == {None: SHARE * 4, "share": 5}
+    assert await sql_client.sql.fetchval("select admitted from treadle.admit_due()") == SHARE * 3
+    assert await holds(sql_client) == {None: SHARE, "share": SHARE * 3 + 5}
+    few = await quiet(sql_client, 3 * FIRST)
+    order = await run_all(sql_client)
+    assert [id for id in order if id in ids] == ids
+    assert [id for id in order if id in few] == few
+    assert order.index(few[-1]) < SHARE + 5 * FIRST
+
+
+async def test_few_messages_over_the_share_are_left_in_their_lane(sql_client: SqlClient) -> None:
     await flood(sql_client, SHARE + 50)
     await sql_client.sql.execute("select treadle.create_tenant('quiet'), treadle.admit_due()")
     await flood(sql_client, 5)
     assert await holds(sql_client) == {None: SHARE + 50, "share": 5}
-    [quiet] = await sql_client.submit_many({"message": "quiet"}, tenant="quiet")
-    assert await claimed(sql_client, 1) == [quiet["message_id"]]
+
+
+async def test_no_message_overtakes_an_earlier_one_of_its_tenant(shared: SqlClient) -> None:
+    await flood(shared, SHARE)
+    few = await quiet(shared, FIRST + 5)
+    assert (await claimed(shared, 2 * FIRST))[FIRST:] == few[:FIRST]  # after the first ones of the flood
+    few += await quiet(shared, 1)
+    order = await run_all(shared)
+    assert [id for id in order if id in few] == few[FIRST:]
+    few = await quiet(shared, 1)  # nothing of it waits any more
+    await flood(shared, SHARE)
+    assert await claimed(shared, 1) == few
 
 
 async def test_open_submits_of_a_tenant_do_not_wait_for_each_other(shared: SqlClient) -> None:

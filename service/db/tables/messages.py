@@ -126,7 +126,16 @@ lane_shares = Table(
     must("queue", Text),
     must("lane", Text),
     must("ready", BigInteger),
-    Index("lane_shares_lane", "tenant", "queue", "lane"),
+    must("behind", BigInteger, "0"),
+    Index("lane_shares_order", "tenant", "queue", "lane", "id"),
+)
+
+lane_surplus = Table(
+    "lane_surplus",
+    metadata,
+    key("queue", Text),
+    key("lane", Text),
+    tenant(primary_key=True),
 )
 
 idempotency = Table(

@@ -97,6 +97,45 @@ begin
     end loop;
 end $$;
 
+-- For how long a transaction of a tenant's login may be open, and how many locks its session may hold.
+create or replace function treadle._tenant_session_limits(out open_for interval, out locks integer)
+language sql immutable parallel safe as $$
+    select interval '10 minutes', 1000
+$$;
+
+-- A role's own settings bind only users who leave them as they are. So the janitors end sessions of tenants' logins
+-- that keep a transaction open for too long (it keeps its rows locked, and dead rows from being removed) or hold too
+-- many locks (the table of locks is one for the whole server).
+create or replace function treadle.end_tenant_sessions() returns table (tenant text, role text, reason text)
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+declare
+    c_limits constant record := treadle._tenant_session_limits();
+    v_pid integer;
+begin
+    if not exists (select from treadle.sql_roles) or not treadle._try_mutex('end_tenant_sessions') then
+        return;
+    end if;
+    perform treadle._join_role(r.role::name)
+    from treadle.sql_roles r
+    where exists (select from pg_stat_activity a where a.usename = r.role);
+    for v_pid, tenant, role, reason in
+        select a.pid, r.tenant, r.role,
+            case when k.locks > c_limits.locks then 'too many locks' else 'a transaction open for too long' end
+        from pg_stat_activity a
+        join treadle.sql_roles r on r.role = a.usename
+        left join (select l.pid, count(*) as locks from pg_locks l group by l.pid) k on k.pid = a.pid
+        where k.locks > c_limits.locks
+            or a.xact_start < clock_timestamp() - c_limits.open_for
+    loop
+        perform pg_terminate_backend(v_pid);
+        return next;
+    end loop;
+end $$;
+comment on function treadle.end_tenant_sessions
+    is 'End sessions of tenants'' logins that keep a transaction open for too long or hold too many locks';
+
 create or replace function treadle.sql_roles_of(tenant text) returns table (role text, created_at timestamptz)
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$

@@ -109,6 +109,7 @@ declare
         signing_secret       app
         note_token           app
         purge_audit          worker
+        end_tenant_sessions  worker
 
         clock                app worker tenant
         uuid7                app worker tenant

@@ -12,6 +12,7 @@ from service.errors import TreadleError
 from service.maintenance.admit_due import AdmitDue
 from service.maintenance.chore import Arrivals, Chore
 from service.maintenance.delete_tenants import DeleteTenants
+from service.maintenance.end_tenant_sessions import EndTenantSessions
 from service.maintenance.fold_counters import FoldCounters
 from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
@@ -46,6 +47,7 @@ class Janitor:
             MendLanes(store, arrivals),
             Purge(settings, store),
             DeleteTenants(store),
+            EndTenantSessions(store),
             PurgeAudit(settings, store),
             PurgeRecords(store),
             TendPartitions(settings, store),

@@ -153,6 +153,11 @@ class MaintenanceStore:
         )
         return pass_over is False
 
+    async def end_tenant_sessions(self) -> list[tuple[str, str, str]]:
+        """End sessions of tenants' logins that hold too much; returns tenant, role and reason of each."""
+        rows = await self._database.fetch("select tenant, role, reason from treadle.end_tenant_sessions()")
+        return [tuple(row) for row in rows]
+
     async def tend_partitions(self, retention_hours: float) -> None:
         """Create the partitions of the coming days, drop the empty ones past retention."""
         await self._database.fetchval("select treadle.ensure_partitions()")

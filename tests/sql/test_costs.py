@@ -33,7 +33,7 @@ CHORES |= {
     "meta",
 }
 CHORES |= {"agent_overview"}  # a look at their input types, at most once a second
-CHORES |= {"sign_off", "fold_subscriptions", "purge_records"}
+CHORES |= {"sign_off", "end_tenant_sessions", "fold_subscriptions", "purge_records"}
 CHORES |= {"sequence_records", "deliver_records"}  # at the start, and when the listener is connected
 
 

@@ -11,6 +11,8 @@ from service.access.sql_roles.store import SqlRoleStore
 from service.cli.address import with_login
 from service.db.pool import Connection, Database
 from service.errors import Conflict, NotFound
+from service.maintenance.end_tenant_sessions import EndTenantSessions
+from service.maintenance.store import MaintenanceStore
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_logins import REFUSED, rows_of
 from tests.support.waiting import until
@@ -187,3 +189,32 @@ async def test_a_member_without_a_tenant_sees_and_does_nothing(sql_client: SqlCl
         await connection.execute("select treadle.submit('x')")
     await connection.close()
     await sql_client.sql.execute("drop role unbound")
+
+
+async def test_a_session_that_holds_many_locks_is_ended(acme: Connection, database: Database) -> None:
+    chore = EndTenantSessions(MaintenanceStore(database))
+    await acme.execute("select pg_advisory_lock(n) from generate_series(1, 900) n")
+    await chore.run()
+    assert await acme.fetchval("select 1") == 1
+    await acme.execute("select pg_advisory_lock(n) from generate_series(901, 1100) n")
+    await chore.run()
+    await until(acme.is_closed)
+
+
+async def test_a_transaction_that_stays_open_for_long_is_ended(
+    sql_client: SqlClient, acme: Connection, database: Database
+) -> None:
+    """With it ends what it holds: here a running message that it cancels and never commits."""
+    message_id = await acme.fetchval("select treadle.submit('x')")
+    [claim] = await sql_client.claim(1)
+    await acme.execute("begin")
+    assert await acme.fetchval("select treadle.cancel($1)", message_id) == "requested"
+    chore = EndTenantSessions(MaintenanceStore(database))
+    await chore.run()
+    assert await acme.fetchval("select 1") == 1
+    await sql_client.sql.execute(
+        "create or replace function treadle._tenant_session_limits(out open_for interval, out locks integer)"
+        " language sql immutable parallel safe as $$ select interval '0', 1000 $$"
+    )
+    await chore.run()
+    assert await until(lambda: sql_client.finish(claim), lambda answers: answers == ["completed"])

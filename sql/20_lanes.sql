@@ -271,6 +271,43 @@ begin
         using at, tenant;
 end $$;
 
+-- In a section of a lane, from its mark on: the first visible row, the first one of another tenant than these, and the
+-- id that will come next, to which the second is set if there is no such row.
+create or replace function treadle._lane_head_of_tenants(
+    queue text, lane text, low bigint, tenants text[], at timestamptz, out first bigint, out other bigint,
+    out next bigint)
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+    c_first constant text := '(
+            select q.msg_id
+            from pgmq.%1$I q
+            where q.msg_id >= $1
+                and q.msg_id < %2$s
+                and ((q.vt <= $2 or q.vt = q.enqueued_at) is true)
+                and %3$s
+            order by q.msg_id
+            limit 1
+        )';
+    c_past constant text := case when low < 0 then '0' else '9223372036854775807' end;
+    c_table constant text := treadle._lane_table(queue, lane);
+begin
+    execute 'select ' || format(c_first, c_table, c_past, 'true') into first using low, at;
+    if first is null then
+        return;
+    end if;
+    execute format(
+        'select s.last_value + s.is_called::integer + case when $1 < 0 then treadle._first_returned_id() else 0 end
+        from pgmq.%I s',
+        c_table || '_msg_id_seq')
+        into next
+        using low;
+    execute 'select ' || format(
+        c_first, c_table, c_past, 'coalesce(q.message ->> ''tenant'', ''default'') <> all($3)')
+        into other
+        using first, at, tenants;
+    other := coalesce(other, next);
+end $$;
+
 -- Lock the last visible new rows of a tenant in a lane, skipping those that other transactions lock.
 create or replace function treadle._lane_last_of_tenant(
     queue text,

@@ -428,6 +428,9 @@ begin
         if treadle._sees_commits() then
             perform treadle._sweep_shares();
         end if;
+        if treadle._limiting() then
+            perform treadle._move_rows_at_limit(at);
+        end if;
         perform treadle._recount_shares(at);
         aside := treadle._set_surplus_aside(quantity => quantity * c_at_once, at => at);
     else

@@ -80,6 +80,31 @@ begin
         ) p;
 end $$;
 
+-- Rows of tenants at their limits that stay at the head of a lane keep its low-water mark back, so that each claim
+-- reads the dead rows behind them for as long as an old snapshot is open. Where they are many ids behind, give these
+-- rows new ids, in their order.
+create or replace function treadle._move_rows_at_limit(at timestamptz) returns void
+language plpgsql as $$
+declare
+    c_far constant integer := 10000;  -- ids: so many dead rows cost a claim about as much as its messages
+    v_at_limit constant text[] := treadle._tenants_at_limit();
+    v record;
+begin
+    if v_at_limit = '{}' then
+        return;
+    end if;
+    for v in
+        select m.queue, m.lane, h.first, h.other
+        from treadle._lane_marks() m
+        cross join lateral treadle._lane_head_of_tenants(
+            queue => m.queue, lane => m.lane, low => m.low, tenants => v_at_limit, at => _move_rows_at_limit.at) h
+        where h.first < h.other and h.next - h.first > c_far
+    loop
+        perform treadle._bring_back(
+            queue => v.queue, lane => v.lane, first => v.first, past => v.other, since => null, at => at);
+    end loop;
+end $$;
+
 -- Attempts end, so other messages of their tenants may run: tell the workers of the queues in which some wait.
 create or replace function treadle._hint_places(settled treadle.settlement[]) returns void
 language plpgsql as $$

@@ -23,19 +23,25 @@ declare
     v_ids uuid[];
     v_lane_rows treadle.lane_row[];
 begin
-    with renewed as (
+    with locked as (
+        select w.message_id, w.lane_id
+        from unnest(ids, lane_ids) u (message_id, lane_id)
+        join treadle.messages w on w.message_id = u.message_id and w.lane_id = u.lane_id
+        where w.state = 'queued' and w.queue = _renew_lane_rows.queue and w.lane = _renew_lane_rows.lane
+        order by u.lane_id
+        for update of w skip locked
+    ), numbered as materialized (  -- in their order
+        select k.message_id,
+            case
+                when k.lane_id < 0 then treadle._lane_next_returned(_renew_lane_rows.queue, _renew_lane_rows.lane)
+                else treadle._lane_next(_renew_lane_rows.queue, _renew_lane_rows.lane)
+            end as lane_id
+        from (select l.* from locked l order by l.lane_id offset 0) k
+    ), renewed as (
         update treadle.messages m
-        set lane_id = case
-            when m.lane_id < 0 then treadle._lane_next_returned(m.queue, m.lane)
-            else treadle._lane_next(m.queue, m.lane)
-        end
-        where m.message_id in (
-            select w.message_id
-            from unnest(ids, lane_ids) u (message_id, lane_id)
-            join treadle.messages w on w.message_id = u.message_id and w.lane_id = u.lane_id
-            where w.state = 'queued' and w.queue = _renew_lane_rows.queue and w.lane = _renew_lane_rows.lane
-            order by u.lane_id
-            for update of w skip locked)
+        set lane_id = n.lane_id
+        from numbered n
+        where m.message_id = n.message_id
         returning m.*
     )
     select array_agg(r.message_id),

@@ -47,7 +47,8 @@ async def test_dead_rows_at_the_head_of_a_lane_cost_nothing(sql_client: SqlClien
 
         await sweep_past(sql_client, DEAD)
         await fold_past(sql_client, DEAD)
-        after = {name: await buffers(sql_client, call) for name, (call, _) in CALLS.items()}
+        # The lower of two: where autovacuum analyzes a table in between, plans are made again.
+        after = {name: min([await buffers(sql_client, call) for _ in "12"]) for name, (call, _) in CALLS.items()}
         assert all(after[name] <= most for name, (_, most) in CALLS.items()), after
     assert len(await sql_client.claim(10)) == 1
 

@@ -107,15 +107,16 @@ begin
     advice := 'treadle explain says of each why it has not finished; to cancel one ends the wait for it.';
 end $$;
 
--- Its tenant is suspended, or has its share of the lane.
+-- Its tenant is suspended, runs as many messages as it may, or has its share of the lane.
 create or replace function treadle._share_reason(
     m treadle.messages, for_operator boolean, out cause text, out sentence text, out advice text)
 language plpgsql stable as $$
 declare
     v_suspended timestamptz;
+    v_running bigint;  -- so many may run
 begin
-    select t.suspended_at
-    into v_suspended
+    select t.suspended_at, t.in_force ->> 'running'
+    into v_suspended, v_running
     from treadle.tenants t
     where t.tenant = m.tenant;
     if v_suspended is not null then
@@ -123,11 +124,16 @@ begin
         sentence := format('Its tenant %s is suspended since %s%s.', m.tenant, treadle._time_text(v_suspended),
             case when for_operator then ',' || treadle._done_by('tenant.suspend', m.tenant) else '' end);
         advice := format('treadle tenants resume %s lets it go on.', m.tenant);
+    elsif treadle._running_of(m.tenant) >= v_running then
+        cause := 'tenant_running';
+        sentence := format('Its tenant runs %s messages, as many as it may at once.', v_running);
+        advice := format(
+            'It starts once one of them has ended; treadle tenants limit %s --running changes the limit.', m.tenant);
     elsif m.hold = 'share' then
         cause := 'share';
         sentence := format(
             'Its tenant has its share of the lane, %s rows, and %s of its messages wait before this one.',
-            treadle._share(), treadle._ahead_in_share(m));
+            treadle._share_of(m.tenant), treadle._ahead_in_share(m));
         advice := 'It enters the lane as messages of the tenant are claimed; more workers make that faster.';
     end if;
 end $$;

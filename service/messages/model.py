@@ -21,7 +21,9 @@ from service.limits import (
 
 Priority = Literal["high", "normal", "low"]
 State = Literal["queued", "processing", "completed", "failed", "cancelled"]
-HoldCause = Literal["thread", "delay", "backoff", "overloaded", "children", "input", "share", "tenant_suspended"]
+HoldCause = Literal[
+    "thread", "delay", "backoff", "overloaded", "children", "input", "share", "tenant_running", "tenant_suspended"
+]
 QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency", "workers_busy", "position"]
 RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel_requested"]
 Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]

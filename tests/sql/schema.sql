@@ -297,7 +297,7 @@ CREATE TABLE treadle.low_water (
 )
 WITH (fillfactor='50');
 COMMENT ON TABLE treadle.low_water IS 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
-COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq (for its new messages), the same and "returned" (for messages that come back), leases, or counters. One row each';
+COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq (for its new messages), the same and "returned" (for messages that come back), leases, counters, or lane_shares. One row each';
 COMMENT ON COLUMN treadle.low_water.low IS 'Only rises. Part of the key, so that a search finds the newest version first';
 COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once the awaited transactions have ended';
 COMMENT ON COLUMN treadle.low_water.awaited IS 'Virtual ids of transactions that may still commit a row below next_low';
@@ -494,6 +494,13 @@ CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, befo
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint, page_bytes bigint, tenant text, reach jsonb) IS 'A page of the dead letters of a queue, the newest first';
+CREATE FUNCTION treadle.declare_queue_size(max_queue_size integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.declare_queue_size(max_queue_size integer) IS 'Declare how many messages a queue may hold for submits of tenants'' own logins';
 CREATE FUNCTION treadle.declare_tenant_limits(limits jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -594,6 +601,13 @@ CREATE FUNCTION treadle.earlier_results(message_id uuid) RETURNS TABLE(type text
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.earlier_results(message_id uuid) IS 'What earlier attempts left in a message''s log: step results, answers, sent ids';
+CREATE FUNCTION treadle.end_tenant_sessions() RETURNS TABLE(tenant text, role text, reason text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.end_tenant_sessions() IS 'End sessions of tenants'' logins that keep a transaction open for too long or hold too many locks';
 CREATE FUNCTION treadle.ensure_partitions(days integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2247,10 +2261,12 @@ CREATE TABLE treadle.lane_shares (
     tenant text NOT NULL,
     queue text NOT NULL,
     lane text NOT NULL,
-    ready bigint NOT NULL
+    ready bigint NOT NULL,
+    behind bigint DEFAULT 0 NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
 COMMENT ON TABLE treadle.lane_shares IS 'Deltas of how many visible rows each tenant has in a lane, while there is more than one tenant. The janitor counts them again';
+COMMENT ON COLUMN treadle.lane_shares.behind IS 'Of them, those that do not go before the rows of other tenants';
 ALTER TABLE treadle.lane_shares ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.lane_shares_id_seq
     START WITH 1
@@ -2259,6 +2275,12 @@ ALTER TABLE treadle.lane_shares ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE treadle.lane_surplus (
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    lane text NOT NULL
+);
+COMMENT ON TABLE treadle.lane_surplus IS 'The tenants that have many more rows in a lane than their share, because they were alone when they submitted them. The janitor sets those aside';
 CREATE TABLE treadle.late_cancels (
     xid bigint NOT NULL,
     n bigint NOT NULL,
@@ -2777,6 +2799,8 @@ ALTER TABLE ONLY treadle.keys
     ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
 ALTER TABLE ONLY treadle.lane_shares
     ADD CONSTRAINT lane_shares_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.lane_surplus
+    ADD CONSTRAINT lane_surplus_pkey PRIMARY KEY (queue, lane, tenant);
 ALTER TABLE ONLY treadle.late_cancels
     ADD CONSTRAINT late_cancels_pkey PRIMARY KEY (xid, n);
 ALTER TABLE ONLY treadle.late_charges
@@ -2864,7 +2888,7 @@ CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_po
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
 CREATE INDEX keys_tenant ON treadle.keys USING btree (tenant, created_at);
-CREATE INDEX lane_shares_lane ON treadle.lane_shares USING btree (tenant, queue, lane);
+CREATE INDEX lane_shares_order ON treadle.lane_shares USING btree (tenant, queue, lane, id);
 CREATE INDEX leases_order ON treadle.leases USING btree (id);
 CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
@@ -2903,6 +2927,7 @@ ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.lane_shares ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.lane_surplus ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_cancels ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_charges ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
@@ -2914,6 +2939,7 @@ CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_
 CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.keys AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.lane_shares AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.lane_surplus AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_cancels AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_charges AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -2946,6 +2972,7 @@ CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worke
 CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.keys FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.lane_shares FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.lane_surplus FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_cancels FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_charges FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

@@ -33,7 +33,9 @@ async def test_dead_deltas_of_shares_cost_nothing(sql_client: SqlClient) -> None
 
 async def test_rows_of_a_tenant_at_its_limit_keep_no_mark_back(sql_client: SqlClient) -> None:
     claim, most = "select * from treadle.claim('w', '{default}', 1, 60)", 150
-    await sql_client.sql.execute("select treadle.create_tenant('acme'), treadle.limit_tenant('acme', '{\"running\": 3}')")
+    await sql_client.sql.execute(
+        "select treadle.create_tenant('acme'), treadle.limit_tenant('acme', '{\"running\": 3}')"
+    )
     rows = await sql_client.submit_many({}, {}, {}, {"message": "4"}, {"message": "5"}, tenant="acme")
     running = await sql_client.claim(10)
     reader = await sql_client.connect()

@@ -25,12 +25,18 @@ SUBSCRIBE = "select treadle.create_subscription($1, '{t}', 'noop', start => $2, 
 COMPLETED = "select coalesce(sum(completed), 0) >= $1 from treadle.subscription_counts"
 LAST_END = "select extract(epoch from max(completed_at) - $1)::float8 from treadle.messages where completed_at >= $1"
 
-# Records of a key that began before the one before them had ended, and records with more than one message.
+# Records of a key that began before the one before them had ended, by the log (a claim that waits for a finish has read
+# the clock before it), and records with more than one message.
 WRONG = """
     select
         (select count(*) from (
-            select m.started_at < lag(m.completed_at) over (partition by m.thread order by m.record_offset) as early
-            from treadle.messages m where m.thread is not null) k where k.early)
+            select e.began < lag(e.ended) over (partition by m.thread order by m.record_offset) as early
+            from treadle.messages m
+            cross join lateral (
+                select min(v.thread_pos) filter (where v.type = 'started') as began,
+                    max(v.thread_pos) filter (where v.type = 'done') as ended
+                from treadle.events v where v.message_id = m.message_id) e
+            where m.thread is not null) k where k.early)
         + (select count(*) - count(distinct (subscription, record_offset)) from treadle.messages
             where subscription is not null)"""
 

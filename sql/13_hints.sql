@@ -15,13 +15,14 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Notify with the commit, while there is room. A payload that is too long for NOTIFY becomes `*` (look at everything).
+-- (One expression, so that the planner inlines it.)
 create or replace function treadle._hint(channel text, payload text) returns void
-language plpgsql as $$
-begin
-    if pg_notification_queue_usage() < treadle._hint_limit() then
-        perform pg_notify(channel, case when octet_length(payload) < 8000 then payload else '*' end);
-    end if;
-end $$;
+language sql as $$
+    select case
+        when pg_notification_queue_usage() < treadle._hint_limit()
+            then pg_notify(channel, case when octet_length(payload) < 8000 then payload else '*' end)
+    end
+$$;
 
 -- Notify of several items, as few payloads as they fit into. Very many become `*`.
 create or replace function treadle._hint_each(channel text, items text[]) returns void

@@ -137,7 +137,7 @@ select treadle._define_type('submit_answer', $$
     queue        text,
     rank         smallint,
     lane         text,
-    ahead        bigint,  -- how many messages of the same call go before it
+    ahead        bigint,  -- its position in the queue, less the rows that are ready once all are written
     thread       bigint,
     thread_id    text,
     refusal_code text,

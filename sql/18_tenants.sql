@@ -66,19 +66,20 @@ $$;
 create or replace function treadle._limits_of_active(tenant text) returns jsonb
 language plpgsql as $$
 declare
-    v_tenant record;
+    v_limits jsonb;
+    v_suspended boolean;
 begin
-    select t.suspended_at, t.deleted_at, t.in_force
-        into v_tenant
+    select t.in_force, t.suspended_at is not null
+        into v_limits, v_suspended
         from treadle.tenants t
-        where t.tenant = _limits_of_active.tenant;
-    if not found or v_tenant.deleted_at is not null then
+        where t.tenant = _limits_of_active.tenant and t.deleted_at is null;
+    if not found then
         raise exception using errcode = 'TR404', message = format('There is no tenant %L.', tenant);
-    elsif v_tenant.suspended_at is not null then
+    elsif v_suspended then
         raise exception using errcode = 'TR403', message = format(
             'The tenant %L is suspended: it may submit nothing until an operator resumes it.', tenant);
     end if;
-    return nullif(v_tenant.in_force - 'running', '{}');
+    return v_limits;
 end $$;
 
 -- The body of a lane row. It names the tenant, so that a worker of some tenants passes over the rows of the others; a

@@ -40,6 +40,28 @@ language sql immutable parallel safe as $$
     select '(q.vt <= at or q.vt = q.enqueued_at) is true'
 $$;
 
+-- Where the rows of a lane that returned begin: at their low-water mark.
+create or replace function treadle._lane_first_returned() returns text
+language sql immutable parallel safe as $$
+    select 'coalesce((
+        select w.low
+        from treadle.low_water w
+        where w.name = treadle._returned_mark({name})
+        order by w.low desc
+        limit 1), treadle._first_returned_id())'
+$$;
+
+-- Where the others begin: at theirs.
+create or replace function treadle._lane_first_new() returns text
+language sql immutable parallel safe as $$
+    select 'coalesce((
+        select w.low
+        from treadle.low_water w
+        where w.name = {name}
+        order by w.low desc
+        limit 1), 0)'
+$$;
+
 -- The first `quantity` visible rows q of a lane, in the order of their keys, section by section, each from its
 -- low-water mark on. `further`: what else must hold.
 create or replace function treadle._lane_search(
@@ -49,21 +71,7 @@ language sql immutable parallel safe as $$
     select format(
         '(
                 select r.*
-                from (
-                    values
-                        (coalesce((
-                            select w.low
-                            from treadle.low_water w
-                            where w.name = treadle._returned_mark({name})
-                            order by w.low desc
-                            limit 1), treadle._first_returned_id()), 0::bigint),
-                        (coalesce((
-                            select w.low
-                            from treadle.low_water w
-                            where w.name = {name}
-                            order by w.low desc
-                            limit 1), 0), 9223372036854775807)
-                ) s (first, past)
+                from (values (%6$s, 0::bigint), (%7$s, 9223372036854775807)) s (first, past)
                 cross join lateral (
                     select %1$s
                     from {lane} q
@@ -77,7 +85,44 @@ language sql immutable parallel safe as $$
                 ) r
                 limit %4$s
             )',
-        columns, treadle._lane_visible(), further, quantity, lock)
+        columns, treadle._lane_visible(), further, quantity, lock, treadle._lane_first_returned(),
+        treadle._lane_first_new())
+$$;
+
+-- Put into `variable` how many visible rows a lane has: exact up to 1,000; beyond that those that returned and `span`,
+-- in which n.first is the first of the others. `further`: what else must hold. (The thousand rows that it counts pass
+-- few nodes of the plan.)
+create or replace function treadle._lane_count(variable text, span text, further text default 'true') returns text
+language sql immutable parallel safe as $$
+    select format(
+        'select r.rows + case when r.rows + n.rows > 1000 then coalesce(%1$s, 0) else n.rows end
+            into %6$s
+            from (
+                select count(*) as rows
+                from (
+                    select
+                    from {lane} q
+                    where q.msg_id >= %4$s
+                        and q.msg_id < 0
+                        and %2$s
+                        and %3$s
+                    order by q.msg_id
+                    limit 1001
+                ) c
+            ) r
+            cross join lateral (
+                select count(*) as rows, min(c.msg_id) as first
+                from (
+                    select q.msg_id
+                    from {lane} q
+                    where q.msg_id >= %5$s
+                        and %2$s
+                        and %3$s
+                    order by q.msg_id
+                    limit 1001 - r.rows
+                ) c
+            ) n;',
+        span, treadle._lane_visible(), further, treadle._lane_first_returned(), treadle._lane_first_new(), variable)
 $$;
 
 -- Generate the functions of the hot paths for all lanes, and give each lane its low-water mark.
@@ -149,25 +194,12 @@ begin
     -- How many rows a lane can give now. Exact up to 1,000; beyond that the span of ids, which have few holes.
     perform treadle._generate_lane_function(
         '_lane_depth(queue text, lane text, at timestamptz, out depth bigint)',
-        'select case
-                when count(*) > 1000 then count(*) filter (where c.msg_id < 0)
-                    + coalesce((select max(q.msg_id) from {lane} q) - min(c.msg_id) filter (where c.msg_id > 0) + 1, 0)
-                else count(*)
-            end
-            into depth
-            from ' || treadle._lane_search(columns => 'q.msg_id', quantity => '1001') || ' c;',
+        treadle._lane_count(variable => 'depth', span => '(select max(q.msg_id) from {lane} q) - n.first + 1'),
         treadle._lane_settings());
     -- How many visible rows lie before this one. Exact up to 1,000, then the span of ids.
     perform treadle._generate_lane_function(
         '_lane_ahead(queue text, lane text, lane_id bigint, at timestamptz, out ahead bigint)',
-        'select case
-                when count(*) > 1000 then count(*) filter (where c.msg_id < 0)
-                    + coalesce(lane_id - min(c.msg_id) filter (where c.msg_id > 0), 0)
-                else count(*)
-            end
-            into ahead
-            from ' || treadle._lane_search(
-                columns => 'q.msg_id', quantity => '1001', further => 'q.msg_id < lane_id') || ' c;',
+        treadle._lane_count(variable => 'ahead', span => 'lane_id - n.first', further => 'q.msg_id < lane_id'),
         treadle._lane_settings());
     -- The ids of the first 1,001 visible rows, in order; if there are as many, also the last id of the lane.
     perform treadle._generate_lane_function(

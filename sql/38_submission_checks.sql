@@ -205,19 +205,33 @@ begin
     return v_all;
 end $$;
 
--- How many messages each queue holds, and the fullest one. The table is read, not its view: a migration that replaces
--- the view keeps it locked for a while.
-create or replace function treadle._queue_sizes(out by_queue jsonb, out largest bigint)
+-- How many messages each queue holds; null if all queues together have room for `further` ones in `max_queue_size`. The
+-- table is read, not its view: a migration that replaces the view keeps it locked for a while.
+create or replace function treadle._queue_sizes(max_queue_size integer, further integer) returns jsonb
 language plpgsql as $$
+declare
+    v_sizes jsonb;
 begin
-    select coalesce(jsonb_object_agg(q.queue, q.queued), '{}'), coalesce(max(q.queued), 0)
-        into by_queue, largest
-        from (
-            select c.queue, sum(c.queued) as queued
-            from treadle.counters c
-            where c.id >= treadle._low_water_mark('counters')
-            group by c.queue
-        ) q;
+    if further + (
+        select coalesce(sum(c.queued), 0)
+        from treadle.counters c
+        where c.id >= coalesce((
+            select w.low
+            from treadle.low_water w
+            where w.name = 'counters'
+            order by w.low desc
+            limit 1), 0)) > max_queue_size
+    then
+        select coalesce(jsonb_object_agg(q.queue, q.queued), '{}')
+            into v_sizes
+            from (
+                select c.queue, sum(c.queued) as queued
+                from treadle.counters c
+                where c.id >= treadle._low_water_mark('counters')
+                group by c.queue
+            ) q;
+    end if;
+    return v_sizes;
 end $$;
 
 -- Raise the first refusal.
@@ -298,7 +312,7 @@ create or replace function treadle._check_submissions(
     out threaded boolean)
 language plpgsql as $$
 declare
-    v_sizes record;
+    v_sizes jsonb;
     v_ids uuid[];
     v_existing record;
 begin
@@ -307,26 +321,25 @@ begin
     end if;
     -- Before the search for known messages, so that no message is counted and then taken for new.
     if max_queue_size is not null then
-        v_sizes := treadle._queue_sizes();
+        v_sizes := treadle._queue_sizes(max_queue_size => max_queue_size, further => jsonb_array_length(messages));
     end if;
     submissions := treadle._decode_submissions(messages => messages, tenant => tenant, reach => reach, at => at);
     select array_agg(s.message_id), bool_or(s.thread_id is not null)
         into v_ids, threaded
         from unnest(submissions) s;
-    v_existing := treadle._existing(ids => v_ids, tenant => tenant, reach => reach);
-    if cardinality(v_existing.known) + cardinality(v_existing.used) > 0 then
+    if exists (select from treadle.messages m where m.message_id = any(v_ids))
+        or exists (select from treadle.trash t where t.message_id = any(v_ids))
+    then
+        v_existing := treadle._existing(ids => v_ids, tenant => tenant, reach => reach);
         submissions := treadle._mark_known(
             submissions => submissions, known => v_existing.known, used => v_existing.used);
     end if;
     if reach ?| array['thread_id', 'message_id'] then
         submissions := treadle._refuse_outside(submissions => submissions, reach => reach);
     end if;
-    -- A queue can only be full if all of them would overflow the fullest one.
-    if max_queue_size is not null then
-        if cardinality(submissions) + v_sizes.largest > max_queue_size then
-            submissions := treadle._refuse_beyond(submissions => submissions, max_queue_size => max_queue_size,
-                queued => v_sizes.by_queue);
-        end if;
+    if v_sizes is not null then
+        submissions := treadle._refuse_beyond(
+            submissions => submissions, max_queue_size => max_queue_size, queued => v_sizes);
     end if;
     if limits is not null then
         submissions := treadle._refuse_beyond_limits(

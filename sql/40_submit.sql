@@ -28,8 +28,8 @@
 -- The transaction may stay open after the call: it delays the end of the message that runs in the thread, and nothing
 -- else. `autocommit` says that the transaction ends with the call, which makes the call a little cheaper.
 
--- Write `queued` events: `entries` get their positions now, `late` when the transaction commits
--- (31_late_writes.sql). Null: there are none.
+-- Write the `queued` events of messages in threads: `entries` get their positions now, `late` when the transaction
+-- commits (31_late_writes.sql). Null: there are none.
 create or replace function treadle._log_arrivals(entries treadle.entry[], late treadle.entry[], at timestamptz)
 returns void language plpgsql as $$
 begin
@@ -43,6 +43,7 @@ end $$;
 
 -- Write the submissions that have no state: messages, `queued` events, lane rows, counters. Returns an answer for each
 -- of all. Not `autocommit`: where messages of the thread are open, one may be running, so the `queued` events are late.
+-- `last`: the place among those that get rows in the same lane, counted from the end.
 create or replace function treadle._write_submissions(
     submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, at timestamptz)
 returns treadle.submit_answer[] language plpgsql as $$
@@ -55,16 +56,13 @@ begin
     with placed as materialized (
         select s.*,
             case when s.state is null and s.hold is null then s.priority end as lane,
-            case
-                when s.state is not null or coalesce(s.hold, 'share') <> 'share' then null
-                when s.goes_first then treadle._lane_next_returned(s.queue, s.priority)
-                else treadle._lane_next(s.queue, s.priority)
+            case when s.state is null and coalesce(s.hold, 'share') = 'share' then
+                treadle._lane_next(s.queue, s.priority)
+                + case when s.goes_first then treadle._first_returned_id() else 0 end
             end as lane_id,
-            count(*) filter (where s.state is null and s.hold is null)
-                over (partition by s.queue order by s.rank, s.n) as before,
-            count(*) filter (where s.state is null and s.hold is null)
-                over (partition by s.queue order by s.rank) as peers
+            count(*) filter (where s.state is null and s.hold is null) over rest as last
         from unnest(submissions) s
+        window rest as (partition by s.queue, s.rank order by s.n rows between current row and unbounded following)
     ), written as (
         insert into treadle.messages (
             message_id, tenant, thread, ord, aside, queue, lane, lane_id, share_place, agent, priority, rank, state,
@@ -72,35 +70,38 @@ begin
         select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id,
             case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
             p.max_attempts, p.timeout_seconds, at, p.run_at, messages -> (p.n - 1) -> 'message',
-            coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'),
-            p.parent, p.depth, p.owner,
+            coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'), p.parent, p.depth, p.owner,
             substring(messages -> (p.n - 1) ->> 'traceparent' from '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$')
         from placed p
         where p.state is null
+    ), logged as (
+        insert into treadle.events (message_id, seq, tenant, type, created_at)
+        select p.message_id, 1, _write_submissions.tenant, 'queued', at
+        from placed p
+        where p.state is null and p.thread is null
+    ), counted as (
+        insert into treadle.counters (tenant, queue, slot, queued)
+        select _write_submissions.tenant, p.queue, treadle._slot(at), count(*)
+        from placed p
+        where p.state is null
+        group by p.queue
     )
     select
             array_agg(row(
                 p.n, p.message_id, coalesce(p.state, 'queued'), p.queue, p.rank, p.lane,
-                case when p.lane is not null then p.before - 1 when p.hold = 'thread' then p.peers + p.behind end,
+                case when p.lane is not null then -p.last when p.hold = 'thread' then p.behind end,
                 p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.submit_answer order by p.n),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
-                filter (where p.state is null and (autocommit or coalesce(p.behind, -1) < 0)),
+                filter (where p.state is null and p.thread is not null and (autocommit or p.behind < 0)),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
-                filter (where p.state is null and not autocommit and p.behind >= 0),
+                filter (where p.state is null and p.thread is not null and not (autocommit or p.behind < 0)),
             array_agg(row(p.queue, p.lane, p.lane_id, treadle._lane_message(
                 message_id => p.message_id, thread_id => p.thread_id, agent => p.agent, tenant => tenant)
                 )::treadle.lane_row order by p.n) filter (where p.lane is not null)
         into v_answers, v_entries, v_late, v_lane_rows
         from placed p;
-    if v_entries is not null or v_late is not null then
-        perform treadle._log_arrivals(entries => v_entries, late => v_late, at => at);
-        perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
-        insert into treadle.counters (tenant, queue, slot, queued)
-            select _write_submissions.tenant, r.queue, treadle._slot(at), count(*)
-            from unnest(v_answers) r
-            where r.state = 'queued'
-            group by r.queue;
-    end if;
+    perform treadle._log_arrivals(entries => v_entries, late => v_late, at => at),
+        treadle._lane_insert(lane_rows => v_lane_rows, at => at);
     return v_answers;
 end $$;
 
@@ -124,18 +125,9 @@ language plpgsql as $$
 #variable_conflict use_column
 begin
     return query
-        with own as materialized (
-            select r.queue, r.rank, count(r.lane) as messages
-            from unnest(answers) r
-            where r.state = 'queued'
-            group by r.queue, r.rank
-        ), depth as materialized (  -- rows that were ready before ours, in this lane and in those that go before it
-            select q.queue, l.rank,
-                sum(treadle._lane_depth(queue => q.queue, lane => l.lane, at => at) - coalesce(o.messages, 0))
-                    over (partition by q.queue order by l.rank) as ready
-            from (select o.queue, max(o.rank) as rank from own o group by o.queue) q
-            join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank) on l.rank <= q.rank
-            left join own o on o.queue = q.queue and o.rank = l.rank
+        with depth as materialized (  -- the ready rows of these lanes and of those that go before them, with ours
+            select q.queue, q.rank, treadle._ready_through(queue => q.queue, rank => q.rank, at => at) as ready
+            from (select distinct r.queue, r.rank from unnest(answers) r where r.state = 'queued') q
         )
         select r.n,
             case when r.state = 'queued' or m.message_id is not null then r.message_id end,

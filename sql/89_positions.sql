@@ -17,6 +17,15 @@ language sql stable as $$
     ) earlier
 $$;
 
+-- How many rows the lanes of a queue can give, from the high one to that of the rank.
+create or replace function treadle._ready_through(queue text, rank integer, at timestamptz) returns bigint
+language plpgsql stable as $$
+begin
+    return treadle._lane_depth(queue, 'high', at)
+        + case when rank >= 1 then treadle._lane_depth(queue, 'normal', at) else 0 end
+        + case when rank >= 2 then treadle._lane_depth(queue, 'low', at) else 0 end;
+end $$;
+
 -- How many messages will be claimed before this one; exact to 1,000. null if it does not wait for a worker (it is not
 -- due, parked, running or over). A message behind its thread comes after the ready messages of its lanes and after the
 -- messages that are before it in the thread; one that waits for its tenant's share, after the ready messages and after
@@ -31,9 +40,7 @@ begin
             + case when m.lane in ('normal', 'low') then treadle._lane_depth(m.queue, 'high', at) else 0 end
             + case when m.lane = 'low' then treadle._lane_depth(m.queue, 'normal', at) else 0 end;
     elsif m.hold = 'thread' then
-        return treadle._lane_depth(m.queue, 'high', at)
-            + case when m.rank >= 1 then treadle._lane_depth(m.queue, 'normal', at) else 0 end
-            + case when m.rank >= 2 then treadle._lane_depth(m.queue, 'low', at) else 0 end
+        return treadle._ready_through(queue => m.queue, rank => m.rank, at => at)
             + (
                 select count(*)
                 from (
@@ -47,9 +54,8 @@ begin
                 ) earlier
             );
     elsif m.hold = 'share' then
-        return treadle._lane_depth(m.queue, 'high', at)
-            + case when m.priority in ('normal', 'low') then treadle._lane_depth(m.queue, 'normal', at) else 0 end
-            + case when m.priority = 'low' then treadle._lane_depth(m.queue, 'low', at) else 0 end
+        return treadle._ready_through(
+                queue => m.queue, rank => case m.priority when 'high' then 0 when 'normal' then 1 else 2 end, at => at)
             + treadle._ahead_in_share(m);
     end if;
     return null;

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -18,6 +19,7 @@ from service.messages.model import NewMessage
 from service.messages.store import MessageStore
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled
+from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
 from treadle import Context, agent
 
@@ -141,6 +143,36 @@ async def test_messages_of_equal_restrictions_go_together(
     news = [store.submit(caller, NewMessage("x", agent="noop")) for _ in range(50) for caller in callers]
     await asyncio.gather(*news)
     assert 2 <= sent["submit_many"] <= 6
+
+
+async def statements_of_a_submit(sql_client: SqlClient, count: int, **fields: str) -> int:
+    """How many statements the submit of so many messages takes, with those inside its functions."""
+    heard: list[str] = []
+
+    def hear(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        heard.append(message.message)
+
+    batch = msgspec.json.encode([{"message": "x", "agent": "echo"} | fields] * count).decode()
+    await sql_client.sql.execute(
+        "load 'auto_explain'; set auto_explain.log_nested_statements = on; set auto_explain.log_level = 'notice'"
+    )
+    submit = "select treadle.submit_many($1, max_queue_size => 9999, autocommit => true)"
+    await sql_client.sql.execute(submit, batch)  # plans its statements
+    sql_client.sql.add_log_listener(hear)
+    await sql_client.sql.execute("set auto_explain.log_min_duration = 0")
+    await sql_client.sql.execute(submit, batch)
+    await sql_client.sql.execute("set auto_explain.log_min_duration = -1")
+    sql_client.sql.remove_log_listener(hear)
+    return len(heard)
+
+
+async def test_a_submit_takes_few_statements_however_many_messages_it_has(sql_client: SqlClient) -> None:
+    one = await statements_of_a_submit(sql_client, 1)
+    assert 0 < one <= 20
+    assert await statements_of_a_submit(sql_client, 100) == one + 1  # those that sort their lane rows by lane
+    in_thread = await statements_of_a_submit(sql_client, 1, thread_id="busy")
+    assert one < in_thread <= 38
+    assert await statements_of_a_submit(sql_client, 100, thread_id="busy") == in_thread
 
 
 async def test_our_connections_switch_jit_off(sql: Connection, database: Database) -> None:

@@ -94,21 +94,20 @@ begin
 end $$;
 
 -- For each submission, which of the locked threads is its own (by name), and its number among the arrivals of that
--- thread.
+-- thread. `all_locked`: the threads of all submissions are among them, so that none has to be searched.
 create or replace function treadle._rank_arrivals(
     submissions treadle.submission[],
     locked treadle.locked_thread[],
+    all_locked boolean,
     out ranks integer[],
     out numbers integer[])
 language plpgsql as $$
 declare
-    v_locked_ids constant text[] := array(select l.thread_id from unnest(locked) l);
-    -- The usual case, which saves a search in the array for each submission.
-    v_all_locked constant boolean := cardinality(locked) = (
-        select count(distinct s.thread_id)
-        from unnest(submissions) s
-        where s.state is null);
+    v_locked_ids text[];
 begin
+    if not all_locked then
+        v_locked_ids := array(select l.thread_id from unnest(locked) l);
+    end if;
     select array_agg(r.rank order by r.n), array_agg(r.number order by r.n)
         into ranks, numbers
         from (
@@ -119,7 +118,7 @@ begin
             from (
                 select s.n, s.thread_id collate "C" as thread_id,
                     s.state is null and s.thread_id is not null
-                        and (v_all_locked or s.thread_id = any(v_locked_ids)) as locked
+                        and (all_locked or s.thread_id = any(v_locked_ids)) as locked
                 from unnest(submissions) s
             ) w
         ) r;
@@ -160,7 +159,8 @@ begin
             where treadle._sees_thread(
                 reach => _place_in_threads.reach, owner => l.owner, agents => l.agents, thread_id => l.thread_id));
     end if;
-    v_arrivals := treadle._rank_arrivals(submissions => submissions, locked => v_locked);
+    v_arrivals := treadle._rank_arrivals(
+        submissions => submissions, locked => v_locked, all_locked => cardinality(v_locked) = cardinality(v_wanted));
     perform treadle._add_agents(submissions => submissions, ranks => v_arrivals.ranks, locked => v_locked);
     v_targets := treadle._arrive_in_threads(
         submissions => submissions, ranks => v_arrivals.ranks,

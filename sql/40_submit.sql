@@ -225,7 +225,7 @@ begin
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
     if v_threaded then
         perform treadle._promote(at => v_now,
-            threads => array(select distinct r.thread from unnest(v_answers) r where r.thread is not null));
+            threads => array(select distinct thread from unnest(v_answers) where thread is not null and lane is null));
     end if;
     if v_limits is not null then
         perform treadle._charge_submit(at => v_now,

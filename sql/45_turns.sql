@@ -176,13 +176,18 @@ begin
     return v_heads;
 end $$;
 
--- After arrivals: idle threads get their next message, and heads give way. The caller holds the threads.
+-- After arrivals that wait: idle threads get their next message, and heads give way. (An arrival that may run at once
+-- has the turn or takes none.) The caller holds the threads.
 create or replace function treadle._promote(threads bigint[], at timestamptz) returns void
 language plpgsql as $$
 declare
-    v_heads constant uuid[] := treadle._give_way(threads);
+    v_heads uuid[];
     v_turns uuid[];
 begin
+    if threads = '{}' then
+        return;
+    end if;
+    v_heads := treadle._give_way(threads);
     with passed as (
         update treadle.thread_turns t
         set version = t.version + 1,

@@ -145,25 +145,29 @@ async def test_messages_of_equal_restrictions_go_together(
     assert 2 <= sent["submit_many"] <= 6
 
 
-async def statements_of_a_submit(sql_client: SqlClient, count: int, **fields: str) -> int:
-    """How many statements the submit of so many messages takes, with those inside its functions."""
+async def statements_of_a_submit(sql_client: SqlClient, count: int, **fields: Any) -> int:
+    """How many statements the submit of so many messages takes, with those inside its functions: the fewest of four
+    calls, because a call that plans again (an analyze came between) evaluates its constants by statements."""
     heard: list[str] = []
 
     def hear(_: object, message: asyncpg.PostgresLogMessage) -> None:
         heard.append(message.message)
 
     batch = msgspec.json.encode([{"message": "x", "agent": "echo"} | fields] * count).decode()
-    await sql_client.sql.execute(
+    sql = sql_client.sql
+    await sql.execute(
         "load 'auto_explain'; set auto_explain.log_nested_statements = on; set auto_explain.log_level = 'notice'"
     )
-    submit = "select treadle.submit_many($1, max_queue_size => 9999, autocommit => true)"
-    await sql_client.sql.execute(submit, batch)  # plans its statements
-    sql_client.sql.add_log_listener(hear)
-    await sql_client.sql.execute("set auto_explain.log_min_duration = 0")
-    await sql_client.sql.execute(submit, batch)
-    await sql_client.sql.execute("set auto_explain.log_min_duration = -1")
-    sql_client.sql.remove_log_listener(hear)
-    return len(heard)
+    sql.add_log_listener(hear)
+    counts = []
+    for _ in range(4):
+        heard.clear()
+        await sql.execute("set auto_explain.log_min_duration = 0")
+        await sql.execute("select treadle.submit_many($1, max_queue_size => 9999, autocommit => true)", batch)
+        await sql.execute("set auto_explain.log_min_duration = -1")
+        counts.append(len(heard))
+    sql.remove_log_listener(hear)
+    return min(counts)
 
 
 async def test_a_submit_takes_few_statements_however_many_messages_it_has(sql_client: SqlClient) -> None:
@@ -171,8 +175,10 @@ async def test_a_submit_takes_few_statements_however_many_messages_it_has(sql_cl
     assert 0 < one <= 20
     assert await statements_of_a_submit(sql_client, 100) == one + 1  # those that sort their lane rows by lane
     in_thread = await statements_of_a_submit(sql_client, 1, thread_id="busy")
-    assert one < in_thread <= 38
+    assert one < in_thread <= 36
     assert await statements_of_a_submit(sql_client, 100, thread_id="busy") == in_thread
+    at_once = await statements_of_a_submit(sql_client, 1, thread_id="busy", aside=True)
+    assert at_once <= 35  # no message can give way to it
 
 
 async def test_our_connections_switch_jit_off(sql: Connection, database: Database) -> None:

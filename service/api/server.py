@@ -17,8 +17,14 @@ from service.open_files import ClientConnections
 
 MAX_HEAD_BYTES = 65_536  # also of all that follows a head and is no body: trailers, extensions of chunks
 ARRIVAL_SECONDS = 60.0  # for a whole request, from the opening of the connection or from its own first byte
+COLON_AND_LINE_END = len(b": \r\n")
+REQUEST_LINE_REST = len(b"  HTTP/1.1\r\n\r\n")  # beside the method and the target, with the empty line
 client_connections = ClientConnections()  # of this process
 UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
+
+
+class _LargeHead(Exception):
+    """Raised in a callback, so that the parser stops: the head or the trailers have more than MAX_HEAD_BYTES."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -28,7 +34,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._counted_for: str | None = None  # the address that has one connection more by this one
         self._max_body_bytes = self.config.ws_max_size
         self._body_bytes = 0
-        self._head_bytes = 0  # since the end of the last request, of the head, or of the last piece of the body
+        self._fed_bytes = 0  # since the end of the last request, of the head, or of the last piece of the body
+        self._head_bytes = 0  # of the lines of the head, or of the trailers, that are whole
         self._in_head = True
         self._in_request = False  # since its first byte
         self._deadline: asyncio.TimerHandle | None = None
@@ -64,11 +71,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         for start in range(0, len(data), MAX_HEAD_BYTES):
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, f"The head or the trailers of the request have more than {MAX_HEAD_BYTES} bytes.")
+            if self._fed_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
                 return
             piece = data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
-            self._head_bytes += len(piece)
+            self._fed_bytes += len(piece)
             self._feed(piece)
             if self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
@@ -78,8 +85,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._refuse(400, "The request is not valid HTTP.")
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _LargeHead):
+                self._refuse_head()
+            else:
+                self._refuse(400, "The request is not valid HTTP.")
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
@@ -105,17 +115,23 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_request = True
-        self._body_bytes = 0
+        self._body_bytes = self._head_bytes = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + COLON_AND_LINE_END
         if self._in_head:  # a trailer must not become a header
             super().on_header(name, value)
+        elif self._head_bytes > MAX_HEAD_BYTES:
+            raise _LargeHead
 
     def on_headers_complete(self) -> None:
         if self._offers_other_protocol():
             return
-        self._head_bytes, self._in_head = 0, False
+        if self._head_bytes + len(self.parser.get_method()) + len(self.url) + REQUEST_LINE_REST > MAX_HEAD_BYTES:
+            raise _LargeHead
+        self._fed_bytes = self._head_bytes = 0
+        self._in_head = False
         self._take_host_of_target()
         super().on_headers_complete()
 
@@ -127,7 +143,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
 
     def on_body(self, body: bytes) -> None:
-        self._head_bytes = 0
+        self._fed_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > 2 * self._max_body_bytes:  # the refusal was sent long ago, and the client goes on
             self._refuse(TooLarge.status, f"The body has more than {self._max_body_bytes} bytes (MAX_BODY_BYTES).")
@@ -138,7 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._offers_other_protocol():
             return
         self._cancel_deadline()
-        self._head_bytes, self._in_head, self._in_request = 0, True, False
+        self._fed_bytes, self._in_head, self._in_request = 0, True, False
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -153,6 +169,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(408, f"The request did not arrive within {ARRIVAL_SECONDS:g} seconds.")
         else:
             self.transport.close()
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"The head or the trailers of the request have more than {MAX_HEAD_BYTES} bytes.")
 
     def _refuse(self, status: int, detail: str, retry_after: int | None = None) -> None:
         """Answer without the application, and close. A response that has begun is cut off."""

@@ -6,11 +6,13 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Response
+from websockets.frames import DATA_OPCODES, Frame
+from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from service.api.problems import encode_problem, encode_response
 from service.api.write_deadline import limit_send_buffer
+from service.protocols.websocket.peer import FIRST_MESSAGE_LIMIT
 from service.refusals import MEDIA_TYPE
 
 LINGER_SECONDS = 3.0  # that a client gets to read the rest when its socket is closed
@@ -29,7 +31,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
+        self.conn = self._handshake = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
         self.close_timeout = LINGER_SECONDS
         self._last_data_at = 0.0
         self._frames_counted_from = 0.0
@@ -38,6 +40,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         limit_send_buffer(transport)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            extensions: Any = self.scope["extensions"]
+            extensions[FIRST_MESSAGE_LIMIT] = self._handshake.limit_first_message
 
     def data_received(self, data: bytes) -> None:
         self._last_data_at = self.loop.time()
@@ -107,7 +115,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
 
 class _Handshake(ServerProtocol):
-    """A refused handshake is answered with a problem."""
+    """A refused handshake is answered with a problem, and the first message can have a limit of its own."""
+
+    _later_limit: int | None = None  # of the messages after the first; None: that has no limit of its own
+
+    def limit_first_message(self, size_bytes: int) -> None:
+        self._later_limit, self.max_message_size = self.max_message_size, size_bytes
+
+    def recv_frame(self, frame: Frame) -> None:
+        super().recv_frame(frame)
+        if self._later_limit is not None and frame.opcode in DATA_OPCODES and frame.fin:
+            self._later_limit, self.max_message_size = None, self._later_limit
 
     def reject(self, status: HTTPStatus | int, text: str) -> Response:
         response = super().reject(status, text)

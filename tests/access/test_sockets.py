@@ -7,12 +7,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from service.db.pool import Connection
+from service.protocols.websocket.admission import FIRST_FRAME_BYTES
 from tests.support.access import ROOT_KEY, PassTime, bearer, create_key, create_token
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.websocket_client import Socket, chat_path_url, chat_url, open_socket
 
-REFUSED = 1008
+REFUSED, TOO_BIG = 1008, 1009
 
 
 async def assert_refused(chat: Socket, detail: str) -> None:
@@ -55,7 +56,7 @@ async def test_a_page_with_a_bad_token_is_told_so(closed_api: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", ['{"type": "user_input", "text": "x"}', '{"type": "ping"}', "nonsense", '{"type": "auth"}', "x" * 30_000]
+    "frame", ['{"type": "user_input", "text": "x"}', '{"type": "ping"}', "nonsense", '{"type": "auth"}']
 )
 async def test_nothing_is_read_before_the_key(frame: str, closed_api: Client, sql: Connection) -> None:
     async with open_socket(chat_url(closed_api, "t")) as chat:
@@ -63,6 +64,19 @@ async def test_nothing_is_read_before_the_key(frame: str, closed_api: Client, sq
         await chat.send("auth", token=ROOT_KEY)
         await assert_refused(chat, "as the first frame")
     assert await sql.fetchval("select count(*) from treadle.messages") == 0
+
+
+async def test_a_first_frame_is_small(closed_api: Client) -> None:
+    """An unknown client makes the API read no large frame; a known one may send one at once."""
+    async with open_socket(chat_url(closed_api, "t")) as chat:
+        await chat.send("auth", token="x" * FIRST_FRAME_BYTES)
+        assert await chat.rest() == ([], TOO_BIG)
+    for query in ({}, {"token": ROOT_KEY}):
+        async with open_socket(chat_url(closed_api, "t", **query)) as chat:
+            if not query:
+                await chat.send("auth", token=ROOT_KEY)
+            await chat.send("user_input", text="x" * 50_000)
+            assert (await chat.find(status="accepted"))["message_id"]
 
 
 async def test_a_silent_socket_is_closed(closed_api: Client, monkeypatch: pytest.MonkeyPatch) -> None:

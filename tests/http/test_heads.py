@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
+from tests.support.raw_http import exchange
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import open_stream, stream_path, types
 
@@ -83,3 +84,37 @@ async def test_the_arrival_deadline_does_not_end_an_open_stream(scripted_api: Cl
         writer.close()
         script.say(message_id, "text", None)
         assert types(await stream.rest()) == ["chunk", "done"]
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+@pytest.mark.parametrize("packets", [1, 3])
+async def test_a_head_has_at_most_65536_bytes(api: Client, excess: int, packets: int) -> None:
+    """Whether it comes in one packet or in several, and behind another request."""
+    start, end = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nlong: ", b"\r\n\r\n"
+    head = start + b"x" * (65_536 + excess - len(start) - len(end)) + end
+    parts = [head[place : place + len(head) // packets + 1] for place in range(0, len(head), len(head) // packets + 1)]
+    before = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    for first in (parts[0], before + parts[0]):
+        reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+        for part in (first, *parts[1:]):
+            writer.write(part)
+            await writer.drain()
+        end = b"bytes." if excess else b'ok"}'
+        answer = await asyncio.wait_for(reader.readuntil(end), 20)
+        if first is not parts[0] and not excess:
+            answer = await asyncio.wait_for(reader.readuntil(end), 20)
+        assert answer.count(b"HTTP/1.1 431") == excess
+        writer.close()
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_trailers_have_at_most_65536_bytes(api: Client, excess: int) -> None:
+    body = b'{"message": "x"}'
+    head = (
+        b"POST /messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"transfer-encoding: chunked\r\n\r\n"
+        b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    )
+    trailers = b"long: " + b"x" * (65_536 + excess - len("long: \r\n")) + b"\r\n\r\n"
+    [answer] = await exchange(api, head + trailers)
+    assert answer.status_code == (431 if excess else 202)

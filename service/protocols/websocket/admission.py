@@ -11,12 +11,17 @@ from service.protocols.websocket.peer import AccessEnded, Peer
 from service.protocols.websocket.translate import decode_frame
 
 FIRST_FRAME_SECONDS = 5.0
-MAX_AUTH_CHARS = 20_000
+FIRST_FRAME_BYTES = 16_384  # of a socket whose client is not known yet
 BEARER = "bearer "
 MISSING = (
     "Send a key or an access token: in the header Authorization, as ?token=, or within 5 seconds as the first frame,"
     ' {"type": "auth", "token": ...}.'
 )
+
+
+def awaits_first_frame(access: Access, credential: str | None) -> bool:
+    """Whether the key or token must come with the first frame."""
+    return access.required and credential is None
 
 
 def sent_with(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
@@ -58,7 +63,7 @@ class Caller:
 async def admit(access: Access, peer: Peer, credential: str | None) -> Caller:
     """The caller of a socket. Without a credential, the client's first frame must have one. Raises Unauthorized,
     Forbidden, ClientDisconnected, Unavailable, SchemaError."""
-    if access.required and credential is None:
+    if awaits_first_frame(access, credential):
         credential = await _first_frame(peer)
     return Caller(access, await _identify(access, credential))
 
@@ -73,7 +78,7 @@ async def _first_frame(peer: Peer) -> str:
     try:
         async with asyncio.timeout(FIRST_FRAME_SECONDS):
             frame = await peer.receive()
-        if len(frame) <= MAX_AUTH_CHARS and isinstance(first := decode_frame(frame), Auth):
+        if isinstance(first := decode_frame(frame), Auth):
             return first.token
     except (TimeoutError, Invalid, Unprocessable):
         pass

@@ -24,6 +24,11 @@ class ServerStopping(Exception):
     """This process is about to end."""
 
 
+# The extension of ASGI by which a route bounds the client's first message, before it accepts the socket: a callable
+# that takes the number of bytes.
+FIRST_MESSAGE_LIMIT = "treadle.first_message_limit"
+
+
 class Peer(Protocol):
     """A socket as a session uses it."""
 

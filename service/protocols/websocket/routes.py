@@ -14,9 +14,15 @@ from service import telemetry
 from service.client_limits import address_of, key_of
 from service.errors import Invalid, Refused, SchemaError, TooManyRequests, Unauthorized, Unavailable
 from service.params import parse_event_id, parse_thread_id
-from service.protocols.websocket.admission import Caller, admit, sent_with
+from service.protocols.websocket.admission import (
+    FIRST_FRAME_BYTES,
+    Caller,
+    admit,
+    awaits_first_frame,
+    sent_with,
+)
 from service.protocols.websocket.model import CloseCode, Error
-from service.protocols.websocket.peer import ClientDisconnected
+from service.protocols.websocket.peer import FIRST_MESSAGE_LIMIT, ClientDisconnected
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.session import Session
 from service.protocols.websocket.transcript import SeenEvent
@@ -65,6 +71,8 @@ async def _open_session(
             except (Refused, Unavailable, SchemaError) as error:
                 await _refuse_handshake(socket, error)
                 return None
+        if awaits_first_frame(services.access, credential):
+            _limit_first_frame(socket)
         await socket.accept()
         try:
             caller = caller or await _admit(socket, services, credential, counted)
@@ -77,6 +85,12 @@ async def _open_session(
     except ClientDisconnected:
         pass
     return None
+
+
+def _limit_first_frame(socket: Socket) -> None:
+    """A client that is not known yet makes the server read no frame of MAX_BODY_BYTES."""
+    extensions: Any = socket.scope["extensions"]
+    extensions[FIRST_MESSAGE_LIMIT](FIRST_FRAME_BYTES)
 
 
 async def _admit(socket: Socket, services: ChatServices, credential: str | None, counted: ExitStack) -> Caller:

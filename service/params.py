@@ -5,6 +5,7 @@ Litestar checks the declared range of a parameter; api/problems.py answers "<nam
 
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -21,9 +22,6 @@ from service.limits import (
     THREAD_ID_RULE,
     is_thread_id,
 )
-
-UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned."
-MAX_CURSOR_DIGITS = 18
 
 MessageId = Annotated[str, PathParameter(description="The id of a message (a UUID).")]
 IdempotencyKey = Annotated[
@@ -59,11 +57,15 @@ def parse_thread_id(text: str) -> str:
     return text
 
 
-def parse_cursor(text: str) -> int:
-    """The cursor of a list, a number; raises Invalid."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_CURSOR_DIGITS):
-        raise Invalid(UNKNOWN_CURSOR)
-    return int(text)
+def parse_time(text: str, name: str) -> datetime:
+    """A time of RFC 3339; raises Invalid."""
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Invalid(f"{name} must be a time such as 2026-11-22T00:18:35Z.")
 
 
 def parse_event_id(text: str | None, name: str, largest: int = MAX_POSITION) -> int:

@@ -16,6 +16,27 @@ begin
         details);
 end $$;
 
+-- The newest acts that a tenant (null: any) is the subject of, none before `since`. `before_at` and `before_id`: those of
+-- the last row of the page before.
+create or replace function treadle.audit_page(
+    of_tenant text default null, since timestamptz default null, before_at timestamptz default null,
+    before_id bigint default null, quantity integer default 100)
+returns setof treadle.audit
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_custom_plan as $$
+begin
+    return query
+        select a.*
+        from treadle.audit a
+        where (of_tenant is null or a.tenant = of_tenant)
+            and (since is null or a.at >= since)
+            and (before_at is null or (a.at, a.id) < (before_at, before_id))
+        order by a.at desc, a.id desc
+        limit quantity;
+end $$;
+comment on function treadle.audit_page is 'A page of the audit, the newest act first';
+
 -- Delete up to `quantity` of the rows that are older than `retention_hours`; returns how many.
 create or replace function treadle.purge_audit(retention_hours double precision, quantity integer default 10000)
 returns integer

@@ -28,6 +28,8 @@ from service.api.pools import Pools
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
 from service.api.sockets import SocketProtocol
+from service.audit import routes as audit
+from service.audit.store import AuditStore
 from service.client_limits import ClientLimits
 from service.config import Settings
 from service.dashboard import routes as dashboard
@@ -77,6 +79,7 @@ ROUTERS = [
     queues.router,
     tenants.router,
     access.router,
+    audit.router,
     health.router,
     metrics.router,
     websocket.router,
@@ -168,6 +171,7 @@ class Api:
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
             "tenants": TenantStore(pools.calls),
+            "audit": AuditStore(pools.lists),
             "schemas": registry,
             "record_schemas": RecordSchemas(registry),
             "health_checks": health.HealthChecks(self._installation),

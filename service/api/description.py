@@ -36,7 +36,7 @@ ANY_PROBLEM = "Another problem (RFC 9457). With a status of 4xx nothing was writ
 BAD_BODY = {
     "400": "The body is not JSON, or an id or a parameter is malformed.",
     "413": "The body is larger than MAX_BODY_BYTES.",
-    "415": "The body is not application/json.",
+    "415": "The body has no Content-Type, or another one than application/json or application/...+json.",
     "422": "A value is not accepted, or a field or query parameter is unknown.",
 }
 BAD_PARAMETER = {
@@ -77,6 +77,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "topic": {"type": "string", "minLength": 1, "examples": ["plan.in"]},
     "record_id": {"type": "string", "format": "uuid", "examples": ["01a2009e-78fa-71a1-9dbb-0de0492c06e3"]},
     "cursor": {"type": "string", "minLength": 1},
+    "since": {"type": "string", "format": "date-time"},
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }
 

@@ -78,6 +78,14 @@ CREATED_KEY = {
     "expires_at": None,
     "former_until": None,
 }
+ACT = {
+    "at": NOW,
+    "tenant": "acme",
+    "principal": f"key {KEY_ID} (ci)",
+    "action": "message.cancel",
+    "target": MESSAGE_ID,
+    "details": {},
+}
 
 RECORD = {
     "offset": 0,
@@ -98,6 +106,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Revoked": {"key_id": KEY_ID, "revoked_at": NOW},
     "NewTenant": {"tenant": "acme"},
     "CreatedToken": {"token": "trt_<token>", "expires_at": NOW},
+    "AuditPage": {"acts": [ACT], "next_cursor": None},
     "NewMessage": {"message": "hello", "thread_id": "tour", "metadata": {"delay_ms": 100}},
     "NewBatch": {"messages": [{"message": "one", "thread_id": "tour"}, {"message": "two", "thread_id": "tour"}]},
     "NewInput": {"input": "Yes, go on.", "name": "confirm"},

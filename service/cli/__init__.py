@@ -7,6 +7,7 @@ import click
 
 from service import config, logs
 from service.cli import keys, operate, run, talk
+from service.cli.audit import audit
 from service.cli.process import one_sentence_per_error, open_standard_streams
 from service.cli.schemas import schemas
 from service.cli.tenants import tenants
@@ -73,5 +74,6 @@ for command in (
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
     schemas,
     tenants,
+    audit,
 ):
     main.add_command(command)

@@ -46,6 +46,16 @@ async def database(settings: Settings) -> AsyncIterator[Any]:
         await opened.close()
 
 
+async def own(database: Any, principal: Principal) -> Principal:
+    """The principal of a command: with a tenant's login to PostgreSQL that tenant, unless --tenant names one."""
+    from service.access.sql_roles.store import SqlRoleStore
+
+    if principal is not COMMAND_LINE:
+        return principal
+    tenant = await SqlRoleStore(database).own_tenant()
+    return principal if tenant is None else msgspec.structs.replace(principal, tenant=tenant)
+
+
 def ask(settings: Settings, question: Callable[[Any], Coroutine[Any, Any, Answer]]) -> Answer:
     """What the database answers to one question, asked in a loop of its own."""
 

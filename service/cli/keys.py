@@ -1,6 +1,5 @@
 """API keys: create, list, rotate and revoke them."""
 
-import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,23 +7,11 @@ import click
 
 from service.access.principal import COMMAND_LINE, DEFAULT_TENANT, SCOPES
 from service.cli import common, show
+from service.cli.durations import Duration
 from service.config import Settings
 from service.errors import Refused
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SHOWN_ONCE = "Keep the key: it is shown this once."
-
-
-class Duration(click.ParamType[float]):
-    """Such as 90d, 12h, 30m, 45s; in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no duration: send one such as 90d, 12h, 30m or 45s.", param, ctx)
-        return float(found[1]) * SECONDS[found[2]]
 
 
 def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:

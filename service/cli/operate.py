@@ -159,7 +159,11 @@ def threads(settings: Settings, limit: int, principal: Principal, as_json: bool)
     """
     from service.threads.store import ThreadStore
 
-    rows, _ = common.ask(settings, lambda database: ThreadStore(database).newest(principal, limit, None))
+    async def newest(database: Any) -> list[Any]:
+        found, _ = await ThreadStore(database).newest(await common.own(database, principal), limit, None)
+        return found
+
+    rows = common.ask(settings, newest)
     columns = {
         "thread": "thread_id",
         "messages": "message_count",

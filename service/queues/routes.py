@@ -5,20 +5,33 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from service.access.principal import Principal
+from service.cursors import parse_cursor
 from service.errors import NotFound
 from service.limits import PAGE_ITEMS
-from service.params import PageLimit, parse_cursor, parse_thread_id
+from service.params import PageLimit, parse_thread_id
 from service.queues.model import Agent, DeadLetters, DroppedInstance, Overview, Queue, Worker
 from service.queues.store import QueueStore
 from service.refusals import refusals
 
 
-@get("/queue", operation_id="getOverview", scope="operate", summary="Get an overview of all queues together")
+@get(
+    "/queue",
+    operation_id="getOverview",
+    scope="operate",
+    unrestricted=True,
+    summary="Get an overview of all queues together",
+)
 async def get_overview(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> Overview:
     return await queues.overview(principal)
 
 
-@get("/queues", operation_id="listQueues", scope="operate", summary="List the queues with their figures")
+@get(
+    "/queues",
+    operation_id="listQueues",
+    scope="operate",
+    unrestricted=True,
+    summary="List the queues with their figures",
+)
 async def list_queues(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> list[Queue]:
     return await queues.all(principal)
 
@@ -27,6 +40,7 @@ async def list_queues(principal: NamedDependency[Principal], queues: NamedDepend
     "/queues/{name:str}",
     operation_id="getQueue",
     scope="operate",
+    unrestricted=True,
     summary="Get a queue with its figures",
     responses=refusals(NotFound),
 )

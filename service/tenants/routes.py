@@ -16,7 +16,13 @@ async def list_tenants(tenants: NamedDependency[TenantStore]) -> list[Tenant]:
     return await tenants.all()
 
 
-@get("/tenant", operation_id="getTenantLimits", scope="read", summary="Show the limits of the tenant, and what it used")
+@get(
+    "/tenant",
+    operation_id="getTenantLimits",
+    scope="read",
+    unrestricted=True,
+    summary="Show the limits of the tenant, and what it used",
+)
 async def get_tenant_limits(
     principal: NamedDependency[Principal], tenants: NamedDependency[TenantStore]
 ) -> TenantLimits:

@@ -1,8 +1,5 @@
 """/threads: list, read, delete."""
 
-import base64
-import binascii
-from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from litestar import Response, Router, delete, get
@@ -11,10 +8,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from service.access.principal import Principal
-from service.errors import Conflict, Invalid, NotFound
-from service.limits import MAX_POSITION, PAGE_ITEMS
+from service.cursors import format_position, parse_cursor, parse_position
+from service.errors import Conflict, NotFound
+from service.limits import PAGE_ITEMS
 from service.messages.store import MessageStore
-from service.params import UNKNOWN_CURSOR, PageLimit, parse_cursor
+from service.params import PageLimit
 from service.refusals import refusals
 from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
@@ -36,10 +34,11 @@ async def list_threads(
     cursor: FromQuery[str | None] = None,
 ) -> Response[list[ThreadSummary]]:
     """The Link header has the address of the next page."""
-    page, next_position = await threads.newest(principal, limit, _parse_cursor(cursor))
+    before = None if cursor is None else parse_position(cursor)
+    page, next_position = await threads.newest(principal, limit, before)
     headers = {}
     if next_position is not None:
-        query = urlencode({"limit": limit, "cursor": _format_cursor(next_position)})
+        query = urlencode({"limit": limit, "cursor": format_position(next_position)})
         headers["Link"] = f'</threads?{query}>; rel="next"'
     return Response(page, headers=headers)
 
@@ -109,21 +108,3 @@ async def delete_thread(
 router = Router(
     "/", route_handlers=[list_threads, get_thread, get_usage, list_messages, delete_thread], tags=["Threads"]
 )
-
-
-def _format_cursor(position: tuple[datetime, int]) -> str:
-    """The time of the last activity and the key of the last thread of a page, as an opaque text."""
-    return base64.urlsafe_b64encode(f"{position[0].isoformat()} {position[1]}".encode()).decode()
-
-
-def _parse_cursor(text: str | None) -> tuple[datetime, int] | None:
-    if text is None:
-        return None
-    try:
-        last_activity, _, thread = base64.urlsafe_b64decode(text).decode().partition(" ")
-        position = datetime.fromisoformat(last_activity), int(thread)
-    except (binascii.Error, ValueError):
-        raise Invalid(UNKNOWN_CURSOR) from None
-    if position[0].utcoffset() != timedelta(0) or not 0 <= position[1] <= MAX_POSITION:
-        raise Invalid(UNKNOWN_CURSOR)
-    return position

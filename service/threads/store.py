@@ -1,13 +1,13 @@
 """Threads in PostgreSQL."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from service.access.principal import Principal
+from service.cursors import Position
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.rows import from_row
 from service.errors import NotFound
@@ -49,8 +49,8 @@ class ThreadStore:
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
-        self, principal: Principal, limit: int, before: tuple[datetime, int] | None
-    ) -> tuple[list[ThreadSummary], tuple[datetime, int] | None]:
+        self, principal: Principal, limit: int, before: Position | None
+    ) -> tuple[list[ThreadSummary], Position | None]:
         """A page of threads, the last active first, and where the next page begins (None: this is the last page). The
         threads of keys of records are left out."""
         rows = await self._lists.fetch(
@@ -66,7 +66,7 @@ class ThreadStore:
             limit + 1,
         )
         page = rows[:limit]
-        following = (page[-1]["last_activity"], page[-1]["thread"]) if len(rows) > limit else None
+        following = Position(page[-1]["last_activity"], page[-1]["thread"]) if len(rows) > limit else None
         return msgspec.convert(page, list[ThreadSummary]), following
 
     async def get(self, principal: Principal, thread_id: str) -> Thread:

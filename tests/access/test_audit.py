@@ -47,6 +47,43 @@ async def test_acts_over_http_are_noted(closed_api: Client, sql: Connection) -> 
     ]
 
 
+async def test_the_audit_is_read_in_pages(closed_api: Client, cli: Cli, sql: Connection) -> None:
+    """A tenant reads its own; an operator reads all, over HTTP and at the terminal."""
+    await sql.execute("select treadle.create_tenant('acme')")
+    acme = (await create_key(closed_api, "admin", "read", tenant="acme"))["key"]
+    own = [("acme", "key.create"), ("acme", "tenant.create")]
+    every = [("default", "token.create"), *own]
+    await create_token(closed_api, ROOT_KEY, "read", subject="ada")
+
+    async def read(key: str, **query: Any) -> list[tuple[str, str]]:
+        found, cursor = [], None
+        while True:
+            more: dict[str, str] = {} if cursor is None else {"cursor": cursor}
+            answer = await closed_api.get("/audit", params={"limit": 1, **query, **more}, headers=bearer(key))
+            assert answer.status_code == 200, answer.text
+            found += [(act["tenant"], act["action"]) for act in answer.json()["acts"]]
+            if (cursor := answer.json()["next_cursor"]) is None:
+                return found
+
+    assert await read(acme) == await read(acme, tenant="acme") == await read(ROOT_KEY, tenant="acme") == own
+    assert await read(ROOT_KEY) == await read(ROOT_KEY, since="2020-01-01T00:00:00+01:00") == every
+    assert await read(ROOT_KEY, since="2999-01-01T00:00:00Z") == []
+    subject = await create_token(closed_api, acme, "read", subject="ada")
+    agents = (await create_key(closed_api, "admin", agents=["echo"]))["key"]
+    for key, query, status in (
+        (acme, "?tenant=default", 403),
+        (subject, "", 403),
+        (agents, "", 403),
+        (acme, "?since=yesterday", 400),
+        (acme, "?since=2026-01-01T00:00:00", 400),
+        (acme, "?cursor=x", 400),
+    ):
+        assert (await closed_api.get(f"/audit{query}", headers=bearer(key))).status_code == status, query
+    listed = json.loads((await cli("audit", "--tenant", "acme", "--since", "1h", "--json")).stdout)
+    assert [act["action"] for act in listed] == ["token.create", "key.create", "tenant.create"]
+    assert "key.create" in (await cli("audit", "--limit", "1")).stdout
+
+
 async def test_acts_in_sql_are_noted_with_the_role(sql_client: SqlClient) -> None:
     sql = sql_client.sql
     message_id = await sql_client.submit()

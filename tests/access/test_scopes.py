@@ -27,7 +27,8 @@ NEEDS = {
     " pauseSubscription resumeSubscription seekSubscription",
     "publish": "publishRecords",
     "work": "",
-    "admin": "createKey listKeys revokeKey rotateKey listTenants createTenant suspendTenant resumeTenant deleteTenant",
+    "admin": "createKey listKeys revokeKey rotateKey listAudit listTenants createTenant suspendTenant resumeTenant"
+    " deleteTenant",
     ANY_SCOPE: "createToken",
     OPEN: "getHealth getReadiness getLiveness",
 }

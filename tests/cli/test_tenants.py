@@ -23,6 +23,22 @@ async def test_a_sql_role_logs_in_with_the_printed_address(cli: Cli, sql: Connec
     assert await sql.fetchval("select to_regrole($1)", role) is None
 
 
+async def test_commands_of_a_tenants_login_show_its_own(cli: Cli, sql: Connection) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
+    await sql.execute("select treadle.register_agents($1)", json.dumps([ECHO]))
+    for tenant in ("acme", "default"):
+        await sql.execute("select treadle.submit('x', thread_id => 'of ' || $1, tenant => $1)", tenant)
+    role, address = json.loads((await cli("tenants", "sql-role", "acme", "--json")).output).values()
+    for of_tenant in ((), ("--tenant", "acme"), ("--tenant", "default")):
+        listed = await cli("threads", "--json", *of_tenant, DATABASE_URL=address)
+        assert [thread["thread_id"] for thread in json.loads(listed.output)] == (
+            [] if "default" in of_tenant else ["of acme"]
+        )
+    assert (await cli("send", "y", DATABASE_URL=address)).exit_code == 0
+    assert await sql.fetchval("select count(*) from treadle.messages where tenant = 'acme'") == 2
+    await cli("tenants", "drop-sql-role", role)
+
+
 async def test_another_user_than_the_owner_gets_one_sentence(cli: Cli, sql: Connection, dsn: str) -> None:
     await sql.execute("create role visiting login in role treadle_app")
     refused = await cli("tenants", "sql-role", "acme", DATABASE_URL=dsn.replace("treadle@", "visiting@"))

@@ -56,6 +56,7 @@ OPERATIONS = {
     ("get", "/keys"): ("listKeys", "200 422 503"),
     ("delete", "/keys/{key_id}"): ("revokeKey", "200 400 404 409 422 503"),
     ("post", "/keys/{key_id}/rotate"): ("rotateKey", "200 400 404 409 413 415 422 503"),
+    ("get", "/audit"): ("listAudit", "200 400 403 422 503"),
     ("get", "/tenant"): ("getTenantLimits", "200 422 503"),
     ("get", "/tenants"): ("listTenants", "200 422 503"),
     ("post", "/tenants"): ("createTenant", "201 400 409 413 415 422 503"),
@@ -108,6 +109,7 @@ MODELS = {
     "revokeKey": "Revoked",
     "rotateKey": "CreatedKey",
     "createToken": "CreatedToken",
+    "listAudit": "AuditPage",
     "listTenants": ["Tenant"],
     "createTenant": "Tenant",
     "suspendTenant": "Tenant",
@@ -199,7 +201,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
                 assert not {"oneOf", "anyOf"} & parameter["schema"].keys()
     assert declared.keys() == {
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
-        *("key_id", "tenant", "topic", "record_id", "offset", "from", "wait"),
+        *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait"),
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

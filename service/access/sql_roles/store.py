@@ -18,7 +18,7 @@ class SqlRole(Struct, frozen=True):
 
 
 class SqlRoleStore:
-    """The caller connects as the owner."""
+    """The caller connects as the owner, except for `own_tenant`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,6 +36,11 @@ class SqlRoleStore:
             repeatable=False,
         )
         return role, password
+
+    async def own_tenant(self) -> str | None:
+        """The tenant to which the login role of this session is bound; None: it is bound to none."""
+        tenant: str | None = await self._database.fetchval("select treadle._session_tenant()")
+        return tenant
 
     async def all(self, tenant: str) -> list[SqlRole]:
         rows = await self._database.fetch("select role, created_at from treadle.sql_roles_of($1)", tenant)

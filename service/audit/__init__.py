@@ -1,0 +1,1 @@
+"""The audit: who changed access, or stopped, repeated or deleted work."""

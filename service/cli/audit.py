@@ -1,0 +1,34 @@
+"""The audit: who did what."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from service.cli import common, show
+from service.cli.durations import Duration
+from service.config import Settings
+from service.limits import MAX_PAGE_ITEMS
+
+
+@click.command()
+@click.option("--tenant", help="Of this tenant only.")
+@click.option("--since", type=Duration(), help="Not longer ago than this, such as 7d.")
+@click.option("--limit", type=click.IntRange(1, MAX_PAGE_ITEMS), default=20, show_default=True)
+@common.as_json
+@click.pass_obj
+def audit(settings: Settings, tenant: str | None, since: float | None, limit: int, as_json: bool) -> None:
+    """List who changed access, or stopped, repeated or deleted work, the newest first.
+
+    \b
+    Examples:
+      treadle audit --tenant acme --since 7d
+      treadle audit --limit 1000 --json
+    """
+    from service.audit.store import AuditStore
+
+    begin = None if since is None else datetime.now(UTC) - timedelta(seconds=since)
+    rows, _ = common.ask(
+        settings, lambda database: AuditStore(database).page(tenant, since=begin, before=None, limit=limit)
+    )
+    columns = {"at": "at", "tenant": "tenant", "principal": "principal", "action": "action", "target": "target"}
+    show.as_json(rows) if as_json else show.table(rows, columns, "The audit is empty.")

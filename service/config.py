@@ -84,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anthropic_base_url: str | None = None
     model_name: str = "claude-sonnet-5"
 
-    max_queue_size: AtLeastOne = 100_000  # messages queued in one queue; soft
+    max_queue_size: AtLeastOne = 100_000  # messages of one tenant queued in one queue; soft
     # Limits of tenants that have none of their own (treadle tenants limit); read by treadle migrate. Unset: none.
     tenant_queued: AtLeastOne | None = None  # messages
     tenant_running: AtLeastOne | None = None  # messages, on all workers together

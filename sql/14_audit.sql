@@ -16,8 +16,8 @@ begin
         details);
 end $$;
 
--- The newest acts that a tenant (null: any) is the subject of, none before `since`. `before_at` and `before_id`: those of
--- the last row of the page before.
+-- The newest acts in a tenant (null: in any), none before `since`. `before_at` and `before_id`: those of the last row
+-- of the page before.
 create or replace function treadle.audit_page(
     of_tenant text default null, since timestamptz default null, before_at timestamptz default null,
     before_id bigint default null, quantity integer default 100)

@@ -1,8 +1,9 @@
 -- Tenants, and what a principal sees of one.
 --
 -- A function that clients call takes the tenant, and `reach`: what the principal is restricted to within the tenant,
--- null for nothing. A name that is missing restricts nothing:
---   {"owner": text,        what belongs to this subject: its messages, and its threads with all that they have
+-- null for nothing. A name that is missing restricts nothing, and a name that is not known is refused:
+--   {"owner": text,        what belongs to this subject: its messages, and its threads with all that they have; null:
+--                          what belongs to no subject
 --    "agents": [text],     messages of these agents, and threads that have no message of another agent
 --    "thread_id": text,    this thread, and its messages
 --    "message_id": text}   this message
@@ -10,11 +11,33 @@
 -- time it takes are the same. So that it stays so, a thread keeps its owner and the agents of all its messages, and a
 -- message in a thread has the owner of the thread.
 
+-- The reach, where it has that shape. Raises TR422 for any other, which would restrict less than its caller means.
+create or replace function treadle._checked_reach(reach jsonb) returns jsonb
+language plpgsql immutable strict parallel safe as $$
+declare
+    c_names constant text[] := array['owner', 'agents', 'thread_id', 'message_id'];
+begin
+    if (case when jsonb_typeof(reach) = 'object' then
+        reach - c_names = '{}'
+        and coalesce(jsonb_typeof(reach -> 'owner') in ('string', 'null'), true)
+        and coalesce(jsonb_typeof(reach -> 'agents') = 'array', true)
+        and coalesce(not reach @? 'strict $.agents[*] ? (@.type() != "string")', true)
+        and coalesce(jsonb_typeof(reach -> 'thread_id') = 'string', true)
+        and (not reach ? 'message_id' or treadle._uuid(lower(reach ->> 'message_id')) is not null)
+    end) then
+        return reach;
+    end if;
+    raise exception using
+        errcode = 'TR422',
+        message = 'reach must be null, or an object with some of owner (a text, or null), agents (a list of texts), '
+            'thread_id (a text) and message_id (a UUID).';
+end $$;
+
 -- Whether the principal sees a message. (Stable and one expression, so that the planner inlines it.)
 create or replace function treadle._sees(reach jsonb, owner text, agent text, thread_id text, message_id uuid)
 returns boolean language sql immutable parallel safe as $$
     select reach is null or (
-        coalesce(owner = reach ->> 'owner', reach ->> 'owner' is null)
+        (not reach ? 'owner' or owner is not distinct from reach ->> 'owner')
         and coalesce((reach -> 'agents') ? agent, true)
         and coalesce(thread_id = reach ->> 'thread_id', reach ->> 'thread_id' is null)
         and coalesce(message_id = (reach ->> 'message_id')::uuid, true))
@@ -24,7 +47,7 @@ $$;
 create or replace function treadle._sees_thread(reach jsonb, owner text, agents text[], thread_id text)
 returns boolean language sql immutable parallel safe as $$
     select reach is null or (
-        coalesce(owner = reach ->> 'owner', reach ->> 'owner' is null)
+        (not reach ? 'owner' or owner is not distinct from reach ->> 'owner')
         and coalesce(reach -> 'agents' @> to_jsonb(agents), true)
         and coalesce(thread_id = reach ->> 'thread_id', true)
         and reach ->> 'message_id' is null)

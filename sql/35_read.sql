@@ -183,6 +183,7 @@ language plpgsql stable security definer
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select coalesce(l.last_seq, m.last_seq), m.state in ('completed', 'failed', 'cancelled')
         from treadle.messages m

@@ -10,6 +10,7 @@ language plpgsql stable security definer
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select u.n, t.id, s.last_ord, case when t.id is not null then coalesce(l.last_pos, 0) end
         from unnest(thread_ids) with ordinality u (thread_id, n)
@@ -36,6 +37,7 @@ language plpgsql stable security definer
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select t.id, coalesce(l.last_pos, 0),
             (
@@ -147,6 +149,7 @@ language plpgsql stable security definer
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return (
         select o.agent
         from treadle.threads t

@@ -179,7 +179,8 @@ begin
     return v_all;
 end $$;
 
--- Refuse the submissions for which there is no room in their queues; `queued` says how many messages each queue holds.
+-- Refuse the submissions for which there is no room in their queues; `queued` says how many messages of the tenant each
+-- queue holds.
 create or replace function treadle._refuse_beyond(submissions treadle.submission[], max_queue_size integer,
     queued jsonb)
 returns treadle.submission[] language plpgsql as $$
@@ -205,9 +206,9 @@ begin
     return v_all;
 end $$;
 
--- How many messages each queue holds; null if all queues together have room for `further` ones in `max_queue_size`. The
--- table is read, not its view: a migration that replaces the view keeps it locked for a while.
-create or replace function treadle._queue_sizes(max_queue_size integer, further integer) returns jsonb
+-- How many messages of a tenant each queue holds; null if all queues together have room for `further` ones in
+-- `max_queue_size`. The table is read, not its view: a migration that replaces the view keeps it locked for a while.
+create or replace function treadle._queue_sizes(tenant text, max_queue_size integer, further integer) returns jsonb
 language plpgsql as $$
 declare
     v_sizes jsonb;
@@ -227,7 +228,8 @@ begin
             from (
                 select c.queue, sum(c.queued) as queued
                 from treadle.counters c
-                where c.id >= treadle._low_water_mark('counters')
+                where c.tenant = _queue_sizes.tenant
+                    and c.id >= treadle._low_water_mark('counters')
                 group by c.queue
             ) q;
     end if;
@@ -316,12 +318,14 @@ declare
     v_ids uuid[];
     v_existing record;
 begin
+    reach := treadle._checked_reach(reach);
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
     end if;
     -- Before the search for known messages, so that no message is counted and then taken for new.
     if max_queue_size is not null then
-        v_sizes := treadle._queue_sizes(max_queue_size => max_queue_size, further => jsonb_array_length(messages));
+        v_sizes := treadle._queue_sizes(
+            tenant => tenant, max_queue_size => max_queue_size, further => jsonb_array_length(messages));
     end if;
     submissions := treadle._decode_submissions(messages => messages, tenant => tenant, reach => reach, at => at);
     select array_agg(s.message_id), bool_or(s.thread_id is not null)

@@ -307,6 +307,7 @@ declare
     v_first_hash bytea;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     if not patient then
         perform treadle._set_lock_timeout('50ms');
     end if;

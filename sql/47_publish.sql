@@ -190,6 +190,7 @@ declare
     v_topic treadle.topics;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     perform treadle._limits_of_active(tenant);
     if reach ?| array['thread_id', 'message_id'] then
         raise exception using
@@ -235,6 +236,7 @@ declare
     v_hash bytea;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     insert into treadle.idempotency as i (tenant, restriction, key, request_hash, created_at)
         values (publish_once.tenant, c_restriction, publish_once.key, c_hash, c_now)
         on conflict (tenant, restriction, key) do update

@@ -12,6 +12,7 @@ declare
     v treadle.topics;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     v := treadle._existing_topic(case when reach is null then topic end, tenant);
     topic_key := v.id;
     first_offset := v.first_offset;
@@ -67,6 +68,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select t.topic, treadle._offset_of(r.record_id, r.topic, r.created_at), r.created_at
         from treadle.records r
@@ -136,6 +138,7 @@ create or replace function treadle.topic_offset(
 returns bigint language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
+    reach := treadle._checked_reach(reach);
     return treadle._start_offset(
         treadle._existing_topic(case when reach is null then topic end, treadle._bound_tenant(tenant)), start);
 end $$;

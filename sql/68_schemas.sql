@@ -198,7 +198,7 @@ language sql stable security definer
     where t.tenant = topic_subject.tenant
         and t.topic = topic_subject.topic
         and t.deleted_at is null
-        and not coalesce(reach ?| array['thread_id', 'message_id'], false)
+        and not coalesce(treadle._checked_reach(reach) ?| array['thread_id', 'message_id'], false)
 $$;
 comment on function treadle.topic_subject is 'The subject whose schema the records of a topic must fit; null: none';
 

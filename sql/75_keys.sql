@@ -125,8 +125,8 @@ end $$;
 comment on function treadle.rotate_key is 'Give an API key another secret; the secret so far ends later';
 
 -- What a process needs to check the callers with these keys; no row for an unknown key. A key of a deleted tenant
--- counts as revoked. `seconds_left`: until the key
--- expires, below 0 where it has; `former_seconds_left`: the same of its secret before the last rotation.
+-- counts as revoked. `seconds_left`: until the key expires, below 0 where it has; `former_seconds_left`: the same of
+-- its secret before the last rotation.
 create or replace function treadle.find_keys(key_ids text[])
 returns table (
     key_id text, tenant text, name text, scopes text[], agents text[], secret_hash bytea, former_hash bytea,
@@ -147,6 +147,17 @@ begin
         where k.key_id = any(find_keys.key_ids);
 end $$;
 comment on function treadle.find_keys is 'What checks the callers with these keys';
+
+-- When tenants were created, in microseconds since 1970; no row for one that is unknown or being deleted.
+create or replace function treadle.find_tenants(names text[]) returns table (tenant text, since bigint)
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select t.tenant, (extract(epoch from t.created_at) * 1000000)::bigint
+    from treadle.tenants t
+    where t.tenant = any(names)
+        and t.deleted_at is null
+$$;
+comment on function treadle.find_tenants is 'When tenants were created; what checks JWTs';
 
 -- Note that these keys were used. Processes call it now and then, each for all keys that it met.
 create or replace function treadle.note_key_uses(key_ids text[]) returns void

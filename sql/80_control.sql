@@ -105,6 +105,7 @@ declare
     v_queues text[];
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     perform treadle._audit(
         actor => actor, action => 'message.cancel', target => p_id::text, tenant => tenant);
     if not patient then
@@ -166,6 +167,7 @@ declare
     m treadle.messages;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     if input.input is null or treadle._json_problem(input.input) is not null then
         raise exception using
             errcode = 'TR422', message = 'input ' || coalesce(treadle._json_problem(input.input), 'must be given.');
@@ -229,6 +231,7 @@ declare
     m treadle.messages;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     perform treadle._audit(
         actor => actor, action => 'message.redrive', target => p_id::text, tenant => tenant);
     select s.state
@@ -281,6 +284,7 @@ returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
+    reach := treadle._checked_reach(reach);
     if not exists (
         select
         from treadle.agents a

@@ -14,6 +14,7 @@ declare
     v_deleted integer;
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
     perform treadle._audit(
         actor => actor, action => 'thread.delete', target => thread_id, tenant => tenant);
     select t.id

@@ -71,7 +71,7 @@ language sql stable security definer
     where m.message_id = queue_position.message_id
         and m.tenant = treadle._bound_tenant(queue_position.tenant)
         and treadle._sees(
-            reach => reach, owner => m.owner, agent => m.agent,
+            reach => treadle._checked_reach(reach), owner => m.owner, agent => m.agent,
             thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread), message_id => m.message_id)
 $$;
 comment on function treadle.queue_position
@@ -213,6 +213,7 @@ declare
     v_left integer := quantity;
     v_found integer;
 begin
+    reach := treadle._checked_reach(reach);
     for v in
         select q.queue, l.lane
         from (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank), treadle.queues q
@@ -249,6 +250,7 @@ language plpgsql stable rows 100 security definer
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select l.message_id
         from treadle.leases l

@@ -327,6 +327,7 @@ declare
     v_for_operator constant boolean := v_tenant = 'default' and reach is null and treadle._session_tenant() is null;
     m treadle.messages;
 begin
+    reach := treadle._checked_reach(reach);
     select x.*
     into m
     from treadle.messages x

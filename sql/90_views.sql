@@ -206,6 +206,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select s.dlq_id, queue_name, s.message_id, s.dead_at, s.body ->> 'reason',
             case when s.body ->> 'attempts' ~ '^[0-9]{1,9}$' then (s.body ->> 'attempts')::integer end,

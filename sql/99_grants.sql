@@ -105,9 +105,11 @@ declare
         revoke_key           app
         rotate_key           app
         find_keys            app
+        find_tenants         app
         note_key_uses        app
         signing_secret       app
         note_token           app
+        audit_page           app
         purge_audit          worker
         end_tenant_sessions  worker
 
@@ -128,7 +130,7 @@ declare
         _ready_rows          app tenant
         _queue_figures       app tenant
         _sees                app
-        _sees_thread         app
+        _sees_thread         app tenant
         _may_address         app
         _claiming_workers    app tenant
         _topic_end           app tenant

@@ -4,15 +4,19 @@ import hashlib
 import time
 from typing import Protocol
 
+import msgspec
+
 from service.access.cache import KeyCache
 from service.access.json_web_tokens import JwtVerifier
 from service.access.principal import AUTH_OFF, Principal, Scope
 from service.access.secrets import KEY_PREFIX, digest, is_same, parse_key
+from service.access.tenant_cache import TenantCache
 from service.access.tokens import TOKEN_PREFIX, TokenSigner
 from service.errors import Forbidden, Unauthorized
 
 MAX_CREDENTIAL_CHARS = 10_000
 INVALID_KEY = "The key is not valid."
+GONE = "The tenant was deleted."
 MISSING = "Send a key or an access token as Authorization: Bearer <key>."
 
 
@@ -47,12 +51,14 @@ class Authenticator:
         self,
         cache: KeyCache,
         tokens: TokenSigner,
+        tenants: TenantCache,
         *,
         bootstrap_key: str | None = None,
         jwts: JwtVerifier | None = None,
     ) -> None:
         self._cache = cache
         self._tokens = tokens
+        self._tenants = tenants
         self._jwts = jwts
         self._bootstrap_hash = None if bootstrap_key is None else digest(bootstrap_key)
         self._bootstrap_id = None if bootstrap_key is None else _fingerprint(bootstrap_key)
@@ -69,7 +75,7 @@ class Authenticator:
         if credential.startswith(KEY_PREFIX):
             return await self._of_key(credential)
         if self._jwts is not None and credential.count(".") == 2:
-            return await self._jwts.principal(credential)
+            return await self._of_jwt(await self._jwts.principal(credential))
         raise Unauthorized(INVALID_KEY)
 
     def end_of(self, principal: Principal) -> str | None:
@@ -78,6 +84,8 @@ class Authenticator:
         key_id = principal.key_id
         if key_id is not None and key_id != self._bootstrap_id and self._cache.is_revoked(key_id):
             return "The key is revoked."
+        if principal.tenant_since is not None and self._tenants.is_gone(principal.tenant, principal.tenant_since):
+            return GONE
         return None
 
     def _bootstrap(self) -> Principal:
@@ -98,9 +106,17 @@ class Authenticator:
         key_id = principal.key_id
         if key_id is not None and key_id != self._bootstrap_id and await self._cache.find(key_id) is None:
             raise Unauthorized("The key that made the access token does not exist.")
+        if key_id is None and await self._tenants.since(principal.tenant) != principal.tenant_since:
+            raise Unauthorized(GONE)
         if reason := self.end_of(principal):
             raise Unauthorized(reason)
         return principal
+
+    async def _of_jwt(self, principal: Principal) -> Principal:
+        since = await self._tenants.since(principal.tenant)
+        if since is None:
+            raise Unauthorized("The JWT is for a tenant that does not exist.")
+        return msgspec.structs.replace(principal, tenant_since=since)
 
 
 def require(principal: Principal, scope: Scope) -> None:

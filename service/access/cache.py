@@ -14,6 +14,7 @@ import msgspec
 from service.access.principal import Principal
 from service.access.secrets import is_same
 from service.access.store import KeyStore, StoredKey
+from service.access.tenant_cache import TenantCache
 from service.batching import Batcher
 from service.db.notifier import EVERYTHING
 from service.errors import TreadleError
@@ -54,10 +55,12 @@ class CachedKey:
 
 
 class KeyCache:
-    """`on_end` is called when a key was revoked, so that the open streams of its callers look."""
+    """`on_end` is called when a key was revoked, so that the open streams of its callers look. `tenants` are kept young
+    in the same loop."""
 
-    def __init__(self, store: KeyStore, on_end: Callable[[], None]) -> None:
+    def __init__(self, store: KeyStore, tenants: TenantCache, on_end: Callable[[], None]) -> None:
         self._store = store
+        self._tenants = tenants
         self._on_end = on_end
         self._keys: dict[str, CachedKey] = {}  # the first one was used longest ago
         self._lookups: Batcher[str, StoredKey | None] = Batcher(self._look_up, limit=LOOKUP_KEYS)
@@ -112,8 +115,7 @@ class KeyCache:
     def refresh_all(self) -> None:
         """Hints may have been lost: read all keys again."""
         self._changed.update(self._keys)
-        if self._changed:
-            self._wake.set()
+        self._wake.set()
 
     async def run(self) -> None:
         """Keep the keys young until cancelled."""
@@ -140,6 +142,8 @@ class KeyCache:
         self._changed.clear()
         for start in range(0, len(changed), LOOKUP_KEYS):
             await self._read(changed[start : start + LOOKUP_KEYS])
+        if await self._tenants.refresh():
+            self._on_end()
 
     async def _read(self, key_ids: Sequence[str]) -> None:
         found = await self._store.find(key_ids)

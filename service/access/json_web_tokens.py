@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jwt
 import msgspec
 
-from service.access.key_sets import FileSource, KeySet, UrlSource
+from service.access.key_sets import FileSource, KeySet, UrlSource, check_file
 from service.access.principal import ALL_SCOPES, DEFAULT_TENANT, Principal, Scope
 from service.config import KEY_ALGORITHMS, SECRET_ALGORITHMS, Settings
 from service.errors import ConfigError, Unauthorized
@@ -101,8 +101,11 @@ def build_verifier(settings: Settings) -> JwtVerifier | None:
         return JwtVerifier(settings, SharedSecret(settings.jwt_secret))
     if settings.jwt_jwks is None:
         return None
-    place = settings.jwt_jwks
-    return JwtVerifier(settings, KeySet(UrlSource(place) if is_http_url(place) else FileSource(Path(place))))
+    if is_http_url(settings.jwt_jwks):
+        return JwtVerifier(settings, KeySet(UrlSource(settings.jwt_jwks)))
+    path = Path(settings.jwt_jwks)
+    check_file(path)
+    return JwtVerifier(settings, KeySet(FileSource(path)))
 
 
 def _check(settings: Settings) -> None:

@@ -14,7 +14,7 @@ import httpx2
 import jwt
 import msgspec
 
-from service.errors import KeysAway
+from service.errors import ConfigError, KeysAway
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,16 @@ FETCH_SECONDS = 5.0
 MAX_BYTES = 1_000_000
 
 Key = dict[str, Any]
+
+
+def check_file(path: Path) -> None:
+    """Warn where the file cannot be read now, for it may come later. Raises ConfigError where it never can."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigError(f"JWT_JWKS: Expected a URL or the path of a file, got {path}.")
+    try:
+        _parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        log.warning("JWT_JWKS cannot be read: no JWT is accepted until it can", extra={"error": str(error)})
 
 
 class Source(Protocol):

@@ -22,6 +22,7 @@ class Principal(msgspec.Struct, frozen=True):
     rows outside are to it as if they did not exist.
 
     `name` is for the audit and the log, such as `key 4f2a (ci)`. `expires_at`: seconds since 1970; None: never.
+    `tenant_since` is set where nothing but the tenant's name binds the principal to it, as in a JWT.
     """
 
     tenant: str
@@ -33,6 +34,7 @@ class Principal(msgspec.Struct, frozen=True):
     message_id: UUID | None = None
     key_id: str | None = None  # of the key that it showed, or that made its token
     expires_at: float | None = None
+    tenant_since: int | None = None  # the creation of the tenant that it is for, in microseconds since 1970
 
     @property
     def is_operator(self) -> bool:
@@ -45,14 +47,16 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def limits(self) -> dict[str, Any]:
-        """The restrictions by name."""
+        """The restrictions by name. A token of a thread that belongs to no subject loses the thread when it is begun
+        again for a subject."""
         found = {
             "owner": self.subject,
             "agents": self.agents,
             "thread_id": self.thread_id,
             "message_id": self.message_id,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        given = {name: value for name, value in found.items() if value is not None}
+        return {"owner": None} | given if self.thread_id is not None else given
 
     @property
     def reach(self) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import msgspec
 from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
@@ -19,6 +20,7 @@ from service.refusals import refusals
     "/keys",
     operation_id="createKey",
     scope="admin",
+    unrestricted=True,
     status_code=201,
     summary="Create an API key; the answer is the only one that shows it",
     description="A key has no scope and no agent that the caller has not.",
@@ -27,7 +29,6 @@ from service.refusals import refusals
 async def create_key(
     data: JSONBody[NewKey], principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]
 ) -> CreatedKey:
-    _require_unrestricted(principal)
     _require_scopes(principal, data.scopes)
     tenant = data.tenant or principal.tenant
     if tenant != principal.tenant and not principal.is_operator:
@@ -35,9 +36,8 @@ async def create_key(
     return await keys.create(principal.name, tenant, data)
 
 
-@get("/keys", operation_id="listKeys", scope="admin", summary="List the API keys, the newest first")
+@get("/keys", operation_id="listKeys", scope="admin", unrestricted=True, summary="List the API keys, the newest first")
 async def list_keys(principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]) -> list[Key]:
-    _require_unrestricted(principal)
     return await keys.all(_managed_tenant(principal))
 
 
@@ -45,6 +45,7 @@ async def list_keys(principal: NamedDependency[Principal], keys: NamedDependency
     "/keys/{key_id:str}",
     operation_id="revokeKey",
     scope="admin",
+    unrestricted=True,
     status_code=200,
     summary="Revoke an API key, with the access tokens that it made",
     description="Every API process knows it within a second, and ends the streams and sockets of the key.",
@@ -53,7 +54,6 @@ async def list_keys(principal: NamedDependency[Principal], keys: NamedDependency
 async def revoke_key(
     key_id: FromPath[str], principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]
 ) -> Revoked:
-    _require_unrestricted(principal)
     return Revoked(key_id, await keys.revoke(principal.name, _managed_tenant(principal), key_id))
 
 
@@ -61,6 +61,7 @@ async def revoke_key(
     "/keys/{key_id:str}/rotate",
     operation_id="rotateKey",
     scope="admin",
+    unrestricted=True,
     status_code=200,
     summary="Give an API key another secret",
     description="The secret so far stays valid for grace_seconds, and the secret before that one ends. The answer shows"
@@ -73,7 +74,6 @@ async def rotate_key(
     principal: NamedDependency[Principal],
     keys: NamedDependency[KeyStore],
 ) -> CreatedKey:
-    _require_unrestricted(principal)
     tenant = _managed_tenant(principal)
     found = (await keys.find([key_id])).get(key_id)
     if found is not None and tenant in (None, found.tenant):  # the answer of any other key says that it does not exist
@@ -88,7 +88,7 @@ async def rotate_key(
     status_code=201,
     summary="Create an access token for a browser",
     description="It is valid for one thread, one message or one subject, with no more rights than the caller has, and"
-    " no longer than the caller's key.",
+    " no longer than the caller's key. A token for a thread shows it only while it belongs to the same subject as now.",
 )
 async def create_token(
     data: JSONBody[NewToken],
@@ -97,6 +97,9 @@ async def create_token(
     tokens: NamedDependency[TokenSigner],
 ) -> CreatedToken:
     narrowed = narrow(principal, data)
+    if principal.thread_id is None and narrowed.thread_id is not None and narrowed.subject is None:
+        owner = await keys.owner_of_thread(principal, narrowed.thread_id)
+        narrowed = msgspec.structs.replace(narrowed, subject=owner)
     assert narrowed.expires_at is not None
     expires_at = datetime.fromtimestamp(narrowed.expires_at, UTC)
     token = await tokens.sign(narrowed)
@@ -106,12 +109,6 @@ async def create_token(
 
 
 router = Router("/", route_handlers=[create_key, list_keys, revoke_key, rotate_key, create_token], tags=["Access"])
-
-
-def _require_unrestricted(principal: Principal) -> None:
-    """Raises Forbidden."""
-    if principal.reach is not None:
-        raise Forbidden("A key or token with restrictions (subject, agents, thread, message) manages no keys.")
 
 
 def _require_scopes(principal: Principal, scopes: Iterable[Scope]) -> None:

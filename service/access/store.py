@@ -90,6 +90,23 @@ class KeyStore:
         )
         return {row["key_id"]: msgspec.convert(dict(row), StoredKey) for row in rows}
 
+    async def find_tenants(self, tenants: Sequence[str]) -> dict[str, int]:
+        """When those that exist were created, in microseconds since 1970."""
+        rows = await self._database.fetch("select tenant, since from treadle.find_tenants($1)", tenants)
+        return {row["tenant"]: row["since"] for row in rows}
+
+    async def owner_of_thread(self, principal: Principal, thread_id: str) -> str | None:
+        """The subject to which a thread belongs that the principal sees."""
+        owner: str | None = await self._database.fetchval(
+            "select t.owner from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2"
+            " and treadle._sees_thread(reach => $3::jsonb, owner => t.owner, agents => t.agents,"
+            " thread_id => t.thread_id)",
+            principal.tenant,
+            thread_id,
+            principal.reach,
+        )
+        return owner
+
     async def note_uses(self, key_ids: Sequence[str]) -> None:
         await self._database.fetchval("select treadle.note_key_uses($1)", key_ids)
 

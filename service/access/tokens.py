@@ -33,6 +33,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     thread_id: str | None = None
     message_id: UUID | None = None
     key: str | None = None
+    tenant_since: int | None = None
 
 
 def narrow(maker: Principal, new: NewToken) -> Principal:
@@ -48,6 +49,8 @@ def narrow(maker: Principal, new: NewToken) -> Principal:
         own, asked = getattr(maker, name), getattr(new, name)
         if own is not None and asked not in (None, own):
             raise Forbidden(f"The key or token is restricted to another {name}.")
+    if maker.thread_id is not None and maker.subject is None and new.subject is not None:
+        raise Forbidden("The thread of the token belongs to no subject.")
     expires_at = math.ceil(time.time() + new.expires_in)
     return msgspec.structs.replace(
         maker,
@@ -96,6 +99,7 @@ def sign(principal: Principal, secret: bytes) -> str:
         principal.thread_id,
         principal.message_id,
         principal.key_id,
+        principal.tenant_since,
     )
     return TOKEN_PREFIX + jwt.encode(msgspec.to_builtins(claims), secret, algorithm=ALGORITHM)
 
@@ -121,4 +125,5 @@ def read(token: str, secret: bytes) -> Principal:
         message_id=claims.message_id,
         key_id=claims.key,
         expires_at=claims.exp,
+        tenant_since=claims.tenant_since,
     )

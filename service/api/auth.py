@@ -20,6 +20,7 @@ from service.access.json_web_tokens import build_verifier
 from service.access.principal import ANY_SCOPE, OPEN, Principal
 from service.access.secrets import KEY_PREFIX
 from service.access.store import KeyStore
+from service.access.tenant_cache import TenantCache
 from service.access.tokens import TOKEN_PREFIX, TokenSigner
 from service.config import Settings
 from service.db.pool import Database
@@ -41,11 +42,16 @@ class AccessParts:
         self._settings = settings
         self.keys = KeyStore(database)
         self.tokens = TokenSigner(self.keys)
-        self.cache = KeyCache(self.keys, on_end)
+        tenants = TenantCache(self.keys)
+        self.cache = KeyCache(self.keys, tenants, on_end)
         self.access: Access = OpenAccess()
         if settings.needs_auth:
             self.access = Authenticator(
-                self.cache, self.tokens, bootstrap_key=_bootstrap_key(settings), jwts=build_verifier(settings)
+                self.cache,
+                self.tokens,
+                tenants,
+                bootstrap_key=_bootstrap_key(settings),
+                jwts=build_verifier(settings),
             )
 
     @asynccontextmanager
@@ -95,6 +101,8 @@ class Authentication:
             require(principal, options["scope"])
         if options.get("operators_only") and not principal.is_operator:
             raise Forbidden("Only a key of the tenant default, without restrictions, may do this.")
+        if options.get("unrestricted") and principal.reach is not None:
+            raise Forbidden("A key or token with restrictions (subject, agents, thread, message) may not do this.")
         return principal
 
 

@@ -102,11 +102,15 @@ class QueueStore:
         """The newest first, of one queue or of all."""
         rows = await self._lists.fetch(
             f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d"
-            " where d.tenant = $1 and ($2::text is null or d.queue = $2)"
+            " where d.tenant = $1 and ($2::text is null or d.queue = $2) and ($4::jsonb is null or exists ("
+            "select from treadle.message_overview o where o.message_id = d.message_id and treadle._sees("
+            "reach => $4::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,"
+            " message_id => o.message_id)))"
             " order by d.dead_at desc, d.dlq_id desc limit $3",
             principal.tenant,
             name,
             limit,
+            principal.reach,
         )
         return [from_row(DeadLetter, row, ("user_message",)) for row in rows]
 

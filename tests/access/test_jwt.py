@@ -11,14 +11,17 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from uuid_utils.compat import uuid7
 
 from service.access.json_web_tokens import build_verifier
 from service.access.key_sets import KeySet
 from service.access.principal import Principal
 from service.config import Settings
+from service.db.pool import Connection
 from service.errors import ConfigError, KeysAway, Unauthorized
-from tests.support.access import CLOSED, bearer
-from tests.support.fixture_types import StartApi
+from tests.support.access import CLOSED, bearer, create_token, status_with
+from tests.support.fixture_types import RegisterAgents, StartApi
+from tests.support.websocket_client import chat_url, open_socket
 
 ISSUER, AUDIENCE, SECRET = "https://issuer.test", "treadle", "a-secret-of-the-issuer-and-of-the-api"
 RULES = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
@@ -237,6 +240,50 @@ async def test_an_api_takes_the_jwts_of_its_issuer(
     refused = await api.get("/queues", headers=bearer(sign(rsa_key)))
     assert (refused.status_code, refused.json()["detail"]) == (403, "The key or token lacks the scope operate.")
     assert (await api.get("/agents", headers=bearer(sign(rsa_key, aud="another")))).status_code == 401
+
+
+async def test_a_jwt_of_an_unknown_tenant_is_refused_everywhere(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection
+) -> None:
+    """Also after its tenant was deleted, and a token that it made also after another one has the name."""
+    await register_agents()
+    await sql.execute("select treadle.create_tenant('acme')")
+    api = await start_api(**CLOSED, **RULES, jwt_secret=SECRET, jwt_tenant_claim="org")
+    known, unknown = [sign(SECRET, "HS256", org=tenant, scope="read submit operate") for tenant in ("acme", "nowhere")]
+    paths = ("/threads", "/agents", "/threads/t", "/threads/t/stream", f"/messages/{uuid7()}/status")
+
+    async def answers(credential: str) -> set[int]:
+        found = [await status_with(api, credential, path) for path in paths]
+        submitted = await api.post("/messages", json={"message": "x"}, headers=bearer(credential))
+        return {*found, submitted.status_code}
+
+    assert (await answers(known), await answers(unknown)) == ({200, 202, 404}, {401})
+    token = await create_token(api, known, "read", "submit", subject="ann")
+    assert await answers(token) == {200, 202, 404}
+    async with open_socket(chat_url(api, "t"), additional_headers=bearer(known)) as chat:
+        assert (await chat.frame())["status"] == "open"
+        await sql.execute("select treadle.delete_tenant('acme')")
+        frames, code = await chat.rest()
+        assert (frames[-1]["detail"], code) == ("The tenant was deleted.", 1008)
+    assert (await answers(known), await answers(token)) == ({401}, {401})
+    while not await sql.fetchval("select coalesce(gone, true) from treadle.delete_tenant_chunk('acme')"):
+        pass
+    await sql.execute("select treadle.create_tenant('acme')")
+    assert (await answers(known), await answers(token)) == ({200, 202, 404}, {401})
+
+
+def test_a_key_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be there later; a folder never is one."""
+    (tmp_path / "broken").write_text("[]")
+    for place in ("missing", "broken"):
+        caplog.clear()
+        assert build_verifier(settings(jwt_jwks=str(tmp_path / place))) is not None
+        assert [record.message for record in caplog.records] == [
+            "JWT_JWKS cannot be read: no JWT is accepted until it can"
+        ]
+    for place in (".", "no/folder"):
+        with pytest.raises(ConfigError, match=r"^JWT_JWKS: Expected a URL or the path of a file"):
+            build_verifier(settings(jwt_jwks=str(tmp_path / place)))
 
 
 @pytest.mark.parametrize(

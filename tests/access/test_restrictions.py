@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from service.events.model import OUT_OF_REACH
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, create_token
@@ -97,3 +98,17 @@ async def test_a_token_for_a_message_shows_that_message(api: Client) -> None:
     assert found == [200, 404]
     async with open_stream(api, f"/messages/{one}/stream?token={token}") as stream:
         assert (await stream.event()).type == "queued"
+
+
+async def test_a_restricted_caller_sees_no_figures_that_count_others(api: Client) -> None:
+    restricted = [
+        (await create_key(api, "read", "operate", agents=["echo"]))["key"],
+        *[
+            await create_token(api, ROOT_KEY, "read", "operate", **fields)
+            for fields in ({"subject": "ann"}, {"thread_id": "t"}, {"message_id": str(uuid7())})
+        ],
+    ]
+    for key in restricted:
+        for path in ("/queue", "/queues", "/queues/default", "/queues/missing", "/tenant"):
+            assert (await api.get(path, headers=bearer(key))).status_code == 403, path
+        assert (await api.get("/queues/default/dead-letters", headers=bearer(key))).json()["dead_letters"] == []

@@ -128,6 +128,7 @@ async def test_lists_and_figures_are_those_of_the_tenant(stores: Stores) -> None
         page, _ = await stores.queues.dead_letter_page(caller, "default", 10, None)
         assert len(page) == letters
         assert len((await stores.queues.overview(caller)).queued_messages) == queued
+        assert len(await stores.queues.dead_letters(caller, None, 10)) == letters
     figures = await stores.queues.get(acme, "default")
     assert (figures.depth, figures.visible, figures.failed) == (1, 1, 0)
     assert (await stores.queues.overview(acme)).total_failed == 0
@@ -277,3 +278,59 @@ async def test_a_cancel_of_another_tenant_is_no_conflict_either(stores: Stores) 
         await stores.messages.cancel(ADA, done)
     with pytest.raises(NotFound):
         await stores.messages.cancel(principal(subject="bob"), done)
+
+
+ODD_REACHES = [
+    *(
+        "null",
+        "1",
+        '"x"',
+        "[]",
+        '["owner"]',
+        '{"owners": "ada"}',
+        '{"owner": 1}',
+        '{"owner": {}}',
+        '{"agents": "echo"}',
+    ),
+    *('{"agents": [1]}', '{"agents": null}', '{"agents": [["echo"]]}', '{"thread_id": null}', '{"thread_id": 7}'),
+    *('{"message_id": "x"}', '{"message_id": null}', '{"owner": "ada", "tenant": "acme"}'),
+]
+
+
+async def test_every_call_refuses_a_reach_of_an_unknown_shape(stores: Stores) -> None:
+    """It would restrict less than its caller means."""
+    sql, message_id = stores.sql_client.sql, await stores.submit(ADA, "t")
+    before = await stores.sql_client.all_rows()
+    functions = await sql.fetch(
+        "select p.proname, p.proargnames, p.pronargs, p.proargtypes::regtype[]::text[] as types from pg_proc p"
+        " where p.pronamespace = 'treadle'::regnamespace and 'reach' = any(p.proargnames) and p.proname !~ '^_'"
+    )
+    values = {
+        "message_id": f"'{message_id}'",
+        "messages": """'[{"message": "x"}]'""",
+        "message": "'\"x\"'",
+        "thread_ids": "'{t}'",
+        "record_id": f"'{message_id}'",
+        "records": "'[]'",
+        **dict.fromkeys(("thread_id", "agent", "key", "request_hash", "queue_name", "actor", "topic"), "'t'"),
+        **dict.fromkeys(("input", "pos", "quantity", "value", "start"), "'1'"),
+    }
+    assert len(functions) >= 16
+    for name, names, count, types in functions:
+        arguments = [
+            f"{argument} => {values[argument]}::{type}"
+            for argument, type in list(zip(names, types, strict=False))[:count]
+            if argument in values
+        ]
+        for reach in ODD_REACHES if name == "log_end" else ODD_REACHES[5:7]:
+            with pytest.raises(Exception, match="reach must be null, or an object"):
+                await sql.execute(f"select treadle.{name}({', '.join([*arguments, 'reach => $1'])})", reach)
+    assert await stores.sql_client.all_rows() == before
+
+
+async def test_the_full_queue_of_a_tenant_leaves_others_alone(stores: Stores) -> None:
+    call = "select state, refusal_code from treadle.submit_many($1, tenant => $2, max_queue_size => 2, strict => false)"
+    for tenant in ("acme", "default"):
+        rows = await stores.sql_client.sql.fetch(call, json.dumps([{"message": "x"}] * 3), tenant)
+        assert [row["state"] for row in rows] == ["queued", "queued", "refused"], tenant
+        assert rows[2]["refusal_code"] == "TR429"

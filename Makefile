@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test test-postgres15 tools bench faults lint format lock proto clean
+.PHONY: help up test test-postgres15 tools bench faults strangers lint format lock proto clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,10 @@ bench: $(VENV)/.bench ## Measure Treadle and its peers in about twenty minutes; 
 MINUTES ?= 2
 faults: $(VENV)/.dev ## Break every part under load and check that nothing is lost; MINUTES=30, ARGS=--list
 	@$(BIN)/python -m faults --minutes $(MINUTES) $(ARGS)
+
+CALLS ?= 20000
+strangers: $(VENV)/.dev ## Let callers of two tenants try each other's ids, cursors and keys; CALLS=1000
+	@CALLS=$(CALLS) $(BIN)/python -m pytest -q -s tests/access/test_machine.py $(ARGS)
 
 lint: $(VENV)/.dev ## Run ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import meter, report
-from bench.cases import churn, drain, fairness, flatness, latency, peers, streaming, submit, topics
+from bench.cases import churn, drain, fairness, flatness, latency, peers, refusals, streaming, submit, topics
 from bench.processes import BenchError
 from bench.server import SETTINGS, running_server
 from bench.stage import Case, Stage
@@ -30,6 +30,7 @@ CASES: dict[str, Case] = {
     "flatness": flatness.run,
     "churn": churn.run,
     "topics": topics.run,
+    "refusals": refusals.run,
 }
 TABLE_COLUMNS = 130  # the tables need so many
 LATEST_RESULT = Path(__file__).parent / "results" / "latest.json"

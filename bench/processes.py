@@ -127,10 +127,10 @@ class ProcessGroup:
         for child in self._services:
             child.check()
 
-    async def api(self) -> tuple[Child, int]:
+    async def api(self, **settings: str) -> tuple[Child, int]:
         """Start an API; returns it and its port."""
         port = _free_port()
-        child = await self._service("api", "serve", {"PORT": str(port)})
+        child = await self._service("api", "serve", {"PORT": str(port), **settings})
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await asyncio.to_thread(address.answers, "127.0.0.1", port):

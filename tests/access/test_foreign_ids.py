@@ -1,4 +1,5 @@
-"""Every operation with an id answers a stranger for another's id as for an unknown one, and changes nothing.
+"""Every operation with an id answers a stranger for another's id as for an unknown one, with the same statements, and
+changes nothing. (`make bench ARGS="--only refusals"` compares the times.)
 
 The operations come from the OpenAPI description, so that a new one is tried, too.
 """
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.db.pool import Connection
+from service.db.pool import Connection, Database
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, create_token
 from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
@@ -17,6 +18,9 @@ from treadle import Context, agent
 
 UNKNOWN = {"message_id": "00000000-0000-7000-8000-000000000000", "thread_id": "no-such-thread", "key_id": "0" * 12}
 SCOPES = ("submit", "read", "operate")
+KEYS_IN_USE = re.compile(
+    r"find_keys|find_tenants|note_key_uses|signing_secret"
+)  # read again now and then, whatever is asked
 STRANGERS = ("tenant", "subject", "agents", "thread", "message")
 TABLES = ("messages", "threads", "thread_turns", "events", "leases", "idempotency", "keys", "audit")
 
@@ -72,13 +76,33 @@ def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, set[str]
 
 async def rows(sql: Connection) -> dict[str, list[Any]]:
     return {
-        table: [tuple(row) for row in await sql.fetch(f"select t::text from treadle.{table} t order by 1")]
+        table: [
+            tuple(row)
+            for row in await sql.fetch(f"select (to_jsonb(t) - 'last_used_at')::text from treadle.{table} t order by 1")
+        ]
         for table in TABLES
     }
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that the API has sent."""
+    statements: list[str] = []
+    for name in ("fetch", "fetchrow", "fetchval"):
+        original = getattr(Database, name)
+
+        async def noted(self: Database, query: str, *args: Any, original: Any = original, **more: Any) -> Any:
+            statements.append(query)
+            return await original(self, query, *args, **more)
+
+        monkeypatch.setattr(Database, name, noted)
+    return statements
+
+
 @pytest.mark.parametrize("stranger", STRANGERS)
-async def test_another_ones_id_answers_like_an_unknown_one(stranger: str, api: Client, sql: Connection) -> None:
+async def test_another_ones_id_answers_like_an_unknown_one(
+    stranger: str, api: Client, sql: Connection, asked: list[str]
+) -> None:
     theirs = await owned(api)
     key = await credential(api, stranger)
     await api.get("/threads", headers=bearer(key))  # the key is known from here on
@@ -90,11 +114,13 @@ async def test_another_ones_id_answers_like_an_unknown_one(stranger: str, api: C
         for values in (theirs, UNKNOWN):
             address = path.format_map({**UNKNOWN, "agent": "poet", "name": "default", "tenant": "acme", **values})
             body = {"input": "x"} if path.endswith("/input") else {}
+            asked.clear()
             answer = await api.request(method, address, headers=bearer(key), json=body if method == "POST" else None)
             text = answer.text
             for name in ids:
                 text = text.replace(values[name], name)
-            answers.append((answer.status_code, text, sorted(set(answer.headers) - {"date"})))
+            statements = [statement for statement in asked if not KEYS_IN_USE.search(statement)]
+            answers.append((answer.status_code, text, sorted(set(answer.headers) - {"date"}), statements))
         assert answers[0] == answers[1], (method, path)
         assert answers[0][0] >= 400 or path.startswith("/instances"), (method, path)
     assert await rows(sql) == before

@@ -178,30 +178,40 @@ begin
 end $$;
 comment on function treadle.note_key_uses is 'Note when keys were last used, at most once a minute';
 
--- The secret that signs access tokens; the first call makes it. gen_random_uuid has 122 random bits.
-create or replace function treadle.signing_secret() returns bytea
-language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+-- A secret of the installation; the first call makes it. gen_random_uuid has 122 random bits.
+create or replace function treadle._secret(name text) returns bytea
+language plpgsql as $$
+#variable_conflict use_column
 declare
-    c_name constant text := 'access tokens';
-    v_secret bytea;
+    v_secret constant bytea := (select s.value from treadle.secrets s where s.name = _secret.name);
 begin
-    select s.value
-    into v_secret
-    from treadle.secrets s
-    where s.name = c_name;
     if v_secret is null then
         insert into treadle.secrets (name, value, created_at)
         values (
-            c_name,
+            _secret.name,
             sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())),
             treadle.clock())
         on conflict (name) do nothing;
-        return (select s.value from treadle.secrets s where s.name = c_name);
+        return (select s.value from treadle.secrets s where s.name = _secret.name);
     end if;
     return v_secret;
 end $$;
+
+create or replace function treadle.signing_secret() returns bytea
+language sql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select treadle._secret('access tokens')
+$$;
 comment on function treadle.signing_secret is 'The secret that signs access tokens';
+
+-- Every SQL user can listen to hints, and can send them: without the secret it can neither read nor forge the names of
+-- instances that treadle.drop_instance sends to workers.
+create or replace function treadle.instance_secret() returns bytea
+language sql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select treadle._secret('instances')
+$$;
+comment on function treadle.instance_secret is 'The secret in the names of warm instances';
 
 -- Note that the principal `actor` made an access token.
 create or replace function treadle.note_token(actor text, tenant text, target text, details jsonb) returns void

@@ -293,10 +293,11 @@ begin
     then
         raise exception using errcode = 'TR404', message = format('There is no agent %L.', agent);
     end if;
-    -- A digest, because every SQL user can listen.
     perform treadle._hint(
         'treadle_instances',
-        encode(sha256(convert_to(concat_ws(E'\n', tenant, agent, thread_id), 'UTF8')), 'hex'))
+        encode(
+            sha256(treadle._secret('instances') || convert_to(concat_ws(E'\n', tenant, agent, thread_id), 'UTF8')),
+            'hex'))
     where not exists (
         select
         from treadle.threads t

@@ -44,6 +44,7 @@ begin
     end if;
     insert into treadle.sql_roles (role, tenant, created_at)
     values (c_role, create_sql_role.tenant, treadle.clock());
+    perform treadle._audit(actor => null, action => 'sql_role.create', target => c_role, tenant => tenant);
     return c_role;
 exception
     when insufficient_privilege then
@@ -57,12 +58,18 @@ create or replace function treadle.drop_sql_role(role text) returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
+declare
+    v_tenant text;
 begin
     delete from treadle.sql_roles r
-    where r.role = drop_sql_role.role;
+    where r.role = drop_sql_role.role
+    returning r.tenant
+    into v_tenant;
     if not found then
         raise exception using errcode = 'TR404', message = format('There is no SQL role %L.', drop_sql_role.role);
     end if;
+    perform treadle._audit(
+        actor => null, action => 'sql_role.drop', target => drop_sql_role.role, tenant => v_tenant);
     if to_regrole(quote_ident(drop_sql_role.role)) is null then  -- it was dropped by hand
         return;
     end if;

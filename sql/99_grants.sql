@@ -108,6 +108,7 @@ declare
         find_tenants         app
         note_key_uses        app
         signing_secret       app
+        instance_secret      worker
         note_token           app
         audit_page           app
         purge_audit          worker

@@ -7,7 +7,7 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
     treadle_keys     ids of API keys that changed
     treadle_records  `*`: records were published; `tenant/subscription`: it may be delivered to
     treadle_topics   keys of topics (topics.id) whose logs grew
-    treadle_instances  names of instances that workers must drop (service.worker.instances.instance_name)
+    treadle_instances  names of instances that workers must drop (service.worker.instances.InstanceCache.name)
 """
 
 import asyncio

@@ -51,6 +51,11 @@ class LeaseStore:
         self._database = database
         self._max_queue_size = max_queue_size
 
+    async def instance_secret(self) -> bytes:
+        """The secret in the names of warm instances."""
+        secret: bytes = await self._database.fetchval("select treadle.instance_secret()")
+        return secret
+
     async def claim(
         self,
         *,

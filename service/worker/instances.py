@@ -37,21 +37,24 @@ class _Instance:
         return self.making.done() and (self.making.cancelled() or self.making.exception() is not None)
 
 
-def instance_name(tenant: str, agent: str, thread_id: str) -> str:
-    """The name that treadle.drop_instance sends to workers: a digest, because every SQL user can listen."""
-    return hashlib.sha256("\n".join((tenant, agent, thread_id)).encode()).hexdigest()
-
-
 class InstanceCache:
+    """`secret`: treadle.instance_secret(), set before the first message."""
+
     def __init__(self) -> None:
+        self.secret = b""
         self._cached: dict[str, _Instance] = {}  # by their names, the least recently used first
         self._closing: set[asyncio.Task[None]] = set()
+
+    def name(self, tenant: str, agent: str, thread_id: str) -> str:
+        """The name that treadle.drop_instance sends to workers: a digest with the secret, because every SQL user can
+        listen, and can send hints."""
+        return hashlib.sha256(self.secret + "\n".join((tenant, agent, thread_id)).encode()).hexdigest()
 
     async def get(self, agent: Agent, claim: Claim, make: Callable[[], Any], pins: "InstancePins") -> Any:
         """The cached instance for agent and thread, or a new one; `pins` keeps it open. Raises what `make` raises."""
         key = None
         if claim.thread_id is not None and agent.limits.idle_timeout:
-            key = instance_name(claim.tenant, agent.name, claim.thread_id)
+            key = self.name(claim.tenant, agent.name, claim.thread_id)
         if key and (kept := self._cached.get(key)) and kept.thread != claim.thread:
             self.drop(key)
         instance = self._cached.pop(key, None) if key else None

@@ -144,6 +144,7 @@ class Worker:
 
         async def register() -> None:
             await schema.require(self._database)
+            self._services.instances.secret = await self._store.instance_secret()
             default = self._settings.default_agent
             if former := await queues.register_agents(self._services.registry.rows(), default):
                 log.warning("DEFAULT_AGENT differs between workers", extra={"former": former, "now": default})

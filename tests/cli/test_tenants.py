@@ -21,6 +21,8 @@ async def test_a_sql_role_logs_in_with_the_printed_address(cli: Cli, sql: Connec
     assert [found["role"] for found in listed] == [role]
     assert (await cli("tenants", "drop-sql-role", role)).output == f"{role} is dropped.\n"
     assert await sql.fetchval("select to_regrole($1)", role) is None
+    acts = await sql.fetch("select action, target from treadle.audit where tenant = 'acme' order by id offset 1")
+    assert [tuple(act) for act in acts] == [("sql_role.create", role), ("sql_role.drop", role)]
 
 
 async def test_commands_of_a_tenants_login_show_its_own(cli: Cli, sql: Connection) -> None:

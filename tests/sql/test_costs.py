@@ -32,6 +32,7 @@ CHORES |= {
     "ensure_partitions",
     "drop_partitions",
     "register_agents",
+    "instance_secret",
     "meta",
 }
 CHORES |= {"agent_overview"}  # a look at their input types, at most once a second

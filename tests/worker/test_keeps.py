@@ -1,12 +1,12 @@
 """What agents keep between messages: the memory of their thread, and warm instances."""
 
 import asyncio
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from service.db.pool import Connection
-from service.worker.instances import instance_name
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartWorker
 from tests.support.invariants import assert_consistent
@@ -194,6 +194,9 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     assert (await run(sql, "x", agent="forgets", thread_id="a"))["result"] == 1
     assert (await run(sql, "x", agent="keeps"))["result"] == 1
     assert made == ["a", "b", "a", "None"]
+    forged = sha256(b"default\nkeeps\na").hexdigest()  # any login of PostgreSQL can send a hint
+    await sql.execute(f"notify treadle_instances, '{forged}'")
+    assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 3
     assert (await api.delete("/instances/keeps/a")).status_code == 202
     await until(lambda: closed, lambda names: names == ["a", "None", "a"])  # uncached ones, at once
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 1
@@ -241,8 +244,9 @@ async def test_an_instance_in_use_is_not_closed(sql: Connection, start_worker: S
     worker = await start_worker(uses)
     message_id = await submit(sql, "x", agent="uses", thread_id="t")
     await wait_for(inside)
-    worker._services.instances.drop_idle()
-    worker._services.instances.drop(instance_name("default", "uses", "t"))
+    instances = worker._services.instances
+    instances.drop_idle()
+    instances.drop(instances.name("default", "uses", "t"))
     await asyncio.sleep(0)
     go_on.set()
     assert (await settled(sql, message_id))["result"] == 0

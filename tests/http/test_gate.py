@@ -145,7 +145,11 @@ async def test_foreign_pages_may_not_read(api: Client) -> None:
             assert "access-control-allow-origin" not in answer.headers
 
 
-TWICE = [["Origin: https://a", "Origin: http://localhost"], ["Sec-Fetch-Site: none"] * 2]
+TWICE = [
+    ["Origin: https://a", "Origin: http://localhost"],
+    ["Sec-Fetch-Site: none"] * 2,
+    ["Authorization: Bearer a", "Authorization: Bearer b"],
+]
 
 
 async def test_a_header_that_is_sent_twice_is_400(api: Client) -> None:

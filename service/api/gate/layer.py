@@ -43,7 +43,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITES = frozenset({b"same-origin", b"none"})  # none: a person typed the address
 PAGE_TYPES = frozenset({b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"})
 READ_HEADERS = frozenset(
-    {b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"content-type", b"content-length", b"transfer-encoding"}
+    {
+        *(b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"authorization"),
+        *(b"content-type", b"content-length", b"transfer-encoding"),
+    }
 )
 
 Headers: TypeAlias = dict[bytes, bytes]

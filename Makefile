@@ -30,7 +30,7 @@ faults: $(VENV)/.dev ## Break every part under load and check that nothing is lo
 
 CALLS ?= 20000
 strangers: $(VENV)/.dev ## Let callers of two tenants try each other's ids, cursors and keys; CALLS=1000
-	@CALLS=$(CALLS) $(BIN)/python -m pytest -q -s tests/access/test_machine.py $(ARGS)
+	@CALLS=$(CALLS) $(BIN)/python -m pytest -q -s -o faulthandler_timeout=7200 tests/access/test_machine.py $(ARGS)
 
 lint: $(VENV)/.dev ## Run ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

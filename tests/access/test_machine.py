@@ -25,6 +25,7 @@ from tests.support.access_machine import World
 from tests.support.access_model import EVERY_SCOPE, Caller
 from tests.support.access_sql import AccessMachine
 from tests.support.api_client import Client
+from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 
 CALLS = int(os.environ.get("CALLS", "400"))
@@ -84,6 +85,7 @@ async def test_no_caller_reaches_a_thing_of_another(
     run: Any = run_state_machine_as_test  # takes any callable that makes a machine
     while world.calls.total() < CALLS:
         await asyncio.to_thread(run, lambda: AccessMachine(world), settings=SETTINGS)
+    await assert_consistent(sql)
     for (protocol, kind), count in sorted(world.calls.items()):
         print(f"{protocol:<10} {kind:<17} {count:>6}")
     print(f"{world.calls.total()} calls, {next(world.examples)} programs")

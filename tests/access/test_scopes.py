@@ -60,7 +60,7 @@ async def call(api: Client, operation: tuple[str, str, list[Any]], name: str, ke
     headers = {} if key is None else bearer(key)
     body = {"json": BODIES.get(name, {})} if method in ("POST", "PUT") else {}
     answer = await api.request(method, path, headers=headers, **body)
-    is_problem = answer.headers["content-type"].startswith("application/problem")
+    is_problem = answer.headers.get("content-type", "").startswith("application/problem")
     return answer.status_code, answer.json()["detail"] if is_problem else ""
 
 

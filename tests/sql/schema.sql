@@ -397,6 +397,28 @@ CREATE FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, 
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.append_and_send(id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean) IS 'Append events to a message under lease, and submit what it sends, in one transaction';
+CREATE TABLE treadle.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    tenant text NOT NULL,
+    principal text NOT NULL,
+    action text NOT NULL,
+    target text NOT NULL,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT audit_action_check CHECK ((action ~ '^[a-z_]+[.][a-z_]+$'::text))
+);
+COMMENT ON TABLE treadle.audit IS 'Who changed access, or stopped, repeated or deleted work: written in the transaction of the act, kept for AUDIT_RETENTION_HOURS';
+COMMENT ON COLUMN treadle.audit.principal IS 'Such as key 4f2a (ci), token of key 4f2a (ci), or role alice for a session in SQL';
+COMMENT ON COLUMN treadle.audit.action IS 'What was done to what, such as key.revoke or message.cancel';
+COMMENT ON COLUMN treadle.audit.target IS 'The id or the name of what was acted on';
+CREATE FUNCTION treadle.audit_page(of_tenant text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, before_at timestamp with time zone DEFAULT NULL::timestamp with time zone, before_id bigint DEFAULT NULL::bigint, quantity integer DEFAULT 100) RETURNS SETOF treadle.audit
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS ...;
+COMMENT ON FUNCTION treadle.audit_page(of_tenant text, since timestamp with time zone, before_at timestamp with time zone, before_id bigint, quantity integer) IS 'A page of the audit, the newest act first';
 CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -644,6 +666,13 @@ CREATE FUNCTION treadle.find_keys(key_ids text[]) RETURNS TABLE(key_id text, ten
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.find_keys(key_ids text[]) IS 'What checks the callers with these keys';
+CREATE FUNCTION treadle.find_tenants(names text[]) RETURNS TABLE(tenant text, since bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.find_tenants(names text[]) IS 'When tenants were created; what checks JWTs';
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3, threads bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -704,6 +733,13 @@ CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NU
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean, tenant text, reach jsonb) IS 'Answer the question that a message waits with';
+CREATE FUNCTION treadle.instance_secret() RETURNS bytea
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.instance_secret() IS 'The secret in the names of warm instances';
 CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1030,7 +1066,7 @@ CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
     SET jit TO 'off'
     AS ...;
 CREATE FUNCTION treadle.signing_secret() RETURNS bytea
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
@@ -2117,20 +2153,6 @@ COMMENT ON VIEW treadle.agent_overview IS 'Every agent that a worker has registe
 CREATE TABLE treadle.alembic_version (
     version_num character varying(32) NOT NULL
 );
-CREATE TABLE treadle.audit (
-    id bigint NOT NULL,
-    at timestamp with time zone NOT NULL,
-    tenant text NOT NULL,
-    principal text NOT NULL,
-    action text NOT NULL,
-    target text NOT NULL,
-    details jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT audit_action_check CHECK ((action ~ '^[a-z_]+[.][a-z_]+$'::text))
-);
-COMMENT ON TABLE treadle.audit IS 'Who changed access, or stopped, repeated or deleted work: written in the transaction of the act, kept for AUDIT_RETENTION_HOURS';
-COMMENT ON COLUMN treadle.audit.principal IS 'Such as key 4f2a (ci), token of key 4f2a (ci), or role alice for a session in SQL';
-COMMENT ON COLUMN treadle.audit.action IS 'What was done to what, such as key.revoke or message.cancel';
-COMMENT ON COLUMN treadle.audit.target IS 'The id or the name of what was acted on';
 ALTER TABLE treadle.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.audit_id_seq
     START WITH 1

@@ -103,7 +103,13 @@ language sql stable as $$
             aside => p.aside, thread_id => p.thread_id, completed_at => p.completed_at),
         p.created_at, false, coalesce(p.more, g.last_pos > r.after, false)
     from unnest(threads, afters) with ordinality r (thread, after, n)
-    left join treadle.thread_log g on g.thread = r.thread
+    left join lateral (
+        select l.thread, l.last_pos
+        from treadle.thread_log l
+        where l.thread = r.thread
+        order by l.era desc
+        limit 1
+    ) g on true
     left join lateral (
         select s.*, s.next_bytes is not null and (s.place >= quantity or s.bytes + s.next_bytes > page_bytes) as more
         from (

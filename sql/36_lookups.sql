@@ -48,7 +48,13 @@ begin
                     and thread_place.pos > 0
             )
         from treadle.threads t
-        left join treadle.thread_log l on l.thread = t.id
+        left join lateral (
+            select g.last_pos
+            from treadle.thread_log g
+            where g.thread = t.id
+            order by g.era desc
+            limit 1
+        ) l on true
         where t.tenant = thread_place.tenant
             and t.thread_id = thread_place.thread_id
             and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);

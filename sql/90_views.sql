@@ -52,7 +52,12 @@ create or replace view treadle.thread_overview with (security_invoker) as
         ) as last_message_preview,
         s.thread, s.tenant, t.memory, t.owner, t.agents
     from treadle.threads t
-    join treadle.thread_turns s on s.thread = t.id
+    -- The newest version: an old snapshot keeps the dead ones, which lie below it in the index.
+    join treadle.thread_turns s on s.thread = t.id and s.version >= (
+        select max(n.version)
+        from treadle.thread_turns n
+        where n.thread = t.id
+    )
     cross join lateral (
         select count(*) as processing
         from treadle.leases l

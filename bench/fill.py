@@ -17,7 +17,7 @@ SUBMIT = """
         select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('message_id', treadle.uuid7(), 'message', $1::text,
             'agent', 'noop', 'thread_id', $2::text || case when $3::integer > 0 then (n % $3)::text end,
             'delay_seconds', $4::float8)))
-        from generate_series($5::integer, $6::integer - 1) n))"""
+        from generate_series($5::integer, $6::integer - 1) n), notify => true, autocommit => true)"""
 
 INSERT_QUEUED = """
     with numbered as (
@@ -56,9 +56,9 @@ INSERT_FINISHED = """
         (values (1, 'queued', null), (2, 'started', '{"attempt": 1}'::jsonb), (3, 'done', null)) e (seq, type, data)"""
 
 
-async def submit(sql: Any, count: int, *, thread: str, threads: int) -> None:
-    """Submit `count` messages by this connection; see `queued`."""
-    await sql.fetchval(SUBMIT, BODY, thread if threads else None, threads, None, 0, count)
+async def submit(sql: Any, count: int, *, thread: str, threads: int, start: int = 0) -> None:
+    """Submit `count` messages by this connection, the first to thread number `start`; see `queued`."""
+    await sql.fetchval(SUBMIT, BODY, thread if threads else None, threads, None, start, start + count)
 
 
 async def queued(

@@ -93,9 +93,10 @@ class Round:
         await self._database.fetchval("select treadle.queue_position($1)", message_id)
 
     async def _claim(self, quantity: int) -> list[Claim]:
-        return await self._leases.claim(
+        claimed = await self._leases.claim(
             worker=WORKER_ID, queues=["default"], quantity=quantity, lease_seconds=LEASE_SECONDS, first_lane="high"
         )
+        return claimed.claims
 
     async def _finish(self, claims: list[Claim]) -> None:
         outcome = Outcome("completed", result='"ok"')

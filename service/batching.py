@@ -26,8 +26,10 @@ class Batcher(Generic[Item, Result]):
     counts one of them for several. At most `calls` batches are in flight, each of another group. If `run` raises for a
     batch, the batch is split until only the item at fault fails; Unavailable is raised for all items at once.
 
-    Items for which `must_run_alone` is true run one by one beside the batches. So do items that were answered with
-    Busy, as often as `patience` allows; without it, Busy is raised. `held_by` names what an item needs (see Patience).
+    Items for which `must_run_alone` is true run one by one beside the batches. Items that were answered with Busy are
+    repeated, as often as `patience` allows: alone where few things are held, else with the next batch, so that a
+    transaction which holds many things costs no call for each. Without patience Busy is raised. `held_by` names what an
+    item needs (see Patience).
 
     An item whose caller is cancelled before it has begun is dropped. A batch that has begun runs to its end.
     """
@@ -84,7 +86,9 @@ class Batcher(Generic[Item, Result]):
 
     async def _repeat(self, item: Item) -> Result:
         assert self._patience is not None
-        return await self._run_alone(item, patient=self._patience.has_few_lines)
+        if self._patience.has_few_lines:
+            return await self._run_alone(item, patient=True)
+        return await self._call(item)
 
     async def _run_alone(self, item: Item, *, patient: bool) -> Result:
         results = await self._run([item], patient)

@@ -40,14 +40,17 @@ class Patience:
     """One for each kind of call, so that no kind waits for another.
 
     A caller is answered with Busy `seconds` after its arrival (None: it waits without limit), and at once where a line
-    is full. At most `slots` first calls run at the same time (None: any number). A caller leaves its line when it is
-    cancelled or its client disconnects.
+    is full. At most `slots` first calls run at the same time (None: any number), and at most `repetitions` repeated
+    ones (None: any number, where they share a call). A caller leaves its line when it is cancelled or its client
+    disconnects.
     """
 
-    def __init__(self, *, seconds: float | None = None, slots: int | None = None) -> None:
+    def __init__(
+        self, *, seconds: float | None = None, slots: int | None = None, repetitions: int | None = REPETITIONS
+    ) -> None:
         self._seconds = seconds
         self._slots = asyncio.Semaphore(slots) if slots else None
-        self._repetitions = asyncio.Semaphore(REPETITIONS)
+        self._repetitions = asyncio.Semaphore(repetitions) if repetitions else contextlib.nullcontext()
         self._lines: dict[Hashable, _Line] = {}
         self.callers = 0  # that wait now
 

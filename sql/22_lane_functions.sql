@@ -207,13 +207,7 @@ begin
         'select coalesce(array_agg(c.msg_id order by c.msg_id), ''{}''),
                 case when count(*) > 1000 then (select max(q.msg_id) from {lane} q) end
             into ids, last_id
-            from (
-                select q.msg_id
-                from {lane} q
-                where ' || treadle._lane_visible() || '
-                order by q.msg_id
-                limit 1001
-            ) c;',
+            from ' || treadle._lane_search(columns => 'q.msg_id', quantity => '1001') || ' c;',
         treadle._lane_settings());
 end $$;
 

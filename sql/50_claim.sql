@@ -168,9 +168,20 @@ begin
         ids => v_rows.message_ids, lane_ids => v_rows.lane_ids, tenants => treadle._stopped_tenants());
 end $$;
 
+-- How many lane rows the claims of this transaction have passed over: other transactions hold their messages or
+-- threads.
+create or replace function treadle.passed_rows() returns integer
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select coalesce(nullif(current_setting('treadle.passed_rows', true), ''), '0')::integer
+$$;
+comment on function treadle.passed_rows
+    is 'How many lane rows the claims of this transaction have passed over, because other transactions hold them';
+
 -- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
 -- the dead letters, rows of a message that is elsewhere by now are deleted, rows of a message that runs are hidden
--- again, and messages of a stopped tenant are set aside, with those after them. Returns how many are set aside.
+-- again, and messages of a stopped tenant are set aside, with those after them. Counts the others as passed. Returns
+-- how many are set aside.
 create or replace function treadle._clear_lane(
     lane_ids bigint[],
     named uuid[],
@@ -186,14 +197,16 @@ declare
     v_elsewhere treadle.lane_row[];
     v_running bigint[];
     v_stopped uuid[];
+    v_passed integer;
 begin
     select array_agg(r.lane_id) filter (where m.message_id is null),
             array_agg(row(_clear_lane.queue, _clear_lane.lane, r.lane_id, null)::treadle.lane_row)
                 filter (where m.message_id is not null and not h.here),
             array_agg(r.lane_id) filter (where h.here and m.state = 'processing' and not m.message_id = any(taken)),
             array_agg(m.message_id) filter (
-                where h.here and m.state = 'queued' and m.tenant = any(treadle._stopped_tenants()))
-        into v_foreign, v_elsewhere, v_running, v_stopped
+                where h.here and m.state = 'queued' and m.tenant = any(treadle._stopped_tenants())),
+            count(*) filter (where h.here and m.state = 'queued' and not m.message_id = any(taken))
+        into v_foreign, v_elsewhere, v_running, v_stopped, v_passed
         from unnest(lane_ids, named) r (lane_id, message_id)
         left join treadle.messages m on m.message_id = any(array[r.message_id])
         cross join lateral (
@@ -211,6 +224,7 @@ begin
             queue => _clear_lane.queue, lane => _clear_lane.lane, ids => v_running, at => at, until => until);
     end if;
     if v_stopped is null then
+        perform set_config('treadle.passed_rows', (treadle.passed_rows() + v_passed)::text, true);
         return 0;
     end if;
     return treadle._set_aside(

@@ -101,7 +101,8 @@ create or replace function treadle.reap(
     quantity integer default 1000)
 returns table (message_id uuid, worker text, thread bigint, queue text)
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off as $$
 #variable_conflict use_column
 declare
     c_reason constant text := 'The worker was lost.';
@@ -129,6 +130,7 @@ begin
             from treadle.leases l
             where l.id >= v_low
                 and l.worker_id = v_worker
+            order by l.id
             limit quantity);
         return query
             select m.message_id, v_worker, m.thread, m.queue
@@ -167,6 +169,7 @@ language sql stable as $$
                     and not exists (select from treadle.workers w where w.worker_id = l.worker_id)
                 )
             )
+        order by l.id
         limit quantity)
 $$;
 

@@ -89,6 +89,24 @@ begin
     return coalesce(v_above, 0);
 end $$;
 
+-- Let the marks follow, and nothing else: janitors call it often while many rows leave the lanes. Beside an old
+-- snapshot each claim and each submit reads the rows between a mark and the first row. Returns `above` as treadle.sweep
+-- does.
+create or replace function treadle.raise_marks() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+declare
+    v_open constant jsonb := treadle._open_draws();  -- before all searches
+begin
+    if not treadle._sees_commits() or not treadle._try_mutex('sweep') then
+        return 0;
+    end if;
+    return treadle._raise_marks(open => v_open, at => treadle.clock());
+end $$;
+comment on function treadle.raise_marks
+    is 'Let the low-water marks of lanes and leases follow their first rows';
+
 -- Let the marks follow: of the lanes, their first visible row; of the leases, the oldest one. Bring lane rows back.
 --   look_back_seconds  also rows that were hidden, by hand or by a delay, until a time so recent
 --   above              how many ids the first rows are above their marks, at most: if many, call again soon

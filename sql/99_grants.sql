@@ -73,6 +73,7 @@ declare
         limits_of            app tenant
 
         claim                worker
+        passed_rows          worker
         append               worker
         append_and_send      worker
         finish               worker
@@ -92,6 +93,7 @@ declare
         admit_due            worker
         tend_parents         worker
         sweep                worker
+        raise_marks          worker
         mend_lanes           worker
         fold_counters        worker
         fold_subscriptions   worker

@@ -31,6 +31,7 @@ OTHERS = {
 DRAINS = ((0, "a writer"), (0, "a submit"), (20, "a snapshot"), (1_000, "a snapshot"), (1_000, "a writer"))
 SHARES = 10  # of the time with an open transaction; the last one counts
 BACKLOG_MESSAGES = 4_000  # the client keeps so many queued, so that the worker never waits
+BATCH_MESSAGES = 200  # that the client submits at once; it holds their threads meanwhile
 
 WARM = "select coalesce(sum(completed), 0) >= $1 from treadle.queue_counts"
 WARM_MESSAGES = 2_000
@@ -115,17 +116,18 @@ async def _measured(base: CaseDatabase, seconds: float) -> Figures:
 
 @contextlib.asynccontextmanager
 async def _feeding(base: CaseDatabase, threads: int) -> AsyncIterator[None]:
-    """Keep the queue filled."""
+    """Keep the queue filled: in batches as clients send them, over all threads in turns."""
 
     async def feed() -> None:
         sql = await base.connect()
+        fed = 0
         try:
             while True:
                 missing = BACKLOG_MESSAGES - await sql.fetchval(QUEUED)
-                if missing > 0:
-                    await fill.submit(sql, min(missing, fill.BATCH_MESSAGES), thread="t", threads=threads)
-                else:
-                    await asyncio.sleep(0.02)
+                for _ in range(missing // BATCH_MESSAGES):
+                    await fill.submit(sql, BATCH_MESSAGES, thread="t", threads=threads, start=fed)
+                    fed += BATCH_MESSAGES
+                await asyncio.sleep(0.02)
         finally:
             await sql.close()
 

@@ -88,6 +88,14 @@ class _Delivered(Struct):
     record: _DeliveredRecord
 
 
+class Claimed(Struct, frozen=True):
+    """The answer to a claim. `passed_rows`: how many lane rows it passed over, because other transactions hold their
+    messages or threads."""
+
+    claims: list[Claim]
+    passed_rows: int = 0
+
+
 class EventToAppend(Struct, frozen=True):
     """An event of an attempt; `data` is JSON text. `sends`: messages that are submitted in the same transaction, a JSON
     array as treadle.submit_many reads it."""

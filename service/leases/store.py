@@ -13,6 +13,7 @@ from service.leases.model import (
     Append,
     Appended,
     Claim,
+    Claimed,
     EarlierResults,
     EventToAppend,
     Finish,
@@ -27,7 +28,10 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
 # Columns are selected in the order of the struct's fields: rows become structs by position, which costs a tenth of
 # converting each value.
-CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.claim($1, $2, $3, $4, $5, $6)"
+# One row without a message where nothing was claimed. The last column is computed when the claim has ended.
+CLAIM_SQL = f"""
+    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle.passed_rows()
+    from (values (1)) v left join treadle.claim($1, $2, $3, $4, $5, $6) c on true"""
 APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND_SQL = f"""
     select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send(
@@ -65,7 +69,7 @@ class LeaseStore:
         lease_seconds: float,
         first_lane: Priority,
         tenants: Sequence[str] = (),
-    ) -> list[Claim]:
+    ) -> Claimed:
         """Lease up to `quantity` messages: lane by lane, `first_lane` before the others; in a lane queue by queue.
         `tenants`: only of these; empty: of all."""
         rows = await self._database.fetch(
@@ -78,7 +82,8 @@ class LeaseStore:
             tenants or None,
             repeatable=False,  # if the answer is lost, the next heartbeat releases the claimed messages
         )
-        return [Claim(*row) for row in rows]
+        claims = [Claim(*row[:-1]) for row in rows if row[0] is not None]
+        return Claimed(claims, rows[0][-1])
 
     async def append(self, appends: Sequence[Append], patient: bool, hint: str | None = None) -> list[Appended]:
         """Write events to the logs. `patient`: wait a moment for locks instead of answering `busy`. `hint`: a payload

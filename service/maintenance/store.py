@@ -114,6 +114,10 @@ class MaintenanceStore:
         assert row is not None
         return row["above"], row["queues"] or []
 
+    async def raise_marks(self) -> int:
+        """Only move the low-water marks forward. Returns how many ids there were to move, at most."""
+        return int(await self._database.fetchval("select treadle.raise_marks()"))
+
     async def mend_lanes(self, after: UUID | None) -> tuple[UUID | None, int, list[str]]:
         """Restore lane rows that are missing in the next stretch of messages; returns where to continue (None: from the
         start), how many messages were repaired, and their queues."""

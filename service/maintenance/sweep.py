@@ -3,20 +3,24 @@
 import asyncio
 import math
 import random
+import time
 
 from service.maintenance.chore import Arrivals
 from service.maintenance.store import MaintenanceStore
 
 SWEEP_SECONDS = 2.0
-BUSY_SWEEP_SECONDS = 0.25
-BUSY_IDS = 5_000  # above its mark: so many dead rows slow each claim down, if an old snapshot keeps them
+RAISE_SECONDS = 0.1  # between two moves of the marks, at least
+# The marks are moved when about so many ids are above them: beside an old snapshot each claim reads these rows.
+IDS_ABOVE = 1_000
+MANY_IDS_ABOVE = 5_000  # or as many rows are to be brought back: the next call is a whole sweep
 SWEEPS_PER_LOOK_BACK = 15
 LOOK_BACK_SECONDS = 120.0  # several times the seconds between two looks
 LOOKS_BACK_PER_WHOLE_LOOK = 20
 
 
 class Sweep:
-    """Sweeps more often while marks have far to go. From time to time it also looks for rows that were hidden."""
+    """Sweeps every two seconds. The faster rows leave the lanes, the more often it moves the marks between two sweeps.
+    From time to time it also looks for rows that were hidden."""
 
     name = "sweep"
 
@@ -25,8 +29,22 @@ class Sweep:
         self._arrivals = arrivals
         self._sweeps = 0
         self._seconds = SWEEP_SECONDS
+        self._swept_at = -math.inf
+        self._above = 0
 
     async def run(self) -> None:
+        if self._above < MANY_IDS_ABOVE and time.monotonic() - self._swept_at < SWEEP_SECONDS * 0.8:
+            self._above = await self._store.raise_marks()
+        else:
+            self._swept_at = time.monotonic()
+            self._above = await self._sweep()
+        self._seconds = min(SWEEP_SECONDS, max(RAISE_SECONDS, self._seconds * IDS_ABOVE / max(self._above, 1)))
+
+    async def pause(self) -> None:
+        await asyncio.sleep(self._seconds * random.uniform(0.8, 1.2))
+
+    async def _sweep(self) -> int:
+        """Returns how many ids the first rows were above their marks, at most."""
         looks, rest = divmod(self._sweeps, SWEEPS_PER_LOOK_BACK)
         look_back = None
         if not rest:
@@ -34,7 +52,4 @@ class Sweep:
         above, queues = await self._store.sweep(look_back)
         self._arrivals.in_lanes(queues)
         self._sweeps += 1
-        self._seconds = BUSY_SWEEP_SECONDS if above >= BUSY_IDS else SWEEP_SECONDS
-
-    async def pause(self) -> None:
-        await asyncio.sleep(self._seconds * random.uniform(0.8, 1.2))
+        return above

@@ -247,7 +247,7 @@ class MessageStore(MessageControl):
             self._submit,
             limit=SUBMIT_BATCH_MESSAGES,
             calls=calls,
-            patience=Patience(seconds=HELD_SECONDS),
+            patience=Patience(seconds=HELD_SECONDS, repetitions=None),
             group_by=lambda request: (request.principal.tenant, request.principal.reach),
             held_by=lambda request: request.principal.thread_key(request.submission.thread_id),
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from service import telemetry
 from service.config import Settings
 from service.errors import TreadleError
-from service.leases.model import Claim
+from service.leases.model import Claimed
 from service.leases.store import LeaseStore
 from service.messages.model import Priority
 from service.waiting import wait_for
@@ -22,9 +22,11 @@ CLAIM_BATCH_MESSAGES = 100
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
 OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
-# A claim that takes long for what it finds has passed over many locked rows: a user's transaction holds their threads.
-LONG_CLAIM_SECONDS = 0.02  # without a message, or for each one
-PAUSE_PER_CLAIM_SECOND = 9  # so that fruitless claims take at most a tenth of a core
+# A claim that passes over many rows for what it finds: a user's transaction holds their threads.
+MANY_PASSED_ROWS = 1_000  # without a message, or for each one
+# Nine times what a claim spends on a row that it passes over, so that fruitless claims take at most a tenth of a core.
+PAUSE_PER_PASSED_ROW_SECONDS = 0.0002
+FIRST_RETRY_SECONDS = 0.02  # after a claim that passed a row over, for which no hint may come; then twice as long
 
 
 class Claimer:
@@ -51,6 +53,8 @@ class Claimer:
         self._claim_calls = 0  # so far
         self._claims_from: Counter[Priority] = Counter()  # by the lane that they began at
         self._stopped = asyncio.Event()
+        self._passed_rows = 0  # by the last claim that did not fill its room
+        self._retry_seconds = 0.0  # how long the last look waited for such rows
         self.is_claiming = False  # a claim is in flight
 
     async def run(self) -> None:
@@ -59,8 +63,9 @@ class Claimer:
             self._work.clear()
             room = min(CLAIM_BATCH_MESSAGES, self._attempts.room())
             began = time.monotonic()
-            claims = await self._claim(room) if room > 0 else []
+            claimed = await self._claim(room) if room > 0 else Claimed([])
             seconds = time.monotonic() - began
+            claims = claimed.claims
             if room > 0:
                 telemetry.claim(works=claims, room=room, seconds=seconds)
             await self._traces.begin(claims)
@@ -68,10 +73,20 @@ class Claimer:
                 self._attempts.start(claim)
             lacks_room = len(claims) >= room  # there may be more to claim
             self._attempts.wake_for_room = lacks_room
-            if pause := pause_after(seconds, len(claims)):
+            if pause := pause_after(claimed.passed_rows, len(claims)):
                 await wait_for(self._stopped, min(pause, self._settings.poll_interval))
             if not lacks_room or room <= 0:
-                await wait_for(self._work, self._settings.poll_interval)
+                await wait_for(self._work, self._next_look(claimed.passed_rows))
+
+    def _next_look(self, passed_rows: int) -> float:
+        """Seconds until a claim without a hint. The transaction that holds a row which this claim passed over may be
+        short, and send no hint at its end."""
+        if passed_rows > self._passed_rows or not self._retry_seconds:
+            self._retry_seconds = FIRST_RETRY_SECONDS
+        else:
+            self._retry_seconds = min(2 * self._retry_seconds, self._settings.poll_interval)
+        self._passed_rows = passed_rows
+        return min(self._retry_seconds, self._settings.poll_interval) if passed_rows else self._settings.poll_interval
 
     def stop(self) -> None:
         """Claim no more."""
@@ -89,11 +104,11 @@ class Claimer:
         self._claims_from[first_lane] += 1
         return first_lane, [*self._settings.queues[first_queue:], *self._settings.queues[:first_queue]]
 
-    async def _claim(self, quantity: int) -> list[Claim]:
+    async def _claim(self, quantity: int) -> Claimed:
         first_lane, queues = self._next_order()
         self.is_claiming = True
         try:
-            claims = await self._store.claim(
+            claimed = await self._store.claim(
                 worker=self._worker,
                 queues=queues,
                 quantity=quantity,
@@ -102,8 +117,8 @@ class Claimer:
                 tenants=self._settings.tenants,
             )
             # Before `is_claiming` is cleared: the heartbeat's thread then reads the one or the other.
-            self._attempts.leases |= {claim.message_id: claim.lease for claim in claims}
-            return claims
+            self._attempts.leases |= {claim.message_id: claim.lease for claim in claimed.claims}
+            return claimed
         except TreadleError as error:
             log.log(error.log_level, "claim failed", extra={"error": str(error)})
         except Exception:
@@ -111,12 +126,12 @@ class Claimer:
         finally:
             self.is_claiming = False
         self._work.clear()  # try again at the next poll
-        return []
+        return Claimed([])
 
 
-def pause_after(seconds: float, claimed: int) -> float:
-    """How long to wait after a claim that took so many seconds: with a bulk transaction open, each claim passes over
+def pause_after(passed_rows: int, claimed: int) -> float:
+    """Seconds to wait after a claim that passed over so many rows: with a bulk transaction open, each claim passes over
     all its threads, and hints, or room for one more message, would start one claim after the other. After a pause there
-    is more room, and one claim takes more messages."""
-    is_long = seconds > LONG_CLAIM_SECONDS * max(1, claimed)
-    return PAUSE_PER_CLAIM_SECOND * seconds / (1 + claimed) if is_long else 0.0
+    is more room, and one claim takes more messages. It depends on no clock: on a busy machine every claim is long."""
+    has_passed_many = passed_rows > MANY_PASSED_ROWS * max(1, claimed)
+    return PAUSE_PER_PASSED_ROW_SECONDS * passed_rows / (1 + claimed) if has_passed_many else 0.0

@@ -25,14 +25,18 @@ class Writer:
         self._janitor = janitor
         self._max_losses = max_losses
         self._appends: Batcher[Append, Appended] = Batcher(
-            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, must_run_alone=_sends, patience=Patience()
+            self._append,
+            limit=APPEND_BATCH_ITEMS,
+            weigh=_weight,
+            must_run_alone=_sends,
+            patience=Patience(repetitions=None),
         )
         self._finishes: Batcher[Finish, Finished] = Batcher(
             self._finish,
             limit=FINISH_BATCH_ITEMS,
             weigh=_weight,
             must_run_alone=_is_not_plain,
-            patience=Patience(),
+            patience=Patience(repetitions=None),
         )
 
     def append(self, append: Append) -> Awaitable[Appended]:

@@ -214,8 +214,8 @@ async def test_messages_of_a_lost_claim_are_given_back(line: LossyDatabase) -> N
     message_id = await line.sql_client.submit()
 
     async def claim(queue: str = "default") -> list[UUID]:
-        claims = await line.leases.claim(worker="w", queues=[queue], quantity=10, lease_seconds=60, first_lane="high")
-        return [claim.message_id for claim in claims]
+        claimed = await line.leases.claim(worker="w", queues=[queue], quantity=10, lease_seconds=60, first_lane="high")
+        return [claim.message_id for claim in claimed.claims]
 
     await claim("nothing")
     line.lose_answer()

@@ -723,6 +723,7 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[]) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
 CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
@@ -816,6 +817,13 @@ CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) IS 'How full the queue of NOTIFY is, whether hints are sent, and which session probably keeps it full';
+CREATE FUNCTION treadle.passed_rows() RETURNS integer
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.passed_rows() IS 'How many lane rows the claims of this transaction have passed over, because other transactions hold them';
 CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -936,6 +944,15 @@ CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100, tenant tex
     SET enable_mergejoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queued_messages(quantity integer, tenant text, reach jsonb) IS 'Ids of waiting messages, the next to be claimed first';
+CREATE FUNCTION treadle.raise_marks() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.raise_marks() IS 'Let the low-water marks of lanes and leases follow their first rows';
 CREATE FUNCTION treadle.read_events(message_ids uuid[], afters bigint[], quantity integer DEFAULT 200, threads bigint[] DEFAULT NULL::bigint[], page_bytes bigint DEFAULT 256000, at_least_one boolean DEFAULT true) RETURNS TABLE(n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamp with time zone, last boolean, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -961,6 +978,9 @@ CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, wo
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer) IS 'Take the messages of dead workers back and charge each a loss; returns them';
 CREATE FUNCTION treadle.record_place(record_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(topic text, "offset" bigint, created_at timestamp with time zone)
@@ -2734,7 +2754,9 @@ CREATE VIEW treadle.thread_overview WITH (security_invoker='true') AS
     t.owner,
     t.agents
    FROM ((treadle.threads t
-     JOIN treadle.thread_turns s ON ((s.thread = t.id)))
+     JOIN treadle.thread_turns s ON (((s.thread = t.id) AND (s.version >= ( SELECT max(n.version) AS max
+           FROM treadle.thread_turns n
+          WHERE (n.thread = t.id))))))
      CROSS JOIN LATERAL ( SELECT count(*) AS processing
            FROM treadle.leases l
           WHERE (l.thread = t.id)) p);

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from service.db.pool import Connection
+from service.leases.store import CLAIM_SQL
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient, open_sql_client
 from tests.support.sql_rows import fetch_row
@@ -277,3 +278,21 @@ async def test_a_plain_pgmq_client_that_writes_to_the_lanes_of_another_queue(sql
     assert await taken(sql_client, queues=["qa"]) == []
     assert await sql_client.lanes("qa") == [[], [], []]
     assert await taken(sql_client) == [message_id]
+
+
+async def test_a_claim_counts_the_rows_that_it_passes_over(sql_client: SqlClient) -> None:
+    async def claim() -> tuple[int, int]:
+        """How many messages it finds, and how many rows it passes over."""
+        rows = await sql_client.sql.fetch(CLAIM_SQL, "w", ["default"], 10, 60.0, "high", None)
+        return len([row for row in rows if row["message_id"] is not None]), rows[0]["passed_rows"]
+
+    for n in range(3):
+        await sql_client.submit(thread_id=f"t{n}")
+    user = await sql_client.connect()
+    async with user.sql.transaction():
+        await user.submit(thread_id="t0")
+        await user.submit(thread_id="t1")
+        assert await claim() == (1, 2)
+        assert await claim() == (0, 2)
+    assert await claim() == (2, 0)
+    assert await claim() == (0, 0)

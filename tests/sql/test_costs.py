@@ -24,7 +24,7 @@ from tests.support.waiting import until
 from treadle import Context, agent
 
 # Calls of a worker and of the API that do not depend on messages.
-CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "mend_lanes", "purge"}
+CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "raise_marks", "mend_lanes"}
 CHORES |= {
     "vacuum_health",
     "notify_health",
@@ -36,7 +36,7 @@ CHORES |= {
     "meta",
 }
 CHORES |= {"agent_overview"}  # a look at their input types, at most once a second
-CHORES |= {"sign_off", "end_tenant_sessions", "fold_subscriptions", "purge_records"}
+CHORES |= {"sign_off", "purge", "end_tenant_sessions", "fold_subscriptions", "purge_records"}
 CHORES |= {"sequence_records", "deliver_records"}  # at the start, and when the listener is connected
 
 
@@ -61,7 +61,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         async def counted(self: Database, query: str, *args: Any, original: Any = original, **more: Any) -> Any:
             names = re.findall(r"treadle\.(\w+)", query)
             if CHORES.isdisjoint(names):
-                counter["hint" if names == ["_hint"] else names[0]] += 1
+                counter["hint" if names == ["_hint"] else "claim" if "claim" in names else names[0]] += 1
             return await original(self, query, *args, **more)
 
         monkeypatch.setattr(Database, name, counted)

@@ -26,6 +26,10 @@ CALLS = {
     "claim": ("select * from treadle.claim('w', '{default}', 1, 60)", 150),
     "submit": ('select * from treadle.submit_many(\'[{"message": "x"}]\', max_queue_size => 1000000)', 250),
     "queue_position": ("select treadle.queue_position(message_id) from treadle.messages where state = 'queued'", 100),
+    "queue_positions": (
+        "select * from treadle.queue_positions(array(select message_id from treadle.messages where state = 'queued'))",
+        100,
+    ),
     "queue_overview": ("select * from treadle.queue_overview", 150),
     "queued_messages": ("select * from treadle.queued_messages()", 100),
 }
@@ -51,6 +55,13 @@ async def test_dead_rows_at_the_head_of_a_lane_cost_nothing(sql_client: SqlClien
         after = {name: min([await buffers(sql_client, call) for _ in "12"]) for name, (call, _) in CALLS.items()}
         assert all(after[name] <= most for name, (_, most) in CALLS.items()), after
     assert len(await sql_client.claim(10)) == 1
+
+
+READS_OF_A_THREAD = {
+    "thread": "select * from treadle.thread_overview where tenant = 'default' and thread_id = 't'",
+    "place": "select * from treadle.thread_place('t', 0)",
+    "log": "select * from treadle.read_events(null, '{0}', 10, array(select t.id from treadle.threads t))",
+}
 
 
 @pytest.mark.parametrize("waiting", [["normal"] * 20, ["normal", "high", "low"] * 150])
@@ -83,6 +94,8 @@ async def test_dead_versions_of_a_busy_thread_cost_nothing(sql_client: SqlClient
         call = "select treadle.finish($1, $2, '{completed}', '{1}', $3, $3, $4, $3, '{4}', '{}', '{}', '{}', true, 3)"
         found["finish"] = await buffers_of(sql_client, call, [message_id], [lease], [None], [None])
         await sql_client.sql.execute("rollback")
+        for name, call in READS_OF_A_THREAD.items():
+            found[name] = await buffers(sql_client, call)
         await sql_client.finish(*await sql_client.claim(1))
         return found
 
@@ -125,6 +138,32 @@ async def test_dead_lease_rows_are_not_read(sql_client: SqlClient) -> None:
         await sql_client.sql.fetchval("select state from treadle.messages where message_id = $1", held.message_id)
         == "queued"
     )
+
+
+async def test_beside_an_old_snapshot_dead_leases_are_not_read(sql_client: SqlClient) -> None:
+    """Also by plans that were made while there were few."""
+
+    async def pages() -> list[int]:
+        heartbeat = "select * from treadle.heartbeat('w', 'h', 1, '{}', 9, now(), now(), $1, $2, 2, 1000, 5)"
+        claims = await sql_client.claim(5)
+        held = [claim.message_id for claim in claims], [claim.lease for claim in claims]
+        found = [
+            await buffers(sql_client, heartbeat, *held),
+            await buffers(sql_client, "select * from treadle.reap('janitor', 2, 10, 3)"),
+        ]
+        await sql_client.finish(*claims)
+        return found
+
+    reader = await sql_client.connect()
+    await sql_client.submit_many(*[{}] * 4010)
+    await sql_client.reap()
+    before = await pages()
+    async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
+        await reader.sql.fetchval("select count(*) from treadle.messages")
+        await sql_client.finish(*await sql_client.claim(4000))
+        await until(lambda: sql_client.sql.fetchval("select treadle.raise_marks()"), lambda above: above < 10)
+        after = await pages()
+    assert all(after[n] < before[n] + 60 for n in range(2)), (before, after)
 
 
 async def test_a_batch_to_new_threads_reads_no_more_beside_many_messages(sql_client: SqlClient) -> None:

@@ -1,6 +1,7 @@
 """A worker whose claims pass over many locked rows claims less often."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -8,11 +9,12 @@ import msgspec
 import pytest
 
 from service.config import Settings
+from service.leases.model import Claimed
 from service.worker import claimer
 from service.worker.claimer import Claimer, pause_after
 from service.worker.traces import NoTraces
 
-CLAIM_SECONDS = 0.1
+PASSED_ROWS = 5_000
 
 
 class Attempts:
@@ -29,31 +31,32 @@ class Attempts:
     def start(self, claim: Any) -> None: ...
 
 
-class Claimed:
+class Claim:
     def __init__(self) -> None:
         self.message_id, self.lease = uuid4(), uuid4()
 
 
 class SlowStore:
-    """Each claim passes over locked rows to so many messages, and a hint arrives meanwhile."""
+    """Each claim passes over so many locked rows to so many messages, and a hint arrives meanwhile. It takes a second
+    by the clock, as on a machine that is busy with other things."""
 
-    def __init__(self, work: asyncio.Event, found: int) -> None:
+    def __init__(self, work: asyncio.Event, passed: Sequence[int], found: int) -> None:
         self.claims = 0
-        self.seconds = 0.0  # that the claims took so far
         self.runner: Any = None
         self._work = work
+        self._passed = passed
         self._found = found
 
     def monotonic(self) -> float:
-        return self.seconds
+        return float(self.claims)
 
-    async def claim(self, **_: Any) -> list[Any]:
+    async def claim(self, **_: Any) -> Claimed:
         self.claims += 1
-        self.seconds += CLAIM_SECONDS
         self._work.set()
-        if self.claims == 3:
+        if self.claims == len(self._passed):
             self.runner.stop()
-        return [Claimed() for _ in range(self._found)]
+        claims: list[Any] = [Claim() for _ in range(self._found)]
+        return Claimed(claims, self._passed[self.claims - 1])
 
 
 @pytest.fixture
@@ -61,8 +64,14 @@ def settings(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, poll_interval=60.0)
 
 
-async def pauses_of(settings: Settings, monkeypatch: pytest.MonkeyPatch, room: int, found: int) -> list[float]:
-    """The pauses of a worker in three claims."""
+async def pauses_of(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    found: int,
+    passed: Sequence[int] = (PASSED_ROWS, PASSED_ROWS, PASSED_ROWS),
+) -> list[float]:
+    """The pauses of a worker in these claims."""
     pauses: list[float] = []
 
     async def record(event: asyncio.Event, seconds: float) -> bool:
@@ -70,7 +79,7 @@ async def pauses_of(settings: Settings, monkeypatch: pytest.MonkeyPatch, room: i
         return event.is_set()
 
     work = asyncio.Event()
-    store: Any = SlowStore(work, found)
+    store: Any = SlowStore(work, passed, found)
     monkeypatch.setattr(claimer, "wait_for", record)
     monkeypatch.setattr(claimer, "time", store)
     attempts: Any = Attempts(room)
@@ -84,32 +93,46 @@ async def pauses_of(settings: Settings, monkeypatch: pytest.MonkeyPatch, room: i
         traces=NoTraces(),
     )
     await store.runner.run()
-    assert store.claims == 3
+    assert store.claims == len(passed)
     return pauses
 
 
-async def test_a_worker_pauses_after_a_long_claim_without_messages(
+async def test_a_worker_pauses_after_a_claim_that_passes_over_many_rows(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After each claim a pause that no hint ends, then the wait for the next hint."""
     pauses = await pauses_of(settings, monkeypatch, room=10, found=0)
-    assert pauses == [pytest.approx(9 * CLAIM_SECONDS), settings.poll_interval] * 3
+    assert pauses[::2] == [pytest.approx(1.0)] * 3
 
 
-async def test_a_nearly_full_worker_pauses_after_a_long_claim_too(
+async def test_a_nearly_full_worker_pauses_after_such_a_claim_too(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has room for one message, and finds one behind the locked rows. Then it claims again without a hint."""
     pauses = await pauses_of(settings, monkeypatch, room=1, found=1)
-    assert pauses == [pytest.approx(9 * CLAIM_SECONDS / 2)] * 3
+    assert pauses == [pytest.approx(0.5)] * 3
 
 
-async def test_a_claim_of_many_messages_may_take_long(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_passes_over_few_rows_may_take_long(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert await pauses_of(settings, monkeypatch, room=100, found=100) == []
+    assert await pauses_of(settings, monkeypatch, room=1, found=1, passed=(0, 0, 900)) == []
+    assert await pauses_of(settings, monkeypatch, room=10, found=0, passed=(0, 0)) == [settings.poll_interval] * 2
+
+
+async def test_a_worker_looks_soon_for_the_rows_that_a_short_transaction_held(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No hint may come at its end. Rows that stay held are looked for less and less often."""
+    pauses = await pauses_of(settings, monkeypatch, room=10, found=1, passed=(0, 3, 3, 3, 4, 0))
+    assert pauses == [60, 0.02, 0.04, 0.08, 0.02, 60]
+    pauses = await pauses_of(settings, monkeypatch, room=10, found=1, passed=(3,) * 20)
+    assert pauses[-1] == settings.poll_interval
 
 
 def test_the_pause_is_shorter_the_more_messages_were_claimed() -> None:
-    assert pause_after(0.001, 0) == 0
-    assert pause_after(0.1, 0) == pytest.approx(0.9)
-    assert pause_after(0.1, 4) == pytest.approx(0.18)
-    assert pause_after(0.1, 8) == 0
+    assert pause_after(1_000, 0) == 0
+    assert pause_after(5_000, 0) == pytest.approx(1.0)
+    assert pause_after(5_000, 4) == pytest.approx(0.2)
+    assert pause_after(5_000, 8) == 0

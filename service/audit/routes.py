@@ -16,6 +16,7 @@ from service.limits import PAGE_ITEMS
 from service.params import PageLimit, parse_time
 
 Since = Annotated[str | None, QueryParameter(description="A time (RFC 3339): no act before it is listed.")]
+Tenant = Annotated[str | None, QueryParameter(min_length=1, description="the name of a tenant")]
 
 
 @get(
@@ -30,7 +31,7 @@ Since = Annotated[str | None, QueryParameter(description="A time (RFC 3339): no 
 async def list_audit(
     principal: NamedDependency[Principal],
     audit: NamedDependency[AuditStore],
-    tenant: FromQuery[str | None] = None,
+    tenant: Tenant = None,
     since: Since = None,
     limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,

@@ -77,6 +77,7 @@ async def test_the_audit_is_read_in_pages(closed_api: Client, cli: Cli, sql: Con
         (acme, "?since=yesterday", 400),
         (acme, "?since=2026-01-01T00:00:00", 400),
         (acme, "?cursor=x", 400),
+        (acme, "?tenant=", 400),
     ):
         assert (await closed_api.get(f"/audit{query}", headers=bearer(key))).status_code == status, query
     listed = json.loads((await cli("audit", "--tenant", "acme", "--since", "1h", "--json")).stdout)

@@ -11,7 +11,9 @@ import msgspec
 from service.agents.builtin.echo import echo
 from service.config import Settings
 from service.db.pool import Connection
+from service.leases.model import Claimed
 from service.worker.claimer import Claimer
+from service.worker.traces import NoTraces
 from tests.support.agents import gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
@@ -218,15 +220,15 @@ async def test_every_queue_is_the_first_in_its_turn_from_every_lane(settings: Se
     begun: list[tuple[str, str]] = []
 
     class Store:
-        async def claim(self, *, queues: Sequence[str], first_lane: str, **_: Any) -> list[Any]:
+        async def claim(self, *, queues: Sequence[str], first_lane: str, **_: Any) -> Claimed:
             begun.append((first_lane, queues[0]))
             assert sorted(queues) == sorted(names)
-            return []
+            return Claimed([], 0)
 
     for quantity in (1, 2, 3, 16):
         names = [f"q{n}" for n in range(quantity)]
         own = msgspec.structs.replace(settings, queues=names)
-        parts: Any = {"store": Store(), "attempts": SimpleNamespace(leases={})}
+        parts: Any = {"store": Store(), "attempts": SimpleNamespace(leases={}), "traces": NoTraces()}
         claimer = Claimer(worker="w", settings=own, lease_seconds=60.0, work=asyncio.Event(), **parts)
         begun.clear()
         for _ in range(16 * quantity):

@@ -9,6 +9,7 @@ from service.limits import (
     DEFAULT_MAX_IN_FLIGHT,
     MAX_AGENT_NAME_CHARS,
     MAX_IN_FLIGHT,
+    MAX_OFFSET,
     MAX_PATTERNS,
     MAX_TOPIC_CHARS,
     START_RULE,
@@ -17,7 +18,7 @@ from service.limits import (
 Delivery = Literal["at_least_once", "at_most_once", "exactly_once"]
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=MAX_TOPIC_CHARS)]
-START = Annotated[str | int, Meta(description=START_RULE)]
+START = Annotated[str | Annotated[int, Meta(ge=0, le=MAX_OFFSET)], Meta(description=START_RULE)]
 
 
 class Filter(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

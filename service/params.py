@@ -36,18 +36,12 @@ PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=P
 
 def parse_message_id(text: str) -> UUID:
     """Raises Invalid."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Invalid(f"{text[:100]!r} is not a message id; send the UUID that the submit returned.") from None
+    return _parse_uuid(text, "a message id; send the UUID that the submit returned")
 
 
 def parse_record_id(text: str) -> UUID:
     """Raises Invalid."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Invalid(f"{text[:100]!r} is not a record id; send the UUID that the publish returned.") from None
+    return _parse_uuid(text, "a record id; send the UUID that the publish returned")
 
 
 def parse_thread_id(text: str) -> str:
@@ -89,3 +83,10 @@ def parse_key(text: str) -> str:
 def hash_request(path: str, items: Sequence[msgspec.Struct]) -> bytes:
     """SHA-256 of a decoded request: white space and the order of keys do not make it another one."""
     return hashlib.sha256(path.encode() + b"\n" + msgspec.json.encode(items, order="sorted")).digest()
+
+
+def _parse_uuid(text: str, what: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(f"{text[:100]!r} is not {what}.") from None

@@ -3,8 +3,9 @@
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
+from service import telemetry
 from service.errors import TreadleError
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,23 @@ class Silence:
             return False
         self.reset()
         return True
+
+
+async def guarded(kind: str, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """A stream that tells its client to reconnect instead of breaking off. `kind`: of the log, for telemetry."""
+    telemetry.stream(kind=kind, opened=True)
+    try:
+        async for part in stream:
+            yield part
+    except TreadleError as error:
+        log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
+        yield RECONNECT
+    except Exception:
+        log.exception("stream broke")
+        yield RECONNECT
+    finally:
+        telemetry.stream(kind=kind, opened=False)
+        await stream.aclose()
 
 
 async def reconnect_later(error: Exception) -> AsyncIterator[bytes]:

@@ -13,14 +13,12 @@ from uuid import UUID
 
 import msgspec
 
-from service import telemetry
 from service.access.authenticator import Access
 from service.access.principal import Principal
-from service.errors import TreadleError
 from service.events.feed import Feed
 from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, QueueStop, is_out_of_reach
 from service.events.thread_ids import format_id
-from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode
+from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode, guarded
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
@@ -50,27 +48,12 @@ class Streams:
 
     def message(self, principal: Principal, message_id: UUID, after: int) -> AsyncIterator[bytes]:
         """The log of a message after seq `after`, up to the final event that is its last."""
-        return self._guarded("message", self._follow(principal, message_id, after, MessageView(self._feed, message_id)))
+        return guarded("message", self._follow(principal, message_id, after, MessageView(self._feed, message_id)))
 
     def thread(self, principal: Principal, thread: int, after: int, lost: int | None = None) -> AsyncIterator[bytes]:
         """The log of a thread after thread_pos `after`; it ends only when the thread is deleted. `lost`: the client's
         last id has this position, and the log does not have that event; the client is told so."""
-        return self._guarded("thread", self._follow(principal, thread, after, ThreadView(lost)))
-
-    async def _guarded(self, kind: str, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-        telemetry.stream(kind=kind, opened=True)
-        try:
-            async for part in stream:
-                yield part
-        except TreadleError as error:
-            log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
-            yield RECONNECT
-        except Exception:
-            log.exception("stream broke")
-            yield RECONNECT
-        finally:
-            telemetry.stream(kind=kind, opened=False)
-            await stream.aclose()
+        return guarded("thread", self._follow(principal, thread, after, ThreadView(lost)))
 
     async def _follow(
         self, principal: Principal, log_key: Log, after: int, view: "View"

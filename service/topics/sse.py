@@ -1,23 +1,19 @@
 """Readers of a topic without a subscription: streams of server-sent events, and long polls."""
 
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 
-from service import telemetry
 from service.access.authenticator import Access
 from service.access.principal import Principal
-from service.errors import NotFound, TreadleError
+from service.errors import NotFound
 from service.limits import JSON_PAGE_BYTES, PAGE_ITEMS
-from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode
+from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode, guarded
 from service.topics.feed import TopicFeed
 from service.topics.model import RecordPage
 from service.topics.store import TopicStore
 from service.waiting import wait_for
-
-log = logging.getLogger(__name__)
 
 
 class TopicStreams:
@@ -45,23 +41,10 @@ class TopicStreams:
                     return page
                 await wait_for(wake, min(self._poll_interval, left))
 
-    async def stream(self, principal: Principal, topic: str, topic_key: int, start: int) -> AsyncIterator[bytes]:
+    def stream(self, principal: Principal, topic: str, topic_key: int, start: int) -> AsyncIterator[bytes]:
         """The records from an offset on, as events `record` whose id is the offset. The stream ends when the topic is
         deleted."""
-        telemetry.stream(kind="topic", opened=True)
-        follower = self._follow(principal, topic, topic_key, start)
-        try:
-            async for part in follower:
-                yield part
-        except TreadleError as error:
-            log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
-            yield RECONNECT
-        except Exception:
-            log.exception("stream broke")
-            yield RECONNECT
-        finally:
-            telemetry.stream(kind="topic", opened=False)
-            await follower.aclose()
+        return guarded("topic", self._follow(principal, topic, topic_key, start))
 
     async def _follow(
         self, principal: Principal, topic: str, topic_key: int, start: int

@@ -62,7 +62,7 @@ async def test_an_api_counts_what_it_does_and_shows_the_queues(api: Client, sql:
     for n in range(3):
         await api.submit(f"{n}")
     await api.submit("later", delay_seconds=1000)
-    assert (await api.post("/messages", json={"message": "x", "agent": "nobody"})).status_code == 422
+    assert (await api.post("/messages", json={"message": "x", "agent": "missing"})).status_code == 422
     assert (await api.get(f"/messages/{UNKNOWN_ID}/status")).status_code == 404
     assert (await api.get("/nowhere/at/all")).status_code == 404
     await sql.execute("select treadle.pause('default', true)")

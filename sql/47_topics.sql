@@ -15,13 +15,13 @@ language sql stable as $$
     limit 1
 $$;
 
--- The same; raises TR404.
-create or replace function treadle._existing_topic(topic text, tenant text) returns treadle.topics
-language plpgsql stable as $$
+-- The same; raises TR404, also for a caller whose restrictions `reach` are not null: topics have no owner.
+create or replace function treadle._existing_topic(topic text, tenant text, reach jsonb default null)
+returns treadle.topics language plpgsql stable as $$
 declare
     v treadle.topics := treadle._topic_named(topic, tenant);
 begin
-    if v.id is null then
+    if v.id is null or reach is not null then
         raise exception using errcode = 'TR404', message = format('There is no topic %L.', topic);
     end if;
     return v;

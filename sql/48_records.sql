@@ -13,7 +13,7 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
-    v := treadle._existing_topic(case when reach is null then topic end, tenant);
+    v := treadle._existing_topic(topic => topic, tenant => tenant, reach => reach);
     topic_key := v.id;
     first_offset := v.first_offset;
     next_offset := (select e.next_offset from treadle._topic_end(v.id) e);
@@ -138,9 +138,9 @@ create or replace function treadle.topic_offset(
 returns bigint language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
-    reach := treadle._checked_reach(reach);
     return treadle._start_offset(
-        treadle._existing_topic(case when reach is null then topic end, treadle._bound_tenant(tenant)), start);
+        treadle._existing_topic(
+            topic => topic, tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach)), start);
 end $$;
 comment on function treadle.topic_offset
     is 'The offset of earliest, latest, an offset or a time in a topic; raises TR404, TR422';

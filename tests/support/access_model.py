@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-EVERY_SCOPE = ("submit", "read", "operate")
+EVERY_SCOPE = ("submit", "read", "operate", "publish")
 
 
 class Caller(msgspec.Struct, frozen=True):

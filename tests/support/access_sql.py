@@ -11,7 +11,7 @@ from hypothesis.stateful import rule
 
 from tests.support.access_machine import AGENTS, ANY_MESSAGE, NAMES
 from tests.support.access_model import Caller, sees_message
-from tests.support.access_streams import StreamMachine
+from tests.support.access_topics import RECORD, TopicMachine
 
 TENANTS = st.sampled_from(("acme", "globex"))
 CALLS = {
@@ -26,9 +26,10 @@ READS = {
     "treadle.parked": "message_id",
     "treadle.leases": "message_id",
 }
+TOPIC_TABLES = st.sampled_from(("topic_overview", "subscription_overview", "records", "topic_log"))
 
 
-class AccessMachine(StreamMachine):
+class AccessMachine(TopicMachine):
     """The whole machine."""
 
     def ask_in_sql(self, tenant: str, query: str, *arguments: Any, seen: bool) -> tuple[str, Any]:
@@ -105,3 +106,26 @@ class AccessMachine(StreamMachine):
         assert {row["tenant"] for row in found} <= {tenant}
         listed = {row["thread_id"] for row in found if row["thread_id"][1:] == str(self.example)}
         assert listed == {name for of, name in self.threads if of == tenant}
+
+    @rule(tenant=TENANTS, topic=NAMES, writes=st.booleans(), names_other=st.booleans())
+    def use_a_topic_in_sql(self, tenant: str, topic: str, writes: bool, names_other: bool) -> None:
+        name, of = self.place(topic), "globex" if names_other == (tenant == "acme") else "acme"
+        there = (tenant, name) in self.topics
+        query = "select treadle.publish($1, to_jsonb($2::text), tenant => $3)"
+        arguments = [name, f"{tenant} {RECORD}", of]
+        if not writes:
+            query = "select record_id from treadle.read_records($1, 0, 1000, tenant => $2)"
+            arguments = [name, of]
+        self.on.run(self._sequence())
+        state, found = self.ask_in_sql(tenant, query, *arguments, seen=there and of == tenant)
+        assert state == ("42501" if of != tenant else "" if there else "TR404"), (tenant, of, found)
+        if state == "" and writes:
+            self.note_records(tenant, name, [found[0][0]])
+        elif state == "":
+            assert [row[0] for row in found] == self.topics[tenant, name]
+
+    @rule(tenant=TENANTS, table=TOPIC_TABLES)
+    def read_topics_in_sql(self, tenant: str, table: str) -> None:
+        state, found = self.ask_in_sql(tenant, f"select distinct tenant from treadle.{table}", seen=True)
+        assert state == ""
+        assert {row["tenant"] for row in found} <= {tenant}

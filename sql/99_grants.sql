@@ -15,6 +15,8 @@ declare
         cancel               app tenant
         input                app tenant
         redrive              app tenant
+        change_message       app tenant
+        change_thread        app tenant
         drop_instance        app
         pause                app
         create_queue         app
@@ -42,6 +44,11 @@ declare
         queue_positions      app
         queue_stops          app
         explain              app tenant
+        find_messages        app tenant
+        descendants          app tenant
+        count_events         app
+        milestones           app
+        traceback            app
         queued_messages      app
         processing           app
         thread_logs          app

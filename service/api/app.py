@@ -40,8 +40,9 @@ from service.events import routes as events
 from service.events.feed import Feed
 from service.events.sse import Streams
 from service.events.store import EventStore
+from service.inspection import routes as inspection
+from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
-from service.messages import routes as messages
 from service.messages.store import MessageStore
 from service.protocols.schema_registry import routes as schema_registry
 from service.protocols.schema_registry.paths import EscapedPaths
@@ -71,7 +72,7 @@ GRACEFUL_STOP_SECONDS = 5  # that open requests get when the process is told to 
 # its noun (or protocol), with the `scope` that its callers need, and add it to that module's `router`.
 # `Api._make_dependencies` has what handlers take by name.
 ROUTERS = [
-    messages.router,
+    inspection.router,
     events.router,
     threads.router,
     topics.router,
@@ -168,6 +169,7 @@ class Api:
             "keys": self._access.keys,
             "tokens": self._access.tokens,
             "messages": message_store,
+            "inspection": InspectionStore(pools.lists),
             "threads": thread_store,
             "queues": QueueStore(pools.calls, lists=pools.lists),
             "tenants": TenantStore(pools.calls),

@@ -78,6 +78,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "record_id": {"type": "string", "format": "uuid", "examples": ["01a2009e-78fa-71a1-9dbb-0de0492c06e3"]},
     "cursor": {"type": "string", "minLength": 1},
     "since": {"type": "string", "format": "date-time"},
+    "until": {"type": "string", "format": "date-time"},
+    "parent": {"type": "string", "format": "uuid"},
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }
 
@@ -88,7 +90,7 @@ def complete(app: Litestar, *, needs_key: bool) -> dict[str, Any]:
     document.components.schemas = _components(app)
     options = {handler.operation_id: handler.opt for handler in _handlers(app)}
     for path in (document.paths or {}).values():
-        for operation in (path.get, path.post, path.put, path.delete):
+        for operation in (path.get, path.post, path.put, path.patch, path.delete):
             if operation is not None:
                 _complete_operation(operation, options[operation.operation_id], needs_key)
     return document.to_schema()

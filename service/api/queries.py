@@ -39,7 +39,7 @@ class KnownQueries:
 def _names_of(app: Litestar) -> Names:
     found: Names = {}
     for path, item in (app.openapi_schema.paths or {}).items():
-        for method in ("get", "post", "delete"):
+        for method in ("get", "post", "put", "patch", "delete"):
             if (operation := getattr(item, method)) is not None:
                 declared = operation.parameters or []
                 names = frozenset(parameter.name for parameter in declared if parameter.param_in == "query")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from service import config, logs
-from service.cli import keys, operate, run, talk
+from service.cli import act, keys, look, operate, run, talk
 from service.cli.audit import audit
 from service.cli.process import one_sentence_per_error, open_standard_streams
 from service.cli.schemas import schemas
@@ -70,6 +70,8 @@ for command in (
     *(run.up, run.serve, run.work, run.migrate),
     *(operate.check, operate.dsn, operate.psql),
     *(talk.send, talk.tail, talk.explain),
+    *(look.messages, look.top, look.agents, look.workers),
+    *(act.cancel, act.redrive, act.pause, act.resume),
     keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
     schemas,

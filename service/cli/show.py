@@ -24,23 +24,29 @@ def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str, *, whole:
         click.echo(empty)
         return
     from rich.console import Console
+
+    console = Console(soft_wrap=False)
+    with console.capture() as printed:  # rich itself ends the process where the reader has gone
+        console.print(grid(rows, columns, whole=whole))
+    click.echo(printed.get(), nl=False)
+
+
+def grid(rows: Sequence[Any], columns: Mapping[str, str], *, whole: Collection[str] = ()) -> Any:
+    """The same as a part of something that rich prints."""
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, header_style="bold", pad_edge=False)
+    made = Table(box=None, header_style="bold", pad_edge=False)
     for header, field in columns.items():
         values = [getattr(row, field) for row in rows]
         number = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         text = any(isinstance(value, str | dict | list) for value in values)
-        grid.add_column(
+        made.add_column(
             header, justify="right" if number else "left", no_wrap=not text or header in whole, overflow="fold"
         )
     for row in rows:
-        grid.add_row(*(Text(_cell(getattr(row, field))) for field in columns.values()))
-    console = Console(soft_wrap=False)
-    with console.capture() as printed:  # rich itself ends the process where the reader has gone
-        console.print(grid)
-    click.echo(printed.get(), nl=False)
+        made.add_row(*(Text(_cell(getattr(row, field))) for field in columns.values()))
+    return made
 
 
 def facts(values: dict[str, Any]) -> None:

@@ -136,6 +136,16 @@ class NewInput(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class MessageChanges(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What changes of a queued message; a field that is left out stays as it is."""
+
+    priority: Annotated[Priority | None, Meta(description="high, normal or low")] = None
+    delay_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)] | None, Meta(description=DELAY_RULE)
+    ] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="an object, which replaces the metadata")] = None
+
+
 class Answered(Struct, frozen=True):
     message_id: UUID
     state: State

@@ -1,8 +1,8 @@
-"""/messages: submit, status, cancel, input, redrive."""
+"""/messages: submit, status, change, cancel, input, redrive."""
 
 from typing import Any
 
-from litestar import Request, Response, Router, delete, get, post
+from litestar import Request, Response, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
@@ -18,6 +18,7 @@ from service.messages.model import (
     Answered,
     Cancelled,
     Explanation,
+    MessageChanges,
     NewBatch,
     NewInput,
     NewMessage,
@@ -25,7 +26,7 @@ from service.messages.model import (
     Status,
 )
 from service.messages.store import MessageStore
-from service.messages.validation import validate_input, validate_messages
+from service.messages.validation import validate_input, validate_messages, validate_metadata
 from service.params import IdempotencyKey, MessageId, hash_request, parse_key, parse_message_id
 from service.refusals import refusals
 
@@ -110,6 +111,26 @@ async def explain(
     return await messages.explain(principal, parse_message_id(message_id))
 
 
+@patch(
+    "/messages/{message_id:str}",
+    operation_id="changeMessage",
+    scope="submit",
+    summary="Change the priority, the delay or the metadata of a queued message",
+    description="409: the message is not queued, or has begun and is to be delayed.",
+    responses=refusals(NotFound, Conflict),
+)
+async def change(
+    message_id: MessageId,
+    data: JSONBody[MessageChanges],
+    principal: NamedDependency[Principal],
+    messages: NamedDependency[MessageStore],
+) -> Status:
+    validate_metadata(data.metadata)
+    parsed = parse_message_id(message_id)
+    await messages.change(principal, parsed, data)
+    return await messages.status(principal, parsed)
+
+
 @delete(
     "/messages/{message_id:str}",
     operation_id="cancelMessage",
@@ -170,6 +191,5 @@ async def redrive(
     return Redriven(parsed, "queued")
 
 
-router = Router(
-    "/", route_handlers=[submit, submit_batch, get_status, explain, cancel, give_input, redrive], tags=["Messages"]
-)
+# Those of service/inspection are under the same paths: its router serves both.
+handlers = [submit, submit_batch, get_status, explain, change, cancel, give_input, redrive]

@@ -17,7 +17,17 @@ from service.db.rows import from_row
 from service.errors import BY_SQLSTATE, Busy, Misfit, NotFound, Refused
 from service.inputs.store import InputSchemas
 from service.limits import JSON_PAGE_BYTES
-from service.messages.model import Accepted, Explanation, NewInput, NewMessage, Reason, State, Status, Submission
+from service.messages.model import (
+    Accepted,
+    Explanation,
+    MessageChanges,
+    NewInput,
+    NewMessage,
+    Reason,
+    State,
+    Status,
+    Submission,
+)
 from service.patience import HELD_SECONDS, Patience
 
 SUBMIT_BATCH_MESSAGES = 500
@@ -111,6 +121,7 @@ class MessageControl:
         self._cancels = Patience(seconds=HELD_SECONDS)  # without slots: most cancel a running message, which is short
         self._answers = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._redrives = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
+        self._changes = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def cancel(self, principal: Principal, message_id: UUID) -> str:
         """'cancelled' now, or 'requested' of the worker; raises NotFound, Conflict, Busy."""
@@ -132,6 +143,16 @@ class MessageControl:
         state: State = await self._change(self._redrives, principal, call, message_id, principal.name)
         telemetry.redrive(tenant=principal.tenant, message_id=message_id)
         return state
+
+    async def change(self, principal: Principal, message_id: UUID, changes: MessageChanges) -> None:
+        """Change a queued message; raises NotFound, Conflict, Busy."""
+        metadata = None if changes.metadata is None else msgspec.json.encode(changes.metadata).decode()
+        call = (
+            "select treadle.change_message($3, priority => $4, delay_seconds => $5, metadata => $6::jsonb,"
+            " patient => false, tenant => $1, reach => $2::jsonb, actor => $7)"
+        )
+        values = (changes.priority, changes.delay_seconds, metadata, principal.name)
+        await self._change(self._changes, principal, call, message_id, *values)
 
     async def _change(self, patience: Patience, principal: Principal, call: str, *args: Any) -> Any:
         """`call`: a statement; the tenant and the reach of the principal are $1 and $2, `args` follow."""

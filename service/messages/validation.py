@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -32,6 +33,12 @@ def validate_input(given: NewInput, settings: Settings) -> None:
         raise Unprocessable(f"input has {len(body)} bytes; at most {settings.max_event_bytes} are allowed.")
     if _has_nul(body):
         raise Unprocessable("input must not contain the NUL character (U+0000).")
+
+
+def validate_metadata(metadata: dict[str, Any] | None) -> None:
+    """Raises Unprocessable."""
+    if _has_nul(msgspec.json.encode(metadata)):
+        raise Unprocessable("metadata must not contain the NUL character (U+0000).")
 
 
 def _first_too_long(messages: Sequence[NewMessage], max_chars: int) -> tuple[int, str] | None:

@@ -1,9 +1,9 @@
 """The JSON of a thread."""
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from service.messages.model import Status
 
@@ -43,6 +43,12 @@ class Thread(Struct, frozen=True):
     states: States
     metadata: dict[str, Any]
     memory: dict[str, Any] | None  # the JSON that its agents keep
+
+
+class ThreadChanges(Struct, frozen=True, forbid_unknown_fields=True):
+    """What changes of a thread."""
+
+    metadata: Annotated[dict[str, Any], Meta(description="an object, which replaces the metadata")]
 
 
 class Usage(Struct, frozen=True):

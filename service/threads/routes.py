@@ -1,20 +1,21 @@
-"""/threads: list, read, delete."""
+"""/threads: list, read, change, delete."""
 
 from urllib.parse import urlencode
 
-from litestar import Response, Router, delete, get
+from litestar import Response, Router, delete, get, patch
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from service.access.principal import Principal
 from service.cursors import format_position, parse_cursor, parse_position
 from service.errors import Conflict, NotFound
 from service.limits import PAGE_ITEMS
 from service.messages.store import MessageStore
+from service.messages.validation import validate_metadata
 from service.params import PageLimit
 from service.refusals import refusals
-from service.threads.model import Thread, ThreadMessages, ThreadSummary, Usage
+from service.threads.model import Thread, ThreadChanges, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
 
 
@@ -90,6 +91,24 @@ async def list_messages(
     return ThreadMessages(thread_id, total, page, None if last is None else str(last))
 
 
+@patch(
+    "/threads/{thread_id:str}",
+    operation_id="changeThread",
+    scope="submit",
+    summary="Change the metadata of a thread",
+    responses=refusals(NotFound, Conflict),
+)
+async def change_thread(
+    thread_id: FromPath[str],
+    data: JSONBody[ThreadChanges],
+    principal: NamedDependency[Principal],
+    threads: NamedDependency[ThreadStore],
+) -> Thread:
+    validate_metadata(data.metadata)
+    await threads.change(principal, thread_id, data.metadata)
+    return await threads.get(principal, thread_id)
+
+
 @delete(
     "/threads/{thread_id:str}",
     operation_id="deleteThread",
@@ -106,5 +125,7 @@ async def delete_thread(
 
 
 router = Router(
-    "/", route_handlers=[list_threads, get_thread, get_usage, list_messages, delete_thread], tags=["Threads"]
+    "/",
+    route_handlers=[list_threads, get_thread, get_usage, list_messages, change_thread, delete_thread],
+    tags=["Threads"],
 )

@@ -47,6 +47,7 @@ class ThreadStore:
         self._database = database
         self._lists = lists or database
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
+        self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
         self, principal: Principal, limit: int, before: Position | None
@@ -159,6 +160,22 @@ class ThreadStore:
             key=principal.thread_key(thread_id),
         )
         return int(deleted)
+
+    async def change(self, principal: Principal, thread_id: str, metadata: dict[str, Any]) -> None:
+        """Raises NotFound, Busy."""
+        await self._changes.run(
+            lambda _: self._database.fetchval(
+                "select treadle.change_thread($1, $2::jsonb, patient => false, tenant => $3, reach => $4::jsonb,"
+                " actor => $5)",
+                thread_id,
+                msgspec.json.encode(metadata).decode(),
+                principal.tenant,
+                principal.reach,
+                principal.name,
+                repeatable=False,
+            ),
+            key=principal.thread_key(thread_id),
+        )
 
     async def exchanges(
         self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None

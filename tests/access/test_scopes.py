@@ -17,12 +17,12 @@ from tests.support.fixture_types import StartApi
 
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 NEEDS = {
-    "submit": "submitMessage submitMessages answerMessage cancelMessage",
+    "submit": "submitMessage submitMessages answerMessage cancelMessage changeMessage changeThread",
     "read": "getMessage streamMessage listEvents listThreads getThread getThreadUsage listThreadMessages streamThread"
-    " listAgents getTenantLimits getMetrics explainMessage"
+    " listAgents getTenantLimits getMetrics explainMessage listMessages inspectMessage"
     " listTopics getTopic listRecords streamTopic getRecord listSubscriptions getSubscription",
     "operate": "redriveMessage deleteThread getOverview listQueues getQueue pauseQueue resumeQueue listDeadLetters"
-    " dropInstance listWorkers"
+    " dropInstance listWorkers cancelMessages redriveMessages"
     " declareTopic deleteTopic declareSubscription deleteSubscription"
     " pauseSubscription resumeSubscription seekSubscription",
     "publish": "publishRecords",
@@ -58,7 +58,7 @@ async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
 async def call(api: Client, operation: tuple[str, str, list[Any]], name: str, key: str | None) -> tuple[int, str]:
     method, path, _ = operation
     headers = {} if key is None else bearer(key)
-    body = {"json": BODIES.get(name, {})} if method in ("POST", "PUT") else {}
+    body = {"json": BODIES.get(name, {})} if method in ("POST", "PUT", "PATCH") else {}
     answer = await api.request(method, path, headers=headers, **body)
     is_problem = answer.headers.get("content-type", "").startswith("application/problem")
     return answer.status_code, answer.json()["detail"] if is_problem else ""

@@ -18,8 +18,9 @@ async def test_allow_names_every_method_of_each_described_route(api: Client) -> 
         options = await api.options(address)
         assert (options.status_code, options.content) == (204, b"")
         assert set(options.headers["allow"].split(", ")) == expected, path
-        refused = await api.request("PATCH", address)
-        problem(refused, 405, "PATCH", *expected)
+        unused = "PUT" if "patch" in item else "PATCH"
+        refused = await api.request(unused, address)
+        problem(refused, 405, unused, *expected)
         assert set(refused.headers["allow"].split(", ")) == expected, path
 
 
@@ -37,7 +38,7 @@ async def test_head_is_the_head_of_get(api: Client) -> None:
         assert (head.status_code, head.content) == (full.status_code, b""), path
         for name in ("content-type", "content-length"):
             assert head.headers.get(name) == full.headers.get(name), path
-    assert (await api.head("/messages")).status_code == 405
+    assert (await api.head("/messages/batch")).status_code == 405
 
 
 async def test_head_of_a_stream_ends_at_once(scripted_api: Client, script: ScriptedAgent) -> None:

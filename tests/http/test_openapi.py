@@ -5,9 +5,11 @@ from typing import Any
 import msgspec
 
 from service.access.model import NewKey, NewToken, Rotation
-from service.messages.model import NewBatch, NewInput, NewMessage
+from service.inspection.model import Selection
+from service.messages.model import MessageChanges, NewBatch, NewInput, NewMessage
 from service.subscriptions.model import NewPosition, NewSubscription
 from service.tenants.model import NewTenant
+from service.threads.model import ThreadChanges
 from service.topics.model import NewRecords, NewTopic
 from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
 from tests.support.api_client import Client
@@ -19,6 +21,11 @@ OPERATIONS = {
     ("get", "/messages/{message_id}/explain"): ("explainMessage", "200 400 404 422 503"),
     ("get", "/messages/{message_id}/stream"): ("streamMessage", "200 204 400 404 422"),
     ("get", "/messages/{message_id}/events"): ("listEvents", "200 400 404 422 503"),
+    ("get", "/messages"): ("listMessages", "200 400 422 503"),
+    ("get", "/messages/{message_id}"): ("inspectMessage", "200 400 404 422 503"),
+    ("patch", "/messages/{message_id}"): ("changeMessage", "200 400 404 409 413 415 422 503"),
+    ("post", "/messages/cancel"): ("cancelMessages", "200 400 413 415 422 503"),
+    ("post", "/messages/redrive"): ("redriveMessages", "200 400 413 415 422 503"),
     ("delete", "/messages/{message_id}"): ("cancelMessage", "200 202 400 404 409 422 503"),
     ("post", "/messages/{message_id}/input"): ("answerMessage", "202 400 404 409 413 415 422 503"),
     ("post", "/messages/{message_id}/redrive"): ("redriveMessage", "202 400 404 409 422 503"),
@@ -33,6 +40,7 @@ OPERATIONS = {
     ("get", "/threads/{thread_id}/usage"): ("getThreadUsage", "200 400 404 422 503"),
     ("get", "/threads/{thread_id}/messages"): ("listThreadMessages", "200 400 404 422 503"),
     ("get", "/threads/{thread_id}/stream"): ("streamThread", "200 400 404 422"),
+    ("patch", "/threads/{thread_id}"): ("changeThread", "200 400 404 409 413 415 422 503"),
     ("delete", "/threads/{thread_id}"): ("deleteThread", "204 400 404 409 422 503"),
     ("put", "/topics/{topic}"): ("declareTopic", "200 201 400 413 415 422 503"),
     ("get", "/topics"): ("listTopics", "200 422 503"),
@@ -73,6 +81,12 @@ MODELS = {
     "submitMessage": "Accepted",
     "submitMessages": "AcceptedBatch",
     "getMessage": "Status",
+    "listMessages": "MessagePage",
+    "inspectMessage": "Message",
+    "changeMessage": "Status",
+    "cancelMessages": "Changes",
+    "redriveMessages": "Changes",
+    "changeThread": "Thread",
     "listEvents": "EventPage",
     "explainMessage": "Explanation",
     "cancelMessage": "Cancelled",
@@ -122,6 +136,9 @@ MODELS = {
 REQUESTS = {
     "NewMessage": NewMessage,
     "NewBatch": NewBatch,
+    "MessageChanges": MessageChanges,
+    "Selection": Selection,
+    "ThreadChanges": ThreadChanges,
     "NewInput": NewInput,
     "NewKey": NewKey,
     "Rotation": Rotation,
@@ -202,6 +219,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
     assert declared.keys() == {
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
         *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait"),
+        *("state", "queue", "parent", "until", "error", "q"),
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

@@ -427,6 +427,22 @@ CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, te
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.cancel(message_id uuid, patient boolean, tenant text, reach jsonb, actor text) IS 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
+CREATE FUNCTION treadle.change_message(message_id uuid, priority text DEFAULT NULL::text, delay_seconds double precision DEFAULT NULL::double precision, metadata jsonb DEFAULT NULL::jsonb, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.change_message(message_id uuid, priority text, delay_seconds double precision, metadata jsonb, patient boolean, tenant text, reach jsonb, actor text) IS 'Change the priority, the delay or the metadata of a queued message';
+CREATE FUNCTION treadle.change_thread(thread_id text, metadata jsonb, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.change_thread(thread_id text, metadata jsonb, patient boolean, tenant text, reach jsonb, actor text) IS 'Change the metadata of a thread';
 CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -465,6 +481,16 @@ CREATE FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text,
     SET lock_timeout TO '100ms'
     AS ...;
 COMMENT ON FUNCTION treadle.conclude(id uuid, lease uuid, outcome text, result text, error text, traceback text, delay double precision, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean) IS 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';
+CREATE FUNCTION treadle.count_events(message_id uuid, among integer DEFAULT 10000) RETURNS TABLE(type text, events bigint, first_at timestamp with time zone, last_at timestamp with time zone, last_seq integer, log_end integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.count_events(message_id uuid, among integer) IS 'How many events of each type a message''s log has at its beginning';
 CREATE FUNCTION treadle.create_key(key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[] DEFAULT NULL::text[], expires_seconds double precision DEFAULT NULL::double precision, actor text DEFAULT NULL::text, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -591,6 +617,16 @@ CREATE FUNCTION treadle.deliver_records(topics bigint[] DEFAULT NULL::bigint[], 
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.deliver_records(topics bigint[], names text[], quantity integer, OUT delivered integer, OUT queues text[], OUT again text[], OUT waiting text[]) IS 'Turn the next records of subscriptions into messages of their agents';
+CREATE FUNCTION treadle.descendants(ancestor uuid, quantity integer DEFAULT 200, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid, parent uuid, depth integer, agent text, state text, hold text, created_at timestamp with time zone, started_at timestamp with time zone, completed_at timestamp with time zone, error text, usage jsonb)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.descendants(ancestor uuid, quantity integer, tenant text, reach jsonb) IS 'The messages that a message has sent, and those that they have sent';
 CREATE FUNCTION treadle.drop_instance(agent text, thread_id text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -666,6 +702,15 @@ CREATE FUNCTION treadle.find_keys(key_ids text[]) RETURNS TABLE(key_id text, ten
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.find_keys(key_ids text[]) IS 'What checks the callers with these keys';
+CREATE FUNCTION treadle.find_messages(filter jsonb DEFAULT '{}'::jsonb, before uuid DEFAULT NULL::uuid, quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, rows integer DEFAULT 10000, bytes bigint DEFAULT 16000000, OUT message_ids uuid[], OUT next_before uuid) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.find_messages(filter jsonb, before uuid, quantity integer, tenant text, reach jsonb, rows integer, bytes bigint, OUT message_ids uuid[], OUT next_before uuid) IS 'Messages that satisfy a filter, the newest first, and where to go on';
 CREATE FUNCTION treadle.find_tenants(names text[]) RETURNS TABLE(tenant text, since bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -780,6 +825,16 @@ CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OU
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (deleted by hand) a new one';
+CREATE FUNCTION treadle.milestones(message_id uuid, among integer DEFAULT 10000, page_bytes bigint DEFAULT 4000000) RETURNS TABLE(seq integer, type text, data jsonb, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.milestones(message_id uuid, among integer, page_bytes bigint) IS 'Where the attempts of a message begin and end, its steps and its tools';
 CREATE FUNCTION treadle.missing_agents() RETURNS TABLE(queue text, agent text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1229,6 +1284,13 @@ CREATE FUNCTION treadle.trace_parents(message_ids uuid[]) RETURNS TABLE(message_
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.trace_parents(message_ids uuid[]) IS 'The W3C trace context of the submit of each message that has one';
+CREATE FUNCTION treadle.traceback(message_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.traceback(message_id uuid) IS 'The traceback with which a message failed';
 CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2940,6 +3002,7 @@ CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) W
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
 CREATE INDEX messages_records ON treadle.messages USING btree (subscription, record_topic, record_offset) WHERE (subscription IS NOT NULL);
 CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, share_place) WHERE (hold = 'share'::text);
+CREATE INDEX messages_tenant ON treadle.messages USING btree (tenant, message_id) WHERE (tenant <> 'default'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX schema_versions_schema ON treadle.schema_versions USING btree (tenant, schema_id);
 CREATE INDEX subscription_counts_subscription ON treadle.subscription_counts USING btree (subscription, id);

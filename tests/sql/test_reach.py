@@ -15,7 +15,8 @@ from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.errors import Conflict, Forbidden, NotFound, Refused, Unprocessable
 from service.events.store import EventStore
-from service.messages.model import NewInput, NewMessage
+from service.inspection.store import InspectionStore
+from service.messages.model import MessageChanges, NewInput, NewMessage
 from service.messages.store import MessageStore
 from service.queues.store import QueueStore
 from service.threads.store import ThreadStore
@@ -45,6 +46,7 @@ class Stores:
         self.threads = ThreadStore(database)
         self.events = EventStore(database)
         self.queues = QueueStore(database)
+        self.inspection = InspectionStore(database)
         self.sql_client = sql_client
 
     async def submit(self, caller: Principal, thread_id: str | None = None, agent: str = "echo") -> UUID:
@@ -65,6 +67,8 @@ OF_A_MESSAGE: dict[str, Call] = {
     "cancel": lambda s, p, message_id: s.messages.cancel(p, message_id),
     "input": lambda s, p, message_id: s.messages.input(p, message_id, NewInput(input="x")),
     "redrive": lambda s, p, message_id: s.messages.redrive(p, message_id),
+    "change": lambda s, p, message_id: s.messages.change(p, message_id, MessageChanges(priority="low")),
+    "descendants": lambda s, p, message_id: s.inspection.find(p, {"parent": str(message_id)}, before=None, limit=9),
     "log_end": lambda s, p, message_id: s.events.log_end(p, message_id),
     "events": lambda s, p, message_id: s.events.page(p, message_id, 0, 10, 1000),
     "a cursor": lambda s, p, message_id: s.events.page(p, message_id, 1, 10, 1000),
@@ -76,6 +80,8 @@ OF_A_THREAD: dict[str, Call] = {
     "place": lambda s, p, thread_id: s.threads.place(p, thread_id, 1),
     "thread_logs": lambda s, p, thread_id: s.threads.thread_logs([(p, thread_id)]),
     "agent_while_busy": lambda s, p, thread_id: s.threads.agent_while_busy(p, thread_id, None),
+    "change": lambda s, p, thread_id: s.threads.change(p, thread_id, {"a": 1}),
+    "messages": lambda s, p, thread_id: s.inspection.find(p, {"thread_id": thread_id}, before=None, limit=9),
     "delete": lambda s, p, thread_id: s.threads.delete(p, thread_id),
 }
 
@@ -312,6 +318,8 @@ async def test_every_call_refuses_a_reach_of_an_unknown_shape(stores: Stores) ->
         "thread_ids": "'{t}'",
         "record_id": f"'{message_id}'",
         "records": "'[]'",
+        "ancestor": f"'{message_id}'",
+        "metadata": "'{}'",
         **dict.fromkeys(("thread_id", "agent", "key", "request_hash", "queue_name", "actor", "topic"), "'t'"),
         **dict.fromkeys(("input", "pos", "quantity", "value", "start"), "'1'"),
     }

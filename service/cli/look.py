@@ -1,0 +1,180 @@
+"""Look at a running Treadle: its messages, agents and workers, once or live."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+import uvloop
+
+from service.access.principal import Principal
+from service.cli import common, show
+from service.cli.durations import Duration
+from service.config import Settings
+from service.limits import MAX_PAGE_ITEMS
+
+REFRESH_SECONDS = 2.0
+
+
+@click.command()
+@click.option("--state", help="queued, processing, completed, failed, cancelled, or open (queued or processing).")
+@click.option("--agent", help="Of this agent only.")
+@click.option("--queue", help="Of this queue only.")
+@click.option("--thread", "thread_id", help="Of this thread only, the last place first.")
+@click.option("--parent", type=click.UUID, help="Sent by this message only.")
+@click.option("--since", type=Duration(), help="Not longer ago than this, such as 2h.")
+@click.option("--error", help="Whose error contains this text.")
+@click.option("--q", help="Whose message, result or metadata contains this text.")
+@click.option("--limit", type=click.IntRange(1, MAX_PAGE_ITEMS), default=20, show_default=True)
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def messages(
+    settings: Settings,
+    /,
+    since: float | None,
+    parent: UUID | None,
+    limit: int,
+    principal: Principal,
+    as_json: bool,
+    **wanted: str | None,
+) -> None:
+    """List messages, the newest first.
+
+    It looks at 10,000 messages and says so where others follow.
+
+    \b
+    Examples:
+      treadle messages --state failed --agent planner
+      treadle messages --since 2h --q invoice --json
+    """
+    from service.inspection.filters import parse_filter
+    from service.inspection.store import InspectionStore
+
+    begin = None if since is None else (datetime.now(UTC) - timedelta(seconds=since)).isoformat()
+    found = parse_filter(wanted | {"since": begin, "parent": None if parent is None else str(parent)})
+
+    async def page(database: Any) -> Any:
+        return await InspectionStore(database).page(
+            await common.own(database, principal), found, before=None, limit=limit
+        )
+
+    answer = common.ask(settings, page)
+    if as_json:
+        show.as_json(answer)
+        return
+    columns = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at", "error": "error"}
+    show.table(answer.messages, columns, "No message satisfies this.", whole={"message"})
+    if answer.searched_until is not None and len(answer.messages) < limit:
+        click.echo(f"Older messages than {answer.searched_until:%Y-%m-%d %H:%M:%S} UTC were not looked at.", err=True)
+
+
+@click.command()
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def agents(settings: Settings, principal: Principal, as_json: bool) -> None:
+    """List the agents that workers have registered.
+
+    \b
+    Example:
+      treadle agents
+    """
+    from service.queues.store import QueueStore
+
+    rows = common.ask(settings, lambda database: QueueStore(database).agents(principal))
+    columns = {
+        "agent": "agent",
+        "queue": "queue",
+        "timeout (s)": "timeout_seconds",
+        "attempts": "max_attempts",
+        "default": "is_default",
+        "registered": "registered_at",
+    }
+    show.as_json(rows) if as_json else show.table(rows, columns, "No worker has registered an agent yet.")
+
+
+@click.command()
+@common.as_json
+@click.pass_obj
+def workers(settings: Settings, as_json: bool) -> None:
+    """List the workers that are alive, and how many messages each runs.
+
+    \b
+    Example:
+      treadle workers --json
+    """
+    from service.queues.store import QueueStore
+
+    rows = common.ask(settings, lambda database: QueueStore(database).workers())
+    show.as_json(rows) if as_json else show.table(rows, WORKER_COLUMNS, "No worker is alive.")
+
+
+WORKER_COLUMNS = {
+    "worker": "worker_id",
+    "queues": "queues",
+    "running": "in_flight",
+    "of": "concurrency",
+    "started": "started_at",
+    "heartbeat": "heartbeat_at",
+}
+QUEUE_COLUMNS = {
+    "queue": "name",
+    "queued": "depth",
+    "ready": "visible",
+    "running": "in_flight",
+    "failed": "failed",
+    "per minute": "throughput_per_minute",
+    "oldest (s)": "oldest_age_seconds",
+    "paused": "paused",
+}
+NEWEST_COLUMNS = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at"}
+NEWEST = 10
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print it once.")
+@common.of_tenant
+@click.pass_obj
+def top(settings: Settings, once: bool, principal: Principal) -> None:
+    """Watch the queues, the workers and the newest messages; Ctrl-C ends it.
+
+    \b
+    Examples:
+      treadle top
+      treadle top --once
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from service.inspection.store import InspectionStore
+    from service.installation.store import InstallationStore
+    from service.queues.store import QueueStore
+
+    async def look(database: Any) -> Group:
+        queues, installation = QueueStore(database), InstallationStore(database)
+        newest = await InspectionStore(database).page(principal, {}, before=None, limit=NEWEST)
+        parts: list[Any] = [
+            Text(f"{datetime.now():%Y-%m-%d %H:%M:%S}", style="bold"),
+            *(Text(reason, style="yellow") for reason in (await installation.health()).reasons()),
+            show.grid(await queues.all(principal), QUEUE_COLUMNS),
+            show.grid(await queues.workers(), WORKER_COLUMNS),
+            show.grid(newest.messages, NEWEST_COLUMNS),
+        ]
+        spaced = [part for part in parts for part in (part, Text(""))]
+        return Group(*spaced[:-1])
+
+    async def watch() -> None:
+        async with common.database(settings) as database:
+            console = Console()
+            if once:
+                console.print(await look(database))
+                return
+            with Live(await look(database), console=console, screen=console.is_terminal, auto_refresh=False) as live:
+                while True:
+                    await asyncio.sleep(REFRESH_SECONDS)
+                    live.update(await look(database), refresh=True)
+
+    uvloop.run(watch())

@@ -92,7 +92,7 @@ declare
         sign_off             worker
         worker_key           worker
         register_agents      worker
-        exchanges            worker
+        exchanges            app worker
         earlier_results      worker
         children             worker
 

@@ -218,7 +218,8 @@ class Context(Protocol):
         self, limit: int = HISTORY_EXCHANGES, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
         """The last completed messages of the thread before this one, oldest first; as many as have at most 20 MB of
-        JSON together. Empty without a thread.
+        JSON together. Before them go the exchanges that the client sent in `metadata["history"]`, a list of
+        {"message", "result"}. Without a thread there are only those.
 
         With `max_tokens`, only the latest whole exchanges that fit into this number together with the prompt `system`;
         four bytes of text or JSON count as one token. With `tools`, each exchange has the data of its `tool` events.

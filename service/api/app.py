@@ -44,6 +44,8 @@ from service.inspection import routes as inspection
 from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
 from service.messages.store import MessageStore
+from service.protocols.openai import routes as openai_api
+from service.protocols.openai.services import OpenAIServices
 from service.protocols.schema_registry import routes as schema_registry
 from service.protocols.schema_registry.paths import EscapedPaths
 from service.protocols.websocket import routes as websocket
@@ -85,6 +87,7 @@ ROUTERS = [
     metrics.router,
     websocket.router,
     schema_registry.router,
+    openai_api.router,
     dashboard.router,
 ]
 
@@ -161,6 +164,7 @@ class Api:
             lists=pools.lists,
         )
         thread_store = ThreadStore(pools.calls, lists=pools.lists)
+        queue_store = QueueStore(pools.calls, lists=pools.lists)
         registry = Registry(SchemaStore(pools.calls))
         topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
         intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
@@ -171,7 +175,7 @@ class Api:
             "messages": message_store,
             "inspection": InspectionStore(pools.lists),
             "threads": thread_store,
-            "queues": QueueStore(pools.calls, lists=pools.lists),
+            "queues": queue_store,
             "tenants": TenantStore(pools.calls),
             "audit": AuditStore(pools.lists),
             "schemas": registry,
@@ -186,6 +190,9 @@ class Api:
             "subscriptions": SubscriptionStore(pools.calls, reads=pools.lists),
             "services": ChatServices(
                 settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
+            ),
+            "openai": OpenAIServices(
+                settings, self.feed, self._access.access, message_store, thread_store, queue_store
             ),
         }
         return self._principal() | {name: _provide(value) for name, value in shared.items()}

@@ -16,7 +16,7 @@ from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import BY_SQLSTATE, Busy, Misfit, NotFound, Refused
 from service.inputs.store import InputSchemas
-from service.limits import JSON_PAGE_BYTES
+from service.limits import JSON_PAGE_BYTES, MAX_POSITION
 from service.messages.model import (
     Accepted,
     Explanation,
@@ -56,8 +56,10 @@ STATUS = f"""
             reach => $3::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,
             message_id => o.message_id)"""
 
-# A page of messages that have about so many bytes together. The sizes are known without reading the values.
-OF_THREAD = f"""
+
+def _page_of_thread(beyond: str, order: str) -> str:
+    """A page of messages that have about so many bytes together. The sizes are known without reading the values."""
+    return f"""
     select {STATUS_COLUMNS}, o.ord, o.more
     from (
         select s.*, s.place < count(*) over () as more
@@ -70,15 +72,19 @@ OF_THREAD = f"""
                 select v.*
                 from treadle.message_overview v
                 where v.thread = $1
-                    and v.ord > $2
-                order by v.ord
+                    and v.ord {beyond} $2
+                order by v.ord {order}
                 limit $3 + 1
             ) m
-            window by_ord as (order by m.ord rows unbounded preceding)
+            window by_ord as (order by m.ord {order} rows unbounded preceding)
         ) s
     ) o
     where o.place = 1 or (o.place <= $3 and o.bytes <= $4)
-    order by o.ord"""
+    order by o.ord {order}"""
+
+
+OF_THREAD = _page_of_thread(">", "asc")
+OF_THREAD_NEWEST = _page_of_thread("<", "desc")
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -247,11 +253,14 @@ class MessageStore(MessageControl):
         )
         return Explanation(message_id, msgspec.convert(rows, list[Reason]))
 
-    async def of_thread(self, thread: int, after: int, limit: int) -> tuple[list[Status], int | None]:
-        """A page of the messages of a thread, which the caller has looked up for its principal, in its order, beginning
-        after one; and the `ord` of the last where more messages follow. It has at most `limit` messages and about
-        JSON_PAGE_BYTES bytes, but at least one message."""
-        rows = await self._lists.fetch(OF_THREAD, thread, after, limit, JSON_PAGE_BYTES)
+    async def of_thread(
+        self, thread: int, after: int | None, limit: int, *, newest_first: bool = False
+    ) -> tuple[list[Status], int | None]:
+        """A page of the messages of a thread, which the caller has looked up for its principal, in its order (or the
+        reverse), beginning after the one with the `ord` `after`; and the `ord` of the last where more messages follow.
+        It has at most `limit` messages and about JSON_PAGE_BYTES bytes, but at least one message."""
+        query, start = (OF_THREAD_NEWEST, MAX_POSITION) if newest_first else (OF_THREAD, 0)
+        rows = await self._lists.fetch(query, thread, start if after is None else after, limit, JSON_PAGE_BYTES)
         queued = [row["message_id"] for row in rows if row["state"] == "queued"]
         positions = dict(zip(queued, await self._positions(queued) if queued else [], strict=True))
         page = [from_row(Status, row, JSON_COLUMNS, queue_position=positions.get(row["message_id"])) for row in rows]

@@ -17,6 +17,14 @@ class ThreadPlace(NamedTuple):
     event_at: datetime | None
 
 
+class ThreadTurn(NamedTuple):
+    """A message's thread (its surrogate key), its place there, and whether no message follows it."""
+
+    thread: int
+    ord: int
+    is_last: bool
+
+
 class ThreadSummary(Struct, frozen=True):
     thread_id: str
     message_count: int

@@ -12,7 +12,7 @@ from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.rows import from_row
 from service.errors import NotFound
 from service.patience import HELD_SECONDS, Patience
-from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, Usage
+from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, ThreadTurn, Usage
 
 THREAD_COLUMNS = """
     t.thread_id, t.message_count, t.created_at, t.last_activity, t.queued, t.processing, t.completed, t.failed,
@@ -176,6 +176,17 @@ class ThreadStore:
             ),
             key=principal.thread_key(thread_id),
         )
+
+    async def turn(self, message_id: UUID) -> ThreadTurn | None:
+        """Where a message, which the caller has looked up for its principal, stands in its thread; None if it has no
+        thread."""
+        row = await self._database.fetchrow(
+            "select o.thread, o.ord, not exists (select from treadle.message_overview l"
+            " where l.thread = o.thread and l.ord > o.ord) as is_last"
+            " from treadle.message_overview o where o.message_id = $1 and o.thread is not null",
+            message_id,
+        )
+        return None if row is None else ThreadTurn(row["thread"], row["ord"], row["is_last"])
 
     async def exchanges(
         self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None

@@ -3,9 +3,12 @@
 import asyncio
 import os
 import sys
+from typing import Any
 
+from service.agents.builtin.echo import echo
 from tests.support.api_client import Client
 from tests.support.documents import DOCS, blocks
+from tests.support.fixture_types import StartApi, StartWorker
 from treadle import AsyncClient
 
 
@@ -21,6 +24,25 @@ async def test_the_python_page_runs_as_written(api_with_worker: Client, dsn: str
     )
     output, errors = await process.communicate()
     assert (output.decode(), errors.decode()) == ("hello\none two three\nThank the buyer.\n['order-1', 'tour']\n", "")
+
+
+async def test_the_page_of_openai_runs_as_written(start_api: StartApi, start_worker: StartWorker) -> None:
+    page = DOCS / "clients" / "openai.md"
+    [declared] = blocks(page, "python agent")
+    names: dict[str, Any] = {}
+    exec(declared.text, names)
+    await start_worker(echo, names["traveller"])
+    api = await start_api()
+    code = "\n".join(block.text for block in blocks(page, "python"))
+    code = code.replace("http://localhost:8000", str(api.base_url))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert (output.decode().splitlines(), errors.decode()) == (
+        ["hello", "hello again", "one two three", 'get_weather {"city":"Rome"}', "Sun in Rome"],
+        "",
+    )
 
 
 def test_the_page_lists_every_call() -> None:

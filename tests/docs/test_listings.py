@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 import msgspec
 import pytest
-from litestar import Response
+from litestar import Response, Router
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import WebSocketRoute
 
@@ -20,12 +20,14 @@ from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
 from service.events.model import RESERVED_TYPES
+from service.protocols.openai import routes as openai_api
 from service.protocols.schema_registry import routes as schema_registry
 from tests.support.documents import DOCS, HTTP, PAGES, README, Block, blocks, headings, rows, section
 from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
-REGISTRY = "service.protocols.schema_registry."  # a dialect, which has its own page and no description in OpenAPI
+# Dialects have pages of their own and no description in OpenAPI.
+DIALECTS = ("service.protocols.schema_registry.", "service.protocols.openai.")
 
 
 def shown(value: Any) -> str:
@@ -61,22 +63,30 @@ def routes() -> dict[str, Any]:
     return {
         f"{method} {re.sub(r':[a-z]+}', '}', path)}": handler
         for handler in handlers()
-        if isinstance(handler, HTTPRouteHandler) and not handler.fn.__module__.startswith(REGISTRY)
+        if isinstance(handler, HTTPRouteHandler) and not handler.fn.__module__.startswith(DIALECTS)
         for method in handler.http_methods - {"OPTIONS"}
         for path in handler.paths
     }
 
 
-def test_the_calls_of_the_schema_registry_are_listed() -> None:
+@pytest.mark.parametrize(
+    ("router", "page", "heading"),
+    [
+        (schema_registry.router, "types.md", "The calls of the registry"),
+        (openai_api.router, "clients/openai.md", "The calls"),
+    ],
+)
+def test_the_calls_of_a_dialect_are_listed(router: Router, page: str, heading: str) -> None:
     served = {
-        f"{method} {re.sub(r':[a-z]+}', '}', route.path.removeprefix('/schema-registry')) or '/'}"
-        for route in schema_registry.router.routes
+        f"{method} {re.sub(r':[a-z]+}', '}', route.path.removeprefix(router.path)) or '/'}"
+        for route in router.routes
         for method in getattr(route, "methods", set()) - {"OPTIONS"}
     }
-    text = section(DOCS / "types.md", "The calls of the registry")
     listed = {
         f"{method} {path}"
-        for methods, path in re.findall(rf"`((?:{METHODS})(?:, (?:{METHODS}))*) (/[^`]*)`", text)
+        for methods, path in re.findall(
+            rf"`((?:{METHODS})(?:, (?:{METHODS}))*) (/[^`]*)`", section(DOCS / page, heading)
+        )
         for method in methods.split(", ")
     }
     assert sorted(listed) == sorted(served)

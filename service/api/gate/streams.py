@@ -60,4 +60,6 @@ def limiting_keys(limits: ClientLimits) -> Any:
 
 
 def _is_stream(scope: Scope) -> bool:
-    return "is_stream" in scope["route_handler"].opt
+    """Also a request that may wait for as long as an agent works (`stays_open`)."""
+    options = scope["route_handler"].opt
+    return "is_stream" in options or "stays_open" in options

@@ -1,0 +1,111 @@
+"""From messages to answers: pure functions."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from service.messages.model import Status
+from service.protocols.openai.ids import ResponseId
+from service.protocols.openai.model import Item, Kept, Response, Usage
+from service.protocols.openai.translate import message_item
+
+INPUT_NAMES = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+CHAT_NAMES = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+
+
+def kept_of(message: Status) -> Kept:
+    """Empty for a message that came another way."""
+    try:
+        return msgspec.convert(message.metadata.get("openai", {}), Kept)
+    except msgspec.ValidationError:
+        return Kept()
+
+
+def response_of(response_id: ResponseId, message: Status) -> Response:
+    """The response as of its creation."""
+    kept = kept_of(message)
+    return Response(
+        id=str(response_id),
+        created_at=_seconds(message.created_at),
+        status="queued",
+        background=bool(kept.background),
+        conversation=None if kept.conversation is None else {"id": kept.conversation},
+        instructions=kept.instructions,
+        max_output_tokens=kept.max_output_tokens,
+        metadata=kept.metadata or {},
+        model=message.agent,
+        output=[],
+        parallel_tool_calls=kept.parallel_tool_calls is not False,
+        previous_response_id=kept.previous_response_id,
+        reasoning=kept.reasoning,
+        store=kept.store is not False,
+        temperature=1.0 if kept.temperature is None else kept.temperature,
+        text=kept.text or {"format": {"type": "text"}},
+        tool_choice=kept.tool_choice or "auto",
+        tools=kept.tools or [],
+        top_p=1.0 if kept.top_p is None else kept.top_p,
+        user=kept.user,
+    )
+
+
+def usage_of(message: Status) -> Usage:
+    """Of the tokens that the agent reported, by the names of several model APIs."""
+    reported = {CHAT_NAMES.get(name, name): value for name, value in (message.usage or {}).items()}
+    counts = {name: int(value) for name, value in reported.items() if isinstance(value, int | float)}
+    cached = counts.get("cache_read_input_tokens", 0)
+    given, made = sum(counts.get(name, 0) for name in INPUT_NAMES), counts.get("output_tokens", 0)
+    return Usage(
+        given,
+        {"cached_tokens": cached, "cache_write_tokens": counts.get("cache_creation_input_tokens", 0)},
+        made,
+        {"reasoning_tokens": counts.get("reasoning_tokens", 0)},
+        given + made,
+    )
+
+
+def input_items(message: Status) -> list[Item]:
+    """The input as the client sent it, each item with an id."""
+    given = kept_of(message).input
+    if isinstance(given, list):
+        ids = (f"item_{message.message_id.hex}_{number}" for number in range(len(given)))
+        return [
+            {"id": item_id, "type": "message", "status": "completed", **item, "content": _parts(item)}
+            if item.get("type", "message") == "message"
+            else {"id": item_id, **item}
+            for item_id, item in zip(ids, given, strict=True)
+        ]
+    return [user_item(message)]
+
+
+def user_item(message: Status) -> Item:
+    said = message.user_message
+    text = said if isinstance(said, str) else msgspec.json.encode(said).decode()
+    return {
+        "id": f"item_{message.message_id.hex}",
+        "type": "message",
+        "role": "user",
+        "status": "completed",
+        "content": [{"type": "input_text", "text": text}],
+    }
+
+
+def exchange_items(message: Status) -> list[Item]:
+    """What a message and its answer are in a conversation."""
+    items = [user_item(message)]
+    if message.state == "completed":
+        answer = message.result if isinstance(message.result, str) else msgspec.json.encode(message.result).decode()
+        items.append(message_item(f"msg_{message.message_id.hex}", answer, "completed"))
+    return items
+
+
+def _parts(item: Item) -> Any:
+    content = item.get("content")
+    if not isinstance(content, str):
+        return content
+    kind = "output_text" if item.get("role") == "assistant" else "input_text"
+    return [{"type": kind, "text": content}]
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())

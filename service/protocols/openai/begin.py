@@ -1,0 +1,208 @@
+"""Begins a response: submits a message, or answers the question that one waits with."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from service.access.principal import Principal
+from service.errors import Busy, Conflict, NotFound, Unprocessable
+from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES, THREAD_ID_RULE, is_thread_id
+from service.messages.model import NewInput, NewMessage, Status
+from service.messages.validation import validate_input, validate_messages
+from service.params import hash_request, parse_key
+from service.protocols.openai.errors import NotWaiting, UnknownPrevious
+from service.protocols.openai.follow import read
+from service.protocols.openai.ids import ResponseId, new_conversation, parse_call, parse_response
+from service.protocols.openai.inputs import (
+    Given,
+    keep_completion,
+    keep_response,
+    read_completion,
+    read_response,
+    to_message,
+)
+from service.protocols.openai.model import NewCompletion, NewResponse
+from service.protocols.openai.services import OpenAIServices
+from service.protocols.openai.translate import ASK, answers_calls, calls_of, is_question
+
+FOREIGN_CALLS = "The outputs must be those of function calls of this server."
+NOT_WAITING = "The response does not wait for these outputs: they were sent before, or it is over."
+ONE_PLACE = "Send previous_response_id or conversation, not both."
+WAITS = "The previous response waits for the outputs of its function calls."
+
+
+class Begun(NamedTuple):
+    response_id: ResponseId
+    message: Status
+
+
+class Place(NamedTuple):
+    """Where a new message belongs. `history`: what went before it outside of its thread."""
+
+    thread_id: str | None
+    history: list[Any]
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    name: str
+    question: Any = None
+
+
+class _Answered(msgspec.Struct, frozen=True):
+    input: Any = None
+
+
+async def begin_response(
+    services: OpenAIServices, principal: Principal, request: NewResponse, key: str | None
+) -> Begun:
+    """`key`: an Idempotency-Key. Raises what refuses the request."""
+    given = read_response(request)
+    if given.outputs:
+        return await _answer_calls(services, principal, given.outputs)
+    if request.conversation is not None and request.previous_response_id is not None:
+        raise Unprocessable(ONE_PLACE)
+    if request.previous_response_id is None:
+        place = _place(principal, request)
+    else:
+        previous = await _previous(services, principal, request.previous_response_id)
+        if previous.message.asks is not None:
+            return await _answer_question(services, principal, previous.message, given)
+        place = await _place_after(services, principal, previous.message, request)
+    given = given._replace(history=[*place.history, *given.history])
+    kept = keep_response(request, _conversation(request))
+    message = to_message(request, given, kept, place.thread_id)
+    return await _submit(services, principal, request, message, key)
+
+
+async def begin_completion(
+    services: OpenAIServices, principal: Principal, request: NewCompletion, key: str | None
+) -> Begun:
+    """Raises what refuses the request."""
+    if request.n not in (None, 1):
+        raise Unprocessable("n must be 1.")
+    given = read_completion(request)
+    if given.outputs:
+        return await _answer_calls(services, principal, given.outputs)
+    message = to_message(request, given, keep_completion(request), principal.thread_id)
+    return await _submit(services, principal, request, message, key)
+
+
+async def _submit(
+    services: OpenAIServices,
+    principal: Principal,
+    request: NewResponse | NewCompletion,
+    message: NewMessage,
+    key: str | None,
+) -> Begun:
+    validate_messages([message], services.settings, in_batch=False)
+    if key is None:
+        accepted = await services.messages.submit(principal, message)
+    else:
+        request_hash = hash_request(type(request).__name__, [request])
+        [accepted] = await services.messages.submit_once(principal, parse_key(key), request_hash, [message])
+    status = await services.message(principal, accepted.message_id)
+    return Begun(ResponseId(accepted.message_id), status)
+
+
+def _conversation(request: NewResponse) -> str | None:
+    """The id of the conversation that the request names. Raises Unprocessable."""
+    given = request.conversation
+    conversation = given.get("id") if isinstance(given, dict) else given
+    if conversation is not None and not (isinstance(conversation, str) and is_thread_id(conversation)):
+        raise Unprocessable(f"The id of a conversation must be {THREAD_ID_RULE}.")
+    return conversation
+
+
+def _place(principal: Principal, request: NewResponse) -> Place:
+    conversation = _conversation(request) or principal.thread_id
+    if conversation is None and request.store is not False:
+        conversation = new_conversation()
+    return Place(conversation, [])
+
+
+async def _place_after(services: OpenAIServices, principal: Principal, previous: Status, request: NewResponse) -> Place:
+    """In the thread of the previous response, if that is the last one there. Else in a new thread, whose history is all
+    that led to the previous response."""
+    history = previous.metadata.get("history") or []
+    if previous.thread_id is None:
+        own = [{"message": previous.user_message, "result": previous.result}] if previous.state == "completed" else []
+        return Place(_place(principal, request).thread_id, [*history, *own])
+    turn = await services.threads.turn(previous.message_id)
+    if turn is None:
+        raise UnknownPrevious("The previous response was deleted.")
+    if turn.is_last:
+        return Place(previous.thread_id, history)
+    before = await services.threads.exchanges(turn.thread, turn.ord + 1, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
+    exchanges = [{"message": exchange.message, "result": exchange.result} for exchange in before]
+    return Place(new_conversation(), [*history, *exchanges])
+
+
+async def _previous(services: OpenAIServices, principal: Principal, text: str) -> Begun:
+    """Raises UnknownPrevious."""
+    try:
+        response_id = parse_response(text)
+        return Begun(response_id, await services.message(principal, response_id.message_id))
+    except NotFound:
+        raise UnknownPrevious(f"There is no response {text[:100]!r}.") from None
+
+
+async def _answer_question(services: OpenAIServices, principal: Principal, message: Status, given: Given) -> Begun:
+    """What the user says is the answer to a question that is no function call. Raises NotWaiting."""
+    assert message.asks is not None
+    [(name, _), *others] = calls_of(message.asks.question)
+    if name != ASK or others:
+        raise NotWaiting(WAITS)
+    asked = 0
+    async for entry in read(services, message.message_id, 0):
+        asked = entry.seq if is_question(entry) else asked
+    return await _give(services, principal, ResponseId(message.message_id, asked), message.asks.name, given.message)
+
+
+async def _answer_calls(services: OpenAIServices, principal: Principal, outputs: dict[str, Any]) -> Begun:
+    """The outputs of the last calls count: a client that keeps the conversation sends the earlier ones again. Raises
+    NotFound, NotWaiting, Unprocessable."""
+    calls = [(parse_call(call), output) for call, output in outputs.items()]
+    last, _ = calls[-1]
+    if last is None:
+        raise NotWaiting(FOREIGN_CALLS)
+    response_id = ResponseId(last.message_id, last.asked)
+    await services.message(principal, response_id.message_id)
+    question = await _question(services, response_id)
+    place = response_id.message_id, response_id.after
+    by_number = {call.number: output for call, output in calls if call and (call.message_id, call.asked) == place}
+    if by_number.keys() != set(range(len(calls_of(question.question)))):
+        raise Unprocessable("Send the output of every function call of the response, once.")
+    answers = [by_number[number] for number in sorted(by_number)]
+    value = answers if answers_calls(question.question) else answers[0]
+    return await _give(services, principal, response_id, question.name, value)
+
+
+async def _question(services: OpenAIServices, response_id: ResponseId) -> _Asked:
+    """Raises NotWaiting."""
+    async for entry in read(services, response_id.message_id, response_id.after - 1):
+        if entry.seq == response_id.after and is_question(entry):
+            return msgspec.json.decode(entry.data, type=_Asked)
+        break
+    raise NotWaiting(FOREIGN_CALLS)
+
+
+async def _give(
+    services: OpenAIServices, principal: Principal, response_id: ResponseId, name: str, value: Any
+) -> Begun:
+    """Raises NotWaiting, unless the question has this answer already."""
+    given = NewInput(value, name=name)
+    validate_input(given, services.settings)
+    try:
+        await services.messages.input(principal, response_id.message_id, given)
+    except Busy:
+        raise
+    except Conflict:
+        if not await _has_answer(services, response_id, value):
+            raise NotWaiting(NOT_WAITING) from None
+    return Begun(response_id, await services.message(principal, response_id.message_id))
+
+
+async def _has_answer(services: OpenAIServices, response_id: ResponseId, value: Any) -> bool:
+    async for entry in read(services, response_id.message_id, response_id.after):
+        return entry.type == "input" and msgspec.json.decode(entry.data, type=_Answered).input == value
+    return False

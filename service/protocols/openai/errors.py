@@ -1,0 +1,123 @@
+"""Errors in the dialect: {"error": {message, type, param, code}}, with the statuses and headers that its SDKs act on.
+
+The SDKs send a request again after 408, 409, 429 and 5xx, unless the header x-should-retry is `false`. So there is no
+409, and a repeat is invited only where nothing was written.
+"""
+
+import logging
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import ExceptionHandlersMap
+
+from service.errors import (
+    Busy,
+    Forbidden,
+    LimitReached,
+    NotConnected,
+    NotFound,
+    QueueFull,
+    Refused,
+    SchemaError,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    WrongMediaType,
+)
+from service.protocols.openai.model import Error, ErrorAnswer
+from service.refusals import CHALLENGE
+
+log = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+
+class UnknownPrevious(NotFound):
+    """There is no response with the id that `previous_response_id` names."""
+
+
+class NotWaiting(Refused):
+    """The response does not wait for the outputs of these function calls."""
+
+
+class Failed(Refused):
+    """The message that a chat completion waited for failed or was cancelled."""
+
+    status = 500
+
+
+# By class, the nearest first: status, type, code.
+SHAPES: dict[type[Exception], tuple[int, str, str | None]] = {
+    Unauthorized: (401, INVALID, "invalid_api_key"),
+    Forbidden: (403, "permission_error", "insufficient_permissions"),
+    UnknownPrevious: (404, INVALID, "previous_response_not_found"),
+    NotFound: (404, INVALID, "not_found"),
+    Busy: (503, SERVER, "busy"),
+    TooLarge: (413, INVALID, "body_too_large"),
+    WrongMediaType: (415, INVALID, "wrong_media_type"),
+    QueueFull: (429, "rate_limit_error", "rate_limit_exceeded"),
+    LimitReached: (429, "rate_limit_error", "rate_limit_exceeded"),
+    TooManyRequests: (429, "rate_limit_error", "rate_limit_exceeded"),
+    Failed: (500, SERVER, SERVER),
+    Unprocessable: (400, INVALID, "invalid_value"),
+    Refused: (400, INVALID, None),
+    Unavailable: (503, SERVER, "unavailable"),
+    SchemaError: (503, SERVER, "unavailable"),
+}
+REPEATABLE = (Busy, QueueFull, LimitReached, TooManyRequests, NotConnected, SchemaError)  # nothing was written
+
+
+def describe(error: Exception) -> tuple[int, Error]:
+    """The status of an error, and its shape; for one that is not ours, without its text."""
+    for kind in type(error).__mro__:
+        if kind in SHAPES:
+            status, type_, code = SHAPES[kind]
+            return status, Error(str(error), type_, code=code)
+    return 500, Error("The request failed in the service; the cause is in its log.", SERVER, code=SERVER)
+
+
+def _own_error(request: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[ErrorAnswer]:
+    status, shape = describe(error)
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = CHALLENGE
+    if isinstance(error, LimitReached):
+        headers |= {"RateLimit-Policy": error.policy, "RateLimit": error.state}
+    if isinstance(error, REPEATABLE) or (isinstance(error, Unavailable) and request.method == "GET"):
+        headers["x-should-retry"] = "true"
+    else:
+        headers["x-should-retry"] = "false"
+    return Response(ErrorAnswer(shape), status_code=status, headers=headers)
+
+
+def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorAnswer]:
+    missing_body = error.status_code == 400 and any(
+        isinstance(item, dict) and item.get("key") == "data" for item in error.extra or ()
+    )
+    message = "The request has no body; send JSON." if missing_body else str(error.detail).partition("\n")[0]
+    if isinstance(error, RequestEntityTooLarge):
+        limit = request.route_handler.resolve_request_max_body_size()
+        message = f"The body is too large; at most {limit} bytes (MAX_BODY_BYTES) are allowed."
+    shape = Error(message, INVALID if error.status_code < 500 else SERVER)
+    headers = {**(error.headers or {}), "x-should-retry": "false"}
+    return Response(ErrorAnswer(shape), status_code=error.status_code, headers=headers)
+
+
+def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorAnswer]:
+    log.error("unexpected error", exc_info=error, extra={"method": request.method, "path": request.url.path})
+    status, shape = describe(error)
+    return Response(ErrorAnswer(shape), status_code=status, headers={"x-should-retry": "false"})
+
+
+HANDLERS: ExceptionHandlersMap = {
+    Refused: _own_error,
+    Unavailable: _own_error,
+    SchemaError: _own_error,
+    HTTPException: _litestar_error,
+    Exception: _unexpected_error,
+}

@@ -25,11 +25,13 @@ def patterns() -> list[str]:
     """The constant patterns in calls of `re`, and the constants whose name ends with PATTERN."""
     found = set()
     for file in (ROOT / "service").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re.") and node.args:
-                found |= _constant(node.args[0])
-            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("PATTERN"):
-                found |= _constant(node.value)
+        source = file.read_text()
+        for node in ast.walk(ast.parse(source)) if "import re\n" in source or "PATTERN" in source else ():
+            match node:
+                case ast.Call(ast.Attribute(ast.Name("re")), [first, *_]):
+                    found |= _constant(first)
+                case ast.Assign([ast.Name(name)], value) if name.endswith("PATTERN"):
+                    found |= _constant(value)
     return sorted(found)
 
 

@@ -20,13 +20,14 @@ from service.api.bodies import JsonBody
 from service.api.clients import watch_client
 from service.api.dependencies import WithoutTasks
 from service.api.gate.layer import Gate
-from service.api.gate.streams import limiting_keys, limiting_streams
+from service.api.gate.streams import limit_keys, limit_streams
 from service.api.methods import EveryMethod
 from service.api.metrics import Scrapes
 from service.api.moments import MeasuredRequests
 from service.api.pools import Pools
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
+from service.api.services import WithServices, provide_service
 from service.api.sockets import SocketProtocol
 from service.audit import routes as audit
 from service.audit.store import AuditStore
@@ -72,7 +73,7 @@ GRACEFUL_STOP_SECONDS = 5  # that open requests get when the process is told to 
 
 # Every route of the API is listed in one of these routers. To add a route, write a handler in the `routes` module of
 # its noun (or protocol), with the `scope` that its callers need, and add it to that module's `router`.
-# `Api._make_dependencies` has what handlers take by name.
+# `Api._make_services` has what handlers take by name.
 ROUTERS = [
     inspection.router,
     events.router,
@@ -118,30 +119,11 @@ class Api:
         self._limits = ClientLimits(settings)
         self._installation = InstallationStore(self._pools.health)
         self._scrapes = Scrapes(self._installation, self._pools.all)
-        self.app = Litestar(
-            ROUTERS,
-            before_request=KnownQueries(),
-            dependencies=self._make_dependencies(),
-            middleware=self._middleware(),
-            dto=JsonBody,
-            return_dto=None,
-            exception_handlers=problems.HANDLERS,
-            lifespan=[self._run],
-            request_max_body_size=settings.max_body_bytes,
-            openapi_config=openapi.config(needs_key=self._access.access.required),
-            plugins=[WithoutTasks()],
-            logging_config=None,
+        services = self._make_services()
+        self.app = _application(
+            tuple(services), needs_key=self._access.access.required, max_body_bytes=settings.max_body_bytes
         )
-
-    def _middleware(self) -> list[Any]:
-        access = self._access.access
-        checks = [DefineMiddleware(Authentication, access=access), limiting_keys(self._limits)]
-        return [limiting_streams(self._limits), *(checks if access.required else []), watch_client]
-
-    def _principal(self) -> dict[str, Provide]:
-        """What handlers receive as `principal`."""
-        found = Provide(principal_of, sync_to_thread=False) if self._access.access.required else _provide(AUTH_OFF)
-        return {"principal": found}
+        self._asgi = WithServices(self.app, services)
 
     def _catch_up(self) -> None:
         """Hints may have been lost."""
@@ -152,8 +134,8 @@ class Api:
         self.feed.wake_all()
         self.topic_feed.wake_all()
 
-    def _make_dependencies(self) -> dict[str, Provide]:
-        """The objects that a handler receives as arguments of these names."""
+    def _make_services(self) -> dict[str, Any]:
+        """The objects that handlers receive as arguments of these names."""
         settings = self._settings
         pools = self._pools
         message_store = MessageStore(
@@ -168,8 +150,10 @@ class Api:
         registry = Registry(SchemaStore(pools.calls))
         topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
         intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
-        shared = {
+        return {
             "settings": settings,
+            "access": self._access.access,
+            "limits": self._limits,
             "keys": self._access.keys,
             "tokens": self._access.tokens,
             "messages": message_store,
@@ -195,10 +179,10 @@ class Api:
                 settings, self.feed, self._access.access, message_store, thread_store, queue_store
             ),
         }
-        return self._principal() | {name: _provide(value) for name, value in shared.items()}
 
     @contextlib.asynccontextmanager
-    async def _run(self, _: Litestar) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
+        """While it serves."""
         listening = asyncio.create_task(self._listener.run())
         log.info("API started", extra={"host": self._settings.host, "port": self._settings.port})
         try:
@@ -220,11 +204,12 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            MeasuredRequests(Gate(EveryMethod(EscapedPaths(self.app)), self._settings, self._limits)),
+            MeasuredRequests(Gate(EveryMethod(EscapedPaths(self._asgi)), self._settings, self._limits)),
             host=self._settings.host,
             port=self._settings.port,
             proxy_headers=bool(self._settings.trusted_proxies),
             forwarded_allow_ips=list(self._settings.trusted_proxies),
+            lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -245,13 +230,34 @@ class UvicornServer(uvicorn.Server):
 
     def __init__(self, api: Api) -> None:
         super().__init__(api.config)
-        self._feeds = (api.feed, api.topic_feed)
+        self._api = api
+
+    async def serve(self, sockets: Any = None) -> None:
+        async with self._api.running():
+            await super().serve(sockets)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        for feed in self._feeds:
+        for feed in (self._api.feed, self._api.topic_feed):
             feed.close()
         await super().shutdown(sockets)
 
 
-def _provide(value: Any) -> Provide:
-    return Provide(lambda: value, sync_to_thread=False, use_cache=True)
+@functools.cache
+def _application(services: tuple[str, ...], *, needs_key: bool, max_body_bytes: int) -> Litestar:
+    """The routes of every API of the process, which find its services by these names: to register all routes takes a
+    tenth of a second."""
+    principal = Provide(principal_of if needs_key else lambda: AUTH_OFF, sync_to_thread=False)
+    checks: list[Any] = [DefineMiddleware(Authentication), limit_keys] if needs_key else []
+    return Litestar(
+        ROUTERS,
+        before_request=KnownQueries(),
+        dependencies={"principal": principal} | {name: provide_service(name) for name in services},
+        middleware=[limit_streams, *checks, watch_client],
+        dto=JsonBody,
+        return_dto=None,
+        exception_handlers=problems.HANDLERS,
+        request_max_body_size=max_body_bytes,
+        openapi_config=openapi.config(needs_key=needs_key),
+        plugins=[WithoutTasks()],
+        logging_config=None,
+    )

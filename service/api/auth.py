@@ -22,6 +22,7 @@ from service.access.secrets import KEY_PREFIX
 from service.access.store import KeyStore
 from service.access.tenant_cache import TenantCache
 from service.access.tokens import TOKEN_PREFIX, TokenSigner
+from service.api.services import find_service
 from service.config import Settings
 from service.db.pool import Database
 from service.errors import ConfigError, Forbidden, SchemaError, Unavailable
@@ -74,9 +75,8 @@ class AccessParts:
 class Authentication:
     """Middleware: puts the principal of each request into its scope, or refuses it."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Unauthorized, Forbidden, Unavailable, SchemaError."""
@@ -96,7 +96,8 @@ class Authentication:
         credential = _bearer(scope, takes_basic=options.get("takes_basic", False))
         if credential is None and options.get("is_stream"):
             credential = _token_in_query(scope)
-        principal = await self._access.identify(credential)
+        access: Access = find_service("access")
+        principal = await access.identify(credential)
         if options["scope"] != ANY_SCOPE:
             require(principal, options["scope"])
         if options.get("operators_only") and not principal.is_operator:

@@ -65,9 +65,6 @@ class Gate:
         self._unknown_proxy = UnknownProxy()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         foreign = None  # the origin of a page that may read the answer
         refusal = None
         try:

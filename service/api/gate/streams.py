@@ -1,62 +1,58 @@
 """Counts what a client has open, and what a key asks for."""
 
 from contextlib import ExitStack
-from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import send_problem
+from service.api.services import find_service
 from service.client_limits import ClientLimits, address_of, key_of, pause
 from service.errors import TooManyRequests
 
 
-def limiting_streams(limits: ClientLimits) -> Any:
+def limit_streams(app: ASGIApp) -> ASGIApp:
     """Middleware: refuses a stream or socket beyond CLIENT_OPEN_STREAMS of an address."""
 
-    def limiting(app: ASGIApp) -> ASGIApp:
-        async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == ScopeType.HTTP and not _is_stream(scope):
-                await app(scope, receive, send)
-                return
-            opened = ExitStack()
-            try:
-                opened.enter_context(limits.stream(address_of(scope["client"])))
-            except TooManyRequests as error:
-                await send_problem(scope, send, error)
-                return
-            with opened:
-                await app(scope, receive, send)
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and not _is_stream(scope):
+            await app(scope, receive, send)
+            return
+        limits: ClientLimits = find_service("limits")
+        opened = ExitStack()
+        try:
+            opened.enter_context(limits.stream(address_of(scope["client"])))
+        except TooManyRequests as error:
+            await send_problem(scope, send, error)
+            return
+        with opened:
+            await app(scope, receive, send)
 
-        return limited
-
-    return limiting
+    return limited
 
 
-def limiting_keys(limits: ClientLimits) -> Any:
+def limit_keys(app: ASGIApp) -> ASGIApp:
     """Middleware behind authentication: the limits of a key. (Those of a socket's key: protocols/websocket/routes.)"""
 
-    def limiting(app: ASGIApp) -> ASGIApp:
-        async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-            """Raises TooManyRequests."""
-            principal = scope.get("user") if scope["type"] == ScopeType.HTTP else None
-            if principal is None:
-                await app(scope, receive, send)
-                return
-            client = key_of(principal)
-            try:
-                limits.count_request(client)
-            except TooManyRequests:
-                await pause()
-                raise
-            with ExitStack() as opened:
-                if _is_stream(scope):
-                    opened.enter_context(limits.stream(client))
-                await app(scope, receive, send)
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises TooManyRequests."""
+        principal = scope.get("user") if scope["type"] == ScopeType.HTTP else None
+        if principal is None:
+            await app(scope, receive, send)
+            return
+        limits: ClientLimits = find_service("limits")
+        client = key_of(principal)
+        try:
+            limits.count_request(client)
+        except TooManyRequests:
+            await pause()
+            raise
+        with ExitStack() as opened:
+            if _is_stream(scope):
+                opened.enter_context(limits.stream(client))
+            await app(scope, receive, send)
 
-        return limited
-
-    return limiting
+    return limited
 
 
 def _is_stream(scope: Scope) -> bool:

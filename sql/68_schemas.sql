@@ -105,10 +105,11 @@ begin
     perform treadle._lock_schemas(register_schema.tenant);
     select v.schema_id, v.version
     into schema_id, version
-    from treadle.schema_overview v
+    from treadle.schema_versions v
+    join treadle.schemas s on s.tenant = v.tenant and s.schema_id = v.schema_id
     where v.tenant = register_schema.tenant
         and v.subject = register_schema.subject
-        and v.digest = register_schema.digest
+        and s.digest = register_schema.digest
         and v.deleted_at is null
     order by v.version desc
     limit 1;

@@ -182,7 +182,7 @@ declare
     v_mended integer;
 begin
     mended := 0;
-    if (select coalesce(sum(c.queued), 0) from treadle.queue_counts c) = 0 then
+    if (select coalesce(sum(c.queued), 0) from treadle.counters c where c.id >= treadle._first_counter()) = 0 then
         return;
     end if;
     select m.message_id

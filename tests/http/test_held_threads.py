@@ -112,6 +112,13 @@ async def test_requests_to_a_held_thread_are_busy_at_their_deadline(
     assert [answer.status_code for answer in await asyncio.gather(*requests(api, "held", ids))][:3] == [202] * 3
 
 
+NO_SUBMIT_RUNS = """
+    select not exists (
+        select from pg_stat_activity a
+        where a.datname = current_database() and a.state = 'active' and a.query like '%submit_many%'
+            and a.pid <> pg_backend_pid())"""
+
+
 async def test_a_request_whose_client_has_gone_is_dropped(
     start_api: StartApi, register_agents: RegisterAgents, sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,5 +142,7 @@ async def test_a_request_whose_client_has_gone_is_dropped(
         for request in gone:
             request.cancel()
         await until(lambda: not any(kind.callers for kind in recorded))
+        # What had begun may still be written, so it must have found the lock.
+        await until(lambda: sql.fetchval(NO_SUBMIT_RUNS))
     await api.submit("second", thread_id="held")
     assert await sql.fetchval("select count(*) from treadle.messages") == 2

@@ -249,7 +249,10 @@ async def test_a_page_of_cors_origins_can_read_every_refusal(start_api: StartApi
 async def test_a_preflight_names_the_methods_of_the_route(start_api: StartApi) -> None:
     api = await start_api(cors_origins=(APP,))
     asked = (f"Origin: {APP}", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")
-    for target, methods in (("/messages", {"POST", "OPTIONS"}), ("/threads/t", {"GET", "HEAD", "DELETE", "OPTIONS"})):
+    for target, methods in (
+        ("/messages", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("/threads/t", {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}),
+    ):
         answer = await ask(api, "Host: localhost", *asked, method="OPTIONS", target=target)
         assert (answer.status_code, answer.content) == (204, b"")
         assert set(answer.headers["access-control-allow-methods"].split(", ")) == methods

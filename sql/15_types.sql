@@ -198,7 +198,10 @@ select treadle._define_type('settlement', $$
     losses        integer,
     tenant        text,
     subscription  bigint,            -- that delivered the message; null: none
-    dropped       boolean            -- it failed and leaves no dead letter
+    dropped       boolean,           -- it failed and leaves no dead letter
+    agent         text,
+    ready_at      timestamptz,       -- when it could first run; null: this was not its first attempt
+    first_chunk_at timestamptz       -- null: the attempt has written no chunk
 $$);
 
 -- One record of a publish, decoded.

@@ -80,11 +80,11 @@ begin
         from placed p
         where p.state is null and p.thread is null
     ), counted as (
-        insert into treadle.counters (tenant, queue, slot, queued)
-        select _write_submissions.tenant, p.queue, treadle._slot(at), count(*)
+        insert into treadle.counters (tenant, queue, agent, slot, queued, submitted)
+        select _write_submissions.tenant, p.queue, p.agent, treadle._slot(at), count(*), count(*)
         from placed p
         where p.state is null
-        group by p.queue
+        group by p.queue, p.agent
     )
     select
             array_agg(row(

@@ -136,8 +136,10 @@ begin
         from written w;
     perform treadle._log(entries => v_entries, at => at);
     perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
-    insert into treadle.counters (tenant, queue, slot, queued)
-        values (s.tenant, (submissions[1]).queue, treadle._slot(at), cardinality(submissions));
+    insert into treadle.counters (tenant, queue, agent, slot, queued, submitted)
+        values (
+            s.tenant, (submissions[1]).queue, (submissions[1]).agent, treadle._slot(at), cardinality(submissions),
+            cardinality(submissions));
 end $$;
 
 -- Write messages for records: all, and in their order.

@@ -143,6 +143,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off 
 set enable_memoize = off as $$
 #variable_conflict use_column
 declare
+    v_now constant timestamptz := treadle.clock();
     v_former_timeout constant text := case when patient then treadle._set_lock_timeout('100ms') end;
     v_leases treadle.named_lease[];
     v_entries treadle.entry[];
@@ -153,15 +154,19 @@ begin
         leases => v_leases, event_items => event_items, event_types => event_types, event_datas => event_datas);
     if v_entries is not null then
         update treadle.leases l
-            set last_seq = e.last_seq, progressed = l.progressed or e.has_step
+            set last_seq = e.last_seq, progressed = l.progressed or e.has_step,
+                first_chunk_at = case
+                    when l.first_chunk_at is null and e.has_chunk then v_now
+                    else l.first_chunk_at
+                end
             from (
                 select (n.entry).message_id, max((n.entry).seq) as last_seq,
-                    bool_or((n.entry).type = 'step') as has_step
+                    bool_or((n.entry).type = 'step') as has_step, bool_or((n.entry).type = 'chunk') as has_chunk
                 from (select unnest(v_entries) as entry) n
                 group by (n.entry).message_id
             ) e
             where l.message_id = any(array[e.message_id]);
-        perform treadle._log(entries => v_entries, at => treadle.clock());
+        perform treadle._log(entries => v_entries, at => v_now);
     end if;
     if patient then
         perform treadle._set_lock_timeout(v_former_timeout);

@@ -55,7 +55,8 @@ begin
     return (
         with decided as (
             select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt,
-                m.lane as old_lane, m.lane_id as old_lane_id, m.tenant,
+                m.lane as old_lane, m.lane_id as old_lane_id, m.tenant, m.agent, l.first_chunk_at,
+                case when m.attempt = 1 then greatest(m.created_at, m.run_at) end as ready_at,
                 m.subscription, coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
@@ -99,7 +100,7 @@ begin
                 end,
                 d.seq, d.result, coalesce(d.error, case d.becomes when 'failed' then 'The worker stopped.' end),
                 d.traceback, d.delay_seconds, d.used, d.failures, d.losses, d.tenant, d.subscription,
-                d.dropped)::treadle.settlement)
+                d.dropped, d.agent, d.ready_at, d.first_chunk_at)::treadle.settlement)
         from (
             select d.*, d.becomes = 'failed' and not treadle._keeps_dead_letters(d.subscription) as dropped
             from decided d
@@ -149,20 +150,41 @@ begin
         where s.lane is not null);
 end $$;
 
--- Write what became of the messages: counters and messages; their leases end.
-create or replace function treadle._store_settlements(settled treadle.settlement[], at timestamptz) returns void
+-- Count what became of the messages, with what the statistics need of it (84_stats.sql).
+-- `chunked`: messages whose attempt writes a chunk with its end.
+create or replace function treadle._count_settlements(settled treadle.settlement[], chunked uuid[], at timestamptz)
+returns void
 language plpgsql as $$
 begin
-    insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
-        select s.tenant, s.queue, treadle._slot(at),
-            count(*) filter (where s.state = 'queued') - count(*) filter (where s.old_state = 'queued'),
-            -count(*) filter (where s.old_state = 'processing'),
-            count(*) filter (where s.state = 'completed'),
-            count(*) filter (where s.state = 'failed'),
-            count(*) filter (where s.state = 'cancelled'),
-            coalesce(sum(extract(epoch from at - s.started_at)) filter (where s.state in ('completed', 'failed')), 0)
-        from unnest(settled) s
-        group by s.tenant, s.queue;
+    insert into treadle.counters (
+        tenant, queue, agent, slot, queued, processing, completed, failed, cancelled, run_seconds, retried, lost, waits,
+        runs, first_chunks, input_tokens, output_tokens, cost)
+    select s.tenant, s.queue, s.agent, treadle._slot(at),
+        count(*) filter (where s.state = 'queued') - count(*) filter (where s.old_state = 'queued'),
+        -count(*) filter (where s.old_state = 'processing'),
+        count(*) filter (where s.state = 'completed'),
+        count(*) filter (where s.state = 'failed'),
+        count(*) filter (where s.state = 'cancelled'),
+        coalesce(sum(extract(epoch from at - s.started_at)) filter (where s.state in ('completed', 'failed')), 0),
+        nullif(count(*) filter (where s.becomes = 'backoff' or (s.becomes = 'again' and s.outcome = 'lost')), 0),
+        nullif(count(*) filter (where s.outcome = 'lost'), 0),
+        array_agg(treadle._bucket(date_part('epoch', s.started_at - s.ready_at))) filter (
+            where s.started_at is not null and s.ready_at is not null),
+        array_agg(treadle._bucket(date_part('epoch', at - s.started_at))) filter (where s.started_at is not null),
+        array_agg(treadle._bucket(date_part('epoch', coalesce(s.first_chunk_at, at) - s.started_at))) filter (
+            where s.started_at is not null and (s.first_chunk_at is not null or s.message_id = any(chunked))),
+        sum(treadle._number(s.usage, 'input_tokens', 'prompt_tokens')) filter (where s.usage is not null),
+        sum(treadle._number(s.usage, 'output_tokens', 'completion_tokens')) filter (where s.usage is not null),
+        sum(treadle._number(s.usage, 'cost_usd', 'cost')) filter (where s.usage is not null)
+    from unnest(settled) s
+    group by s.tenant, s.queue, s.agent;
+end $$;
+
+-- Write what became of the messages: counters and messages; their leases end.
+create or replace function treadle._store_settlements(settled treadle.settlement[], chunked uuid[], at timestamptz)
+returns void language plpgsql as $$
+begin
+    perform treadle._count_settlements(settled => settled, chunked => chunked, at => at);
     update treadle.messages m
         set state = s.state,
             hold = case when s.becomes in ('backoff', 'children', 'input') then s.becomes end,
@@ -287,7 +309,11 @@ begin
     if v_again then
         v_coming := treadle._new_lane_rows(v_settled);
     end if;
-    perform treadle._store_settlements(settled => v_settled, at => at);
+    perform treadle._store_settlements(
+        settled => v_settled, at => at, chunked => case
+            when entries <> '{}' then array(select e.message_id from unnest(entries) e where e.type = 'chunk')
+            else '{}'
+        end);
     if v_delivered then
         perform treadle._count_settled(v_settled);
     end if;

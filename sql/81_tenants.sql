@@ -275,6 +275,8 @@ begin
     where s.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.lane_surplus s
     where s.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.stat_rows s
+    where s.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.tenant_use u
     where u.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.mutexes m

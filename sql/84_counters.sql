@@ -12,9 +12,10 @@ $$;
 -- Whether folding the first `quantity` deltas would change anything.
 create or replace function treadle._worth_folding(low bigint, quantity integer, at timestamptz) returns boolean
 language sql stable as $$
-    select count(*) > count(distinct (d.tenant, d.queue, d.folded)) or bool_or(d.slot <> d.folded)
+    select count(*) > count(distinct (d.tenant, d.queue, d.folded))
+        or bool_or(d.slot <> d.folded or d.agent is not null)
     from (
-        select c.tenant, c.queue, c.slot, treadle._folded_slot(c.slot, at) as folded
+        select c.tenant, c.queue, c.slot, c.agent, treadle._folded_slot(c.slot, at) as folded
         from treadle.counters c
         where c.id >= low
         order by c.id
@@ -22,11 +23,13 @@ language sql stable as $$
     ) d
 $$;
 
--- Fold the first `quantity` deltas from id `first` to below `past`. Returns how many.
+-- Fold the first `quantity` deltas from id `first` to below `past`, and add what they carry to the statistics. Returns
+-- how many.
 create or replace function treadle._fold(first bigint, past bigint, quantity integer, at timestamptz) returns integer
 language plpgsql as $$
 declare
     v_folded integer;
+    v_noted treadle.counters[];  -- those that the statistics do not have yet
 begin
     with deltas as (
         delete from treadle.counters c
@@ -37,18 +40,22 @@ begin
                 and d.id < past
             order by d.id
             limit quantity)
-        returning c.*
+        returning c as delta
     ), folded as (
         insert into treadle.counters
             (tenant, queue, slot, queued, processing, completed, failed, cancelled, run_seconds)
-        select d.tenant, d.queue, treadle._folded_slot(d.slot, at), sum(d.queued), sum(d.processing),
-            sum(d.completed), sum(d.failed), sum(d.cancelled), sum(d.run_seconds)
+        select (d.delta).tenant, (d.delta).queue, treadle._folded_slot((d.delta).slot, at), sum((d.delta).queued),
+            sum((d.delta).processing), sum((d.delta).completed), sum((d.delta).failed), sum((d.delta).cancelled),
+            sum((d.delta).run_seconds)
         from deltas d
         group by 1, 2, 3
     )
-    select count(*)
-    into v_folded
-    from deltas;
+    select count(*), array_agg(d.delta) filter (where (d.delta).agent is not null)
+    into v_folded, v_noted
+    from deltas d;
+    if v_noted is not null then
+        perform treadle._add_stats(v_noted);
+    end if;
     return v_folded;
 end $$;
 

@@ -54,6 +54,9 @@ declare
         thread_logs          app
         thread_place         app
         thread_usage         app
+        read_stats           app
+        _quantile            app tenant
+        _bucket_starts       app tenant
         turn_in_progress     app worker
         agent_while_busy     app
         dead_letter_page     app
@@ -105,6 +108,7 @@ declare
         fold_counters        worker
         fold_subscriptions   worker
         purge                worker
+        purge_stats          worker
         purge_records        worker
         ensure_partitions    worker
         drop_partitions      worker
@@ -194,7 +198,8 @@ grant select on treadle.meta, treadle.alembic_version, treadle.agents, treadle.a
 -- A tenant's login role reads the rows of its tenant, and which agents and queues there are.
 grant select on
     treadle.message_overview, treadle.thread_overview, treadle.queue_overview, treadle.queue_counts,
-    treadle.agent_overview, treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
+    treadle.agent_overview, treadle.stats, treadle.stat_rows,
+    treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
     treadle.counters, treadle.queues, treadle.agents, treadle.topics, treadle.topic_ends, treadle.topic_log,
     treadle.records, treadle.subscriptions, treadle.subscription_topics, treadle.subscription_positions,
     treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview,

@@ -56,6 +56,8 @@ from service.queues.store import QueueStore
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
+from service.statistics import routes as statistics
+from service.statistics.store import StatisticsStore
 from service.subscriptions import routes as subscriptions
 from service.subscriptions.store import SubscriptionStore
 from service.tenants import routes as tenants
@@ -81,6 +83,7 @@ ROUTERS = [
     topics.router,
     subscriptions.router,
     queues.router,
+    statistics.router,
     tenants.router,
     access.router,
     audit.router,
@@ -158,6 +161,7 @@ class Api:
             "tokens": self._access.tokens,
             "messages": message_store,
             "inspection": InspectionStore(pools.lists),
+            "statistics": StatisticsStore(pools.lists),
             "threads": thread_store,
             "queues": queue_store,
             "tenants": TenantStore(pools.calls),

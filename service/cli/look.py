@@ -71,6 +71,51 @@ def messages(
 
 
 @click.command()
+@click.option("--queue", help="Of this queue only.")
+@click.option("--agent", help="Of this agent only.")
+@click.option("--since", type=Duration(), default="1h", show_default=True, help="Not longer ago than this, such as 7d.")
+@click.option("--step", type=Duration(), help="The length of a step, such as 5m.")
+@click.option("--by", type=click.Choice(["queue", "agent"]), help="Figures of each by itself.")
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def stats(
+    settings: Settings,
+    /,
+    since: float,
+    step: float | None,
+    principal: Principal,
+    as_json: bool,
+    **wanted: Any,
+) -> None:
+    """Print what happened, in steps of time: counts, seconds of wait and run, tokens and cost.
+
+    Without --tenant they are those of all tenants.
+
+    \b
+    Examples:
+      treadle stats --since 24h --by agent
+      treadle stats --queue default --step 5m --json
+    """
+    from service.statistics.store import StatisticsStore
+
+    async def read(database: Any) -> Any:
+        begin = datetime.now(UTC) - timedelta(seconds=since)
+        return await StatisticsStore(database).read(
+            principal, begin=begin, step_seconds=None if step is None else int(step), **wanted
+        )
+
+    found = common.ask(settings, read)
+    if as_json:
+        show.as_json(found)
+        return
+    name = {"submitted": "submitted"} if wanted["by"] is None else {wanted["by"]: "name"}
+    columns = {"at": "at", **name, "completed": "completed", "failed": "failed"}
+    columns |= {"wait p95": "wait.p95", "run p95": "run.p95", "tokens": "output_tokens"}
+    show.table(found.steps, columns, "Nothing happened.")
+
+
+@click.command()
 @common.of_tenant
 @common.as_json
 @click.pass_obj

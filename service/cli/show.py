@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import click
@@ -38,14 +39,14 @@ def grid(rows: Sequence[Any], columns: Mapping[str, str], *, whole: Collection[s
 
     made = Table(box=None, header_style="bold", pad_edge=False)
     for header, field in columns.items():
-        values = [getattr(row, field) for row in rows]
+        values = [attrgetter(field)(row) for row in rows]
         number = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         text = any(isinstance(value, str | dict | list) for value in values)
         made.add_column(
             header, justify="right" if number else "left", no_wrap=not text or header in whole, overflow="fold"
         )
     for row in rows:
-        made.add_row(*(Text(_cell(getattr(row, field))) for field in columns.values()))
+        made.add_row(*(Text(_cell(attrgetter(field)(row))) for field in columns.values()))
     return made
 
 

@@ -18,6 +18,7 @@ from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
 from service.maintenance.purge_audit import PurgeAudit
 from service.maintenance.purge_records import PurgeRecords
+from service.maintenance.purge_stats import PurgeStats
 from service.maintenance.reap import Reap
 from service.maintenance.route import Route
 from service.maintenance.store import MaintenanceStore
@@ -50,6 +51,7 @@ class Janitor:
             EndTenantSessions(store),
             PurgeAudit(settings, store),
             PurgeRecords(store),
+            PurgeStats(store),
             TendPartitions(settings, store),
             WatchVacuum(store),
             WatchNotify(store),

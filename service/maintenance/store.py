@@ -145,6 +145,11 @@ class MaintenanceStore:
         deleted: int = await self._database.fetchval("select treadle.purge_records()", timeout=DELETION_TIMEOUT_SECONDS)
         return deleted
 
+    async def purge_stats(self) -> int:
+        """Delete a chunk of the rows of the statistics that are older than they are kept; returns how many."""
+        deleted: int = await self._database.fetchval("select treadle.purge_stats()")
+        return deleted
+
     async def purge_audit(self, retention_hours: float) -> int:
         """Delete a chunk of the rows of the audit past their retention; returns how many."""
         deleted: int = await self._database.fetchval("select treadle.purge_audit($1)", retention_hours)

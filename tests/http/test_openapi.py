@@ -57,6 +57,7 @@ OPERATIONS = {
     ("post", "/subscriptions/{name}/resume"): ("resumeSubscription", "200 400 404 422 503"),
     ("post", "/subscriptions/{name}/seek"): ("seekSubscription", "200 400 404 413 415 422 503"),
     ("delete", "/subscriptions/{name}"): ("deleteSubscription", "204 400 404 422 503"),
+    ("get", "/stats"): ("getStatistics", "200 400 422 503"),
     ("get", "/agents"): ("listAgents", "200 422 503"),
     ("delete", "/instances/{agent}/{thread_id}"): ("dropInstance", "202 400 404 422 503"),
     ("get", "/workers"): ("listWorkers", "200 422 503"),
@@ -81,6 +82,7 @@ MODELS = {
     "submitMessage": "Accepted",
     "submitMessages": "AcceptedBatch",
     "getMessage": "Status",
+    "getStatistics": "Statistics",
     "listMessages": "MessagePage",
     "inspectMessage": "Message",
     "changeMessage": "Status",
@@ -219,7 +221,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
     assert declared.keys() == {
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
         *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait"),
-        *("state", "queue", "parent", "until", "error", "q"),
+        *("state", "queue", "parent", "until", "error", "q", "to", "step", "by"),
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

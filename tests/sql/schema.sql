@@ -86,7 +86,10 @@ CREATE TYPE treadle.settlement AS (
 	losses integer,
 	tenant text,
 	subscription bigint,
-	dropped boolean
+	dropped boolean,
+	agent text,
+	ready_at timestamp with time zone,
+	first_chunk_at timestamp with time zone
 );
 CREATE TYPE treadle.submission AS (
 	n integer,
@@ -131,6 +134,40 @@ CREATE TYPE treadle.target_thread AS (
 	open bigint,
 	turn uuid
 );
+CREATE TABLE treadle.counters (
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    slot timestamp with time zone NOT NULL,
+    queued bigint DEFAULT 0 NOT NULL,
+    processing bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    run_seconds double precision DEFAULT 0 NOT NULL,
+    agent text,
+    submitted integer,
+    retried integer,
+    lost integer,
+    waits smallint[],
+    runs smallint[],
+    first_chunks smallint[],
+    input_tokens double precision,
+    output_tokens double precision,
+    cost double precision
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
+COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
+COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
+COMMENT ON COLUMN treadle.counters.agent IS 'The agent of all messages of this delta; null: the statistics have it already, or do not count it. The columns that follow are for the statistics alone';
+COMMENT ON COLUMN treadle.counters.submitted IS 'New messages';
+COMMENT ON COLUMN treadle.counters.retried IS 'Attempts that failed, or whose worker died, and that another one follows';
+COMMENT ON COLUMN treadle.counters.lost IS 'Attempts whose worker, or whose own process, died';
+COMMENT ON COLUMN treadle.counters.waits IS 'For each message that ended its first attempt: how long it waited for that, as a bucket of treadle._bucket';
+COMMENT ON COLUMN treadle.counters.runs IS 'For each attempt that ended: how long it ran, as a bucket';
+COMMENT ON COLUMN treadle.counters.first_chunks IS 'For each attempt that ended and wrote a chunk: how long after its start, as a bucket';
+COMMENT ON COLUMN treadle.counters.cost IS 'In the currency of the agents: what they report as cost_usd or cost';
 CREATE TABLE treadle.messages (
     message_id uuid NOT NULL,
     tenant text NOT NULL,
@@ -341,7 +378,8 @@ CREATE TABLE treadle.leases (
     cancel_requested boolean DEFAULT false NOT NULL,
     progressed boolean DEFAULT false NOT NULL,
     claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL
+    expires_at timestamp with time zone NOT NULL,
+    first_chunk_at timestamp with time zone
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
 COMMENT ON TABLE treadle.leases IS 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
@@ -349,6 +387,31 @@ COMMENT ON COLUMN treadle.leases.id IS 'The order of claims; a search for leases
 COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease holder numbers its events from here';
 COMMENT ON COLUMN treadle.leases.progressed IS 'The attempt has written a step: that forgives the earlier failures and losses';
 COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
+COMMENT ON COLUMN treadle.leases.first_chunk_at IS 'When the attempt wrote its first chunk; null: none yet';
+CREATE TABLE treadle.stat_rows (
+    tenant text NOT NULL,
+    seconds integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    queue text NOT NULL,
+    agent text NOT NULL,
+    submitted bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retried bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    lost bigint DEFAULT 0 NOT NULL,
+    waits bigint[],
+    runs bigint[],
+    first_chunks bigint[],
+    input_tokens double precision DEFAULT 0 NOT NULL,
+    output_tokens double precision DEFAULT 0 NOT NULL,
+    cost double precision DEFAULT 0 NOT NULL,
+    CONSTRAINT stat_rows_seconds_check CHECK ((seconds = ANY (ARRAY[60, 3600])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.stat_rows IS 'What happened in each minute (kept 8 days) and each hour (400 days). The janitor adds the deltas of the counters to it';
+COMMENT ON COLUMN treadle.stat_rows.seconds IS 'The length of the time: a minute or an hour';
+COMMENT ON COLUMN treadle.stat_rows.waits IS 'How many waits fell into each bucket of treadle._bucket; null: none';
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -956,6 +1019,13 @@ CREATE FUNCTION treadle.purge_records(quantity integer DEFAULT 5000) RETURNS int
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.purge_records(quantity integer) IS 'Delete a chunk of the records past their retention, or of deleted topics; call again until it returns 0';
+CREATE FUNCTION treadle.purge_stats(quantity integer DEFAULT 10000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.purge_stats(quantity integer) IS 'Delete a chunk of old rows of the statistics';
 CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1028,6 +1098,15 @@ CREATE FUNCTION treadle.read_records(topic text, start bigint, quantity integer 
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.read_records(topic text, start bigint, quantity integer, max_bytes bigint, tenant text, reach jsonb) IS 'Records of a topic from an offset on; raises TR404';
+CREATE FUNCTION treadle.read_stats(of_tenant text, first timestamp with time zone, past timestamp with time zone, step integer DEFAULT 60, queue text DEFAULT NULL::text, agent text DEFAULT NULL::text, by text DEFAULT NULL::text) RETURNS TABLE(at timestamp with time zone, name text, submitted bigint, completed bigint, failed bigint, retried bigint, cancelled bigint, lost bigint, input_tokens double precision, output_tokens double precision, cost double precision, waits bigint[], runs bigint[], first_chunks bigint[])
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.read_stats(of_tenant text, first timestamp with time zone, past timestamp with time zone, step integer, queue text, agent text, by text) IS 'Statistics in steps of time: sums, and histograms of waits and runs';
 CREATE FUNCTION treadle.reap(janitor text, interval_seconds double precision, worker_timeout double precision, max_losses integer, quantity integer DEFAULT 1000) RETURNS TABLE(message_id uuid, worker text, thread bigint, queue text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1326,22 +1405,6 @@ COMMENT ON FUNCTION treadle.vacuum_health(OUT dead_rows bigint, OUT table_name t
 CREATE FUNCTION treadle.worker_key(worker text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS ...;
-CREATE TABLE treadle.counters (
-    id bigint NOT NULL,
-    tenant text NOT NULL,
-    queue text NOT NULL,
-    slot timestamp with time zone NOT NULL,
-    queued bigint DEFAULT 0 NOT NULL,
-    processing bigint DEFAULT 0 NOT NULL,
-    completed bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    cancelled bigint DEFAULT 0 NOT NULL,
-    run_seconds double precision DEFAULT 0 NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
-COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
-COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
 CREATE TABLE treadle.threads (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -2696,6 +2759,32 @@ CREATE TABLE treadle.sql_roles (
     created_at timestamp with time zone NOT NULL
 );
 COMMENT ON TABLE treadle.sql_roles IS 'Login roles of SQL users, each bound to one tenant (treadle tenants sql-role)';
+CREATE VIEW treadle.stats WITH (security_invoker='true') AS
+ SELECT at,
+    seconds,
+    tenant,
+    queue,
+    agent,
+    submitted,
+    completed,
+    failed,
+    retried,
+    cancelled,
+    lost,
+    treadle._quantile(waits, (0.5)::double precision) AS wait_p50,
+    treadle._quantile(waits, (0.95)::double precision) AS wait_p95,
+    treadle._quantile(waits, (0.99)::double precision) AS wait_p99,
+    treadle._quantile(runs, (0.5)::double precision) AS run_p50,
+    treadle._quantile(runs, (0.95)::double precision) AS run_p95,
+    treadle._quantile(runs, (0.99)::double precision) AS run_p99,
+    treadle._quantile(first_chunks, (0.5)::double precision) AS first_chunk_p50,
+    treadle._quantile(first_chunks, (0.95)::double precision) AS first_chunk_p95,
+    treadle._quantile(first_chunks, (0.99)::double precision) AS first_chunk_p99,
+    input_tokens,
+    output_tokens,
+    cost
+   FROM treadle.stat_rows s;
+COMMENT ON VIEW treadle.stats IS 'What happened in each minute and each hour, by tenant, queue and agent';
 ALTER TABLE treadle.subscription_counts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.subscription_counts_id_seq
     START WITH 1
@@ -2955,6 +3044,8 @@ ALTER TABLE ONLY treadle.secrets
     ADD CONSTRAINT secrets_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.sql_roles
     ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
+ALTER TABLE ONLY treadle.stat_rows
+    ADD CONSTRAINT stat_rows_pkey PRIMARY KEY (tenant, seconds, at, queue, agent);
 ALTER TABLE ONLY treadle.subscription_counts
     ADD CONSTRAINT subscription_counts_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.subscription_positions
@@ -3005,6 +3096,7 @@ CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, prio
 CREATE INDEX messages_tenant ON treadle.messages USING btree (tenant, message_id) WHERE (tenant <> 'default'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX schema_versions_schema ON treadle.schema_versions USING btree (tenant, schema_id);
+CREATE INDEX stat_rows_age ON treadle.stat_rows USING btree (seconds, at);
 CREATE INDEX subscription_counts_subscription ON treadle.subscription_counts USING btree (subscription, id);
 CREATE INDEX subscription_topics_topic ON treadle.subscription_topics USING btree (topic);
 CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
@@ -3059,6 +3151,7 @@ CREATE POLICY own_tenant ON treadle.schema_rules AS RESTRICTIVE FOR SELECT TO tr
 CREATE POLICY own_tenant ON treadle.schema_versions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.schemas AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.stat_rows AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_counts AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_positions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_topics AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3092,6 +3185,7 @@ CREATE POLICY readers ON treadle.schema_rules FOR SELECT TO treadle_app, treadle
 CREATE POLICY readers ON treadle.schema_versions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.schemas FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.stat_rows FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_counts FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_positions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -3111,6 +3205,7 @@ ALTER TABLE treadle.schema_rules ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.schema_versions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.schemas ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.stat_rows ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_counts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_positions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_topics ENABLE ROW LEVEL SECURITY;

@@ -91,6 +91,7 @@ leases = Table(
     must("progressed", Boolean, "false"),
     must("claimed_at", Time),
     must("expires_at", Time),
+    may("first_chunk_at", Time),
     Index("leases_order", "id"),
     Index("leases_thread", "thread", postgresql_where=text("thread is not null")),
 )
@@ -117,6 +118,39 @@ counters = Table(
     must("failed", BigInteger, "0"),
     must("cancelled", BigInteger, "0"),
     must("run_seconds", Double, "0"),
+    may("agent", Text),
+    may("submitted", Integer),
+    may("retried", Integer),
+    may("lost", Integer),
+    may("waits", ARRAY(SmallInteger)),
+    may("runs", ARRAY(SmallInteger)),
+    may("first_chunks", ARRAY(SmallInteger)),
+    may("input_tokens", Double),
+    may("output_tokens", Double),
+    may("cost", Double),
+)
+
+stat_rows = Table(
+    "stat_rows",
+    metadata,
+    tenant(primary_key=True),
+    key("seconds", Integer),
+    key("at", Time),
+    key("queue", Text),
+    key("agent", Text),
+    must("submitted", BigInteger, "0"),
+    must("completed", BigInteger, "0"),
+    must("failed", BigInteger, "0"),
+    must("retried", BigInteger, "0"),
+    must("cancelled", BigInteger, "0"),
+    must("lost", BigInteger, "0"),
+    may("waits", ARRAY(BigInteger)),
+    may("runs", ARRAY(BigInteger)),
+    may("first_chunks", ARRAY(BigInteger)),
+    must("input_tokens", Double, "0"),
+    must("output_tokens", Double, "0"),
+    must("cost", Double, "0"),
+    Index("stat_rows_age", "seconds", "at"),
 )
 
 lane_shares = Table(

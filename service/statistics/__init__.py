@@ -1,0 +1,1 @@
+"""Statistics: what happened in each minute and hour, by queue and agent."""

@@ -13,7 +13,7 @@ from tests.support.api_client import Client
 STATIC = Path(routes.__file__).with_name("static")
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in STATIC.iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in STATIC.iterdir() if path.is_file()))
 async def test_every_file_of_the_page_is_served_with_its_policy(api: Client, name: str) -> None:
     response = await api.get(f"/chat/{name}")
     assert response.status_code == 200

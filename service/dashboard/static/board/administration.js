@@ -1,0 +1,96 @@
+// For administrators: tenants, keys, and the audit.
+
+import { call, get, part } from "./api.js";
+import { action, address, ask, el, moment, number, table, tell } from "./show.js";
+
+const SECONDS = 10;
+const SCOPES = ["submit", "read", "operate", "publish", "work", "admin"];
+
+export function tenants(root, at) {
+  const said = el("p", { role: "status" });
+  const [list, made, keys] = [el("div"), el("div"), el("div")];
+  root.append(el("div.title", {}, el("h1", {}, "Tenants and keys")), said, el("h2", {}, "Tenants"), list, el("h2", {}, "Keys"), newKey(made, said, () => refreshKeys()), made, keys);
+  const refreshTenants = async () => {
+    if (list.contains(document.activeElement)) return;
+    showTenants(list, await get("tenants", {}, at.signal), said, refreshTenants);
+  };
+  const refreshKeys = async () => {
+    if (keys.contains(document.activeElement)) return;
+    showKeys(keys, await get("keys", {}, at.signal), said, refreshKeys);
+  };
+  at.every(SECONDS, refreshTenants, list);
+  at.every(SECONDS, refreshKeys, keys);
+}
+
+function showTenants(place, found, said, refresh) {
+  place.replaceChildren(table("Tenants", [
+    ["Tenant", ({ tenant }) => tenant],
+    ["Queued", ({ queued }) => number(queued), { number: true }],
+    ["Running", ({ processing }) => number(processing), { number: true }],
+    ["Created", ({ created_at }) => moment(created_at)],
+    ["State", (one) => (one.deleted_at ? "is being deleted" : one.suspended_at ? "suspended" : "active")],
+    ["Action", (one) => (one.deleted_at ? "" : action(one.suspended_at ? "Resume" : "Suspend", async () => {
+      if (!one.suspended_at && !(await ask(`Suspend ${one.tenant}?`, "It may submit nothing, and nothing of it starts until you resume it.", "Suspend it"))) return null;
+      await call("POST", `tenants/${part(one.tenant)}/${one.suspended_at ? "resume" : "suspend"}`);
+      document.activeElement?.blur();
+      await refresh();
+      return `${one.tenant} is ${one.suspended_at ? "active again" : "suspended"}.`;
+    }, { out: said }))],
+  ], found, "There are no tenants."));
+}
+
+function newKey(made, said, refresh) {
+  const form = el("form.filter", { "aria-label": "Create a key" });
+  const name = el("input", { id: "key-name", name: "name", maxLength: 100, autocomplete: "off" });
+  const boxes = SCOPES.map((scope) => el("label.check", {}, el("input", { type: "checkbox", name: "scope", value: scope, checked: ["submit", "read"].includes(scope) }), scope));
+  form.append(el("div", {}, el("label", { htmlFor: "key-name" }, "Name of a new key"), name), el("fieldset", {}, el("legend", {}, "Scopes"), boxes), el("div.buttons", {}, el("button.primary", {}, "Create the key")));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      const found = await call("POST", "keys", { body: { name: name.value, scopes: new FormData(form).getAll("scope") } });
+      made.replaceChildren(el("p.made", {}, "The key, shown this once: ", el("code", {}, found.key)));
+      form.reset();
+      await refresh();
+    } catch (error) {
+      tell(said, error.message, true);
+    }
+  });
+  return form;
+}
+
+function showKeys(place, found, said, refresh) {
+  place.replaceChildren(table("Keys", [
+    ["Key", ({ key_id }) => el("code", {}, key_id)],
+    ["Name", ({ name }) => name],
+    ["Tenant", ({ tenant }) => tenant],
+    ["Scopes", ({ scopes, agents }) => scopes.join(", ") + (agents ? ` (agents ${agents.join(", ")})` : ""), { wide: true }],
+    ["Last used", ({ last_used_at }) => moment(last_used_at)],
+    ["Ends", ({ expires_at, revoked_at }) => (revoked_at ? ["revoked ", moment(revoked_at)] : expires_at ? moment(expires_at) : "never")],
+    ["Action", (key) => (key.revoked_at ? "" : action("Revoke", async () => {
+      if (!(await ask(`Revoke ${key.name || key.key_id}?`, "Programs that use this key are refused from now on.", "Revoke it"))) return null;
+      await call("DELETE", `keys/${part(key.key_id)}`);
+      document.activeElement?.blur();
+      await refresh();
+      return "The key is revoked.";
+    }, { danger: true, out: said }))],
+  ], found, "There are no keys."));
+}
+
+export function audit(root, at) {
+  const list = el("div");
+  const older = el("p");
+  root.append(el("div.title", {}, el("h1", {}, "Audit"), el("span.quiet", {}, "who changed access, or stopped, repeated or deleted work")), list, older);
+  const cursor = at.query.get("cursor") ?? "";
+  at.every(cursor ? 3600 : SECONDS, async () => {
+    const page = await get("audit", { limit: 100, cursor }, at.signal);
+    list.replaceChildren(table("Audit", [
+      ["When", (act) => moment(act.at)],
+      ["Who", (act) => act.principal, { wide: true }],
+      ["What", (act) => act.action],
+      ["Of", (act) => (act.action.startsWith("message.") ? el("a", { href: `#messages/${act.target}` }, act.target) : act.target), { wide: true }],
+      ["Tenant", (act) => act.tenant],
+      ["Details", (act) => (Object.keys(act.details).length ? el("code", {}, JSON.stringify(act.details)) : ""), { wide: true }],
+    ], page.acts, "Nothing was changed yet."));
+    older.replaceChildren(page.next_cursor ? el("a.button", { href: `#${address("audit", { cursor: page.next_cursor })}` }, "Older acts") : "");
+  }, list);
+}

@@ -1,0 +1,46 @@
+// The agents: how they do, and what they declare.
+
+import { get } from "./api.js";
+import { address, asText, el, facts, link, moment, number, span } from "./show.js";
+
+const SECONDS = 15;
+const DAY_SECONDS = 86_400;
+
+export function agents(root, at) {
+  const list = el("div");
+  root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list);
+  at.every(SECONDS, async () => {
+    if (list.contains(document.activeElement)) return;
+    const begin = new Date(Date.now() - DAY_SECONDS * 1000).toISOString();
+    const [known, stats] = await Promise.all([get("agents", {}, at.signal), get("stats", { from: begin, step: DAY_SECONDS, by: "agent" }, at.signal).catch(() => null)]);
+    const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
+    list.replaceChildren(known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."));
+  }, list);
+}
+
+function card(agent, stats, open) {
+  const steps = (stats?.steps ?? []).filter(({ name }) => name === agent.agent);
+  const sum = (value) => steps.reduce((total, step) => total + value(step), 0);
+  const over = sum((step) => step.completed + step.failed);
+  const last = steps.at(-1);
+  const { settings } = agent;
+  return el("section.card", { "aria-label": agent.agent },
+    el("h2", {}, link(address("messages", { agent: agent.agent }), agent.agent), agent.is_default ? el("span.badge", {}, "default") : ""),
+    agent.description ? el("p", {}, agent.description) : "",
+    stats === null ? "" : facts([
+      ["Succeed", over ? `${number(Math.round((sum((step) => step.completed) / over) * 1000) / 10)} %` : "–"],
+      ["Completed", number(sum((step) => step.completed))],
+      ["Failed", el("a", { href: `#${address("messages", { agent: agent.agent, state: "failed" })}` }, number(sum((step) => step.failed)))],
+      ["Retries", number(sum((step) => step.retried))],
+      ["Run p50, p95", last ? `${span(last.run.p50)}, ${span(last.run.p95)}` : "–"],
+      ["Wait p50, p95", last ? `${span(last.wait.p50)}, ${span(last.wait.p95)}` : "–"],
+      ["Tokens", number(sum((step) => step.input_tokens + step.output_tokens))],
+      ["Cost", number(sum((step) => step.cost))],
+    ]),
+    el("details", { open: open.has(agent.agent), data: { name: agent.agent } }, el("summary", {}, "Settings"),
+      facts([
+        ["Queue", agent.queue], ["Timeout", span(agent.timeout_seconds)], ["Attempts", number(agent.max_attempts)], ["Registered", moment(agent.registered_at)],
+        ...Object.entries(settings).map(([name, value]) => [name, asText(value)]),
+      ]),
+      agent.input ? el("pre", { tabIndex: 0 }, asText(agent.input)) : el("p.quiet", {}, "It takes text.")));
+}

@@ -1,0 +1,86 @@
+// Calls of the service, with the key or token of this tab where the service asks for one.
+
+import { headers } from "../chat/access.js";
+
+/** The root of the service: this page is served at /dashboard. */
+export const serviceUrl = new URL("..", import.meta.url);
+
+export class Refusal extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** The answer as JSON; throws a Refusal. `query`: parameters, of which empty ones are left out. */
+export async function call(method, path, { query = {}, body, signal } = {}) {
+  const url = new URL(path, serviceUrl);
+  for (const [name, value] of Object.entries(query)) if (value !== "" && value !== null && value !== undefined) url.searchParams.set(name, value);
+  const sent = body === undefined ? {} : { "Content-Type": "application/json" };
+  let answer;
+  try {
+    answer = await fetch(url, { method, headers: { ...headers(), ...sent }, body: body === undefined ? undefined : JSON.stringify(body), signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "The service cannot be reached.");
+  }
+  if (answer.status === 204) return null;
+  const found = await answer.json().catch(() => null);
+  // The health is told with 503, too.
+  if (!answer.ok && !(path === "health" && found?.status)) throw new Refusal(answer.status, found?.detail ?? answer.statusText);
+  return found;
+}
+
+export const get = (path, query = {}, signal = undefined) => call("GET", path, { query, signal });
+
+/** A part of a path. */
+export const part = (text) => encodeURIComponent(text);
+
+/**
+ * Read server-sent events until the stream ends, and again from the last one where it breaks; `apply(type, data)` gets
+ * each. EventSource sends no headers, so this reads the body of a fetch.
+ */
+export async function follow(path, apply, signal) {
+  let last = "";
+  for (;;) {
+    let wait = 1000;
+    try {
+      const url = new URL(path, serviceUrl);
+      const answer = await fetch(url, { headers: { ...headers(), ...(last && { "Last-Event-ID": last }) }, signal });
+      if (answer.status === 204 || (answer.status >= 400 && answer.status < 500)) return;
+      if (answer.ok) {
+        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+        let rest = "";
+        for (;;) {
+          const { value, done } = await reader.read();
+          if (done) break;
+          const lines = (rest + value).split("\n");
+          rest = lines.pop();
+          last = readLines(lines, apply) ?? last;
+        }
+        wait = 200;
+      }
+    } catch (error) {
+      if (error.name === "AbortError") return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    if (signal.aborted) return;
+  }
+}
+
+const pending = { event: "message", data: "", id: null };
+
+function readLines(lines, apply) {
+  let seen = null;
+  for (const line of lines) {
+    if (line.startsWith("event: ")) pending.event = line.slice(7);
+    else if (line.startsWith("data: ")) pending.data = line.slice(6);
+    else if (line.startsWith("id: ")) pending.id = line.slice(4);
+    else if (line === "" && pending.data) {
+      apply(pending.event, JSON.parse(pending.data));
+      seen = pending.id ?? seen;
+      Object.assign(pending, { event: "message", data: "", id: null });
+    }
+  }
+  return seen;
+}

@@ -1,0 +1,78 @@
+// The list of messages: filtered, and live while its first page is shown.
+
+import { get } from "./api.js";
+import { address, announce, asText, badge, el, link, moment, secondsBetween, shorten, shortId, span, table } from "./show.js";
+
+const SECONDS = 3;
+const PAGE = 50;
+const STATES = ["", "open", "queued", "processing", "completed", "failed", "cancelled"];
+const TEXTS = [["queue", "Queue"], ["thread_id", "Thread"], ["q", "Text"], ["error", "Error"]];
+
+export function messages(root, at) {
+  const filter = Object.fromEntries([...at.query].filter(([, value]) => value));
+  const list = el("div");
+  const more = el("p");
+  root.append(el("div.title", {}, el("h1", {}, "Messages")), form(filter, at), list, more);
+  let pages = 1;
+  at.every(SECONDS, async () => {
+    if (pages > 1 || list.contains(document.activeElement)) return; // do not move what a person reads
+    const page = await get("messages", { ...filter, limit: PAGE }, at.signal);
+    showRows(list, page.messages);
+    showMore(page);
+  }, list);
+
+  function showMore(page) {
+    more.replaceChildren();
+    if (page.next_cursor === null) return;
+    const empty = page.messages.length === 0;
+    const text = empty ? `Look further back than ${new Date(page.searched_until).toLocaleString()}` : "Show older ones";
+    const button = el("button", { type: "button" }, text);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      pages += 1;
+      const next = await get("messages", { ...filter, limit: PAGE, cursor: page.next_cursor }, at.signal);
+      const rows = [...(list.rows ?? []), ...next.messages];
+      showRows(list, rows);
+      showMore(next);
+      announce(`${rows.length} messages`);
+    });
+    more.append(button);
+  }
+}
+
+function showRows(list, rows) {
+  const seen = JSON.stringify(rows);
+  if (list.seen === seen) return;
+  list.seen = seen;
+  list.rows = rows;
+  list.replaceChildren(table("Messages", [
+    ["Message", (row) => el("a", { href: `#messages/${row.message_id}`, title: row.message_id }, shortId(row.message_id))],
+    ["State", (row) => badge(row.state, row.hold)],
+    ["Agent", (row) => link(address("messages", { agent: row.agent }), row.agent)],
+    ["Text", (row) => [el("span.text", {}, shorten(asText(row.user_message), 120)), row.error ? el("span.error", {}, shorten(row.error, 160)) : ""], { wide: true }],
+    ["Thread", (row) => (row.thread_id ? link(`threads/${encodeURIComponent(row.thread_id)}`, shorten(row.thread_id, 24)) : "")],
+    ["Created", (row) => moment(row.created_at)],
+    ["Took", (row) => (row.completed_at ? span(secondsBetween(row.created_at, row.completed_at)) : ""), { number: true }],
+  ], rows, "No message satisfies this filter."));
+}
+
+function form(filter, at) {
+  const made = el("form.filter", { role: "search", "aria-label": "Filter messages" });
+  const select = el("select", { name: "state", id: "filter-state" }, STATES.map((state) => el("option", { value: state, selected: state === (filter.state ?? "") }, state || "any")));
+  const agents = el("datalist", { id: "agent-names" });
+  const agent = el("input", { name: "agent", id: "filter-agent", value: filter.agent ?? "", autocomplete: "off" });
+  agent.setAttribute("list", "agent-names");
+  made.append(el("div", {}, el("label", { htmlFor: "filter-state" }, "State"), select), el("div", {}, el("label", { htmlFor: "filter-agent" }, "Agent"), agent, agents));
+  for (const [name, title] of TEXTS) {
+    made.append(el("div", {}, el("label", { htmlFor: `filter-${name}` }, title), el("input", { name, id: `filter-${name}`, value: filter[name] ?? "", type: "search", autocomplete: "off" })));
+  }
+  for (const name of ["parent", "since", "until"]) if (filter[name]) made.append(el("input", { type: "hidden", name, value: filter[name] }));
+  made.append(el("div.buttons", {}, el("button.primary", {}, "Filter"), el("a.button", { href: "#messages" }, "Clear")));
+  made.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = address("messages", Object.fromEntries(new FormData(made)));
+  });
+  select.addEventListener("change", () => made.requestSubmit());
+  get("agents", {}, at.signal).then((found) => agents.replaceChildren(...found.map((one) => el("option", { value: one.agent })))).catch(() => {});
+  return made;
+}

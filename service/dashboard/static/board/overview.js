@@ -1,0 +1,136 @@
+// The overview: throughput, queues, workers, and what needs a look now.
+
+import { call, get, part } from "./api.js";
+import { chart } from "./charts.js";
+import { action, address, el, link, moment, number, secondsBetween, span, table } from "./show.js";
+
+const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
+const SECONDS = 5;
+
+export function overview(root, at) {
+  const range = RANGES[at.query.get("range")] ? at.query.get("range") : "1h";
+  const choice = el("p.choice", { role: "group", "aria-label": "Time" }, Object.keys(RANGES).map((name) =>
+    el("a", { href: `#${address("overview", { range: name })}`, ...(name === range && { "aria-current": "true" }) }, name)));
+  const [wrong, tiles, charts, queues, workers, first] = Array.from({ length: 6 }, () => el("div"));
+  root.append(el("div.title", {}, el("h1", {}, "Overview"), choice), wrong, first, tiles, charts, el("h2", {}, "Queues"), queues, el("h2", {}, "Workers"), workers);
+
+  at.every(SECONDS, async () => showWrong(wrong, await get("health", {}, at.signal)), wrong);
+  at.every(SECONDS, async () => {
+    const found = await get("queues", {}, at.signal);
+    showQueues(queues, found);
+    const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
+    if (all === 0 && !first.hasChildNodes()) await showFirstSteps(first);
+    else if (all > 0) first.replaceChildren();
+  }, queues);
+  at.every(SECONDS, async () => showWorkers(workers, await get("workers", {}, at.signal)), workers);
+  at.every(range === "1h" ? SECONDS : 30, async () => {
+    const now = new Date();
+    const stats = await get("stats", { from: new Date(now - RANGES[range] * 1000).toISOString(), to: new Date(now.getTime() + 1000).toISOString() }, at.signal);
+    showStats(tiles, charts, stats, range);
+  }, charts);
+}
+
+function showWrong(place, { reasons }) {
+  const seen = reasons.join("\n");
+  if (place.dataset.seen === seen && place.hasChildNodes()) return;
+  place.dataset.seen = seen;
+  place.replaceChildren(reasons.length
+    ? el("section.wrong", { "aria-label": "What is wrong now" }, el("h2", {}, "Look at this"), el("ul", {}, reasons.map((text) => el("li", {}, text, " ", where(text)))))
+    : el("p.fine", {}, "Nothing keeps messages waiting."));
+}
+
+function where(text) {
+  const queue = text.match(/queue ([a-z][a-z0-9_]*)/)?.[1];
+  return queue ? link(address("messages", { state: "queued", queue }), "Show them") : "";
+}
+
+function showStats(tiles, charts, stats, range) {
+  const sum = (value) => stats.steps.reduce((total, step) => total + (value(step) ?? 0), 0);
+  const completed = sum((step) => step.completed);
+  const failed = sum((step) => step.failed);
+  const share = completed + failed ? `${number(Math.round((completed / (completed + failed)) * 1000) / 10)} %` : "–";
+  const tile = (name, value, more = {}) => el("div.tile", more, el("b", {}, value), el("span", {}, name));
+  tiles.replaceChildren(el("div.tiles", {},
+    tile("submitted", number(sum((step) => step.submitted))),
+    tile("completed", number(completed)),
+    tile("failed", number(failed), failed ? { data: { state: "failed" } } : {}),
+    tile("succeed", share),
+    tile("retries", number(sum((step) => step.retried))),
+    tile("tokens", number(sum((step) => step.input_tokens + step.output_tokens))),
+    tile("cost", number(sum((step) => step.cost)))));
+  const per = stats.step_seconds === 60 ? "minute" : span(stats.step_seconds);
+  charts.replaceChildren(el("div.charts", { role: "group", "aria-label": `The last ${range}` },
+    chart(`Messages per ${per}`, stats, [
+      { name: "completed", value: (step) => step.completed, className: "s1" },
+      { name: "failed", value: (step) => step.failed, className: "s2" },
+      { name: "cancelled", value: (step) => step.cancelled, className: "s4" },
+    ], { kind: "bars", format: number }),
+    chart("Wait until the start", stats, percentiles("wait"), { format: span }),
+    chart("Time of an attempt", stats, percentiles("run"), { format: span }),
+    chart(`Tokens per ${per}`, stats, [
+      { name: "in", value: (step) => step.input_tokens, className: "s3" },
+      { name: "out", value: (step) => step.output_tokens, className: "s1" },
+    ], { kind: "bars", format: number })));
+}
+
+const percentiles = (of) => ["p50", "p95", "p99"].map((name, index) => ({ name, value: (step) => step[of][name], className: ["s1", "s3", "s2"][index] }));
+
+function showQueues(place, queues) {
+  place.replaceChildren(table("Queues", [
+    ["Queue", (queue) => link(address("messages", { queue: queue.name, state: "open" }), queue.name)],
+    ["Queued", (queue) => number(queue.depth), { number: true }],
+    ["Ready", (queue) => number(queue.visible), { number: true }],
+    ["Oldest", (queue) => span(queue.oldest_age_seconds), { number: true }],
+    ["Running", (queue) => number(queue.in_flight), { number: true }],
+    ["Failed", (queue) => number(queue.failed), { number: true }],
+    ["Per minute", (queue) => number(queue.throughput_per_minute), { number: true }],
+    ["Workers", (queue) => number(queue.workers), { number: true }],
+    ["Action", (queue) => pauseButton(place, queue)],
+  ], queues, "There are no queues yet: start a worker."));
+}
+
+function pauseButton(place, queue) {
+  const verb = queue.paused ? "resume" : "pause";
+  return [queue.paused ? el("span.badge", { data: { state: "paused" } }, "paused") : "", " ", action(queue.paused ? "Resume" : "Pause", async () => {
+    await call("POST", `queues/${part(queue.name)}/${verb}`);
+    showQueues(place, await get("queues"));
+    return `The queue ${queue.name} ${queue.paused ? "goes on" : "is paused"}.`;
+  })];
+}
+
+function showWorkers(place, workers) {
+  place.replaceChildren(table("Workers", [
+    ["Worker", (worker) => worker.worker_id, { wide: true }],
+    ["Queues", (worker) => worker.queues.join(", ")],
+    ["Load", (worker) => load(worker)],
+    ["Started", (worker) => moment(worker.started_at)],
+    ["Heartbeat", (worker) => {
+      const silent = secondsBetween(worker.heartbeat_at, new Date());
+      return el("span", { className: silent > 10 ? "bad" : "" }, silent > 10 ? `silent for ${span(silent)}` : "alive");
+    }],
+  ], workers, "No worker is alive: messages wait until one starts."));
+}
+
+function load({ in_flight, concurrency }) {
+  const meter = el("meter", { max: concurrency, value: in_flight, "aria-label": "Messages that it runs" });
+  return [meter, ` ${in_flight} of ${concurrency}`];
+}
+
+/** On an empty system: three things to try. */
+async function showFirstSteps(place) {
+  const agents = await get("agents");
+  const said = el("p", { role: "status" });
+  const first = agents.find(({ is_default }) => is_default) ?? agents[0];
+  const submit = async (body) => {
+    const accepted = await call("POST", "messages", { body });
+    location.hash = `messages/${accepted.message_id}`;
+  };
+  place.replaceChildren(el("section.first", { "aria-label": "First steps" }, el("h2", {}, "Three things to try"),
+    agents.length === 0
+      ? el("p", {}, "No agent is registered yet. Start a worker: ", el("code", {}, "treadle work"))
+      : el("ol", {},
+        el("li", {}, action(`Send a message to ${first.agent}`, () => submit({ message: "Hello, Treadle!", agent: first.agent, metadata: { delay_ms: 150 } }), { out: said }), el("span", {}, "and watch the answer stream in.")),
+        el("li", {}, action("Make one fail", () => submit({ message: "Fail twice, please.", agent: agents.some(({ agent }) => agent === "echo") ? "echo" : first.agent, max_attempts: 1, metadata: { fail_times: 1 } }), { out: said }), el("span", {}, "see why, and redrive it.")),
+        el("li", {}, el("a.button", { href: "chat" }, "Open a chat"), el("span", {}, "a thread of messages, live."))),
+    said));
+}

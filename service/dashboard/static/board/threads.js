@@ -1,0 +1,76 @@
+// The threads, and one of them as a conversation.
+
+import { render } from "../chat/markdown.js";
+import { call, get, part } from "./api.js";
+import { action, address, ask, asText, badge, el, facts, link, moment, number, shorten, table, tell } from "./show.js";
+
+const SECONDS = 5;
+const PAGE = 50;
+
+export function threads(root, at) {
+  const list = el("div");
+  const more = el("p");
+  const open = el("form.filter", { role: "search", "aria-label": "Open a thread" });
+  const field = el("input", { id: "thread-id", type: "search", autocomplete: "off", required: true });
+  open.append(el("div", {}, el("label", { htmlFor: "thread-id" }, "Thread"), field), el("div.buttons", {}, el("button.primary", {}, "Open")));
+  open.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = `threads/${part(field.value.trim())}`;
+  });
+  root.append(el("div.title", {}, el("h1", {}, "Threads")), open, list, more);
+  let limit = PAGE;
+  at.every(SECONDS, async () => {
+    if (list.contains(document.activeElement)) return;
+    const rows = await get("threads", { limit }, at.signal);
+    list.replaceChildren(table("Threads", [
+      ["Thread", (row) => link(`threads/${part(row.thread_id)}`, row.thread_id), { wide: true }],
+      ["Last message", (row) => shorten(row.last_message_preview ?? "", 120), { wide: true }],
+      ["Messages", (row) => number(row.message_count), { number: true }],
+      ["Last active", (row) => moment(row.last_activity)],
+    ], rows, "There are no threads yet."));
+    more.replaceChildren(rows.length === limit && limit < 1000 ? action("Show more", async () => { limit = Math.min(limit * 2, 1000); }) : "");
+  }, list);
+}
+
+export function thread(root, at, id) {
+  const said = el("p", { role: "status" });
+  const [head, list] = [el("div"), el("ol.conversation", { "aria-label": "Conversation" })];
+  root.append(el("p.back", {}, link("threads", "Threads")), head, said, list);
+  at.every(SECONDS, async () => {
+    const [found, usage, page] = await Promise.all([get(`threads/${part(id)}`, {}, at.signal), get(`threads/${part(id)}/usage`, {}, at.signal), get(`messages`, { thread_id: id, limit: 100 }, at.signal)]);
+    showHead(head, found, usage, said);
+    const seen = JSON.stringify(page.messages);
+    if (list.dataset.seen === seen) return;
+    list.dataset.seen = seen;
+    const whole = await get(`threads/${part(id)}/messages`, { limit: 100, cursor: Math.max(0, found.message_count - 100) }, at.signal);
+    list.replaceChildren(...whole.messages.map(exchange));
+  }, head);
+}
+
+function showHead(place, found, usage, said) {
+  if (place.contains(document.activeElement)) return;
+  const states = Object.entries(found.states).filter(([, count]) => count).map(([state, count]) => `${number(count)} ${state}`).join(", ");
+  place.replaceChildren(
+    el("div.title", {}, el("h1", {}, found.thread_id), el("a.button", { href: `chat#${part(found.thread_id)}` }, "Open the chat")),
+    facts([
+      ["Messages", states || "none"], ["Created", moment(found.created_at)], ["Last active", moment(found.last_activity)],
+      ["Usage", Object.keys(usage.usage).length ? el("code", {}, Object.entries(usage.usage).map(([name, value]) => `${name} ${number(value)}`).join(", ")) : null],
+      ["Metadata", Object.keys(found.metadata).length ? el("code", {}, JSON.stringify(found.metadata)) : null],
+      ["Memory", found.memory ? el("code", {}, shorten(JSON.stringify(found.memory), 300)) : null],
+    ]),
+    el("p.actions", {}, link(address("messages", { thread_id: found.thread_id }), "Its messages as a list"), action("Delete the thread", async () => {
+      if (!(await ask("Delete this thread?", "Its messages, events and dead letters are deleted. Running messages are cancelled.", "Delete the thread"))) return null;
+      await call("DELETE", `threads/${part(found.thread_id)}`);
+      location.hash = "threads";
+      return "The thread is deleted.";
+    }, { danger: true, out: said })),
+  );
+}
+
+function exchange(status) {
+  const answer = el("div.answer.text");
+  if (typeof status.result === "string") render(answer, status.result);
+  else if (status.result !== null) answer.append(el("pre", {}, asText(status.result)));
+  else if (status.error) answer.append(el("p.bad", {}, status.error));
+  return el("li", {}, el("p.request", {}, shorten(asText(status.user_message), 4000)), el("p.quiet", {}, status.agent, " ", badge(status.state, status.hold), " ", el("a", { href: `#messages/${status.message_id}` }, moment(status.created_at))), answer);
+}

@@ -1,0 +1,161 @@
+"""The dashboard in a real browser, on what real workers do."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page, expect
+
+from service.agents.builtin.echo import echo
+from service.config import Settings
+from service.dashboard import routes
+from tests.support.access import ROOT_KEY
+from tests.support.api_client import Client
+from tests.support.api_server import api_server
+from tests.support.browser import open_browser
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.repository import ROOT
+from tests.support.requirements import require_or_skip
+from treadle import Context, Rejected, agent
+
+BOARD = Path(routes.__file__).parent / "static/board"
+AXE = ROOT / ".tools/node/node_modules/axe-core/axe.min.js"
+PHONE = {"width": 390, "height": 844}
+GRAVE = ("serious", "critical")
+
+
+@agent("flaky")
+async def flaky(context: Context, text: str) -> str:
+    """It fails for good until its second life."""
+    if context.attempt == 1:
+        raise Rejected(f"The rate limit is reached: try again in {len(text)} s.")
+    return "At last."
+
+
+async def open_view(browser: BrowserContext, port: int, view: str) -> Page:
+    page = await browser.new_page()
+    await page.goto(f"http://127.0.0.1:{port}/dashboard#{view}")
+    return page
+
+
+async def findings(page: Page) -> list[Any]:
+    """What axe finds grave on the page as it is now."""
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = await page.evaluate("axe.run()")
+    return [(one["id"], one["nodes"][0]["html"]) for one in found["violations"] if one["impact"] in GRAVE]
+
+
+async def test_a_failing_agent_is_found_explained_and_redriven(settings: Settings, start_worker: StartWorker) -> None:
+    await start_worker(echo, flaky)
+    async with api_server(settings) as served, open_browser() as browser:
+        api = Client(f"http://127.0.0.1:{served.port}")
+        page = await open_view(browser, served.port, "overview")
+        # An empty system offers what to try, and it works.
+        await page.get_by_role("button", name="Send a message to").click()
+        await expect(page.locator(".title .badge")).to_have_text("completed")
+        await expect(page.locator(".waterfall li")).not_to_have_count(0)
+        ids = [await api.submit("x" * number, agent="flaky", thread_id="t") for number in (5, 7, 9)]
+        for message_id in ids:
+            await api.settled(message_id, "failed")
+
+        await page.goto(f"http://127.0.0.1:{served.port}/dashboard#messages?state=failed")
+        await expect(page.locator("tbody tr")).to_have_count(3)
+        await page.get_by_label("Text").fill("xxxxxxxxx")
+        await page.get_by_role("button", name="Filter").click()
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        assert "q=xxxxxxxxx" in page.url
+        await page.locator("tbody a").first.click()
+        await expect(page.locator(".why")).to_contain_text("The rate limit is reached: try again in 9 s.")
+        await expect(page.locator("details pre").first).to_contain_text("Traceback")
+        await page.get_by_role("button", name="Redrive").click()
+        await expect(page.locator(".title .badge")).to_have_text("completed")
+
+        # The errors differ in a number only: they are one group.
+        await page.get_by_role("link", name="Dead letters").click()
+        await expect(page.locator(".group")).to_have_count(1)
+        await page.locator(".group summary").click()
+        await page.get_by_role("button", name="Redrive these 2").click()
+        await page.get_by_role("button", name="Redrive them").click()
+        await expect(page.locator("main p[role=status]").first).to_have_text("2 messages are queued again.")
+        for message_id in ids:
+            await api.settled(message_id, "completed")
+        await api.aclose()
+
+
+async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Settings, start_worker: StartWorker) -> None:
+    axe = require_or_skip(AXE if AXE.exists() else None, "axe-core: make tools")
+    assert axe
+    await start_worker(echo, flaky)
+    async with api_server(settings) as served, open_browser(viewport=PHONE, bypass_csp=True) as browser:
+        api = Client(f"http://127.0.0.1:{served.port}")
+        message_id = await api.submit("tell", thread_id="t", metadata={"customer": "7"})
+        await api.settled(message_id)
+        failed = await api.submit("fail", agent="flaky")
+        await api.settled(failed)
+        await api.put("/topics/plan.in", json={})
+        await api.put("/subscriptions/planners", json={"topics": "plan.*", "agent": "echo"})
+        await api.aclose()
+        views = {
+            "overview": ".charts svg",
+            "messages": "tbody tr",
+            f"messages/{failed}": ".waterfall li",
+            "dead-letters": ".group",
+            "threads": "tbody tr",
+            "threads/t": ".conversation li",
+            "agents": ".card",
+            "topics?topic=plan.in": "tbody tr",
+            "tenants": "tbody tr",
+            "audit": ".view > div > p, tbody tr",
+        }
+        page = await open_view(browser, served.port, "overview")
+        for view, shown in views.items():
+            await page.goto(f"http://127.0.0.1:{served.port}/dashboard#{view}")
+            await expect(page.locator(shown).first).to_be_visible()
+            assert await findings(page) == [], view
+            assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
+
+
+async def test_a_key_is_asked_for_and_opens_what_its_scopes_allow(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    await start_worker(echo)
+    async with api_server(settings, auth="required", treadle_key=ROOT_KEY) as served, open_browser() as browser:
+        page = await open_view(browser, served.port, "overview")
+        await page.get_by_label("Key").fill(ROOT_KEY)
+        await page.get_by_role("button", name="Use").click()
+        await expect(page.get_by_role("heading", name="Queues")).to_be_visible()
+        await expect(page.get_by_role("link", name="Audit")).to_be_visible()
+        await page.get_by_role("link", name="Tenants and keys").click()
+        await page.get_by_label("Name of a new key").fill("reader")
+        await page.get_by_label("submit").uncheck()
+        await page.get_by_role("button", name="Create the key").click()
+        key = await page.locator(".made code").text_content()
+        await page.evaluate("sessionStorage.clear()")
+        await page.reload()
+        await page.get_by_label("Key").fill(str(key))
+        await page.get_by_role("button", name="Use").click()
+        await expect(page.get_by_role("heading", name="Messages")).to_be_visible()
+        await expect(page.get_by_role("link", name="Audit")).to_have_count(0)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BOARD.iterdir()))
+def test_the_files_import_only_each_other_and_the_chat(name: str) -> None:
+    text = (BOARD / name).read_text(encoding="utf-8")
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    for imported in re.findall(r'from "([^"]+)"', text):
+        folder, file = (BOARD.parent, imported[8:]) if imported.startswith("../chat/") else (BOARD, imported[2:])
+        assert (folder / file).is_file(), imported
+
+
+async def test_the_page_is_served_at_dashboard_and_nothing_else_is(start_api: StartApi) -> None:
+    api = await start_api()
+    answers = await asyncio.gather(*(api.get(f"/dashboard/{path.name}") for path in BOARD.iterdir()))
+    for answer in [await api.get("/dashboard"), *answers]:
+        assert answer.status_code == 200
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+    slash = await api.get("/dashboard/")
+    assert slash.next_request is not None
+    assert slash.next_request.url.path == "/dashboard"
+    assert (await api.get("/dashboard/no.js")).status_code == 404

@@ -109,6 +109,14 @@ end $$;
 create or replace function treadle._announce(answers treadle.submit_answer[]) returns void
 language plpgsql as $$
 begin
+    if cardinality(answers) = 1 then  -- the common case, without a query
+        if (answers[1]).state = 'queued' then
+            perform treadle._hint('treadle_work', (answers[1]).queue);
+            perform treadle._hint(
+                'treadle_events', (answers[1]).message_id || coalesce(':' || (answers[1]).thread, ''));
+        end if;
+        return;
+    end if;
     perform treadle._hint_each('treadle_work', array_agg(distinct r.queue)),
             treadle._hint_each(
                 'treadle_events', array_agg(r.message_id || coalesce(':' || r.thread, '') order by r.n))
@@ -170,11 +178,24 @@ begin
         order by a.n;
 end $$;
 
--- Raise what keeps a submission from its place: its thread is not seen, or another transaction holds it.
+-- The ids alone, in their order, for treadle.submit: a position would cost a look at the lanes.
+create or replace function treadle._answer_ids(answers treadle.submit_answer[])
+returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
+    thread_id text, thread bigint, refusal_code text, refusal text)
+language sql stable as $$
+    select r.n, r.message_id, null::text, null::text, null::bigint, null::timestamptz, null::text, null::bigint,
+        null::text, null::text
+    from unnest(answers) r
+$$;
+
+-- If `strict`, raise what keeps a submission from its place: its thread is not seen, or another transaction holds it.
 create or replace function treadle._refuse_unplaced(
-    submissions treadle.submission[], tenant text, patient boolean, reach jsonb)
+    submissions treadle.submission[], tenant text, patient boolean, reach jsonb, strict boolean)
 returns void language plpgsql as $$
 begin
+    if not strict then
+        return;
+    end if;
     if reach is not null then
         perform treadle._raise_refusal(submissions);
     end if;
@@ -203,20 +224,17 @@ declare
     v_limits jsonb;
 begin
     tenant := treadle._bound_tenant(tenant);
-    v_limits := treadle._limits_of_active(tenant);
+    v_limits := case when not treadle._is_plain(tenant) then treadle._limits_of_active(tenant) end;
     select c.submissions, c.threaded
         into v_submissions, v_threaded
         from treadle._check_submissions(
             messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => v_now,
             max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => coalesce(strict, true)) c;
     if v_threaded then
-        v_submissions := treadle._place_in_threads(
-            submissions => v_submissions, tenant => tenant, reach => reach, patient => coalesce(patient, true),
-            at => v_now);
-        if coalesce(strict, true) then
-            perform treadle._refuse_unplaced(
-                submissions => v_submissions, tenant => tenant, patient => patient, reach => reach);
-        end if;
+        v_submissions := treadle._place_in_threads(submissions => v_submissions, tenant => tenant, reach => reach,
+            patient => coalesce(patient, true), at => v_now);
+        perform treadle._refuse_unplaced(
+            submissions => v_submissions, tenant => tenant, patient => patient, reach => reach, strict => strict);
     end if;
     if treadle._sharing() then
         v_submissions := treadle._share_out(submissions => v_submissions, tenant => tenant);
@@ -234,7 +252,10 @@ begin
     if notify then
         perform treadle._announce(v_answers);
     end if;
-    if treadle._sharing() then
+    if current_setting('treadle.only_ids', true) = 'on' then
+        return query select *
+            from treadle._answer_ids(v_answers);
+    elsif treadle._sharing() then
         return query select *
             from treadle._answer_among_tenants(answers => v_answers, at => v_now);
     else
@@ -252,7 +273,7 @@ create or replace function treadle.submit(
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
     tenant text default 'default', reach jsonb default null)
 returns uuid language sql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set treadle.only_ids = 'on' as $$
     select s.message_id
     from treadle.submit_many(
         messages => jsonb_build_array(

@@ -51,19 +51,36 @@ language sql stable as $$
     where t.suspended_at is null and t.deleted_at is null
 $$;
 
--- Generate treadle._sharing() and treadle._limiting(), which tell treadle._needs_of_tenants(). They are constants for
--- the planner, so that an installation with one tenant and no limit pays nothing for the questions.
+-- The body of treadle._is_plain(tenant): whether a tenant is active and has no limits. It names those tenants, or none
+-- if there are more than ten: too many to compare a name with.
+create or replace function treadle._plain_question() returns text
+language sql stable as $$
+    select format(
+        'select tenant = any(%L::text[])',
+        case when count(*) between 1 and 10 then array_agg(t.tenant) else '{}' end)
+    from (
+        select t.tenant
+        from treadle.tenants t
+        where t.suspended_at is null and t.deleted_at is null and t.in_force is null
+        order by t.tenant
+    ) t
+$$;
+
+-- Generate treadle._sharing() and treadle._limiting(), which tell treadle._needs_of_tenants(), and treadle._is_plain().
+-- They are constants for the planner, so that an installation with one tenant and no limit pays nothing for the
+-- questions.
 create or replace function treadle._generate_sharing() returns void
 language plpgsql as $$
 declare
     c_statement constant text :=
-        'create or replace function treadle.%I() returns boolean language sql stable parallel safe as ''select %s''';
+        'create or replace function treadle.%I(%s) returns boolean language sql stable parallel safe as %L';
     v_needs record;
 begin
     perform treadle._lock_generation();
     v_needs := treadle._needs_of_tenants();
-    execute format(c_statement, '_sharing', v_needs.sharing::text);
-    execute format(c_statement, '_limiting', v_needs.limiting::text);
+    execute format(c_statement, '_sharing', '', 'select ' || v_needs.sharing);
+    execute format(c_statement, '_limiting', '', 'select ' || v_needs.limiting);
+    execute format(c_statement, '_is_plain', 'tenant text', treadle._plain_question());
 end $$;
 
 -- The trigger of treadle.tenants.
@@ -79,7 +96,12 @@ begin
         where t.in_force ? 'running'
         on conflict do nothing;
     perform treadle._lock_generation();
-    if treadle._needs_of_tenants() is distinct from (treadle._sharing(), treadle._limiting()) then
+    if treadle._needs_of_tenants() is distinct from (treadle._sharing(), treadle._limiting())
+        or treadle._plain_question() <> (
+            select p.prosrc
+            from pg_proc p
+            where p.oid = 'treadle._is_plain(text)'::regprocedure)
+    then
         v_alone := not treadle._sharing();
         perform treadle._generate_sharing();
         if v_alone then

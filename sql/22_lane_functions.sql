@@ -133,7 +133,7 @@ begin
     insert into treadle.low_water (name, low)
         select n.name, n.low
         from (
-            values ('counters', 0::bigint), ('leases', 0), ('lane_shares', 0)
+            values ('counters', 0::bigint), ('leases', 0), ('lane_shares', 0), ('due', 0)
             union all
             select t.name, 0
             from treadle._lane_tables() t

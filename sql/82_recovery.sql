@@ -183,20 +183,65 @@ begin
         where m.message_id = any(ids));
 end $$;
 
+-- Where the search for due messages begins: below it no message waits for its time. An old snapshot keeps the index
+-- entries of all messages that ever waited. The mark follows the first one that still does, at least ten seconds
+-- behind, because a transaction reads the clock a while before it commits. treadle._lower_due_mark finds the messages
+-- of transactions that took longer.
+create or replace function treadle._due_mark(at timestamptz) returns timestamptz
+language sql stable as $$
+    select case
+        when w.low < extract(epoch from at - interval '10 seconds') * 1000000
+            then timestamptz 'epoch' + w.low * interval '1 microsecond'
+        else '-infinity'  -- also after the clock was set back
+    end
+    from (select treadle._low_water_mark('due') as low) w
+$$;
+
+-- Let the mark follow `first`, the first message that waits for its time and is due; null: no message is due.
+create or replace function treadle._raise_due_mark(first timestamptz, at timestamptz) returns void
+language plpgsql as $$
+declare
+    c_behind constant interval := '10 seconds';
+    c_worth_a_write constant bigint := case when first is null then 60000000 else 1000000 end;  -- microseconds
+    v_mark constant bigint := treadle._low_water_mark('due');
+    v_next constant bigint := extract(epoch from least(first, at - c_behind)) * 1000000;
+begin
+    if abs(v_next - v_mark) > c_worth_a_write then
+        update treadle.low_water w
+            set low = v_next
+            where w.name = 'due' and w.low = v_mark;
+    end if;
+end $$;
+
+-- Let the mark fall to the first message that waits for its time: it was written by a transaction that stayed open.
+create or replace function treadle._lower_due_mark() returns void
+language plpgsql as $$
+begin
+    update treadle.low_water w
+        set low = f.first
+        from (
+            select (extract(epoch from min(m.run_at)) * 1000000)::bigint as first
+            from treadle.messages m
+            where m.hold in ('delay', 'backoff')
+        ) f
+        where w.name = 'due' and w.low > f.first;
+end $$;
+
 -- Up to `quantity` due messages, with their threads and themselves locked; null if there are none. Messages whose
 -- thread another transaction holds are passed over, however many they are.
 create or replace function treadle._lock_due(quantity integer, at timestamptz) returns uuid[]
 language plpgsql as $$
 declare
-    v_run_at timestamptz := '-infinity';
+    v_run_at timestamptz := treadle._due_mark(at);
     v_last uuid := treadle.uuid_at('epoch');
+    v_first timestamptz;
     v_due uuid[];
     v_threads bigint[];
     v_locked uuid[];
 begin
     loop
-        select array_agg(d.message_id order by d.run_at, d.message_id)
-        into v_due
+        select array_agg(d.message_id order by d.run_at, d.message_id), min(d.run_at)
+        into v_due, v_first
         from (
             select m.message_id, m.run_at
             from treadle.messages m
@@ -206,6 +251,9 @@ begin
             order by m.run_at, m.message_id
             limit quantity
         ) d;
+        if v_threads is null and treadle._sees_commits() then
+            perform treadle._raise_due_mark(first => v_first, at => at);
+        end if;
         if v_due is null then
             return null;
         end if;
@@ -223,7 +271,7 @@ begin
             select m.message_id
             from treadle.messages m
             where m.message_id = any(v_due)
-                and m.hold in ('delay', 'backoff')
+                and coalesce(m.hold, '') in ('delay', 'backoff')  -- coalesce keeps the planner off messages_due
                 and m.run_at <= at
                 and (m.thread is null or m.thread = any(v_threads))
             order by m.message_id
@@ -239,7 +287,8 @@ end $$;
 create or replace function treadle.admit_due(
     quantity integer default 1000, out admitted integer, out queues text[])
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_shares constant record := treadle._tend_shares(quantity => quantity, at => v_now);
@@ -258,7 +307,7 @@ begin
         update treadle.messages m
         set hold = 'thread'
         where m.message_id = any(v_due)
-            and m.hold = 'delay'
+            and coalesce(m.hold, '') = 'delay'
             and m.thread is not null
             and not m.aside
         returning m.message_id, m.thread

@@ -185,27 +185,26 @@ begin
     if (select coalesce(sum(c.queued), 0) from treadle.counters c where c.id >= treadle._first_counter()) = 0 then
         return;
     end if;
-    select m.message_id
-        into last
+    for v in  -- in one pass: a null queue stands for the messages that need no lane row
+        select q.queue, q.lane, array_agg(q.message_id order by q.lane_id) as ids,
+            array_agg(q.lane_id order by q.lane_id) as lane_ids,
+            (array_agg(q.message_id order by q.message_id desc))[1] as last
         from (
-            select m.message_id
-            from treadle.messages m
-            where after is null or m.message_id > after
-            order by m.message_id
-            limit quantity
-        ) m
-        order by m.message_id desc
-        limit 1;
-    for v in
-        select m.queue, m.lane, array_agg(m.message_id order by m.lane_id) as ids,
-            array_agg(m.lane_id order by m.lane_id) as lane_ids
-        from treadle.messages m
-        where (after is null or m.message_id > after)
-            and m.message_id <= last
-            and m.state = 'queued'
-            and m.hold is null
-        group by m.queue, m.lane
+            select m.message_id, m.lane_id, case when n.runnable then m.queue end as queue,
+                case when n.runnable then m.lane end as lane
+            from (
+                select w.message_id, w.lane_id, w.queue, w.lane, w.state, w.hold
+                from treadle.messages w
+                where w.message_id > coalesce(after, treadle.uuid_at('epoch'))
+                order by w.message_id
+                limit quantity
+            ) m
+            cross join lateral (select m.state = 'queued' and m.hold is null as runnable) n
+        ) q
+        group by q.queue, q.lane
     loop
+        last := case when last is null or v.last > last then v.last else last end;
+        continue when v.queue is null;
         v_missing := array(select treadle._lane_missing(queue => v.queue, lane => v.lane, ids => v.lane_ids));
         continue when v_missing = '{}';
         v_mended := cardinality(treadle._renew_lane_rows(

@@ -143,6 +143,9 @@ begin
         end if;
     end loop;
     perform treadle._shift_waits(at => v_now);
+    if v_since is not null then
+        perform treadle._lower_due_mark();
+    end if;
     queues := queues || treadle._restore_lost_rows(quantity => c_lost_rows, at => v_now);
     if exists (select from treadle.lost_rows) then
         above := greatest(above, c_lost_rows);

@@ -39,6 +39,13 @@ language sql stable parallel safe as $$
     end
 $$;
 
+-- The low-water mark of the leases, for roles that may not read treadle.low_water.
+create or replace function treadle._first_lease_mark() returns bigint
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select treadle._low_water_mark('leases')
+$$;
+
 create or replace view treadle.thread_overview with (security_invoker) as
     select t.thread_id, s.last_ord as message_count, t.created_at, s.last_activity,
         s.last_ord - s.completed - s.failed - s.cancelled - p.processing as queued, p.processing,
@@ -61,7 +68,7 @@ create or replace view treadle.thread_overview with (security_invoker) as
     cross join lateral (
         select count(*) as processing
         from treadle.leases l
-        where l.thread = t.id
+        where l.thread = t.id and l.id >= (select treadle._first_lease_mark())
     ) p;
 comment on view treadle.thread_overview
     is 'Every thread: how many of its messages are in which state, and whose turn it is';

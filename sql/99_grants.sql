@@ -141,6 +141,7 @@ declare
         _violations          app
         _low_water_mark      app
         _first_counter       app tenant
+        _first_lease_mark    app tenant
         _ready_rows          app tenant
         _queue_figures       app tenant
         _sees                app

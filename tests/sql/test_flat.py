@@ -113,6 +113,49 @@ async def test_dead_versions_of_a_busy_thread_cost_nothing(sql_client: SqlClient
     await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
 
 
+@pytest.mark.parametrize("thread", [None, "t"])
+async def test_messages_that_were_due_cost_nothing(sql_client: SqlClient, thread: str | None) -> None:
+    """An old snapshot keeps the index entries of all messages that waited for their time."""
+
+    async def work(rounds: int) -> None:
+        for _ in range(rounds):
+            await sql_client.submit_many(*[{"delay_seconds": 0.0001, "thread_id": thread}] * 20)
+            await sql_client.sql.execute("select treadle.admit_due()")
+            for _ in range(20 if thread else 1):
+                await sql_client.finish(*await sql_client.claim(20))
+
+    async def pages(minutes: int) -> int:
+        """Of the admission of twenty messages, minutes later: the mark follows ten seconds behind."""
+        await sql_client.sql.execute(f"set treadle.clock_shift = '{minutes} minutes'")
+        await work(2)
+        await sql_client.submit_many(*[{"delay_seconds": 0.0001, "thread_id": thread}] * 20)
+        found = await buffers(sql_client, "select treadle.admit_due()")
+        await sql_client.sql.execute("select treadle.admit_due()")
+        return found
+
+    reader = await sql_client.connect()
+    await sql_client.sql.execute(FILL_MESSAGES)  # plans as beside many messages
+    before = await pages(1)
+    async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
+        await reader.sql.fetchval("select count(*) from treadle.messages")
+        await work(5 if thread else 40)
+        after = await pages(5)
+    assert after < before * 1.3 + 60, (before, after)
+    await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
+
+
+async def test_a_delayed_message_of_an_open_transaction_is_admitted(sql_client: SqlClient) -> None:
+    """The mark of those that are due has passed it."""
+    user = await sql_client.connect()
+    async with user.sql.transaction():
+        message_id = await user.submit(delay_seconds=0.001)
+        await sql_client.sql.execute("set treadle.clock_shift = '5 minutes'")
+        await sql_client.submit(delay_seconds=0.0001)
+        await sql_client.sql.execute("select treadle.admit_due(); select treadle.admit_due()")
+    await sql_client.sql.execute("select treadle.sweep(60), treadle.admit_due()")
+    assert await sql_client.sql.fetchval("select hold is null from treadle.messages where message_id = $1", message_id)
+
+
 async def test_vacuum_health_names_the_oldest_snapshot(sql_client: SqlClient) -> None:
     reader = await sql_client.connect()
     before = await fetch_row(sql_client.sql, "select * from treadle.vacuum_health()")

@@ -93,7 +93,7 @@ leases = Table(
     must("expires_at", Time),
     may("first_chunk_at", Time),
     Index("leases_order", "id"),
-    Index("leases_thread", "thread", postgresql_where=text("thread is not null")),
+    Index("leases_of_thread", "thread", "id", postgresql_where=text("thread is not null")),
 )
 
 late_cancels = Table(

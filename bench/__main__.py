@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import meter, report
-from bench.cases import churn, drain, fairness, flatness, latency, peers, refusals, streaming, submit, topics
+from bench.cases import churn, drain, fairness, flatness, latency, peers, refusals, streaming, submit, tokens, topics
 from bench.processes import BenchError
 from bench.server import SETTINGS, running_server
 from bench.stage import Case, Stage
@@ -27,6 +27,7 @@ CASES: dict[str, Case] = {
     "latency": latency.run,
     "fairness": fairness.run,
     "streaming": streaming.run,
+    "tokens": tokens.run,
     "flatness": flatness.run,
     "churn": churn.run,
     "topics": topics.run,

@@ -101,7 +101,12 @@ def show(report: Report, console: Console) -> None:
         console.print(_table(case, rows, lambda name: not COST_FIGURES.match(name)))
         if any(COST_FIGURES.match(name) for row in rows for name in row.figures):
             console.print(
-                _table(f"{case}: what a message costs (streaming: an event)", rows, COST_FIGURES.match, short=True)
+                _table(
+                    f"{case}: what a message costs (streaming: an event, tokens: a token)",
+                    rows,
+                    COST_FIGURES.match,
+                    short=True,
+                )
             )
     for title, statements in report.profiles.items():
         console.print(_profile(title, statements))

@@ -79,10 +79,14 @@ class Batcher(Generic[Item, Result]):
             async with self._alone_slots:
                 return await self._run_alone(item, patient=False)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.enqueue(item, future)
+        return await future
+
+    def enqueue(self, item: Item, future: "asyncio.Future[Result]") -> None:
+        """Let the next batch resolve a future with the item's result, without any patience."""
         self._waiting.append((item, future))
         if len(self._drivers) < self._calls:
             self._drivers.add(asyncio.create_task(self._drive()))
-        return await future
 
     async def _repeat(self, item: Item) -> Result:
         assert self._patience is not None

@@ -32,6 +32,7 @@ from service.config import Settings
 from service.db.migrate import migrate
 from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
+from service.worker import event_buffer
 from service.worker.worker import Worker
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, invoke
@@ -135,6 +136,13 @@ def settings(dsn: str) -> Settings:
         retry_base_seconds=0.05,
         shutdown_grace=5.0,
     )
+
+
+@pytest.fixture(autouse=True)
+def chunks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process each chunk is an event of its own, as it is where nothing delays the appends: so tests can count
+    the words of echo. tests/worker/test_event_buffer.py has those where chunks are joined."""
+    monkeypatch.setattr(event_buffer, "CHUNK_CHARS", 0)
 
 
 @pytest.fixture

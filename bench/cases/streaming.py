@@ -97,9 +97,9 @@ async def _read(
     after = await base.read()
     await client.stop()
     expected = clients * chunks
-    lost = expected - answer["chunks"] + answer["missing"] + answer["doubled"] + answer["unfinished"]
+    lost = expected - answer["tokens"] + answer["missing"] + answer["doubled"] + answer["unfinished"]
     return (
-        rate(answer["chunks"], (answer["last_ns"] - answer["first_ns"]) / 1e9 + 1 / CHUNKS_PER_SECOND, "events")
+        rate(answer["tokens"], (answer["last_ns"] - answer["first_ns"]) / 1e9 + 1 / CHUNKS_PER_SECOND, "events")
         | {
             "p50": Figure(answer["p50"], "ms"),
             "p99": Figure(answer["p99"], "ms"),

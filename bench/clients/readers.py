@@ -1,8 +1,10 @@
 """Many SSE clients: each reads its message's stream to the end and checks every event; some keep reconnecting.
 
+A chunk is the times of its tokens (Unix nanoseconds, 19 digits each): several tokens may come in one event.
+
 config: port, ids (one for each client), reconnecting (how many clients), reconnect_seconds, from_ns (chunks emitted
-before are left out of the latencies), seconds (limit). Answer: chunks, missing, doubled, unfinished, reconnects, p50
-and p99 in ms from emission to socket, first_ns (first emission), last_ns (last arrival).
+before are left out of the latencies), seconds (limit). Answer: tokens, chunks (their events), missing, doubled,
+unfinished, reconnects, p50 and p99 in ms from emission to socket, first_ns (first emission), last_ns (last arrival).
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from bench.clients.script import Go, play
 from bench.sample import percentile
 
 EVENT_BLOCK = re.compile(rb'event: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?.*\nid: (\d+)\n')
+TIME_DIGITS = 19
 FINAL_EVENTS = (b"done", b"error", b"cancelled")
 
 
@@ -23,7 +26,7 @@ class Tally:
     def __init__(self, clients: int, from_ns: int) -> None:
         self.from_ns = from_ns
         self.open = clients
-        self.chunks = self.missing = self.doubled = self.reconnects = 0
+        self.tokens = self.chunks = self.missing = self.doubled = self.reconnects = 0
         self.first_ns = self.last_ns = 0
         self.taken: list[int] = []
         self.connected = asyncio.Semaphore(0)
@@ -58,12 +61,14 @@ class Reader:
         tally.missing += seq - self._seen - 1
         self._seen = seq
         if chunk is not None:
-            emitted = int(chunk)
             tally.chunks += 1
+            tally.tokens += len(chunk) // TIME_DIGITS
             tally.last_ns = now
-            tally.first_ns = min(tally.first_ns or emitted, emitted)
-            if emitted >= tally.from_ns:
-                tally.taken.append(now - emitted)
+            for start in range(0, len(chunk), TIME_DIGITS):
+                emitted = int(chunk[start : start + TIME_DIGITS])
+                tally.first_ns = min(tally.first_ns or emitted, emitted)
+                if emitted >= tally.from_ns:
+                    tally.taken.append(now - emitted)
         elif kind in FINAL_EVENTS:
             self._over = True
             tally.open -= 1
@@ -130,6 +135,7 @@ async def read(config: Any, go: Go) -> Any:
         await asyncio.wait_for(tally.over.wait(), config["seconds"])
     taken = sorted(tally.taken) or [0]
     return {
+        "tokens": tally.tokens,
         "chunks": tally.chunks,
         "missing": tally.missing,
         "doubled": tally.doubled,

@@ -1,13 +1,14 @@
 """Wakes the readers of event logs and reads for them. A reader is a cursor, not a buffer.
 
-A hint wakes the readers of the logs that it names. Each then reads on from its own cursor, and one query serves all
-readers that are awake. A lost hint delays a reader by one poll interval at most.
+A hint names logs. The next pages of their readers are read, each from its own cursor, and one query serves all of them.
+A lost hint delays a reader by one poll interval at most.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 from uuid import UUID
 
 from service.batching import Batcher
@@ -24,7 +25,7 @@ POSITION_BATCH_MESSAGES = 1_000  # one query counts each lane once
 class Feed:
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._readers: defaultdict[Log, set[asyncio.Event]] = defaultdict(set)
+        self._readers: defaultdict[Log, set[Wakeable]] = defaultdict(set)
         # Apart, so that readers of threads and readers of messages do not wait for each other's query.
         self._message_pages = Pages(store)
         self._thread_pages = Pages(store)
@@ -45,13 +46,27 @@ class Feed:
             if not self._readers[log]:
                 del self._readers[log]
 
+    @contextlib.contextmanager
+    def follow(self, log: Log) -> Iterator["Follower"]:
+        """A reader whose next page is read as soon as a hint names its log."""
+        follower = Follower(log, self._pages(log))
+        self._readers[log].add(follower)
+        try:
+            yield follower
+        finally:
+            self._readers[log].discard(follower)
+            if not self._readers[log]:
+                del self._readers[log]
+
     async def read(self, log: Log, after: int, *, behind: bool) -> Page | None:
         """The next events after `after`; None if the message or the thread does not exist.
 
         `behind`: the last page that this reader received said that there are more events.
         """
-        pages = self._message_pages if isinstance(log, UUID) else self._thread_pages
-        return await pages.read(Cursor(log, after), behind=behind)
+        return await self._pages(log).read(Cursor(log, after), behind=behind)
+
+    def _pages(self, log: Log) -> "Pages":
+        return self._message_pages if isinstance(log, UUID) else self._thread_pages
 
     async def queue_position(self, message_id: UUID) -> QueuePosition:
         return await self._queue_positions.submit(message_id)
@@ -75,7 +90,12 @@ class Feed:
     def close(self) -> None:
         """End every stream; its client reconnects to another process."""
         self.closing = True
-        self.wake_all()
+        for readers in list(self._readers.values()):
+            for reader in list(readers):
+                if isinstance(reader, Follower):
+                    reader.stop()
+                else:
+                    reader.set()
 
     def _wake(self, log: Log) -> None:
         for wake in list(self._readers.get(log, ())):
@@ -83,6 +103,55 @@ class Feed:
 
     async def _read_queue_positions(self, message_ids: Sequence[UUID], _: bool) -> list[QueuePosition]:
         return await self._store.queue_positions(message_ids)
+
+
+class Wakeable(Protocol):
+    def set(self) -> None:
+        """The log may have new events."""
+
+
+class Follower:
+    """A reader of a live log: a hint has its next page read, and wakes the reader only when the page is there."""
+
+    def __init__(self, log: Log, pages: "Pages") -> None:
+        self._log = log
+        self._pages = pages
+        self._hinted = False  # a hint came while the reader did not wait
+        self._after = 0
+        self._page: asyncio.Future[Page | None] | None = None  # that the reader waits for, until it is being read
+        self._loop = asyncio.get_running_loop()
+
+    async def read(self, after: int, *, behind: bool) -> Page | None:
+        """The next events, read now; see Feed.read."""
+        self._hinted = False
+        return await self._pages.read(Cursor(self._log, after), behind=behind)
+
+    async def wait(self, after: int, seconds: float) -> Page | None:
+        """The next events, read when a hint names the log, or after so many seconds."""
+        if self._hinted:
+            return await self.read(after, behind=False)
+        page: asyncio.Future[Page | None] = self._loop.create_future()
+        self._page = page
+        self._after = after
+        timer = self._loop.call_later(seconds, self.set)
+        try:
+            return await page
+        finally:
+            timer.cancel()
+            self._page = None
+
+    def set(self) -> None:
+        if self._page is None:
+            self._hinted = True
+        else:
+            page, self._page = self._page, None
+            if not page.done():
+                self._pages.enqueue(Cursor(self._log, self._after), page)
+
+    def stop(self) -> None:
+        """Read nothing more: the reader receives an empty page."""
+        if self._page is not None and not self._page.done():
+            self._page.set_result(Page([]))
 
 
 class Pages:
@@ -100,6 +169,10 @@ class Pages:
 
     async def read(self, cursor: Cursor, *, behind: bool) -> Page | None:
         return await (self._behind if behind else self._live).submit(cursor)
+
+    def enqueue(self, cursor: Cursor, page: "asyncio.Future[Page | None]") -> None:
+        """Read the page of a live reader with the next batch."""
+        self._live.enqueue(cursor, page)
 
     async def _read_live(self, cursors: Sequence[Cursor], _: bool) -> list[Page | None]:
         places = list(dict.fromkeys(cursors))

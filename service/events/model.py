@@ -73,13 +73,17 @@ class Cursor(NamedTuple):
     after: int
 
 
-class Page(Struct, frozen=True):
+class Page(Struct):
     """The events after a cursor. `more`: further events follow that the page has no room for. `log_end`: the log ends
-    there, before the cursor; so the cursor belongs to another log, or to a part of this one that a failover lost."""
+    there, before the cursor; so the cursor belongs to another log, or to a part of this one that a failover lost.
+
+    Readers at the same place share a page. `encoded`: the entries as server-sent events, once a reader has needed them.
+    """
 
     entries: list[Entry]
     more: bool = False
     log_end: int | None = None
+    encoded: bytes | None = None
 
 
 QueueStop = Literal["delay", "backoff", "share", "paused", "unclaimed", "no_agent"]

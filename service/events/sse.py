@@ -19,7 +19,6 @@ from service.events.feed import Feed
 from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, QueueStop, is_out_of_reach
 from service.events.thread_ids import format_id
 from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode, guarded
-from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +57,19 @@ class Streams:
     async def _follow(
         self, principal: Principal, log_key: Log, after: int, view: "View"
     ) -> AsyncGenerator[bytes, None]:
-        silence, behind = Silence(self._keepalive_interval), False
+        silence, behind, at_once = Silence(self._keepalive_interval), False, True
         if view.opening:
             yield view.opening
-        with self._feed.subscribe(log_key) as wake:
+        with self._feed.follow(log_key) as follower:
             while not self._feed.closing:
+                if at_once:
+                    page = await follower.read(after, behind=behind)
+                else:
+                    longest = min(self._poll_interval, self._keepalive_interval, view.seconds_to_notice())
+                    page = await follower.wait(after, longest)
                 if reason := self._access.end_of(principal):
                     yield encode("unauthorized", _json({"message": reason}))
                     return
-                wake.clear()
-                page = await self._feed.read(log_key, after, behind=behind)
                 if page is None:
                     yield DELETED
                     return
@@ -85,7 +87,6 @@ class Streams:
                     return
                 if at_once:
                     continue
-                await wait_for(wake, min(self._poll_interval, self._keepalive_interval, view.seconds_to_notice()))
                 if notice := await view.notice():
                     yield notice
                     silence.reset()
@@ -99,7 +100,11 @@ class View(Protocol):
 
     opening: bytes
 
-    def encode(self, entry: Entry) -> bytes: ...
+    def encode(self, entry: Entry) -> bytes:
+        """The same for every reader of the log."""
+
+    def see(self, last: Entry) -> None:
+        """Its reader receives events up to this one."""
 
     def resume_at(self, log_end: int) -> int:
         """Where a reader goes on whose cursor is beyond the end of the log."""
@@ -126,6 +131,9 @@ class ThreadView:
         origin = f'"message_id": "{entry.message_id}", "seq": {entry.seq}'
         return encode(entry.type, f"{{{data}, {origin}}}" if data else f"{{{origin}}}", format_id(entry))
 
+    def see(self, last: Entry) -> None:
+        pass
+
     def seconds_to_notice(self) -> float:
         return math.inf
 
@@ -151,8 +159,10 @@ class MessageView:
         return max(log_end - 1, 0)
 
     def encode(self, entry: Entry) -> bytes:
-        self._is_queued = entry.type in {"queued", "retry"}
         return encode(entry.type, entry.data, entry.cursor)
+
+    def see(self, last: Entry) -> None:
+        self._is_queued = last.type in {"queued", "retry"}
 
     def seconds_to_notice(self) -> float:
         return max(0.0, self._next_notice - time.monotonic()) if self._is_queued else math.inf
@@ -190,7 +200,7 @@ def _within_reach(page: Page, principal: Principal) -> tuple[Page, bool]:
         return page, False
     for number, entry in enumerate(page.entries):
         if is_out_of_reach(entry, principal):
-            return msgspec.structs.replace(page, entries=page.entries[:number]), True
+            return Page(page.entries[:number]), True
     return page, False
 
 
@@ -204,7 +214,10 @@ def _encode(page: Page, after: int, view: View) -> tuple[bytes, int, bool]:
         return b"", after, False
     first, last = page.entries[0], page.entries[-1]
     gap = _gap(after, first.cursor - 1) if first.cursor > after + 1 else b""
-    return gap + b"".join(map(view.encode, page.entries)), last.cursor, last.last
+    if page.encoded is None:
+        page.encoded = b"".join(map(view.encode, page.entries))
+    view.see(last)
+    return gap + page.encoded, last.cursor, last.last
 
 
 def _gap(after: int, resumes_at: int) -> bytes:

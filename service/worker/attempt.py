@@ -27,7 +27,7 @@ class Attempt:
         self._services = services
         self._writer = writer
         self._owner = owner
-        self._events = EventBuffer(claim, writer, self)
+        self._events = EventBuffer(claim, writer, self, max_event_bytes=services.settings.max_event_bytes)
         self._execution = Execution(claim, services, self._events)
         self._append_error: Exception | None = None  # why events are missing in the log
         self._began_at = time.monotonic()

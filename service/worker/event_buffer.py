@@ -1,10 +1,14 @@
-"""The events of one attempt on their way to the log: numbered here, sent in order, one append in flight."""
+"""The events of one attempt on their way to the log: numbered here, sent in order, one append in flight.
+
+Consecutive chunks that wait for the same append become one event. A chunk that nothing delays is an event of its own;
+under load a text has fewer rows.
+"""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Awaitable, Iterable
+from typing import NamedTuple, Protocol
 
 from service import telemetry
 from service.leases.model import Append, Appended, Claim, EventToAppend
@@ -13,6 +17,14 @@ from service.worker.outcome import StopReason
 HIGH_WATER_CHARS = 1_000_000  # of unsent data, at which emitters wait
 APPEND_CHARS = 256_000
 APPEND_EVENTS = 500
+CHUNK_CHARS = 16_000  # of several chunks in one event: it fits into a small page of a reader (Feed.LIVE_PAGE_BYTES)
+
+
+class Part(NamedTuple):
+    """Events to append, and how many of the buffered ones they are made of."""
+
+    events: list[EventToAppend]
+    made_of: int
 
 
 class AppendWriter(Protocol):
@@ -24,9 +36,14 @@ class Stoppable(Protocol):
 
 
 class EventBuffer:
-    """Stops the attempt if the answer to an append says `lost` or `cancelled`, or if an append fails."""
+    """Stops the attempt if the answer to an append says `lost` or `cancelled`, or if an append fails.
 
-    def __init__(self, claim: Claim, writer: AppendWriter, attempt: Stoppable) -> None:
+    A buffered chunk has its text as JSON for data; the event is made when it goes to the log.
+    """
+
+    def __init__(
+        self, claim: Claim, writer: AppendWriter, attempt: Stoppable, *, max_event_bytes: int = 4 * CHUNK_CHARS
+    ) -> None:
         self._claim = claim
         self._writer = writer
         self._attempt: Stoppable | None = attempt
@@ -36,7 +53,12 @@ class EventBuffer:
         self._room = asyncio.Event()
         self._room.set()
         self._sender: asyncio.Task[None] | None = None
-        self._saves: deque[tuple[int, asyncio.Future[None]]] = deque()  # by seq: calls of `save` that wait
+        self._sent = 0  # so many of the events that were put are in the log
+        self._in_flight: Part | None = None  # the append without an answer
+        self._chunks = 0  # of the attempt, in the log
+        self._chunk_chars = min(CHUNK_CHARS, max_event_bytes // 4)  # a character has up to four bytes
+        # Calls of `save` that wait, each with the number of events up to its own.
+        self._saves: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._closed = False
         self._log_unwritable = False
         self._began_at = time.monotonic()
@@ -71,7 +93,7 @@ class EventBuffer:
             await asyncio.sleep(0)
             raise asyncio.CancelledError
         saved = asyncio.get_running_loop().create_future()
-        self._saves.append((self._next_seq + len(self._unsent), saved))
+        self._saves.append((self._sent + len(self._unsent) + 1, saved))
         await self.put(event)
         await saved
 
@@ -85,19 +107,24 @@ class EventBuffer:
             await asyncio.wait({self._sender})
         self._attempt = None  # neither keeps the other alive
         # A step whose sends are not committed must not get into the log: the next attempt would not send them.
-        return self._next_seq, [event for event in self._unsent if not event.sends]
+        # An append without an answer may be in the log: the same events are written again, which changes nothing.
+        part = self._in_flight or Part([], 0)
+        rest = [event for event in list(self._unsent)[part.made_of :] if not event.sends]
+        chunks = self._chunks + _chunks_of(part)
+        return self._next_seq, [event for event in part.events if not event.sends] + self._join(rest, chunks)
 
     async def _send(self) -> None:
         try:
             while self._unsent and not self._closed:
-                events = self._next_events()
+                part = self._in_flight = self._next_part()
                 answer = await self._writer.append(
-                    Append(self._claim.message_id, self._claim.lease, self._next_seq, events, self._claim.thread)
+                    Append(self._claim.message_id, self._claim.lease, self._next_seq, part.events, self._claim.thread)
                 )
                 if answer.status != "ok":
                     self._stop_writing("lost")
                     return
-                self._mark_sent(events)
+                self._in_flight = None
+                self._mark_sent(part)
                 if answer.cancel_requested:
                     self._stop("cancelled")
         except Exception as error:
@@ -105,12 +132,13 @@ class EventBuffer:
         finally:
             self._sender = None
 
-    def _mark_sent(self, events: list[EventToAppend]) -> None:
-        for event in events:
-            self._unsent.popleft()
-            self._unsent_chars -= len(event.data)
-        self._next_seq += len(events)
-        while self._saves and self._saves[0][0] < self._next_seq:
+    def _mark_sent(self, part: Part) -> None:
+        for _ in range(part.made_of):
+            self._unsent_chars -= len(self._unsent.popleft().data)
+        self._sent += part.made_of
+        self._next_seq += len(part.events)
+        self._chunks += _chunks_of(part)
+        while self._saves and self._saves[0][0] <= self._sent:
             _, saved = self._saves.popleft()
             if not saved.done():
                 saved.set_result(None)
@@ -120,6 +148,7 @@ class EventBuffer:
     def _stop_writing(self, reason: StopReason | Exception) -> None:
         self._log_unwritable = True
         self._unsent.clear()
+        self._in_flight = None
         self._room.set()
         self._cancel_saves()
         self._stop(reason)
@@ -132,15 +161,46 @@ class EventBuffer:
         while self._saves:
             self._saves.popleft()[1].cancel()
 
-    def _next_events(self) -> list[EventToAppend]:
-        """The events of the next append; an event with `sends` goes alone."""
-        events: list[EventToAppend] = []
+    def _next_part(self) -> Part:
+        """The next append; an event with `sends` goes alone."""
+        taken: list[EventToAppend] = []
         size = 0
         for event in self._unsent:
-            if events and (event.sends or events[0].sends):
+            if taken and (event.sends or taken[0].sends):
                 break
-            if events and (len(events) == APPEND_EVENTS or size + len(event.data) > APPEND_CHARS):
+            if taken and (len(taken) == APPEND_EVENTS or size + len(event.data) > APPEND_CHARS):
                 break
-            events.append(event)
+            taken.append(event)
             size += len(event.data)
-        return events
+        return Part(self._join(taken, self._chunks), len(taken))
+
+    def _join(self, buffered: Iterable[EventToAppend], chunks: int) -> list[EventToAppend]:
+        """The events as the log has them: consecutive chunks joined, and numbered from `chunks` on."""
+        joined: list[EventToAppend] = []
+        texts: list[str] = []  # of the chunks that become one event
+        size = 0
+        for event in buffered:
+            if texts and (event.type != "chunk" or size + len(event.data) > self._chunk_chars):
+                joined.append(_chunk(texts, chunks))
+                texts, size, chunks = [], 0, chunks + 1
+            if event.type == "chunk":
+                texts.append(event.data)
+                size += len(event.data)
+            else:
+                joined.append(event)
+        if texts:
+            joined.append(_chunk(texts, chunks))
+        return joined
+
+
+def _chunks_of(part: Part) -> int:
+    return sum([event.type == "chunk" for event in part.events])
+
+
+def _chunk(texts: list[str], index: int) -> EventToAppend:
+    return EventToAppend("chunk", f'{{"type": "content", "chunk": {_join_texts(texts)}, "index": {index}}}')
+
+
+def _join_texts(texts: list[str]) -> str:
+    """JSON of the joined text. Each of the texts is whole JSON, so that no escape and no character is cut."""
+    return texts[0] if len(texts) == 1 else f'"{"".join([text[1:-1] for text in texts])}"'

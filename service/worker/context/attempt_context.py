@@ -14,12 +14,14 @@ from service.limits import HISTORY_EXCHANGES
 from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
-from service.worker.outcome import clean, encode, encode_once
+from service.worker.outcome import clean, encode_once
 
 log = logging.getLogger("service.agent")
 
 MAX_TYPE_CHARACTERS = 100
 MAX_JSON_BYTES_PER_CHARACTER = 12
+
+_to_json = msgspec.json.Encoder().encode
 
 
 class AttemptContext:
@@ -42,7 +44,6 @@ class AttemptContext:
         self._scope = AttemptScope(claim, backend, max_event_bytes=max_event_bytes)
         self._chunk_characters = max(1, max_event_bytes // MAX_JSON_BYTES_PER_CHARACTER)
         self._in_thread = in_thread  # the agent is sync and runs in a thread
-        self._chunks = 0
 
     @property
     def cancelled(self) -> bool:
@@ -53,9 +54,7 @@ class AttemptContext:
             raise TypeError(f"emit takes text, not {type(chunk).__name__}")
         for start in range(0, len(chunk), self._chunk_characters):
             text = clean(chunk[start : start + self._chunk_characters])
-            data = encode({"type": "content", "chunk": text, "index": self._chunks})
-            self._chunks += 1
-            await self._backend.events.put(EventToAppend("chunk", data))
+            await self._backend.events.put(EventToAppend("chunk", _to_json(text).decode()))
 
     async def event(self, type: str, data: Any) -> None:
         if type in RESERVED_TYPES or not type or len(type) > MAX_TYPE_CHARACTERS or not type.isprintable():

@@ -16,7 +16,7 @@ class EventSink(Protocol):
     """The way of events to the message's log."""
 
     async def put(self, event: EventToAppend) -> None:
-        """Buffer an event; waits while too much is unsent."""
+        """Buffer an event; waits while too much is unsent. The data of a `chunk` is its text, as JSON."""
 
     async def save(self, event: EventToAppend) -> None:
         """Put an event, and wait until it is in the log."""

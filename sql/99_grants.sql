@@ -99,6 +99,7 @@ declare
         earlier_results      worker
         children             worker
 
+        chores_due           worker
         reap                 worker
         admit_due            worker
         tend_parents         worker

@@ -14,6 +14,7 @@ from service.maintenance.chore import Arrivals, Chore
 from service.maintenance.delete_tenants import DeleteTenants
 from service.maintenance.end_tenant_sessions import EndTenantSessions
 from service.maintenance.fold_counters import FoldCounters
+from service.maintenance.lookout import Lookout
 from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
 from service.maintenance.purge_audit import PurgeAudit
@@ -34,21 +35,29 @@ log = logging.getLogger(__name__)
 
 class Janitor:
     def __init__(self, *, worker: str, settings: Settings, store: MaintenanceStore, arrivals: Arrivals) -> None:
-        self._admit_due = AdmitDue(store, arrivals, settings.poll_interval)
+        self._lookout = Lookout(worker, store, settings.poll_interval)
+        self._admit_due = AdmitDue(store, arrivals)
         self._tend_named_parents = TendNamedParents(store, arrivals)
-        self._route = Route(store, arrivals, settings.poll_interval)
-        self._chores: list[Chore] = [
-            self._admit_due,
-            self._route,
-            self._tend_named_parents,
+        self._route = Route(store, arrivals)
+        self._lookout.call(self._admit_due.name, self._admit_due.run_now)
+        self._lookout.call(self._route.name, self._route.look_everywhere)
+        watched: list[Chore] = [
             TendAllParents(store, arrivals),
             Reap(worker, settings, store, arrivals),
             FoldCounters(store),
             Sweep(store, arrivals),
-            MendLanes(store, arrivals),
-            Purge(settings, store),
             DeleteTenants(store),
             EndTenantSessions(store),
+        ]
+        self._lookout.watch(watched)
+        self._chores: list[Chore] = [
+            self._lookout,
+            self._admit_due,
+            self._route,
+            self._tend_named_parents,
+            *watched,
+            MendLanes(store, arrivals),
+            Purge(settings, store),
             PurgeAudit(settings, store),
             PurgeRecords(store),
             PurgeStats(store),
@@ -78,11 +87,12 @@ class Janitor:
         """Do the chores until cancelled."""
         async with asyncio.TaskGroup() as chores:
             for chore in self._chores:
-                chores.create_task(_repeat(chore))
+                chores.create_task(_repeat(chore, self._lookout))
 
 
-async def _repeat(chore: Chore) -> None:
+async def _repeat(chore: Chore, lookout: Lookout) -> None:
     while True:
+        await lookout.wait(chore)
         try:
             await chore.run()
         except TreadleError as error:

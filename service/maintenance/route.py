@@ -14,22 +14,22 @@ from service.waiting import wait_for
 
 ROOM_SECONDS = 0.02  # between two deliveries to subscriptions that were full: so each takes several records
 BUSY_SECONDS = 0.005  # until it tries again what another router is at
+REST_SECONDS = 30.0  # it looks everywhere that often in any case
 LATE_SECONDS = 2.0  # between two searches for records of transactions that stayed open for long
 
 
 class Route:
-    """Runs when it is told to, and every `poll_interval` seconds for what it was not told."""
+    """Runs when it is told to, and for what it was not told whenever the lookout finds subscriptions or records."""
 
     name = "route"
 
-    def __init__(self, store: MaintenanceStore, arrivals: Arrivals, poll_interval: float) -> None:
+    def __init__(self, store: MaintenanceStore, arrivals: Arrivals) -> None:
         self._store = store
         self._arrivals = arrivals
-        self._poll_interval = poll_interval
         self._called = asyncio.Event()
         self._inbox = True  # it may hold records
         self._names: set[str] = set()  # subscriptions that may be delivered to
-        self._all_at = 0.0  # when all subscriptions are due, by time.monotonic()
+        self._everything = True  # all subscriptions are due
         self._late_at = 0.0  # when late records are due
         self._room: asyncio.TimerHandle | None = None
         self._delivering_seconds = 0.0  # that the last delivery took
@@ -37,6 +37,11 @@ class Route:
     def sequence(self) -> None:
         """Records were published."""
         self._inbox = True
+        self._called.set()
+
+    def look_everywhere(self) -> None:
+        """There are subscriptions or records."""
+        self._everything = True
         self._called.set()
 
     def deliver(self, subscription: str) -> None:
@@ -52,10 +57,8 @@ class Route:
         self._called.set()
 
     async def run(self) -> None:
-        now = time.monotonic()
-        everything = now >= self._all_at
+        everything, self._everything = self._everything, False
         if everything:
-            self._all_at = now + self._poll_interval
             self._inbox = True
         topics = await self._sequence() if self._inbox else []
         names = self._take_names()
@@ -63,8 +66,8 @@ class Route:
             await self._deliver(None if everything else topics, None if everything else names)
 
     async def pause(self) -> None:
-        if not self._called.is_set():
-            await wait_for(self._called, max(0.0, self._all_at - time.monotonic()))
+        if not await wait_for(self._called, REST_SECONDS):
+            self._everything = True
         self._called.clear()
 
     async def _sequence(self) -> list[int]:

@@ -69,6 +69,13 @@ class MaintenanceStore:
         )
         return [Reaped(*row) for row in rows]
 
+    async def chores_due(self, janitor: str) -> tuple[set[str], int]:
+        """The names of the chores that would find something to do, and a number that grows whenever messages change
+        their state."""
+        row = await self._database.fetchrow("select names, activity from treadle.chores_due($1)", janitor)
+        assert row is not None
+        return set(row["names"]), row["activity"]
+
     async def admit_due(self, limit: int) -> tuple[int, list[str]]:
         """Admit up to `limit` messages whose time has come; returns how many, and their queues."""
         row = await self._database.fetchrow("select admitted, queues from treadle.admit_due($1)", limit)

@@ -13,7 +13,7 @@ RAISE_SECONDS = 0.1  # between two moves of the marks, at least
 # The marks are moved when about so many ids are above them: beside an old snapshot each claim reads these rows.
 IDS_ABOVE = 1_000
 MANY_IDS_ABOVE = 5_000  # or as many rows are to be brought back: the next call is a whole sweep
-SWEEPS_PER_LOOK_BACK = 15
+LOOK_EVERY_SECONDS = 25.0
 LOOK_BACK_SECONDS = 120.0  # several times the seconds between two looks
 LOOKS_BACK_PER_WHOLE_LOOK = 20
 
@@ -27,7 +27,8 @@ class Sweep:
     def __init__(self, store: MaintenanceStore, arrivals: Arrivals) -> None:
         self._store = store
         self._arrivals = arrivals
-        self._sweeps = 0
+        self._looks = 0
+        self._looked_at = -math.inf
         self._seconds = SWEEP_SECONDS
         self._swept_at = -math.inf
         self._above = 0
@@ -45,11 +46,12 @@ class Sweep:
 
     async def _sweep(self) -> int:
         """Returns how many ids the first rows were above their marks, at most."""
-        looks, rest = divmod(self._sweeps, SWEEPS_PER_LOOK_BACK)
-        look_back = None
-        if not rest:
-            look_back = LOOK_BACK_SECONDS if looks % LOOKS_BACK_PER_WHOLE_LOOK else math.inf
+        look_back, now = None, time.monotonic()
+        if now - self._looked_at >= LOOK_EVERY_SECONDS:
+            look_back = LOOK_BACK_SECONDS if self._looks % LOOKS_BACK_PER_WHOLE_LOOK else math.inf
         above, queues = await self._store.sweep(look_back)
+        if look_back is not None:
+            self._looked_at = now
+            self._looks += 1
         self._arrivals.in_lanes(queues)
-        self._sweeps += 1
         return above

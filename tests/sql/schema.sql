@@ -225,7 +225,7 @@ CREATE TABLE treadle.messages (
     CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision)),
     CONSTRAINT messages_traceparent_check CHECK (((length(traceparent) >= 55) AND (length(traceparent) <= 512)))
 )
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='42');
 COMMENT ON TABLE treadle.messages IS 'What clients ask agents to do. Claim and finish change no indexed column and pages have room, so both are HOT updates';
 COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key, because every writer holds the lock of the thread''s row';
 COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, assigned under the lock of the thread''s row';
@@ -334,8 +334,8 @@ CREATE TABLE treadle.low_water (
 )
 WITH (fillfactor='50');
 COMMENT ON TABLE treadle.low_water IS 'Below these ids no live row is left. Readers of tables that are emptied from their head begin here, past the dead rows';
-COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq (for its new messages), the same and "returned" (for messages that come back), leases, counters, or lane_shares. One row each';
-COMMENT ON COLUMN treadle.low_water.low IS 'Only rises. Part of the key, so that a search finds the newest version first';
+COMMENT ON COLUMN treadle.low_water.name IS 'A lane''s table in pgmq (for its new messages), the same and "returned" (for messages that come back), leases, counters, lane_shares, or due (for the microseconds since 1970 of messages that wait for their time). One row each';
+COMMENT ON COLUMN treadle.low_water.low IS 'Rises; that of due also falls. Part of the key, so that a search finds the newest version first';
 COMMENT ON COLUMN treadle.low_water.next_low IS 'The next mark; it holds once the awaited transactions have ended';
 COMMENT ON COLUMN treadle.low_water.awaited IS 'Virtual ids of transactions that may still commit a row below next_low';
 COMMENT ON COLUMN treadle.low_water.passed IS 'Virtual ids of transactions that stayed open for long, and may still commit rows below the mark';
@@ -417,6 +417,9 @@ CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000, OUT admitted in
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.admit_due(quantity integer, OUT admitted integer, OUT queues text[]) IS 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';
 CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
@@ -516,6 +519,16 @@ CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.children(asker uuid, message_ids uuid[]) IS 'State and outcome of messages that another message waits for';
+CREATE FUNCTION treadle.chores_due(janitor text, OUT names text[], OUT activity bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.chores_due(janitor text, OUT names text[], OUT activity bigint) IS 'The chores that would find something to do, and a number that grows whenever messages change their state';
 CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1245,6 +1258,7 @@ CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text,
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET "treadle.only_ids" TO 'on'
     AS ...;
 COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
 CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
@@ -2910,7 +2924,7 @@ CREATE VIEW treadle.thread_overview WITH (security_invoker='true') AS
           WHERE (n.thread = t.id))))))
      CROSS JOIN LATERAL ( SELECT count(*) AS processing
            FROM treadle.leases l
-          WHERE (l.thread = t.id)) p);
+          WHERE ((l.thread = t.id) AND (l.id >= ( SELECT treadle._first_lease_mark() AS _first_lease_mark)))) p);
 COMMENT ON VIEW treadle.thread_overview IS 'Every thread: how many of its messages are in which state, and whose turn it is';
 ALTER TABLE treadle.threads ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.threads_id_seq
@@ -3086,8 +3100,9 @@ CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USIN
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
 CREATE INDEX keys_tenant ON treadle.keys USING btree (tenant, created_at);
 CREATE INDEX lane_shares_order ON treadle.lane_shares USING btree (tenant, queue, lane, id);
+CREATE INDEX leases_of_thread ON treadle.leases USING btree (thread, id) WHERE (thread IS NOT NULL);
 CREATE INDEX leases_order ON treadle.leases USING btree (id);
-CREATE INDEX leases_thread ON treadle.leases USING btree (thread) WHERE (thread IS NOT NULL);
+CREATE INDEX low_water_passed ON treadle.low_water USING btree (name) WHERE (passed <> '{}'::text[]);
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);

@@ -25,6 +25,7 @@ from treadle import Context, agent
 
 # Calls of a worker and of the API that do not depend on messages.
 CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sweep", "raise_marks", "mend_lanes"}
+CHORES |= {"chores_due"}
 CHORES |= {
     "vacuum_health",
     "notify_health",

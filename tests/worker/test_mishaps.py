@@ -98,6 +98,9 @@ async def test_distant_retries_do_not_delay_the_janitors_rounds(settings: Settin
     enough = asyncio.Event()
 
     class Store:
+        async def chores_due(self, _: str) -> tuple[set[str], int]:
+            return {"admit_due"}, 0
+
         async def admit_due(self, _: int) -> tuple[int, list[str]]:
             nonlocal rounds
             rounds += 1

@@ -42,6 +42,7 @@ low_water = Table(
     must("awaited", ARRAY(Text), "'{}'"),
     must("passed", ARRAY(Text), "'{}'"),
     must("passed_lows", ARRAY(BigInteger), "'{}'"),
+    Index("low_water_passed", "name", postgresql_where=text("passed <> '{}'")),
 )
 
 lost_rows = Table(

@@ -12,6 +12,7 @@ import re
 MAX_DELAY_SECONDS = 366 * 86_400
 MAX_TIMEOUT_SECONDS = 7 * 86_400  # of one attempt
 MAX_ATTEMPTS = 1_000
+MAX_WAIT_SECONDS = 60  # of a submit, or of a look at a message, for its end
 MAX_BATCH_MESSAGES = 1_000  # in one POST /messages/batch, and sent by one attempt
 MAX_SEND_DEPTH = 32  # messages in a chain below the first, each sent by the one before
 
@@ -19,6 +20,7 @@ MAX_NESTING_LEVELS = 100  # of arrays and objects in JSON: every later reader of
 
 DELAY_RULE = f"a number from 0 to {MAX_DELAY_SECONDS} (366 days)"
 TIMEOUT_RULE = f"a number above 0, at most {MAX_TIMEOUT_SECONDS} (7 days)"
+WAIT_RULE = f"a number of seconds from 0 to {MAX_WAIT_SECONDS}"
 ATTEMPTS_RULE = f"a whole number from 1 to {MAX_ATTEMPTS}"
 
 # Names

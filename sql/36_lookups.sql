@@ -77,9 +77,10 @@ begin
                     and s.type = 'started'));
 end $$;
 
--- The last `quantity` completed messages of a thread before the one with ord `before`, the newest first; as many as
--- have at most max_bytes of JSON text together (null: no limit). `tools`: the data of their `tool` events; empty unless
--- `with_tools`. An exchange that does not fit ends the list; those before it are not read.
+-- The last `quantity` completed messages of a thread before the one with ord `before`, the newest first, and those that
+-- were interrupted, whose result is what they have said; as many as have at most max_bytes of JSON text together (null:
+-- no limit). `tools`: the data of their `tool` events; empty unless `with_tools`. An exchange that does not fit ends
+-- the list; those before it are not read.
 create or replace function treadle.exchanges(thread bigint, before bigint, quantity integer, with_tools boolean,
     max_bytes bigint default null)
 returns table (message jsonb, result jsonb, tools jsonb)
@@ -92,11 +93,16 @@ declare
     v_bytes bigint := 0;
 begin
     for v_id, message, result in
-        select m.message_id, m.body, m.result
+        select m.message_id, m.body,
+            case
+                when m.interrupted and m.state = 'cancelled' then to_jsonb(coalesce(treadle._said(m.message_id), ''))
+                when m.steered_into is not null then '""'
+                else m.result
+            end
         from treadle.messages m
         where m.thread = exchanges.thread
             and m.ord < before
-            and m.state = 'completed'
+            and (m.state = 'completed' or (m.interrupted and m.state = 'cancelled'))
         order by m.ord desc
         limit quantity
     loop

@@ -49,6 +49,26 @@ language sql stable parallel safe as $$
     end
 $$;
 
+-- The agent of the last message of a thread that the principal sees, asides left out; null: the thread has no message,
+-- or the new message is an aside.
+create or replace function treadle._agent_of_thread(tenant text, thread_id text, aside boolean, reach jsonb)
+returns text
+language sql stable parallel safe as $$
+    select m.agent
+    from treadle.threads t
+    cross join lateral (
+        select l.agent
+        from treadle.messages l
+        where l.thread = t.id and not l.aside
+        order by l.ord desc
+        limit 1
+    ) m
+    where _agent_of_thread.aside is not true
+        and t.tenant = _agent_of_thread.tenant
+        and t.thread_id = _agent_of_thread.thread_id
+        and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id)
+$$;
+
 -- Decode the messages, each with its agent's queue and limits, and refuse those whose values are not acceptable. They
 -- are not sorted: a sort of all that they carry takes longer than to decode them, and each has its number `n`.
 create or replace function treadle._decode_submissions(messages jsonb, tenant text, reach jsonb, at timestamptz)
@@ -60,8 +80,10 @@ declare
 begin
     return (
         with decoded as (
-            select d.n, d.priority, d.thread_id, d.agent, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside,
-                d.parent, coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
+            select d.n, d.priority, d.thread_id, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside, d.parent,
+                coalesce(d.agent, treadle._agent_of_thread(tenant => tenant, thread_id => d.thread_id,
+                    aside => d.aside, reach => reach), v_default_agent) as agent,
+                coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
                 case when d.parent is not null then treadle._depth_below(d.parent, tenant) end as depth,
                 treadle._submission_problem(
                     message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
@@ -89,13 +111,11 @@ begin
                         when d.depth > 32 then 'A chain of messages that send messages ends after 32.'
                     end) as problem
             from decoded d
-            left join treadle.agents a on a.agent = coalesce(d.agent, v_default_agent)
-                and treadle._may_address(reach, a.agent)
+            left join treadle.agents a on a.agent = d.agent and treadle._may_address(reach, a.agent)
         )
-        select array_agg(row(
-                c.n, c.id, coalesce(c.priority, 'normal'),
+        select array_agg(row(c.n, c.id, coalesce(c.priority, 'normal'),
                 case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
-                coalesce(c.agent, v_default_agent), c.queue, c.thread_id, coalesce(c.aside, false),
+                c.agent, c.queue, c.thread_id, coalesce(c.aside, false),
                 coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
                 c.run_at, case when c.depth is not null then c.parent end,
                 case when c.problem is not null then 'refused' end,

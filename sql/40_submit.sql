@@ -9,7 +9,8 @@
 --   hold = share    its tenant has its share of the lane (46_shares.sql)
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
--- "delay_seconds"?, "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?}, ...].
+-- "delay_seconds"?, "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?, "on_busy"?}, ...].
+-- `on_busy` (43_on_busy.sql) is for a message that is submitted alone.
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --
@@ -231,8 +232,8 @@ begin
             messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => v_now,
             max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => coalesce(strict, true)) c;
     if v_threaded then
-        v_submissions := treadle._place_in_threads(submissions => v_submissions, tenant => tenant, reach => reach,
-            patient => coalesce(patient, true), at => v_now);
+        v_submissions := treadle._arrive(messages => messages, submissions => v_submissions, tenant => tenant,
+            reach => reach, patient => coalesce(patient, true), at => v_now);
         perform treadle._refuse_unplaced(
             submissions => v_submissions, tenant => tenant, patient => patient, reach => reach, strict => strict);
     end if;
@@ -242,8 +243,7 @@ begin
     v_answers := treadle._write_submissions(
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
     if v_threaded then
-        perform treadle._promote(at => v_now,
-            threads => array(select distinct thread from unnest(v_answers) where thread is not null and lane is null));
+        perform treadle._after_arrival(messages => messages, answers => v_answers, at => v_now);
     end if;
     if v_limits is not null then
         perform treadle._charge_submit(at => v_now,

@@ -95,9 +95,10 @@ with log_with_holes as (
             and e.type in ('queued', 'started', 'retry', 'parked', 'done', 'error', 'cancelled')
     ) e
     where m.attempt <> e.attempts
-        or e.types !~ (
+        or (e.types !~ (
             '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*'
             '( started| started done| started error| started cancelled| cancelled)?$')
+            and not (e.types = 'queued done' and m.steered_into is not null))
         or (e.types ~ ' started$') <> (m.state = 'processing')
 )
 select 'A log is dense from 1, and ends where its message or the lease says.', v.message_id::text, to_jsonb(v)

@@ -96,6 +96,7 @@ declare
         worker_key           worker
         register_agents      worker
         exchanges            app worker
+        take_incoming        worker
         earlier_results      worker
         children             worker
 

@@ -91,7 +91,8 @@ class Context(Protocol):
     A sync agent has the same methods, and calls them without `await`.
 
     Once the attempt must end, every call that begins something (`step`, `send`, `publish`, `gather`, `input`,
-    `instance`, `history`, `under_way`) raises asyncio.CancelledError, which `except Exception` does not catch.
+    `instance`, `history`, `incoming`, `under_way`) raises asyncio.CancelledError, which `except Exception` does not
+    catch.
     """
 
     message_id: str
@@ -210,6 +211,12 @@ class Context(Protocol):
 
     def memory_fits(self) -> bool:
         """Whether the memory is small enough to be stored (MAX_EVENT_BYTES)."""
+
+    async def incoming(self) -> Sequence[Any]:
+        """What clients have said to this message while it runs (`on_busy`: `steer`), since the last call: texts, or
+        objects. A later attempt receives all of it again. What the agent does not ask for runs after it, as messages of
+        their own. Empty without a thread, and for an aside.
+        """
 
     async def under_way(self) -> UnderWay | None:
         """The message whose turn it is in this thread, for asides. None if no message has the turn."""

@@ -17,7 +17,11 @@ from service.config import Settings
 from service.errors import ConfigError
 
 KEYED_AGENT = claude.NAME  # a worker that has it has a key
-CLIENT_OPTIONS: tuple[ClientOption, ...] = ("system", "max_tokens")  # of `claude`, which has no orders and no tools
+CLIENT_OPTIONS: tuple[ClientOption, ...] = (
+    "system",
+    "max_tokens",
+    "tools",
+)  # of `claude`: it has no orders
 
 
 class Registry:

@@ -41,6 +41,7 @@ from service.events import routes as events
 from service.events.feed import Feed
 from service.events.sse import Streams
 from service.events.store import EventStore
+from service.events.waiter import Waiter
 from service.inspection import routes as inspection
 from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
@@ -172,6 +173,7 @@ class Api:
             "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),
+            "waiter": Waiter(self.feed, self._events, poll_interval=settings.poll_interval),
             "streams": Streams(self.feed, self._access.access, **intervals),
             "topics": topic_store,
             "topic_streams": TopicStreams(self.topic_feed, topic_store, self._access.access, **intervals),

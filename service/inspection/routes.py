@@ -15,6 +15,7 @@ from service.inspection.model import FILTER_TEXT, Changes, Message, MessagePage,
 from service.inspection.store import InspectionStore
 from service.limits import MAX_THREAD_ID_CHARS, PAGE_ITEMS
 from service.messages import routes as messages_routes
+from service.messages.routes import Prefer, Wait, Waiter, seconds_to_wait
 from service.messages.store import MessageStore
 from service.params import MessageId, PageLimit, parse_message_id
 from service.refusals import refusals
@@ -62,7 +63,9 @@ async def list_messages(
     "/messages/{message_id:str}",
     operation_id="inspectMessage",
     scope="read",
+    stays_open="wait",
     summary="Get a message with its attempts, steps, tools and the messages that it sent",
+    description="With `wait`, once it is over or asks a question, at the latest after so many seconds.",
     responses=refusals(NotFound),
 )
 async def inspect(
@@ -70,8 +73,14 @@ async def inspect(
     principal: NamedDependency[Principal],
     messages: NamedDependency[MessageStore],
     inspection: NamedDependency[InspectionStore],
+    waiter: NamedDependency[Waiter],
+    wait: Wait = None,
+    prefer: Prefer = None,
 ) -> Message:
-    return await inspection.message(principal, await messages.status(principal, parse_message_id(message_id)))
+    parsed = parse_message_id(message_id)
+    if seconds := seconds_to_wait(wait, prefer):
+        await waiter.until_over(principal, parsed, seconds)
+    return await inspection.message(principal, await messages.status(principal, parsed))
 
 
 @post(

@@ -180,6 +180,11 @@ class LeaseStore:
             {child for row in rows if row["type"] == "cancelled" for child in row["sent"]},
         )
 
+    async def take_incoming(self, message_id: UUID, lease: UUID) -> list[Any]:
+        """The texts (or objects) of the messages that steer this one, also of those that it has taken before."""
+        rows = await self._database.fetch("select message from treadle.take_incoming($1, $2)", message_id, lease)
+        return [msgspec.json.decode(row["message"]) for row in rows]
+
     async def children(self, asker: UUID, message_ids: Sequence[UUID]) -> list[SentMessage]:
         """The state of each of these messages, in this order, as the message `asker` may know it: one of another tenant
         or owner is `deleted`, as one that does not exist."""

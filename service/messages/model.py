@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from service.limits import (
@@ -27,6 +28,7 @@ HoldCause = Literal[
 QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency", "workers_busy", "position"]
 RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel_requested"]
 Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]
+OnBusy = Literal["enqueue", "reject", "interrupt", "rollback", "steer"]
 ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
 
 
@@ -50,6 +52,16 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)] | None, Meta(description=TIMEOUT_RULE)
     ] = None
     aside: Annotated[bool, Meta(description="true or false; with true the message takes no turn in its thread")] = False
+    on_busy: Annotated[
+        OnBusy,
+        Meta(description="enqueue, reject, interrupt, rollback or steer; it says what becomes of the open messages"),
+    ] = "enqueue"
+    session_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None  # another name of thread_id
+
+    def __post_init__(self) -> None:
+        if self.session_id is not None and self.thread_id in (None, self.session_id):  # else validation refuses both
+            msgspec.structs.force_setattr(self, "thread_id", self.session_id)
+            msgspec.structs.force_setattr(self, "session_id", None)
 
 
 class NewBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,3 +187,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     timeout_seconds: float | None = None
     aside: bool = False
     traceparent: str | None = None
+    on_busy: OnBusy = "enqueue"

@@ -1,17 +1,20 @@
 """/messages: submit, status, change, cancel, input, redrive."""
 
-from typing import Any
+import re
+from typing import Annotated, Any, Protocol, runtime_checkable
+from uuid import UUID
 
 from litestar import Request, Response, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import JSONBody
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
+from service.access.authenticator import require
 from service.access.principal import Principal
 from service.config import Settings
 from service.errors import Conflict, NotFound, QueueFull
-from service.limits import MAX_BATCH_MESSAGES
+from service.limits import MAX_BATCH_MESSAGES, MAX_WAIT_SECONDS, WAIT_RULE
 from service.messages.model import (
     Accepted,
     AcceptedBatch,
@@ -30,14 +33,32 @@ from service.messages.validation import validate_input, validate_messages, valid
 from service.params import IdempotencyKey, MessageId, hash_request, parse_key, parse_message_id
 from service.refusals import refusals
 
+Wait = Annotated[float | None, QueryParameter(ge=0, le=MAX_WAIT_SECONDS, description=WAIT_RULE)]
+Prefer = Annotated[
+    str | None, HeaderParameter(name="Prefer", description="`wait=10` is the same as the query parameter (RFC 7240).")
+]
+PREFERRED = re.compile(r"wait=([0-9]{1,6})")
+
+
+@runtime_checkable
+class Waiter(Protocol):
+    """service.events.waiter."""
+
+    async def until_over(self, principal: Principal, message_id: UUID, seconds: float) -> bool: ...
+
 
 @post(
     "/messages",
     operation_id="submitMessage",
     scope="submit",
+    stays_open="wait",
     status_code=202,
     summary="Submit a message",
-    responses=refusals(Conflict, QueueFull),
+    description="With `wait`, the answer is 200 with the state of the message if it is over in time.",
+    responses={
+        200: ResponseSpec(Status, description="The message is over; asked with `wait`."),
+        **refusals(Conflict, QueueFull),
+    },
     response_headers=[
         ResponseHeader(name="Location", description="The path of the message's status.", documentation_only=True)
     ],
@@ -48,16 +69,28 @@ async def submit(
     principal: NamedDependency[Principal],
     messages: NamedDependency[MessageStore],
     settings: NamedDependency[Settings],
+    waiter: NamedDependency[Waiter],
     idempotency_key: IdempotencyKey = None,
+    wait: Wait = None,
+    prefer: Prefer = None,
 ) -> Response[Accepted]:
     """The response follows the commit: an accepted message is not lost."""
+    seconds = seconds_to_wait(wait, prefer)
+    if seconds:
+        require(principal, "read")
     validate_messages([data], settings, in_batch=False)
     if idempotency_key is None:
         accepted = await messages.submit(principal, data)
     else:
         key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, [data])
         [accepted] = await messages.submit_once(principal, key, request_hash, [data])
-    return Response(accepted, status_code=202, headers={"Location": f"/messages/{accepted.message_id}/status"})
+    headers = {"Location": f"/messages/{accepted.message_id}/status"}
+    if prefer and seconds:
+        headers["Preference-Applied"] = f"wait={seconds:g}"
+    answer: Any = accepted
+    if over := bool(seconds) and await waiter.until_over(principal, accepted.message_id, seconds):
+        answer = await messages.status(principal, accepted.message_id)
+    return Response(answer, status_code=200 if over else 202, headers=headers)
 
 
 @post(
@@ -88,13 +121,23 @@ async def submit_batch(
     "/messages/{message_id:str}/status",
     operation_id="getMessage",
     scope="read",
+    stays_open="wait",
     summary="Get the state of a message",
+    description="With `wait`, once it is over or asks a question, at the latest after so many seconds.",
     responses=refusals(NotFound),
 )
 async def get_status(
-    message_id: MessageId, principal: NamedDependency[Principal], messages: NamedDependency[MessageStore]
+    message_id: MessageId,
+    principal: NamedDependency[Principal],
+    messages: NamedDependency[MessageStore],
+    waiter: NamedDependency[Waiter],
+    wait: Wait = None,
+    prefer: Prefer = None,
 ) -> Status:
-    return await messages.status(principal, parse_message_id(message_id))
+    parsed = parse_message_id(message_id)
+    if seconds := seconds_to_wait(wait, prefer):
+        await waiter.until_over(principal, parsed, seconds)
+    return await messages.status(principal, parsed)
 
 
 @get(
@@ -193,3 +236,10 @@ async def redrive(
 
 # Those of service/inspection are under the same paths: its router serves both.
 handlers = [submit, submit_batch, get_status, explain, change, cancel, give_input, redrive]
+
+
+def seconds_to_wait(wait: float | None, prefer: str | None) -> float:
+    """A preference is met as far as possible."""
+    if wait is None and (preferred := PREFERRED.search(prefer or "")):
+        return min(float(preferred[1]), MAX_WAIT_SECONDS)
+    return wait or 0.0

@@ -196,6 +196,9 @@ class MessageStore(MessageControl):
 
         Raises what refuses this message: NotFound, Unprocessable, Conflict, QueueFull or Busy.
         """
+        if message.on_busy != "enqueue":
+            [accepted] = await self.submit_batch(principal, [message])
+            return accepted
         await self._check_inputs(principal, [message])
         submits = self._submits if principal.reach is None else self._restricted_submits
         return await submits.submit(Request(principal, _submission(message)))
@@ -285,7 +288,7 @@ class MessageStore(MessageControl):
     async def _check_inputs(self, principal: Principal, messages: Sequence[NewMessage]) -> None:
         """Raises Misfit for a message that does not fit the input of its agent."""
         misfit = await self._inputs.misfit(
-            ((message.agent, message.message) for message in messages), only_agents=principal.agents
+            ((_named_agent(message), message.message) for message in messages), only_agents=principal.agents
         )
         if misfit is not None:
             sentence = misfit.sentence if len(messages) == 1 else f"messages[{misfit.number}]: {misfit.sentence}"
@@ -343,6 +346,11 @@ def _tell(principal: Principal, messages: Sequence[telemetry.Asked], rows: Seque
     telemetry.submit(tenant=principal.tenant, messages=messages, answers=rows, seconds=time.monotonic() - began)
 
 
+def _named_agent(message: NewMessage) -> str | None:
+    """None: the default agent. The agent of a thread is not known here, so the worker checks its messages."""
+    return "" if message.agent is None and message.thread_id is not None else message.agent
+
+
 def _submission(message: NewMessage) -> Submission:
     return Submission(
         uuid.uuid7(),
@@ -356,6 +364,7 @@ def _submission(message: NewMessage) -> Submission:
         message.timeout_seconds,
         message.aside,
         telemetry.TRACE_PARENT.get(),
+        message.on_busy,
     )
 
 

@@ -20,6 +20,8 @@ def validate_messages(messages: Sequence[NewMessage], settings: Settings, *, in_
         _first_too_long(messages, settings.max_message_chars)
         or _first_with_nul(messages)
         or _first_aside_without_thread(messages)
+        or _first_with_two_threads(messages)
+        or _first_misplaced_way(messages, in_batch=in_batch)
     )
     if problem is not None:
         number, sentence = problem
@@ -54,6 +56,25 @@ def _first_aside_without_thread(messages: Sequence[NewMessage]) -> tuple[int, st
     for number, message in enumerate(messages):
         if message.aside and message.thread_id is None:
             return number, "An aside needs a thread_id."
+    return None
+
+
+def _first_with_two_threads(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
+    for number, message in enumerate(messages):
+        if message.session_id is not None:
+            return number, "session_id is another name of thread_id: send one of them."
+    return None
+
+
+def _first_misplaced_way(messages: Sequence[NewMessage], *, in_batch: bool) -> tuple[int, str] | None:
+    for number, message in enumerate(messages):
+        if message.on_busy != "enqueue":
+            if in_batch:
+                return number, "on_busy is for a message that is submitted alone."
+            if message.thread_id is None:
+                return number, "on_busy needs a thread_id."
+            if message.aside or message.delay_seconds:
+                return number, "on_busy is for a message that takes its turn at once: neither an aside nor delayed."
     return None
 
 

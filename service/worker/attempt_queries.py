@@ -34,6 +34,9 @@ class StoredAttemptQueries:
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         return await persist_lookup("turn in progress", lambda: self._threads.turn_in_progress(thread))
 
+    async def take_incoming(self, message_id: UUID, lease: UUID) -> list[Any]:
+        return await persist_lookup("incoming messages", lambda: self._leases.take_incoming(message_id, lease))
+
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         found = await persist_lookup("input types", lambda: self._inputs.misfit([(agent, message)]))
         return None if found is None else found.sentence

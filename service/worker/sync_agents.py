@@ -76,6 +76,9 @@ class SyncContext:
     def instance(self, make: Callable[[], Any]) -> Any:
         return self._bridge.wait(self._context.instance(make))
 
+    def incoming(self) -> Sequence[Any]:
+        return self._bridge.wait(self._context.incoming())
+
     def under_way(self) -> UnderWay | None:
         return self._bridge.wait(self._context.under_way())
 

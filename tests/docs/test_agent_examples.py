@@ -18,6 +18,7 @@ from tests.support.repository import ROOT
 EXPECTED: dict[str, tuple[Any, str, Any]] = {
     "shout": ("hello there", "completed", "HELLO THERE"),
     "recall": ("one", "completed", "one"),
+    "guided": ("go", "completed", "go"),
     "total": ({"customer": "Ada", "cents": [250, 1200]}, "completed", {"customer": "Ada", "total_cents": 1450}),
     "patient": ("wait", "completed", "wait"),
     "fussy": ("now", "failed", "Say please."),

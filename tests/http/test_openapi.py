@@ -15,7 +15,7 @@ from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
 from tests.support.api_client import Client
 
 OPERATIONS = {
-    ("post", "/messages"): ("submitMessage", "202 400 409 413 415 422 429 503"),
+    ("post", "/messages"): ("submitMessage", "200 202 400 409 413 415 422 429 503"),
     ("post", "/messages/batch"): ("submitMessages", "202 400 409 413 415 422 429 503"),
     ("get", "/messages/{message_id}/status"): ("getMessage", "200 400 404 422 503"),
     ("get", "/messages/{message_id}/explain"): ("explainMessage", "200 400 404 422 503"),
@@ -200,6 +200,8 @@ async def test_openapi_describes_every_route_and_every_answer(api: Client) -> No
             if status == "default" or (status >= "400" and not path.startswith("/health")):
                 assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
                 assert response["description"].endswith(".")
+            elif status == "200" and operation["operationId"] == "submitMessage":  # asked with `wait`
+                assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/Status"}
             elif status < "300" and (model := MODELS.get(operation["operationId"])) is not None:
                 answer = content["application/json"]["schema"]
                 item = answer["items"] if isinstance(model, list) else answer
@@ -221,7 +223,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
     assert declared.keys() == {
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
         *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait"),
-        *("state", "queue", "parent", "until", "error", "q", "to", "step", "by"),
+        *("state", "queue", "parent", "until", "error", "q", "to", "step", "by", "Prefer"),
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

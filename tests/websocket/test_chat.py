@@ -102,8 +102,11 @@ async def test_the_fields_of_an_input_reach_the_message(
         done = await chat.find(event="done")
         assert done["data"]["result"] == {"asked": {"a": [1]}, "metadata": {"b": 2}}
         assert (await api_with_worker.status(done["message_id"]))["priority"] == "high"
-        await chat.send("user_input", message="a text")
+        await chat.send("user_input", message="a text", agent="echo", on_busy="interrupt")
         assert (await chat.find(event="done"))["data"]["result"] == "a text"
+    async with open_socket(chat_url(api_with_worker, "other", agent="look")) as chat:
+        await chat.send("user_input", message={"a": [2]})
+        assert (await chat.find(event="done"))["data"]["result"]["asked"] == {"a": [2]}
 
 
 async def test_all_sockets_of_a_thread_receive_the_same_events(api_with_worker: Client, start_api: StartApi) -> None:

@@ -24,6 +24,7 @@ CALLS: Calls = {
     "input": lambda context: context.input("pay?"),
     "instance": lambda context: context.instance(lambda: paid.append("instance")),
     "history": lambda context: context.history(),
+    "incoming": lambda context: context.incoming(),
     "under_way": lambda context: context.under_way(),
 }
 paid: list[str] = []

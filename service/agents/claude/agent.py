@@ -77,8 +77,8 @@ def claude_agent(
     max_calls       The most model calls for one message.
     options         Further parameters of the Messages API, for example `temperature`.
     client_options  What clients may set in a message's metadata: `system`, a text that is added to the system prompt;
-                    `max_tokens`, in place of the agent's. Default: nothing, because any client could change the
-                    agent's orders.
+                    `max_tokens`, in place of the agent's; `tools`, functions that the client runs. Default: nothing,
+                    because any client could change the agent's orders.
     limits          The options of every agent; see `treadle.Limits`.
 
     Raises ValueError or TypeError for an argument that cannot be used.

@@ -8,10 +8,11 @@ import asyncio
 from typing import Any
 
 from service.agents.claude.api import Answer, Api
+from service.agents.claude.client_tools import ask_client
 from service.agents.claude.conversation import Conversation
 from service.agents.claude.errors import RequestRefused
 from service.agents.claude.options import ClaudeOptions
-from service.agents.claude.request import ClaudeInput, first_request
+from service.agents.claude.request import ClaudeInput, client_tools, first_request
 from service.agents.claude.tools import Output
 from service.agents.contract import Context, Rejected
 from service.agents.tool_events import ToolCall, ToolResult, write_event, write_tool_event
@@ -31,6 +32,7 @@ class Attempt:
         self._options = options
         self._api = api
         self._context = context
+        self._client_tools = {tool.name for tool in client_tools(context, options)}
         self._texts = [""]  # one text for each round
         self._needs_blank_line = False  # the next text begins a round, and an earlier round had text
 
@@ -99,19 +101,29 @@ class Attempt:
             self._needs_blank_line = False
 
     async def _call_tools(self, number: int, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run the tools of a round concurrently, and return their `tool_result` blocks.
+        """Run the tools of a round concurrently, and then ask for those that the client runs; return their
+        `tool_result` blocks.
 
         An exception of one tool ends the attempt after the others have finished, so that a later attempt need not call
         those again.
         """
         for call in calls:
             await write_tool_event(self._context, ToolCall(call["id"], call["name"], call["input"]))
-        steps = [f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}" for place, call in enumerate(calls, 1)]
-        results = await asyncio.gather(*map(self._call_tool, steps, calls), return_exceptions=True)
+        steps = {
+            call["id"]: f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}"
+            for place, call in enumerate(calls, 1)
+        }
+        own = [call for call in calls if call["name"] not in self._client_tools]
+        results = await asyncio.gather(
+            *(self._call_tool(steps[call["id"]], call) for call in own), return_exceptions=True
+        )
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise next((error for error in errors if isinstance(error, Rejected)), errors[0])
-        return [result for result in results if not isinstance(result, BaseException)]
+        found = [result for result in results if not isinstance(result, BaseException)]
+        if theirs := [call for call in calls if call["name"] in self._client_tools]:
+            found += await ask_client(self._context, number, theirs)
+        return found
 
     async def _call_tool(self, step: str, call: dict[str, Any]) -> dict[str, Any]:
         async def run() -> Output:

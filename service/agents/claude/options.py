@@ -13,7 +13,7 @@ WINDOW_TOKENS = 200_000  # that every Claude model takes in one request
 OWN_TOKENS = 30_000  # for the message itself (MAX_MESSAGE_CHARS) and the definitions of tools
 MIN_HISTORY_TOKENS = 10_000
 
-ClientOption: TypeAlias = Literal["system", "max_tokens"]
+ClientOption: TypeAlias = Literal["system", "max_tokens", "tools"]
 """What a client may set in a message's metadata, if the agent's author allows it."""
 
 
@@ -83,7 +83,7 @@ def check(
             raise ValueError(f"thinking is at least {MIN_THINKING_TOKENS} tokens and below max_tokens ({max_tokens})")
         thinking = {"type": "enabled", "budget_tokens": thinking}
     if isinstance(client_options, str) or not set(client_options) <= set(get_args(ClientOption)):
-        raise ValueError(f"client_options is a list of {' and '.join(get_args(ClientOption))}, not {client_options!r}")
+        raise ValueError(f"client_options is a list of {', '.join(get_args(ClientOption))}, not {client_options!r}")
     return ClaudeOptions(
         model=model,
         system=system,

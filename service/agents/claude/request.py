@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from service.agents.claude.client_tools import ClientTool, read_tools
 from service.agents.claude.conversation import Conversation
 from service.agents.claude.options import ClaudeOptions
 from service.agents.contract import Context, Rejected
@@ -26,14 +27,20 @@ async def first_request(
     request: dict[str, Any] = {"model": options.model or default_model, "max_tokens": max_tokens}
     if system:
         request["system"] = system
-    if options.toolbox.definitions:
-        request["tools"] = options.toolbox.definitions
+    if definitions := [*options.toolbox.definitions, *(tool.definition for tool in client_tools(context, options))]:
+        request["tools"] = definitions
     if options.thinking:
         request["thinking"] = options.thinking
     if options.parameters:
         request["extra_body"] = options.parameters
     conversation = Conversation(await _history(context, options, system), {"role": "user", "content": content})
     return request | {"messages": conversation.messages}, conversation
+
+
+def client_tools(context: Context, options: ClaudeOptions) -> list[ClientTool]:
+    """The tools that the client runs, if the agent allows that. Raises Rejected."""
+    given = context.metadata.get("tools") if "tools" in options.client_options else None
+    return [] if given is None else read_tools(given, options.toolbox)
 
 
 def _checked_content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:

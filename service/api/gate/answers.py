@@ -16,10 +16,17 @@ DEFAULTS: HeaderList = [
     (b"x-content-type-options", b"nosniff"),
 ]
 REQUEST_HEADERS = (
-    *("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "traceparent"),
+    *("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"),
     "tracestate",
+    # What the SDK of OpenAI sends with each request, also in a browser.
+    *("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"),
+    *(f"X-Stainless-{name}" for name in ("Arch", "Helper-Method", "Lang", "OS", "Package-Version")),
+    *(f"X-Stainless-{name}" for name in ("Retry-Count", "Runtime", "Runtime-Version", "Timeout")),
 )
-ANSWER_HEADERS = (*("Allow", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"),)
+ANSWER_HEADERS = (
+    *("Allow", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After"),
+    "WWW-Authenticate",
+)
 PREFLIGHT_SECONDS = 7200  # that a browser keeps the answer; Chromium keeps none longer
 PREFLIGHT_VARY = b"Access-Control-Request-Headers, Access-Control-Request-Method, Origin"
 

@@ -56,6 +56,13 @@ def limit_keys(app: ASGIApp) -> ASGIApp:
 
 
 def _is_stream(scope: Scope) -> bool:
-    """Also a request that may wait for as long as an agent works (`stays_open`)."""
+    """Also a request that may stay open as long as an agent works: always, or (`wait`) where it asks to wait."""
     options = scope["route_handler"].opt
-    return "is_stream" in options or "stays_open" in options
+    stays_open = options.get("stays_open", "is_stream" in options)
+    return _asks_to_wait(scope) if stays_open == "wait" else bool(stays_open)
+
+
+def _asks_to_wait(scope: Scope) -> bool:
+    return b"wait=" in scope["query_string"] or any(
+        name == b"prefer" and b"wait=" in value for name, value in scope["headers"]
+    )

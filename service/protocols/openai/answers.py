@@ -41,12 +41,21 @@ def response_of(response_id: ResponseId, message: Status) -> Response:
         reasoning=kept.reasoning,
         store=kept.store is not False,
         temperature=1.0 if kept.temperature is None else kept.temperature,
-        text=kept.text or {"format": {"type": "text"}},
+        text=_with_format(kept.text or {}),
         tool_choice=kept.tool_choice or "auto",
         tools=kept.tools or [],
         top_p=1.0 if kept.top_p is None else kept.top_p,
         user=kept.user,
     )
+
+
+def _with_format(text: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the text, with every field of its format."""
+    given = text.get("format")
+    asked = given if isinstance(given, dict) else {"type": "text"}
+    if asked.get("type") == "json_schema":
+        asked = {"description": None, "strict": False, **asked}
+    return {**text, "format": asked}
 
 
 def usage_of(message: Status) -> Usage:

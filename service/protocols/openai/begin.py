@@ -123,7 +123,8 @@ def _place(principal: Principal, request: NewResponse) -> Place:
 async def _place_after(services: OpenAIServices, principal: Principal, previous: Status, request: NewResponse) -> Place:
     """In the thread of the previous response, if that is the last one there. Else in a new thread, whose history is all
     that led to the previous response."""
-    history = previous.metadata.get("history") or []
+    given = previous.metadata.get("history")
+    history = given if isinstance(given, list) else []
     if previous.thread_id is None:
         own = [{"message": previous.user_message, "result": previous.result}] if previous.state == "completed" else []
         return Place(_place(principal, request).thread_id, [*history, *own])

@@ -56,13 +56,25 @@ def read_completion(request: NewCompletion) -> Given:
 
 def to_message(request: NewResponse | NewCompletion, given: Given, kept: Kept, thread_id: str | None) -> NewMessage:
     metadata: dict[str, Any] = dict(request.metadata or {})
-    named = {"system": given.system, "max_tokens": kept.max_output_tokens, "history": given.history}
+    named = {
+        "system": given.system,
+        "max_tokens": kept.max_output_tokens,
+        "history": given.history,
+        "tools": _functions(kept.tools or []),
+    }
     metadata |= {name: value for name, value in named.items() if value}
     metadata["openai"] = msgspec.to_builtins(kept)
     assert given.message is not None
     return NewMessage(
         given.message, priority=request.priority, thread_id=thread_id, agent=request.model, metadata=metadata
     )
+
+
+def _functions(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The functions among the tools of a request, which chat completions wrap once more."""
+    functions = [tool.get("function", tool) for tool in tools if tool.get("type") == "function"]
+    fields = ("name", "description", "parameters")
+    return [{name: tool[name] for name in fields if name in tool} for tool in functions if isinstance(tool, dict)]
 
 
 def keep_response(request: NewResponse, conversation: str | None) -> Kept:

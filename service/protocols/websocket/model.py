@@ -14,7 +14,7 @@ from uuid import UUID
 from msgspec import Meta, Raw, Struct
 
 from service.limits import KEY_RULE, MAX_KEY_CHARS
-from service.messages.model import NewInput, Priority
+from service.messages.model import NewInput, OnBusy, Priority
 
 
 class CloseCode(IntEnum):
@@ -53,6 +53,10 @@ class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=Tru
     key: Annotated[InputKey | None, Meta(description=KEY_RULE)] = None
     aside: Annotated[
         bool | None, Meta(description="true, false, or left out so that a busy agent can name another one to answer")
+    ] = None
+    on_busy: Annotated[
+        OnBusy | None,
+        Meta(description="enqueue, reject, interrupt, rollback or steer, or left out for enqueue"),
     ] = None
 
 

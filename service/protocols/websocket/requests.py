@@ -28,6 +28,8 @@ class Requests:
         caller: Caller,
         thread_id: str,
         accepted: asyncio.Event,
+        *,
+        agent: str | None = None,
     ) -> None:
         self._services = services
         self._peer = peer
@@ -35,6 +37,7 @@ class Requests:
         self._caller = caller
         self._thread_id = thread_id
         self._accepted = accepted
+        self._agent = agent
 
     async def run(self) -> NoReturn:
         """Raises ClientDisconnected, ClientTooSlow, AccessEnded, Unavailable, SchemaError."""
@@ -56,7 +59,7 @@ class Requests:
                 case Input():
                     await self._give_input(request)
                 case UserInput():
-                    await self._submit(request)
+                    await self._submit(msgspec.structs.replace(request, agent=request.agent or self._agent))
 
     async def _submit(self, given: UserInput) -> None:
         try:
@@ -94,7 +97,7 @@ class Requests:
     async def _agent_while_busy(self, given: UserInput, message: NewMessage) -> str | None:
         """The agent that answers this input at once because the thread's agent is busy; None where the input takes its
         turn. An object is for the agent that the client names, and `aside` is the client's own decision."""
-        if given.aside is not None or not isinstance(message.message, str):
+        if given.aside is not None or given.on_busy is not None or not isinstance(message.message, str):
             return None
         return await self._services.threads.agent_while_busy(self._caller.principal, self._thread_id, given.agent)
 

@@ -35,8 +35,9 @@ Socket = WebSocket[Any, Any, Any]
 
 @websocket("/ws/chat")
 async def chat(socket: Socket, services: NamedDependency[ChatServices]) -> None:
-    """The query has `thread_id`, `last_event_id`, `log`, and `token`."""
-    await _serve(socket, services, socket.query_params.get("thread_id"))
+    """The query has `thread_id` (or `session_id`), `agent`, `last_event_id`, `log`, and `token`."""
+    query = socket.query_params
+    await _serve(socket, services, query.get("thread_id", query.get("session_id")))
 
 
 @websocket("/ws/{thread_id:str}")
@@ -77,7 +78,8 @@ async def _open_session(
         try:
             caller = caller or await _admit(socket, services, credential, counted)
             checked_thread_id = parse_thread_id(thread_id or "")
-            return Session(services, peer, caller, checked_thread_id, _parse_seen(socket.query_params))
+            query = socket.query_params
+            return Session(services, peer, caller, checked_thread_id, _parse_seen(query), agent=query.get("agent"))
         except (Refused, Unavailable, SchemaError) as error:
             await peer.send(encode_frame(Error(str(error), retry_after=error.retry_after)))
             is_final = isinstance(error, Refused) and not isinstance(error, TooManyRequests)

@@ -27,10 +27,20 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    def __init__(self, services: ChatServices, peer: Peer, caller: Caller, thread_id: str, seen: SeenEvent) -> None:
+    def __init__(
+        self,
+        services: ChatServices,
+        peer: Peer,
+        caller: Caller,
+        thread_id: str,
+        seen: SeenEvent,
+        *,
+        agent: str | None = None,
+    ) -> None:
+        """`agent` answers the inputs that name none."""
         accepted = asyncio.Event()
         self._writer = FrameWriter(peer, patience_seconds=services.settings.keepalive_interval)
-        self._requests = Requests(services, peer, self._writer, caller, thread_id, accepted)
+        self._requests = Requests(services, peer, self._writer, caller, thread_id, accepted, agent=agent)
         self._transcript = Transcript(services, self._writer, caller, thread_id, seen, accepted)
 
     async def run(self) -> None:

@@ -56,6 +56,7 @@ def to_message(given: UserInput, thread_id: str) -> NewMessage:
         agent=given.agent,
         metadata=given.metadata,
         aside=bool(given.aside),
+        on_busy=given.on_busy or "enqueue",
     )
 
 

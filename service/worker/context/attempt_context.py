@@ -44,6 +44,7 @@ class AttemptContext:
         self._scope = AttemptScope(claim, backend, max_event_bytes=max_event_bytes)
         self._chunk_characters = max(1, max_event_bytes // MAX_JSON_BYTES_PER_CHARACTER)
         self._in_thread = in_thread  # the agent is sync and runs in a thread
+        self._incoming = 0  # messages that the agent has received
 
     @property
     def cancelled(self) -> bool:
@@ -114,6 +115,14 @@ class AttemptContext:
     async def instance(self, make: Callable[[], Any]) -> Any:
         await self._scope.require_running()
         return await self._backend.instance(make)
+
+    async def incoming(self) -> Sequence[Any]:
+        await self._scope.require_running()
+        if self._claim.thread is None or self._claim.aside:
+            return []
+        found = await self._backend.queries.take_incoming(self._claim.message_id, self._claim.lease)
+        new, self._incoming = found[self._incoming :], len(found)
+        return new
 
     async def under_way(self) -> UnderWay | None:
         return await history.under_way(self._scope)

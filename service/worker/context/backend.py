@@ -35,6 +35,8 @@ class AttemptQueries(Protocol):
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None: ...
 
+    async def take_incoming(self, message_id: UUID, lease: UUID) -> Sequence[Any]: ...
+
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         """Why the message does not fit the input of the agent (None: of the default agent); None if it fits."""
 

@@ -112,6 +112,9 @@ class WorkerLink:
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         return (await self._request(ipc.QueryTurnInProgress(thread))).turn_in_progress
 
+    async def take_incoming(self, message_id: UUID, lease: UUID) -> Sequence[Any]:
+        return (await self._request(ipc.QueryIncoming(message_id, lease))).incoming
+
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         return (await self._request(ipc.QueryMisfit(agent, message))).misfit
 

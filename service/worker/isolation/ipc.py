@@ -55,6 +55,11 @@ class QueryTurnInProgress(_Frame, frozen=True):
     thread: int
 
 
+class QueryIncoming(_Frame, frozen=True):
+    message_id: UUID
+    lease: UUID
+
+
 class QueryMisfit(_Frame, frozen=True):
     agent: str | None
     message: Any
@@ -86,6 +91,7 @@ class Reply(_Frame, frozen=True):
     exchanges: list[StoredExchange] = []
     children: list[SentMessage] = []
     turn_in_progress: StoredTurn | None = None
+    incoming: list[Any] = []
     misfit: str | None = None
     refused: str | None = None
 
@@ -94,7 +100,9 @@ class Stop(_Frame, frozen=True):
     """The attempt must end."""
 
 
-Query: TypeAlias = QueryEarlierResults | QueryExchanges | QueryChildren | QueryTurnInProgress | QueryMisfit
+Query: TypeAlias = (
+    QueryEarlierResults | QueryExchanges | QueryChildren | QueryTurnInProgress | QueryIncoming | QueryMisfit
+)
 Request: TypeAlias = Put | Query
 FromChild: TypeAlias = Request | Count | Park | Ended
 FromWorker: TypeAlias = Reply | Stop

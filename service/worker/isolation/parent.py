@@ -180,17 +180,20 @@ async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
     try:
         match query:
             case ipc.QueryEarlierResults(message_id):
-                return ipc.Reply(earlier_results=await queries.earlier_results(message_id))
+                reply = ipc.Reply(earlier_results=await queries.earlier_results(message_id))
             case ipc.QueryExchanges(thread, before, limit, tools, max_bytes):
-                return ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools, max_bytes)))
+                reply = ipc.Reply(exchanges=list(await queries.exchanges(thread, before, limit, tools, max_bytes)))
             case ipc.QueryChildren(asker, message_ids):
-                return ipc.Reply(children=list(await queries.children(asker, message_ids)))
+                reply = ipc.Reply(children=list(await queries.children(asker, message_ids)))
             case ipc.QueryTurnInProgress(thread):
-                return ipc.Reply(turn_in_progress=await queries.turn_in_progress(thread))
+                reply = ipc.Reply(turn_in_progress=await queries.turn_in_progress(thread))
+            case ipc.QueryIncoming(message_id, lease):
+                reply = ipc.Reply(incoming=list(await queries.take_incoming(message_id, lease)))
             case ipc.QueryMisfit(agent, message):
-                return ipc.Reply(misfit=await queries.misfit(agent, message))
+                reply = ipc.Reply(misfit=await queries.misfit(agent, message))
     except Exception as error:  # raised again in the agent's process
         return ipc.Reply(refused=f"{type(error).__name__}: {error}")
+    return reply
 
 
 def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

@@ -1,0 +1,196 @@
+-- Double-texting: what becomes of the open messages of a thread when a message arrives that says so (`on_busy`).
+--
+--   enqueue    it waits for its turn (the default)
+--   reject     it is refused while a message of the thread is open (TR409)
+--   interrupt  the open messages are cancelled. What they have said so far stays in the history of the thread
+--   rollback   the open messages are cancelled, and the history of the thread does not have them
+--   steer      the agent that runs may take it (treadle.take_incoming); else it waits for its turn
+-- Open are the message that has the turn, and those that wait for it; not asides, and not those that are not due yet.
+-- All of it happens under the lock of the thread's row, in the transaction of the submit: no message comes between.
+
+-- The open messages of a thread.
+create or replace function treadle._open_turns(thread bigint) returns uuid[]
+language sql stable as $$
+    select array(
+        select m.message_id
+        from treadle._turns_of(_open_turns.thread) t
+        join treadle.messages m on m.message_id = any(array[t.turn]) and m.state in ('queued', 'processing')
+        union all
+        select m.message_id
+        from treadle.messages m
+        where m.thread = _open_turns.thread and m.hold = 'thread' and not m.aside)
+$$;
+
+-- Cancel the open messages of a thread that the caller holds: queued ones now, running ones by their workers. A claim
+-- takes no lock of the thread, so a message can begin to run meanwhile: it is looked for again. Returns all of them.
+create or replace function treadle._cancel_open_turns(thread bigint, at timestamptz) returns uuid[]
+language plpgsql as $$
+declare
+    v_open uuid[];
+    v_running uuid[];
+    v_queued uuid[];
+begin
+    loop
+        v_open := treadle._open_turns(_cancel_open_turns.thread);
+        v_running := array(
+            select l.message_id
+            from treadle.leases l
+            where l.message_id = any(v_open)
+            order by l.message_id
+            for key share);
+        v_queued := array(
+            select m.message_id
+            from treadle.messages m
+            where m.message_id = any(v_open) and m.state = 'queued'
+            order by m.message_id
+            for update);
+        exit when v_open <@ (v_running || v_queued);
+    end loop;
+    perform treadle._cancel_late(v_running);
+    perform treadle._settle(
+        endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1, at => at, late => true);
+    perform treadle._hint_each(
+        'treadle_events',
+        array(select u || ':' || _cancel_open_turns.thread from unnest(v_queued) u));
+    -- What they sent is cancelled too, and messages that wait for them may go on.
+    perform treadle._hint_each('treadle_work', p.queues)
+    from treadle.tend_parents(array(
+        select u
+        from treadle.messages m
+        cross join unnest(array[m.message_id, m.parent]) u
+        where m.message_id = any(v_queued) and u is not null)) p;
+    return v_open;
+end $$;
+
+-- Give submissions their places in their threads, after they have made way for a message that is submitted alone.
+create or replace function treadle._arrive(messages jsonb, submissions treadle.submission[], tenant text, reach jsonb,
+    patient boolean, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+begin
+    if cardinality(submissions) = 1 and messages -> 0 ? 'on_busy' and submissions[1].state is null then
+        perform treadle._make_way(
+            on_busy => messages -> 0 ->> 'on_busy', thread_id => submissions[1].thread_id, tenant => tenant,
+            reach => reach, patient => patient, at => at);
+    end if;
+    return treadle._place_in_threads(
+        submissions => submissions, tenant => tenant, reach => reach, patient => patient, at => at);
+end $$;
+
+-- After arrivals: the one that may steer is marked, and threads go on (treadle._promote).
+create or replace function treadle._after_arrival(messages jsonb, answers treadle.submit_answer[], at timestamptz)
+returns void language plpgsql as $$
+begin
+    if cardinality(answers) = 1 and messages -> 0 ->> 'on_busy' = 'steer' and answers[1].state = 'queued' then
+        update treadle.messages m
+        set steers = true
+        where m.message_id = answers[1].message_id;
+    end if;
+    perform treadle._promote(
+        at => at,
+        threads => array(select distinct thread from unnest(answers) where thread is not null and lane is null));
+end $$;
+
+-- Make way for a message that is submitted alone to a thread. Raises TR409 where it is refused; TR422 for an unknown
+-- way.
+create or replace function treadle._make_way(
+    on_busy text, thread_id text, tenant text, reach jsonb, patient boolean, at timestamptz)
+returns void language plpgsql as $$
+declare
+    v_thread bigint;
+    v_open uuid[];
+begin
+    if on_busy not in ('enqueue', 'reject', 'interrupt', 'rollback', 'steer') then
+        raise exception using
+            errcode = 'TR422', message = 'on_busy must be enqueue, reject, interrupt, rollback or steer.';
+    end if;
+    v_thread := (
+        select t.id
+        from treadle.threads t
+        where t.tenant = _make_way.tenant
+            and t.thread_id = _make_way.thread_id
+            and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id));
+    if v_thread is null or on_busy in ('enqueue', 'steer') then
+        return;
+    end if;
+    perform treadle._lock_thread(v_thread, patient);
+    if on_busy = 'reject' then
+        if treadle._open_turns(v_thread) <> '{}' then
+            raise exception using
+                errcode = 'TR409', message = format('The thread %L is busy: a message of it is open.', thread_id);
+        end if;
+        return;
+    end if;
+    v_open := treadle._cancel_open_turns(thread => v_thread, at => at);
+    if on_busy = 'interrupt' then
+        update treadle.messages m
+        set interrupted = true
+        where m.message_id = any(v_open);
+    end if;
+end $$;
+
+-- The messages that a running message takes from those that wait in its thread and may steer it, and those that an
+-- earlier attempt took; in their order. They are completed, and their results name the message that took them. A lease
+-- that has ended takes nothing, nor does one whose thread another transaction holds: its agent asks again.
+create or replace function treadle.take_incoming(taker uuid, lease uuid)
+returns table (message_id uuid, message text)
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+    v_thread bigint;
+    v_ids uuid[];
+begin
+    select t.id
+        into v_thread
+        from treadle.leases l
+        join treadle.threads t on t.id = l.thread
+        where l.message_id = taker and l.lease = take_incoming.lease
+        for no key update of t skip locked;
+    perform from treadle.leases l
+        where l.message_id = taker and l.lease = take_incoming.lease and v_thread is not null
+        for no key update;
+    if found then
+        v_ids := array(
+            select m.message_id
+            from treadle.messages m
+            where m.thread = v_thread and m.hold = 'thread' and m.steers and not m.aside
+            order by m.message_id
+            for update);
+        update treadle.messages m
+            set steered_into = taker, started_at = v_now
+            where m.message_id = any(v_ids);
+        perform treadle._settle(
+            endings => array(
+                select row(u, 'completed', jsonb_build_object('steered_into', taker), null, null, null, null, null
+                    )::treadle.ending
+                from unnest(v_ids) u),
+            max_losses => 1, at => v_now, late => true);
+        perform treadle._hint_each('treadle_events', array(select u || ':' || v_thread from unnest(v_ids) u));
+    end if;
+    return query
+        select m.message_id, m.body::text
+        from treadle.messages m
+        where m.steered_into = taker and exists (
+            select
+            from treadle.leases l
+            where l.message_id = taker and l.lease = take_incoming.lease)
+        order by m.ord;
+end $$;
+comment on function treadle.take_incoming is 'What clients have said to a running message since it began';
+
+-- What the last attempt of a message has said.
+create or replace function treadle._said(message_id uuid) returns text
+language plpgsql stable as $$
+begin
+    return (
+        select string_agg(e.data ->> 'chunk', '' order by e.seq)
+        from treadle.events e
+        where e.message_id = _said.message_id
+            and e.type = 'chunk'
+            and e.seq > (
+                select max(s.seq)
+                from treadle.events s
+                where s.message_id = _said.message_id
+                    and s.type = 'started'));
+end $$;

@@ -357,3 +357,19 @@ begin
         where i.tenant = submit_once.tenant and i.restriction = v_restriction and i.key = submit_once.key;
 end $$;
 comment on function treadle.submit_once is 'Submit under an Idempotency-Key: a repeat gets the first answer';
+
+-- The first message that a principal has submitted under an Idempotency-Key; null: none, or it is just being submitted.
+create or replace function treadle.submitted_once(key text, tenant text default 'default', reach jsonb default null)
+returns uuid language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
+    return (
+        select (i.answer -> 0 ->> 'message_id')::uuid
+        from treadle.idempotency i
+        where i.tenant = submitted_once.tenant
+            and i.restriction = treadle._restriction(reach)
+            and i.key = submitted_once.key);
+end $$;
+comment on function treadle.submitted_once is 'The first message that was submitted under an Idempotency-Key';

@@ -11,6 +11,7 @@ declare
         submit               app tenant
         submit_many          app tenant
         submit_once          app tenant
+        submitted_once       app tenant
         delete_thread        app tenant
         cancel               app tenant
         input                app tenant

@@ -39,6 +39,7 @@ from service.db.listener import Listener
 from service.db.notifier import EVENTS, KEYS, TOPICS, Notifier
 from service.events import routes as events
 from service.events.feed import Feed
+from service.events.follower import Follower
 from service.events.sse import Streams
 from service.events.store import EventStore
 from service.events.waiter import Waiter
@@ -46,6 +47,8 @@ from service.inspection import routes as inspection
 from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
 from service.messages.store import MessageStore
+from service.protocols.mcp import routes as mcp
+from service.protocols.mcp.services import McpServices
 from service.protocols.openai import routes as openai_api
 from service.protocols.openai.services import OpenAIServices
 from service.protocols.schema_registry import routes as schema_registry
@@ -93,6 +96,7 @@ ROUTERS = [
     websocket.router,
     schema_registry.router,
     openai_api.router,
+    mcp.router,
     dashboard.router,
 ]
 
@@ -154,6 +158,7 @@ class Api:
         registry = Registry(SchemaStore(pools.calls))
         topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
         intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
+        follower = Follower(self.feed, self._access.access, **intervals)
         return {
             "settings": settings,
             "access": self._access.access,
@@ -181,9 +186,8 @@ class Api:
             "services": ChatServices(
                 settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
             ),
-            "openai": OpenAIServices(
-                settings, self.feed, self._access.access, message_store, thread_store, queue_store
-            ),
+            "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),
+            "mcp": McpServices(settings, follower, message_store, thread_store, queue_store),
         }
 
     @contextlib.asynccontextmanager

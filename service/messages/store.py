@@ -239,6 +239,13 @@ class MessageStore(MessageControl):
             _tell(principal, messages, rows, began)
         return [_accepted(submitted) for submitted in rows]
 
+    async def submitted_once(self, principal: Principal, key: str) -> UUID | None:
+        """The first message that was submitted under an Idempotency-Key of the principal."""
+        found: UUID | None = await self._reads.fetchval(
+            "select treadle.submitted_once($1, $2, $3::jsonb)", key, principal.tenant, principal.reach
+        )
+        return found
+
     async def status(self, principal: Principal, message_id: UUID) -> Status:
         """Raises NotFound."""
         row = await self._reads.fetchrow(STATUS, message_id, principal.tenant, principal.reach)

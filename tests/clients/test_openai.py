@@ -183,7 +183,10 @@ async def test_a_conversation_has_a_memory(client: Any) -> None:
     assert [text for text in texts if len(text) == 1] == ["f", "g"]
     newest = await client.conversations.items.list(conversation.id, limit=1)
     assert newest.data[0].id == last.output[0].id.rpartition("_0_")[0]
-    assert (await client.conversations.retrieve(conversation.id)).id == conversation.id
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {}
+    changed = await client.conversations.update(conversation.id, metadata={"topic": "letters"})
+    assert (changed.id, changed.metadata) == (conversation.id, {"topic": "letters"})
+    assert await client.conversations.retrieve(conversation.id) == changed
     assert (await client.conversations.delete(conversation.id)).deleted
     given: Any = [
         {"role": "developer", "content": "Be kind."},

@@ -20,6 +20,7 @@ from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
 from service.events.model import RESERVED_TYPES
+from service.protocols.mcp import routes as mcp
 from service.protocols.openai import routes as openai_api
 from service.protocols.schema_registry import routes as schema_registry
 from tests.support.documents import DOCS, HTTP, PAGES, README, Block, blocks, headings, rows, section
@@ -27,7 +28,7 @@ from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 # Dialects have pages of their own and no description in OpenAPI.
-DIALECTS = ("service.protocols.schema_registry.", "service.protocols.openai.")
+DIALECTS = tuple(f"service.protocols.{name}." for name in ("schema_registry", "openai", "mcp"))
 
 
 def shown(value: Any) -> str:
@@ -74,6 +75,7 @@ def routes() -> dict[str, Any]:
     [
         (schema_registry.router, "types.md", "The calls of the registry"),
         (openai_api.router, "clients/openai.md", "The calls"),
+        (mcp.router, "clients/mcp.md", "The calls"),
     ],
 )
 def test_the_calls_of_a_dialect_are_listed(router: Router, page: str, heading: str) -> None:

@@ -209,6 +209,9 @@ CREATE TABLE treadle.messages (
     subscription bigint,
     record_topic bigint,
     record_offset bigint,
+    interrupted boolean DEFAULT false NOT NULL,
+    steers boolean DEFAULT false NOT NULL,
+    steered_into uuid,
     CONSTRAINT messages_depth_check CHECK ((depth >= 0)),
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
@@ -253,6 +256,9 @@ COMMENT ON COLUMN treadle.messages.usage IS 'What its attempts used together, as
 COMMENT ON COLUMN treadle.messages.subscription IS 'subscriptions.id, where a subscription delivered it';
 COMMENT ON COLUMN treadle.messages.record_topic IS 'topics.id of its record';
 COMMENT ON COLUMN treadle.messages.record_offset IS 'The offset of its record';
+COMMENT ON COLUMN treadle.messages.interrupted IS 'A later message of the thread has cancelled it (on_busy = interrupt): what it has said stays in the history';
+COMMENT ON COLUMN treadle.messages.steers IS 'The message that runs in the thread may take it (on_busy = steer)';
+COMMENT ON COLUMN treadle.messages.steered_into IS 'The message that took it while it ran; null: none';
 CREATE TABLE treadle.subscriptions (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -1289,6 +1295,13 @@ CREATE FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.submit_once(key text, request_hash bytea, messages jsonb, tenant text, max_queue_size integer, autocommit boolean, patient boolean, reach jsonb, OUT answer jsonb, OUT repeated boolean) IS 'Submit under an Idempotency-Key: a repeat gets the first answer';
+CREATE FUNCTION treadle.submitted_once(key text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.submitted_once(key text, tenant text, reach jsonb) IS 'The first message that was submitted under an Idempotency-Key';
 CREATE FUNCTION treadle.suspend_tenant(tenant text, suspended boolean DEFAULT true, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1306,6 +1319,14 @@ CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::d
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sweep(look_back_seconds double precision, OUT above bigint, OUT queues text[]) IS 'Let the low-water marks follow their first rows; bring back the lane rows below them';
+CREATE FUNCTION treadle.take_incoming(taker uuid, lease uuid) RETURNS TABLE(message_id uuid, message text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.take_incoming(taker uuid, lease uuid) IS 'What clients have said to a running message since it began';
 CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1680,7 +1701,7 @@ CREATE VIEW treadle._log_violations WITH (security_invoker='true') AS
                     count(*) FILTER (WHERE (e_1.type = 'started'::text)) AS attempts
                    FROM treadle.events e_1
                   WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
-          WHERE ((m.attempt <> e.attempts) OR (e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))
+          WHERE ((m.attempt <> e.attempts) OR ((e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) AND (NOT ((e.types = 'queued done'::text) AND (m.steered_into IS NOT NULL)))) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))
         )
  SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS rule,
     (v.message_id)::text AS subject,
@@ -3108,6 +3129,7 @@ CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) W
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
 CREATE INDEX messages_records ON treadle.messages USING btree (subscription, record_topic, record_offset) WHERE (subscription IS NOT NULL);
 CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, share_place) WHERE (hold = 'share'::text);
+CREATE INDEX messages_steered ON treadle.messages USING btree (steered_into) WHERE (steered_into IS NOT NULL);
 CREATE INDEX messages_tenant ON treadle.messages USING btree (tenant, message_id) WHERE (tenant <> 'default'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
 CREATE INDEX schema_versions_schema ON treadle.schema_versions USING btree (tenant, schema_id);

@@ -180,7 +180,7 @@ async def test_a_submit_takes_few_statements_however_many_messages_it_has(sql_cl
     assert one < in_thread <= 37
     assert await statements_of_a_submit(sql_client, 100, thread_id="busy") == in_thread
     at_once = await statements_of_a_submit(sql_client, 1, thread_id="busy", aside=True)
-    assert at_once <= 35  # no message can give way to it
+    assert at_once <= 36  # no message can give way to it
 
 
 async def test_our_connections_switch_jit_off(sql: Connection, database: Database) -> None:

@@ -11,7 +11,6 @@ from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key
 from service.protocols.openai.errors import NotWaiting, UnknownPrevious
-from service.protocols.openai.follow import read
 from service.protocols.openai.ids import ResponseId, new_conversation, parse_call, parse_response
 from service.protocols.openai.inputs import (
     Given,
@@ -154,7 +153,7 @@ async def _answer_question(services: OpenAIServices, principal: Principal, messa
     if name != ASK or others:
         raise NotWaiting(WAITS)
     asked = 0
-    async for entry in read(services, message.message_id, 0):
+    async for entry in services.follower.read(message.message_id, 0):
         asked = entry.seq if is_question(entry) else asked
     return await _give(services, principal, ResponseId(message.message_id, asked), message.asks.name, given.message)
 
@@ -180,7 +179,7 @@ async def _answer_calls(services: OpenAIServices, principal: Principal, outputs:
 
 async def _question(services: OpenAIServices, response_id: ResponseId) -> _Asked:
     """Raises NotWaiting."""
-    async for entry in read(services, response_id.message_id, response_id.after - 1):
+    async for entry in services.follower.read(response_id.message_id, response_id.after - 1):
         if entry.seq == response_id.after and is_question(entry):
             return msgspec.json.decode(entry.data, type=_Asked)
         break
@@ -204,6 +203,6 @@ async def _give(
 
 
 async def _has_answer(services: OpenAIServices, response_id: ResponseId, value: Any) -> bool:
-    async for entry in read(services, response_id.message_id, response_id.after):
+    async for entry in services.follower.read(response_id.message_id, response_id.after):
         return entry.type == "input" and msgspec.json.decode(entry.data, type=_Answered).input == value
     return False

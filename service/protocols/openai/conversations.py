@@ -8,7 +8,6 @@ from litestar.params import FromPath, JSONBody
 
 from service.access.principal import Principal
 from service.errors import NotFound, Unprocessable
-from service.limits import is_thread_id
 from service.protocols.openai.answers import exchange_items
 from service.protocols.openai.calls import Caller, Services, delete, get, page_size, post
 from service.protocols.openai.ids import begun_at, new_conversation
@@ -16,12 +15,15 @@ from service.protocols.openai.model import Conversation, Deleted, Item, ItemPage
 from service.protocols.openai.services import OpenAIServices, decoded
 
 NO_ITEMS = "A conversation begins with a response: send the items as the input of one."
-NO_METADATA = "A conversation keeps no metadata: send it with each response."
+NO_METADATA = "A conversation keeps metadata once it has a response: send it then."
 
 
 @post("/conversations", scope="submit")
 async def create_conversation(data: JSONBody[NewConversation | None], principal: Caller) -> Conversation:
-    _check(data)
+    if data is not None and data.items:
+        raise Unprocessable(NO_ITEMS)
+    if data is not None and data.metadata:
+        raise Unprocessable(NO_METADATA)
     conversation = principal.thread_id or new_conversation()
     return Conversation(conversation, int(datetime.now(UTC).timestamp()), {})
 
@@ -35,7 +37,14 @@ async def get_conversation(conversation: FromPath[str], principal: Caller, opena
 async def update_conversation(
     conversation: FromPath[str], data: JSONBody[NewConversation], principal: Caller, openai: Services
 ) -> Conversation:
-    _check(data)
+    """It replaces the metadata of the thread."""
+    if data.metadata is not None:
+        try:
+            await openai.threads.change(principal, conversation, data.metadata)
+        except NotFound:
+            if begun_at(conversation) is None:
+                raise
+            raise Unprocessable(NO_METADATA) from None
     return await _find(openai, principal, conversation)
 
 
@@ -66,22 +75,16 @@ async def list_items(
 HANDLERS = [create_conversation, get_conversation, update_conversation, delete_conversation, list_items]
 
 
-def _check(data: NewConversation | None) -> None:
-    """Raises Unprocessable."""
-    if data is not None and data.items:
-        raise Unprocessable(NO_ITEMS)
-    if data is not None and data.metadata:
-        raise Unprocessable(NO_METADATA)
-
-
 async def _find(services: OpenAIServices, principal: Principal, conversation: str) -> Conversation:
     """Raises NotFound."""
-    begun = begun_at(conversation)
-    if begun is None:
-        if not is_thread_id(conversation):
-            raise NotFound(f"There is no conversation {conversation[:100]!r}.")
-        begun = (await services.threads.get(principal, conversation)).created_at
-    return Conversation(conversation, int(begun.timestamp()), {})
+    begun, metadata = begun_at(conversation), {}
+    try:
+        thread = await services.threads.get(principal, conversation)
+        begun, metadata = thread.created_at, thread.metadata
+    except NotFound:
+        if begun is None:
+            raise
+    return Conversation(conversation, int(begun.timestamp()), metadata)
 
 
 async def _items(

@@ -3,7 +3,6 @@
 from service.access.principal import Principal
 from service.errors import NotFound
 from service.protocols.openai.begin import Begun
-from service.protocols.openai.follow import read
 from service.protocols.openai.ids import parse_response
 from service.protocols.openai.services import OpenAIServices
 from service.protocols.openai.translate import is_question
@@ -15,7 +14,7 @@ async def find_response(services: OpenAIServices, principal: Principal, text: st
     message = await services.message(principal, response_id.message_id)
     if response_id.after:
         seen = []
-        async for entry in read(services, response_id.message_id, response_id.after - 1):
+        async for entry in services.follower.read(response_id.message_id, response_id.after - 1):
             seen.append(entry)
             if len(seen) == 2:
                 break

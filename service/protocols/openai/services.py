@@ -5,10 +5,9 @@ from uuid import UUID
 
 import msgspec
 
-from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.config import Settings
-from service.events.feed import Feed
+from service.events.follower import Follower
 from service.messages.model import Question, Status
 from service.messages.store import MessageStore
 from service.queues.store import QueueStore
@@ -17,8 +16,7 @@ from service.threads.store import ThreadStore
 
 class OpenAIServices(NamedTuple):
     settings: Settings
-    feed: Feed
-    access: Access
+    follower: Follower
     messages: MessageStore
     threads: ThreadStore
     queues: QueueStore

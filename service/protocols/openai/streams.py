@@ -13,7 +13,6 @@ from service.protocols.openai.answers import response_of, usage_of
 from service.protocols.openai.begin import Begun
 from service.protocols.openai.chat import Completion, chunk, usage_chunk, whole
 from service.protocols.openai.errors import describe
-from service.protocols.openai.follow import follow, read
 from service.protocols.openai.model import Response
 from service.protocols.openai.services import OpenAIServices
 from service.protocols.openai.translate import Event, Translation, is_question
@@ -36,7 +35,7 @@ class ResponseReader:
 
     async def snapshot(self) -> Response:
         """As far as the log goes. Raises NotFound, Unavailable, SchemaError."""
-        async for entry in read(self._services, self._id.message_id, self._id.after):
+        async for entry in self._services.follower.read(self._id.message_id, self._id.after):
             await self._translate([entry])
             if self._translation.over:
                 break
@@ -79,7 +78,7 @@ class ResponseReader:
 
     async def _pages(self) -> AsyncIterator[list[Event]]:
         """The events until the end of the response; an empty list after each silence."""
-        async for entries in follow(self._services, self._principal, self._id.message_id, self._id.after):
+        async for entries in self._services.follower.follow(self._principal, self._id.message_id, self._id.after):
             events = await self._translate(entries)
             if events or not entries:
                 yield events
@@ -140,7 +139,7 @@ class CompletionReader:
             yield _error_frame(error, named=False)
 
     async def _pages(self) -> AsyncIterator[list[Any]]:
-        async for entries in follow(self._services, self._principal, self._id.message_id, self._id.after):
+        async for entries in self._services.follower.follow(self._principal, self._id.message_id, self._id.after):
             deltas: list[Any] = []
             for entry in entries:
                 deltas += self._completion.translate(entry)

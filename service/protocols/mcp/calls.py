@@ -1,0 +1,111 @@
+"""Calls of tools: each is a message. Its log becomes progress notifications and the result."""
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import msgspec
+
+from service.access.authenticator import require
+from service.access.principal import Principal
+from service.errors import Conflict, Refused, TreadleError
+from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
+from service.messages.model import NewMessage
+from service.messages.validation import validate_messages
+from service.params import hash_request
+from service.protocols.mcp.model import INTERNAL_ERROR, INVALID_PARAMS, Answer, Call, CallRefused, Error, RequestId
+from service.protocols.mcp.services import McpServices
+from service.protocols.mcp.translate import Place, ToolCall, progress_of, read_call, result_of
+from service.sse_frames import KEEPALIVE, RECONNECT, encode, guarded
+
+log = logging.getLogger(__name__)
+
+MAX_SESSION_CHARS = 100
+
+
+async def begin(services: McpServices, principal: Principal, call: Call, session: str | None) -> Place:
+    """Submit the message of a tools/call. In a session, a repeat of the request finds the message again. Raises
+    CallRefused, and what refuses the message."""
+    require(principal, "submit")
+    assert call.id is not None
+    asked = read_call(call.params or {})
+    message = _message(asked)
+    validate_messages([message], services.settings, in_batch=False)
+    if session is None:
+        accepted = await services.messages.submit(principal, message)
+    else:
+        request_hash = hash_request("mcp", [message])
+        [accepted] = await services.messages.submit_once(principal, _key(session, call.id), request_hash, [message])
+    return Place(accepted.message_id, 0, call.id, asked.token)
+
+
+async def cancel(services: McpServices, principal: Principal, params: dict[str, Any], session: str | None) -> None:
+    """notifications/cancelled; nothing happens to a call that is over or unknown."""
+    request = params.get("requestId")
+    if session is None or not isinstance(request, str | int):
+        return
+    require(principal, "submit")
+    message_id = await services.messages.submitted_once(principal, _key(session, request))
+    if message_id is not None:
+        with contextlib.suppress(Conflict):
+            await services.messages.cancel(principal, message_id)
+
+
+async def wait(services: McpServices, principal: Principal, place: Place) -> Answer:
+    """The answer to the call, once it is there."""
+    async for entries in services.follower.follow(principal, place.message_id, place.seq):
+        for entry in entries:
+            if (result := result_of(entry)) is not None:
+                return Answer(place.request, result=result)
+    raise AssertionError("A log is followed to its end.")
+
+
+def events(services: McpServices, principal: Principal, place: Place) -> AsyncIterator[bytes]:
+    """Progress and the answer as server-sent events, after the place that the client has seen."""
+    return guarded("message", _events(services, principal, place))
+
+
+async def _events(services: McpServices, principal: Principal, place: Place) -> AsyncGenerator[bytes, None]:
+    yield RECONNECT + f"id: {place}\ndata: \n\n".encode()  # the client can come back from the start
+    async for entries in services.follower.follow(principal, place.message_id, place.seq):
+        if not entries:
+            yield KEEPALIVE
+        for entry in entries:
+            place = place._replace(seq=entry.seq)
+            if (result := result_of(entry)) is not None:
+                yield _frame(Answer(place.request, result=result), place)
+                return
+            if (told := progress_of(entry, place.token)) is not None:
+                yield _frame(told, place)
+
+
+def refused(call_id: RequestId, error: Exception) -> Answer:
+    """The answer to a request that cannot be carried out."""
+    if isinstance(error, CallRefused):
+        return Answer(call_id, error=Error(error.code, str(error)))
+    code = INVALID_PARAMS if isinstance(error, Refused) else INTERNAL_ERROR
+    if isinstance(error, TreadleError):
+        log.log(error.log_level, "call refused", extra={"error": str(error)})
+        return Answer(call_id, error=Error(code, str(error)))
+    log.error("call failed", exc_info=error)
+    return Answer(call_id, error=Error(code, "The call failed in the service; the cause is in its log."))
+
+
+def _message(asked: ToolCall) -> NewMessage:
+    """Raises CallRefused."""
+    given = asked.arguments
+    if not (isinstance(given.message, dict) or (isinstance(given.message, str) and given.message)):
+        raise CallRefused(INVALID_PARAMS, "message must be a text that is not empty, or an object.")
+    if given.thread_id is not None and not is_thread_id(given.thread_id[: MAX_THREAD_ID_CHARS + 1]):
+        raise CallRefused(INVALID_PARAMS, f"thread_id must be {THREAD_ID_RULE}.")
+    return NewMessage(given.message, thread_id=given.thread_id, agent=asked.name)
+
+
+def _key(session: str, request: RequestId) -> str:
+    """The Idempotency-Key of a request: apart from those of POST /messages."""
+    return f"mcp {session[:MAX_SESSION_CHARS]} {msgspec.json.encode(request).decode()}"[:255]
+
+
+def _frame(value: Any, place: Place) -> bytes:
+    return encode("message", msgspec.json.encode(value).decode(), str(place))

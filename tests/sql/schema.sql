@@ -1595,7 +1595,7 @@ CREATE TABLE treadle.thread_log (
     last_pos bigint NOT NULL,
     CONSTRAINT thread_log_era CHECK ((era = (last_pos / 16)))
 )
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='20');
 COMMENT ON TABLE treadle.thread_log IS 'The last thread_pos of each thread, in one row. Apart from threads, so that an append never waits for an open transaction that submits';
 COMMENT ON COLUMN treadle.thread_log.era IS 'Part of the key, so that a search finds the newest version first, also past the dead ones that an old snapshot keeps. Changes seldom, so that most updates touch no index';
 CREATE TABLE treadle.trash (

@@ -15,7 +15,8 @@
         ├── Forbidden            403          TR403     the key or token does not allow the request
         ├── NotFound             404          TR404     there is no such message, thread, queue, agent, key or schema
         ├── Conflict             409          TR409     the state of the message or thread does not allow it
-        │   └── Busy             409                    another transaction is changing the same thing; try again
+        │   ├── Busy             409                    another transaction is changing the same thing; try again
+        │   └── LeaseLost        409                    a remote worker does not hold the lease that it names
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
         ├── WrongMediaType       415                    the body has no Content-Type, or one that is not accepted
         ├── WrongHost            421                    the API is addressed by a name that ALLOWED_HOSTS lacks
@@ -141,6 +142,12 @@ class Busy(Conflict):
     def __init__(self, text: str, *, held: str | None = None) -> None:
         super().__init__(text)
         self.held = held
+
+
+class LeaseLost(Conflict):
+    """The remote worker does not hold the lease that it names: it must drop the attempt."""
+
+    title = "Lease lost"
 
 
 class TooLarge(Refused):

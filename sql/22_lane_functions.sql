@@ -155,18 +155,20 @@ end $$;
 create or replace function treadle._generate_lane_writers() returns void
 language plpgsql as $$
 begin
-    -- Lock up to `quantity` visible rows of these tenants (null: of all) after row `after`, oldest first, skipping rows
-    -- of tenants that are passed over (null: none) and rows that other transactions lock.
+    -- Lock up to `quantity` visible rows of these tenants (null: of all) and for these agents (null: for all) after row
+    -- `after`, oldest first, skipping rows of tenants that are passed over (null: none) and rows that other
+    -- transactions lock.
     -- PGMQ's read() would hide them at once; a claim hides only the rows whose message it can take.
     perform treadle._generate_lane_function(
         '_lane_peek(queue text, lane text, after bigint, quantity integer, at timestamptz, tenants text[],
-            passed_over text[], out lane_ids bigint[], out message_ids uuid[])',
+            agents text[], passed_over text[], out lane_ids bigint[], out message_ids uuid[])',
         'select array_agg(h.msg_id order by h.msg_id),
                 array_agg(treadle._uuid(h.message ->> ''message_id'') order by h.msg_id)
             into lane_ids, message_ids
             from ' || treadle._lane_search(
                 columns => 'q.msg_id, q.message', quantity => 'quantity', further => 'q.msg_id > after
                         and (tenants is null or coalesce(q.message ->> ''tenant'', ''default'') = any(tenants))
+                        and (agents is null or q.message ->> ''agent'' = any(agents))
                         and (passed_over is null
                             or coalesce(q.message ->> ''tenant'', ''default'') <> all(passed_over))',
                 lock => 'for update skip locked') || ' h;',

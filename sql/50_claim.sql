@@ -160,7 +160,7 @@ declare
 begin
     v_rows := treadle._lane_peek(
         queue => queue, lane => lane, after => after, quantity => (treadle._set_aside_limits()).at_once, at => at,
-        tenants => treadle._stopped_tenants(), passed_over => null);
+        tenants => treadle._stopped_tenants(), agents => null, passed_over => null);
     if v_rows.lane_ids is null then
         return 0;
     end if;
@@ -232,14 +232,15 @@ begin
         queue => _clear_lane.queue, lane => _clear_lane.lane, after => lane_ids[cardinality(lane_ids)], at => at);
 end $$;
 
--- Take up to `quantity` messages of these tenants (null: of all) from a lane. Rows whose message or thread is locked
--- are skipped, however many they are, and so are those of tenants `at_limit`. Of a stopped tenant's messages a part is
--- set aside: the next claim goes on.
+-- Take up to `quantity` messages of these tenants and for these agents (null: of or for all) from a lane. Rows whose
+-- message or thread is locked are skipped, however many they are, and so are those of tenants `at_limit`. Of a stopped
+-- tenant's messages a part is set aside: the next claim goes on.
 create or replace function treadle._claim_lane(
     queue text,
     lane text,
     quantity integer,
     tenants text[],
+    agents text[],
     worker text,
     at timestamptz,
     until timestamptz,
@@ -259,7 +260,7 @@ begin
         exit when v_wanted <= 0;
         v_rows := treadle._lane_peek(
             queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at, tenants => tenants,
-            passed_over => at_limit);
+            agents => agents, passed_over => at_limit);
         exit when v_rows.lane_ids is null;
         select t.taken, t.at_limit
             into v_newly, at_limit
@@ -295,9 +296,10 @@ end $$;
 
 -- From each lane in turn, `first_lane` before the others, it takes of the queues in the order of the array. So that no
 -- lane and no queue starves, a worker changes both from claim to claim. `tenants`: only of these (null: of all).
+-- `agents`: only for these (null: for all).
 create or replace function treadle.claim(
     worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text default 'high',
-    tenants text[] default null)
+    tenants text[] default null, agents text[] default null)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
     priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text,
@@ -337,8 +339,8 @@ begin
             select c.taken, c.at_limit
                 into v_newly, v_at_limit
                 from treadle._claim_lane(
-                    queue => v_queue, lane => v_lane, quantity => v_room, tenants => tenants, worker => worker,
-                    at => v_now, until => v_until, at_limit => v_at_limit) c;
+                    queue => v_queue, lane => v_lane, quantity => v_room, tenants => tenants, agents => agents,
+                    worker => worker, at => v_now, until => v_until, at_limit => v_at_limit) c;
             v_taken := v_taken || v_newly;
         end loop;
     end loop;

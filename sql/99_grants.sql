@@ -90,6 +90,15 @@ declare
         finish               worker
         conclude             worker
         heartbeat            worker
+        remote_register      app
+        remote_worker        app
+        remote_claim         app
+        remote_steps         app
+        remote_append        app
+        remote_finish        app
+        remote_heartbeat     app
+        remote_sign_off      app
+
         another_has          worker
         trace_parents        worker
         stand_in             worker

@@ -7,8 +7,8 @@
         return text.upper()
 
 `treadle.adapters` has agents that other frameworks and services run; `treadle.resolver` has the team of planner,
-executors and aggregator. `Client` and `AsyncClient` call a server; `treadle.sql` submits in your own transaction. The
-package `service` is internal.
+executors and aggregator. `Client` and `AsyncClient` call a server, and `Worker` runs agents in your own program;
+`treadle.sql` submits in your own transaction. The package `service` is internal.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from service.agents.limits import LimitOptions, Limits
 
 if TYPE_CHECKING:
     from treadle.client import AsyncClient, Client
+    from treadle.worker import Worker
 
 __all__ = [
     "Agent",
@@ -33,6 +34,7 @@ __all__ = [
     "Rejected",
     "RetryAfter",
     "UnderWay",
+    "Worker",
     "agent",
 ]
 
@@ -43,4 +45,8 @@ def __getattr__(name: str) -> Any:
         from treadle import client
 
         return getattr(client, name)
+    if name == "Worker":
+        from treadle import worker
+
+        return worker.Worker
     raise AttributeError(f"module 'treadle' has no attribute {name!r}")

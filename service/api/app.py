@@ -36,7 +36,7 @@ from service.config import Settings
 from service.dashboard import routes as dashboard
 from service.db.availability import Availability
 from service.db.listener import Listener
-from service.db.notifier import EVENTS, KEYS, TOPICS, Notifier
+from service.db.notifier import EVENTS, KEYS, TOPICS, WORK, Notifier
 from service.events import routes as events
 from service.events.feed import Feed
 from service.events.follower import Follower
@@ -47,6 +47,8 @@ from service.inspection import routes as inspection
 from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
 from service.messages.store import MessageStore
+from service.protocols.leases import routes as leases
+from service.protocols.leases.services import RemoteServices
 from service.protocols.mcp import routes as mcp
 from service.protocols.mcp.services import McpServices
 from service.protocols.openai import routes as openai_api
@@ -87,6 +89,7 @@ ROUTERS = [
     topics.router,
     subscriptions.router,
     queues.router,
+    leases.router,
     statistics.router,
     tenants.router,
     access.router,
@@ -112,6 +115,7 @@ class Api:
         self._events = EventStore(self._pools.calls)
         self.feed = Feed(self._events)
         self.topic_feed = TopicFeed()
+        self.remote = RemoteServices(settings, self._pools.work, self._notifier)
         self._access = AccessParts(settings, self._pools.reads, self._wake_readers)
         self._listener = Listener(
             settings.listen_database_url or dsn,
@@ -119,6 +123,7 @@ class Api:
                 EVENTS: self.feed.receive,
                 TOPICS: self.topic_feed.receive,
                 KEYS: self._access.cache.receive,
+                WORK: self.remote.claims.receive,
             },
             self._catch_up,
             role="treadle_app",
@@ -141,6 +146,7 @@ class Api:
     def _wake_readers(self) -> None:
         self.feed.wake_all()
         self.topic_feed.wake_all()
+        self.remote.claims.wake_all()
 
     def _make_services(self) -> dict[str, Any]:
         """The objects that handlers receive as arguments of these names."""
@@ -169,6 +175,7 @@ class Api:
             "inspection": InspectionStore(pools.lists),
             "statistics": StatisticsStore(pools.lists),
             "threads": thread_store,
+            "remote": self.remote,
             "queues": queue_store,
             "tenants": TenantStore(pools.calls),
             "audit": AuditStore(pools.lists),
@@ -249,6 +256,7 @@ class UvicornServer(uvicorn.Server):
     async def shutdown(self, sockets: Any = None) -> None:
         for feed in (self._api.feed, self._api.topic_feed):
             feed.close()
+        self._api.remote.claims.close()
         await super().shutdown(sockets)
 
 

@@ -76,6 +76,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "tenant": {"type": "string", "minLength": 1, "examples": ["acme"]},
     "topic": {"type": "string", "minLength": 1, "examples": ["plan.in"]},
     "record_id": {"type": "string", "format": "uuid", "examples": ["01a2009e-78fa-71a1-9dbb-0de0492c06e3"]},
+    "worker_id": {"type": "string", "minLength": 1, "examples": ["remote:8d5c2f0e-6a60-4a5b-9a53-0c1e6a1f2b11"]},
     "cursor": {"type": "string", "minLength": 1},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},

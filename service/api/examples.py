@@ -54,6 +54,9 @@ QUEUE = {
     "workers": 1,
 }
 
+WORKER_ID = "remote:8d5c2f0e-6a60-4a5b-9a53-0c1e6a1f2b11"
+UNDER_LEASE = {"message_id": MESSAGE_ID, "lease": "5b0a1c9e-1f3d-4c55-8f0e-2f6f0c9d7a10"}
+
 KEY_ID = "4f2a91c07b3d"
 KEY = {
     "key_id": KEY_ID,
@@ -150,6 +153,21 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "RecordPage": {"records": [RECORD], "next_offset": 1, "gap": 0},
     "RecordPlace": {"record_id": MESSAGE_ID, "topic": "plan.in", "offset": 0, "created_at": NOW},
     "NewSubscription": {"topics": "plan.*", "agent": "planner", "from": "earliest"},
+    "NewWorker": {"agents": [{"agent": "shout", "queue": "remote"}], "concurrency": 10, "host": "laptop"},
+    "RegisteredWorker": {
+        "worker_id": WORKER_ID,
+        "tenant": "default",
+        "queues": ["remote"],
+        "heartbeat_seconds": 2.0,
+        "silence_seconds": 10.0,
+    },
+    "NewClaim": {"quantity": 10, "wait": 30},
+    "NewEvents": {**UNDER_LEASE, "first_seq": 3, "events": [{"type": "chunk", "data": {"chunk": "HE", "index": 0}}]},
+    "AppendedEvents": {"last_seq": 3, "cancel_requested": False},
+    "NewEnding": {**UNDER_LEASE, "attempt": 1, "outcome": "completed", "first_seq": 4, "result": "HELLO"},
+    "EndedAttempt": {"message_id": MESSAGE_ID, "state": "completed"},
+    "NewHeartbeat": {"leases": [UNDER_LEASE]},
+    "Verdicts": {"verdicts": [{**UNDER_LEASE, "verdict": "cancelled"}]},
     "NewPosition": {"to": "earliest", "topic": None},
     "Health": {"status": "healthy", "queue_initialized": True, "workers": 1, "reasons": []},
     "Problem": {

@@ -29,6 +29,7 @@ TAGS = [
     Tag("Messages", "Submit messages to agents, follow their state, cancel them, answer their questions."),
     Tag("Events", "The log of a message or a thread, as a stream that can be resumed, and as pages."),
     Tag("Threads", "Conversations: read and delete them."),
+    Tag("Workers", "The workers that live; and remote ones, which claim, stream and end messages over HTTP."),
     Tag("Topics", "Named, retained logs of records, and the subscriptions that make messages of them."),
     Tag("Queues", "What operators read and switch: queues, dead letters, agents, workers."),
     Tag("Access", "API keys, and access tokens for browsers."),

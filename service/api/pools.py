@@ -10,6 +10,7 @@ CALL_CONNECTIONS = 10
 READ_CONNECTIONS = 4
 LIST_CONNECTIONS = 3
 HEALTH_CONNECTIONS = 2
+WORK_CONNECTIONS = 4
 LIST_SECONDS = 5.0  # after which a list is answered with 503
 HEALTH_SECONDS = 3.0
 
@@ -18,7 +19,7 @@ class Pools:
     """Connections are opened when they are needed.
 
     `calls`: what writes, and what open streams read. `reads`: single messages. `lists`: threads, messages of a thread,
-    queues, events, with a limit on each statement. `health`: the health check.
+    queues, events, with a limit on each statement. `health`: the health check. `work`: what remote workers call.
     """
 
     def __init__(self, dsn: str, settings: Settings, availability: Availability) -> None:
@@ -29,10 +30,11 @@ class Pools:
         self.reads = self._pool("api reads", READ_CONNECTIONS)
         self.lists = self._pool("api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS)
         self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
+        self.work = self._pool("api work", WORK_CONNECTIONS)
 
     @property
     def all(self) -> tuple[Database, ...]:
-        return self.calls, self.reads, self.lists, self.health
+        return self.calls, self.reads, self.lists, self.health, self.work
 
     async def close(self) -> None:
         await asyncio.gather(*(pool.close() for pool in self.all))

@@ -13,6 +13,7 @@ from service.db.listener import Listener
 from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.inputs.store import InputSchemas
+from service.leases.model import lease_seconds as seconds_of_lease
 from service.leases.store import LeaseStore
 from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore
@@ -33,8 +34,6 @@ from service.worker.worker import Worker
 from service.worker.writer import Writer
 
 WORKER_CONNECTIONS = 6
-MIN_LEASE_SECONDS = 60.0
-LEASE_WORKER_TIMEOUTS = 6
 
 
 def build_worker(
@@ -49,7 +48,7 @@ def build_worker(
     """A worker, in the running loop. Without `isolation`, every agent runs in this process, also after a loss.
     `with_stand_in`: a process of its own sends heartbeats while agent code holds the GIL."""
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    lease_seconds = max(MIN_LEASE_SECONDS, settings.worker_timeout * LEASE_WORKER_TIMEOUTS)
+    lease_seconds = seconds_of_lease(settings.worker_timeout)
     availability = Availability()
     database = Database(
         dsn,

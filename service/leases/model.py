@@ -29,6 +29,14 @@ SentMessageState: TypeAlias = Literal[State, "deleted"]
 
 VerdictKind: TypeAlias = Literal["lost", "cancelled"]
 
+MIN_LEASE_SECONDS = 60.0
+LEASE_WORKER_TIMEOUTS = 6
+
+
+def lease_seconds(worker_timeout: float) -> float:
+    """How long a lease lasts that no heartbeat extends."""
+    return max(MIN_LEASE_SECONDS, worker_timeout * LEASE_WORKER_TIMEOUTS)
+
 
 class Claim(Struct, frozen=True):
     """A message under lease: all that an attempt needs. `body`, `metadata` and the thread's `memory` are JSON text.

@@ -1,7 +1,7 @@
 """What a worker asks of PostgreSQL: each method calls one SQL function."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -43,6 +43,13 @@ CONCLUDE_SQL = """
     select treadle.conclude(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
 HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+
+
+class Measured(Protocol):
+    """An item of a call, and its size."""
+
+    @property
+    def characters(self) -> int: ...
 
 
 class LeaseStore:
@@ -242,7 +249,7 @@ class LeaseStore:
         await self._database.fetchval("select treadle.sign_off($1)", worker)
 
 
-def call_timeout(items: Sequence[Append | Finish]) -> float:
+def call_timeout(items: Sequence[Measured]) -> float:
     """Seconds that a call may take. It grows with the size: on a slow line, a call that is cut off too early would be
     repeated for ever."""
     return COMMAND_TIMEOUT_SECONDS + sum(item.characters for item in items) / SLOWEST_LINE_CHARACTERS_PER_SECOND

@@ -1,4 +1,7 @@
-"""/queue, /queues, /agents, /workers, /instances: what operators read and switch."""
+"""/queue, /queues, /agents, /workers, /instances: what operators read and switch.
+
+`list_workers` is served by the router of protocols/leases, which has the other routes of /workers.
+"""
 
 from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
@@ -139,7 +142,7 @@ router = Router(
     "/",
     route_handlers=[
         *(get_overview, list_queues, get_queue, pause, resume, list_dead_letters),
-        *(list_agents, drop_instance, list_workers),
+        *(list_agents, drop_instance),
     ],
     tags=["Queues"],
 )

@@ -26,7 +26,7 @@ NEEDS = {
     " declareTopic deleteTopic declareSubscription deleteSubscription"
     " pauseSubscription resumeSubscription seekSubscription",
     "publish": "publishRecords",
-    "work": "",
+    "work": "registerWorker claimMessages appendEvents finishMessage sendHeartbeat deregisterWorker",
     "admin": "createKey listKeys revokeKey rotateKey listAudit listTenants createTenant suspendTenant resumeTenant"
     " deleteTenant",
     ANY_SCOPE: "createToken",
@@ -47,7 +47,7 @@ async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
     """By operation: method, path with values, and the security that is declared."""
     paths = (await api.get("/openapi.json")).json()["paths"]
     values = {"message_id": UNKNOWN_ID, "thread_id": "t", "name": "missing", "agent": "missing", "key_id": "missing"}
-    values |= {"tenant": "missing", "topic": "missing", "record_id": UNKNOWN_ID}
+    values |= {"tenant": "missing", "topic": "missing", "record_id": UNKNOWN_ID, "worker_id": "missing"}
     return {
         operation["operationId"]: (method.upper(), path.format_map(values), operation["security"])
         for path, item in paths.items()

@@ -58,7 +58,7 @@ class SilentModel:
 def test_the_public_names_of_treadle() -> None:
     assert treadle.__all__ == [
         *("Agent", "AsyncClient", "ChildFailed", "Client", "Context", "Exchange", "LimitOptions", "Limits"),
-        *("Overloaded", "Rejected", "RetryAfter", "UnderWay", "agent"),
+        *("Overloaded", "Rejected", "RetryAfter", "UnderWay", "Worker", "agent"),
     ]
     assert adapters.__all__ == [
         *("AgentOutput", "ClaudeAgent", "ClaudeInput", "Kit", "ToolCall", "ToolResult", "UserInput"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from typing import Any
 
@@ -23,7 +24,10 @@ async def test_the_python_page_runs_as_written(api_with_worker: Client, dsn: str
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
-    assert (output.decode(), errors.decode()) == ("hello\none two three\nThank the buyer.\n['order-1', 'tour']\n", "")
+    assert (output.decode(), errors.decode()) == (
+        "hello\none two three\n{'number': 0}\nThank the buyer.\n['order-1', 'tour']\n",
+        "",
+    )
 
 
 async def test_the_page_of_openai_runs_as_written(start_api: StartApi, start_worker: StartWorker) -> None:
@@ -49,3 +53,16 @@ def test_the_page_lists_every_call() -> None:
     text = (DOCS / "clients" / "python.md").read_text(encoding="utf-8")
     missing = [name for name in dir(AsyncClient) if not name.startswith("_") and f"`{name}`" not in text]
     assert missing == ["close"]
+
+
+async def test_the_protocol_of_remote_workers_runs_as_written(api_with_worker: Client) -> None:
+    page = DOCS / "remote-workers.md"
+    [script], [shown] = blocks(page, "sh"), blocks(page, "text")
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-eu", "-o", "pipefail", "-c"),
+        script.text.replace("http://localhost:8000", str(api_with_worker.base_url).rstrip("/")),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert re.sub(r'"message_id":"[^"]*"', '"message_id":"..."', output.decode()) == shown.text

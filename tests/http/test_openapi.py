@@ -7,6 +7,7 @@ import msgspec
 from service.access.model import NewKey, NewToken, Rotation
 from service.inspection.model import Selection
 from service.messages.model import MessageChanges, NewBatch, NewInput, NewMessage
+from service.protocols.leases.model import NewClaim, NewEnding, NewEvents, NewHeartbeat, NewWorker
 from service.subscriptions.model import NewPosition, NewSubscription
 from service.tenants.model import NewTenant
 from service.threads.model import ThreadChanges
@@ -61,6 +62,12 @@ OPERATIONS = {
     ("get", "/agents"): ("listAgents", "200 422 503"),
     ("delete", "/instances/{agent}/{thread_id}"): ("dropInstance", "202 400 404 422 503"),
     ("get", "/workers"): ("listWorkers", "200 422 503"),
+    ("post", "/workers"): ("registerWorker", "201 400 413 415 422 503"),
+    ("post", "/workers/{worker_id}/claim"): ("claimMessages", "200 400 404 413 415 422 503"),
+    ("post", "/workers/{worker_id}/append"): ("appendEvents", "200 400 409 413 415 422 503"),
+    ("post", "/workers/{worker_id}/finish"): ("finishMessage", "200 400 409 413 415 422 503"),
+    ("post", "/workers/{worker_id}/heartbeat"): ("sendHeartbeat", "200 400 404 413 415 422 503"),
+    ("delete", "/workers/{worker_id}"): ("deregisterWorker", "204 400 422 503"),
     ("post", "/keys"): ("createKey", "201 400 404 413 415 422 503"),
     ("get", "/keys"): ("listKeys", "200 422 503"),
     ("delete", "/keys/{key_id}"): ("revokeKey", "200 400 404 409 422 503"),
@@ -120,6 +127,11 @@ MODELS = {
     "listAgents": ["Agent"],
     "dropInstance": "DroppedInstance",
     "listWorkers": ["Worker"],
+    "registerWorker": "RegisteredWorker",
+    "claimMessages": "ClaimedMessages",
+    "appendEvents": "AppendedEvents",
+    "finishMessage": "EndedAttempt",
+    "sendHeartbeat": "Verdicts",
     "createKey": "CreatedKey",
     "listKeys": ["Key"],
     "revokeKey": "Revoked",
@@ -150,9 +162,14 @@ REQUESTS = {
     "NewRecords": NewRecords,
     "NewSubscription": NewSubscription,
     "NewPosition": NewPosition,
+    "NewWorker": NewWorker,
+    "NewClaim": NewClaim,
+    "NewEvents": NewEvents,
+    "NewEnding": NewEnding,
+    "NewHeartbeat": NewHeartbeat,
 }
 
-PARTS_OF_REQUESTS = {"NewRecord", "Filter"}
+PARTS_OF_REQUESTS = {"NewRecord", "Filter", "RemoteAgent", "NewEvent", "HeldLease"}
 
 
 def with_refusals(statuses: str) -> str:
@@ -221,6 +238,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
                 assert parameter["required"] == (parameter["in"] == "path")
                 assert not {"oneOf", "anyOf"} & parameter["schema"].keys()
     assert declared.keys() == {
+        "worker_id",
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
         *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait"),
         *("state", "queue", "parent", "until", "error", "q", "to", "step", "by", "Prefer"),

@@ -1,13 +1,44 @@
 """The client for asyncio."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from treadle.client.messages import Messages
+from treadle.client.producer import AsyncProducer
 from treadle.client.queues import Queues
 from treadle.client.threads import Threads
+from treadle.client.topics import Topics
+
+if TYPE_CHECKING:
+    from treadle.worker.consumer import AsyncConsumer
 
 
-class AsyncClient(Messages, Threads, Queues):
+class AsyncClient(Messages, Threads, Topics, Queues):
     """A client of one server.
 
     async with AsyncClient("http://localhost:8000") as client:
         print(await client.run("hello", agent="echo"))
     """
+
+    def producer(self, **options: Any) -> AsyncProducer:
+        """A producer, which sends records in batches.
+
+        linger_seconds    How long a record waits for others of its batch (0.005).
+        batch_size        Records of a batch, at most 1,000 (500).
+        buffer_bytes      From which on `send` waits (10,000,000).
+        delivery_seconds  After which a record that cannot be sent is given up (120).
+        """
+        return AsyncProducer(self, **options)
+
+    def consumer(self, group: str, topics: str | Sequence[str], **options: Any) -> "AsyncConsumer":
+        """A consumer of a group, which shares the records of topics (names or patterns) with the others of its group.
+        The key needs the scopes `work` and `operate`.
+
+        start          Where a new group begins: `latest` (the default), `earliest`, an offset or a time.
+        max_in_flight  Records that this consumer holds at once, at most 1,000 (100).
+        delivery       at_least_once (the default), at_most_once or exactly_once.
+        max_attempts   Of one record, until it becomes a dead letter; default: that of the installation.
+        """
+        from treadle.worker.consumer import AsyncConsumer
+
+        return AsyncConsumer(self, self.address, group, topics, **options)

@@ -3,13 +3,16 @@
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
 
 from treadle.client.asynchronous import AsyncClient
+
+if TYPE_CHECKING:
+    from treadle.worker.blocking import Consumer, Producer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +90,17 @@ class Client:
     thread_messages = _blocking(AsyncClient.thread_messages)
     thread_usage = _blocking(AsyncClient.thread_usage)
     delete_thread = _blocking(AsyncClient.delete_thread)
+    declare_topic = _blocking(AsyncClient.declare_topic)
+    topics = _blocking(AsyncClient.topics)
+    delete_topic = _blocking(AsyncClient.delete_topic)
+    publish = _blocking(AsyncClient.publish)
+    publish_many = _blocking(AsyncClient.publish_many)
+    records = _blocking(AsyncClient.records)
+    stream_topic = _iterating(AsyncClient.stream_topic)
+    subscribe = _blocking(AsyncClient.subscribe)
+    subscriptions = _blocking(AsyncClient.subscriptions)
+    seek = _blocking(AsyncClient.seek)
+    unsubscribe = _blocking(AsyncClient.unsubscribe)
     queues = _blocking(AsyncClient.queues)
     pause = _blocking(AsyncClient.pause)
     resume = _blocking(AsyncClient.resume)
@@ -95,6 +109,18 @@ class Client:
     workers = _blocking(AsyncClient.workers)
     health = _blocking(AsyncClient.health)
     create_token = _blocking(AsyncClient.create_token)
+
+    def producer(self, **options: Any) -> "Producer":
+        """A producer, which sends records in batches; the options are those of AsyncClient.producer."""
+        from treadle.worker.blocking import Producer
+
+        return Producer(self._wait_for, connection=self._client, **options)
+
+    def consumer(self, group: str, topics: str | Sequence[str], **options: Any) -> "Consumer":
+        """A consumer of a group; the options are those of AsyncClient.consumer."""
+        from treadle.worker.blocking import Consumer
+
+        return Consumer(self._wait_for, self._client, self._client.address, group, topics, **options)
 
     def close(self) -> None:
         """Close all connections, and end the thread. It may be called again."""

@@ -36,6 +36,7 @@ class Connection:
         transport       Instead of the network, for tests.
         """
         key = os.environ.get("TREADLE_KEY") if key is None else key
+        self.address = (url, key)
         self._repeat_seconds = repeat_seconds
         self._http = httpx2.AsyncClient(
             base_url=url or os.environ.get("TREADLE_URL") or DEFAULT_URL,

@@ -164,3 +164,72 @@ class Token(Struct, frozen=True):
 
     token: str
     expires_at: datetime
+
+
+class TopicSubscription(Struct, frozen=True):
+    subscription: str
+    next_offset: int
+    lag: int
+
+
+class Topic(Struct, frozen=True):
+    """Its records have the offsets from `first_offset` to before `next_offset`."""
+
+    topic: str
+    retention_hours: float | None
+    max_record_bytes: int
+    schema_subject: str | None
+    first_offset: int
+    next_offset: int
+    bytes: int
+    records_per_minute: int
+    created_at: datetime
+    subscriptions: list[TopicSubscription]
+
+
+class TopicRecord(Struct, frozen=True):
+    """A record of a topic, as readers without a subscription see it."""
+
+    offset: int
+    record_id: UUID
+    key: str | None
+    headers: dict[str, str] | None
+    value: Any
+
+
+class RecordPage(Struct, frozen=True):
+    """Go on with `next_offset`. `gap`: records that retention deleted before the first one here."""
+
+    records: list[TopicRecord]
+    next_offset: int
+    gap: int
+
+
+class PublishedRecord(Struct, frozen=True):
+    """A record that is stored durably. `known`: it was there already."""
+
+    record_id: UUID
+    created_at: datetime
+    known: bool
+
+
+class Position(Struct, frozen=True):
+    topic: str
+    next_offset: int
+    lag: int
+
+
+class Subscription(Struct, frozen=True):
+    """`lag`: records that are not delivered yet; `open`: messages that are queued or processing."""
+
+    subscription: str
+    topics: list[str]
+    agent: str
+    delivery: str
+    max_in_flight: int
+    paused: bool
+    lag: int
+    open: int
+    completed: int
+    failed: int
+    positions: list[Position]

@@ -70,4 +70,5 @@ workers = Table(
     must("beating_since", Time),
     may("server_started", Time),
     may("suspected_at", Time),
+    may("serves", Text),
 )

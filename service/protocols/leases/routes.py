@@ -1,0 +1,208 @@
+"""/workers: the life of a remote worker, and what it does under a lease."""
+
+from typing import Annotated
+from uuid import uuid4
+
+from litestar import Router, delete, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, PathParameter
+
+from service.access.principal import Principal
+from service.config import Settings
+from service.errors import Conflict, NotFound
+from service.protocols.leases.model import (
+    AppendedEvents,
+    ClaimedMessages,
+    EndedAttempt,
+    NewClaim,
+    NewEnding,
+    NewEvents,
+    NewHeartbeat,
+    NewWorker,
+    RegisteredWorker,
+    Verdicts,
+)
+from service.protocols.leases.services import RemoteServices
+from service.protocols.leases.store import RemoteAppend, RemoteFinish
+from service.protocols.leases.translate import (
+    agent_row,
+    claimed_message,
+    events_to_append,
+    json_or_none,
+    outcome_of,
+    require_each_once,
+)
+from service.queues.routes import list_workers
+from service.refusals import refusals
+
+WorkerId = Annotated[str, PathParameter(description="The id that the registration returned.")]
+
+
+@post(
+    "/workers",
+    operation_id="registerWorker",
+    scope="work",
+    unrestricted=True,
+    status_code=201,
+    summary="Register a remote worker with its agents",
+    description="It claims messages of the caller's tenant. New agents are registered by workers of `default` only.",
+)
+async def register_worker(
+    data: JSONBody[NewWorker],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+    remote: NamedDependency[RemoteServices],
+) -> RegisteredWorker:
+    require_each_once(data.agents)
+    worker_id = f"remote:{uuid4()}"
+    queues = await remote.store.register(
+        tenant=principal.tenant,
+        worker=worker_id,
+        host=data.host,
+        pid=data.pid,
+        agents=[agent_row(agent, settings) for agent in data.agents],
+        concurrency=data.concurrency,
+        may_register=principal.is_operator,
+    )
+    return RegisteredWorker(worker_id, principal.tenant, queues, settings.heartbeat_interval, settings.worker_timeout)
+
+
+@post(
+    "/workers/{worker_id:str}/claim",
+    operation_id="claimMessages",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Claim messages for a remote worker",
+    description="With `wait`, the answer comes with the first message. Each message is under a lease of its own.",
+    responses=refusals(NotFound),
+)
+async def claim_messages(
+    worker_id: WorkerId,
+    data: JSONBody[NewClaim],
+    principal: NamedDependency[Principal],
+    remote: NamedDependency[RemoteServices],
+) -> ClaimedMessages:
+    claims = await remote.claims.claim(principal.tenant, worker_id, data.quantity, data.wait)
+    for claim in claims:
+        remote.writer.hint_started(claim)
+    again = [claim.message_id for claim in claims if claim.attempt > 1]
+    steps = await remote.store.steps(again) if again else {}
+    return ClaimedMessages([claimed_message(claim, steps.get(claim.message_id, {})) for claim in claims])
+
+
+@post(
+    "/workers/{worker_id:str}/append",
+    operation_id="appendEvents",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Append events to a message under lease",
+    description="A repeated call writes nothing twice. 409: the lease is lost, or earlier events are missing.",
+    responses=refusals(Conflict),
+)
+async def append_events(
+    worker_id: WorkerId,
+    data: JSONBody[NewEvents],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+    remote: NamedDependency[RemoteServices],
+) -> AppendedEvents:
+    events = events_to_append(data.events, settings)
+    append = RemoteAppend(principal.tenant, worker_id, data.message_id, data.lease, data.first_seq, events)
+    answer = await remote.writer.append(append)
+    return AppendedEvents(data.first_seq + len(events) - 1, answer.cancel_requested)
+
+
+@post(
+    "/workers/{worker_id:str}/finish",
+    operation_id="finishMessage",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="End an attempt: completed, failed, to be retried, or given back",
+    description="The last events and the result are committed together. 409: the lease is lost, and nothing is"
+    " written.",
+    responses=refusals(Conflict),
+)
+async def finish_message(
+    worker_id: WorkerId,
+    data: JSONBody[NewEnding],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+    remote: NamedDependency[RemoteServices],
+) -> EndedAttempt:
+    finish = RemoteFinish(
+        principal.tenant,
+        worker_id,
+        data.message_id,
+        data.lease,
+        data.attempt,
+        outcome_of(data, settings),
+        json_or_none("usage", data.usage, settings.max_event_bytes),
+        data.first_seq,
+        events_to_append(data.events, settings),
+    )
+    answer = await remote.writer.finish(finish)
+    return EndedAttempt(data.message_id, answer.status)  # type: ignore[arg-type]  # the others are raised
+
+
+@post(
+    "/workers/{worker_id:str}/heartbeat",
+    operation_id="sendHeartbeat",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Say that a remote worker lives, and which leases it holds",
+    description="The answer names the leases whose attempts must end. 404: the worker was taken for dead; it registers"
+    " again.",
+    responses=refusals(NotFound),
+)
+async def send_heartbeat(
+    worker_id: WorkerId,
+    data: JSONBody[NewHeartbeat],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+    remote: NamedDependency[RemoteServices],
+) -> Verdicts:
+    return Verdicts(
+        await remote.store.heartbeat(
+            tenant=principal.tenant,
+            worker=worker_id,
+            leases=data.leases,
+            interval=settings.heartbeat_interval,
+            lease_seconds=remote.lease_seconds,
+            grace=settings.worker_timeout,
+        )
+    )
+
+
+@delete(
+    "/workers/{worker_id:str}",
+    operation_id="deregisterWorker",
+    scope="work",
+    unrestricted=True,
+    summary="Sign a remote worker off; what it still has is claimed by others",
+)
+async def deregister_worker(
+    worker_id: WorkerId, principal: NamedDependency[Principal], remote: NamedDependency[RemoteServices]
+) -> None:
+    """A repeat does nothing."""
+    await remote.store.sign_off(principal.tenant, worker_id)
+
+
+router = Router(
+    "/",
+    route_handlers=[
+        *(
+            list_workers,
+            register_worker,
+            claim_messages,
+            append_events,
+            finish_message,
+            send_heartbeat,
+            deregister_worker,
+        )
+    ],
+    tags=["Workers"],
+)

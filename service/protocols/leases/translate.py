@@ -1,0 +1,135 @@
+"""From the JSON of remote workers to what the log and the lease functions take, and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from service.config import Settings
+from service.errors import Unprocessable
+from service.events.model import RESERVED_TYPES
+from service.leases.model import Claim, EventToAppend, Outcome
+from service.limits import MAX_STEP_NAME_CHARS
+from service.protocols.leases.model import (
+    MAX_ERROR_CHARS,
+    OUTCOMES,
+    ClaimedMessage,
+    NewEnding,
+    NewEvent,
+    RemoteAgent,
+)
+
+CHUNK = "chunk"
+STEP = "step"
+WITH_ERROR = ("failed", "retry")
+RELEASED = "The worker gave the message back."
+
+
+def require_each_once(agents: Sequence[RemoteAgent]) -> None:
+    """Raises Unprocessable where two agents have one name."""
+    names = [agent.agent for agent in agents]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise Unprocessable(f"agents[{number}] has the name of an agent before it; name each agent once.")
+
+
+def agent_row(agent: RemoteAgent, settings: Settings) -> dict[str, Any]:
+    """An agent as treadle.register_agents reads it."""
+    return {
+        "agent": agent.agent,
+        "queue": agent.queue,
+        "timeout_seconds": agent.timeout_seconds or settings.processing_timeout,
+        "max_attempts": agent.max_attempts or settings.max_attempts,
+        "input": agent.input,
+        "description": agent.description,
+    }
+
+
+def claimed_message(claim: Claim, steps: dict[str, Any]) -> ClaimedMessage:
+    """JSON from PostgreSQL is passed on as it is."""
+    return ClaimedMessage(
+        message_id=claim.message_id,
+        lease=claim.lease,
+        agent=claim.agent,
+        queue=claim.queue,
+        priority=claim.priority,
+        message=Raw(claim.body.encode()),
+        metadata=Raw(claim.metadata.encode()),
+        thread_id=claim.thread_id,
+        ord=claim.ord,
+        memory=None if claim.memory is None else Raw(claim.memory.encode()),
+        steps=steps,
+        attempt=claim.attempt,
+        max_attempts=claim.max_attempts,
+        failures=claim.failures,
+        losses=claim.losses,
+        timeout_seconds=claim.timeout_seconds,
+        last_seq=claim.last_seq,
+        created_at=claim.created_at,
+    )
+
+
+def events_to_append(events: Sequence[NewEvent], settings: Settings) -> list[EventToAppend]:
+    """Raises Unprocessable."""
+    return [_event(number, event, settings.max_event_bytes) for number, event in enumerate(events)]
+
+
+def outcome_of(ending: NewEnding, settings: Settings) -> Outcome:
+    """Raises Unprocessable."""
+    if (ending.result is UNSET) == (ending.outcome == "completed"):
+        raise Unprocessable(
+            "result is missing." if ending.result is UNSET else "Only a completed attempt has a result."
+        )
+    if ending.outcome in WITH_ERROR and not ending.error:
+        raise Unprocessable("error is missing: say in one sentence what failed.")
+    if ending.outcome != "retry" and ending.retry_after is not None:
+        raise Unprocessable("Only the outcome retry has a retry_after.")
+    return Outcome(
+        OUTCOMES[ending.outcome],
+        result=_fitting("result", ending.result, settings.max_result_bytes) if ending.result is not UNSET else None,
+        error=RELEASED if ending.outcome == "released" else ending.error and ending.error[:MAX_ERROR_CHARS],
+        delay_seconds=ending.retry_after,
+    )
+
+
+def json_or_none(name: str, value: Any, limit: int) -> str | None:
+    """Raises Unprocessable."""
+    return None if value is None else _fitting(name, value, limit)
+
+
+def _event(number: int, event: NewEvent, limit: int) -> EventToAppend:
+    place = f"events[{number}]"
+    if event.type == CHUNK:
+        return EventToAppend(CHUNK, _fitting(place, _chunk(place, event.data), limit))
+    if event.type == STEP:
+        return EventToAppend(STEP, _fitting(place, _step(place, event.data), limit))
+    if event.type in RESERVED_TYPES or not event.type.isprintable():
+        raise Unprocessable(f"{place}: workers cannot write events of the type {event.type!r}: choose another one.")
+    return EventToAppend(event.type, _fitting(place, event.data, limit))
+
+
+def _chunk(place: str, data: Any) -> dict[str, Any]:
+    if isinstance(data, dict):
+        chunk, index = data.get("chunk"), data.get("index")
+        is_whole = data.keys() <= {"type", "chunk", "index"} and data.get("type", "content") == "content"
+        if is_whole and isinstance(chunk, str) and type(index) is int and index >= 0:
+            return {"type": "content", "chunk": chunk, "index": index}
+    raise Unprocessable(f'{place}: the data of a chunk is {{"chunk": "<text>", "index": <whole number from 0>}}.')
+
+
+def _step(place: str, data: Any) -> dict[str, Any]:
+    if isinstance(data, dict) and data.keys() == {"name", "result"}:
+        name = data["name"]
+        if isinstance(name, str) and 1 <= len(name) <= MAX_STEP_NAME_CHARS:
+            return data
+    raise Unprocessable(
+        f'{place}: the data of a step is {{"name": "<1 to {MAX_STEP_NAME_CHARS} characters>", "result": <any JSON>}}.'
+    )
+
+
+def _fitting(name: str, value: Any, limit: int) -> str:
+    text = msgspec.json.encode(value)
+    if len(text) > limit:
+        raise Unprocessable(f"{name} has {len(text)} bytes; at most {limit} are allowed.")
+    return text.decode()

@@ -1,0 +1,85 @@
+"""What remote workers write: the calls of the same moment go in one statement, and its hints follow the commit."""
+
+from collections.abc import Sequence
+
+from service.batching import Batcher
+from service.db.notifier import EVENTS, RECORDS, WORK, Notifier, event_hint
+from service.errors import Busy, Conflict, LeaseLost
+from service.leases.model import Claim
+from service.patience import HELD_SECONDS, Patience
+from service.protocols.leases.store import (
+    RemoteAppend,
+    RemoteAppended,
+    RemoteFinish,
+    RemoteFinished,
+    RemoteLeaseStore,
+)
+
+APPEND_BATCH_ITEMS = 200
+FINISH_BATCH_ITEMS = 100
+ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
+LOST = "The worker does not hold this lease: the message was lost, cancelled or ended. Drop this attempt."
+GAP = "Events before first_seq are not in the log: send them first."
+
+
+class RemoteWriter:
+    def __init__(self, store: RemoteLeaseStore, notifier: Notifier) -> None:
+        self._store = store
+        self._notifier = notifier
+        self._appends: Batcher[RemoteAppend, RemoteAppended] = Batcher(
+            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, patience=Patience(seconds=HELD_SECONDS)
+        )
+        self._finishes: Batcher[RemoteFinish, RemoteFinished] = Batcher(
+            self._finish, limit=FINISH_BATCH_ITEMS, weigh=_weight, patience=Patience(seconds=HELD_SECONDS)
+        )
+
+    async def append(self, append: RemoteAppend) -> RemoteAppended:
+        """Write events of an attempt. Raises LeaseLost, Conflict, Busy."""
+        return await self._appends.submit(append)
+
+    async def finish(self, finish: RemoteFinish) -> RemoteFinished:
+        """End an attempt. Raises LeaseLost, Conflict, Busy."""
+        return await self._finishes.submit(finish)
+
+    def hint_started(self, claim: Claim) -> None:
+        """Tell readers of the log that an attempt has started."""
+        self._notifier.hint(EVENTS, event_hint(claim.message_id, claim.thread))
+
+    async def _append(self, batch: Sequence[RemoteAppend], patient: bool) -> list[RemoteAppended | Exception]:
+        answers = await self._store.append(batch, patient)
+        for append, answer in zip(batch, answers, strict=True):
+            if answer.status == "ok":
+                self._notifier.hint(EVENTS, event_hint(append.message_id, answer.thread))
+        return [_refusal(answer.status) or answer for answer in answers]
+
+    async def _finish(self, batch: Sequence[RemoteFinish], patient: bool) -> list[RemoteFinished | Exception]:
+        answers = await self._store.finish(batch, patient)
+        for finish, answer in zip(batch, answers, strict=True):
+            if answer.status not in {"lost", "gap", "busy"}:
+                self._hint_ended(finish, answer)
+        return [_refusal(answer.status) or answer for answer in answers]
+
+    def _hint_ended(self, finish: RemoteFinish, answer: RemoteFinished) -> None:
+        """Tell readers of the log, the workers if the message or the next one of its thread may be claimed, and the
+        router if the subscription may deliver another record."""
+        self._notifier.hint(EVENTS, event_hint(finish.message_id, answer.thread))
+        if answer.queue is not None and (answer.thread is not None or answer.status == "queued"):
+            self._notifier.hint(WORK, answer.queue)
+        if answer.subscription is not None and answer.status != "queued":
+            self._notifier.hint(RECORDS, answer.subscription)
+
+
+def _refusal(status: str) -> Exception | None:
+    match status:
+        case "lost":
+            return LeaseLost(LOST)
+        case "gap":
+            return Conflict(GAP)
+        case "busy":
+            return Busy("Another transaction holds the thread or its log: try again.")
+    return None
+
+
+def _weight(item: RemoteAppend | RemoteFinish) -> int:
+    """For how many items it counts in a batch."""
+    return 1 + item.characters // ITEM_CHARACTERS

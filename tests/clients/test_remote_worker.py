@@ -1,0 +1,204 @@
+"""treadle.Worker: agents in a program that reaches the API over HTTP only."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from faults.proxy import Proxy
+from service.db.pool import Connection
+from tests.support.api_client import Client
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.invariants import assert_consistent
+from tests.support.waiting import until
+from treadle import Context, Rejected, RetryAfter, Worker, agent
+
+calls: list[str] = []
+
+
+class Order(msgspec.Struct):
+    text: str
+    times: int = 1
+
+
+@agent("shout")
+async def shout(context: Context, order: Order) -> dict[str, Any]:
+    for _ in range(order.times):
+        await context.emit(order.text.upper())
+    await context.event("note", {"attempt": context.attempt})
+    context.usage(tokens=order.times)
+    return {"text": order.text.upper() * order.times}
+
+
+@agent("sync")
+def sync(context: Any, text: str) -> str:
+    def pay() -> int:
+        calls.append(text)
+        return len(calls)
+
+    paid = context.step("pay", pay)
+    context.emit(f"paid {paid}")
+    if context.attempt == 1:
+        raise RetryAfter(0, "once more")
+    return f"{text} {threading.current_thread() is threading.main_thread()}"
+
+
+@agent("refuse")
+async def refuse(context: Context, text: str) -> str:
+    if text == "history":
+        await context.history()
+    raise Rejected("never")
+
+
+@agent("hang")
+async def hang(context: Context, text: str) -> str:
+    await context.emit("begun")
+    await asyncio.Event().wait()
+    return text
+
+
+@contextlib.asynccontextmanager
+async def serving(worker: Worker) -> AsyncIterator[Worker]:
+    task = asyncio.create_task(worker.serve())
+    try:
+        await until(lambda: worker.registered.is_set() or task.done())
+        yield worker
+    finally:
+        if not task.done():
+            worker.stop()
+            worker.stop()
+        await task
+
+
+def url_of(api: Client) -> str:
+    return str(api.base_url)
+
+
+async def test_agents_run_in_a_program_of_their_own(api_with_worker: Client, sql: Connection) -> None:
+    api = api_with_worker
+    calls.clear()
+    async with serving(Worker(shout, sync, refuse, url=url_of(api))):
+        message_id = await api.submit({"text": "hey", "times": 3}, agent="shout", thread_id="t")
+        events = await api.events(message_id)
+        assert "".join(event.data["chunk"] for event in events if event.type == "chunk") == "HEY" * 3
+        status = await api.settled(message_id)
+        assert (status["result"], status["usage"]) == ({"text": "HEYHEYHEY"}, {"tokens": 3})
+        assert (await api.post("/messages", json={"message": "text", "agent": "shout"})).status_code == 422
+        twice = await api.submit("order", agent="sync")
+        assert (await api.settled(twice))["result"] == "order False"
+        assert calls == ["order"]  # the step ran once
+        for text, reason in [("x", "never"), ("history", "context.history works only in a worker of the installation")]:
+            failed = await api.settled(await api.submit(text, agent="refuse"))
+            assert (failed["state"], failed["attempt"]) == ("failed", 1)
+            assert reason in failed["error"]
+    assert (await api.get("/workers")).json()[1:] == []
+    await assert_consistent(sql)
+
+
+async def test_a_cancel_and_a_stop_end_what_runs(api_with_worker: Client) -> None:
+    api = api_with_worker
+    worker = Worker(hang, url=url_of(api), concurrency=2)
+    async with serving(worker):
+        cancelled, left = [await api.submit("x", agent="hang", timeout_seconds=600) for _ in range(2)]
+        for message_id in (cancelled, left):
+            await api.settled(message_id, "processing")
+        assert (await api.delete(f"/messages/{cancelled}")).status_code == 202
+        assert (await api.settled(cancelled))["state"] == "cancelled"
+        slow = await api.submit("x", agent="hang", timeout_seconds=0.05, max_attempts=1)
+        assert (await api.settled(slow))["error"] == "The attempt took longer than 0.05 seconds."
+    status = await api.status(left)  # the worker was stopped, and gave it back
+    assert (status["state"], status["attempt"]) == ("queued", 1)
+
+
+async def test_a_partitioned_worker_drops_its_work_and_registers_again(
+    start_api: StartApi, start_worker: StartWorker, sql: Connection
+) -> None:
+    await start_worker()
+    api = await start_api()
+    proxy = Proxy(api.base_url.port or 0)
+    await proxy.start()
+    try:
+        async with serving(Worker(hang, url=f"http://127.0.0.1:{proxy.port}")) as worker:
+            message_id = await api.submit("x", agent="hang")
+            await api.settled(message_id, "processing")
+            first = await sql.fetchval("select worker_id from treadle.workers where serves = 'default'")
+            proxy.refuse()
+            await until(lambda: sql.fetchval("select count(*) = 0 from treadle.workers where serves = 'default'"))
+            await proxy.admit()
+            # It claims the message again, as another worker.
+            again = await until(
+                lambda: api.status(message_id), lambda s: s["attempt"] == 2 and s["worker_id"] not in (None, first)
+            )
+            assert again["state"] == "processing"
+            assert worker.registered.is_set()
+    finally:
+        await proxy.close()
+
+
+PROGRAM = """
+import asyncio, sys
+from treadle import Context, Worker, agent
+
+@agent("tell")
+async def tell(context: Context, text: str) -> str:
+    for n in range(3):
+        await context.emit(f"{n} ")
+    if sys.argv[2] == "hang":
+        await context.step("told", lambda: sys.argv[2])
+        print("half", flush=True)
+        await asyncio.Event().wait()
+    return await context.step("told", lambda: "again")
+
+Worker(tell, url=sys.argv[1]).run()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
+    api_with_worker: Client, sql: Connection, number: signal.Signals, tmp_path: Path
+) -> None:
+    api = api_with_worker
+    (tmp_path / "worker.py").write_text(PROGRAM)
+
+    async def start(how: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, str(tmp_path / "worker.py"), url_of(api), how),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    gone, heir = await start("hang"), None
+    try:
+        await until(lambda: sql.fetchval("select exists (select from treadle.agents where agent = 'tell')"))
+        message_id = await api.submit("x", agent="tell", thread_id="t")
+        reading = asyncio.create_task(api.events(message_id))
+        assert gone.stdout is not None
+        assert await gone.stdout.readline() == b"half\n"
+        heir = await start("end")
+        gone.send_signal(number)
+        if number == signal.SIGTERM:
+            gone.send_signal(number)  # at once
+        assert await gone.wait() == (-number if number == signal.SIGKILL else 0)
+        events = [event for event in await reading if event.id is not None]
+        assert [event.id for event in events] == list(range(1, len(events) + 1))
+        story = [event.type for event in events if event.type != "chunk"]
+        assert story == ["queued", "started", "step", "retry", "started", "done"]
+        assert events[-1].data["result"] == "hang"  # the step of the first attempt
+        status = await api.status(message_id)
+        assert status["attempt"] == 2
+        losses = await sql.fetchval("select losses from treadle.messages where message_id = $1::uuid", message_id)
+        assert losses == (number == signal.SIGKILL)
+    finally:
+        for process in (gone, heir):
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
+    await assert_consistent(sql)

@@ -1,0 +1,125 @@
+"""One attempt at one message: call the agent, and tell the server how it ended."""
+
+import asyncio
+import logging
+import traceback
+from typing import Any, Literal
+
+import msgspec
+
+from service.agents.contract import Overloaded, Rejected, RetryAfter
+from service.agents.definition import Agent
+from service.agents.protobuf_types import to_json
+from service.agents.raised import decisive
+from service.agents.thread_bridge import ThreadBridge
+from treadle.client.errors import ApiError
+from treadle.worker.buffer import EventBuffer
+from treadle.worker.context import RemoteContext, SyncContext
+from treadle.worker.protocol import Claim, Ending, LeaseLost, Leases
+
+log = logging.getLogger(__name__)
+
+Reason = Literal["lost", "cancelled", "released"]
+MAX_ERROR_CHARS = 2_000
+
+
+class Attempt:
+    def __init__(self, agent: Agent, claim: Claim, leases: Leases, worker: str, tenant: str) -> None:
+        self.claim = claim
+        self._agent = agent
+        self._leases = leases
+        self._worker = worker
+        self._buffer = EventBuffer(leases, worker, claim, self.stop)
+        self._context = RemoteContext(claim, tenant, self._buffer)
+        self._reason: Reason | Exception | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def stop(self, reason: Reason | Exception) -> None:
+        """End it early; the first reason counts."""
+        if self._reason is None:
+            self._reason = reason
+            self._context.cancelled = True
+            if self._task is not None:
+                self._task.cancel()
+
+    async def run(self) -> None:
+        """Returns when the server knows the end, or when the lease is lost."""
+        outcome, fields = await self._execute()
+        first_seq, events = await self._buffer.close()
+        if self._reason == "lost":
+            return
+        if self._context.counts:
+            fields["usage"] = self._context.counts
+        try:
+            await self._finish(outcome, fields, first_seq, events)
+        except LeaseLost as error:
+            log.warning("%s: %s", self.claim.message_id, error)
+
+    async def _finish(self, outcome: Ending, fields: dict[str, Any], first_seq: int, events: list[Any]) -> None:
+        try:
+            await self._leases.finish(self._worker, self.claim, outcome, first_seq=first_seq, events=events, **fields)
+        except ApiError as error:  # the server does not accept the result or an event
+            failure = {"error": str(error)[:MAX_ERROR_CHARS]}
+            await self._leases.finish(self._worker, self.claim, "failed", first_seq=first_seq, events=[], **failure)
+
+    async def _execute(self) -> tuple[Ending, dict[str, Any]]:
+        self._task = asyncio.current_task()
+        timeout = self.claim.timeout_seconds
+        try:
+            if self._reason is None:
+                async with asyncio.timeout(timeout):
+                    return "completed", {"result": self._encode(await self._call())}
+        except asyncio.CancelledError:
+            if self._reason is None:
+                raise
+            self._uncancel()
+        except BaseException as error:
+            if self._reason is None:
+                return self._failed(error, timeout)
+        finally:
+            self._task = None
+        return self._stopped()
+
+    def _uncancel(self) -> None:
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+
+    async def _call(self) -> Any:
+        request = self._agent.decode(self.claim.message)
+        if self._agent.is_async:
+            return await self._agent(self._context, request)
+        bridge = ThreadBridge()
+        try:
+            return await asyncio.to_thread(self._agent, SyncContext(self._context, bridge), request)
+        finally:
+            bridge.close()
+
+    def _encode(self, result: Any) -> msgspec.Raw:
+        try:
+            return msgspec.Raw(msgspec.json.encode(result, enc_hook=to_json))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Rejected(f"The agent's result is not JSON: {error}.") from error
+
+    def _stopped(self) -> tuple[Ending, dict[str, Any]]:
+        if self._reason == "released":
+            return "released", {}
+        if isinstance(self._reason, Exception):
+            return "failed", {"error": str(self._reason)[:MAX_ERROR_CHARS]}
+        return "failed", {"error": "Cancelled."}
+
+    def _failed(self, error: BaseException, timeout: float) -> tuple[Ending, dict[str, Any]]:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        decision = decisive(error)
+        log.debug("%s", "".join(traceback.format_exception(error)))
+        own = isinstance(decision, Rejected | RetryAfter)
+        text = str(decision) if own else f"{type(decision).__name__}: {decision}"
+        if isinstance(error, TimeoutError) and not str(error):
+            text = f"The attempt took longer than {timeout:g} seconds."
+        fields: dict[str, Any] = {"error": text[:MAX_ERROR_CHARS] or type(decision).__name__}
+        if isinstance(decision, Rejected):
+            return "failed", fields
+        if isinstance(decision, RetryAfter) and (decision.seconds or not isinstance(decision, Overloaded)):
+            fields["retry_after"] = decision.seconds
+        return "retry", fields

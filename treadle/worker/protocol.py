@@ -1,0 +1,144 @@
+"""The lease protocol: the calls of a remote worker, and what the server answers."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from treadle.client.connection import Connection, decode, segment
+from treadle.client.errors import Conflict, TooManyRequests, Unavailable
+
+Ending = Literal["completed", "failed", "retry", "released"]
+RETRY_SECONDS = 1.0
+
+
+class Registration(Struct, frozen=True):
+    """A worker that the server knows."""
+
+    worker_id: str
+    tenant: str
+    heartbeat_seconds: float
+    silence_seconds: float
+
+
+class Claim(Struct, frozen=True):
+    """A message under lease."""
+
+    message_id: UUID
+    lease: UUID
+    agent: str
+    message: Any
+    metadata: dict[str, Any]
+    thread_id: str | None
+    memory: Any
+    steps: dict[str, Any]
+    attempt: int
+    failures: int
+    timeout_seconds: float
+    last_seq: int
+    created_at: datetime
+
+
+class Event(Struct, frozen=True):
+    """An event to append. `data` is encoded JSON."""
+
+    type: str
+    data: msgspec.Raw
+
+    @property
+    def size(self) -> int:
+        return len(memoryview(self.data))
+
+
+class Appended(Struct, frozen=True):
+    last_seq: int
+    cancel_requested: bool
+
+
+class Ended(Struct, frozen=True):
+    state: str
+
+
+class Verdict(Struct, frozen=True):
+    message_id: UUID
+    lease: UUID
+    verdict: Literal["lost", "cancelled"]
+
+
+class _Claims(Struct, frozen=True):
+    messages: list[Claim]
+
+
+class _Verdicts(Struct, frozen=True):
+    verdicts: list[Verdict]
+
+
+class LeaseLost(Exception):
+    """The worker does not hold the lease any more: another one has the message, or it is over."""
+
+
+class Leases(Connection):
+    """The calls of one worker. Each is repeated until the server answers."""
+
+    async def register(self, agents: Sequence[dict[str, Any]], concurrency: int, host: str, pid: int) -> Registration:
+        body = {"agents": agents, "concurrency": concurrency, "host": host, "pid": pid}
+        return decode(await self._send("POST", "/workers", body=body), Registration)
+
+    async def claim(self, worker: str, quantity: int, wait: float) -> list[Claim]:
+        """Raises NotFound for a worker that the server has taken for dead, Unavailable."""
+        body = {"quantity": quantity, "wait": wait}
+        return decode(await self._send("POST", f"/workers/{segment(worker)}/claim", body=body), _Claims).messages
+
+    async def append(self, worker: str, claim: Claim, first_seq: int, events: Sequence[Event]) -> Appended:
+        """Raises LeaseLost."""
+        body = {**_lease(claim), "first_seq": first_seq, "events": events}
+        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/append", body), type=Appended)
+
+    async def finish(
+        self,
+        worker: str,
+        claim: Claim,
+        outcome: Ending,
+        *,
+        first_seq: int,
+        events: Sequence[Event],
+        **more: Any,
+    ) -> str:
+        """The state of the message. Raises LeaseLost, Invalid."""
+        body = {
+            **_lease(claim),
+            **more,
+            "attempt": claim.attempt,
+            "outcome": outcome,
+            "first_seq": first_seq,
+            "events": events,
+        }
+        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/finish", body), type=Ended).state
+
+    async def heartbeat(self, worker: str, leases: dict[UUID, UUID]) -> list[Verdict]:
+        """Raises NotFound for a worker that the server has taken for dead, Unavailable."""
+        body = {"leases": [{"message_id": message_id, "lease": lease} for message_id, lease in leases.items()]}
+        answer = await self._send("POST", f"/workers/{segment(worker)}/heartbeat", body=body)
+        return decode(answer, _Verdicts).verdicts
+
+    async def deregister(self, worker: str) -> None:
+        await self._send("DELETE", f"/workers/{segment(worker)}")
+
+    async def _persist(self, path: str, body: dict[str, Any]) -> bytes:
+        """The answer to a write, however long the server is away: the lease may still be ours when it returns."""
+        while True:
+            try:
+                return (await self._send("POST", path, body=body)).content
+            except (Unavailable, TooManyRequests):
+                await asyncio.sleep(RETRY_SECONDS)
+            except Conflict as error:
+                if error.retry_after is None:
+                    raise LeaseLost(str(error)) from None
+
+
+def _lease(claim: Claim) -> dict[str, UUID]:
+    return {"message_id": claim.message_id, "lease": claim.lease}

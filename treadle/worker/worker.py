@@ -1,0 +1,147 @@
+"""The remote worker: claim until stopped, run an attempt at each message, drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+from service.agents.definition import Agent
+from treadle.client.errors import ApiError
+from treadle.worker.attempt import Attempt
+from treadle.worker.protocol import Claim
+from treadle.worker.session import Reason, Session
+
+log = logging.getLogger(__name__)
+
+REMOTE_QUEUE = "remote"  # of an agent that names no queue; the workers of the installation claim from `default`
+RELEASE_SECONDS = 5.0
+
+
+class Worker:
+    """Runs agents in this program. It needs a key with the scope `work`, and claims messages of the key's tenant.
+
+    Worker(shout, url="http://localhost:8000", concurrency=10).run()
+    """
+
+    def __init__(
+        self,
+        *agents: Agent,
+        url: str | None = None,
+        key: str | None = None,
+        concurrency: int = 10,
+        grace_seconds: float = 30.0,
+    ) -> None:
+        """
+        agents         Made with @treadle.agent. One without a queue waits in the queue `remote`.
+        url, key       As of treadle.Client.
+        concurrency    Messages at once, 1 to 1000. A sync agent runs in a thread.
+        grace_seconds  How long `stop` lets running messages end before they are given back.
+        """
+        if not agents:
+            raise ValueError("a worker needs at least one agent")
+        self._agents = {agent.name: agent for agent in agents}
+        self._address = (url, key)
+        self._concurrency = concurrency
+        self._grace_seconds = grace_seconds
+        self._attempts: dict[UUID, Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self.registered = asyncio.Event()
+
+    def run(self) -> None:
+        """Work until SIGTERM or Ctrl-C; the second one gives back at once what runs."""
+        asyncio.run(self._run_with_signals())
+
+    async def serve(self) -> None:
+        """Work until `stop` is called. Raises Unauthorized, Forbidden or Invalid if the server refuses the worker."""
+        # One thread for each sync agent, and for its steps.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * self._concurrency, "treadle-agent"))
+        agents = [_declared(agent) for agent in self._agents.values()]
+        session = Session(*self._address, agents, self._concurrency, self._obey)
+        session.registered = self.registered
+        try:
+            await self._claim_until_stopped(session)
+            await self._drain()
+        finally:
+            await session.close()
+
+    def stop(self) -> None:
+        """Claim no more, and let what runs end; the second call gives it back. In the loop of `serve`."""
+        if self._stopping.is_set():
+            self._release_all()
+        self._stopping.set()
+
+    async def _run_with_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # no signals in a thread
+                loop.add_signal_handler(number, self.stop)
+        await self.serve()
+
+    async def _claim_until_stopped(self, session: Session) -> None:
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                claiming = asyncio.create_task(self._claim(session))
+                await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                claiming.cancel()  # a claim whose answer is not awaited is given back when the worker signs off
+                with contextlib.suppress(asyncio.CancelledError):
+                    await claiming
+        finally:
+            stopped.cancel()
+
+    async def _claim(self, session: Session) -> None:
+        while (room := self._concurrency - len(self._attempts)) <= 0:
+            self._ended.clear()
+            await self._ended.wait()
+        for claim in await session.claim(room):
+            attempt = Attempt(self._agents[claim.agent], claim, session.calls, session.worker_id, session.tenant)
+            self._attempts[claim.message_id] = attempt
+            task = asyncio.create_task(self._run(attempt, claim, session))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, attempt: Attempt, claim: Claim, session: Session) -> None:
+        try:
+            await attempt.run()
+        except ApiError as error:
+            log.error("%s: the end was refused: %s", claim.message_id, error)
+        except Exception:
+            log.exception("an attempt broke")
+        finally:
+            session.forget(claim)
+            if self._attempts.get(claim.message_id) is attempt:
+                del self._attempts[claim.message_id]
+            self._ended.set()
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._grace_seconds)
+        self._release_all()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=RELEASE_SECONDS)
+
+    def _release_all(self) -> None:
+        for attempt in self._attempts.values():
+            attempt.stop("released")
+
+    def _obey(self, message_id: UUID, verdict: Reason) -> None:
+        if message_id in self._attempts:
+            self._attempts[message_id].stop(verdict)
+
+
+def _declared(agent: Agent) -> dict[str, Any]:
+    limits = agent.limits
+    fields = {
+        "agent": agent.name,
+        "queue": REMOTE_QUEUE if limits.queue == "default" else limits.queue,
+        "timeout_seconds": limits.timeout,
+        "max_attempts": limits.max_attempts,
+        "input": agent.input_schema,
+        "description": limits.description,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,96 @@
+import { type ClientOptions, Connection } from "./connection.js";
+import type { components } from "./openapi.js";
+import { type StreamEvent, type StreamOptions } from "./streams.js";
+type Schemas = components["schemas"];
+export type Accepted = Schemas["Accepted"];
+export type Status = Schemas["Status"];
+export type Message = Schemas["NewMessage"]["message"];
+export type SubmitOptions = Partial<Omit<Schemas["NewMessage"], "message">> & {
+    idempotencyKey?: string;
+};
+export type Thread = Schemas["Thread"];
+export type ThreadSummary = Schemas["ThreadSummary"];
+export type Queue = Schemas["Queue"];
+export type DeadLetter = Schemas["DeadLetter"];
+export type Topic = Schemas["Topic"];
+export type TopicRecord = Schemas["Record"];
+export type NewRecord = Schemas["NewRecord"];
+export type Subscription = Schemas["Subscription"];
+/** Items of a list; `nextCursor` asks for the page that follows, undefined on the last one. */
+export interface Page<T> {
+    items: T[];
+    nextCursor?: string;
+}
+export interface PageOptions {
+    limit?: number;
+    cursor?: string;
+}
+/** A client of one server, in Node and in browsers. */
+export declare class Treadle {
+    #private;
+    readonly connection: Connection;
+    constructor(options?: ClientOptions);
+    /** Submit a message. When this resolves, it is stored durably; a call that is repeated submits once. */
+    submit(message: Message, options?: SubmitOptions): Promise<Accepted>;
+    /** Submit up to 1,000 messages in this order, all or nothing. */
+    submitMany(messages: Schemas["NewMessage"][], options?: {
+        idempotencyKey?: string;
+    }): Promise<Accepted[]>;
+    status(messageId: string): Promise<Status>;
+    /** Wait until a message is over. */
+    wait(messageId: string, options?: {
+        signal?: AbortSignal;
+    }): Promise<Status>;
+    /** Submit, wait, and return the result. Rejects with MessageEnded where there is none. */
+    run(message: Message, options?: SubmitOptions & {
+        signal?: AbortSignal;
+    }): Promise<unknown>;
+    /** Cancel a message. One that runs ends within about a second. */
+    cancel(messageId: string): Promise<void>;
+    /** Answer the question that a message waits with; `name` is the question's. */
+    answer(messageId: string, input: unknown, name?: string): Promise<void>;
+    /** Give a failed message a new life. */
+    redrive(messageId: string): Promise<void>;
+    /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
+    stream(messageId: string, options?: StreamOptions): AsyncGenerator<StreamEvent>;
+    /** The pieces of the answer's text. After `retry` the text begins again: a piece of another attempt has `restart`. */
+    text(messageId: string, options?: StreamOptions): AsyncGenerator<{
+        text: string;
+        restart: boolean;
+    }>;
+    /** All events of a thread. It ends only when the thread is deleted. */
+    streamThread(threadId: string, options?: StreamOptions): AsyncGenerator<StreamEvent>;
+    threads(options?: PageOptions): Promise<Page<ThreadSummary>>;
+    thread(threadId: string): Promise<Thread>;
+    threadMessages(threadId: string, options?: PageOptions): Promise<Page<Status>>;
+    threadUsage(threadId: string): Promise<Record<string, number>>;
+    /** Delete a thread with its messages. */
+    deleteThread(threadId: string): Promise<void>;
+    /** Totals of all queues, and the messages that wait or run. */
+    overview(): Promise<Schemas["Overview"]>;
+    queues(): Promise<Queue[]>;
+    deadLetters(queue: string, options?: PageOptions): Promise<Page<DeadLetter>>;
+    agents(): Promise<Schemas["Agent"][]>;
+    workers(): Promise<Schemas["Worker"][]>;
+    health(): Promise<Schemas["Health"]>;
+    /** An access token for a browser, for a thread, a message or a subject. */
+    createToken(token: Schemas["NewToken"]): Promise<Schemas["CreatedToken"]>;
+    topics(): Promise<Topic[]>;
+    declareTopic(topic: string, options?: Schemas["NewTopic"]): Promise<Topic>;
+    /** Publish records, all or nothing. A call that is repeated stores each once. Returns their ids. */
+    publish(topic: string, ...records: NewRecord[]): Promise<string[]>;
+    /** A page of the records from an offset, a time, `earliest` or `latest` on; `wait`: seconds for the first one. */
+    records(topic: string, options?: {
+        offset?: string | number;
+        limit?: number;
+        wait?: number;
+    }): Promise<Schemas["RecordPage"]>;
+    /** The records of a topic, from `from` on (default: `latest`). It resumes by itself, until the topic is deleted. */
+    streamTopic(topic: string, options?: {
+        from?: string | number;
+        signal?: AbortSignal;
+    }): AsyncGenerator<TopicRecord>;
+    /** Declare a subscription: each record of its topics becomes a message for its agent. */
+    subscribe(name: string, subscription: Schemas["NewSubscription"]): Promise<Subscription>;
+}
+export {};

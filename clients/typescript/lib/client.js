@@ -1,0 +1,154 @@
+import { Connection, randomId, segment, uuid7 } from "./connection.js";
+import { MessageEnded } from "./errors.js";
+import { follow } from "./streams.js";
+/** A client of one server, in Node and in browsers. */
+export class Treadle {
+    connection;
+    constructor(options = {}) {
+        this.connection = new Connection(options);
+    }
+    /** Submit a message. When this resolves, it is stored durably; a call that is repeated submits once. */
+    submit(message, options = {}) {
+        const { idempotencyKey = randomId(), ...fields } = options;
+        return this.#call("POST", "/messages", { body: { message, ...fields }, idempotencyKey });
+    }
+    /** Submit up to 1,000 messages in this order, all or nothing. */
+    async submitMany(messages, options = {}) {
+        const idempotencyKey = options.idempotencyKey ?? randomId();
+        const call = { body: { messages }, idempotencyKey };
+        return (await this.#call("POST", "/messages/batch", call)).messages;
+    }
+    status(messageId) {
+        return this.#call("GET", `/messages/${segment(messageId)}/status`);
+    }
+    /** Wait until a message is over. */
+    async wait(messageId, options = {}) {
+        for await (const _ of this.stream(messageId, options)) {
+            // The stream ends with the message.
+        }
+        return this.status(messageId);
+    }
+    /** Submit, wait, and return the result. Rejects with MessageEnded where there is none. */
+    async run(message, options = {}) {
+        const { signal, ...fields } = options;
+        const { message_id: messageId } = await this.submit(message, fields);
+        const ended = await this.wait(messageId, signal ? { signal } : {});
+        if (ended.state === "completed")
+            return ended.result;
+        const state = ended.state === "cancelled" ? "cancelled" : "failed";
+        throw new MessageEnded(messageId, state, ended.error ?? `The message is ${ended.state}.`);
+    }
+    /** Cancel a message. One that runs ends within about a second. */
+    async cancel(messageId) {
+        await this.#call("DELETE", `/messages/${segment(messageId)}`);
+    }
+    /** Answer the question that a message waits with; `name` is the question's. */
+    async answer(messageId, input, name) {
+        const body = name === undefined ? { input } : { input, name };
+        await this.#call("POST", `/messages/${segment(messageId)}/input`, { body, repeatable: name !== undefined });
+    }
+    /** Give a failed message a new life. */
+    async redrive(messageId) {
+        await this.#call("POST", `/messages/${segment(messageId)}/redrive`, { repeatable: false });
+    }
+    /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
+    stream(messageId, options = {}) {
+        return follow(this.connection, `/messages/${segment(messageId)}/stream`, options);
+    }
+    /** The pieces of the answer's text. After `retry` the text begins again: a piece of another attempt has `restart`. */
+    async *text(messageId, options = {}) {
+        let restart = false;
+        for await (const event of this.stream(messageId, options)) {
+            if (event.type === "retry")
+                restart = true;
+            if (event.type !== "chunk")
+                continue;
+            yield { text: event.data.chunk, restart };
+            restart = false;
+        }
+    }
+    /** All events of a thread. It ends only when the thread is deleted. */
+    streamThread(threadId, options = {}) {
+        return follow(this.connection, `/threads/${segment(threadId)}/stream`, options);
+    }
+    async threads(options = {}) {
+        const answer = await this.connection.send("GET", "/threads", { query: { ...options } });
+        const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
+        const items = (await answer.json());
+        return next ? { items, nextCursor: decodeURIComponent(next) } : { items };
+    }
+    thread(threadId) {
+        return this.#call("GET", `/threads/${segment(threadId)}`);
+    }
+    async threadMessages(threadId, options = {}) {
+        const path = `/threads/${segment(threadId)}/messages`;
+        const page = await this.#call("GET", path, { query: { ...options } });
+        return page.next_cursor ? { items: page.messages, nextCursor: page.next_cursor } : { items: page.messages };
+    }
+    async threadUsage(threadId) {
+        return (await this.#call("GET", `/threads/${segment(threadId)}/usage`)).usage;
+    }
+    /** Delete a thread with its messages. */
+    async deleteThread(threadId) {
+        await this.#call("DELETE", `/threads/${segment(threadId)}`, { repeatable: false });
+    }
+    /** Totals of all queues, and the messages that wait or run. */
+    overview() {
+        return this.#call("GET", "/queue");
+    }
+    queues() {
+        return this.#call("GET", "/queues");
+    }
+    async deadLetters(queue, options = {}) {
+        const path = `/queues/${segment(queue)}/dead-letters`;
+        const page = await this.#call("GET", path, { query: { ...options } });
+        return page.next_cursor ? { items: page.dead_letters, nextCursor: page.next_cursor } : { items: page.dead_letters };
+    }
+    agents() {
+        return this.#call("GET", "/agents");
+    }
+    workers() {
+        return this.#call("GET", "/workers");
+    }
+    health() {
+        return this.#call("GET", "/health");
+    }
+    /** An access token for a browser, for a thread, a message or a subject. */
+    createToken(token) {
+        return this.#call("POST", "/tokens", { body: token });
+    }
+    topics() {
+        return this.#call("GET", "/topics");
+    }
+    declareTopic(topic, options = {}) {
+        return this.#call("PUT", `/topics/${segment(topic)}`, { body: options });
+    }
+    /** Publish records, all or nothing. A call that is repeated stores each once. Returns their ids. */
+    async publish(topic, ...records) {
+        const body = { records: records.map((record) => ({ record_id: uuid7(), ...record })) };
+        const path = `/topics/${segment(topic)}/records`;
+        const report = await this.#call("POST", path, { body });
+        return report.records.map((record) => record.record_id);
+    }
+    /** A page of the records from an offset, a time, `earliest` or `latest` on; `wait`: seconds for the first one. */
+    records(topic, options = {}) {
+        return this.#call("GET", `/topics/${segment(topic)}/records`, { query: { ...options } });
+    }
+    /** The records of a topic, from `from` on (default: `latest`). It resumes by itself, until the topic is deleted. */
+    async *streamTopic(topic, options = {}) {
+        const path = `/topics/${segment(topic)}/stream?from=${segment(String(options.from ?? "latest"))}`;
+        for await (const event of follow(this.connection, path, options.signal ? { signal: options.signal } : {})) {
+            if (event.type === "record")
+                yield event.data;
+            if (event.type === "deleted")
+                return;
+        }
+    }
+    /** Declare a subscription: each record of its topics becomes a message for its agent. */
+    subscribe(name, subscription) {
+        return this.#call("PUT", `/subscriptions/${segment(name)}`, { body: subscription });
+    }
+    #call(method, path, options = {}) {
+        return this.connection.call(method, path, options);
+    }
+}

@@ -1,0 +1,400 @@
+import { type ClientOptions, Connection, segment, sleep } from "./connection.js";
+import { ApiError, LeaseLost, Unavailable } from "./errors.js";
+import type { components } from "./openapi.js";
+
+type Schemas = components["schemas"];
+export type Claim = Schemas["ClaimedMessage"];
+type NewEvent = Schemas["NewEvent"];
+type Outcome = Schemas["NewEnding"]["outcome"];
+
+/** The message fails for good; another attempt would not help. */
+export class Rejected extends Error {
+  override name = "Rejected";
+}
+
+/** The attempt failed; the next one begins after so many seconds. */
+export class RetryAfter extends Error {
+  override name = "RetryAfter";
+  constructor(
+    readonly seconds: number,
+    reason = `Asked to be retried after ${seconds} seconds.`,
+  ) {
+    super(reason);
+  }
+}
+
+/** What an agent can do with its message. */
+export interface Context {
+  readonly messageId: string;
+  readonly threadId: string | null;
+  readonly attempt: number;
+  readonly metadata: Record<string, unknown>;
+  /** The JSON object that the thread keeps. A remote worker cannot change it. */
+  readonly memory: unknown;
+  /** Aborts when the attempt must end: it was cancelled, it timed out, or its lease is lost. */
+  readonly signal: AbortSignal;
+  /** Stream a piece of text. Resolves when it is buffered; waits while a megabyte is unsent. */
+  emit(text: string): Promise<void>;
+  /** Stream an event of another type, such as `progress`. */
+  event(type: string, data: unknown): Promise<void>;
+  /** Run a function once for this message, however many attempts it takes. Its result is JSON. */
+  step<T>(name: string, run: () => T | Promise<T>): Promise<T>;
+  /** Store what the answer cost, for example tokens. */
+  usage(counts: Record<string, unknown>): void;
+}
+
+export type AgentFunction = (context: Context, message: any) => unknown;
+
+export interface AgentOptions extends Omit<Schemas["RemoteAgent"], "agent"> {
+  run: AgentFunction;
+}
+
+export interface WorkerOptions extends ClientOptions {
+  /** Messages at once, 1 to 1000. Default: 10. */
+  concurrency?: number;
+  /** How long `stop` lets running messages end before they are given back. Default: 30. */
+  graceSeconds?: number;
+  /** Receives one line for each thing that went wrong. Default: console.warn. */
+  log?: (line: string) => void;
+}
+
+const CLAIM_WAIT = 30;
+const HIGH_WATER = 1_000_000;
+const CALL_EVENTS = 500;
+const CALL_CHARS = 256_000;
+const CHUNK_CHARS = 50_000;
+const RETRY = 1000;
+
+type Stop = "lost" | "cancelled" | "released" | "timeout" | Error;
+
+/**
+ * Runs agents in this program, for the tenant of its key. One process is one worker: keep the event loop free, because
+ * heartbeats are sent from it.
+ *
+ *     await new Worker({ shout: async (context, text) => text.toUpperCase() }).run();
+ */
+export class Worker {
+  readonly #agents: Map<string, AgentOptions>;
+  readonly #connection: Connection;
+  readonly #options: Required<Pick<WorkerOptions, "concurrency" | "graceSeconds" | "log">>;
+  readonly #attempts = new Map<string, Attempt>();
+  readonly #claiming = new AbortController();
+  /** Resolves when the server knows the worker and its agents; rejects if `run` does. */
+  readonly registered: Promise<void>;
+  #tellRegistered: (failure?: unknown) => void = () => {};
+  #registration: Schemas["RegisteredWorker"] | undefined;
+  #changed: () => void = () => {};
+  #stopping = false;
+
+  constructor(agents: Record<string, AgentFunction | AgentOptions>, options: WorkerOptions = {}) {
+    this.#agents = new Map(
+      Object.entries(agents).map(([name, agent]) => [name, typeof agent === "function" ? { run: agent } : agent]),
+    );
+    // A call is repeated here and not in the connection: meanwhile the lease may be lost.
+    this.#connection = new Connection({ ...options, repeatSeconds: 5 });
+    this.#options = {
+      concurrency: options.concurrency ?? 10,
+      graceSeconds: options.graceSeconds ?? 30,
+      log: options.log ?? ((line) => console.warn(line)),
+    };
+    this.registered = new Promise((resolve, reject) => {
+      this.#tellRegistered = (failure) => (failure === undefined ? resolve() : reject(failure));
+    });
+    this.registered.catch(() => {}); // `run` rejects, too
+  }
+
+  /** The id under which the server knows this worker; undefined before it has registered. */
+  get workerId(): string | undefined {
+    return this.#registration?.worker_id;
+  }
+
+  /** Work until `stop` is called. Rejects if the server refuses the worker. */
+  async run(): Promise<void> {
+    const beating = this.#beat();
+    try {
+      while (!this.#stopping) await this.#claim();
+      await this.#drain();
+    } catch (error) {
+      this.#tellRegistered(error);
+      throw error;
+    } finally {
+      this.#stopping = true;
+      this.#claiming.abort();
+      await beating;
+      if (this.#registration) {
+        await this.#connection.send("DELETE", this.#path("")).catch((error) => this.#options.log(`sign off: ${error}`));
+      }
+    }
+  }
+
+  /** Claim no more, and let what runs end. The second call gives it back at once. */
+  stop(): void {
+    if (this.#stopping) for (const attempt of this.#attempts.values()) attempt.stop("released");
+    this.#stopping = true;
+    this.#claiming.abort();
+    this.#changed();
+  }
+
+  async #claim(): Promise<void> {
+    try {
+      this.#registration ??= await this.#register();
+      this.#tellRegistered();
+      const room = this.#options.concurrency - this.#attempts.size;
+      if (room <= 0) {
+        await new Promise<void>((resolve) => (this.#changed = resolve));
+        return;
+      }
+      const body = { quantity: Math.min(room, 100), wait: CLAIM_WAIT };
+      const { worker_id: workerId } = this.#registration;
+      const call = { body, signal: this.#claiming.signal };
+      const claims = await this.#connection.call<Schemas["ClaimedMessages"]>("POST", this.#path("/claim"), call);
+      for (const claim of claims.messages) this.#start(claim, workerId);
+    } catch (error) {
+      if (this.#claiming.signal.aborted) return;
+      if (error instanceof ApiError && error.status === 404) this.#expire();
+      else if (error instanceof Unavailable || (error instanceof ApiError && error.status === 429)) {
+        this.#options.log(`claim: ${error.message}`);
+        await sleep(RETRY, this.#claiming.signal).catch(() => {});
+      } else throw error;
+    }
+  }
+
+  #register(): Promise<Schemas["RegisteredWorker"]> {
+    const agents = [...this.#agents].map(([agent, { run: _, ...declared }]) => ({ agent, ...declared }));
+    return this.#connection.call("POST", "/workers", { body: { agents, concurrency: this.#options.concurrency } });
+  }
+
+  #start(claim: Claim, workerId: string): void {
+    const agent = this.#agents.get(claim.agent);
+    if (!agent) return; // it is not named in heartbeats, so the server gives it to another worker
+    const attempt = new Attempt(claim, agent.run, this.#connection, workerId);
+    this.#attempts.set(claim.message_id, attempt);
+    attempt
+      .run()
+      .catch((error) => this.#options.log(`${claim.message_id}: ${error}`))
+      .finally(() => {
+        if (this.#attempts.get(claim.message_id) === attempt) this.#attempts.delete(claim.message_id);
+        this.#changed();
+      });
+  }
+
+  /** Heartbeats until the worker has stopped. */
+  async #beat(): Promise<void> {
+    while (!this.#stopping || this.#attempts.size > 0) {
+      const seconds = this.#registration?.heartbeat_seconds ?? 0.1;
+      await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+      if (!this.#registration) continue;
+      const leases = [...this.#attempts.values()].map((attempt) => attempt.lease);
+      try {
+        const answer = await this.#connection.call<Schemas["Verdicts"]>("POST", this.#path("/heartbeat"), { body: { leases } });
+        for (const { message_id: id, lease, verdict } of answer.verdicts) {
+          const attempt = this.#attempts.get(id);
+          if (attempt?.lease.lease === lease) attempt.stop(verdict);
+        }
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 404) this.#expire();
+        else this.#options.log(`heartbeat: ${error}`);
+      }
+    }
+  }
+
+  /** The server has taken the worker for dead: what it holds is lost, and it registers again. */
+  #expire(): void {
+    this.#options.log(`worker ${this.workerId} was taken for dead; it registers again`);
+    this.#registration = undefined;
+    for (const attempt of this.#attempts.values()) attempt.stop("lost");
+  }
+
+  async #drain(): Promise<void> {
+    const until = Date.now() + this.#options.graceSeconds * 1000;
+    const timer = setTimeout(() => this.stop(), Math.max(0, until - Date.now()));
+    while (this.#attempts.size > 0) await new Promise<void>((resolve) => (this.#changed = resolve));
+    clearTimeout(timer);
+  }
+
+  #path(rest: string): string {
+    return `/workers/${segment(this.#registration?.worker_id ?? "none")}${rest}`;
+  }
+}
+
+/** One attempt at one message. */
+class Attempt {
+  readonly lease: { message_id: string; lease: string };
+  readonly #claim: Claim;
+  readonly #run: AgentFunction;
+  readonly #connection: Connection;
+  readonly #path: string;
+  readonly #abort = new AbortController();
+  #reason: Stop | undefined;
+  #unsent: NewEvent[] = [];
+  #chars = 0;
+  #nextSeq: number;
+  #chunks = 0;
+  #sending: Promise<void> | undefined;
+  #closed = false;
+  #counts: Record<string, unknown> | undefined;
+
+  constructor(claim: Claim, run: AgentFunction, connection: Connection, workerId: string) {
+    this.#claim = claim;
+    this.#run = run;
+    this.#connection = connection;
+    this.#path = `/workers/${segment(workerId)}`;
+    this.#nextSeq = claim.last_seq + 1;
+    this.lease = { message_id: claim.message_id, lease: claim.lease };
+  }
+
+  /** End it early; the first reason counts. */
+  stop(reason: Stop): void {
+    this.#reason ??= reason;
+    this.#abort.abort(new Error(`The attempt is over: ${reason}.`));
+  }
+
+  /** Resolves when the server knows the end, or when the lease is lost. */
+  async run(): Promise<void> {
+    const timeout = this.#claim.timeout_seconds;
+    const timer = setTimeout(() => this.stop("timeout"), Math.min(timeout * 1000, 2 ** 31 - 1));
+    const ending = await this.#execute(timeout);
+    clearTimeout(timer);
+    this.#closed = true;
+    await this.#sending;
+    if (this.#reason === "lost") return;
+    const body = { ...ending, ...(this.#counts ? { usage: this.#counts } : {}), events: this.#unsent };
+    try {
+      await this.#finish(body);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      // The server does not accept the result or an event.
+      await this.#finish({ outcome: "failed", error: error.detail, events: [] });
+    }
+  }
+
+  async #finish(ending: { outcome: Outcome; events: NewEvent[]; [field: string]: unknown }): Promise<void> {
+    await this.#write("/finish", { attempt: this.#claim.attempt, first_seq: this.#nextSeq, ...ending });
+  }
+
+  async #execute(timeout: number): Promise<{ outcome: Outcome; [field: string]: unknown }> {
+    const stopped = new Promise<never>((_, reject) => {
+      this.#abort.signal.addEventListener("abort", () => reject(this.#abort.signal.reason), { once: true });
+    });
+    stopped.catch(() => {});
+    try {
+      this.#abort.signal.throwIfAborted();
+      const result = await Promise.race([Promise.resolve(this.#run(this.#context(), this.#claim.message)), stopped]);
+      return { outcome: "completed", result: result === undefined ? null : result };
+    } catch (error) {
+      if (this.#reason === "released") return { outcome: "released" };
+      if (this.#reason === "timeout") return { outcome: "retry", error: `The attempt took longer than ${timeout} seconds.` };
+      if (this.#reason !== undefined) return { outcome: "failed", error: describe(this.#reason) };
+      if (error instanceof Rejected) return { outcome: "failed", error: error.message || "Rejected." };
+      if (error instanceof RetryAfter) return { outcome: "retry", error: error.message, retry_after: error.seconds };
+      return { outcome: "retry", error: describe(error) };
+    }
+  }
+
+  #context(): Context {
+    const claim = this.#claim;
+    const steps = new Map(Object.entries(claim.steps as Record<string, unknown>));
+    const begun = new Set<string>();
+    return {
+      messageId: claim.message_id,
+      threadId: claim.thread_id,
+      attempt: claim.attempt,
+      metadata: claim.metadata as Record<string, unknown>,
+      memory: claim.memory,
+      signal: this.#abort.signal,
+      emit: async (text) => {
+        for (let start = 0; start < text.length; start += CHUNK_CHARS) {
+          const chunk = text.slice(start, start + CHUNK_CHARS);
+          await this.#put({ type: "chunk", data: { chunk, index: this.#chunks++ } });
+        }
+      },
+      event: (type, data) => this.#put({ type, data }),
+      step: async (name, run) => {
+        if (begun.has(name)) throw new Error(`This attempt has already begun the step ${name}: give each step its own name.`);
+        begun.add(name);
+        if (steps.has(name)) return steps.get(name) as Awaited<ReturnType<typeof run>>;
+        const result = await run();
+        await this.#put({ type: "step", data: { name, result: result === undefined ? null : result } }, true);
+        return result;
+      },
+      usage: (counts) => {
+        this.#counts = { ...this.#counts, ...counts };
+      },
+    };
+  }
+
+  /** Buffer an event; `saved`: resolve when it is in the log. */
+  async #put(event: NewEvent, saved = false): Promise<void> {
+    this.#abort.signal.throwIfAborted();
+    if (this.#closed) throw new Error("The attempt is over.");
+    this.#unsent.push(event);
+    this.#chars += JSON.stringify(event).length;
+    const seq = this.#nextSeq + this.#unsent.length - 1;
+    this.#sending ??= this.#send();
+    while (this.#sending !== undefined && (saved ? this.#nextSeq <= seq : this.#chars > HIGH_WATER)) await this.#oneSent();
+    if (saved && this.#nextSeq <= seq) throw this.#abort.signal.reason ?? new Error("The attempt is over.");
+  }
+
+  #sent: (() => void)[] = [];
+
+  #oneSent(): Promise<void> {
+    return new Promise((resolve) => this.#sent.push(resolve));
+  }
+
+  async #send(): Promise<void> {
+    try {
+      while (this.#unsent.length > 0 && !this.#closed) {
+        const events = this.#nextEvents();
+        const body = { first_seq: this.#nextSeq, events };
+        const answer = await this.#write<Schemas["AppendedEvents"]>("/append", body);
+        this.#unsent.splice(0, events.length);
+        this.#nextSeq += events.length;
+        this.#chars = this.#unsent.reduce((sum, event) => sum + JSON.stringify(event).length, 0);
+        if (answer.cancel_requested) this.stop("cancelled");
+        this.#tell();
+      }
+    } catch (error) {
+      this.#unsent = [];
+      this.#closed = true;
+      this.stop(error instanceof LeaseLost ? "lost" : (error as Error));
+    } finally {
+      this.#sending = undefined;
+      this.#tell();
+    }
+  }
+
+  #tell(): void {
+    for (const resolve of this.#sent.splice(0)) resolve();
+  }
+
+  #nextEvents(): NewEvent[] {
+    const events: NewEvent[] = [];
+    let chars = 0;
+    for (const event of this.#unsent) {
+      const size = JSON.stringify(event).length;
+      if (events.length > 0 && (events.length === CALL_EVENTS || chars + size > CALL_CHARS)) break;
+      events.push(event);
+      chars += size;
+    }
+    return events;
+  }
+
+  /** A write, repeated however long the server is away: the lease may still be ours when it returns. */
+  async #write<T>(call: string, fields: Record<string, unknown>): Promise<T> {
+    for (;;) {
+      try {
+        return await this.#connection.call<T>("POST", this.#path + call, { body: { ...this.lease, ...fields } });
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 409 && error.retryAfter === undefined) throw new LeaseLost(error.detail);
+        if (this.#reason === "lost") throw new LeaseLost("The lease is lost.");
+        if (!(error instanceof Unavailable) && !(error instanceof ApiError && [409, 429].includes(error.status))) throw error;
+        await sleep(RETRY);
+      }
+    }
+  }
+}
+
+function describe(error: unknown): string {
+  if (error === "cancelled") return "Cancelled.";
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}

@@ -1,0 +1,200 @@
+"""clients/typescript: its generated files are fresh, and it makes every call in Node.
+
+`RENEW_TYPES=1 make test ARGS=tests/clients/test_typescript.py` writes the generated files.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.proxy import Proxy
+from service.db.pool import Connection
+from tests.support.api_client import Client
+from tests.support.documents import DOCS, blocks
+from tests.support.invariants import assert_consistent
+from tests.support.repository import ROOT
+from tests.support.requirements import require_or_skip
+from tests.support.waiting import until
+
+PACKAGE = ROOT / "clients/typescript"
+PROGRAMS = ROOT / ".tools/node/node_modules/.bin"
+NAMED = re.compile(r'Schemas\["(\w+)"\]')
+REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
+
+
+def node() -> str:
+    return str(require_or_skip(shutil.which("node"), "Node: install Debian's package nodejs"))
+
+
+def program(name: str) -> str:
+    return str(require_or_skip(shutil.which(PROGRAMS / name), f"{name}: run make tools"))
+
+
+async def run(*command: str, folder: Path = ROOT, **environ: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+def used_schemas(description: dict[str, Any]) -> dict[str, Any]:
+    """The description with only the schemas that the client names, so that other routes do not make it stale."""
+    sources = [path for path in PACKAGE.glob("src/*.ts") if path.name != "openapi.ts"]
+    wanted = {name for path in sources for name in NAMED.findall(path.read_text(encoding="utf-8"))}
+    schemas, found = description["components"]["schemas"], dict[str, Any]()
+    while wanted:
+        name = wanted.pop()
+        found[name] = {key: value for key, value in schemas[name].items() if key != "examples"}
+        wanted |= set(REFERENCE.findall(json.dumps(found[name]))) - found.keys()
+    components = {"schemas": dict(sorted(found.items()))}
+    return {"openapi": description["openapi"], "info": description["info"], "paths": {}, "components": components}
+
+
+async def test_the_generated_files_are_fresh(api: Client, tmp_path: Path) -> None:
+    description = used_schemas((await api.get("/openapi.json")).json())
+    (tmp_path / "openapi.json").write_text(json.dumps(description))
+    shutil.copytree(PACKAGE / "src", tmp_path / "src")
+    for name in ("tsconfig.json", "package.json"):
+        shutil.copy(PACKAGE / name, tmp_path)
+    await run(program("openapi-typescript"), "openapi.json", "-o", "src/openapi.ts", folder=tmp_path)
+    await run(program("tsc"), "-p", ".", folder=tmp_path)
+    made = {path: (tmp_path / path).read_text() for path in (Path("src/openapi.ts"), *_files(tmp_path, "lib"))}
+    if os.environ.get("RENEW_TYPES"):
+        shutil.rmtree(PACKAGE / "lib", ignore_errors=True)
+        for path, text in made.items():
+            (PACKAGE / path).parent.mkdir(exist_ok=True)
+            (PACKAGE / path).write_text(text)
+    kept = {path: (PACKAGE / path).read_text() for path in (Path("src/openapi.ts"), *_files(PACKAGE, "lib"))}
+    assert kept == made, "RENEW_TYPES=1 make test ARGS=tests/clients/test_typescript.py writes these files."
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in (folder / name).iterdir())
+
+
+async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connection) -> None:
+    api = api_with_worker
+    proxy = Proxy(api.base_url.port or 0)
+    await proxy.start()
+    process = await asyncio.create_subprocess_exec(
+        *(node(), str(Path(__file__).with_name("typescript") / "calls.mjs"), (PACKAGE / "lib").as_uri()),
+        *(str(api.base_url).rstrip("/"), f"http://127.0.0.1:{proxy.port}"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        said = ""
+        async for line in process.stdout:
+            said += line.decode()
+            if line == b"cut\n":
+                proxy.cut()
+                process.stdin.write(b"cut\n")
+        assert (await process.wait(), (await process.stderr.read()).decode()) == (0, "")
+        assert said.endswith("done\n")
+        assert proxy.cuts >= 2
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await proxy.close()
+    await assert_consistent(sql)
+
+
+HALF = """
+import { Worker } from "%s/index.js";
+const tell = async (context) => {
+  for (const piece of ["0 ", "1 "]) await context.emit(piece);
+  const told = await context.step("told", () => process.argv[3]);
+  if (process.argv[3] === "hang") {
+    console.log("half");
+    await new Promise((resolve) => setTimeout(resolve, 600_000));
+  }
+  return told;
+};
+await new Worker({ tell }, { url: process.argv[2] }).run();
+"""
+
+
+async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
+    api_with_worker: Client, sql: Connection, tmp_path: Path
+) -> None:
+    api = api_with_worker
+    (tmp_path / "worker.mjs").write_text(HALF % (PACKAGE / "lib").as_uri())
+
+    async def start(how: str) -> asyncio.subprocess.Process:
+        url = str(api.base_url).rstrip("/")
+        command = (node(), str(tmp_path / "worker.mjs"), url, how)
+        return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+
+    gone, heir = await start("hang"), None
+    try:
+        await until(lambda: sql.fetchval("select exists (select from treadle.agents where agent = 'tell')"))
+        message_id = await api.submit("x", agent="tell", thread_id="t")
+        reading = asyncio.create_task(api.events(message_id))
+        assert gone.stdout is not None
+        assert await gone.stdout.readline() == b"half\n"
+        heir = await start("end")
+        gone.kill()
+        events = [event for event in await reading if event.id is not None]
+        assert [event.id for event in events] == list(range(1, len(events) + 1))
+        story = [event.type for event in events if event.type != "chunk"]
+        assert story == ["queued", "started", "step", "retry", "started", "done"]
+        assert events[-1].data["result"] == "hang"  # the step of the first attempt
+    finally:
+        for process in (gone, heir):
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
+    await assert_consistent(sql)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder in which the package is installed, as `npm install` links it."""
+    (tmp_path / "node_modules/@treadle").mkdir(parents=True)
+    (tmp_path / "node_modules/@treadle/client").symlink_to(PACKAGE)
+    return tmp_path
+
+
+async def test_the_demo_runs(api_with_worker: Client, installed: Path) -> None:
+    for path in (ROOT / "examples/typescript-client").glob("*.js*"):
+        shutil.copy(path, installed)
+    said = await run(node(), "demo.js", folder=installed, TREADLE_URL=str(api_with_worker.base_url))
+    assert "the agent echo says: one two three\n" in said
+    assert "THIS RAN IN YOUR PROGRAM" in said
+    assert said.endswith("That was every call.\n")
+
+
+async def test_the_page_runs_as_written(api_with_worker: Client, installed: Path) -> None:
+    code = "\n".join(block.text for block in blocks(DOCS / "clients/typescript.md", "js"))
+    address = str(api_with_worker.base_url).rstrip("/")
+    (installed / "page.mjs").write_text(code.replace("http://localhost:8000", address))
+    said = await run(node(), "page.mjs", folder=installed)
+    [shown] = blocks(DOCS / "clients/typescript.md", "text")
+    assert said == shown.text
+
+
+def test_the_package_asks_for_nothing() -> None:
+    package = json.loads((PACKAGE / "package.json").read_text())
+    assert package.keys() & {"dependencies", "devDependencies", "peerDependencies"} == set()

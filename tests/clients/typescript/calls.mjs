@@ -1,0 +1,138 @@
+// Run by tests/clients/test_typescript.py: argv has the address of the client's module, of the API, and of a proxy of it
+// whose connections the test cuts.
+
+import assert from "node:assert/strict";
+import { createInterface } from "node:readline";
+
+const [, , module, url, proxy] = process.argv;
+const { Treadle, Worker, Rejected, RetryAfter, ApiError, MessageEnded } = await import(`${module}/index.js`);
+const { createHooks, reduce } = await import(`${module}/react.js`);
+const treadle = new Treadle({ url });
+
+// Messages and threads
+const first = await treadle.submit("one two", { agent: "echo", thread_id: "a b?", metadata: { delay_ms: 1 } });
+const events = [];
+for await (const event of treadle.stream(first.message_id)) if (event.id) events.push(event);
+assert.deepEqual(events.map((event) => event.type), ["queued", "started", "chunk", "chunk", "done"]);
+assert.deepEqual(events.map((event) => event.id), ["1", "2", "3", "4", "5"]);
+for await (const _ of treadle.stream(first.message_id, { after: 5 })) assert.fail("nothing is left");
+assert.equal(await treadle.run("again", { agent: "echo", thread_id: "a b?" }), "again");
+assert.equal((await treadle.thread("a b?")).states.completed, 2);
+const page = await treadle.threadMessages("a b?", { limit: 1 });
+assert.equal((await treadle.threadMessages("a b?", { cursor: page.nextCursor })).items[0].result, "again");
+assert.equal((await treadle.threads()).items.length, 1);
+assert.deepEqual(await treadle.threadUsage("a b?"), {});
+const many = await treadle.submitMany([{ message: "x" }, { message: "y", priority: "high" }]);
+for (const { message_id } of many) assert.equal((await treadle.wait(message_id)).state, "completed");
+const later = await treadle.submit("x", { delay_seconds: 3600 });
+await treadle.cancel(later.message_id);
+await assert.rejects(treadle.cancel(later.message_id), (error) => error instanceof ApiError && error.status === 409);
+const failing = { agent: "echo", max_attempts: 1, metadata: { fail_times: 1 } };
+const failed = await treadle.run("x", failing).catch((error) => error);
+assert.ok(failed instanceof MessageEnded && failed.state === "failed");
+assert.equal((await treadle.deadLetters("default")).items[0].message_id, failed.messageId);
+await treadle.redrive(failed.messageId);
+assert.equal((await treadle.wait(failed.messageId)).state, "completed");
+await assert.rejects(treadle.submit("x", { agent: "none" }), { status: 422 });
+await assert.rejects(treadle.status("00000000-0000-7000-8000-000000000000"), { status: 404 });
+assert.equal((await treadle.overview()).total_queued, 0);
+assert.ok((await treadle.queues()).some((queue) => queue.name === "default"));
+assert.equal((await treadle.workers()).length, 1);
+assert.ok((await treadle.health()).status);
+await treadle.deleteThread("a b?");
+
+// Topics
+await treadle.declareTopic("t");
+await treadle.publish("t", { value: { n: 1 }, key: "k" }, { value: { n: 2 } });
+const values = [];
+for await (const record of treadle.streamTopic("t", { from: "earliest" })) {
+  values.push(record.value.n);
+  if (values.length === 2) break;
+}
+assert.deepEqual(values, [1, 2]);
+assert.equal((await treadle.records("t", { offset: 1 })).records[0].value.n, 2);
+assert.equal((await treadle.subscribe("s", { topics: "t", agent: "echo" })).lag, 0);
+assert.equal((await treadle.topics())[0].topic, "t");
+
+// A remote worker
+const runs = [];
+const lines = [];
+const agents = {
+  shout: async (context, text) => {
+    await context.emit("A");
+    await context.event("note", { attempt: context.attempt });
+    await context.emit("B");
+    context.usage({ tokens: 1 });
+    const paid = await context.step("pay", () => runs.push(text));
+    if (context.attempt === 1) throw new RetryAfter(0, "once more");
+    return { text, paid, thread: context.threadId };
+  },
+  refuse: async () => {
+    throw new Rejected("never");
+  },
+  hang: {
+    timeout_seconds: 600,
+    run: (context) => new Promise((_, reject) => context.signal.addEventListener("abort", () => reject(new Error("ended")))),
+  },
+};
+const worker = new Worker(agents, { url, concurrency: 5, log: (line) => lines.push(line) });
+const working = worker.run();
+await worker.registered;
+const shouted = await treadle.submit("hey", { agent: "shout", thread_id: "w" });
+const story = [];
+for await (const event of treadle.stream(shouted.message_id)) if (event.id) story.push(event.type);
+const attempt = ["started", "chunk", "note", "chunk"];
+assert.deepEqual(story, ["queued", ...attempt, "step", "retry", ...attempt, "done"]);
+const status = await treadle.status(shouted.message_id);
+assert.deepEqual(status.result, { text: "hey", paid: 1, thread: "w" });
+assert.deepEqual([status.usage, runs], [{ tokens: 2 }, ["hey"]]);
+const refused = await treadle.run("x", { agent: "refuse" }).catch((error) => error);
+assert.deepEqual([refused.state, refused.message], ["failed", "never"]);
+const hanging = await treadle.submit("x", { agent: "hang" });
+for await (const event of treadle.stream(hanging.message_id)) if (event.type === "started") await treadle.cancel(hanging.message_id);
+assert.equal((await treadle.status(hanging.message_id)).state, "cancelled");
+const slow = await treadle.run("x", { agent: "hang", timeout_seconds: 0.05, max_attempts: 1 }).catch((error) => error);
+assert.match(slow.message, /longer than 0.05 seconds/);
+const left = await treadle.submit("x", { agent: "hang" });
+for await (const event of treadle.stream(left.message_id)) {
+  if (event.type === "started") worker.stop();
+  if (event.type === "started") worker.stop(); // at once
+  if (event.type === "retry") break;
+}
+await working;
+assert.equal((await treadle.status(left.message_id)).state, "queued");
+assert.equal(worker.workerId && (await treadle.workers()).length, 1);
+assert.deepEqual(lines, []);
+
+// The hook, with the part of React that it uses
+const cells = [];
+let cleanUp;
+const react = {
+  useState: (initial) => {
+    if (cells.length === 0) cells.push(initial);
+    return [cells[0], (next) => (cells[0] = typeof next === "function" ? next(cells[0]) : next)];
+  },
+  useEffect: (effect) => (cleanUp ??= effect()),
+};
+const { useMessage } = createHooks(react);
+const shown = await treadle.submit("one two", { agent: "echo" });
+assert.equal(useMessage(treadle, shown.message_id).state, "queued");
+while (cells[0].state !== "completed") await new Promise((resolve) => setTimeout(resolve, 5));
+assert.deepEqual([cells[0].text, cells[0].result], ["one two", "one two"]);
+cleanUp();
+assert.equal(reduce(cells[0], { type: "queued", data: {} }).text, "");
+
+// A stream that is cut at every event goes on with exactly the rest
+const cut = new Treadle({ url: proxy });
+const long = await treadle.submit("a b c d e f", { agent: "echo", metadata: { delay_ms: 60 } });
+const ids = [];
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+for await (const event of cut.stream(long.message_id)) {
+  if (!event.id) continue;
+  ids.push(event.id);
+  console.log("cut"); // the test cuts the connections, and says so
+  await answers.next();
+}
+process.stdin.destroy();
+assert.deepEqual(ids, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+console.log("done");

@@ -1,0 +1,1 @@
+"""A software team: agents that hand typed records to each other over topics. See README.md."""

@@ -286,6 +286,27 @@ COMMENT ON COLUMN treadle.subscriptions.delivery IS 'at_most_once: a record is t
 COMMENT ON COLUMN treadle.subscriptions.max_in_flight IS 'Messages that may be open at once; the other records stay in the log';
 COMMENT ON COLUMN treadle.subscriptions.filter IS 'Only records whose value and headers contain these: {"value", "headers"}; null: all';
 COMMENT ON COLUMN treadle.subscriptions.dead_letter IS 'false: a record that fails for good leaves no dead letter and is counted as dropped';
+CREATE TABLE treadle.leases (
+    message_id uuid NOT NULL,
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    lease uuid NOT NULL,
+    worker_id text NOT NULL,
+    thread bigint,
+    last_seq integer NOT NULL,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    progressed boolean DEFAULT false NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    first_chunk_at timestamp with time zone
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.leases IS 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
+COMMENT ON COLUMN treadle.leases.id IS 'The order of claims; a search for leases begins at the low-water mark of these ids';
+COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease holder numbers its events from here';
+COMMENT ON COLUMN treadle.leases.progressed IS 'The attempt has written a step: that forgives the earlier failures and losses';
+COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
+COMMENT ON COLUMN treadle.leases.first_chunk_at IS 'When the attempt wrote its first chunk; null: none yet';
 CREATE TABLE treadle.agents (
     agent text NOT NULL,
     queue text NOT NULL,
@@ -373,27 +394,29 @@ COMMENT ON COLUMN treadle.keys.former_hash IS 'The secret before the last rotati
 COMMENT ON COLUMN treadle.keys.agents IS 'The only agents that it may address; null: all';
 COMMENT ON COLUMN treadle.keys.created_by IS 'The principal that created it, as in the audit';
 COMMENT ON COLUMN treadle.keys.last_used_at IS 'Written at most once a minute';
-CREATE TABLE treadle.leases (
-    message_id uuid NOT NULL,
-    id bigint NOT NULL,
-    tenant text NOT NULL,
-    lease uuid NOT NULL,
+CREATE TABLE treadle.workers (
     worker_id text NOT NULL,
-    thread bigint,
-    last_seq integer NOT NULL,
-    cancel_requested boolean DEFAULT false NOT NULL,
-    progressed boolean DEFAULT false NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    first_chunk_at timestamp with time zone
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-COMMENT ON TABLE treadle.leases IS 'One row for each message that is processing: (message_id, lease) fences every write of its worker';
-COMMENT ON COLUMN treadle.leases.id IS 'The order of claims; a search for leases begins at the low-water mark of these ids';
-COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease holder numbers its events from here';
-COMMENT ON COLUMN treadle.leases.progressed IS 'The attempt has written a step: that forgives the earlier failures and losses';
-COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
-COMMENT ON COLUMN treadle.leases.first_chunk_at IS 'When the attempt wrote its first chunk; null: none yet';
+    host text NOT NULL,
+    pid integer NOT NULL,
+    queues text[] NOT NULL,
+    agents text[] DEFAULT '{}'::text[] NOT NULL,
+    concurrency integer NOT NULL,
+    in_flight integer DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    heartbeat_at timestamp with time zone NOT NULL,
+    reported_at timestamp with time zone NOT NULL,
+    beating_since timestamp with time zone NOT NULL,
+    server_started timestamp with time zone,
+    suspected_at timestamp with time zone,
+    serves text
+);
+COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
+COMMENT ON COLUMN treadle.workers.heartbeat_at IS 'The last heartbeat, its own or one of its stand-in';
+COMMENT ON COLUMN treadle.workers.reported_at IS 'The last heartbeat of its own, which named its leases';
+COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
+COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
+COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
+COMMENT ON COLUMN treadle.workers.serves IS 'The tenant whose messages a remote worker claims, over HTTP; null: a worker of the installation';
 CREATE TABLE treadle.stat_rows (
     tenant text NOT NULL,
     seconds integer NOT NULL,
@@ -535,7 +558,7 @@ CREATE FUNCTION treadle.chores_due(janitor text, OUT names text[], OUT activity 
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.chores_due(janitor text, OUT names text[], OUT activity bigint) IS 'The chores that would find something to do, and a number that grows whenever messages change their state';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[], agents text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -547,7 +570,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text, tenants text[]) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text, tenants text[], agents text[]) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -1166,6 +1189,77 @@ CREATE FUNCTION treadle.register_schema(subject text, kind text, body text, dige
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.register_schema(subject text, kind text, body text, digest uuid, latest integer, refs jsonb, extras jsonb, descriptor bytea, tenant text, OUT schema_id integer, OUT version integer) IS 'Make a schema, which the service has checked, the next version of a subject';
+CREATE FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(status text, cancel_requested boolean, thread bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages that remote workers hold; repeatable';
+CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text) IS 'Take messages of its tenant, for its agents, for a remote worker';
+CREATE FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) RETURNS TABLE(status text, thread bigint, queue text, subscription text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_memoize TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) IS 'End attempts of remote workers; repeatable where the message is over';
+CREATE FUNCTION treadle.remote_heartbeat(tenant text, worker text, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_heartbeat(tenant text, worker text, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A remote worker lives and holds these leases; the answer names those cancelled or lost';
+CREATE FUNCTION treadle.remote_register(tenant text, worker text, host text, pid integer, agents jsonb, concurrency integer, may_register boolean) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_register(tenant text, worker text, host text, pid integer, agents jsonb, concurrency integer, may_register boolean) IS 'Register a remote worker of a tenant, with its agents';
+CREATE FUNCTION treadle.remote_sign_off(tenant text, worker text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_sign_off(tenant text, worker text) IS 'A remote worker signs off: what it still has is released';
+CREATE FUNCTION treadle.remote_steps(ids uuid[]) RETURNS TABLE(message_id uuid, name text, result text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_steps(ids uuid[]) IS 'The finished steps of messages, for a remote worker that tries them again';
+CREATE FUNCTION treadle.remote_worker(tenant text, worker text, OUT queues text[], OUT agents text[]) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_worker(tenant text, worker text, OUT queues text[], OUT agents text[]) IS 'The queues and agents of a remote worker; raises TR404';
 CREATE FUNCTION treadle.restore_lanes() RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2418,27 +2512,6 @@ CREATE VIEW treadle.queue_counts WITH (security_invoker='true') AS
   WHERE (id >= treadle._first_counter())
   GROUP BY queue;
 COMMENT ON VIEW treadle.queue_counts IS 'How many messages of each queue are in which state; exact, and cheap to read';
-CREATE TABLE treadle.workers (
-    worker_id text NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    queues text[] NOT NULL,
-    agents text[] DEFAULT '{}'::text[] NOT NULL,
-    concurrency integer NOT NULL,
-    in_flight integer DEFAULT 0 NOT NULL,
-    started_at timestamp with time zone NOT NULL,
-    heartbeat_at timestamp with time zone NOT NULL,
-    reported_at timestamp with time zone NOT NULL,
-    beating_since timestamp with time zone NOT NULL,
-    server_started timestamp with time zone,
-    suspected_at timestamp with time zone
-);
-COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
-COMMENT ON COLUMN treadle.workers.heartbeat_at IS 'The last heartbeat, its own or one of its stand-in';
-COMMENT ON COLUMN treadle.workers.reported_at IS 'The last heartbeat of its own, which named its leases';
-COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived without a gap since this time';
-COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
-COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
 CREATE VIEW treadle.installation WITH (security_invoker='true') AS
  SELECT ( SELECT m.value
            FROM treadle.meta m

@@ -248,6 +248,13 @@ export interface components {
             timeout_seconds?: number | null;
             /** @description true or false; with true the message takes no turn in its thread (default: false) */
             aside?: boolean;
+            /**
+             * @description enqueue, reject, interrupt, rollback or steer; it says what becomes of the open messages (default: "enqueue")
+             * @enum {string}
+             */
+            on_busy?: "enqueue" | "interrupt" | "reject" | "rollback" | "steer";
+            /** @description a text of 1 to 255 characters, none of them a control character or a slash, and neither "." nor ".." */
+            session_id?: string | null;
         };
         /**
          * NewRecord

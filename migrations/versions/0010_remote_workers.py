@@ -1,12 +1,12 @@
 """Remote workers: each serves one tenant.
 
-Revision ID: 0007
+Revision ID: 0010
 """
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0010"
+down_revision = "0009"
 
 STATEMENTS = """
 alter table treadle.workers add column if not exists serves text;

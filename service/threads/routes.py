@@ -1,15 +1,16 @@
 """/threads: list, read, change, delete."""
 
+from typing import Annotated
 from urllib.parse import urlencode
 
 from litestar import Response, Router, delete, get, patch
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from service.access.principal import Principal
 from service.cursors import format_position, parse_cursor, parse_position
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, NotFound, Unprocessable
 from service.limits import PAGE_ITEMS
 from service.messages.store import MessageStore
 from service.messages.validation import validate_metadata
@@ -18,12 +19,18 @@ from service.refusals import refusals
 from service.threads.model import Thread, ThreadChanges, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
 
+SearchText = Annotated[
+    str | None, QueryParameter(min_length=1, max_length=1000, description="a text that is not empty")
+]
+
 
 @get(
     "/threads",
     operation_id="listThreads",
     scope="read",
     summary="List threads, the most recently active first",
+    description="With `q`, those that have this text in their id, metadata or last message. A call looks at 2,000"
+    " threads.",
     response_headers=[
         ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True)
     ],
@@ -31,15 +38,18 @@ from service.threads.store import ThreadStore
 async def list_threads(
     principal: NamedDependency[Principal],
     threads: NamedDependency[ThreadStore],
+    q: SearchText = None,
     limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,
 ) -> Response[list[ThreadSummary]]:
     """The Link header has the address of the next page."""
     before = None if cursor is None else parse_position(cursor)
-    page, next_position = await threads.newest(principal, limit, before)
+    if q is not None and "\0" in q:
+        raise Unprocessable("q must not contain the NUL character (U+0000).")
+    page, next_position = await threads.newest(principal, limit, before, q)
     headers = {}
     if next_position is not None:
-        query = urlencode({"limit": limit, "cursor": format_position(next_position)})
+        query = urlencode({"limit": limit, **({"q": q} if q else {}), "cursor": format_position(next_position)})
         headers["Link"] = f'</threads?{query}>; rel="next"'
     return Response(page, headers=headers)
 

@@ -18,6 +18,7 @@ THREAD_COLUMNS = """
     t.thread_id, t.message_count, t.created_at, t.last_activity, t.queued, t.processing, t.completed, t.failed,
     t.cancelled, t.metadata::text, t.memory::text"""
 RECENT_PROGRESS_EVENTS = 50
+SEARCHED_THREADS = 2_000  # in one call
 CONCURRENT_DELETIONS = 2  # each holds a connection
 
 
@@ -50,12 +51,16 @@ class ThreadStore:
         self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
-        self, principal: Principal, limit: int, before: Position | None
+        self, principal: Principal, limit: int, before: Position | None, text: str | None = None
     ) -> tuple[list[ThreadSummary], Position | None]:
         """A page of threads, the last active first, and where the next page begins (None: this is the last page). The
-        threads of keys of records are left out."""
+        threads of keys of records are left out. With `text`, the threads that have it in their id, their metadata or
+        the beginning of their last message, among the next SEARCHED_THREADS."""
+        looked_at = limit if text is None else max(limit, SEARCHED_THREADS)
         rows = await self._lists.fetch(
-            "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
+            "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview,"
+            " $6::text is null or strpos(lower(concat_ws(E'\n', t.thread_id, t.metadata, t.last_message_preview)),"
+            " lower($6)) > 0 as wanted"
             " from treadle.thread_overview t where t.tenant = $1 and t.thread_id not like 'records/%'"
             " and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents,"
             " thread_id => t.thread_id)"
@@ -64,11 +69,13 @@ class ThreadStore:
             principal.tenant,
             principal.reach,
             *(before or (None, None)),
-            limit + 1,
+            looked_at + 1,
+            text,
         )
-        page = rows[:limit]
-        following = Position(page[-1]["last_activity"], page[-1]["thread"]) if len(rows) > limit else None
-        return msgspec.convert(page, list[ThreadSummary]), following
+        wanted = [number for number, row in enumerate(rows[:looked_at]) if row["wanted"]][:limit]
+        last = wanted[-1] if len(wanted) == limit else looked_at - 1
+        following = Position(rows[last]["last_activity"], rows[last]["thread"]) if len(rows) > last + 1 else None
+        return msgspec.convert([rows[number] for number in wanted], list[ThreadSummary]), following
 
     async def get(self, principal: Principal, thread_id: str) -> Thread:
         """Raises NotFound."""

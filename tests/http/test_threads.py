@@ -176,3 +176,17 @@ async def test_a_thread_id_may_equal_a_route_segment(api: Client) -> None:
     for thread_id in ("health", "messages", "stream", "null", "batch"):
         await api.submit("x", thread_id=thread_id)
         assert (await get(api, f"/threads/{thread_id}"))["thread_id"] == thread_id
+
+
+async def test_threads_are_searched_by_id_metadata_and_last_message(api: Client) -> None:
+    for thread_id, text in (("order-7", "the red bicycle"), ("order-8", "a kettle"), ("note", "nothing")):
+        await api.submit(text, thread_id=thread_id)
+    await api.patch("/threads/note", json={"metadata": {"customer": "Red Ltd"}})
+    assert [thread["thread_id"] for thread in await get(api, "/threads", q="RED")] == ["note", "order-7"]
+    first = await api.get("/threads", params={"q": "order", "limit": 1})
+    assert [thread["thread_id"] for thread in first.json()] == ["order-8"]
+    following = await api.get(first.links["next"]["url"])
+    assert [thread["thread_id"] for thread in following.json()] == ["order-7"]
+    assert "next" not in following.links
+    assert await get(api, "/threads", q="no such thread") == []
+    assert (await api.get("/threads", params={"q": ""})).status_code == 400

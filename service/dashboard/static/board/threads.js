@@ -10,24 +10,25 @@ const PAGE = 50;
 export function threads(root, at) {
   const list = el("div");
   const more = el("p");
-  const open = el("form.filter", { role: "search", "aria-label": "Open a thread" });
-  const field = el("input", { id: "thread-id", type: "search", autocomplete: "off", required: true });
-  open.append(el("div", {}, el("label", { htmlFor: "thread-id" }, "Thread"), field), el("div.buttons", {}, el("button.primary", {}, "Open")));
+  const q = at.query.get("q") ?? "";
+  const open = el("form.filter", { role: "search", "aria-label": "Search threads" });
+  const field = el("input", { id: "thread-text", type: "search", autocomplete: "off", value: q });
+  open.append(el("div", {}, el("label", { htmlFor: "thread-text" }, "Id, metadata or last message"), field), el("div.buttons", {}, el("button.primary", {}, "Search")));
   open.addEventListener("submit", (event) => {
     event.preventDefault();
-    location.hash = `threads/${part(field.value.trim())}`;
+    location.hash = address("threads", { q: field.value.trim() });
   });
   root.append(el("div.title", {}, el("h1", {}, "Threads")), open, list, more);
   let limit = PAGE;
   at.every(SECONDS, async () => {
     if (list.contains(document.activeElement)) return;
-    const rows = await get("threads", { limit }, at.signal);
+    const rows = await get("threads", { limit, q }, at.signal);
     list.replaceChildren(table("Threads", [
       ["Thread", (row) => link(`threads/${part(row.thread_id)}`, row.thread_id), { wide: true }],
       ["Last message", (row) => shorten(row.last_message_preview ?? "", 120), { wide: true }],
       ["Messages", (row) => number(row.message_count), { number: true }],
       ["Last active", (row) => moment(row.last_activity)],
-    ], rows, "There are no threads yet."));
+    ], rows, q ? "None of the newest 2,000 threads has this text." : "There are no threads yet."));
     more.replaceChildren(rows.length === limit && limit < 1000 ? action("Show more", async () => { limit = Math.min(limit * 2, 1000); }) : "");
   }, list);
 }

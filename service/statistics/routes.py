@@ -17,8 +17,8 @@ Name = Annotated[str | None, QueryParameter(min_length=1, max_length=100, descri
 From = Annotated[str | None, QueryParameter(name="from", description="A time (RFC 3339); an hour before `to`.")]
 To = Annotated[str | None, QueryParameter(name="to", description="A time (RFC 3339); now.")]
 StepSeconds = Annotated[
-    int | None,
-    QueryParameter(name="step", ge=60, le=31_536_000, description="a number of seconds, a multiple of 60"),
+    int,  # never None: `step=null` would be taken for it
+    QueryParameter(name="step", ge=0, le=31_536_000, description="a number of seconds, a multiple of 60, or 0 for any"),
 ]
 By = Annotated[str | None, QueryParameter(name="by", description="`queue` or `agent`: figures of each by itself.")]
 
@@ -39,18 +39,18 @@ async def get_statistics(
     agent: Name = None,
     from_: From = None,
     to: To = None,
-    step: StepSeconds = None,
+    step: StepSeconds = 0,
     by: By = None,
 ) -> Statistics:
     if by not in (None, "queue", "agent"):
         raise Unprocessable("by must be queue or agent.")
-    if step is not None and step % 60:
+    if step % 60:
         raise Unprocessable("step must be a number of seconds, a multiple of 60.")
     return await statistics.read(
         principal,
         begin=None if from_ is None else parse_time(from_, "from"),
         end=None if to is None else parse_time(to, "to"),
-        step_seconds=step,
+        step_seconds=step or None,
         queue=queue,
         agent=agent,
         by=by,  # type: ignore[arg-type]

@@ -160,6 +160,11 @@ def step(*, work: Work, name: str, seconds: float) -> None:
 
 
 @moment
+def tool(*, work: Work, name: str, call: str, failed: bool, seconds: float) -> None:
+    """A tool that a model called has answered or `failed`, so many seconds after the event of its call."""
+
+
+@moment
 def append(*, appends: int, events: int, seconds: float) -> None:
     """One call wrote events of so many attempts into their logs."""
 

@@ -1,5 +1,5 @@
 """OpenTelemetry traces of a worker (the extra `otel`): a span for the wait of a message in its queue, for each attempt
-at it, and for each step.
+at it, for each step, and for each tool whose call and result the agent logs.
 
 The span of an attempt is current while its agent runs: instrumented libraries continue the trace, and so do the
 messages that the agent sends. The trace is that of the traceparent with which the message was submitted, or one of the
@@ -74,6 +74,7 @@ class OtelTraces:
                 telemetry.finish.listen(self._finish),
                 telemetry.loss.listen(self._lose),
                 telemetry.step.listen(self._step),
+                telemetry.tool.listen(self._tool),
             ):
                 stops.callback(stop)
             yield
@@ -128,13 +129,20 @@ class OtelTraces:
             span.end()
 
     def _step(self, *, work: Work, name: str, seconds: float) -> None:
+        self._tell(work, f"step {name}", seconds, {"treadle.step": name})
+
+    def _tool(self, *, work: Work, name: str, call: str, failed: bool, seconds: float) -> None:
+        facts = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name, "gen_ai.tool.call.id": call}
+        self._tell(work, f"execute_tool {name}", seconds, facts, failed=failed)
+
+    def _tell(self, work: Work, name: str, seconds: float, facts: dict[str, str], *, failed: bool = False) -> None:
+        """A span of what an attempt has just done, for so many seconds."""
         if attempt := self._spans.get((work.message_id, work.attempt)):
             now = time.time_ns()
             began = now - int(seconds * NANOSECONDS)
-            facts = {"treadle.step": name}
-            span = self._tracer.start_span(
-                f"step {name}", set_span_in_context(attempt), attributes=facts, start_time=began
-            )
+            span = self._tracer.start_span(name, set_span_in_context(attempt), attributes=facts, start_time=began)
+            if failed:
+                span.set_status(Status(StatusCode.ERROR))
             span.end(now)
 
 

@@ -31,6 +31,9 @@ async def planner(context: Context, text: str) -> str:
     await context.step("look up", lambda: 1)
     if context.attempt == 1:
         raise RetryAfter(0.01, "Not yet.")
+    await context.event("tool", {"id": "call-1", "name": "search", "input": "x"})
+    await context.event("tool", {"id": "call-1", "name": "search", "output": "x", "failed": True})
+    await context.event("tool", {"id": "call-2", "name": "search", "output": "of no call"})
     with trace.get_tracer("library").start_as_current_span("model call"):
         return await context.send("hello", agent="clerk")
 
@@ -110,7 +113,10 @@ async def test_a_trace_goes_on_through_attempts_steps_and_children(
         return dict(span.attributes or {})
 
     assert {format(span.context.trace_id, "032x") for span in spans if span.context} == {TRACE}
+    [tool] = [span for span in spans if span.name == "execute_tool search"]
+    assert (facts(tool)["gen_ai.tool.call.id"], tool.status.is_ok) == ("call-1", False)
     assert names_of_parents(spans) == [
+        ("execute_tool search", "invoke_agent planner"),
         ("invoke_agent clerk", "invoke_agent planner"),
         ("invoke_agent helper", "invoke_agent clerk"),
         ("invoke_agent planner", "caller"),

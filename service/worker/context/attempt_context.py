@@ -14,6 +14,7 @@ from service.limits import HISTORY_EXCHANGES
 from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
+from service.worker.context.tools import ToolCalls
 from service.worker.outcome import clean, encode_once
 
 log = logging.getLogger("service.agent")
@@ -45,6 +46,7 @@ class AttemptContext:
         self._chunk_characters = max(1, max_event_bytes // MAX_JSON_BYTES_PER_CHARACTER)
         self._in_thread = in_thread  # the agent is sync and runs in a thread
         self._incoming = 0  # messages that the agent has received
+        self._tools = ToolCalls(claim)
 
     @property
     def cancelled(self) -> bool:
@@ -61,6 +63,8 @@ class AttemptContext:
         if type in RESERVED_TYPES or not type or len(type) > MAX_TYPE_CHARACTERS or not type.isprintable():
             raise ValueError(f"agents cannot write events of the type {type!r}: choose another one")
         await self._backend.events.put(EventToAppend(type, self._scope.fit(data, "an event")))
+        if type == "tool":
+            self._tools.note(data)
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
         return await steps.run(self._scope, name, function)

@@ -81,6 +81,11 @@ async def test_a_failing_agent_is_found_explained_and_redriven(settings: Setting
         await expect(page.locator("main p[role=status]").first).to_have_text("2 messages are queued again.")
         for message_id in ids:
             await api.settled(message_id, "completed")
+        await page.get_by_role("link", name="Overview").click()
+        await page.get_by_role("button", name="Pause").click()
+        await expect(page.get_by_role("button", name="Resume")).to_be_visible()  # the pause is committed
+        await api.submit("waits")
+        await expect(page.locator(".wrong")).to_contain_text("The queue default is paused, and 1 messages wait in it.")
         await api.aclose()
 
 

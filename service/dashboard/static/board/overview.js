@@ -14,9 +14,10 @@ export function overview(root, at) {
   const [wrong, tiles, charts, queues, workers, first] = Array.from({ length: 6 }, () => el("div"));
   root.append(el("div.title", {}, el("h1", {}, "Overview"), choice), wrong, first, tiles, charts, el("h2", {}, "Queues"), queues, el("h2", {}, "Workers"), workers);
 
-  at.every(SECONDS, async () => showWrong(wrong, await get("health", {}, at.signal)), wrong);
   at.every(SECONDS, async () => {
-    const found = await get("queues", {}, at.signal);
+    const [{ reasons }, found] = await Promise.all([get("health", {}, at.signal), get("queues", {}, at.signal)]);
+    const paused = found.filter((queue) => queue.paused && queue.depth).map((queue) => `The queue ${queue.name} is paused, and ${number(queue.depth)} messages wait in it.`);
+    showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);
     const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
     if (all === 0 && !first.hasChildNodes()) await showFirstSteps(first);
@@ -30,7 +31,7 @@ export function overview(root, at) {
   }, charts);
 }
 
-function showWrong(place, { reasons }) {
+function showWrong(place, reasons) {
   const seen = reasons.join("\n");
   if (place.dataset.seen === seen && place.hasChildNodes()) return;
   place.dataset.seen = seen;

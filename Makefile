@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help up test test-postgres15 tools bench faults strangers lint format lock proto clean
+.PHONY: help up test test-postgres15 tools bench bench-compare faults strangers lint format lock proto clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ test-postgres15: $(VENV)/.dev ## Run the SQL tests on PostgreSQL 15 with a DST t
 
 bench: $(VENV)/.bench ## Measure Treadle and its peers in about twenty minutes; ARGS=--quick takes one
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-compare: $(VENV)/.bench ## Compare the last two runs of the benchmark on this machine, figure by figure
+	@$(BIN)/python -m bench.history
 
 MINUTES ?= 2
 faults: $(VENV)/.dev ## Break every part under load and check that nothing is lost; MINUTES=30, ARGS=--list

@@ -13,7 +13,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bench import meter, report
+from bench import history, meter, report
 from bench.cases import churn, drain, fairness, flatness, latency, peers, refusals, streaming, submit, tokens, topics
 from bench.processes import BenchError
 from bench.server import SETTINGS, running_server
@@ -66,6 +66,7 @@ def main(quick: bool, only: str | None, path: Path, profile: bool) -> None:
         sys.exit(130)
     report.show(found, console)
     found.save(path)
+    history.append(found)
     if found.failed:
         sys.exit(1)
     console.print(f"results are in {os.path.relpath(path)}", style="dim")

@@ -74,7 +74,7 @@ async def inspect(
     messages: NamedDependency[MessageStore],
     inspection: NamedDependency[InspectionStore],
     waiter: NamedDependency[Waiter],
-    wait: Wait = None,
+    wait: Wait = 0.0,
     prefer: Prefer = None,
 ) -> Message:
     parsed = parse_message_id(message_id)

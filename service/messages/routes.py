@@ -33,7 +33,7 @@ from service.messages.validation import validate_input, validate_messages, valid
 from service.params import IdempotencyKey, MessageId, hash_request, parse_key, parse_message_id
 from service.refusals import refusals
 
-Wait = Annotated[float | None, QueryParameter(ge=0, le=MAX_WAIT_SECONDS, description=WAIT_RULE)]
+Wait = Annotated[float, QueryParameter(ge=0, le=MAX_WAIT_SECONDS, description=WAIT_RULE)]
 Prefer = Annotated[
     str | None, HeaderParameter(name="Prefer", description="`wait=10` is the same as the query parameter (RFC 7240).")
 ]
@@ -71,7 +71,7 @@ async def submit(
     settings: NamedDependency[Settings],
     waiter: NamedDependency[Waiter],
     idempotency_key: IdempotencyKey = None,
-    wait: Wait = None,
+    wait: Wait = 0.0,
     prefer: Prefer = None,
 ) -> Response[Accepted]:
     """The response follows the commit: an accepted message is not lost."""
@@ -131,7 +131,7 @@ async def get_status(
     principal: NamedDependency[Principal],
     messages: NamedDependency[MessageStore],
     waiter: NamedDependency[Waiter],
-    wait: Wait = None,
+    wait: Wait = 0.0,
     prefer: Prefer = None,
 ) -> Status:
     parsed = parse_message_id(message_id)
@@ -238,8 +238,8 @@ async def redrive(
 handlers = [submit, submit_batch, get_status, explain, change, cancel, give_input, redrive]
 
 
-def seconds_to_wait(wait: float | None, prefer: str | None) -> float:
-    """A preference is met as far as possible."""
-    if wait is None and (preferred := PREFERRED.search(prefer or "")):
+def seconds_to_wait(wait: float, prefer: str | None) -> float:
+    """The query decides, else the preference, which is met as far as possible."""
+    if not wait and (preferred := PREFERRED.search(prefer or "")):
         return min(float(preferred[1]), MAX_WAIT_SECONDS)
-    return wait or 0.0
+    return wait

@@ -109,14 +109,12 @@ class Attempt:
         """
         for call in calls:
             await write_tool_event(self._context, ToolCall(call["id"], call["name"], call["input"]))
-        steps = {
-            call["id"]: f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}"
+        own = [
+            self._call_tool(f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}", call)
             for place, call in enumerate(calls, 1)
-        }
-        own = [call for call in calls if call["name"] not in self._client_tools]
-        results = await asyncio.gather(
-            *(self._call_tool(steps[call["id"]], call) for call in own), return_exceptions=True
-        )
+            if call["name"] not in self._client_tools
+        ]
+        results = await asyncio.gather(*own, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise next((error for error in errors if isinstance(error, Rejected)), errors[0])

@@ -64,8 +64,10 @@ def messages(
     if as_json:
         show.as_json(answer)
         return
-    columns = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at", "error": "error"}
-    show.table(answer.messages, columns, "No message satisfies this.", whole={"message"})
+    columns = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at"}
+    if any(message.error for message in answer.messages):
+        columns["error"] = "error"
+    show.table(answer.messages, columns, "No message satisfies this.", whole={"message", "state"})
     if answer.searched_until is not None and len(answer.messages) < limit:
         click.echo(f"Older messages than {answer.searched_until:%Y-%m-%d %H:%M:%S} UTC were not looked at.", err=True)
 

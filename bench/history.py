@@ -14,6 +14,7 @@ from bench.report import Report, number
 
 HISTORY = Path(__file__).parent / "history.jsonl"
 WORTH_A_LOOK = 3.0  # percent
+TABLE_COLUMNS = 130  # the table needs so many
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -103,7 +104,9 @@ def main() -> None:
     found = last_two(read())
     if found is None:
         sys.exit("There are no two runs of the same machine and size to compare: run make bench first.")
-    _show(*found, Console())
+    console = Console()
+    console.width = max(console.width, TABLE_COLUMNS)
+    _show(*found, console)
 
 
 if __name__ == "__main__":

@@ -127,3 +127,17 @@ def running_up(environ: dict[str, str], folder: Path) -> Iterator[subprocess.Pop
             up.communicate()
             guard.cancel()
             PrivatePostgres(folder / ".treadle").stop()
+
+
+@pytest.mark.long
+def test_the_fixtures_of_tests_come_with_the_wheel(environ: dict[str, str], installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "from treadle import agent\n\n"
+        "@agent('shout')\nasync def shout(context, text: str) -> str:\n    return text.upper()\n\n"
+        "def test_it_shouts(treadle_run):\n    assert treadle_run.sync(shout, 'hello').result == 'HELLO'\n"
+    )
+    command = [str(installed / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

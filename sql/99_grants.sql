@@ -218,4 +218,4 @@ grant select on
     treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview,
     treadle.schema_overview, treadle.schema_versions, treadle.schemas, treadle.schema_rules
     to treadle_tenant;
-grant select (message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;
+grant select (id, message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;

@@ -15,10 +15,15 @@ from tests.support.tenant_logins import REFUSED, rows_of
 TOPICS = ("topics", "topic_ends", "topic_log", "records")
 SUBSCRIPTIONS = ("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts")
 SCHEMAS = ("schemas", "schema_versions", "schema_rules")
-VISIBLE = ("messages", "threads", "thread_turns", "events", "parked", "counters", *TOPICS, *SUBSCRIPTIONS, *SCHEMAS)
+VISIBLE = (
+    *("messages", "threads", "thread_turns", "events", "parked", "counters", "stat_rows"),
+    *TOPICS,
+    *SUBSCRIPTIONS,
+    *SCHEMAS,
+)
 VIEWS = (
     *("message_overview", "thread_overview", "queue_counts", "topic_overview", "subscription_overview"),
-    "schema_overview",
+    *("schema_overview", "stats"),
 )
 
 

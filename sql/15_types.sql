@@ -110,7 +110,8 @@ select treadle._define_type('submission', $$
     behind          bigint,            -- open messages of the thread that go before it, less the one that has the turn
     depth           integer,           -- how many messages lie above it, each sent by the one before
     owner           text,
-    goes_first      boolean            -- in its lane, because its tenant has only a few rows there
+    goes_first      boolean,           -- in its lane, because its tenant has only a few rows there
+    max_losses      integer            -- null: the setting of the worker that counts
 $$);
 
 -- A thread that is locked.
@@ -213,7 +214,8 @@ select treadle._define_type('new_record', $$
     value     jsonb,
     bytes     integer,
     schema_id integer,
-    problem   text      -- why it is refused
+    problem   text,     -- why it is refused
+    traceparent text    -- W3C trace context
 $$);
 
 -- A record that is to be delivered to a subscription.
@@ -227,5 +229,6 @@ select treadle._define_type('delivery', $$
     value     jsonb,
     schema_id integer,
     wanted    boolean,  -- false: the filter leaves it out, or a message of it is still open
-    filtered  boolean
+    filtered  boolean,
+    traceparent text
 $$);

@@ -13,6 +13,7 @@ create or replace function treadle._submission_problem(
     metadata jsonb,
     delay_seconds double precision,
     max_attempts integer,
+    max_losses integer,
     timeout_seconds double precision)
 returns text language sql stable parallel safe as $$
     select case
@@ -31,6 +32,7 @@ returns text language sql stable parallel safe as $$
         when delay_seconds not between 0 and 31622400
             then 'delay_seconds must be between 0 and 31622400 (366 days).'
         when max_attempts not between 1 and 1000 then 'max_attempts must be between 1 and 1000.'
+        when max_losses not between 1 and 1000 then 'max_losses must be between 1 and 1000.'
         when not (timeout_seconds > 0 and timeout_seconds <= 604800)
             then 'timeout_seconds must be above 0 and at most 604800 (7 days).'
     end
@@ -80,25 +82,25 @@ declare
 begin
     return (
         with decoded as (
-            select d.n, d.priority, d.thread_id, d.delay_seconds, d.max_attempts, d.timeout_seconds, d.aside, d.parent,
+            select d.n, d.priority, d.thread_id, d.delay_seconds, d.max_attempts, d.max_losses, d.timeout_seconds, d.aside,
                 coalesce(d.agent, treadle._agent_of_thread(tenant => tenant, thread_id => d.thread_id,
-                    aside => d.aside, reach => reach), v_default_agent) as agent,
+                    aside => d.aside, reach => reach), v_default_agent) as agent, d.parent,
                 coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
                 case when d.parent is not null then treadle._depth_below(d.parent, tenant) end as depth,
                 treadle._submission_problem(
                     message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
-                    delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
+                    delay_seconds => d.delay_seconds, max_attempts => d.max_attempts, max_losses => d.max_losses,
                     timeout_seconds => d.timeout_seconds) as value_problem
             from
                 rows from (jsonb_to_recordset(messages) as (
                     message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
                     delay_seconds double precision, max_attempts integer, timeout_seconds double precision,
-                    aside boolean, parent uuid)
+                    aside boolean, parent uuid, max_losses integer)
                 ) with ordinality d (message_id, message, priority, thread_id, agent, metadata, delay_seconds,
-                    max_attempts, timeout_seconds, aside, parent, n)
+                    max_attempts, timeout_seconds, aside, parent, max_losses, n)
         ), checked as materialized (
             select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
-                coalesce(
+                (a.settings ->> 'max_losses')::integer as agent_max_losses, coalesce(
                     d.value_problem,
                     case
                         when a.agent is null and d.agent is null
@@ -114,14 +116,13 @@ begin
             left join treadle.agents a on a.agent = d.agent and treadle._may_address(reach, a.agent)
         )
         select array_agg(row(c.n, c.id, coalesce(c.priority, 'normal'),
-                case c.priority when 'high' then 0 when 'low' then 2 else 1 end,
-                c.agent, c.queue, c.thread_id, coalesce(c.aside, false),
-                coalesce(c.max_attempts, c.agent_max_attempts), coalesce(c.timeout_seconds, c.agent_timeout_seconds),
-                c.run_at, case when c.depth is not null then c.parent end,
-                case when c.problem is not null then 'refused' end,
-                case when c.problem is not null then 'TR422' end, c.problem,
-                case when c.run_at > at then 'delay' end, null, null, null, coalesce(c.depth, 0),
-                reach ->> 'owner', null)::treadle.submission)
+                case c.priority when 'high' then 0 when 'low' then 2 else 1 end, c.agent, c.queue, c.thread_id,
+                coalesce(c.aside, false), coalesce(c.max_attempts, c.agent_max_attempts),
+                coalesce(c.timeout_seconds, c.agent_timeout_seconds), c.run_at,
+                case when c.depth is not null then c.parent end, case when c.problem is not null then 'refused' end,
+                case when c.problem is not null then 'TR422' end, c.problem, case when c.run_at > at then 'delay' end,
+                null, null, null, coalesce(c.depth, 0), reach ->> 'owner', null,
+                coalesce(c.max_losses, c.agent_max_losses))::treadle.submission)
         from (
             select c.*, at + interval '1 second'
                 * case when c.delay_seconds > 0 and c.problem is null then c.delay_seconds else 0 end as run_at
@@ -143,7 +144,7 @@ begin
     from jsonb_to_record(element) as (
         message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
         delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean,
-        parent uuid);
+        parent uuid, max_losses integer);
     return null;
 exception
     when data_exception then

@@ -192,7 +192,7 @@ begin
                 end,
                 (locked[p.rank]).thread, (targets[p.rank]).base_ord + p.number, (targets[p.rank]).open + p.number - 2,
                 s.depth, case when p.rank is null then s.owner else (locked[p.rank]).owner end,
-                s.goes_first)::treadle.submission
+                s.goes_first, s.max_losses)::treadle.submission
         from unnest(submissions) s
         cross join lateral (select ranks[s.n] as rank, numbers[s.n] as number) p
         order by s.n);

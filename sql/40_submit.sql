@@ -9,8 +9,8 @@
 --   hold = share    its tenant has its share of the lane (46_shares.sql)
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
--- "delay_seconds"?, "max_attempts"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?, "on_busy"?}, ...].
--- `on_busy` (43_on_busy.sql) is for a message that is submitted alone.
+-- "delay_seconds"?, "max_attempts"?, "max_losses"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?,
+-- "on_busy"?}, ...]. `on_busy` (43_on_busy.sql) is for a message that is submitted alone.
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --
@@ -65,12 +65,12 @@ begin
         from unnest(submissions) s
         window rest as (partition by s.queue, s.rank order by s.n rows between current row and unbounded following)
     ), written as (
-        insert into treadle.messages (
-            message_id, tenant, thread, ord, aside, queue, lane, lane_id, share_place, agent, priority, rank, state,
-            hold, max_attempts, timeout_seconds, created_at, run_at, body, metadata, parent, depth, owner, traceparent)
+        insert into treadle.messages (message_id, tenant, thread, ord, aside, queue, lane, lane_id, share_place, agent,
+            priority, rank, state, hold, max_attempts, max_losses, timeout_seconds, created_at, run_at, body, metadata,
+            parent, depth, owner, traceparent)
         select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id,
             case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
-            p.max_attempts, p.timeout_seconds, at, p.run_at, messages -> (p.n - 1) -> 'message',
+            p.max_attempts, p.max_losses, p.timeout_seconds, at, p.run_at, messages -> (p.n - 1) -> 'message',
             coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'), p.parent, p.depth, p.owner,
             substring(messages -> (p.n - 1) ->> 'traceparent' from '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$')
         from placed p

@@ -8,6 +8,9 @@
 -- open is charged when it commits: its commit fails where a limit is reached by then. Messages that messages send are
 -- not charged. A tenant's login sends none: what it submits is charged, whichever parent it names.
 --
+-- A record that a client publishes counts as a message of the minute, and its bytes as those of the day. Publishes are
+-- charged when they commit, so that publishers do not wait for each other while they write.
+--
 -- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
 -- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once.
 
@@ -234,16 +237,20 @@ $$;
 
 -- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit, TR422 if it always will be.
 -- The row stays locked until the transaction ends.
-create or replace function treadle._charge_tenant(tenant text, messages bigint, bytes bigint, at timestamptz)
+create or replace function treadle._charge_tenant(
+    tenant text, messages bigint, records bigint, bytes bigint, at timestamptz)
 returns void language plpgsql as $$
 #variable_conflict use_column
 declare
-    c_limits constant jsonb := (select t.in_force from treadle.tenants t where t.tenant = _charge_tenant.tenant);
-    c_step constant interval := treadle._seconds_apart(c_limits) * messages * interval '1 second';
+    c_limits constant jsonb := (
+        select case when messages = 0 then t.in_force - 'queued' else t.in_force end
+        from treadle.tenants t
+        where t.tenant = _charge_tenant.tenant);
+    c_step constant interval := treadle._seconds_apart(c_limits) * (messages + records) * interval '1 second';
     c_day constant date := (at at time zone 'UTC')::date;
     v record;
     v_problem text := treadle._size_problem(
-        tenant => tenant, limits => c_limits, messages => messages, bytes => bytes);
+        tenant => tenant, limits => c_limits, messages => messages + records, bytes => bytes);
 begin
     if v_problem is not null then
         raise exception using errcode = 'TR422', message = v_problem;
@@ -280,11 +287,37 @@ begin
     if v_messages = 0 then
         return;
     elsif autocommit and not c_of_login then
-        perform treadle._charge_tenant(tenant => tenant, messages => v_messages, bytes => v_bytes, at => at);
+        perform treadle._charge_tenant(
+            tenant => tenant, messages => v_messages, records => 0, bytes => v_bytes, at => at);
     else
         insert into treadle.late_charges (xid, tenant, messages, bytes)
             values (pg_current_xact_id()::text::bigint, tenant, v_messages, v_bytes);
     end if;
+end $$;
+
+-- Charge a publish when its transaction commits. What is beyond a limit already is refused now (TR430), as is what a
+-- limit never allows (TR422).
+create or replace function treadle._charge_publish(
+    tenant text, limits jsonb, records bigint, bytes bigint, at timestamptz)
+returns void language plpgsql as $$
+declare
+    c_limits constant jsonb := limits - 'queued';
+    v record := treadle._use_of(tenant => tenant, at => at);
+    v_problem text := treadle._size_problem(
+        tenant => tenant, limits => c_limits, messages => records, bytes => bytes);
+begin
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
+    v_problem := treadle._limit_problem(
+        tenant => tenant, limits => c_limits, queued => 0,
+        ahead => v.ahead + treadle._seconds_apart(c_limits) * records, bytes => v.bytes + bytes, at => at);
+    if v_problem is not null then
+        raise exception using errcode = 'TR430', message = v_problem;
+    end if;
+    insert into treadle.late_charges (xid, tenant, messages, records, bytes)
+        values (pg_current_xact_id()::text::bigint, _charge_publish.tenant, 0, _charge_publish.records,
+            _charge_publish.bytes);
 end $$;
 
 -- The trigger of treadle.late_charges. The first call of a transaction charges all of them, tenant by tenant; the next
@@ -295,9 +328,10 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set pla
 set enable_seqscan = off set lock_timeout = 0 as $$
 begin
     perform treadle._charge_tenant(
-            tenant => c.tenant, messages => c.messages, bytes => c.bytes, at => treadle.clock())
+            tenant => c.tenant, messages => c.messages, records => c.records, bytes => c.bytes, at => treadle.clock())
         from (
-            select l.tenant, sum(l.messages)::bigint as messages, sum(l.bytes)::bigint as bytes
+            select l.tenant, sum(l.messages)::bigint as messages, sum(l.records)::bigint as records,
+                sum(l.bytes)::bigint as bytes
             from treadle.late_charges l
             where l.xid = new.xid
             group by l.tenant

@@ -4,7 +4,8 @@
 -- wait for each other. A record gets its offset once its transaction is committed (48_sequence.sql): an open
 -- transaction delays its own records and nothing else.
 --
--- records: [{"value": any JSON, "key"?, "headers"?: {name: text}, "record_id"?, "schema_id"?}, ...], at most 1,000.
+-- records: [{"value": any JSON, "key"?, "headers"?: {name: text}, "record_id"?, "schema_id"?, "traceparent"?}, ...], at
+-- most 1,000. The messages that subscriptions make of a record continue its trace.
 -- All of them are written, or none: the first that is not acceptable raises TR422.
 -- A record_id is a UUIDv7 of a time within a day of now. A record of the topic that is there already is not written
 -- again (`known`), so a producer that repeats a call with the same ids after a lost answer doubles nothing.
@@ -67,17 +68,19 @@ begin
                             or d.id >= c_latest
                             then format('A record_id must be a UUIDv7 of a time at most a day ahead, and not older '
                                 'than a day or the retention of the topic; %s is not.', d.id)
-                    end))::treadle.new_record order by d.n)
+                    end),
+                d.traceparent)::treadle.new_record order by d.n)
         from (
             select r.n, coalesce(r.record_id, treadle.uuid7()) as id, r.key, coalesce(r.headers, '{}') as headers,
                 r.schema_id,
+                substring(r.traceparent from '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$') as traceparent,
                 coalesce(r.value, case when records -> (r.n::integer - 1) ? 'value' then 'null'::jsonb end) as value,
                 coalesce(octet_length(r.key), 0) + coalesce(pg_column_size(r.headers), 0)
                     + coalesce(pg_column_size(r.value), 0) as bytes
             from
                 rows from (jsonb_to_recordset(records) as (
-                    record_id uuid, key text, headers jsonb, value jsonb, schema_id integer)
-                ) with ordinality r (record_id, key, headers, value, schema_id, n)
+                    record_id uuid, key text, headers jsonb, value jsonb, schema_id integer, traceparent text)
+                ) with ordinality r (record_id, key, headers, value, schema_id, traceparent, n)
         ) d);
 exception
     when data_exception then  -- an element is not an object, or a field has another type
@@ -126,9 +129,9 @@ begin
     end if;
 end $$;
 
--- Publish to a topic. `oldest`: records with an older id are refused.
+-- Publish to a topic. `oldest`: records with an older id are refused. `limits`: to which the records count; null: none.
 create or replace function treadle._publish_records(
-    topic treadle.topics, records jsonb, oldest uuid, notify boolean, at timestamptz)
+    topic treadle.topics, records jsonb, oldest uuid, limits jsonb, notify boolean, at timestamptz)
 returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
 language plpgsql as $$
 #variable_conflict use_column
@@ -147,9 +150,10 @@ begin
         records => records, max_bytes => _publish_records.topic.max_record_bytes, oldest => oldest, at => at);
     perform treadle._refuse_records(v_records);
     with written as (
-        insert into treadle.records (record_id, tenant, topic, key, headers, value, bytes, schema_id, created_at)
+        insert into treadle.records (record_id, tenant, topic, key, headers, value, bytes, schema_id, created_at,
+            traceparent)
         select (r.r).record_id, _publish_records.topic.tenant, _publish_records.topic.id, (r.r).key, (r.r).headers,
-            (r.r).value, (r.r).bytes, (r.r).schema_id, at
+            (r.r).value, (r.r).bytes, (r.r).schema_id, at, (r.r).traceparent
         from (select unnest(v_records) as r) r
         on conflict do nothing
         returning record_id, bytes
@@ -167,6 +171,11 @@ begin
             values (at, at, jsonb_build_object(
                 'tenant', _publish_records.topic.tenant, 'topic', _publish_records.topic.id, 'bytes', v_bytes,
                 'record_ids', v_written));
+        if limits ?| array['per_minute', 'bytes_per_day'] then
+            perform treadle._charge_publish(
+                tenant => _publish_records.topic.tenant, limits => limits, records => cardinality(v_written),
+                bytes => v_bytes, at => at);
+        end if;
         if notify then
             perform treadle._hint('treadle_records', '*');
         end if;
@@ -188,10 +197,11 @@ set enable_memoize = off as $$
 declare
     c_now constant timestamptz := treadle.clock();
     v_topic treadle.topics;
+    v_limits jsonb;
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
-    perform treadle._limits_of_active(tenant);
+    v_limits := treadle._limits_of_active(tenant);
     if reach ?| array['thread_id', 'message_id'] then
         raise exception using
             errcode = 'TR403', message = 'This token is for one thread or message and may publish nothing.';
@@ -200,7 +210,7 @@ begin
     return query
         select p.*
         from treadle._publish_records(
-            topic => v_topic, records => records, notify => notify, at => c_now,
+            topic => v_topic, records => records, limits => v_limits, notify => notify, at => c_now,
             oldest => treadle._oldest_record_id(v_topic.retention_hours, c_now)) p;
 end $$;
 comment on function treadle.publish_many is 'Publish an array of records to a topic: all or nothing';

@@ -144,6 +144,33 @@ end $$;
 comment on function treadle.create_subscription
     is 'Declare a subscription; returns created, changed or unchanged. Raises TR422';
 
+-- Let the subscription of an agent's name read these topics of the tenant `default`: a worker declares it with the
+-- agent. What a declaration of topics does not say stays as it is. Where nothing changes, no lock is taken.
+create or replace function treadle.follow_topics(agent text, topics text[]) returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    v treadle.subscriptions;
+begin
+    select s.* into v
+        from treadle.subscriptions s
+        where s.tenant = 'default' and s.subscription = follow_topics.agent;
+    if not found then
+        return treadle.create_subscription(
+            subscription => follow_topics.agent, topics => follow_topics.topics, agent => follow_topics.agent,
+            actor => 'agent ' || follow_topics.agent);
+    elsif v.topics = follow_topics.topics and v.agent = follow_topics.agent then
+        return 'unchanged';
+    end if;
+    return treadle.create_subscription(
+        subscription => v.subscription, topics => follow_topics.topics, agent => follow_topics.agent,
+        delivery => v.delivery, max_in_flight => v.max_in_flight, filter => v.filter, dead_letter => v.dead_letter,
+        actor => 'agent ' || follow_topics.agent);
+end $$;
+comment on function treadle.follow_topics
+    is 'Let the subscription of an agent''s name read these topics; a worker calls it';
+
 -- Note an act on a subscription, and wake a router.
 create or replace function treadle._audit_subscription(
     s treadle.subscriptions, actor text, action text, details jsonb default '{}')
@@ -233,6 +260,7 @@ begin
     v := treadle._lock_subscription(subscription, tenant);
     delete from treadle.subscription_topics j where j.subscription = v.id;
     delete from treadle.subscription_positions p where p.subscription = v.id;
+    delete from treadle.held_records h where h.subscription = v.id;
     delete from treadle.subscriptions s where s.id = v.id;
     perform treadle._audit_subscription(s => v, actor => actor, action => 'subscription.delete');
 end $$;

@@ -4,6 +4,8 @@
 -- position are written in one transaction, under the lock of the subscription's row, so each record is delivered once.
 -- To catch up and to deliver what was just published are the same step. Records of a key are one thread of the
 -- subscription (records/<subscription>/<key>, a name that no client can choose); records without a key have no order.
+-- Where another transaction holds the thread of a key, the records of that key wait in treadle.held_records
+-- (49_held_records.sql), and those of other keys go on.
 
 -- How many messages of a subscription are open.
 create or replace function treadle._open_of(subscription bigint) returns bigint
@@ -28,7 +30,7 @@ language sql stable as $$
         and p.next_offset < e.next_offset
 $$;
 
--- Whether the record was delivered before and its message is still open.
+-- Whether the record was delivered before and its message is still open, or it is held.
 create or replace function treadle._is_open(subscription bigint, topic bigint, "offset" bigint) returns boolean
 language sql stable as $$
     select exists (
@@ -39,6 +41,13 @@ language sql stable as $$
             and m.record_offset = _is_open."offset"
             and m.state in ('queued', 'processing')
         offset 0)
+        or exists (
+            select
+            from treadle.held_records h
+            where h.subscription = _is_open.subscription
+                and h.topic = _is_open.topic
+                and h."offset" = _is_open."offset"
+            offset 0)
 $$;
 
 -- The next records of a topic for a subscription: up to `quantity` that are delivered, of about `max_bytes`, but at
@@ -51,7 +60,7 @@ begin
         select row(
                 null, _next_records.topic, p."offset", p.record_id, p.key, p.headers, p.value, p.schema_id,
                 p.passes and not (p."offset" < fresh and treadle._is_open(s.id, _next_records.topic, p."offset")),
-                not p.passes)::treadle.delivery
+                not p.passes, p.traceparent)::treadle.delivery
         from (
             select l."offset", r.*, sum(r.bytes) over (order by l."offset") - r.bytes as bytes_before,
                 s.filter is null or (
@@ -87,7 +96,9 @@ begin
                 w.n, treadle.uuid7(), 'normal', 1, a.agent, a.queue,
                 'records/' || s.subscription || '/' || (w.w).key, false,
                 case when s.delivery = 'at_most_once' then 1 else a.max_attempts end, a.timeout_seconds, at, null, null,
-                null, null, null, null, null, null, 0, null, null)::treadle.submission
+                null, null, null, null, null, null, 0, null, null,
+                case when s.delivery = 'at_most_once' then 1 else (a.settings ->> 'max_losses')::integer end
+                )::treadle.submission
         from (select unnest(wanted) as w, generate_series(1, cardinality(wanted)) as n) w);
 end $$;
 
@@ -103,15 +114,15 @@ begin
         insert into treadle.messages as m (
             message_id, tenant, thread, ord, queue, lane, lane_id, share_place, agent, priority, rank, state, hold,
             max_attempts, max_losses, timeout_seconds, created_at, run_at, schema_id, body, metadata, subscription,
-            record_topic, record_offset)
+            record_topic, record_offset, traceparent)
         select p.message_id, s.tenant, p.thread, p.ord, p.queue, case when p.hold is null then p.priority end,
             p.lane_id, case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
-            p.max_attempts, case when s.delivery = 'at_most_once' then 1 end, p.timeout_seconds, at, p.run_at,
+            p.max_attempts, p.max_losses, p.timeout_seconds, at, p.run_at,
             (p.w).schema_id, (p.w).value,
             jsonb_build_object('record', jsonb_strip_nulls(jsonb_build_object(
                 'subscription', s.subscription, 'delivery', s.delivery, 'topic', names -> (p.w).topic::text,
                 'offset', (p.w)."offset", 'record_id', (p.w).record_id, 'key', (p.w).key, 'headers', (p.w).headers))),
-            s.id, (p.w).topic, (p.w)."offset"
+            s.id, (p.w).topic, (p.w)."offset", (p.w).traceparent
         from (
             select (z.p).*, z.w,
                 case
@@ -142,17 +153,47 @@ begin
             cardinality(submissions));
 end $$;
 
--- Write messages for records: all, and in their order.
-create or replace function treadle._deliver_records(
-    wanted treadle.delivery[], s treadle.subscriptions, a treadle.agents, names jsonb, at timestamptz)
-returns void language plpgsql as $$
+-- Give submissions their places in the threads of their keys. Those of threads that another transaction holds for more
+-- than a moment become busy. (Workers hold threads for moments all the time: to wait costs less than to hold records.)
+create or replace function treadle._place_deliveries(submissions treadle.submission[], tenant text, at timestamptz)
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_former_timeout text;
+    v_placed treadle.submission[];
+begin
+    v_former_timeout := treadle._set_lock_timeout('20ms');
+    v_placed := treadle._place_in_threads(
+        submissions => submissions, tenant => tenant, reach => null, patient => true, at => at);
+    perform treadle._set_lock_timeout(v_former_timeout);
+    return v_placed;
+exception
+    when lock_not_available or serialization_failure then
+        return treadle._place_in_threads(
+            submissions => submissions, tenant => tenant, reach => null, patient => false, at => at);
+end $$;
+
+-- Write messages for records, in their order, except for those whose threads another transaction holds.
+create or replace function treadle._write_or_hold(
+    wanted treadle.delivery[], s treadle.subscriptions, a treadle.agents, names jsonb, at timestamptz,
+    out written integer, out held treadle.delivery[])
+language plpgsql as $$
 declare
     v_submissions treadle.submission[] := treadle._delivered_submissions(wanted => wanted, s => s, a => a, at => at);
     v_threaded constant boolean := exists (select from unnest(v_submissions) u where u.thread_id is not null);
+    v_placed integer[];  -- the numbers of those that are written
 begin
     if v_threaded then
-        v_submissions := treadle._place_in_threads(
-            submissions => v_submissions, tenant => s.tenant, reach => null, patient => true, at => at);
+        v_submissions := treadle._place_deliveries(submissions => v_submissions, tenant => s.tenant, at => at);
+        if exists (select from unnest(v_submissions) u where u.state = 'busy') then
+            held := array(select wanted[u.n] from unnest(v_submissions) u where u.state = 'busy' order by u.n);
+            v_placed := array(select u.n from unnest(v_submissions) u where u.state is null order by u.n);
+            wanted := array(select wanted[p] from unnest(v_placed) p order by p);
+            v_submissions := array(select v_submissions[p] from unnest(v_placed) p order by p);
+        end if;
+    end if;
+    written := cardinality(wanted);
+    if written = 0 then
+        return;
     end if;
     if treadle._sharing() then
         v_submissions := treadle._share_out(submissions => v_submissions, tenant => s.tenant);
@@ -179,58 +220,89 @@ begin
         where p.ctid = o.place;
 end $$;
 
--- Deliver the next records of a subscription, whose row is locked: up to `quantity`, from each of its topics a part.
--- Returns how many records it passed.
+-- The next records of a subscription, from each of its topics a part, and the names of these topics. `expired`: how
+-- many records retention deleted before they were delivered; the positions pass them.
+create or replace function treadle._next_of_topics(
+    s treadle.subscriptions, quantity bigint, max_bytes bigint, out records treadle.delivery[], out names jsonb,
+    out expired bigint)
+language plpgsql as $$
+declare
+    v_topic record;
+    v_left bigint := quantity;
+    v_topics bigint := (select count(*) from treadle._behind(s.id));
+begin
+    records := '{}';
+    names := '{}';
+    expired := 0;
+    for v_topic in
+        select b.*
+        from treadle._behind(s.id) b
+    loop
+        exit when v_left <= 0;
+        records := records || treadle._next_records(
+            s => s, topic => v_topic.topic, first => v_topic.first, past => v_topic.past, fresh => v_topic.fresh,
+            quantity => ceil(v_left::numeric / v_topics)::bigint, max_bytes => max_bytes / v_topics);
+        names := names || jsonb_build_object(v_topic.topic, v_topic.name);
+        if v_topic.expired > 0 then  -- also where nothing is left to deliver
+            perform treadle._move_position(s.id, v_topic.topic, v_topic.first);
+        end if;
+        expired := expired + v_topic.expired;
+        v_left := quantity - cardinality(records);
+        v_topics := v_topics - 1;
+    end loop;
+end $$;
+
+-- Deliver the next records of a subscription, whose row is locked: up to `quantity`, and first those that were held and
+-- are free now. Returns how many records it passed, without those that it held back.
 create or replace function treadle._deliver_to(s treadle.subscriptions, quantity bigint, at timestamptz) returns integer
 language plpgsql as $$
 declare
     c_bytes constant bigint := 8000000;
     v_agent treadle.agents;
-    v_topic record;
-    v_left bigint := quantity;
-    v_topics bigint := (select count(*) from treadle._behind(s.id));
-    v_expired bigint := 0;
-    v_names jsonb := '{}';
-    v_records treadle.delivery[] := '{}';
+    v_back record;
+    v_next record;
     v_wanted treadle.delivery[];
+    v_held treadle.delivery[];
+    v_written integer := 0;
+    v record;
 begin
     select a.* into v_agent
         from treadle.agents a
         where a.agent = s.agent;
-    for v_topic in
-        select b.*
-        from treadle._behind(s.id) b
-    loop
-        v_records := v_records || treadle._next_records(
-            s => s, topic => v_topic.topic, first => v_topic.first, past => v_topic.past, fresh => v_topic.fresh,
-            quantity => ceil(v_left::numeric / v_topics)::bigint, max_bytes => c_bytes / v_topics);
-        v_names := v_names || jsonb_build_object(v_topic.topic, v_topic.name);
-        if v_topic.expired > 0 then  -- also where nothing is left to deliver
-            perform treadle._move_position(s.id, v_topic.topic, v_topic.first);
-        end if;
-        v_expired := v_expired + v_topic.expired;
-        v_left := quantity - cardinality(v_records);
-        v_topics := v_topics - 1;
-        exit when v_left <= 0;
-    end loop;
-    v_wanted := array(select r from (select unnest(v_records) as r) r where (r.r).wanted);
+    v_back := treadle._take_back(s => s, quantity => quantity, max_bytes => c_bytes);
+    v_next := treadle._next_of_topics(
+        s => s, max_bytes => c_bytes, quantity => case
+            when s.held - v_back.taken < treadle._most_held() then quantity - v_back.taken else 0 end);
+    v_held := array(
+        select r
+        from (select unnest(v_next.records) as r) r
+        where (r.r).wanted and (r.r).key = any(v_back.keys));
+    v_wanted := v_back.records || array(
+        select r
+        from (select unnest(v_next.records) as r) r
+        where (r.r).wanted and coalesce((r.r).key <> all(v_back.keys), true));
     if v_wanted <> '{}' then
-        perform treadle._deliver_records(wanted => v_wanted, s => s, a => v_agent, names => v_names, at => at);
+        v := treadle._write_or_hold(
+            wanted => v_wanted, s => s, a => v_agent, names => v_back.names || v_next.names, at => at);
+        v_written := v.written;
+        v_held := v_held || v.held;
     end if;
+    perform treadle._hold(s => s, records => v_held, taken => v_back.taken);
     perform treadle._move_position(s.id, n.topic, n.next_offset)
         from (
             select r.topic, max(r."offset") + 1 as next_offset
-            from (select (unnest(v_records)).topic, (unnest(v_records))."offset") r
+            from (select (unnest(v_next.records)).topic, (unnest(v_next.records))."offset") r
             group by r.topic
         ) n;
     insert into treadle.subscription_counts (tenant, subscription, open, filtered, expired)
-        select s.tenant, s.id, cardinality(v_wanted), count(*) filter (where r.filtered), v_expired
-        from (select (unnest(v_records)).filtered) r;
-    return cardinality(v_records);
+        select s.tenant, s.id, v_written, count(*) filter (where r.filtered),
+            v_next.expired + v_back.taken - cardinality(v_back.records)
+        from (select (unnest(v_next.records)).filtered) r;
+    return cardinality(v_next.records) + v_back.taken - cardinality(v_held);
 end $$;
 
--- The subscriptions that are behind and may be delivered to: of those of these topics and those with these names
--- (tenant/subscription); both null: of all.
+-- The subscriptions that are behind or hold records, and may be delivered to: of those of these topics and those with
+-- these names (tenant/subscription); both null: of all.
 create or replace function treadle._subscriptions_behind(topics bigint[], names text[])
 returns table (id bigint, name text) language plpgsql stable as $$
 #variable_conflict use_column
@@ -252,15 +324,22 @@ begin
                         and n.subscription = split_part(u, '/', 2))))
             and s.tenant <> all(treadle._stopped_tenants())
             and exists (select from treadle.agents a where a.agent = s.agent)
-            and exists (select from treadle._behind(s.id))
+            and (s.held > 0 or exists (select from treadle._behind(s.id)))
         order by s.id;
 end $$;
+
+-- Whether a subscription is behind or holds records.
+create or replace function treadle._has_more(subscription bigint) returns boolean
+language sql stable as $$
+    select exists (select from treadle._behind(_has_more.subscription))
+        or exists (select from treadle.subscriptions s where s.id = _has_more.subscription and s.held > 0)
+$$;
 
 -- Deliver the next records of subscriptions that are behind: of those of these topics and those with these names
 -- (tenant/subscription); both null: of all. It ends after about `quantity` records.
 --   delivered  how many records it passed
 --   queues     that got messages
---   again      the subscriptions that are still behind and can be delivered to at once
+--   again      the subscriptions that are still behind, or hold records, and have room
 --   waiting    those that are behind and have as many open messages as they may
 create or replace function treadle.deliver_records(
     topics bigint[] default null, names text[] default null, quantity integer default 1000, out delivered integer,
@@ -297,8 +376,10 @@ begin
         end if;
         v_passed := treadle._deliver_to(s => v, quantity => least(v_room, quantity), at => c_now);
         delivered := delivered + v_passed;
-        queues := queues || (select a.queue from treadle.agents a where a.agent = v.agent);
-        if exists (select from treadle._behind(v.id)) then
+        if v_passed > 0 then
+            queues := queues || (select a.queue from treadle.agents a where a.agent = v.agent);
+        end if;
+        if treadle._has_more(v.id) then
             again := again || v_behind.name;
         end if;
     end loop;

@@ -122,7 +122,7 @@ begin
         ) p
         cross join lateral treadle._publish_records(
             topic => treadle._existing_topic(p.topic, tenant), records => p.records,
-            oldest => treadle.uuid_at('epoch'), notify => true, at => treadle.clock());
+            oldest => treadle.uuid_at('epoch'), limits => null, notify => true, at => treadle.clock());
 end $$;
 
 -- treadle.append for the events of one message, patiently.

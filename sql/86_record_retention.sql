@@ -150,6 +150,7 @@ begin
     perform treadle._purge_deleted_topics(tenant, quantity);
     delete from treadle.subscription_topics j where j.tenant = _delete_topics_of_tenant.tenant;
     delete from treadle.subscription_positions p where p.tenant = _delete_topics_of_tenant.tenant;
+    delete from treadle.held_records h where h.tenant = _delete_topics_of_tenant.tenant;
     delete from treadle.subscriptions s where s.tenant = _delete_topics_of_tenant.tenant;
     delete from treadle.mutexes m where m.name = 'topics of ' || _delete_topics_of_tenant.tenant;
     return not exists (select from treadle.topics t where t.tenant = _delete_topics_of_tenant.tenant);

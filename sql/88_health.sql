@@ -1,4 +1,5 @@
--- What in the server can hold Treadle up: dead rows that vacuum cannot remove, and a full queue of notifications.
+-- What can hold Treadle up: dead rows that vacuum cannot remove, a full queue of notifications, and a router that is
+-- behind.
 --
 -- Rows that are claimed, finished and purged leave dead versions behind. While an old snapshot is open, vacuum can
 -- remove none of them: calls stay fast (see treadle.low_water), but the tables grow. The janitor looks here and warns.
@@ -63,3 +64,28 @@ begin
 end $$;
 comment on function treadle.notify_health
     is 'How full the queue of NOTIFY is, whether hints are sent, and which session probably keeps it full';
+
+-- How long the oldest published record waits for its offset (null: none waits), and how many records subscriptions that
+-- are not paused have not received.
+create or replace function treadle.router_health(out waiting_seconds double precision, out undelivered bigint)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    waiting_seconds := (
+        select greatest(extract(epoch from treadle.clock() - q.enqueued_at), 0)
+        from pgmq.q_treadle_inbox q
+        where q.msg_id >= treadle._low_water_mark('inbox')
+        order by q.msg_id
+        limit 1);
+    undelivered := (
+        select coalesce(sum(s.held + b.behind), 0)
+        from treadle.subscriptions s
+        cross join lateral (
+            select coalesce(sum(u.past - u.first), 0) as behind
+            from treadle._behind(s.id) u
+        ) b
+        where not s.paused);
+end $$;
+comment on function treadle.router_health
+    is 'How long the oldest record waits for its offset, and how many records subscriptions have not received';

@@ -9,7 +9,10 @@ select t.tenant, t.topic, t.retention_hours, t.max_record_bytes, t.schema_subjec
         select coalesce(jsonb_agg(
             jsonb_build_object(
                 'subscription', s.subscription, 'next_offset', p.next_offset,
-                'lag', greatest(e.next_offset - greatest(p.next_offset, t.first_offset), 0))
+                'lag', greatest(e.next_offset - greatest(p.next_offset, t.first_offset), 0) + (
+                    select count(*)
+                    from treadle.held_records h
+                    where h.subscription = j.subscription and h.topic = j.topic and h."offset" < p.next_offset))
             order by s.subscription), '[]')
         from treadle.subscription_topics j
         join treadle.subscriptions s on s.id = j.subscription
@@ -26,7 +29,8 @@ create or replace view treadle.subscription_overview with (security_invoker) as
 select s.tenant, s.subscription, s.topics, s.agent, s.delivery, s.max_in_flight, s.filter, s.dead_letter, s.paused,
     l.lag, coalesce(c.open, 0) as open, coalesce(c.completed, 0) as completed, coalesce(c.failed, 0) as failed,
     coalesce(c.cancelled, 0) as cancelled, coalesce(c.dropped, 0) as dropped, coalesce(c.filtered, 0) as filtered,
-    coalesce(c.expired, 0) as expired, l.positions, s.created_at
+    coalesce(c.expired, 0) as expired, l.positions, s.created_at,
+    s.held
 from treadle.subscriptions s
 cross join lateral (
     select coalesce(sum(b.lag), 0)::bigint as lag,
@@ -35,7 +39,10 @@ cross join lateral (
             order by b.topic), '[]') as positions
     from (
         select t.topic, p.next_offset,
-            greatest(e.next_offset - greatest(p.next_offset, t.first_offset), 0) as lag
+            greatest(e.next_offset - greatest(p.next_offset, t.first_offset), 0) + (
+                select count(*)
+                from treadle.held_records h
+                where h.subscription = j.subscription and h.topic = j.topic and h."offset" < p.next_offset) as lag
         from treadle.subscription_topics j
         join treadle.topics t on t.id = j.topic and t.deleted_at is null
         cross join lateral treadle._position_of(j.subscription, j.topic) p

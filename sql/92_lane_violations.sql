@@ -34,8 +34,9 @@ with lanes as materialized (
         from lanes r
         group by r.queue, r.lane, r.msg_id
     ) r on r.queue = m.queue and r.lane = m.lane and r.msg_id = m.lane_id
-    where (m.lane is not null) <>
-            (m.state in ('processing', 'failed') or (m.state = 'queued' and m.hold is null))
+    where (
+            (m.lane is not null) <> (m.state in ('processing', 'failed') or (m.state = 'queued' and m.hold is null))
+            and not (m.state = 'failed' and m.subscription is not null))  -- it may leave no dead letter
         or (m.lane is not null and jsonb_array_length(r.bodies) <> 1)
         or (m.lane <> 'dlq' and r.bodies is null)
         or (m.lane <> 'dlq' and r.bodies -> 0 <> treadle._lane_message(

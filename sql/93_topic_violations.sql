@@ -125,6 +125,22 @@ with wrong_position as (
         and m.state in ('queued', 'processing')
     group by m.subscription, m.record_topic, m.record_offset
     having count(*) > 1
+), wrong_held as (
+    select s.subscription, s.held, h.found, h.passed, h.opened
+    from treadle.subscriptions s
+    cross join lateral (
+        select count(*) as found,
+            bool_and(p.fresh_offset is null or k."offset" < p.fresh_offset) as passed,
+            bool_or(m.message_id is not null) as opened
+        from treadle.held_records k
+        left join lateral treadle._position_of(k.subscription, k.topic) p on true
+        left join treadle.messages m on m.subscription = k.subscription and m.record_topic = k.topic
+            and m.record_offset = k."offset" and m.state in ('queued', 'processing')
+        where k.subscription = s.id
+    ) h
+    where s.held <> h.found
+        or not h.passed
+        or h.opened
 ), count_below_mark as (
     select c.id, c.subscription
     from treadle.subscription_counts c
@@ -142,6 +158,9 @@ from wrong_count v
 union all
 select 'A record has at most one open message of a subscription.', v.record_topic || ' ' || v.record_offset, to_jsonb(v)
 from doubled v
+union all
+select 'A subscription counts the records that it holds, which its positions have passed.', v.subscription, to_jsonb(v)
+from wrong_held v
 union all
 select 'No count of a subscription lies below its low-water mark.', v.subscription::text, to_jsonb(v)
 from count_below_mark v;

@@ -38,6 +38,7 @@ declare
 
         sequence_records     worker
         deliver_records      worker
+        follow_topics        worker
 
         read_events          app
         log_end              app
@@ -68,6 +69,7 @@ declare
         missing_lanes        app
         vacuum_health        app worker
         notify_health        app worker
+        router_health        app
 
         schema_rule          app
         set_schema_rule      app
@@ -215,7 +217,7 @@ grant select on
     treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
     treadle.counters, treadle.queues, treadle.agents, treadle.topics, treadle.topic_ends, treadle.topic_log,
     treadle.records, treadle.subscriptions, treadle.subscription_topics, treadle.subscription_positions,
-    treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview,
+    treadle.held_records, treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview,
     treadle.schema_overview, treadle.schema_versions, treadle.schemas, treadle.schema_rules
     to treadle_tenant;
 grant select (id, message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from importlib import resources
+from typing import NamedTuple
 
 import asyncpg
 from alembic import command
@@ -43,6 +44,32 @@ _CONNECTION_ERRORS = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
+
+
+class Pending(NamedTuple):
+    """What a migration would change, a line each. `is_empty`: the database has no Treadle schema yet."""
+
+    lines: list[str]
+    is_empty: bool
+
+
+async def pending(dsn: str) -> Pending:
+    """What `migrate` would do; raises SchemaError or Unavailable as it would, where that can be seen before."""
+    connection = await connect(dsn, name="migrate", command_timeout=STATEMENT_TIMEOUT_SECONDS)
+    try:
+        await _require_version(connection)
+        await _refuse_unknown(connection)
+        newest = ScriptDirectory(str(MIGRATIONS_FOLDER)).get_current_head()
+        if await connection.fetchval("select to_regclass('treadle.meta')") is None:
+            return Pending([f"tables: create, up to revision {newest}", "functions: create"], True)
+        revision = await connection.fetchval("select version_num from treadle.alembic_version")
+        functions = await connection.fetchval("select value from treadle.meta where name = 'functions'")
+        lines = [] if revision == newest else [f"tables: revision {revision} -> {newest}"]
+        return Pending(lines if functions == digest() else [*lines, "functions: replace"], False)
+    except _CONNECTION_ERRORS as error:
+        raise Unavailable(explain(error)) from error
+    finally:
+        await connection.close()
 
 
 async def migrate(dsn: str) -> None:

@@ -13,7 +13,8 @@ from service.maintenance.store import MaintenanceStore
 from service.waiting import wait_for
 
 ROOM_SECONDS = 0.02  # between two deliveries to subscriptions that were full: so each takes several records
-BUSY_SECONDS = 0.005  # until it tries again what another router is at
+BUSY_SECONDS = 0.005  # until it tries again what another transaction is at; twice as long each time, up to:
+HELD_SECONDS = 0.1
 REST_SECONDS = 30.0  # it looks everywhere that often in any case
 LATE_SECONDS = 2.0  # between two searches for records of transactions that stayed open for long
 
@@ -33,6 +34,7 @@ class Route:
         self._late_at = 0.0  # when late records are due
         self._room: asyncio.TimerHandle | None = None
         self._delivering_seconds = 0.0  # that the last delivery took
+        self._held_seconds = BUSY_SECONDS  # until the next one, where other transactions held all that was left
 
     def sequence(self) -> None:
         """Records were published."""
@@ -82,7 +84,7 @@ class Route:
         self._arrivals.in_topics(sequenced.topics)
         if sequenced.more:
             self._inbox = True
-            self._call_again(soon=bool(sequenced.topics))
+            self._call_again(0.0 if sequenced.topics else BUSY_SECONDS)
         return sequenced.topics
 
     def _take_names(self) -> list[str]:
@@ -93,16 +95,18 @@ class Route:
         began = time.monotonic()
         deliveries = await self._store.deliver_records(topics, names)
         self._delivering_seconds = time.monotonic() - began
+        self._arrivals.in_lanes(set(deliveries.queues or ()))
         if deliveries.delivered:
             telemetry.deliver(messages=deliveries.delivered, seconds=self._delivering_seconds)
-        self._arrivals.in_lanes(set(deliveries.queues or ()))
+            self._held_seconds = BUSY_SECONDS
         if deliveries.again:
             self._names.update(deliveries.again)
-            self._call_again(soon=deliveries.delivered > 0)
+            self._call_again(0.0 if deliveries.delivered else self._held_seconds)
+            self._held_seconds = min(2 * self._held_seconds, HELD_SECONDS)
 
-    def _call_again(self, *, soon: bool) -> None:
-        """Run once more: at once or, if another router is at it, after a moment."""
-        if soon:
-            self._called.set()
+    def _call_again(self, seconds: float) -> None:
+        """Run once more: at once or, if another transaction is at it, after a moment."""
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, self._called.set)
         else:
-            asyncio.get_running_loop().call_later(BUSY_SECONDS, self._called.set)
+            self._called.set()

@@ -43,7 +43,7 @@ class Sequenced(msgspec.Struct, frozen=True):
 
 class Deliveries(msgspec.Struct, frozen=True):
     """What one call delivered. `again` and `waiting` name subscriptions (`tenant/subscription`) that are still behind:
-    those that can be delivered to at once, and those that have as many open messages as they may."""
+    those that can be delivered to or hold records, and those that have as many open messages as they may."""
 
     delivered: int
     queues: list[str] | None

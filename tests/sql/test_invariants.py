@@ -128,7 +128,8 @@ DAMAGES = [
         " from treadle.subscription_positions",
     ),
     ("A subscription has a position", "delete from treadle.subscription_positions"),
-    ("A subscription counts", "delete from treadle.subscription_counts"),
+    ("A subscription counts its open", "delete from treadle.subscription_counts"),
+    ("A subscription counts the records", "update treadle.subscriptions set held = 1"),
     (
         "A record has at most one open",
         "update treadle.messages m set (subscription, record_topic, record_offset) = (select d.subscription,"

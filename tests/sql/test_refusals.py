@@ -47,6 +47,7 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"delay_seconds": "NaN"}, "delay_seconds must be between 0 and 31622400 (366 days)."),
     ({"max_attempts": 0}, "max_attempts must be between 1 and 1000."),
     ({"max_attempts": 1001}, "max_attempts must be between 1 and 1000."),
+    ({"max_losses": 0}, "max_losses must be between 1 and 1000."),
     ({"timeout_seconds": 0}, "timeout_seconds must be above 0 and at most 604800 (7 days)."),
     ({"timeout_seconds": 604801}, "timeout_seconds must be above 0 and at most 604800 (7 days)."),
     ({"agent": "nobody"}, "There is no agent 'nobody'."),
@@ -77,7 +78,13 @@ async def test_an_id_that_would_never_be_purged_is_refused(sql_client: SqlClient
 async def test_values_at_the_limits_are_accepted(sql_client: SqlClient) -> None:
     await sql_client.submit_many(
         {"message": "x", "priority": None, "thread_id": None, "metadata": None, "delay_seconds": None},
-        {"thread_id": "x" * 255, "max_attempts": 1000, "timeout_seconds": 604800, "delay_seconds": 31622400},
+        {
+            "thread_id": "x" * 255,
+            "max_attempts": 1000,
+            "max_losses": 1000,
+            "timeout_seconds": 604800,
+            "delay_seconds": 31622400,
+        },
         {"thread_id": " ä?#", "max_attempts": 1, "timeout_seconds": 0.001},
     )
 

@@ -311,3 +311,15 @@ async def test_a_submit_that_does_not_say_is_patient(sql_client: SqlClient) -> N
         with pytest.raises(asyncpg.LockNotAvailableError):
             await sql_client.submit_many({"thread_id": "t"}, patient=None)
         await sql_client.sql.execute("reset statement_timeout")
+
+
+async def test_a_message_and_its_agent_say_how_often_workers_may_be_lost(sql_client: SqlClient) -> None:
+    """With one attempt and one loss, a message that was released fails as well: it runs at most once."""
+    await sql_client.register({"settings": {"max_losses": 2}})
+    agents, own = await sql_client.submit("a"), await sql_client.submit("b", max_losses=1)
+    assert sorted(await sql_client.finish(*await sql_client.claim(2), outcome="lost")) == ["failed", "queued"]
+    assert (await sql_client.message(own))["state"] == "failed"
+    assert await sql_client.finish(await sql_client.claim_one(), outcome="lost") == ["failed"]
+    assert (await sql_client.message(agents))["losses"] == 2
+    await sql_client.submit("c", max_losses=1, max_attempts=1)
+    assert await sql_client.finish(await sql_client.claim_one(), outcome="released") == ["failed"]

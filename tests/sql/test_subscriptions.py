@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.topic_calls import Topics, records_of, refusal
 
@@ -281,3 +282,86 @@ async def test_two_routers_deliver_each_record_once(topics: Topics) -> None:
 
     await asyncio.gather(*(work(router) for router in routers))
     assert sorted(bodies) == sorted([*range(400)] * 2)
+
+
+async def test_two_groups_and_a_reader_see_an_hour_of_records_in_order(topics: Topics) -> None:
+    """One group is paused for the hour, another one begins afterwards, and a reader reads from the earliest."""
+    for name in ("a", "b"):
+        await topics.subscribe(name, max_in_flight=100)
+    await topics.sql.execute("select treadle.pause_subscription('b')")
+    received: dict[str, list[Any]] = {}
+
+    async def drain() -> None:
+        while await topics.route() or (await topics.sql.fetchval("select exists (select from pgmq.q_default_normal)")):
+            claims = await topics.claims()
+            for record in records_of(claims):
+                received.setdefault(record["subscription"], []).append((record["key"], record["offset"]))
+            await topics.client.finish(*claims)
+
+    for minute in range(60):
+        await topics.client.shift_clock(60.0 * minute)
+        await topics.publish("t", *({"value": 4 * minute + n, "key": f"k{(4 * minute + n) % 20}"} for n in range(4)))
+        if minute % 20 == 19:
+            await drain()
+    assert set(received) == {"a"}
+    assert (await topics.overview("b"))["lag"] == 240
+    half_an_hour_ago = await topics.sql.fetchval(
+        "select treadle.topic_offset('t', (treadle.clock() - interval '29 minutes 30 seconds')::text)"
+    )
+    assert half_an_hour_ago == 120
+    await topics.sql.execute("select treadle.pause_subscription('b', false)")
+    await topics.subscribe("c", max_in_flight=100)
+    await drain()
+    everything = [(f"k{n % 20}", n) for n in range(240)]
+    for name in ("a", "b", "c"):
+        assert sorted(received[name]) == sorted(everything)
+        for key in {key for key, _ in everything}:
+            assert [offset for k, offset in received[name] if k == key] == [n for k, n in everything if k == key]
+    assert await topics.values() == [*range(240)]
+    pages: list[int] = []
+    while page := await topics.read("t", len(pages), quantity=70):
+        pages += [row["offset"] for row in page]
+    assert pages == [*range(240)]
+
+
+@pytest.mark.parametrize("dead_letter", [True, False])
+@pytest.mark.parametrize(
+    ("outcome", "times", "limits"),
+    [
+        ("error", 2, {"max_attempts": 2}),
+        ("rejected", 1, {"max_attempts": 2}),
+        ("lost", 2, {"settings": {"max_losses": 2}}),
+        ("cancelled", 1, {}),
+    ],
+)
+async def test_what_becomes_of_a_record_that_fails(
+    topics: Topics, dead_letter: bool, outcome: str, times: int, limits: dict[str, Any]
+) -> None:
+    """The table of dead letters in docs/topics.md. The next record of the key runs in every case."""
+    await topics.client.register(limits)
+    await topics.subscribe(dead_letter=dead_letter)
+    await topics.publish("t", {"value": 1, "key": "k"}, {"value": 2, "key": "k"})
+    await topics.route()
+    for _ in range(times):
+        if outcome == "cancelled":
+            first = await topics.sql.fetchval("select message_id from treadle.messages where body = '1'")
+            assert await topics.client.cancel(first) == "cancelled"
+        else:
+            claim = await topics.client.claim_one()
+            assert json.loads(claim.body) == 1
+            await topics.client.finish(claim, outcome=outcome, delay=0.0 if outcome == "error" else None)
+            await topics.sql.execute("select treadle.admit_due(10)")
+    assert await topics.handle() == [2]
+    overview = await topics.overview()
+    letters = await topics.sql.fetchval("select count(*) from treadle._dead_letters('default', 10)")
+    failed = outcome != "cancelled"
+    await assert_consistent(topics.sql)
+    assert letters == (1 if failed and dead_letter else 0)
+    assert (overview["failed"], overview["dropped"], overview["cancelled"], overview["completed"]) == (
+        (failed and dead_letter, failed and not dead_letter, not failed, 1)
+    )
+    if failed:
+        message_id = await topics.sql.fetchval("select message_id from treadle.messages where state = 'failed'")
+        assert await topics.client.redrive(message_id) == "queued"
+        assert await topics.handle() == [1]
+        assert (await topics.overview())["completed"] == 2

@@ -6,9 +6,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+import uuid_utils.compat as uuid
 
 from service.errors import BY_SQLSTATE, LimitReached
 from tests.support.sql_client import SqlClient
+from tests.support.topic_calls import Topics
+from tests.support.topic_calls import refusal as topic_refusal
 
 
 async def limit(client: SqlClient, **limits: int) -> None:
@@ -160,3 +163,27 @@ async def test_a_tenant_sees_its_limits_and_use(sql_client: SqlClient) -> None:
         "bytes_today": 17,
         "bytes_per_day": 1000,
     }
+
+
+async def test_published_records_count_as_messages(sql_client: SqlClient) -> None:
+    """At the commit, so that an open transaction holds up no other publisher. A known record costs nothing."""
+    topics = Topics(sql_client)
+    await topics.create("t")
+    await limit(sql_client, per_minute=10, queued=1, bytes_per_day=1000)
+    record = {"value": 1, "record_id": str(uuid.uuid7())}
+    await topics.publish("t", record, *range(5))
+    await topics.publish("t", record)
+    other = Topics(await sql_client.connect())
+    transaction = other.sql.transaction()
+    await transaction.start()
+    await other.publish("t", 6, 7)
+    await topics.publish("t", 8, 9)
+    assert (await topic_refusal(topics.publish("t", 10, 11, 12)))[0] == "TR430"
+    await topics.publish("t", 10)
+    assert (await topic_refusal(transaction.commit()))[0] == "TR430"
+    assert (await topic_refusal(topics.publish("t", *range(11))))[0] == "TR422"
+    assert await submitted(sql_client, 1) == ["queued"]
+    assert await submitted(sql_client, 1) == ["refused"]
+    await limit(sql_client, per_minute=1000)
+    assert (await topic_refusal(topics.publish("t", "x" * 900)))[0] == "TR430"
+    assert "bytes in 86400 seconds, and never" in (await topic_refusal(topics.publish("t", "x" * 1200)))[1]

@@ -13,7 +13,13 @@ from tests.support.sql_client import SqlClient
 from tests.support.tenant_logins import REFUSED, rows_of
 
 TOPICS = ("topics", "topic_ends", "topic_log", "records")
-SUBSCRIPTIONS = ("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts")
+SUBSCRIPTIONS = (
+    "subscriptions",
+    "subscription_topics",
+    "subscription_positions",
+    "held_records",
+    "subscription_counts",
+)
 SCHEMAS = ("schemas", "schema_versions", "schema_rules")
 VISIBLE = (
     *("messages", "threads", "thread_turns", "events", "parked", "counters", "stat_rows"),

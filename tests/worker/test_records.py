@@ -153,3 +153,28 @@ async def test_a_step_of_an_exactly_once_message_publishes_nothing(
     await until(lambda: house.subscriptions.get(COMMAND_LINE, "s"), lambda found: found.failed == 1)
     error = await sql.fetchval("select error from treadle.messages where state = 'failed'")
     assert "outside of its steps" in error
+
+
+async def test_a_key_that_a_transaction_holds_goes_on_after_it(
+    house: House, start_worker: StartWorker, sql: Connection, database: Database
+) -> None:
+    """Without a hint: the router tries held records again after a moment. Other keys do not wait."""
+    seen: list[str] = []
+
+    @agent("collector")
+    async def collector(context: Context, text: str) -> None:
+        seen.append(text)
+
+    await start_worker(collector, poll_interval=60.0)
+    await house.topic("t")
+    await house.subscribe("s", "t", "collector")
+    await house.publish("t", "a0", key="a")
+    await house.done("s", 1)
+    async with sql.transaction():
+        await sql.execute("select from treadle.threads where thread_id = 'records/s/a' for no key update")
+        await house.publish("t", "a1", "a2", key="a")
+        await house.publish("t", *(f"b{n}" for n in range(20)), key="b")
+        found = await until(lambda: house.subscriptions.get(COMMAND_LINE, "s"), lambda found: found.completed == 21)
+        assert (found.lag, found.open) == (2, 0)
+    await house.done("s", 23)
+    assert [text for text in seen if text[0] == "a"] == ["a0", "a1", "a2"]

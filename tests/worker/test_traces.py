@@ -158,3 +158,50 @@ async def test_a_message_without_a_request_has_a_trace_of_its_own(
         worker.stop()
         await running
     assert names_of_parents(exporter.get_finished_spans()) == [("invoke_agent helper", ""), ("wait in queue", "")]
+
+
+async def test_a_trace_goes_on_through_records(
+    settings: Settings,
+    start_api: StartApi,
+    sql: Connection,
+    exporter: InMemorySpanExporter,
+    provider: TracerProvider,
+) -> None:
+    """From the request that publishes, through the agent of a subscription and what it publishes, to the next agent."""
+
+    @agent("teller", topics=["in"])
+    async def teller(context: Context, text: str) -> None:
+        await context.publish("out", text)
+
+    @agent("listener", topics=["out"])
+    async def listener(context: Context, text: str) -> None:
+        pass
+
+    made: list[OtelTraces] = []
+
+    def make(leases: LeaseStore) -> OtelTraces:
+        made.append(OtelTraces(provider, leases.trace_parents))
+        return made[0]
+
+    api = await start_api()
+    for topic in ("in", "out"):
+        assert (await api.put(f"/topics/{topic}", json={})).status_code == 201
+    registry = Registry(settings, (teller, listener))
+    worker = build_worker(settings, str(settings.database_url), registry, make_traces=make)
+    with made[0].listening():
+        running = asyncio.create_task(worker.run())
+        await until(lambda: sql.fetchval("select count(*) from treadle.subscriptions"), lambda count: count == 2)
+        published = await api.post("/topics/in/records", json={"value": "x"}, headers={"traceparent": TRACE_PARENT})
+        assert published.status_code == 202
+        done = "select count(*) from treadle.messages where state = 'completed'"
+        await until(lambda: sql.fetchval(done), lambda count: count == 2)
+        worker.stop()
+        await running
+    spans = exporter.get_finished_spans()
+    assert {format(span.context.trace_id, "032x") for span in spans if span.context} == {TRACE}
+    assert names_of_parents(spans) == [
+        ("invoke_agent listener", "invoke_agent teller"),
+        ("invoke_agent teller", "caller"),
+        ("wait in queue", "caller"),
+        ("wait in queue", "invoke_agent teller"),
+    ]

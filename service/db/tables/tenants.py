@@ -42,6 +42,7 @@ late_charges = Table(
     tenant(),
     must("messages", BigInteger),
     must("bytes", BigInteger),
+    must("records", BigInteger, "0"),
 )
 
 keys = Table(

@@ -43,6 +43,7 @@ records = Table(
     must("bytes", Integer),
     may("schema_id", Integer),
     must("created_at", Time),
+    may("traceparent", Text),
     postgresql_partition_by="range (record_id)",
 )
 
@@ -69,6 +70,7 @@ subscriptions = Table(
     must("dead_letter", Boolean, "true"),
     must("paused", Boolean, "false"),
     must("created_at", Time),
+    must("held", Integer, "0"),
     UniqueConstraint("tenant", "subscription", name="subscriptions_tenant_subscription_key"),
 )
 
@@ -90,6 +92,16 @@ subscription_positions = Table(
     tenant(),
     must("next_offset", BigInteger),
     must("fresh_offset", BigInteger),
+)
+
+held_records = Table(
+    "held_records",
+    metadata,
+    key("subscription", BigInteger),
+    key("topic", BigInteger),
+    key("offset", BigInteger),
+    tenant(),
+    must("key", Text),
 )
 
 subscription_counts = Table(

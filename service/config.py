@@ -26,6 +26,7 @@ JwtAlgorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+DECLARED = ("topics", "subscriptions")  # keys of the file that are no settings: service/cli/declarations.py
 KEY_ALGORITHMS = tuple(name for name in get_args(JwtAlgorithm) if name not in SECRET_ALGORITHMS)
 
 # Patterns in the error messages of msgspec, and the plain words that replace them.
@@ -175,9 +176,8 @@ def explain_misfit(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -
     return place, reason
 
 
-def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
-    if not path:
-        return {}
+def read_file(path: str) -> dict[str, Any]:
+    """The keys of the file that TREADLE_CONFIG names, in lower case; raises ConfigError."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
@@ -186,7 +186,13 @@ def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"TREADLE_CONFIG: {path} is not a mapping of settings.")
-    values = {str(name).lower(): value for name, value in content.items()}
+    return {str(name).lower(): value for name, value in content.items()}
+
+
+def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
+    if not path:
+        return {}
+    values = {name: value for name, value in read_file(path).items() if name not in DECLARED}
     if unknown := sorted(values.keys() - names):
         raise ConfigError(f"TREADLE_CONFIG: {path} names the unknown setting {unknown[0].upper()}.")
     return values

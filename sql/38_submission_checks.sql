@@ -82,9 +82,9 @@ declare
 begin
     return (
         with decoded as (
-            select d.n, d.priority, d.thread_id, d.delay_seconds, d.max_attempts, d.max_losses, d.timeout_seconds, d.aside,
+            select d.n, d.priority, d.thread_id, d.delay_seconds, d.max_attempts, d.max_losses, d.timeout_seconds,
                 coalesce(d.agent, treadle._agent_of_thread(tenant => tenant, thread_id => d.thread_id,
-                    aside => d.aside, reach => reach), v_default_agent) as agent, d.parent,
+                    aside => d.aside, reach => reach), v_default_agent) as agent, d.parent, d.aside,
                 coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
                 case when d.parent is not null then treadle._depth_below(d.parent, tenant) end as depth,
                 treadle._submission_problem(

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Unpack, get_type_hints
 
@@ -11,7 +12,7 @@ from service.agents.contract import Rejected
 from service.agents.json_types import return_type, unwritable
 from service.agents.limits import LimitOptions, Limits
 from service.agents.protobuf_types import from_json, schema_of
-from service.limits import MAX_AGENT_NAME_CHARS
+from service.limits import MAX_AGENT_NAME_CHARS, SUBSCRIPTION_NAME_PATTERN, SUBSCRIPTION_NAME_RULE
 
 
 def agent(name: str, **limits: Unpack[LimitOptions]) -> Callable[[Callable[..., Any]], "Agent"]:
@@ -30,8 +31,8 @@ def agent(name: str, **limits: Unpack[LimitOptions]) -> Callable[[Callable[..., 
 class Agent:
     """A function that answers messages, with its name and limits. Calling the agent calls the function.
 
-    `limits.description` is filled from the docstring if none is given. The worker's settings apply where `timeout` or
-    `max_attempts` is None. Raises ValueError or TypeError if the arguments cannot make an agent.
+    `limits.description` is filled from the docstring if none is given. The worker's settings apply where `timeout`,
+    `max_attempts` or `max_losses` is None. Raises ValueError or TypeError if the arguments cannot make an agent.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], **limits: Unpack[LimitOptions]) -> None:
@@ -44,6 +45,8 @@ class Agent:
                 f"the agent {name!r} returns {cls}, which has no JSON form: return text, a Struct or a dict"
             )
         declared = Limits(**limits)
+        if declared.topics and not re.match(SUBSCRIPTION_NAME_PATTERN, name):
+            raise ValueError(f"the agent {name!r} has topics, so its name must be {SUBSCRIPTION_NAME_RULE}")
         self.name = name
         self.function = function
         self.limits = msgspec.structs.replace(declared, description=declared.description or _first_paragraph(function))

@@ -48,6 +48,11 @@ class Registry:
     def get(self, name: str) -> Agent | None:
         return self._agents.get(name)
 
+    @property
+    def topics(self) -> dict[str, Sequence[str]]:
+        """The topics of the agents that declare some."""
+        return {name: agent.limits.topics for name, agent in self._agents.items() if agent.limits.topics}
+
     def rows(self) -> list[dict[str, Any]]:
         """The agents in the form that treadle.register_agents takes."""
         return [
@@ -63,6 +68,7 @@ class Registry:
                     "concurrency": agent.limits.concurrency,
                     "idle_timeout": agent.limits.idle_timeout,
                     "while_busy": agent.limits.while_busy,
+                    "max_losses": agent.limits.max_losses,
                 },
             }
             for agent in self._agents.values()

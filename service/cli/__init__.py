@@ -10,7 +10,9 @@ from service.cli import act, keys, look, operate, run, talk
 from service.cli.audit import audit
 from service.cli.process import one_sentence_per_error, open_standard_streams
 from service.cli.schemas import schemas
+from service.cli.subscriptions import subscriptions
 from service.cli.tenants import tenants
+from service.cli.topics import topics
 
 
 class _Commands(click.Group):
@@ -74,6 +76,8 @@ for command in (
     *(act.cancel, act.redrive, act.pause, act.resume),
     keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
+    topics,
+    subscriptions,
     schemas,
     tenants,
     audit,

@@ -19,6 +19,7 @@ from service.config import Settings
 from service.errors import ConfigError
 from service.limits import STOP_MARGIN_SECONDS
 from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor
+from service.terminal import visible_line
 
 if TYPE_CHECKING:
     from service.leases.store import LeaseStore
@@ -120,20 +121,33 @@ def work(settings: Settings) -> None:
 
 
 @click.command()
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.pass_obj
-def migrate(settings: Settings) -> None:
-    """Bring the database to this release.
+def migrate(settings: Settings, dry_run: bool) -> None:
+    """Bring the database to this release, and create the topics and subscriptions of the file of TREADLE_CONFIG.
 
     Run it before the other processes of a new release; old ones go on meanwhile. Running it again does no harm. Workers
     register the agents. Where PostgreSQL is away the exit code is 75: try again later.
 
     \b
-    Example:
+    Examples:
       DATABASE_URL=postgresql://owner@db/treadle treadle migrate
+      TREADLE_CONFIG=treadle.yaml treadle migrate --dry-run
     """
+    from service.cli import declarations
     from service.db.migrate import migrate as run_migration
+    from service.db.migrate import pending
     from service.tenants.store import TenantStore
 
+    declared = declarations.read(os.environ.get("TREADLE_CONFIG"))
+    if dry_run:
+        changes = uvloop.run(pending(common.dsn(settings)))
+        if changes.is_empty:
+            lines = declarations.created(declared)
+        else:
+            lines = common.ask(settings, lambda database: declarations.apply(database, declared, dry_run=True))
+        click.echo("\n".join([*changes.lines, *map(visible_line, lines)]) or "Nothing would change.")
+        return
     uvloop.run(run_migration(common.dsn(settings)))
     limits = {
         "queued": settings.tenant_queued,
@@ -142,6 +156,8 @@ def migrate(settings: Settings) -> None:
         "bytes_per_day": settings.tenant_bytes_per_day,
     }
     common.ask(settings, lambda database: TenantStore(database).declare_limits(limits, settings.max_queue_size))
+    for line in common.ask(settings, lambda database: declarations.apply(database, declared, dry_run=False)):
+        click.echo(visible_line(line))
     click.echo("The database is ready.")
 
 

@@ -40,7 +40,7 @@ def register(
 ) -> None:
     """Make a schema the next version of a subject. To register it again changes nothing.
 
-    FILE is a JSON Schema, or a descriptor set that protoc wrote (--descriptor_set_out).
+    FILE is a JSON Schema, a .proto file, or a descriptor set that protoc wrote (--descriptor_set_out).
 
     \b
     Examples:

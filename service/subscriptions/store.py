@@ -1,5 +1,7 @@
 """Subscriptions in PostgreSQL: declare, pause, seek, delete."""
 
+from collections.abc import Sequence
+
 import msgspec
 from asyncpg import Record
 
@@ -44,6 +46,11 @@ class SubscriptionStore:
             principal.tenant,
             principal.name,
         )
+        return done
+
+    async def follow(self, agent: str, topics: Sequence[str]) -> Declared:
+        """Let the subscription of the agent's name read these topics; raises Busy, Unprocessable."""
+        done: Declared = await self._database.fetchval("select treadle.follow_topics($1, $2)", agent, list(topics))
         return done
 
     async def pause(self, principal: Principal, name: str, paused: bool) -> Subscription:

@@ -25,6 +25,7 @@ from service.queues.store import QueueStore
 from service.worker.attempts import Attempts
 from service.worker.claimer import Claimer
 from service.worker.execution import AttemptServices
+from service.worker.follow_topics import follow_topics
 from service.worker.heartbeat import Heartbeat
 from service.worker.persistence import persist
 
@@ -99,8 +100,9 @@ class Worker:
             return
         self._services.threads.serve(self._loop)
         self._heartbeat.start(self)
+        following = follow_topics(self._database, self._services.registry.topics)
         background_tasks = [
-            asyncio.create_task(job) for job in (self._listener.run(), self._janitor.run(), self._tick())
+            asyncio.create_task(job) for job in (self._listener.run(), self._janitor.run(), self._tick(), following)
         ]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
         try:

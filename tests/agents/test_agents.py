@@ -205,7 +205,13 @@ def test_modules_are_found_in_the_working_folder(modules: Callable[..., Settings
         "max_attempts": 3,
         "input": None,
         "description": "Answers.",
-        "settings": {"run_in": "worker", "concurrency": None, "idle_timeout": 7200.0, "while_busy": None},
+        "settings": {
+            "run_in": "worker",
+            "concurrency": None,
+            "idle_timeout": 7200.0,
+            "while_busy": None,
+            "max_losses": None,
+        },
     }
     assert found.get("two") is not None
     assert found.get("three") is None

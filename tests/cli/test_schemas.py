@@ -59,6 +59,6 @@ async def test_protobuf_references_and_tenants(cli: Cli, written: dict[str, str]
     assert "does not exist" in error_sentence(await cli("schemas", "register", "s", written["text"], *reference))
     assert (await cli("schemas", "register", "s", written["text"], "--reference", "missing")).exit_code == 2
     assert "is no valid JSON Schema" in error_sentence(await cli("schemas", "register", "s", written["broken"]))
-    assert "neither JSON nor a descriptor set" in error_sentence(
+    assert "neither JSON nor a .proto file nor a descriptor set" in error_sentence(
         await cli("schemas", "register", "s", written["noise"])
     )

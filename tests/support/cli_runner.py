@@ -17,11 +17,11 @@ from tests.support.repository import ROOT
 Cli = Callable[..., Coroutine[Any, Any, Result]]
 
 
-async def invoke(*arguments: str, **settings: str) -> Result:
+async def invoke(*arguments: str, stdin: str | None = None, **settings: str) -> Result:
     """Run a command beside the test's loop; settings by name are its environment."""
     environ: dict[str, str | None] = {field.name.upper(): None for field in msgspec.structs.fields(Settings)}
     environ |= {"TREADLE_CONFIG": None, "POLL_INTERVAL": "0.2", **settings}
-    return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), env=environ)
+    return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), input=stdin, env=environ)
 
 
 def run_treadle(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -93,6 +93,8 @@ async def publish(
     record = place.child(f"record {own_name}")
     if record not in place.earlier.sent:
         scope.unsent[record] = {"record_id": record, **content}
+        if scope.trace_parent is not None:
+            scope.unsent[record]["traceparent"] = scope.trace_parent
     return record
 
 

@@ -15,6 +15,7 @@ class SubmitOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     delay_seconds: float | None
     max_attempts: int | None
+    max_losses: int | None
     timeout_seconds: float | None
     aside: bool
 

@@ -26,10 +26,18 @@ class JsonBody(AbstractDTO[Any]):
 
     def decode_bytes(self, value: bytes) -> Any:
         """Raises Invalid for text that is not JSON, Unprocessable for JSON that does not fit the type."""
-        content_type = self.asgi_connection.headers.get("content-type", "application/json")
+        handler, headers = self.asgi_connection.route_handler, self.asgi_connection.headers
+        content_type = headers.get("content-type", "application/json")
+        if decompress := handler.opt.get("decompress"):
+            encoding = headers.get("content-encoding", "identity").strip().lower()
+            value = decompress(value, encoding, handler.resolve_request_max_body_size())
+        if read_other := handler.opt.get("read_other"):
+            other = read_other(value, content_type.partition(";")[0].strip().lower())
+            if other is not None:
+                return other
         if not JSON_MEDIA_TYPE.fullmatch(content_type.partition(";")[0].strip()):
             detail = f"The body must be application/json, not {content_type[:MAX_QUOTED_CHARS]}."
             raise HTTPException(status_code=415, detail=detail)
-        field = self.asgi_connection.route_handler.parsed_data_field
+        field = handler.parsed_data_field
         assert field is not None
         return decode(value, field.annotation, "body")

@@ -28,6 +28,8 @@ OF_ALL = {
     "live_workers": ("treadle_workers", "Workers with a heartbeat in the last ten seconds."),
     "dead_rows": ("treadle_dead_rows", "Dead rows of the table that has the most; 0: less than a tenth of its rows."),
     "snapshot_seconds": ("treadle_oldest_snapshot_seconds", "Age of the oldest snapshot that keeps dead rows."),
+    "records_waiting_seconds": ("treadle_records_waiting_seconds", "How long the oldest record waits for its offset."),
+    "records_undelivered": ("treadle_records_undelivered", "Records that subscriptions still have to receive."),
     "notify_usage": ("treadle_notify_queue_usage", "How full PostgreSQL's queue of notifications is, up to 1."),
 }
 

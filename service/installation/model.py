@@ -6,6 +6,7 @@ from msgspec import Struct
 
 DEAD_ROWS_WARNING = 200_000  # in one table
 SNAPSHOT_WARNING_SECONDS = 600.0
+ROUTER_WARNING_SECONDS = 10.0  # that a published record waits for its offset
 NOTIFY_WARNING_USAGE = 0.25  # of PostgreSQL's queue of notifications; at half, no hints are sent
 
 
@@ -27,7 +28,8 @@ class HealthProbe(Struct, frozen=True):
     """`release` of the schema (see service.db.schema); `live_workers` sent a heartbeat in the last ten seconds.
     `notify_usage` is how full PostgreSQL's queue of notifications is, up to 1. If `hints_sent` is false, it is too full
     for hints, and `notify_holder` is the session that probably keeps it full (None: not known). `snapshot_seconds` is
-    the age of the oldest snapshot, `dead_rows` counts those of `table_name`, which has the most."""
+    the age of the oldest snapshot, `dead_rows` counts those of `table_name`, which has the most.
+    `records_waiting_seconds`: how long the oldest published record waits for its offset."""
 
     release: str | None
     has_queues: bool
@@ -41,6 +43,7 @@ class HealthProbe(Struct, frozen=True):
     snapshot_holder: str | None = None
     dead_rows: int | None = None
     table_name: str | None = None
+    records_waiting_seconds: float | None = None
 
     def reasons(self) -> list[str]:
         """What keeps messages waiting or slows the service down, each in a sentence with what to do."""
@@ -53,6 +56,11 @@ class HealthProbe(Struct, frozen=True):
             " module in AGENTS."
             for at in self.missing_agents
         ]
+        if (self.records_waiting_seconds or 0.0) > ROUTER_WARNING_SECONDS:
+            found.append(
+                f"Published records wait {self.records_waiting_seconds:.0f} seconds for their offsets: start a worker,"
+                " or see why the workers log that the chore route fails."
+            )
         if (self.snapshot_seconds or 0.0) > SNAPSHOT_WARNING_SECONDS:
             found.append(f"Dead rows are kept by an old snapshot: end {self.snapshot_holder}.")
         elif (self.dead_rows or 0) > DEAD_ROWS_WARNING:
@@ -94,13 +102,17 @@ class QueueFigures(Struct, frozen=True):
 
 class Figures(Struct, frozen=True):
     """What a scrape reads. `dead_rows`: of the table with the most; `snapshot_seconds`: the age of the oldest snapshot;
-    `notify_usage`: how full the queue of notifications is, up to 1."""
+    `notify_usage`: how full the queue of notifications is, up to 1. `records_waiting_seconds`: how long the oldest
+    published record waits for its offset; `records_undelivered`: those that subscriptions, which are not paused, have
+    not received."""
 
     queues: list[QueueFigures]
     live_workers: int
     dead_rows: int
     snapshot_seconds: float
     notify_usage: float
+    records_waiting_seconds: float
+    records_undelivered: int
 
 
 class Violation(Struct, frozen=True):

@@ -14,8 +14,9 @@ HEALTH = f"""
         n.holder as notify_holder,
         (select coalesce(jsonb_agg(to_jsonb(u)), '[]') from treadle.unclaimed_queues() u) as unclaimed,
         (select coalesce(jsonb_agg(to_jsonb(a)), '[]') from treadle.missing_agents() a) as missing_agents,
-        v.snapshot_seconds, v.holder as snapshot_holder, v.dead_rows, v.table_name
-    from treadle.health(), treadle.notify_health() n, treadle.vacuum_health() v"""
+        v.snapshot_seconds, v.holder as snapshot_holder, v.dead_rows, v.table_name,
+        r.waiting_seconds as records_waiting_seconds
+    from treadle.health(), treadle.notify_health() n, treadle.vacuum_health() v, treadle.router_health() r"""
 
 
 # All of it reads counters, the heads of the lanes and PostgreSQL's statistics, and no history.
@@ -28,8 +29,9 @@ FIGURES = """
             from treadle.queue_list(tenant => null) q
         ) as queues,
         h.live_workers, coalesce(v.dead_rows, 0) as dead_rows, coalesce(v.snapshot_seconds, 0) as snapshot_seconds,
-        n.usage as notify_usage
-    from treadle.health() h, treadle.vacuum_health() v, treadle.notify_health() n"""
+        n.usage as notify_usage, coalesce(r.waiting_seconds, 0) as records_waiting_seconds,
+        r.undelivered as records_undelivered
+    from treadle.health() h, treadle.vacuum_health() v, treadle.notify_health() n, treadle.router_health() r"""
 
 
 class InstallationStore:

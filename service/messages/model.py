@@ -48,6 +48,7 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)] | None, Meta(description=DELAY_RULE)
     ] = None
     max_attempts: Annotated[Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] | None, Meta(description=ATTEMPTS_RULE)] = None
+    max_losses: Annotated[Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] | None, Meta(description=ATTEMPTS_RULE)] = None
     timeout_seconds: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)] | None, Meta(description=TIMEOUT_RULE)
     ] = None
@@ -184,6 +185,7 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] | None = None
     delay_seconds: float | None = None
     max_attempts: int | None = None
+    max_losses: int | None = None
     timeout_seconds: float | None = None
     aside: bool = False
     traceparent: str | None = None

@@ -368,6 +368,7 @@ def _submission(message: NewMessage) -> Submission:
         message.metadata,
         message.delay_seconds,
         message.max_attempts,
+        message.max_losses,
         message.timeout_seconds,
         message.aside,
         telemetry.TRACE_PARENT.get(),

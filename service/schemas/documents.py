@@ -46,7 +46,8 @@ def read(new: NewSchema, imports: Imports) -> Document:
 
 
 def from_file(content: bytes, refs: tuple[Reference, ...]) -> NewSchema:
-    """The schema in a file: JSON, or a descriptor set, of which the last file counts. Raises InvalidSchema."""
+    """The schema in a file: JSON, the text of a .proto file, or a descriptor set, of which the last file counts. Raises
+    InvalidSchema."""
     try:
         return NewSchema("JSON", msgspec.json.encode(msgspec.json.decode(content, type=msgspec.Raw)).decode(), refs)
     except (msgspec.DecodeError, UnicodeError):
@@ -56,7 +57,7 @@ def from_file(content: bytes, refs: tuple[Reference, ...]) -> NewSchema:
     except ImportError:
         raise InvalidSchema(f"The file is not JSON. {NO_PROTOBUF}") from None
     try:
-        return NewSchema("PROTOBUF", protobuf_files.from_set(content), refs)
+        return NewSchema("PROTOBUF", protobuf_files.from_file(content), refs)
     except ValueError as error:
         raise InvalidSchema(str(error)) from None
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message import DecodeError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+
+from service.schemas import proto_text
 
 # What clients never register: it comes with the compiler or with their libraries.
 BUNDLED = ("google/", "confluent/")
@@ -24,30 +26,43 @@ WELL_KNOWN = {
 
 
 def read(text: str, imports: Mapping[str, bytes]) -> bytes:
-    """The FileDescriptorProto in its shortest form. `text`: its base64. Raises ValueError with one sentence."""
+    """The FileDescriptorProto in its shortest form. `text`: its base64, or a .proto file. Raises ValueError with one
+    sentence."""
     try:
-        file = FileDescriptorProto.FromString(base64.b64decode(text.strip(), validate=True))
+        file, has_types = FileDescriptorProto.FromString(base64.b64decode(text.strip(), validate=True)), True
     except (binascii.Error, ValueError, DecodeError):
-        raise ValueError("A Protobuf schema is sent as base64 of its FileDescriptorProto; this text is not.") from None
+        file, has_types = proto_text.parse(text), False
     if not (file.message_type or file.enum_type):
         raise ValueError("The file has neither a message nor an enum.")
-    _check(file, {name: FileDescriptorProto.FromString(descriptor) for name, descriptor in imports.items()})
+    pool = _check(file, {name: FileDescriptorProto.FromString(descriptor) for name, descriptor in imports.items()})
+    if not has_types:
+        if pool is None:
+            raise ValueError("The schema imports files that are not known here: send its descriptor in base64.")
+        linked = FileDescriptorProto()  # with the full names of its types
+        pool.FindFileByName(file.name or "schema").CopyToProto(linked)
+        file = linked
     return _shortest(file).SerializeToString(deterministic=True)
 
 
-def from_set(content: bytes) -> str:
-    """Base64 of the last file of a descriptor set, as `read` takes it. Raises ValueError with one sentence."""
+def from_file(content: bytes) -> str:
+    """What `read` takes of a file: the text of a .proto file, or base64 of the last file of a descriptor set. Raises
+    ValueError with one sentence."""
     try:
         files = list(FileDescriptorSet.FromString(content).file)
     except DecodeError:
         files = []
     if not files:
-        raise ValueError("The file is neither JSON nor a descriptor set: run protoc --descriptor_set_out=FILE.")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise ValueError("The file is neither JSON nor a .proto file nor a descriptor set of protoc.") from None
+        proto_text.parse(text)
+        return text
     return base64.b64encode(files[-1].SerializeToString()).decode()
 
 
-def checker(descriptor: bytes, imports: Mapping[str, bytes]) -> Callable[[Any], tuple[str, str] | None]:
-    """Says of a value why it is no canonical JSON of the first message of the file. Raises ValueError."""
+def first_message(descriptor: bytes, imports: Mapping[str, bytes]) -> tuple[type[Message], DescriptorPool]:
+    """The class of the first message of the file, and the pool that it is in. Raises ValueError."""
     file = FileDescriptorProto.FromString(descriptor)
     if not file.message_type:
         raise ValueError("the file has no message")
@@ -55,7 +70,23 @@ def checker(descriptor: bytes, imports: Mapping[str, bytes]) -> Callable[[Any], 
     if pool is None:
         raise ValueError("it imports files that are not known here")
     name = ".".join(part for part in (file.package, file.message_type[0].name) if part)
-    message = GetMessageClass(pool.FindMessageTypeByName(name))
+    return GetMessageClass(pool.FindMessageTypeByName(name)), pool
+
+
+def parser(message: type[Message], pool: DescriptorPool) -> Callable[[bytes], Any]:
+    """Reads the binary of a message as its canonical JSON. Raises ValueError."""
+
+    def parse(binary: bytes) -> Any:
+        try:
+            return MessageToDict(message.FromString(binary), descriptor_pool=pool)
+        except (DecodeError, TypeError, RecursionError) as error:
+            raise ValueError(" ".join(str(error).split()).rstrip(".")) from None
+
+    return parse
+
+
+def checker(message: type[Message], pool: DescriptorPool) -> Callable[[Any], tuple[str, str] | None]:
+    """Says of a value why it is no canonical JSON of this message."""
 
     def check(value: Any) -> tuple[str, str] | None:
         if not isinstance(value, dict):

@@ -43,17 +43,20 @@ RecordKey = Annotated[
     Annotated[str, Meta(min_length=1, max_length=MAX_RECORD_KEY_CHARS)] | None, Meta(description=RECORD_KEY_RULE)
 ]
 RecordHeaders = Annotated[dict[str, str] | None, Meta(description="an object of texts")]
+Encoding = Annotated[Literal["base64"] | None, Meta(description="base64, or null for a value in JSON")]
 RecordId = Annotated[UUID | None, Meta(description="a UUIDv7 of a time within a day of now")]
 
 
 class NewRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A record as a producer publishes it. A producer that chooses `record_id` may repeat its call: a record that is
-    there already is not written again."""
+    there already is not written again. With the encoding base64, the value is the base64 of a Protobuf message in
+    binary, of the type that the topic's schema_subject has."""
 
     value: Annotated[Any, Meta(description="any JSON")]
     key: RecordKey = None
     headers: RecordHeaders = None
     record_id: RecordId = None
+    encoding: Encoding = None
 
 
 class NewRecords(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -67,16 +70,19 @@ class NewRecords(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     key: RecordKey = None
     headers: RecordHeaders = None
     record_id: RecordId = None
+    encoding: Encoding = None
 
 
 class Publication(Struct, frozen=True, omit_defaults=True):
-    """A NewRecord with its id and the schema that its value satisfies, as treadle.publish_many reads it."""
+    """A NewRecord with its id, the schema that its value satisfies, and the trace context of its request, as
+    treadle.publish_many reads it."""
 
     record_id: UUID
     value: Any
     key: str | None = None
     headers: dict[str, str] | UnsetType = UNSET
     schema_id: int | None = None
+    traceparent: str | None = None
 
 
 class Published(Struct, frozen=True):

@@ -10,12 +10,20 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, PathParameter, 
 from litestar.response import Stream
 
 from service.access.principal import Principal
-from service.errors import Conflict, Invalid, NotFound, Refused, Unprocessable
-from service.limits import MAX_BATCH_RECORDS, MAX_OFFSET, MAX_POLL_SECONDS, PAGE_ITEMS, START_RULE
+from service.errors import Conflict, Invalid, LimitReached, NotFound, Refused, Unprocessable
+from service.limits import (
+    MAX_BATCH_RECORDS,
+    MAX_OFFSET,
+    MAX_POLL_SECONDS,
+    PAGE_ITEMS,
+    RECORD_KEY_RULE,
+    START_RULE,
+)
 from service.params import IdempotencyKey, PageLimit, hash_request, parse_event_id, parse_key, parse_record_id
-from service.refusals import refusals
+from service.refusals import describe, refusals
 from service.schemas.records import RecordSchemas
 from service.sse_frames import HEADERS, MEDIA_TYPE, reconnect_later
+from service.topics import bodies
 from service.topics.model import DeliveryReport, NewRecord, NewRecords, NewTopic, RecordPage, RecordPlace, Topic
 from service.topics.sse import TopicStreams
 from service.topics.store import TopicStore
@@ -82,7 +90,12 @@ async def delete_topic(
     status_code=202,
     summary=f"Publish a record, or up to {MAX_BATCH_RECORDS:,}: all of them or none",
     description="The answer follows the commit. The offset of each record follows within moments: GET /records/{id}.",
-    responses=refusals(NotFound, Conflict),
+    responses={
+        **refusals(NotFound, Conflict),
+        LimitReached.status: describe("The tenant has reached one of its limits; the sentence says when to try again."),
+    },
+    decompress=bodies.decompress,
+    read_other=bodies.read_other,
 )
 async def publish_records(
     request: Request[Any, Any, Any],
@@ -92,10 +105,17 @@ async def publish_records(
     topics: NamedDependency[TopicStore],
     record_schemas: NamedDependency[RecordSchemas],
     idempotency_key: IdempotencyKey = None,
+    record_key: Annotated[
+        str | None, QueryParameter(name="key", description=f"The key of a record in binary: {RECORD_KEY_RULE}.")
+    ] = None,
 ) -> DeliveryReport:
-    """Each value must fit the newest version of the topic's schema_subject, if it has one."""
-    records = _records(data)
-    schema_id = await record_schemas.of_topic(principal, topic, [record.value for record in records])
+    """Each value must fit the newest version of the topic's schema_subject, if it has one. The body may be gzip or
+    zstd (`Content-Encoding`), and the binary of one Protobuf message of that subject (`application/x-protobuf`)."""
+    records = bodies.plain(_records(data))
+    if record_key is not None:
+        records = [msgspec.structs.replace(record, key=record_key) for record in records]
+    schema_id, values = await record_schemas.read(principal, topic, [record.value for record in records])
+    records = [msgspec.structs.replace(r, value=value) for r, value in zip(records, values, strict=True)]
     ids = [schema_id] * len(records)
     if idempotency_key is None:
         return DeliveryReport(await topics.publish(principal, topic, records, ids))
@@ -183,14 +203,14 @@ router = Router(
 
 def _records(data: NewRecords) -> list[NewRecord]:
     """The records of a body. Raises Unprocessable."""
-    one = (data.value, data.key, data.headers, data.record_id)
+    one = (data.value, data.key, data.headers, data.record_id, data.encoding)
     if data.records is not msgspec.UNSET:
-        if one != (msgspec.UNSET, None, None, None):
+        if one != (msgspec.UNSET, None, None, None, None):
             raise Unprocessable("Send the fields of one record, or records alone.")
         return data.records
     if data.value is msgspec.UNSET:
         raise Unprocessable("value is missing.")
-    return [NewRecord(data.value, data.key, data.headers, data.record_id)]
+    return [NewRecord(*one)]
 
 
 async def _offset(topics: TopicStore, principal: Principal, topic: str, start: str) -> int:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 import uuid_utils.compat as uuid
 
+from service import telemetry
 from service.access.principal import Principal
 from service.batching import Batcher
 from service.db.notifier import RECORDS, Notifier
@@ -205,6 +206,7 @@ def _publications(records: Sequence[NewRecord], schema_ids: Sequence[int | None]
             record.key,
             msgspec.UNSET if record.headers is None else record.headers,
             schema_id,
+            telemetry.TRACE_PARENT.get(),
         )
         for record, schema_id in zip(records, schema_ids or [None] * len(records), strict=True)
     ]

@@ -166,7 +166,7 @@ async def test_metrics_port_decides_whether_a_worker_serves_them(
 def exposed() -> dict[str, str]:
     """The type of each metric, by every name that a query can give it."""
     queue = QueueFigures("q", paused=False, queued=1, ready=1, processing=1, oldest_seconds=1.0, workers=1)
-    figures = InstallationFigures(Figures([queue], 1, 1, 1.0, 0.5))
+    figures = InstallationFigures(Figures([queue], 1, 1, 1.0, 0.5, 1.0, 1))
     families: Iterable[Metric] = [*ProcessMetrics(running=lambda: (0, 1)).collect(), *figures.collect()]
     return {family.name + suffix: family.type for family in families for suffix in SUFFIXES[family.type]}
 

@@ -47,7 +47,7 @@ OPERATIONS = {
     ("get", "/topics"): ("listTopics", "200 422 503"),
     ("get", "/topics/{topic}"): ("getTopic", "200 400 404 422 503"),
     ("delete", "/topics/{topic}"): ("deleteTopic", "204 400 404 422 503"),
-    ("post", "/topics/{topic}/records"): ("publishRecords", "202 400 404 409 413 415 422 503"),
+    ("post", "/topics/{topic}/records"): ("publishRecords", "202 400 404 409 413 415 422 429 503"),
     ("get", "/topics/{topic}/records"): ("listRecords", "200 400 404 422 503"),
     ("get", "/topics/{topic}/stream"): ("streamTopic", "200 400 404 422"),
     ("get", "/records/{record_id}"): ("getRecord", "200 400 404 422 503"),
@@ -240,7 +240,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
     assert declared.keys() == {
         "worker_id",
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
-        *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait"),
+        *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait", "key"),
         *("state", "queue", "parent", "until", "error", "q", "to", "step", "by", "Prefer"),
     }
     assert declared["message_id"]["format"] == "uuid"

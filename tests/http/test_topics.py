@@ -1,11 +1,13 @@
 """Topics and subscriptions over HTTP: declare, publish, read, stream, deliver."""
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
 import httpx
 import pytest
+import zstandard
 
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
@@ -184,3 +186,26 @@ async def test_a_subscription_delivers_pauses_and_replays(collecting_api: Client
     assert [s["subscription"] for s in (await api.get("/subscriptions")).json()] == ["s"]
     assert (await api.delete("/subscriptions/s")).status_code == 204
     assert (await api.get("/subscriptions/s")).status_code == 404
+
+
+async def test_compressed_bodies_are_unpacked_to_a_bound(start_api: StartApi) -> None:
+    api = await start_api(max_body_bytes=10_000)
+    await declare(api, "/topics/t")
+    body = json.dumps({"value": "x" * 5_000}).encode()
+    packed = {"gzip": gzip.compress(body), "zstd": zstandard.compress(body), "identity": body}
+
+    async def post(content: bytes, encoding: str, path: str = "/topics/t/records") -> httpx.Response:
+        headers = {"content-type": "application/json", "content-encoding": encoding}
+        return await api.post(path, content=content, headers=headers)
+
+    for encoding, content in packed.items():
+        assert (await post(content, encoding)).status_code == 202, encoding
+    bomb = b'{"value": "' + b"x" * 5_000_000
+    for encoding, content in {"gzip": gzip.compress(bomb), "zstd": zstandard.compress(bomb)}.items():
+        assert len(content) < 10_000
+        assert (await post(content, encoding)).status_code == 413, encoding
+        for damaged in (packed[encoding][:-5], b"x" * 50):
+            assert (await post(damaged, encoding)).status_code == 400, (encoding, damaged)
+    assert (await post(packed["gzip"] + b"x", "gzip")).status_code == 400
+    assert (await post(body, "br")).status_code == 415
+    assert (await post(packed["gzip"], "gzip", "/messages")).status_code == 400

@@ -1,5 +1,6 @@
 """Values of records are checked against the newest version of a subject, and records carry its id."""
 
+import base64
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 from service.access.principal import AUTH_OFF
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
-from service.errors import Misfit, Unprocessable
+from service.errors import Conflict, Misfit, Unprocessable
 from service.schemas import records
 from service.schemas.model import NewSchema, Reference
 from service.schemas.records import RecordSchemas
@@ -17,7 +18,11 @@ from service.schemas.store import SchemaStore
 from service.topics.model import NewRecord
 from service.topics.store import TopicStore
 from tests.support.api_client import Client
+from tests.support.fixture_types import StartWorker
 from tests.support.schema_changes import INT, TEXT, A, B, file, model
+from tests.support.waiting import until
+from treadle import Context, agent
+from treadle.v1 import common_pb2, plan_pb2
 
 
 def json_schema(schema: object, *refs: Reference) -> NewSchema:
@@ -88,3 +93,59 @@ async def test_a_record_carries_the_id_of_its_schema(registry: Registry, databas
     await TopicStore(database, Notifier(database)).publish(AUTH_OFF, "orders", given, [schema_id] * len(given))
     rows = await sql.fetch("select schema_id from treadle.records")
     assert [row["schema_id"] for row in rows] == [schema_id, schema_id]
+
+
+class Order(msgspec.Struct):
+    """Version 1 of the schema: fields that it does not have are passed over."""
+
+    number: int
+
+
+async def test_an_agent_of_version_1_reads_records_of_version_2_under_forward(
+    registry: Registry, open_api: Client, start_worker: StartWorker, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published over HTTP, delivered by the router. A version that it could not read cannot be registered."""
+    monkeypatch.setattr(records, "FRESH_SECONDS", -1.0)
+    seen: list[tuple[int, int]] = []
+
+    @agent("reader", topics=["orders"])
+    async def reader(context: Context, order: Order) -> None:
+        seen.append((context.metadata["record"]["offset"], order.number))
+
+    await registry.store.set_rule(AUTH_OFF, "compatibility", "FORWARD", "orders-value")
+    await registry.register(AUTH_OFF, "orders-value", json_schema(model("number", number=INT)))
+    assert (await open_api.put("/topics/orders", json={"schema_subject": "orders-value"})).status_code == 201
+    await start_worker(reader)
+    await until(lambda: sql.fetchval("select count(*) from treadle.subscriptions"))
+    path = "/topics/orders/records"
+    assert (await open_api.post(path, json={"value": {"number": 1}})).status_code == 202
+    await registry.register(AUTH_OFF, "orders-value", json_schema(model("number", "note", number=INT, note=TEXT)))
+    refused = await open_api.post(path, json={"value": {"number": 2}})
+    assert (refused.status_code, refused.json()["pointer"]) == (422, "")
+    assert (await open_api.post(path, json={"value": {"number": 2, "note": "x"}})).status_code == 202
+    with pytest.raises(Conflict):
+        await registry.register(AUTH_OFF, "orders-value", json_schema(model("note", note=TEXT)))
+    assert await until(lambda: seen, lambda found: len(found) == 2) == [(0, 1), (1, 2)]
+    assert await sql.fetchval("select array_agg(schema_id order by record_offset) from treadle.messages") == [1, 2]
+
+
+async def test_protobuf_in_binary_and_in_base64_is_stored_as_json(
+    registry: Registry, open_api: Client, sql: Connection
+) -> None:
+    common, plan = (base64.b64encode(each.DESCRIPTOR.serialized_pb).decode() for each in (common_pb2, plan_pb2))
+    await registry.register(AUTH_OFF, "common", NewSchema("PROTOBUF", common))
+    refs = (Reference("treadle/v1/common.proto", "common", 1),)
+    await registry.register(AUTH_OFF, "changes-value", NewSchema("PROTOBUF", plan, refs))
+    assert (await open_api.put("/topics/changes", json={"schema_subject": "changes-value"})).status_code == 201
+    assert (await open_api.put("/topics/free", json={})).status_code == 201
+    path, headers = "/topics/changes/records", {"content-type": "application/x-protobuf"}
+    binary = plan_pb2.ChangeRequest(request_id="x", paths=["a"]).SerializeToString()
+    assert (await open_api.post(f"{path}?key=k", content=binary, headers=headers)).status_code == 202
+    text = base64.b64encode(binary).decode()
+    assert (await open_api.post(path, json={"value": text, "encoding": "base64"})).status_code == 202
+    rows = await sql.fetch("select key, value::text, schema_id from treadle.records order by record_id")
+    assert [(row["key"], row["schema_id"]) for row in rows] == [("k", 2), (None, 2)]
+    assert all(msgspec.json.decode(row["value"]) == {"requestId": "x", "paths": ["a"]} for row in rows)
+    assert (await open_api.post(path, json={"value": "?", "encoding": "base64"})).status_code == 422
+    assert (await open_api.post(path, content=b"\xff\xff", headers=headers)).status_code == 422
+    assert (await open_api.post("/topics/free/records", content=binary, headers=headers)).status_code == 422

@@ -36,6 +36,7 @@ class Messages(Streams, Connection):
         metadata         Any JSON object; the agent can read it.
         delay_seconds    Until it may run.
         max_attempts     Failures until it has failed; default: the agent's.
+        max_losses       Workers lost until it has failed; default: the agent's.
         timeout_seconds  Of one attempt; default: the agent's.
         aside            It belongs to the thread but takes no turn in it.
         idempotency_key  Calls with the same key submit once, within 24 hours; default: a random one, so that a call

@@ -1,0 +1,78 @@
+"""Bodies of publishes that are not plain JSON: compressed ones, and the binary of one Protobuf message."""
+
+import base64
+import binascii
+import io
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from service.errors import Invalid, TooLarge, Unprocessable, WrongMediaType
+from service.topics.model import NewRecord, NewRecords
+
+PROTOBUF_MEDIA_TYPES = ("application/x-protobuf", "application/protobuf")
+GZIP_WINDOW_BITS = 31  # with the head and the checksum of gzip
+ZSTD_WINDOW_BYTES = 8_388_608  # that a decompressor keeps in memory
+
+
+def decompress(body: bytes, encoding: str, most_bytes: int) -> bytes:
+    """The body that `Content-Encoding` names, of at most so many bytes: what would be more is never unpacked. Raises
+    Invalid, TooLarge, WrongMediaType."""
+    if encoding == "identity":
+        return body
+    if encoding == "gzip":
+        unpacked, whole = _gunzip(body, most_bytes)
+    elif encoding == "zstd":
+        unpacked, whole = _unzstd(body, most_bytes)
+    else:
+        raise WrongMediaType("The Content-Encoding of records must be gzip, zstd or identity.")
+    if len(unpacked) > most_bytes:
+        raise TooLarge(f"The body is too large; at most {most_bytes} bytes (MAX_BODY_BYTES) are allowed.")
+    if not whole:
+        raise Invalid(f"The body is not valid {encoding}: it ends too early, or more follows.")
+    return unpacked
+
+
+def _gunzip(body: bytes, most_bytes: int) -> tuple[bytes, bool]:
+    decompressor = zlib.decompressobj(GZIP_WINDOW_BITS)
+    try:
+        unpacked = decompressor.decompress(body, most_bytes + 1)
+    except zlib.error:
+        raise Invalid("The body is not valid gzip.") from None
+    return unpacked, decompressor.eof and not decompressor.unused_data
+
+
+def _unzstd(body: bytes, most_bytes: int) -> tuple[bytes, bool]:
+    try:
+        import zstandard
+    except ImportError:
+        raise WrongMediaType("This server takes no zstd: install the package zstandard, or send gzip.") from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+    try:
+        unpacked = decompressor.stream_reader(io.BytesIO(body)).read(most_bytes + 1)
+        size = zstandard.frame_content_size(body)
+    except zstandard.ZstdError:
+        raise Invalid("The body is not valid zstd.") from None
+    return unpacked, size in (-1, len(unpacked))
+
+
+def read_other(body: bytes, media_type: str) -> NewRecords | None:
+    """The records of a body that is not JSON: one whose value is the binary of a Protobuf message. None: another media
+    type."""
+    return NewRecords(value=body) if media_type in PROTOBUF_MEDIA_TYPES else None
+
+
+def plain(records: Sequence[NewRecord]) -> list[NewRecord]:
+    """The records, those in base64 with their binary as value. Raises Unprocessable."""
+    return [_plain(number, record) if record.encoding else record for number, record in enumerate(records)]
+
+
+def _plain(number: int, record: NewRecord) -> NewRecord:
+    value: Any = record.value
+    try:
+        binary = base64.b64decode(value, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise Unprocessable(f"records[{number}]: value must be a text in base64, as its encoding says.") from None
+    return msgspec.structs.replace(record, value=binary, encoding=None)

@@ -1,6 +1,6 @@
 """The catalog of faults: importing a module of `injections` registers its faults in FAULTS."""
 
-from faults.injections import agents, clients, clocks, listeners, locks, network, postgres, processes, zones
+from faults.injections import agents, clients, clocks, listeners, locks, network, postgres, processes, publishers, zones
 from faults.world import FAULTS, World, inject
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "network",
     "postgres",
     "processes",
+    "publishers",
     "zones",
 ]

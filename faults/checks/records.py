@@ -9,8 +9,9 @@ LOGGED = """
     from treadle.topics t join treadle.topic_log g on g.topic = t.id left join treadle.records r using (record_id)
     order by t.topic, g."offset\""""
 HANDLED = """
-    select s.subscription, m.body #>> '{}' as value, m.state
-    from treadle.messages m join treadle.subscriptions s on s.id = m.subscription"""
+    select s.subscription, m.body #>> '{}' as value, m.state, m.thread, m.record_offset
+    from treadle.messages m join treadle.subscriptions s on s.id = m.subscription
+    order by m.thread, m.ord"""
 
 
 def logged(published: Iterable[str], rows: Sequence[Any], topic: str) -> list[str]:
@@ -34,12 +35,18 @@ def logged(published: Iterable[str], rows: Sequence[Any], topic: str) -> list[st
 def handled(
     rows: Sequence[Any], log: Sequence[Any], topics: Mapping[str, str], subscriptions: Iterable[str]
 ) -> list[str]:
-    """Each record of the topic `in` completed once in each subscription, and has one copy in the topic `out`."""
+    """Each record of the topic `in` completed once in each subscription, in the order of its key, and has one copy in
+    the topic `out`. `rows` are in the order in which each thread ran."""
     records = {row["value"] for row in log if row["topic"] == topics["in"]}
     wrong = []
     for name in subscriptions:
         ends = Counter(row["value"] for row in rows if row["subscription"] == name and row["state"] == "completed")
         wrong += [f"{value}: {ends[value]} completions in {name}" for value in records if ends[value] != 1]
+    by_thread: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        if row["thread"] is not None:
+            by_thread[row["thread"]].append(row["record_offset"])
+    wrong += [f"the thread {thread} ran out of order" for thread, ours in by_thread.items() if ours != sorted(ours)]
     copies = Counter(row["value"] for row in log if row["topic"] == topics["out"])
     wrong += [f"{value}: {copies[value]} copies" for value in records if copies[value] != 1]
     return wrong

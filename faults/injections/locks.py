@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 from faults import watch
 from faults.history import Fault
@@ -34,3 +35,37 @@ async def held_threads(world: World, _: Fault) -> None:
             raise NothingToBreak("nothing ran in these threads")
     finally:
         await connection.close()
+
+
+HANDLED = """
+    select exists (
+        select from treadle.messages m
+        where m.subscription is not null and m.state = 'completed' and m.completed_at > $1 and m.created_at > $1)"""
+
+
+@fault(weight=3)
+async def held_keys(world: World, _: Fault) -> None:
+    """A transaction holds the threads of half of the keys of records; those of the other keys are handled meanwhile."""
+    holder = await world.cluster.primary.connect()
+    watcher = await world.cluster.primary.connect()
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        held = await holder.fetch(
+            "select t.thread_id from treadle.threads t where t.thread_id like 'records/%' and t.id % 2 = 0"
+            " order by t.id for no key update"
+        )
+        if not held:
+            raise NothingToBreak("there was no thread of a key")
+        since = await watcher.fetchval("select treadle.clock()")
+        began = time.monotonic()
+        while not await watcher.fetchval(HANDLED, since):
+            if time.monotonic() - began > watch.RECOVERY_SECONDS:
+                world.history.not_recovered.append("no record was handled beside keys that a transaction holds")
+                break
+            await asyncio.sleep(watch.POLL_SECONDS)
+        await asyncio.sleep(max(0.0, began + HOLD_SECONDS - time.monotonic()))
+        await transaction.rollback()
+    finally:
+        await holder.close()
+        await watcher.close()

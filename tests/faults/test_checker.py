@@ -11,7 +11,7 @@ import pytest
 
 from faults.agents import Note, answer
 from faults.checker import check
-from faults.checks import fault_times
+from faults.checks import fault_times, records
 from faults.history import Fault, History, Reading, Seen, Sent
 from faults.publishers import SUBSCRIPTIONS
 from service.db.pool import Connection
@@ -271,3 +271,17 @@ def test_times_of_a_moved_clock_are_those_of_the_run() -> None:
     for written, real in ((990, 990), (1005 - 3600, 1005), (1020, 1020), (None, None)):
         row = fault_times.by_the_real_clock({"key": "k", "submitted": 990, "ended": written}, [back])
         assert row == {"key": "k", "submitted": 990, "ended": real}
+
+
+def test_records_of_a_key_that_ran_out_of_order_are_found() -> None:
+    values = ["0:000000", "0:000001"]
+    log = [{"topic": topic, "value": value} for topic in ("in", "out") for value in values]
+
+    def wrong(*offsets: int) -> list[str]:
+        """`offsets` in the order in which the thread ran."""
+        common = {"subscription": "s", "state": "completed", "thread": 7}
+        rows = [common | {"value": values[offset], "record_offset": offset} for offset in offsets]
+        return records.handled(rows, log, {"in": "in", "out": "out"}, ["s"])
+
+    assert wrong(0, 1) == []
+    assert wrong(1, 0) == ["the thread 7 ran out of order"]

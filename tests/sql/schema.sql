@@ -10,7 +10,8 @@ CREATE TYPE treadle.delivery AS (
 	value jsonb,
 	schema_id integer,
 	wanted boolean,
-	filtered boolean
+	filtered boolean,
+	traceparent text
 );
 CREATE TYPE treadle.ending AS (
 	message_id uuid,
@@ -60,7 +61,8 @@ CREATE TYPE treadle.new_record AS (
 	value jsonb,
 	bytes integer,
 	schema_id integer,
-	problem text
+	problem text,
+	traceparent text
 );
 CREATE TYPE treadle.settlement AS (
 	message_id uuid,
@@ -113,7 +115,8 @@ CREATE TYPE treadle.submission AS (
 	behind bigint,
 	depth integer,
 	owner text,
-	goes_first boolean
+	goes_first boolean,
+	max_losses integer
 );
 CREATE TYPE treadle.submit_answer AS (
 	n integer,
@@ -271,6 +274,7 @@ CREATE TABLE treadle.subscriptions (
     dead_letter boolean DEFAULT true NOT NULL,
     paused boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    held integer DEFAULT 0 NOT NULL,
     CONSTRAINT subscriptions_agent_check CHECK (((length(agent) >= 1) AND (length(agent) <= 100))),
     CONSTRAINT subscriptions_delivery_check CHECK ((delivery = ANY (ARRAY['at_least_once'::text, 'at_most_once'::text, 'exactly_once'::text]))),
     CONSTRAINT subscriptions_max_in_flight_check CHECK ((max_in_flight >= 1)),
@@ -286,6 +290,7 @@ COMMENT ON COLUMN treadle.subscriptions.delivery IS 'at_most_once: a record is t
 COMMENT ON COLUMN treadle.subscriptions.max_in_flight IS 'Messages that may be open at once; the other records stay in the log';
 COMMENT ON COLUMN treadle.subscriptions.filter IS 'Only records whose value and headers contain these: {"value", "headers"}; null: all';
 COMMENT ON COLUMN treadle.subscriptions.dead_letter IS 'false: a record that fails for good leaves no dead letter and is counted as dropped';
+COMMENT ON COLUMN treadle.subscriptions.held IS 'How many rows of held_records it has; the router changes it under the lock of the row';
 CREATE TABLE treadle.leases (
     message_id uuid NOT NULL,
     id bigint NOT NULL,
@@ -854,6 +859,14 @@ CREATE FUNCTION treadle.fold_subscriptions(quantity integer DEFAULT 20000) RETUR
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.fold_subscriptions(quantity integer) IS 'Fold the counts of subscriptions together; sums stay the same';
+CREATE FUNCTION treadle.follow_topics(agent text, topics text[]) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.follow_topics(agent text, topics text[]) IS 'Let the subscription of an agent''s name read these topics; a worker calls it';
 CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1283,6 +1296,16 @@ CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
+CREATE FUNCTION treadle.router_health(OUT waiting_seconds double precision, OUT undelivered bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.router_health(OUT waiting_seconds double precision, OUT undelivered bigint) IS 'How long the oldest record waits for its offset, and how many records subscriptions have not received';
 CREATE FUNCTION treadle.schema_references(subject text, version integer, tenant text DEFAULT 'default'::text, deleted boolean DEFAULT false) RETURNS integer[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1577,7 +1600,7 @@ CREATE VIEW treadle._lane_violations WITH (security_invoker='true') AS
                     jsonb_agg(r_1.message) AS bodies
                    FROM lanes r_1
                   GROUP BY r_1.queue, r_1.lane, r_1.msg_id) r ON (((r.queue = m.queue) AND (r.lane = m.lane) AND (r.msg_id = m.lane_id))))
-          WHERE (((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> treadle._lane_message(message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> (treadle._lane_message(message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant) || jsonb_build_object('reason', m.error, 'attempts', m.attempt))))))
+          WHERE ((((m.lane IS NOT NULL) <> ((m.state = ANY (ARRAY['processing'::text, 'failed'::text])) OR ((m.state = 'queued'::text) AND (m.hold IS NULL)))) AND (NOT ((m.state = 'failed'::text) AND (m.subscription IS NOT NULL)))) OR ((m.lane IS NOT NULL) AND (jsonb_array_length(r.bodies) <> 1)) OR ((m.lane <> 'dlq'::text) AND (r.bodies IS NULL)) OR ((m.lane <> 'dlq'::text) AND ((r.bodies -> 0) <> treadle._lane_message(message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant))) OR ((m.lane = 'dlq'::text) AND (NOT ((r.bodies -> 0) @> (treadle._lane_message(message_id => m.message_id, thread_id => t.thread_id, agent => m.agent, tenant => m.tenant) || jsonb_build_object('reason', m.error, 'attempts', m.attempt))))))
         ), stray_lane_row AS (
          SELECT r.queue,
             r.lane,
@@ -1915,6 +1938,14 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_charges v;
+CREATE TABLE treadle.held_records (
+    subscription bigint NOT NULL,
+    topic bigint NOT NULL,
+    "offset" bigint NOT NULL,
+    tenant text NOT NULL,
+    key text NOT NULL
+);
+COMMENT ON TABLE treadle.held_records IS 'Records that a position has passed and that are not delivered yet: another transaction holds the thread of their key. The router tries them again';
 CREATE TABLE treadle.subscription_counts (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -2000,6 +2031,21 @@ CREATE VIEW treadle._subscription_violations WITH (security_invoker='true') AS
           WHERE ((m.subscription IS NOT NULL) AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text])))
           GROUP BY m.subscription, m.record_topic, m.record_offset
          HAVING (count(*) > 1)
+        ), wrong_held AS (
+         SELECT s.subscription,
+            s.held,
+            h.found,
+            h.passed,
+            h.opened
+           FROM (treadle.subscriptions s
+             CROSS JOIN LATERAL ( SELECT count(*) AS found,
+                    bool_and(((p.fresh_offset IS NULL) OR (k."offset" < p.fresh_offset))) AS passed,
+                    bool_or((m.message_id IS NOT NULL)) AS opened
+                   FROM ((treadle.held_records k
+                     LEFT JOIN LATERAL treadle._position_of(k.subscription, k.topic) p(place, version, next_offset, fresh_offset) ON (true))
+                     LEFT JOIN treadle.messages m ON (((m.subscription = k.subscription) AND (m.record_topic = k.topic) AND (m.record_offset = k."offset") AND (m.state = ANY (ARRAY['queued'::text, 'processing'::text])))))
+                  WHERE (k.subscription = s.id)) h)
+          WHERE ((s.held <> h.found) OR (NOT h.passed) OR h.opened)
         ), count_below_mark AS (
          SELECT c.id,
             c.subscription
@@ -2025,6 +2071,11 @@ UNION ALL
     ((v.record_topic || ' '::text) || v.record_offset) AS subject,
     to_jsonb(v.*) AS detail
    FROM doubled v
+UNION ALL
+ SELECT 'A subscription counts the records that it holds, which its positions have passed.'::text AS rule,
+    v.subscription AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_held v
 UNION ALL
  SELECT 'No count of a subscription lies below its low-water mark.'::text AS rule,
     (v.subscription)::text AS subject,
@@ -2285,6 +2336,7 @@ CREATE TABLE treadle.records (
     bytes integer NOT NULL,
     schema_id integer,
     created_at timestamp with time zone NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 )
 PARTITION BY RANGE (record_id);
@@ -2293,6 +2345,7 @@ COMMENT ON COLUMN treadle.records.topic IS 'topics.id';
 COMMENT ON COLUMN treadle.records.key IS 'Records of one key are handled in order; null: this one has no order';
 COMMENT ON COLUMN treadle.records.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records.schema_id IS 'The registered schema that value satisfies; null: none';
+COMMENT ON COLUMN treadle.records.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.topic_ends (
     topic bigint NOT NULL,
     next_offset bigint DEFAULT 0 NOT NULL,
@@ -2577,10 +2630,11 @@ CREATE TABLE treadle.late_charges (
     n bigint NOT NULL,
     tenant text NOT NULL,
     messages bigint NOT NULL,
-    bytes bigint NOT NULL
+    bytes bigint NOT NULL,
+    records bigint DEFAULT 0 NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.late_charges IS 'Submits that are charged to their tenant when their transaction (xid) commits; the same transaction deletes the rows';
+COMMENT ON TABLE treadle.late_charges IS 'Submits and publishes that are charged to their tenant when their transaction (xid) commits; the same transaction deletes the rows';
 ALTER TABLE treadle.late_charges ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.late_charges_n_seq
     START WITH 1
@@ -2703,12 +2757,14 @@ CREATE TABLE treadle.records_20261128 (
     bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON COLUMN treadle.records_20261128.topic IS 'topics.id';
 COMMENT ON COLUMN treadle.records_20261128.key IS 'Records of one key are handled in order; null: this one has no order';
 COMMENT ON COLUMN treadle.records_20261128.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records_20261128.schema_id IS 'The registered schema that value satisfies; null: none';
+COMMENT ON COLUMN treadle.records_20261128.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.records_20261129 (
     record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
     tenant text CONSTRAINT records_tenant_not_null NOT NULL,
@@ -2719,12 +2775,14 @@ CREATE TABLE treadle.records_20261129 (
     bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON COLUMN treadle.records_20261129.topic IS 'topics.id';
 COMMENT ON COLUMN treadle.records_20261129.key IS 'Records of one key are handled in order; null: this one has no order';
 COMMENT ON COLUMN treadle.records_20261129.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records_20261129.schema_id IS 'The registered schema that value satisfies; null: none';
+COMMENT ON COLUMN treadle.records_20261129.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.records_20261130 (
     record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
     tenant text CONSTRAINT records_tenant_not_null NOT NULL,
@@ -2735,12 +2793,14 @@ CREATE TABLE treadle.records_20261130 (
     bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON COLUMN treadle.records_20261130.topic IS 'topics.id';
 COMMENT ON COLUMN treadle.records_20261130.key IS 'Records of one key are handled in order; null: this one has no order';
 COMMENT ON COLUMN treadle.records_20261130.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records_20261130.schema_id IS 'The registered schema that value satisfies; null: none';
+COMMENT ON COLUMN treadle.records_20261130.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.records_20261201 (
     record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
     tenant text CONSTRAINT records_tenant_not_null NOT NULL,
@@ -2751,12 +2811,14 @@ CREATE TABLE treadle.records_20261201 (
     bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON COLUMN treadle.records_20261201.topic IS 'topics.id';
 COMMENT ON COLUMN treadle.records_20261201.key IS 'Records of one key are handled in order; null: this one has no order';
 COMMENT ON COLUMN treadle.records_20261201.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records_20261201.schema_id IS 'The registered schema that value satisfies; null: none';
+COMMENT ON COLUMN treadle.records_20261201.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.records_20261202 (
     record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
     tenant text CONSTRAINT records_tenant_not_null NOT NULL,
@@ -2767,12 +2829,14 @@ CREATE TABLE treadle.records_20261202 (
     bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 COMMENT ON COLUMN treadle.records_20261202.topic IS 'topics.id';
 COMMENT ON COLUMN treadle.records_20261202.key IS 'Records of one key are handled in order; null: this one has no order';
 COMMENT ON COLUMN treadle.records_20261202.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records_20261202.schema_id IS 'The registered schema that value satisfies; null: none';
+COMMENT ON COLUMN treadle.records_20261202.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.records_default (
     record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
     tenant text CONSTRAINT records_tenant_not_null NOT NULL,
@@ -2783,6 +2847,7 @@ CREATE TABLE treadle.records_default (
     bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
+    traceparent text,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 CREATE TABLE treadle.schema_ends (
@@ -2920,13 +2985,16 @@ CREATE VIEW treadle.subscription_overview WITH (security_invoker='true') AS
     COALESCE(c.filtered, (0)::bigint) AS filtered,
     COALESCE(c.expired, (0)::bigint) AS expired,
     l.positions,
-    s.created_at
+    s.created_at,
+    s.held
    FROM ((treadle.subscriptions s
      CROSS JOIN LATERAL ( SELECT (COALESCE(sum(b.lag), (0)::numeric))::bigint AS lag,
             COALESCE(jsonb_agg(jsonb_build_object('topic', b.topic, 'next_offset', b.next_offset, 'lag', b.lag) ORDER BY b.topic), '[]'::jsonb) AS positions
            FROM ( SELECT t.topic,
                     p.next_offset,
-                    GREATEST((e.next_offset - GREATEST(p.next_offset, t.first_offset)), (0)::bigint) AS lag
+                    (GREATEST((e.next_offset - GREATEST(p.next_offset, t.first_offset)), (0)::bigint) + ( SELECT count(*) AS count
+                           FROM treadle.held_records h
+                          WHERE ((h.subscription = j.subscription) AND (h.topic = j.topic) AND (h."offset" < p.next_offset)))) AS lag
                    FROM (((treadle.subscription_topics j
                      JOIN treadle.topics t ON (((t.id = j.topic) AND (t.deleted_at IS NULL))))
                      CROSS JOIN LATERAL treadle._position_of(j.subscription, j.topic) p(place, version, next_offset, fresh_offset))
@@ -3039,7 +3107,9 @@ CREATE VIEW treadle.topic_overview WITH (security_invoker='true') AS
     GREATEST((e.next_offset - t.first_offset), (0)::bigint) AS records,
     (e.bytes - t.purged_bytes) AS bytes,
     (e.next_offset - treadle._first_offset_since(t.id, (treadle.clock() - '00:01:00'::interval))) AS records_per_minute,
-    ( SELECT COALESCE(jsonb_agg(jsonb_build_object('subscription', s.subscription, 'next_offset', p.next_offset, 'lag', GREATEST((e.next_offset - GREATEST(p.next_offset, t.first_offset)), (0)::bigint)) ORDER BY s.subscription), '[]'::jsonb) AS "coalesce"
+    ( SELECT COALESCE(jsonb_agg(jsonb_build_object('subscription', s.subscription, 'next_offset', p.next_offset, 'lag', (GREATEST((e.next_offset - GREATEST(p.next_offset, t.first_offset)), (0)::bigint) + ( SELECT count(*) AS count
+                   FROM treadle.held_records h
+                  WHERE ((h.subscription = j.subscription) AND (h.topic = j.topic) AND (h."offset" < p.next_offset))))) ORDER BY s.subscription), '[]'::jsonb) AS "coalesce"
            FROM ((treadle.subscription_topics j
              JOIN treadle.subscriptions s ON ((s.id = j.subscription)))
              CROSS JOIN LATERAL treadle._position_of(j.subscription, j.topic) p(place, version, next_offset, fresh_offset))
@@ -3096,6 +3166,8 @@ ALTER TABLE ONLY treadle.events
     ADD CONSTRAINT events_pkey PRIMARY KEY (message_id, seq);
 ALTER TABLE ONLY treadle.events_default
     ADD CONSTRAINT events_default_pkey PRIMARY KEY (message_id, seq);
+ALTER TABLE ONLY treadle.held_records
+    ADD CONSTRAINT held_records_pkey PRIMARY KEY (subscription, topic, "offset");
 ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, restriction, key);
 ALTER TABLE ONLY treadle.keys
@@ -3233,6 +3305,7 @@ ALTER TABLE ONLY treadle.schema_versions
 ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.held_records ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.lane_shares ENABLE ROW LEVEL SECURITY;
@@ -3245,6 +3318,7 @@ ALTER TABLE treadle.messages ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON treadle.audit AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.held_records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.keys AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.lane_shares AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3279,6 +3353,7 @@ ALTER TABLE treadle.parked ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON treadle.audit FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.held_records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.keys FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.lane_shares FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

@@ -179,16 +179,6 @@ begin
         order by a.n;
 end $$;
 
--- The ids alone, in their order, for treadle.submit: a position would cost a look at the lanes.
-create or replace function treadle._answer_ids(answers treadle.submit_answer[])
-returns table (n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamptz,
-    thread_id text, thread bigint, refusal_code text, refusal text)
-language sql stable as $$
-    select r.n, r.message_id, null::text, null::text, null::bigint, null::timestamptz, null::text, null::bigint,
-        null::text, null::text
-    from unnest(answers) r
-$$;
-
 -- If `strict`, raise what keeps a submission from its place: its thread is not seen, or another transaction holds it.
 create or replace function treadle._refuse_unplaced(
     submissions treadle.submission[], tenant text, patient boolean, reach jsonb, strict boolean)
@@ -205,6 +195,46 @@ begin
     end if;
 end $$;
 
+-- What submit_many does, without its answer: queue positions cost a look at the lanes, and treadle.submit needs none.
+create or replace function treadle._submit_all(
+    messages jsonb, tenant text, notify boolean, max_queue_size integer, patient boolean, strict boolean,
+    autocommit boolean, reach jsonb, at timestamptz)
+returns treadle.submit_answer[] language plpgsql as $$
+declare
+    v_limits constant jsonb := case when not treadle._is_plain(tenant) then treadle._limits_of_active(tenant) end;
+    v_submissions treadle.submission[];
+    v_answers treadle.submit_answer[];
+    v_threaded boolean;  -- some name a thread
+begin
+    select c.submissions, c.threaded
+        into v_submissions, v_threaded
+        from treadle._check_submissions(
+            messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => at,
+            max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => strict) c;
+    if v_threaded then
+        v_submissions := treadle._arrive(messages => messages, submissions => v_submissions, tenant => tenant,
+            reach => reach, patient => patient, at => at);
+        perform treadle._refuse_unplaced(
+            submissions => v_submissions, tenant => tenant, patient => patient, reach => reach, strict => strict);
+    end if;
+    if treadle._sharing() then
+        v_submissions := treadle._share_out(submissions => v_submissions, tenant => tenant);
+    end if;
+    v_answers := treadle._write_submissions(
+        submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => at);
+    if v_threaded then
+        perform treadle._after_arrival(messages => messages, answers => v_answers, at => at);
+    end if;
+    if v_limits is not null then
+        perform treadle._charge_submit(at => at,
+            submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit);
+    end if;
+    if notify then
+        perform treadle._announce(v_answers);
+    end if;
+    return v_answers;
+end $$;
+
 create or replace function treadle.submit_many(
     messages jsonb, tenant text default 'default', notify boolean default false,
     max_queue_size integer default null, patient boolean default true, lock_timeout text default null,
@@ -219,43 +249,14 @@ set enable_memoize = off as $$
 declare
     v_now constant timestamptz := treadle.clock();
     v_former_timeout constant text := treadle._set_lock_timeout(lock_timeout);
-    v_submissions treadle.submission[];
     v_answers treadle.submit_answer[];
-    v_threaded boolean;  -- some name a thread
-    v_limits jsonb;
 begin
     tenant := treadle._bound_tenant(tenant);
-    v_limits := case when not treadle._is_plain(tenant) then treadle._limits_of_active(tenant) end;
-    select c.submissions, c.threaded
-        into v_submissions, v_threaded
-        from treadle._check_submissions(
-            messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => v_now,
-            max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => coalesce(strict, true)) c;
-    if v_threaded then
-        v_submissions := treadle._arrive(messages => messages, submissions => v_submissions, tenant => tenant,
-            reach => reach, patient => coalesce(patient, true), at => v_now);
-        perform treadle._refuse_unplaced(
-            submissions => v_submissions, tenant => tenant, patient => patient, reach => reach, strict => strict);
-    end if;
+    v_answers := treadle._submit_all(
+        messages => messages, tenant => tenant, notify => notify, max_queue_size => max_queue_size,
+        patient => coalesce(patient, true), strict => coalesce(strict, true), autocommit => autocommit,
+        reach => reach, at => v_now);
     if treadle._sharing() then
-        v_submissions := treadle._share_out(submissions => v_submissions, tenant => tenant);
-    end if;
-    v_answers := treadle._write_submissions(
-        submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => v_now);
-    if v_threaded then
-        perform treadle._after_arrival(messages => messages, answers => v_answers, at => v_now);
-    end if;
-    if v_limits is not null then
-        perform treadle._charge_submit(at => v_now,
-            submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit);
-    end if;
-    if notify then
-        perform treadle._announce(v_answers);
-    end if;
-    if current_setting('treadle.only_ids', true) = 'on' then
-        return query select *
-            from treadle._answer_ids(v_answers);
-    elsif treadle._sharing() then
         return query select *
             from treadle._answer_among_tenants(answers => v_answers, at => v_now);
     else
@@ -272,17 +273,24 @@ create or replace function treadle.submit(
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
     tenant text default 'default', reach jsonb default null)
-returns uuid language sql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set treadle.only_ids = 'on' as $$
-    select s.message_id
-    from treadle.submit_many(
+returns uuid language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
+set enable_memoize = off as $$
+declare
+    v_answers treadle.submit_answer[];
+begin
+    tenant := treadle._bound_tenant(tenant);
+    v_answers := treadle._submit_all(
         messages => jsonb_build_array(
             jsonb_strip_nulls(jsonb_build_object(
                 'thread_id', thread_id, 'priority', priority, 'agent', agent, 'delay_seconds', delay_seconds,
                 'max_attempts', max_attempts, 'timeout_seconds', timeout_seconds, 'aside', aside))
             || jsonb_build_object('message', message, 'metadata', metadata)),
-        tenant => tenant, notify => notify, reach => reach) s
-$$;
+        tenant => tenant, notify => notify, max_queue_size => null, patient => true, strict => true,
+        autocommit => false, reach => reach, at => treadle.clock());
+    return v_answers[1].message_id;
+end $$;
 comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean,
     boolean, text, jsonb)
     is 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';

@@ -103,8 +103,9 @@ async def test_agents_run_in_a_program_of_their_own(api_with_worker: Client, sql
     await assert_consistent(sql)
 
 
-async def test_a_cancel_and_a_stop_end_what_runs(api_with_worker: Client) -> None:
-    api = api_with_worker
+async def test_a_cancel_and_a_stop_end_what_runs(start_api: StartApi, start_worker: StartWorker) -> None:
+    await start_worker(worker_timeout=60.0)  # also a busy machine loses no worker
+    api = await start_api(worker_timeout=60.0)
     worker = Worker(hang, url=url_of(api), concurrency=2)
     async with serving(worker):
         cancelled, left = [await api.submit("x", agent="hang", timeout_seconds=600) for _ in range(2)]

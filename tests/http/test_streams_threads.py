@@ -46,7 +46,7 @@ async def test_a_thread_stream_stays_open_and_live(scripted_api: Client, script:
         assert (event.id, event.data["chunk"], event.data["message_id"]) == (7, "word", second)
         script.say(second, None)
         assert (await stream.event()).type == "done"
-        third = await scripted_api.submit("y", thread_id="t")
+        third = await scripted_api.submit("y", agent="echo", thread_id="t")
         events = await stream.until("done")
         assert [event.data["message_id"] for event in events] == [third] * 4
         assert event_ids(events) == [9, 10, 11, 12]

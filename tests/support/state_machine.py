@@ -76,6 +76,9 @@ class Machine(RuleBasedStateMachine):
         self.uncommitted: list[Callable[[], object]] = []
         self.held_threads: set[str] = set()
         self.held: list[Message] = []
+        self.came_late = (
+            False  # whether it has committed since the last look for due messages, perhaps below their mark
+        )
         self.drew = False  # whether it has just ended, with lane ids lower than ids that were already seen
 
     def run(self, call: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> Any:

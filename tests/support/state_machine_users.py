@@ -69,6 +69,7 @@ class UserMachine(JanitorMachine):
         self.run(self.on.user.sql.execute("commit" if commit else "rollback"))
         self.run(self.on.user.shift_clock(self.now * HOUR))
         if commit:
+            self.came_late = True
             for deed in self.uncommitted:
                 deed()
         self.open, self.uncommitted, self.held, self.held_threads, self.drew = False, [], [], set(), True

@@ -244,6 +244,8 @@ export interface components {
             delay_seconds?: number | null;
             /** @description a whole number from 1 to 1000 */
             max_attempts?: number | null;
+            /** @description a whole number from 1 to 1000 */
+            max_losses?: number | null;
             /** @description a number above 0, at most 604800 (7 days) */
             timeout_seconds?: number | null;
             /** @description true or false; with true the message takes no turn in its thread (default: false) */
@@ -259,7 +261,8 @@ export interface components {
         /**
          * NewRecord
          * @description A record as a producer publishes it. A producer that chooses `record_id` may repeat its call: a record that is
-         *         there already is not written again.
+         *         there already is not written again. With the encoding base64, the value is the base64 of a Protobuf message in
+         *         binary, of the type that the topic's schema_subject has.
          */
         NewRecord: {
             /** @description any JSON */
@@ -272,6 +275,8 @@ export interface components {
             } | null;
             /** @description a UUIDv7 of a time within a day of now */
             record_id?: string | null;
+            /** @description base64, or null for a value in JSON */
+            encoding?: "base64" | null;
         };
         /**
          * NewSubscription

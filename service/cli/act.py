@@ -87,7 +87,7 @@ def _act(
 ) -> None:
     from service.inspection.filters import parse_filter
     from service.inspection.store import InspectionStore
-    from service.messages.store import MessageControl
+    from service.messages.control.store import MessageControl
 
     since = wanted.pop("since")
     given = wanted | {"since": None if since is None else (datetime.now(UTC) - timedelta(seconds=since)).isoformat()}

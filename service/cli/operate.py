@@ -215,7 +215,7 @@ def redrive(settings: Settings, message_id: UUID, principal: Principal, as_json:
     Example:
       treadle dead-letters redrive 01890a5d-ac96-774b-bcce-b302099a8057
     """
-    from service.messages.store import MessageControl
+    from service.messages.control.store import MessageControl
 
     state = common.ask(settings, lambda database: MessageControl(database).redrive(principal, message_id))
     show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(
@@ -239,8 +239,8 @@ def input(
     Example:
       treadle input 01890a5d-ac96-774b-bcce-b302099a8057 "Yes, go on."
     """
+    from service.messages.control.store import MessageControl
     from service.messages.model import NewInput
-    from service.messages.store import MessageControl
     from service.messages.validation import validate_input
 
     given = NewInput(input=answer, name=name)

@@ -37,7 +37,7 @@ async def held(dsn: str, statement: str) -> AsyncIterator[None]:
 
 
 def keep_waiting(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    for module in ("messages", "threads"):
+    for module in ("messages", "messages.control", "threads"):
         monkeypatch.setattr(f"service.{module}.store.HELD_SECONDS", seconds)
 
 

@@ -1,0 +1,1 @@
+"""What changes a message that exists: cancel, input, redrive, change."""

@@ -39,20 +39,8 @@ def test_each_test_has_its_own_database(treadle_run, treadle_dsn):
 
 async def run_pytest(folder: Path) -> str:
     process = await asyncio.create_subprocess_exec(
-        # Named here, because an editable installation may be older than the entry point.
-        *(
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            "-o",
-            "asyncio_mode=auto",
-        ),
-        *("-p", "treadle.testing.plugin", "--override-ini", "asyncio_default_fixture_loop_scope=function"),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"),
+        *("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,

@@ -8,6 +8,11 @@ from pathlib import Path
 from service.db.pool import Connection
 from service.local.private_postgres import PrivatePostgres
 
+NOT_OURS = re.compile(
+    r"--|SET |SELECT pg_catalog|\\"
+    r"|ALTER TABLE ONLY \S+ ALTER COLUMN \S+ SET \(pg_attver=\d+\);"  # a stamp of PostgreSQL 15.20
+)
+
 
 async def dumped_schema(dsn: str) -> str:
     """The schema treadle as pg_dump writes it: tables, views and signatures; less the inner functions, the grants
@@ -24,7 +29,7 @@ async def dumped_schema(dsn: str) -> str:
     assert process.returncode == 0, err.decode()
     dump = re.sub(r"(?ms)^    AS (\$\w*\$).*?\1;$", "    AS ...;", out.decode())
     dump = re.sub(r"(?ms)^CREATE FUNCTION treadle\._.*?^    AS \.\.\.;$", "", dump)
-    lines = [line for line in dump.splitlines() if line and not re.match(r"--|SET |SELECT pg_catalog|\\", line)]
+    lines = [line for line in dump.splitlines() if line and not NOT_OURS.match(line)]
     return "\n".join(lines) + "\n"
 
 

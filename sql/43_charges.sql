@@ -1,0 +1,114 @@
+-- Charges: what a tenant wrote counts for its limits (42_limits.sql), at once or with the commit.
+
+-- How many bytes count for a submitted message.
+create or replace function treadle._submitted_bytes(message jsonb) returns bigint
+language sql immutable parallel safe as $$
+    select coalesce(octet_length((message -> 'message')::text), 0)
+        + coalesce(octet_length((message -> 'metadata')::text), 0)::bigint
+$$;
+
+-- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit, TR422 if it always will be.
+-- The row stays locked until the transaction ends.
+create or replace function treadle._charge_tenant(
+    tenant text, messages bigint, records bigint, bytes bigint, at timestamptz)
+returns void language plpgsql as $$
+#variable_conflict use_column
+declare
+    c_limits constant jsonb := (
+        select case when messages = 0 then t.in_force - 'queued' else t.in_force end
+        from treadle.tenants t
+        where t.tenant = _charge_tenant.tenant);
+    c_step constant interval := treadle._seconds_apart(c_limits) * (messages + records) * interval '1 second';
+    c_day constant date := (at at time zone 'UTC')::date;
+    v record;
+    v_problem text := treadle._size_problem(
+        tenant => tenant, limits => c_limits, messages => messages + records, bytes => bytes);
+begin
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
+    insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
+        values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
+        on conflict (tenant) do update
+            set arrival = greatest(u.arrival, at) + c_step,
+                day = c_day,
+                bytes = case when u.day = c_day then u.bytes else 0 end + excluded.bytes;
+    v := treadle._use_of(tenant => _charge_tenant.tenant, at => at);
+    v_problem := treadle._limit_problem(
+        tenant => _charge_tenant.tenant, limits => c_limits, queued => v.queued, ahead => v.ahead, bytes => v.bytes,
+        at => at);
+    if v_problem is not null then
+        raise exception using errcode = 'TR430', message = v_problem;
+    end if;
+end $$;
+
+-- Charge a submit: now, if its transaction ends with the call, or else when it commits. A tenant's own login cannot say
+-- that its transaction ends.
+create or replace function treadle._charge_submit(
+    submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, at timestamptz)
+returns void language plpgsql as $$
+declare
+    c_of_login constant boolean := treadle._session_tenant() is not null;
+    v_messages bigint;
+    v_bytes bigint;
+begin
+    select count(*), coalesce(sum(treadle._submitted_bytes(messages -> (s.n - 1))), 0)
+        into v_messages, v_bytes
+        from unnest(submissions) s
+        where treadle._is_charged(s, c_of_login);
+    if v_messages = 0 then
+        return;
+    elsif autocommit and not c_of_login then
+        perform treadle._charge_tenant(
+            tenant => tenant, messages => v_messages, records => 0, bytes => v_bytes, at => at);
+    else
+        insert into treadle.late_charges (xid, tenant, messages, bytes)
+            values (pg_current_xact_id()::text::bigint, tenant, v_messages, v_bytes);
+    end if;
+end $$;
+
+-- Charge a publish when its transaction commits. What is beyond a limit already is refused now (TR430), as is what a
+-- limit never allows (TR422).
+create or replace function treadle._charge_publish(
+    tenant text, limits jsonb, records bigint, bytes bigint, at timestamptz)
+returns void language plpgsql as $$
+declare
+    c_limits constant jsonb := limits - 'queued';
+    v record := treadle._use_of(tenant => tenant, at => at);
+    v_problem text := treadle._size_problem(
+        tenant => tenant, limits => c_limits, messages => records, bytes => bytes);
+begin
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
+    v_problem := treadle._limit_problem(
+        tenant => tenant, limits => c_limits, queued => 0,
+        ahead => v.ahead + treadle._seconds_apart(c_limits) * records, bytes => v.bytes + bytes, at => at);
+    if v_problem is not null then
+        raise exception using errcode = 'TR430', message = v_problem;
+    end if;
+    insert into treadle.late_charges (xid, tenant, messages, records, bytes)
+        values (pg_current_xact_id()::text::bigint, _charge_publish.tenant, 0, _charge_publish.records,
+            _charge_publish.bytes);
+end $$;
+
+-- The trigger of treadle.late_charges. The first call of a transaction charges all of them, tenant by tenant; the next
+-- calls find none left.
+create or replace function treadle._give_late_charges() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set lock_timeout = 0 as $$
+begin
+    perform treadle._charge_tenant(
+            tenant => c.tenant, messages => c.messages, records => c.records, bytes => c.bytes, at => treadle.clock())
+        from (
+            select l.tenant, sum(l.messages)::bigint as messages, sum(l.records)::bigint as records,
+                sum(l.bytes)::bigint as bytes
+            from treadle.late_charges l
+            where l.xid = new.xid
+            group by l.tenant
+            order by l.tenant
+        ) c;
+    delete from treadle.late_charges l where l.xid = new.xid;
+    return null;
+end $$;

@@ -53,6 +53,7 @@ lock: $(VENV)/.dev ## Update the files requirements*.lock
 	@$(PIP) install uv
 	@$(COMPILE) --upgrade --output-file requirements.lock
 	@$(COMPILE) --constraint requirements.lock --extra langgraph --extra autogen --extra otel --extra protobuf \
+		--extra a2a --extra openai --extra openai-agents --extra pydantic-ai \
 		--group lint --group test --output-file requirements-dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--no-header --upgrade --group tools --group proto --output-file requirements-tools.lock
@@ -92,9 +93,9 @@ $(VENV)/.bench: requirements-bench.lock $(VENV)/.up
 	@.tools/python/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-tools.lock
 	@touch $@
 
-.tools/.node: tests/http/typescript/package-lock.json tests/http/typescript/package.json
-	@echo "installing what tests/http/typescript/package-lock.json pins"
+.tools/.node: tests/support/node/package-lock.json tests/support/node/package.json
+	@echo "installing what tests/support/node/package-lock.json pins"
 	@mkdir -p .tools/node
-	@cp tests/http/typescript/package.json tests/http/typescript/package-lock.json .tools/node
+	@cp tests/support/node/package.json tests/support/node/package-lock.json .tools/node
 	@cd .tools/node && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

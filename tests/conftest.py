@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -27,6 +28,7 @@ from service import logs
 from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
 from service.api.app import Api, UvicornServer
+from service.cli import env_file
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.migrate import migrate
@@ -273,6 +275,7 @@ async def resolver_api(start_api: StartApi, start_worker: StartWorker, model: Sc
 def cli_without_database(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command of `treadle` beside the test's loop; settings by name are its environment."""
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # pytest has its own
+    monkeypatch.setattr(env_file, "FILE", Path("no/such/file"))  # a developer may have one
     return invoke
 
 

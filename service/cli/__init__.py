@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from service import config, logs
-from service.cli import act, keys, look, operate, run, talk
+from service.cli import act, env_file, init, keys, look, operate, run, talk
 from service.cli.audit import audit
 from service.cli.process import one_sentence_per_error, open_standard_streams
 from service.cli.schemas import schemas
@@ -53,15 +53,17 @@ class _Hint:
 def main(ctx: click.Context) -> None:
     """Treadle, a durable queue service for AI agents.
 
-    Settings come from the environment, or from a YAML file named by TREADLE_CONFIG. Without DATABASE_URL, a private
-    PostgreSQL under TREADLE_HOME (.treadle) is used.
+    Settings come from the environment, from the file .env of this folder, or from a YAML file named by TREADLE_CONFIG.
+    Without DATABASE_URL, a private PostgreSQL under TREADLE_HOME (.treadle) is used.
 
     \b
     Examples:
+      treadle init my-project          write a first agent, with its test
       treadle up                       run everything on this machine
       treadle send "Hello" --follow    submit a message and watch the answer
       treadle psql -c "table treadle.queue_overview"
     """
+    env_file.read()
     settings = config.load(os.environ)
     logs.configure(settings.log_level, settings.log_format)
     ctx.obj = settings
@@ -69,6 +71,7 @@ def main(ctx: click.Context) -> None:
 
 # In the order in which one needs them; `treadle --help` keeps it.
 for command in (
+    init.init,
     *(run.up, run.serve, run.work, run.migrate),
     *(operate.check, operate.dsn, operate.psql),
     *(talk.send, talk.tail, talk.explain),

@@ -15,6 +15,7 @@ from litestar import Response, Router
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import WebSocketRoute
 
+from service import config
 from service.api.app import ROUTERS
 from service.cli import main
 from service.config import Settings
@@ -46,6 +47,18 @@ def test_the_configuration_table_has_every_setting_with_its_default() -> None:
     fields = msgspec.structs.fields(Settings)
     assert documented == {field.name.upper(): shown(field.default) for field in fields}
     assert all(cells[-1] for cells in table.values())
+
+
+def test_the_example_of_an_env_file_has_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.M))
+    settings, others = text.split("# --- Others")
+    assert "POSTGRES_PASSWORD" in others
+    fields = msgspec.structs.fields(Settings)
+    defaults = {field.name.upper(): "" if field.default in (None, ()) else shown(field.default) for field in fields}
+    assert {name: value for name, value in listed.items() if f"# {name}=" in settings} == defaults
+    assert config.load(listed) == Settings()
+    assert all(line.startswith("#") or not line for line in text.splitlines())
 
 
 def handlers() -> set[BaseRouteHandler]:

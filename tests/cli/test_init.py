@@ -1,0 +1,93 @@
+"""`treadle init` writes a project that works as it is, and the file .env is read."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli import env_file
+from tests.support.api_client import Client
+from tests.support.cli_runner import Cli, error_sentence
+from tests.support.ports import free_port
+from tests.support.repository import ROOT
+
+PROGRAMS = Path(sys.executable).parent
+
+
+async def start(folder: Path, *command: str, **settings: str) -> asyncio.subprocess.Process:
+    """A program of this installation in a folder, with nothing in its environment but these settings."""
+    return await asyncio.create_subprocess_exec(
+        PROGRAMS / command[0],
+        *command[1:],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+@pytest.mark.long
+async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cli, dsn: str, tmp_path: Path) -> None:
+    folder = tmp_path / "my project"
+    done = await cli_without_database("init", str(folder))
+    assert done.exit_code == 0, done.output
+    assert (
+        len(re.findall(r"^  cd '.*/my project' && .*(?:pytest test_my|treadle up|treadle send)", done.output, re.M))
+        == 3
+    )
+    assert sorted(os.listdir(folder)) == [".env", "my_agents.py", "test_my_agents.py"]
+    assert (folder / ".env").stat().st_mode & 0o077 == 0
+
+    port = free_port()
+    up = await start(folder, "treadle", "up", DATABASE_URL=dsn, PORT=str(port), TREADLE_HOME=str(tmp_path / "home"))
+    try:
+        test = await start(folder, "pytest", "-q", "-p", "no:cacheprovider", "test_my_agents.py")
+        said, _ = await test.communicate()
+        assert b"2 passed" in said, said.decode()
+        assert up.stdout is not None
+        await asyncio.wait_for(up.stdout.readuntil(b"Treadle runs"), 60)
+        async with Client(f"http://127.0.0.1:{port}") as client:
+            answer = await client.post("/messages?wait=30", json={"message": "Ada", "agent": "greeter"})
+            assert answer.json()["result"] == "Hello, Ada!"
+    finally:
+        up.send_signal(signal.SIGTERM)
+        await up.communicate()
+    assert up.returncode == 0
+
+
+async def test_nothing_is_overwritten(cli_without_database: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1")
+    said = error_sentence(await cli_without_database("init", str(tmp_path)))
+    assert said.startswith(f"{tmp_path}/.env is there already, and nothing was written")
+    assert os.listdir(tmp_path) == [".env"]
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in error_sentence(await cli_without_database("init", str(tmp_path / "file" / "below")))
+
+
+async def test_the_env_file_of_the_working_folder_is_read(
+    cli_without_database: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "below").mkdir()
+    file = tmp_path / ".env"
+    monkeypatch.setattr(env_file, "FILE", Path(".env"))
+    for name in ("DATABASE_URL", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "")  # so that the end of the test undoes what the file sets
+    monkeypatch.chdir(tmp_path)
+    address = "postgresql://a@b/c"
+    file.write_text(f"\ufeff# mine\nexport DATABASE_URL='{address}' # there\nANTHROPIC_API_KEY=\n", encoding="utf-8")
+    assert (await cli_without_database("dsn")).stdout == f"{address}\n"
+    other = {"DATABASE_URL": "postgresql://a@b/other"}
+    assert (await cli_without_database("dsn", **other)).stdout == "postgresql://a@b/other\n"
+    file.write_text("A=1\n\nthis is no setting\n")
+    assert (
+        error_sentence(await cli_without_database("dsn"))
+        == "Line 3 of the file .env of this folder must be NAME=value."
+    )
+    monkeypatch.chdir(tmp_path / "below")
+    assert (await cli_without_database("dsn", **other)).exit_code == 0
+    (tmp_path / "below" / ".env").mkdir()
+    assert (await cli_without_database("dsn", **other)).exit_code == 0

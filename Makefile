@@ -9,8 +9,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-up: $(VENV)/.up ## Run a private PostgreSQL, the API and the workers
-	@exec $(BIN)/treadle up
+up: $(VENV)/.up ## Run a private PostgreSQL, the API and the workers; ARGS=--reload
+	@exec $(BIN)/treadle up$(if $(ARGS), $(ARGS))
 
 test: $(VENV)/.dev ## Run the whole test suite on a real PostgreSQL
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)

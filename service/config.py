@@ -1,5 +1,5 @@
-"""Settings: the environment, to which service/cli/env_file.py adds the file .env, or a YAML file named by TREADLE_CONFIG;
-the environment wins.
+"""Settings: the environment (service/cli/env_file.py adds the file .env), or a YAML file named by TREADLE_CONFIG; the
+environment wins.
 
 They are read once, in `cli`, into one frozen Struct that is handed down. Names are the environment's in lower case.
 """

@@ -30,22 +30,27 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
+@click.option("--reload", is_flag=True, help="Replace the workers when a file of the agents changes.")
 @click.pass_obj
-def up(settings: Settings) -> None:
+def up(settings: Settings, reload: bool) -> None:
     """Run PostgreSQL, the API and the workers until Ctrl-C.
 
     One supervisor restarts whatever of them dies. With DATABASE_URL set, that server is used.
 
+    With --reload, a change in a file of AGENTS or AGENT_TEMPLATES, or in one that these import, replaces the workers.
+    The old ones end what they run, within SHUTDOWN_GRACE. If a module cannot be imported, the old workers go on.
+
     \b
     Examples:
       treadle up
+      treadle up --reload
       PORT=9000 WORKERS=4 treadle up
     """
     from service.local import supervisor
 
     outbound.check(os.environ)
     open_files.raise_limit()
-    supervisor.run(settings, os.environ, _announce)
+    supervisor.run(settings, os.environ, _announce, reload=reload)
 
 
 @click.command()

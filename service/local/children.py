@@ -1,4 +1,4 @@
-"""The child processes of the supervisor: how they start, start again after growing delays, and stop."""
+"""The child processes of the supervisor: how they start, start again after growing delays, are replaced, and stop."""
 
 import asyncio
 import logging
@@ -7,15 +7,21 @@ import signal
 import sys
 import time
 from asyncio.subprocess import Process
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from service.local.parent_watch import PARENT_PIPE_VARIABLE, SLOT_VARIABLE
+from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
-COMMANDS = {name: (sys.executable, "-m", "service.cli", name) for name in ("migrate", "serve", "work")}
+PYTHON = (sys.executable, "-m")
+COMMANDS: Mapping[str, Sequence[str]] = {
+    **{name: (*PYTHON, "service.cli", name) for name in ("migrate", "serve", "work")},
+    "agents": (*PYTHON, "service.local.agent_files"),
+}
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 10.0  # until something that ended is started again
 HEALTHY_SECONDS = 30.0  # of life after which an end counts as the first again
 SECOND_SIGNAL_SECONDS = 3.0  # that children get after the second signal
@@ -42,22 +48,32 @@ class RestartDelays:
 class Children:
     """The children by name. They inherit the lock file `children_lock`, and a pipe that tells them of our death."""
 
-    def __init__(self, environ: Mapping[str, str], commands: Mapping[str, Sequence[str]], children_lock: int) -> None:
-        self._commands, self._children_lock = commands, children_lock
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        commands: Mapping[str, Sequence[str]],
+        children_lock: int,
+        *,
+        patience_seconds: float,
+    ) -> None:
+        self._commands, self._children_lock, self._patience_seconds = commands, children_lock, patience_seconds
         # The write end is never written to: the kernel closes it when this process ends.
         self._pipe, self._write_end = os.pipe()
         self._environ = {**environ, PARENT_PIPE_VARIABLE: str(self._pipe)}
         self._processes: dict[str, Process] = {}
+        self._replaced: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)  # by the name of a child
+        self._leaving: dict[asyncio.Task[None], tuple[str, Process]] = {}  # children that were replaced and still run
         self.database_url = ""  # for children that start from now on
         self.ends: Counter[str] = Counter()  # of each name so far
 
-    async def spawn(self, name: str, command: str, *, stderr: int | None = None) -> Process:
+    async def spawn(self, name: str, command: str, *, stdout: int | None = None, stderr: int | None = None) -> Process:
         """Start a child in a session of its own: a Ctrl-C in the terminal reaches only the supervisor."""
         child = await asyncio.create_subprocess_exec(
             *self._commands[command],
             env={**self._environ, "DATABASE_URL": self.database_url, SLOT_VARIABLE: name},
             pass_fds=(self._pipe, self._children_lock),
             stdin=asyncio.subprocess.DEVNULL,
+            stdout=stdout,
             stderr=stderr,
             start_new_session=True,
         )
@@ -65,36 +81,63 @@ class Children:
         return child
 
     async def keep(self, name: str, command: str, may_start: asyncio.Event) -> None:
-        """Run one child, and start it again whenever it ends, each time after a longer delay."""
-        delays = RestartDelays()
+        """Run one child, and start it again whenever it ends, each time after a longer delay; or at once, when it is
+        replaced."""
+        delays, replaced = RestartDelays(), self._replaced[name]
         while True:
             await may_start.wait()
             delays.begin()
+            replaced.clear()
             try:
                 child = await self.spawn(name, command)
+                if await _is_first(replaced.wait(), child.wait()):
+                    self._dismiss(name, child)
+                    continue
                 ended = f"(pid {child.pid}) ended with {described(await child.wait())}"
             except OSError as error:
                 ended = f"cannot be started: {error}"
             self.ends[name] += 1
             seconds = delays.next()
             log.warning("%s %s; next start in %g s", name, ended, seconds)
-            await asyncio.sleep(seconds)
+            await wait_for(replaced, seconds)
 
-    async def stop(self, patience_seconds: float, hurry: asyncio.Event) -> None:
+    def replace(self, names: Iterable[str]) -> None:
+        """Start new children of these names now, and let the old ones end what they do."""
+        for name in names:
+            self._replaced[name].set()
+
+    def _dismiss(self, name: str, child: Process) -> None:
+        """Terminate a child, and each earlier one of its name once more, so that it hands its work back at once."""
+        _terminate([*(old for of, old in self._leaving.values() if of == name), child])
+        task = asyncio.create_task(self._see_off(child))
+        self._leaving[task] = name, child
+        task.add_done_callback(self._leaving.pop)
+
+    async def _see_off(self, child: Process) -> None:
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                await child.wait()
+        except TimeoutError:
+            _kill(child)
+            await child.wait()
+
+    async def stop(self, hurry: asyncio.Event) -> None:
         """Terminate all children and wait for them; those that do not stop in time, or after `hurry`, are killed."""
-        children = [child for child in self._processes.values() if child.returncode is None]
-        _terminate(children)
+        leaving = [child for _, child in self._leaving.values()]
+        for task in self._leaving:
+            task.cancel()
+        running = [child for child in self._processes.values() if child not in leaving]
+        _terminate(running)
+        children = [child for child in (*running, *leaving) if child.returncode is None]
         ends, hurried = asyncio.create_task(_wait_for_all(children)), asyncio.create_task(hurry.wait())
-        await asyncio.wait({ends, hurried}, timeout=patience_seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ends, hurried}, timeout=self._patience_seconds, return_when=asyncio.FIRST_COMPLETED)
         if hurried.done():  # the second SIGTERM makes a worker release its messages at once
             _terminate(children)
             await asyncio.wait({ends}, timeout=SECOND_SIGNAL_SECONDS)
         hurried.cancel()
         for child in children:
             if child.returncode is None:
-                log.warning("killing process %d, which did not stop", child.pid)
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                _kill(child)
         await ends
         os.close(self._pipe)
         os.close(self._write_end)
@@ -109,6 +152,23 @@ def _terminate(children: Sequence[Process]) -> None:
     for child in children:
         with suppress(ProcessLookupError):
             child.terminate()
+
+
+def _kill(child: Process) -> None:
+    log.warning("killing process %d, which did not stop", child.pid)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+async def _is_first(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Any]) -> bool:
+    """Wait for one of the two; whether it is the first."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in (first, second)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return not tasks[1].done()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _wait_for_all(children: Sequence[Process]) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.config import Settings
 from service.errors import ConfigError, TreadleError
@@ -23,6 +23,9 @@ from service.local import address, locks
 from service.local.children import COMMANDS, Children, RestartDelays, described
 from service.local.greeting import greeting
 from service.local.private_postgres import PrivatePostgres
+
+if TYPE_CHECKING:
+    from service.local.reload import Reload
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +38,14 @@ def run(
     environ: Mapping[str, str],
     announce: Callable[[str], None],
     *,
+    reload: bool = False,
     commands: Mapping[str, Sequence[str]] = COMMANDS,
     stop_margin_seconds: float = STOP_MARGIN_SECONDS,
 ) -> None:
     """Run everything until Ctrl-C or SIGTERM (a second one does not wait); raises TreadleError where it cannot.
 
-    `announce` is given the lines for the user; `commands` says how to start each kind of child: migrate, serve, work.
+    `announce` is given the lines for the user. With `reload`, workers are replaced when a file of the agents changes.
+    `commands` says how to start each kind of child: migrate, serve, work, and `agents` (service.local.agent_files).
     Children get SHUTDOWN_GRACE and `stop_margin_seconds` to stop.
     """
     try:
@@ -49,17 +54,28 @@ def run(
         with locks.opened(home / "supervisor.lock") as own, locks.opened(home / "children.lock") as shared:
             locks.claim(own, home)
             postgres = None if settings.database_url else PrivatePostgres(home)
+            patience_seconds = settings.shutdown_grace + stop_margin_seconds
+            children = Children(
+                {**environ, "TREADLE_HOME": str(home)}, commands, shared, patience_seconds=patience_seconds
+            )
             supervisor = _Supervisor(
                 settings=settings,
                 announce=announce,
                 postgres=postgres,
-                children=Children({**environ, "TREADLE_HOME": str(home)}, commands, shared),
+                children=children,
                 children_lock=shared,
-                patience_seconds=settings.shutdown_grace + stop_margin_seconds,
+                patience_seconds=patience_seconds,
+                reload=_reload(children, announce) if reload else None,
             )
             asyncio.run(supervisor.run())
     except OSError as error:
         raise TreadleError(f"Treadle cannot run: {error}.") from error
+
+
+def _reload(children: Children, announce: Callable[[str], None]) -> "Reload":
+    from service.local.reload import Reload  # only development needs what it imports
+
+    return Reload(children, announce)
 
 
 class _Supervisor:
@@ -72,9 +88,11 @@ class _Supervisor:
         children: Children,
         children_lock: int,
         patience_seconds: float,
+        reload: "Reload | None",
     ) -> None:
         self._settings, self._announce, self._patience_seconds = settings, announce, patience_seconds
         self._postgres, self._children, self._children_lock = postgres, children, children_lock
+        self._reload = reload
         self._tasks: list[asyncio.Task[Any]] = []
         self._database_up = asyncio.Event()
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
@@ -100,6 +118,8 @@ class _Supervisor:
         await self._migrate()
         commands = {"api": "serve"} | {f"worker-{n + 1}": "work" for n in range(self._settings.workers)}
         keepers += [self._task(self._children.keep(*child, self._database_up)) for child in commands.items()]
+        if self._reload:
+            keepers.append(self._task(self._reload.run(commands.keys() - {"api"})))
         await self._wait_for_api()
         await self._wait_for_worker()
         self._announce(greeting(self._settings))
@@ -109,7 +129,7 @@ class _Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._children.stop(self._patience_seconds, self._hurry)
+        await self._children.stop(self._hurry)
         if self._postgres:
             self._postgres.stop()
 

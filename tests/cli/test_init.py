@@ -1,4 +1,5 @@
-"""`treadle init` writes a project that works as it is, and the file .env is read."""
+"""`treadle init` writes a project that works as it is, `treadle up --reload` follows its changes, and the file .env is
+read."""
 
 import asyncio
 import os
@@ -14,8 +15,29 @@ from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, error_sentence
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
+from tests.support.waiting import until
 
 PROGRAMS = Path(sys.executable).parent
+
+WAITS = """
+import asyncio, os
+from treadle import agent
+
+@agent("greeter", max_attempts=1, max_losses=1)
+async def greeter(context, name):
+    await context.emit("waiting")
+    while not os.path.exists("go on"):
+        await asyncio.sleep(0.01)
+    return f"At last, {name}!"
+"""
+IMPORTS = """
+from greetings import greeting
+from treadle import agent
+
+@agent("greeter")
+async def greeter(context, name):
+    return greeting + name
+"""
 
 
 async def start(folder: Path, *command: str, **settings: str) -> asyncio.subprocess.Process:
@@ -42,17 +64,46 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
     assert sorted(os.listdir(folder)) == [".env", "my_agents.py", "test_my_agents.py"]
     assert (folder / ".env").stat().st_mode & 0o077 == 0
 
-    port = free_port()
-    up = await start(folder, "treadle", "up", DATABASE_URL=dsn, PORT=str(port), TREADLE_HOME=str(tmp_path / "home"))
+    port, module = free_port(), folder / "my_agents.py"
+    settings = {"DATABASE_URL": dsn, "PORT": str(port), "TREADLE_HOME": str(tmp_path / "home")}
+    up = await start(folder, "treadle", "up", "--reload", **settings)
+    assert up.stdout is not None
+
+    async def said(words: str) -> str:
+        assert up.stdout is not None
+        return (await asyncio.wait_for(up.stdout.readuntil(words.encode()), 60)).decode()
+
+    async def result(name: str) -> str:
+        answer = await client.post("/messages?wait=30", json={"message": name, "agent": "greeter"})
+        return str(answer.json()["result"])
+
     try:
         test = await start(folder, "pytest", "-q", "-p", "no:cacheprovider", "test_my_agents.py")
-        said, _ = await test.communicate()
-        assert b"2 passed" in said, said.decode()
-        assert up.stdout is not None
-        await asyncio.wait_for(up.stdout.readuntil(b"Treadle runs"), 60)
+        output, _ = await test.communicate()
+        assert b"2 passed" in output, output.decode()
+        await said("Treadle runs")
         async with Client(f"http://127.0.0.1:{port}") as client:
-            answer = await client.post("/messages?wait=30", json={"message": "Ada", "agent": "greeter"})
-            assert answer.json()["result"] == "Hello, Ada!"
+            assert await result("Ada") == "Hello, Ada!"
+            module.write_text(WAITS)
+            await said("my_agents.py has changed: the workers are replaced")
+            in_flight = await client.submit("Eve", agent="greeter")
+            events = f"/messages/{in_flight}/events"
+            await until(lambda: client.get(events), lambda answer: '"chunk"' in answer.text)
+
+            module.write_text(IMPORTS)
+            line = (await said("The workers go on with the agents that they have.\n")).splitlines()[-1]
+            assert line.startswith("AGENTS: the module my_agents cannot be imported: No module named 'greetings'.")
+            assert (await client.post("/messages?wait=30", json={"message": "x", "agent": "echo"})).json()["result"]
+
+            (folder / "greetings.py").write_text("greeting = 'Good day, '")
+            await said("the workers are replaced")
+            assert await result("Ada") == "Good day, Ada"
+            (folder / "go on").touch()
+            status = await client.settled(in_flight)
+            assert (status["result"], status["attempt"]) == ("At last, Eve!", 1)
+            (folder / "greetings.py").write_text("greeting = 'Good evening, '")
+            await said("greetings.py has changed: the workers are replaced")
+            assert await result("Ada") == "Good evening, Ada"
     finally:
         up.send_signal(signal.SIGTERM)
         await up.communicate()

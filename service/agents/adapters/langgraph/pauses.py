@@ -3,18 +3,19 @@
 The graph's checkpoints record where it stopped, but not which questions were asked through Treadle. So each question
 has a name that follows from the checkpoints alone, and is the same in each attempt:
 
-    interrupt <id>     interrupt(): LangGraph's id, of the task that asks; a further question of the task adds a number
+    interrupt <id>     interrupt(): LangGraph's id of the task's first one; a further question of the task adds a number
     breakpoint <id>    interrupt_before, interrupt_after: the id of the checkpoint at which the graph stopped
 
 The checkpoints also record how many answers a task has used. They keep this record if the task fails afterwards.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
 
 from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.types import Interrupt, StateSnapshot
 
+from service.agents.adapters.langgraph.tool_turns import Question
 from service.agents.contract import Context, Rejected
 from service.agents.tool_events import plain
 
@@ -22,9 +23,6 @@ INNER_GRAPH_CANNOT_CONTINUE = (
     "The graph stopped in an inner graph that a node creates while it runs, and such a graph cannot continue: add the "
     "inner graph to the outer one as a node."
 )
-
-# The interrupts that ended a run, by id, each with the namespace of the graph whose node asked.
-Interrupts: TypeAlias = Mapping[str, tuple[Interrupt, str]]
 
 
 class Pauses:
@@ -36,22 +34,22 @@ class Pauses:
         self._thread_id = thread_id
         self._answers: dict[str, Any] = {}  # by the question's name
 
-    async def answers(self, saved: StateSnapshot, interrupts: Interrupts | None) -> dict[str, Any]:
+    async def answers(self, saved: StateSnapshot, questions: Sequence[Question] | None) -> dict[str, Any]:
         """Ask every question that the graph waits for, and return the answers by the interrupt's id.
 
-        `interrupts` ended the last run of this attempt; None at the start of an attempt. In that case the questions
+        `questions` ended the last run of this attempt; None at the start of an attempt. In that case the questions
         come from the checkpoints, but only those of tasks that have used no answer yet: the others run again first,
         and ask by themselves if they need a further answer.
         """
         answered_before = len(self._answers)
         async for checkpoint_id, nodes in self._breakpoints(self._graph, saved, ""):
             await self._ask(f"breakpoint {checkpoint_id}", nodes)
-        open_interrupts = await self._from_checkpoints(saved) if interrupts is None else await self._counted(interrupts)
+        found = await self._from_checkpoints(saved) if questions is None else await self._counted(questions)
         answers = {}
-        for interrupt, used in open_interrupts:
-            name = f"interrupt {interrupt.id} {used + 1}" if used else f"interrupt {interrupt.id}"
+        for (interrupt, task, _), used in found:
+            name = f"interrupt {_first_id(task)} {used + 1}" if used else f"interrupt {_first_id(task)}"
             answers[interrupt.id] = await self._ask(name, plain(interrupt.value))
-        if interrupts is not None and len(self._answers) == answered_before:
+        if questions is not None and len(self._answers) == answered_before:
             raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
         return answers
 
@@ -60,28 +58,28 @@ class Pauses:
             self._answers[name] = await self._context.input(question, name=name)
         return self._answers[name]
 
-    async def _from_checkpoints(self, saved: StateSnapshot) -> list[tuple[Interrupt, int]]:
-        """The interrupts of tasks that have used no answer yet."""
+    async def _from_checkpoints(self, saved: StateSnapshot) -> list[tuple[Question, int]]:
+        """The questions of tasks that have used no answer yet."""
         found = []
+        graph = str(saved.config["configurable"].get("checkpoint_ns", ""))
         for task in saved.tasks:
             if isinstance(task.state, StateSnapshot):
                 found += await self._from_checkpoints(task.state)
-            elif task.interrupts:
-                writes = await self._writes(_namespace(saved))
-                # If a node creates a graph while it runs, only the outer task is known here.
-                own = Interrupt.from_ns(None, "|".join(filter(None, (_namespace(saved), f"{task.name}:{task.id}")))).id
-                if _used_answers(writes, own) == 0:
-                    found += [(interrupt, 0) for interrupt in task.interrupts]
+            elif task.interrupts and not _used_answers(await self._writes(graph), task.id):
+                asking = "|".join(filter(None, (graph, f"{task.name}:{task.id}")))
+                # If a node creates a graph while it runs, the outer task has the interrupts of inner ones.
+                own = [interrupt for interrupt in task.interrupts if interrupt.id == _first_id(asking)]
+                found += [(Question(interrupt, asking, graph), 0) for interrupt in own]
         return found
 
-    async def _counted(self, interrupts: Interrupts) -> list[tuple[Interrupt, int]]:
-        """The interrupts of a run that just ended, each with the number of answers that its task has used."""
+    async def _counted(self, questions: Sequence[Question]) -> list[tuple[Question, int]]:
+        """The questions of a run that just ended, each with the number of answers that its task has used."""
         found = []
-        for interrupt, namespace in interrupts.values():
-            used = _used_answers(await self._writes(namespace), interrupt.id)
+        for question in questions:
+            used = _used_answers(await self._writes(question.graph), question.task.rpartition(":")[2])
             if used is None:
                 raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
-            found.append((interrupt, used))
+            found.append((question, used))
         return found
 
     async def _breakpoints(
@@ -111,17 +109,15 @@ class Pauses:
         return (saved and saved.pending_writes) or []
 
 
-def _namespace(saved: StateSnapshot) -> str:
-    return str(saved.config["configurable"].get("checkpoint_ns", ""))
+def _first_id(task: str) -> str:
+    """The id of the first interrupt of the task with this namespace."""
+    return Interrupt.from_ns(None, task).id
 
 
-def _used_answers(writes: Iterable[tuple[str, str, Any]], interrupt_id: str) -> int | None:
-    """How many answers the task with this interrupt has used; None if no task has it."""
-    asking = {
-        task for task, channel, value in writes if channel == INTERRUPT and any(one.id == interrupt_id for one in value)
-    }
-    answers = [len(value) for task, channel, value in writes if channel == RESUME and task in asking]
-    return max(answers, default=0) if asking else None
+def _used_answers(writes: Iterable[tuple[str, str, Any]], task_id: str) -> int | None:
+    """How many answers the task has used; None if it never asked."""
+    written = {channel: value for task, channel, value in writes if task == task_id}
+    return len(written.get(RESUME, ())) if INTERRUPT in written else None
 
 
 def _next_nodes_among(chosen: Any, saved: StateSnapshot) -> list[str]:

@@ -11,7 +11,7 @@ from service.agents.http_errors import error_of_service
 from service.agents.tool_events import plain
 
 if TYPE_CHECKING:
-    from service.agents.adapters.langgraph.pauses import Interrupts
+    from service.agents.adapters.langgraph.tool_turns import Question
 
 INTERRUPT_KEY = "__interrupt__"  # LangGraph's, in its updates
 STREAM_MODES = ["messages", "custom", "updates", "values"]
@@ -69,16 +69,16 @@ class Runner:
 
         from service.agents.adapters.langgraph.lost_nodes import refuse_lost_nodes
         from service.agents.adapters.langgraph.pauses import Pauses
-        from service.agents.adapters.langgraph.tool_turns import ToolTurns, watch_questions, watch_tools
+        from service.agents.adapters.langgraph.tool_turns import ToolTurns, ask_at_once, watch_questions, watch_tools
 
         config = {"configurable": {"thread_id": context.message_id}}
         has_checkpoints, outlast_worker = _checkpoints(graph)
         pauses = Pauses(context, graph, context.message_id)
-        interrupts: Interrupts | None = None
+        questions: list[Question] | None = None
         one_by_one, repeat = context.attempt > 1, False
         while True:
             saved = None
-            if has_checkpoints and (context.attempt > 1 or interrupts is not None):
+            if has_checkpoints and (context.attempt > 1 or questions is not None):
                 saved = await graph.aget_state(config, subgraphs=True)
             if saved is None or saved.created_at is None:
                 start = self._input(context, message)
@@ -87,32 +87,35 @@ class Runner:
                 await refuse_lost_nodes(graph, graph.checkpointer, saved)
                 if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
                     return saved.values
-                answers = await pauses.answers(saved, interrupts) if outlast_worker and not repeat else {}
+                answers = await pauses.answers(saved, questions) if outlast_worker and not repeat else {}
                 context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
                 start = Command(resume=answers) if answers else None
             watch_questions()
             watch_tools()
             turns = ToolTurns(one_by_one=one_by_one)
             with turns.in_force():
-                state, interrupts = await self._stream(context, graph, start, config, has_checkpoints)
-            if interrupts is None:
+                state, graphs = await self._stream(context, graph, start, config, has_checkpoints)
+            if graphs is None:
                 return state
             if not outlast_worker:
                 raise Rejected(NEEDS_LASTING_CHECKPOINTER)
-            repeat = turns.may_have_mixed(interrupts.keys())  # before any person is asked
-            if not repeat and turns.asks_at_once(interrupts.keys()):
+            questions = turns.questions(graphs)
+            repeat = turns.may_have_mixed(questions)  # before any person is asked
+            if not repeat and ask_at_once(questions):
                 raise Rejected(ASKS_AT_ONCE)
             one_by_one = one_by_one or repeat
 
     async def _stream(
         self, context: Context, graph: Any, start: Any, config: Any, has_checkpoints: bool
-    ) -> "tuple[Any, Interrupts | None]":
-        """Run the graph until it ends or is interrupted. Returns its state, and the interrupts, None at its end."""
+    ) -> tuple[Any, dict[str, str] | None]:
+        """Run the graph until it ends or is interrupted. Returns its state, and for each interrupt's id the namespace
+        of the graph whose node asked, None at its end."""
         # `sync`: a super-step's checkpoint is stored before the next super-step begins.
         options = {"durability": "sync"} if has_checkpoints else {}
         state: Any = None
         written: set[str] = set()  # the tool calls and results that have an event
-        interrupted, interrupts = False, {}
+        interrupted = False
+        graphs: dict[str, str] = {}
         stream = graph.astream(start, config, stream_mode=STREAM_MODES, subgraphs=True, **options)
         try:
             async with contextlib.aclosing(stream):
@@ -126,20 +129,15 @@ class Runner:
                     elif INTERRUPT_KEY in data:
                         interrupted = interrupted or not namespace
                         # The innermost graph reports an interrupt first, then each graph around it repeats it.
-                        interrupts.update(
-                            {
-                                interrupt.id: (interrupt, "|".join(namespace))
-                                for interrupt in data[INTERRUPT_KEY]
-                                if interrupt.id not in interrupts
-                            }
-                        )
+                        for interrupt in data[INTERRUPT_KEY]:
+                            graphs.setdefault(interrupt.id, "|".join(namespace))
                     else:
                         await write_updates(context, namespace, data, written)
         except Exception as error:
             if (translated := error_of_service(error)) is error:
                 raise
             raise translated from error
-        return state, interrupts if interrupted else None
+        return state, graphs if interrupted else None
 
     async def _emit(self, context: Context, message: Any, metadata: Any) -> None:
         chosen = self._nodes is None or metadata.get("langgraph_node") in self._nodes

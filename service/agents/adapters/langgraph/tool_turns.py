@@ -11,25 +11,34 @@ import contextlib
 import functools
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
-from langgraph.errors import GraphBubbleUp
+from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Interrupt
 
 _turns: ContextVar["ToolTurns | None"] = ContextVar("tool_turns", default=None)
 
 
+class Question(NamedTuple):
+    """A call of interrupt() that found no answer."""
+
+    interrupt: Interrupt
+    task: str  # the namespace of the task that asks
+    graph: str  # the namespace of its graph
+
+
 class ToolTurns:
-    """The tool calls of one run of a graph."""
+    """The tool calls and the questions of one run of a graph."""
 
     def __init__(self, *, one_by_one: bool) -> None:
         self._one_by_one = one_by_one
         self._calls: Counter[str] = Counter()  # by the namespace of the task
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._asking: set[str] = set()
-        self._questions: Counter[str] = Counter()  # that have no answer yet, by the namespace of the task
+        self._asked: dict[int, tuple[Interrupt, str]] = {}  # with the task, by the identity of the interrupt
 
     @contextlib.contextmanager
     def in_force(self) -> Iterator[None]:
@@ -39,48 +48,55 @@ class ToolTurns:
         finally:
             _turns.reset(token)
 
-    def may_have_mixed(self, interrupt_ids: Collection[str]) -> bool:
-        """Whether one of these interrupts ended a task that ran several calls at the same time."""
-        several = [namespace for namespace, calls in self._calls.items() if calls > 1]
-        return not self._one_by_one and any(Interrupt.from_ns(None, ns).id in interrupt_ids for ns in several)
+    def note_questions(self, interrupts: Sequence[Interrupt]) -> None:
+        """Note what the current task asks. An outer graph repeats the interrupts of an inner one."""
+        for interrupt in interrupts:
+            if id(interrupt) not in self._asked:
+                self._asked[id(interrupt)] = (interrupt, _current_task())
 
-    def asks_at_once(self, interrupt_ids: Collection[str]) -> bool:
-        """Whether one of these interrupts ended a task that asked several questions at the same time."""
-        several = [namespace for namespace, questions in self._questions.items() if questions > 1]
-        return any(Interrupt.from_ns(None, namespace).id in interrupt_ids for namespace in several)
+    def questions(self, graphs: Mapping[str, str]) -> list[Question]:
+        """The questions by whose interrupts the run ended; `graphs` has the namespace of the graph by interrupt id."""
+        asked = self._asked.values()
+        return [Question(interrupt, task, graphs[interrupt.id]) for interrupt, task in asked if interrupt.id in graphs]
 
-    def note_question(self, namespace: str) -> None:
-        self._questions[namespace] += 1
+    def may_have_mixed(self, questions: Collection[Question]) -> bool:
+        """Whether one of these questions ended a task that ran several calls at the same time."""
+        return not self._one_by_one and any(self._calls[question.task] > 1 for question in questions)
 
-    async def run(self, namespace: str, run_call: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a call of the task with this namespace, now or in its turn."""
-        self._calls[namespace] += 1
+    async def run(self, run_call: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a call of the current task, now or in its turn."""
+        task = _current_task()
+        self._calls[task] += 1
         if not self._one_by_one:
             return await run_call()
-        async with self._locks[namespace]:  # a lock is given in the order in which it was asked for
-            if namespace in self._asking:
+        async with self._locks[task]:  # a lock is given in the order in which it was asked for
+            if task in self._asking:
                 raise asyncio.CancelledError  # a call before this one asks: this one runs with the answer
             try:
                 return await run_call()
             except GraphBubbleUp:
-                self._asking.add(namespace)
+                self._asking.add(task)
                 raise
 
 
+def ask_at_once(questions: Collection[Question]) -> bool:
+    """Whether a task asks several of these questions at the same time."""
+    return len({question.task for question in questions}) < len(questions)
+
+
 def watch_questions() -> None:
-    """Let each run know the questions of its tasks. LangGraph has no hook for them; it makes an Interrupt of each."""
-    make = Interrupt.from_ns.__func__  # type: ignore[attr-defined]
+    """Let each run know the questions of its tasks. LangGraph has no hook for them; each becomes a GraphInterrupt."""
+    make = GraphInterrupt.__init__
     if hasattr(make, "__wrapped__"):
         return
 
     @functools.wraps(make)
-    def from_ns(cls: type[Interrupt], value: Any, ns: str) -> Interrupt:
+    def noted(self: GraphInterrupt, interrupts: Sequence[Interrupt] = ()) -> None:
         if (turns := _turns.get()) is not None:
-            turns.note_question(ns)
-        made: Interrupt = make(cls, value, ns)
-        return made
+            turns.note_questions(interrupts)
+        make(self, interrupts)
 
-    Interrupt.from_ns = classmethod(from_ns)  # type: ignore[assignment,method-assign]
+    GraphInterrupt.__init__ = noted  # type: ignore[method-assign]
 
 
 def watch_tools() -> None:
@@ -92,11 +108,14 @@ def watch_tools() -> None:
         return
 
     @functools.wraps(run_one)
-    async def in_turn(self: Any, call: Any, input_type: Any, config: Any) -> Any:
-        turns = _turns.get()
-        if turns is None:
-            return await run_one(self, call, input_type, config)
-        namespace = config["configurable"].get("checkpoint_ns", "")
-        return await turns.run(namespace, lambda: run_one(self, call, input_type, config))
+    async def in_turn(*arguments: Any, **options: Any) -> Any:
+        if (turns := _turns.get()) is None:
+            return await run_one(*arguments, **options)
+        return await turns.run(lambda: run_one(*arguments, **options))
 
     module.ToolNode._arun_one = in_turn  # type: ignore[union-attr]
+
+
+def _current_task() -> str:
+    """The namespace of the task that runs."""
+    return str(get_config()["configurable"].get("checkpoint_ns", ""))

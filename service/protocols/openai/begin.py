@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import msgspec
-
 from service.access.principal import Principal
 from service.errors import Busy, Conflict, NotFound, Unprocessable
+from service.events.answers import ASK, answers_calls, calls_of, is_question
+from service.events.questions import give_answer, question_at
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
@@ -22,7 +22,6 @@ from service.protocols.openai.inputs import (
 )
 from service.protocols.openai.model import NewCompletion, NewResponse
 from service.protocols.openai.services import OpenAIServices
-from service.protocols.openai.translate import ASK, answers_calls, calls_of, is_question
 
 FOREIGN_CALLS = "The outputs must be those of function calls of this server."
 NOT_WAITING = "The response does not wait for these outputs: they were sent before, or it is over."
@@ -40,15 +39,6 @@ class Place(NamedTuple):
 
     thread_id: str | None
     history: list[Any]
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    name: str
-    question: Any = None
-
-
-class _Answered(msgspec.Struct, frozen=True):
-    input: Any = None
 
 
 async def begin_response(
@@ -167,7 +157,9 @@ async def _answer_calls(services: OpenAIServices, principal: Principal, outputs:
         raise NotWaiting(FOREIGN_CALLS)
     response_id = ResponseId(last.message_id, last.asked)
     await services.message(principal, response_id.message_id)
-    question = await _question(services, response_id)
+    question = await question_at(services.follower, response_id.message_id, response_id.after)
+    if question is None:
+        raise NotWaiting(FOREIGN_CALLS)
     place = response_id.message_id, response_id.after
     by_number = {call.number: output for call, output in calls if call and (call.message_id, call.asked) == place}
     if by_number.keys() != set(range(len(calls_of(question.question)))):
@@ -177,15 +169,6 @@ async def _answer_calls(services: OpenAIServices, principal: Principal, outputs:
     return await _give(services, principal, response_id, question.name, value)
 
 
-async def _question(services: OpenAIServices, response_id: ResponseId) -> _Asked:
-    """Raises NotWaiting."""
-    async for entry in services.follower.read(response_id.message_id, response_id.after - 1):
-        if entry.seq == response_id.after and is_question(entry):
-            return msgspec.json.decode(entry.data, type=_Asked)
-        break
-    raise NotWaiting(FOREIGN_CALLS)
-
-
 async def _give(
     services: OpenAIServices, principal: Principal, response_id: ResponseId, name: str, value: Any
 ) -> Begun:
@@ -193,16 +176,11 @@ async def _give(
     given = NewInput(value, name=name)
     validate_input(given, services.settings)
     try:
-        await services.messages.input(principal, response_id.message_id, given)
+        await give_answer(
+            services.follower, services.messages, principal, response_id.message_id, response_id.after, given
+        )
     except Busy:
         raise
     except Conflict:
-        if not await _has_answer(services, response_id, value):
-            raise NotWaiting(NOT_WAITING) from None
+        raise NotWaiting(NOT_WAITING) from None
     return Begun(response_id, await services.message(principal, response_id.message_id))
-
-
-async def _has_answer(services: OpenAIServices, response_id: ResponseId, value: Any) -> bool:
-    async for entry in services.follower.read(response_id.message_id, response_id.after):
-        return entry.type == "input" and msgspec.json.decode(entry.data, type=_Answered).input == value
-    return False

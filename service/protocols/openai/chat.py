@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from service.events.answers import answer_of, calls_of
 from service.events.model import Entry
 from service.protocols.openai.errors import Failed
 from service.protocols.openai.ids import CallId, ResponseId
 from service.protocols.openai.model import Usage
-from service.protocols.openai.translate import answer_of, calls_of, ends_response
+from service.protocols.openai.translate import ends_response
 
 ANOTHER_ANSWER = (
     "The agent began again, and its answer differs from what was sent. Send the request again, or read the answer:"

@@ -2,10 +2,10 @@
 
 from service.access.principal import Principal
 from service.errors import NotFound
+from service.events.answers import is_question
 from service.protocols.openai.begin import Begun
 from service.protocols.openai.ids import parse_response
 from service.protocols.openai.services import OpenAIServices
-from service.protocols.openai.translate import is_question
 
 
 async def find_response(services: OpenAIServices, principal: Principal, text: str) -> Begun:

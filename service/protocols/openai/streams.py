@@ -9,13 +9,14 @@ import msgspec
 
 from service.access.principal import Principal
 from service.errors import TreadleError
+from service.events.answers import is_question
 from service.protocols.openai.answers import response_of, usage_of
 from service.protocols.openai.begin import Begun
 from service.protocols.openai.chat import Completion, chunk, usage_chunk, whole
 from service.protocols.openai.errors import describe
 from service.protocols.openai.model import Response
 from service.protocols.openai.services import OpenAIServices
-from service.protocols.openai.translate import Event, Translation, is_question
+from service.protocols.openai.translate import Event, Translation
 from service.sse_frames import KEEPALIVE, encode, guarded
 
 log = logging.getLogger(__name__)

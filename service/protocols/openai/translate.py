@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
+from service.events.answers import answer_of, calls_of, is_question
 from service.events.model import Entry
 from service.protocols.openai.ids import CallId, ResponseId
 from service.protocols.openai.model import Item, Response
 
-EVENTS_OF_ENTRY = 100  # numbers that one entry has
-MAX_CALLS = 24  # of one question: 3 events end the text, each call has 4, and one ends the response
+# Numbers that one entry has: at the end, 3 events end the text, each of MAX_CALLS calls has 4, one ends the response.
+EVENTS_OF_ENTRY = 100
 MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is followed by its result
-ASK = "input"  # the function that a question becomes which is no function call itself
 
 Event = dict[str, Any]
 
@@ -28,41 +28,13 @@ class _Chunk(msgspec.Struct):
 class _Closing(msgspec.Struct):
     """Of the entries `parked`, `done` and `error`."""
 
-    hold: str | None = None
     question: Any = None
     result: Any = None
     error: str | None = None
 
 
-def is_question(entry: Entry) -> bool:
-    """Whether the message waits for an answer of the client: the response is complete."""
-    return entry.type == "parked" and msgspec.json.decode(entry.data, type=_Closing).hold == "input"
-
-
 def ends_response(entry: Entry) -> bool:
     return entry.last or is_question(entry)
-
-
-def calls_of(question: Any) -> list[tuple[str, str]]:
-    """Names and arguments (JSON text) of the function calls that a question is. An agent asks
-    {"function_calls": [{"name", "arguments"}, ...]}, or one such object; any other question is a call of `input`."""
-    asked = question.get("function_calls", [question]) if isinstance(question, dict) else [question]
-    calls = asked if isinstance(asked, list) and 1 <= len(asked) <= MAX_CALLS else [question]
-    if all(isinstance(call, dict) and isinstance(call.get("name"), str) and "arguments" in call for call in calls):
-        return [(call["name"], _json(call["arguments"])) for call in calls]
-    return [(ASK, _json({"question": question}))]
-
-
-def answers_calls(question: Any) -> bool:
-    """Whether the agent expects the outputs of several calls, as an object by the number of the call."""
-    return isinstance(question, dict) and isinstance(question.get("function_calls"), list)
-
-
-def answer_of(streamed: str, result: Any) -> str | None:
-    """What the agent answers, where it is another text than the one it has streamed; None: that one."""
-    text = "" if result is None else _json(result)
-    is_streamed = streamed and (result is None or isinstance(result, str)) and streamed.rstrip().endswith(text.strip())
-    return None if is_streamed else text
 
 
 def message_item(item_id: str, text: str | None, status: str) -> Item:
@@ -84,10 +56,6 @@ def call_item(call: CallId, name: str, arguments: str, status: str) -> Item:
         "arguments": arguments,
         "status": status,
     }
-
-
-def _json(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 class Translation:

@@ -1,0 +1,57 @@
+"""Questions that a message asks its client, and their answers, for clients of other protocols."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from service.access.principal import Principal
+from service.errors import Busy, Conflict
+from service.events.answers import is_question
+from service.events.follower import Follower
+from service.messages.model import NewInput
+from service.messages.store import MessageStore
+
+
+class Asked(NamedTuple):
+    """A question by its name, and the seq of its entry."""
+
+    seq: int
+    name: str
+    question: Any
+
+
+class _Parked(msgspec.Struct, frozen=True):
+    name: str
+    question: Any = None
+
+
+class _Answered(msgspec.Struct, frozen=True):
+    input: Any = None
+
+
+async def question_at(follower: Follower, message_id: UUID, seq: int) -> Asked | None:
+    """The question at this place of the log. The caller has looked the message up for its principal."""
+    async for entry in follower.read(message_id, seq - 1):
+        if entry.seq == seq and is_question(entry):
+            parked = msgspec.json.decode(entry.data, type=_Parked)
+            return Asked(seq, parked.name, parked.question)
+        break
+    return None
+
+
+async def give_answer(
+    follower: Follower, messages: MessageStore, principal: Principal, message_id: UUID, asked: int, given: NewInput
+) -> None:
+    """Answer the question at the place `asked`; it may be repeated. Raises NotFound, Busy, and Conflict if the question
+    has another answer, or will have none."""
+    try:
+        await messages.input(principal, message_id, given)
+    except Busy:
+        raise
+    except Conflict:
+        async for entry in follower.read(message_id, asked):
+            if entry.type == "input" and msgspec.json.decode(entry.data, type=_Answered).input == given.input:
+                return
+            break
+        raise

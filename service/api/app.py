@@ -47,6 +47,8 @@ from service.inspection import routes as inspection
 from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
 from service.messages.store import MessageStore
+from service.protocols.agui import routes as agui
+from service.protocols.agui.services import AguiServices
 from service.protocols.leases import routes as leases
 from service.protocols.leases.services import RemoteServices
 from service.protocols.mcp import routes as mcp
@@ -100,6 +102,7 @@ ROUTERS = [
     schema_registry.router,
     openai_api.router,
     mcp.router,
+    agui.router,
     dashboard.router,
 ]
 
@@ -195,6 +198,7 @@ class Api:
             ),
             "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),
             "mcp": McpServices(settings, follower, message_store, thread_store, queue_store),
+            "agui": AguiServices(settings, follower, message_store, thread_store, queue_store),
         }
 
     @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from service.agents.builtin.echo import echo
 from tests.support.api_client import Client
 from tests.support.documents import DOCS, blocks
 from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.node_client import run_program
 from treadle import AsyncClient
 
 
@@ -47,6 +48,12 @@ async def test_the_page_of_openai_runs_as_written(start_api: StartApi, start_wor
         ["hello", "hello again", "one two three", 'get_weather {"city":"Rome"}', "Sun in Rome"],
         "",
     )
+
+
+async def test_the_page_of_agui_runs_as_written(api_with_worker: Client) -> None:
+    code = "\n".join(block.text for block in blocks(DOCS / "clients" / "ag-ui.md", "js"))
+    said = await run_program(code.replace("http://localhost:8000", str(api_with_worker.base_url).rstrip("/")))
+    assert said == "one two three\nstill here\n"
 
 
 def test_the_page_lists_every_call() -> None:

@@ -21,6 +21,7 @@ from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
 from service.events.model import RESERVED_TYPES
+from service.protocols.agui import routes as agui
 from service.protocols.mcp import routes as mcp
 from service.protocols.openai import routes as openai_api
 from service.protocols.schema_registry import routes as schema_registry
@@ -29,7 +30,7 @@ from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 # Dialects have pages of their own and no description in OpenAPI.
-DIALECTS = tuple(f"service.protocols.{name}." for name in ("schema_registry", "openai", "mcp"))
+DIALECTS = tuple(f"service.protocols.{name}." for name in ("schema_registry", "openai", "mcp", "agui"))
 
 
 def shown(value: Any) -> str:
@@ -89,6 +90,7 @@ def routes() -> dict[str, Any]:
         (schema_registry.router, "types.md", "The calls of the registry"),
         (openai_api.router, "clients/openai.md", "The calls"),
         (mcp.router, "clients/mcp.md", "The calls"),
+        (agui.router, "clients/ag-ui.md", "The calls"),
     ],
 )
 def test_the_calls_of_a_dialect_are_listed(router: Router, page: str, heading: str) -> None:

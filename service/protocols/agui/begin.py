@@ -1,0 +1,122 @@
+"""Begins a run: submits a message, answers the question that one waits with, or finds the run again."""
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+from service.access.principal import Principal
+from service.errors import Busy, Conflict, NotFound, Unprocessable
+from service.events.answers import answers_calls, calls_of
+from service.events.questions import give_answer, question_at
+from service.messages.model import NewInput
+from service.messages.validation import validate_input, validate_messages
+from service.protocols.agui.ids import Place, Run, parse_place
+from service.protocols.agui.inputs import read_run, to_message
+from service.protocols.agui.model import RunInput
+from service.protocols.agui.services import AguiServices
+
+FOREIGN = "The answer must be that to an interrupt or a call of a tool of this thread."
+NOT_WAITING = "The thread does not wait for this answer: the question has another one, or is over."
+EVERY_PART = "Send an answer to every interrupt of the run, once."
+
+
+class Interrupted(Conflict):
+    """The thread waits for answers to its interrupts: a run must bring them, in `resume`."""
+
+
+async def begin(services: AguiServices, principal: Principal, agent: str, asked: RunInput) -> Run:
+    """The same run for the same thread and runId. Raises Interrupted, and what refuses the request."""
+    if asked.resume:
+        return await _resume(services, principal, asked)
+    key = _key(asked)
+    if (known := await services.messages.submitted_once(principal, key)) is not None:
+        return Run(known)
+    given = read_run(asked)
+    if given.results:
+        answers = {_place(call): result for call, result in given.results.items()}
+        return await _answer(services, principal, asked, answers)
+    message = to_message(asked, given, agent)
+    validate_messages([message], services.settings, in_batch=False)
+    await _refuse_interrupted(services, principal, asked.thread_id)
+    [accepted] = await services.messages.submit_once(principal, key, key.encode(), [message])
+    return Run(accepted.message_id)
+
+
+def _key(asked: RunInput) -> str:
+    """The Idempotency-Key of a run: apart from those of POST /messages."""
+    named = f"{asked.thread_id}\n{asked.run_id}".encode()
+    return f"agui {hashlib.sha256(named).hexdigest()}"
+
+
+async def _refuse_interrupted(services: AguiServices, principal: Principal, thread_id: str) -> None:
+    """Raises Interrupted."""
+    waiting = await turn_of(services, principal, thread_id)
+    if waiting is None:
+        return
+    message = await services.messages.status(principal, waiting)
+    if message.asks is not None:
+        raise Interrupted(f"The thread waits for an answer to the message {waiting}: send it in resume.")
+
+
+async def turn_of(services: AguiServices, principal: Principal, thread_id: str) -> UUID | None:
+    """The message that has the turn of the thread; None for none, and for a thread that does not exist."""
+    try:
+        thread, _ = await services.threads.key(principal, thread_id)
+    except NotFound:
+        return None
+    turn = await services.threads.turn_in_progress(thread)
+    return None if turn is None else turn.message_id
+
+
+async def _resume(services: AguiServices, principal: Principal, asked: RunInput) -> Run:
+    """Raises NotFound, Interrupted, Unprocessable."""
+    resume = asked.resume or []
+    places = {_place(answer.interrupt_id): answer for answer in resume}
+    if all(answer.status == "resolved" for answer in resume):
+        answers = {place: answer.payload for place, answer in places.items()}
+        return await _answer(services, principal, asked, answers)
+    place = next(iter(places))
+    await _check_thread(services, principal, asked, place)
+    try:
+        await services.messages.cancel(principal, place.message_id)
+    except Busy:
+        raise
+    except Conflict:  # it is over
+        pass
+    return Run(place.message_id, place.asked)
+
+
+async def _answer(services: AguiServices, principal: Principal, asked: RunInput, answers: dict[Place, Any]) -> Run:
+    """The answers to the parts of one question. Raises NotFound, Interrupted, Unprocessable."""
+    place = list(answers)[-1]
+    await _check_thread(services, principal, asked, place)
+    question = await question_at(services.follower, place.message_id, place.asked)
+    if question is None:
+        raise Unprocessable(FOREIGN)
+    by_number = {part.number: value for part, value in answers.items() if (part.message_id, part.asked) == place[:2]}
+    if by_number.keys() != set(range(len(calls_of(question.question)))):
+        raise Unprocessable(EVERY_PART)
+    values = [by_number[number] for number in sorted(by_number)]
+    given = NewInput(values if answers_calls(question.question) else values[0], name=question.name)
+    validate_input(given, services.settings)
+    try:
+        await give_answer(services.follower, services.messages, principal, place.message_id, place.asked, given)
+    except Busy:
+        raise
+    except Conflict:
+        raise Interrupted(NOT_WAITING) from None
+    return Run(place.message_id, place.asked)
+
+
+async def _check_thread(services: AguiServices, principal: Principal, asked: RunInput, place: Place) -> None:
+    """Raises NotFound, Unprocessable."""
+    if (await services.messages.status(principal, place.message_id)).thread_id != asked.thread_id:
+        raise Unprocessable(FOREIGN)
+
+
+def _place(text: str) -> Place:
+    """Raises Unprocessable."""
+    place = parse_place(text)
+    if place is None:
+        raise Unprocessable(FOREIGN)
+    return place

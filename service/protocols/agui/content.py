@@ -1,0 +1,132 @@
+"""What the agent says in a run: texts, calls of tools and reasoning, as events and as messages of the conversation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from service.events.answers import answer_of, as_text
+from service.protocols.agui.ids import Run
+from service.protocols.agui.model import Event, Message
+
+MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is followed by its result
+
+
+class ToolData(msgspec.Struct, frozen=True):
+    """Data of an event `tool`: a call, or with `output` its result."""
+
+    id: str
+    name: str = ""
+    input: Any = msgspec.UNSET
+    output: Any = msgspec.UNSET
+    failed: bool = False
+
+
+class Content:
+    """`messages` are those that the run adds to the conversation; `dropped` says that others were streamed, too."""
+
+    def __init__(self, run: Run) -> None:
+        self.messages: list[Message] = []
+        self.dropped = False
+        self._run = run
+        self._texts = 0  # that were opened
+        self._streamed: list[str] | None = None  # pieces of the open text; None: no text is open
+        self._chars = 0
+        self._kept = 0  # of `messages`: those before this attempt
+        self._calls: dict[str, str] = {}  # of tools of the agent: its id for the last one, and the id that clients see
+        self._ids: set[str] = set()
+
+    def add(self, text: str) -> Iterator[Event]:
+        if not text:
+            return
+        if self._streamed is None:
+            self._streamed, self._chars = [], 0
+            self._texts += 1
+            yield {"type": "TEXT_MESSAGE_START", "messageId": self._text_id, "role": "assistant"}
+        self._chars += len(text)
+        if self._chars <= MAX_TEXT_CHARS:
+            self._streamed.append(text)
+        yield {"type": "TEXT_MESSAGE_CONTENT", "messageId": self._text_id, "delta": text}
+
+    def answer(self, result: Any) -> Iterator[Event]:
+        """The end of the text that was streamed, or the result as a text of its own."""
+        streamed = "".join(self._streamed or ()) if self._chars <= MAX_TEXT_CHARS else ""
+        other = answer_of(streamed, result)
+        if other is None:
+            yield from self.close()
+            return
+        if self._streamed is not None:
+            yield from self._drop_text()
+        yield from self.add(other)
+        yield from self.close()
+
+    def close(self) -> Iterator[Event]:
+        if self._streamed is not None:
+            self.messages.append({"id": self._text_id, "role": "assistant", "content": "".join(self._streamed)})
+            self._streamed = None
+            yield {"type": "TEXT_MESSAGE_END", "messageId": self._text_id}
+
+    def keep(self) -> Iterator[Event]:
+        """The attempt is over, and what it has said is a part of the conversation."""
+        yield from self.close()
+        self._kept = len(self.messages)
+
+    def drop(self) -> Iterator[Event]:
+        """The attempt is over, and what it has said is no part of the conversation."""
+        if self._streamed is not None:
+            yield from self._drop_text()
+        if len(self.messages) > self._kept:
+            del self.messages[self._kept :]
+            self.dropped = True
+        self._calls = {}
+
+    def call(self, call: str, name: str, arguments: str, parent: str | None = None) -> Iterator[Event]:
+        """A call of a tool, which belongs to the text `parent`."""
+        made = {"id": call, "type": "function", "function": {"name": name, "arguments": arguments}}
+        of = {} if parent is None else {"parentMessageId": parent}
+        if of:
+            self.messages[-1].setdefault("toolCalls", []).append(made)
+        else:
+            self.messages.append({"id": call, "role": "assistant", "toolCalls": [made]})
+        yield {"type": "TOOL_CALL_START", "toolCallId": call, "toolCallName": name, **of}
+        yield {"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": arguments}
+        yield {"type": "TOOL_CALL_END", "toolCallId": call}
+
+    def tool(self, data: ToolData, seq: int) -> Iterator[Event]:
+        """What an entry tells of a tool of the agent."""
+        if data.output is msgspec.UNSET or data.id not in self._calls:
+            parent = self.open_text
+            yield from self.close()
+            call = self._calls[data.id] = data.id if data.id not in self._ids else f"{data.id}_{seq}"
+            self._ids.add(call)
+            arguments = {} if data.input is msgspec.UNSET else data.input
+            yield from self.call(call, data.name, msgspec.json.encode(arguments).decode(), parent)
+        if data.output is not msgspec.UNSET:
+            call, content = self._calls[data.id], as_text(data.output)
+            names = {"toolCallId": call, "content": content}
+            failed = {"error": content} if data.failed else {}
+            self.messages.append({"id": f"{call}_result_{seq}", "role": "tool", **names, **failed})
+            yield {"type": "TOOL_CALL_RESULT", "messageId": f"{call}_result_{seq}", **names}
+
+    def reason(self, text: str, seq: int) -> Iterator[Event]:
+        yield from self.close()
+        of = {"messageId": f"reason_{self._run.message_id.hex}_{seq}"}
+        self.messages.append({"id": of["messageId"], "role": "reasoning", "content": text})
+        yield {"type": "REASONING_START", **of}
+        yield {"type": "REASONING_MESSAGE_START", **of, "role": "reasoning"}
+        yield {"type": "REASONING_MESSAGE_CONTENT", **of, "delta": text}
+        yield {"type": "REASONING_MESSAGE_END", **of}
+        yield {"type": "REASONING_END", **of}
+
+    @property
+    def open_text(self) -> str | None:
+        """The id of the text that is open."""
+        return None if self._streamed is None else self._text_id
+
+    def _drop_text(self) -> Iterator[Event]:
+        self._streamed, self.dropped = None, True
+        yield {"type": "TEXT_MESSAGE_END", "messageId": self._text_id}
+
+    @property
+    def _text_id(self) -> str:
+        return self._run.text(self._texts)

@@ -1,0 +1,78 @@
+"""/agui: runs of agents for the clients of AG-UI, and what front ends of CopilotKit ask their runtime."""
+
+import functools
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import litestar
+from litestar import Router, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from litestar.response import Stream
+
+from service.access.authenticator import require
+from service.access.principal import Principal
+from service.errors import Busy, Conflict
+from service.params import parse_thread_id
+from service.protocols.agui.begin import Interrupted, begin, turn_of
+from service.protocols.agui.history import conversation, last_answer
+from service.protocols.agui.ids import Run
+from service.protocols.agui.model import AgentInfo, RunInput, RuntimeInfo, Stopped
+from service.protocols.agui.services import AguiServices
+from service.protocols.agui.streams import RunReader, error_stream, nothing_open, without_nulls
+from service.sse_frames import HEADERS, MEDIA_TYPE
+
+Caller: TypeAlias = NamedDependency[Principal]
+Services: TypeAlias = NamedDependency[AguiServices]
+
+post = functools.partial(litestar.post, status_code=200)
+
+
+@get(["/", "/info"], scope="read")
+async def list_agents(principal: Caller, agui: Services) -> RuntimeInfo:
+    agents = await agui.queues.agents(principal)
+    infos = {agent.agent: AgentInfo(agent.agent, agent.description) for agent in agents}
+    return RuntimeInfo(version("treadle"), infos)
+
+
+@post(["/{agent:str}", "/agent/{agent:str}/run"], scope="submit", stays_open=True, media_type=MEDIA_TYPE)
+async def run_agent(agent: FromPath[str], data: JSONBody[RunInput], principal: Caller, agui: Services) -> Stream:
+    require(principal, "read")
+    try:
+        run = await begin(agui, principal, agent, data)
+    except Interrupted as error:
+        return _sse(error_stream(error))
+    return _sse(RunReader(agui, principal, run, data, without_nulls(data.messages)).events())
+
+
+@post("/agent/{agent:str}/connect", scope="read", stays_open=True, media_type=MEDIA_TYPE)
+async def connect(agent: FromPath[str], data: JSONBody[RunInput], principal: Caller, agui: Services) -> Stream:
+    """The conversation so far, and the rest of the run that is under way, whichever agent it is of."""
+    before, running = await conversation(agui, principal, data.thread_id)
+    if running is None:
+        return _sse(nothing_open(agui, principal, data, before))
+    answered = await last_answer(agui, running.message_id)
+    reader = RunReader(agui, principal, Run(running.message_id), data, before, answered=answered)
+    return _sse(reader.events(with_history=True))
+
+
+@post("/agent/{agent:str}/stop/{thread_id:str}", scope="submit")
+async def stop(agent: FromPath[str], thread_id: FromPath[str], principal: Caller, agui: Services) -> Stopped:
+    """Cancel the message that has the turn of the thread."""
+    running = await turn_of(agui, principal, parse_thread_id(thread_id))
+    if running is not None:
+        try:
+            await agui.messages.cancel(principal, running)
+            return Stopped(True)
+        except Busy:
+            raise
+        except Conflict:  # it is over meanwhile
+            pass
+    return Stopped(False, f"No run of the thread {thread_id!r} is open.")
+
+
+router = Router("/agui", route_handlers=[list_agents, run_agent, connect, stop], include_in_schema=False)
+
+
+def _sse(parts: Any) -> Stream:
+    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)

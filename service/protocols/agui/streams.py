@@ -1,0 +1,131 @@
+"""The stream of a run: its events as they come, and what the thread remembers."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import msgspec
+
+from service.access.principal import Principal
+from service.errors import NotFound, Refused, TreadleError
+from service.protocols.agui.ids import Run
+from service.protocols.agui.inputs import tool_names
+from service.protocols.agui.model import PROTOCOL_VERSION, Event, Message, RunInput
+from service.protocols.agui.services import AguiServices
+from service.protocols.agui.translate import Translation, state_events
+from service.sse_frames import KEEPALIVE, encode, guarded
+
+log = logging.getLogger(__name__)
+
+INTERNAL = "The run failed in the service; the cause is in its log."
+
+
+class RunReader:
+    """Reads the log of a run for one client. `before`: the messages of the conversation before the run. `answered`: the
+    questions before this place of the log do not end it."""
+
+    def __init__(
+        self,
+        services: AguiServices,
+        principal: Principal,
+        run: Run,
+        asked: RunInput,
+        before: list[Message],
+        *,
+        answered: int = 0,
+    ) -> None:
+        self._services = services
+        self._principal = principal
+        self._run = run
+        self._thread_id = asked.thread_id
+        self._before = before
+        self._translation = Translation(run, asked, tool_names(asked), answered)
+        self._told: Any = None  # of the thread's memory
+
+    def events(self, *, with_history: bool = False) -> AsyncIterator[bytes]:
+        """`with_history`: the client does not know the messages before."""
+        return guarded("message", self._events(with_history=with_history))
+
+    async def _events(self, *, with_history: bool) -> AsyncGenerator[bytes, None]:
+        try:
+            yield frame(self._translation.opening())
+            if with_history:
+                yield frame(_snapshot(self._before))
+            yield frames(await self._state())
+            follower, run = self._services.follower, self._run
+            async for entries in follower.follow(self._principal, run.message_id, run.after):
+                for entry in entries:
+                    yield frames(self._translation.translate(entry))
+                    if self._translation.end is not None:
+                        yield frames(await self._closing(self._translation.end))
+                        return
+                if not entries:
+                    yield KEEPALIVE
+        except Exception as error:  # without a terminal event, clients take the run for a success
+            yield error_frame(error)
+
+    async def _closing(self, end: Event) -> list[Event]:
+        """The last events of the run."""
+        snapshots = await self._state()
+        if self._translation.content.dropped or end.get("outcome", {}).get("type") == "interrupt":
+            snapshots.append(_snapshot([*self._before, *self._translation.content.messages]))
+        return [*snapshots, end]
+
+    async def _state(self) -> list[Event]:
+        memory = await memory_of(self._services, self._principal, self._thread_id)
+        events = state_events(self._told, memory)
+        self._told = memory if events else self._told
+        return events
+
+
+async def memory_of(services: AguiServices, principal: Principal, thread_id: str) -> dict[str, Any]:
+    """What the agents of the thread remember; empty for a thread that does not exist."""
+    try:
+        memory = (await services.threads.get(principal, thread_id)).memory
+    except NotFound:
+        return {}
+    decoded: dict[str, Any] = msgspec.json.decode(memory) if isinstance(memory, msgspec.Raw) else memory or {}
+    return decoded
+
+
+async def nothing_open(
+    services: AguiServices, principal: Principal, asked: RunInput, messages: list[Message]
+) -> AsyncIterator[bytes]:
+    """The stream of a client that connects to a thread without a run."""
+    names = {"threadId": asked.thread_id, "runId": asked.run_id}
+    state = state_events(None, await memory_of(services, principal, asked.thread_id))
+    started = {"type": "RUN_STARTED", **names, "protocolVersion": PROTOCOL_VERSION}
+    yield frames([started, _snapshot(messages), *state, {"type": "RUN_FINISHED", **names}])
+
+
+def without_nulls(messages: list[Message]) -> list[Message]:
+    """Clients refuse null where they may send it."""
+    return [{name: value for name, value in message.items() if value is not None} for message in messages]
+
+
+async def error_stream(error: Exception) -> AsyncIterator[bytes]:
+    yield error_frame(error)
+
+
+def error_frame(error: Exception) -> bytes:
+    """The end of a run that could not begin, or whose stream breaks off."""
+    if isinstance(error, Refused):
+        return frame({"type": "RUN_ERROR", "message": str(error), "code": "refused"})
+    if isinstance(error, TreadleError):
+        log.log(error.log_level, "run interrupted", extra={"error": str(error)})
+        return frame({"type": "RUN_ERROR", "message": str(error), "code": "unavailable"})
+    log.error("run broke", exc_info=error)
+    return frame({"type": "RUN_ERROR", "message": INTERNAL, "code": "internal"})
+
+
+def _snapshot(messages: list[Message]) -> Event:
+    return {"type": "MESSAGES_SNAPSHOT", "messages": messages}
+
+
+def frames(events: list[Event]) -> bytes:
+    return b"".join(map(frame, events))
+
+
+def frame(event: Event) -> bytes:
+    """An event without a name."""
+    return encode("", msgspec.json.encode(event).decode()).partition(b"\n")[2]

@@ -1,0 +1,144 @@
+"""AG-UI under /agui, with the unmodified @ag-ui/client in Node, and the validator of the protocol."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from service.agents.builtin.echo import echo
+from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
+from tests.support.api_answers import problem
+from tests.support.api_client import Client
+from tests.support.dialect_agents import scene_agent
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.node_client import play
+from tests.support.repository import ROOT
+from tests.support.requirements import require_or_skip
+
+TEXT = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"]
+CALL = ["TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END"]
+REASONING = ["START", "MESSAGE_START", "MESSAGE_CONTENT", "MESSAGE_END", "END"]
+
+
+@pytest.fixture
+async def api(start_api: StartApi, start_worker: StartWorker) -> Client:
+    await start_worker(scene_agent(), echo)
+    return await start_api()
+
+
+async def test_the_client_plays_every_scene(api: Client) -> None:
+    told = await play("agui", url=str(api.base_url), headers={})
+    assert told["all"]["types"] == [
+        *("RUN_STARTED", *(f"REASONING_{what}" for what in REASONING), "CUSTOM"),
+        *(*TEXT, *CALL, "TOOL_CALL_RESULT", "STEP_STARTED", "STEP_FINISHED", *TEXT),
+        *("STATE_SNAPSHOT", "RUN_FINISHED"),
+    ]
+    assert told["allMessages"] == [
+        *(["user", "all", 0], ["reasoning", "What does it need?", 0], ["assistant", "I look. ", 1]),
+        *(["tool", "blue", 0], ["assistant", "It is blue.", 0]),
+    ]
+    assert (told["again"]["types"][1], told["again"]["types"][-2]) == ("STATE_SNAPSHOT", "STATE_DELTA")
+    assert told["state"] == {"seen": {"0": "blue", "1": "blue"}}
+
+    [interrupt] = told["ask"]["outcome"]["interrupts"]
+    assert (interrupt["reason"], interrupt["message"]) == ("input_required", "Which unit?")
+    assert told["ask"]["types"][-2] == "MESSAGES_SNAPSHOT"
+    assert (told["refused"]["code"], "send it in resume" in told["refused"]["message"]) == ("refused", True)
+    assert (told["answered"]["outcome"], told["answered"]["result"]) == ({"type": "success"}, "In Celsius.")
+    assert told["answeredAgain"] == told["answered"]
+    assert [text for _, text, _ in told["askMessages"]] == ["ask", "Let me see. ", "In Celsius."]
+    assert told["abandoned"] == {"type": "cancelled"}
+
+    assert told["weather"]["types"] == ["RUN_STARTED", *TEXT, *CALL, *CALL, "RUN_FINISHED"]
+    assert told["weatherAnswer"]["result"] == "It is sun and rain."
+    assert told["weatherMessages"][1] == ["assistant", "I look. ", 2]
+    assert told["retryMessages"] == [["user", "retry", 0], ["assistant", "right", 0]]
+    assert told["object"]["result"] == {"answer": 42}
+    assert told["failed"] == {"message": "No trouble.", "code": "failed"}
+
+    assert (told["stopped"], told["cancelled"]) == ({"stopped": True}, {"type": "cancelled"})
+    assert told["cutTypes"] == ["RUN_STARTED", *TEXT, "RUN_FINISHED"]
+    assert told["connected"] == ["RUN_STARTED", "MESSAGES_SNAPSHOT", "RUN_FINISHED"]
+    assert [text for _, text, _ in told["connectedMessages"]] == ["weather", "It is sun and rain."]
+
+
+async def test_the_validator_finds_nothing(api: Client) -> None:
+    program = ROOT / ".tools/python/bin/ag-ui-validate"
+    validate = require_or_skip(program if program.exists() else None, "ag-ui-validate: run make tools")
+    process = await asyncio.create_subprocess_exec(
+        *(validate, f"{api.base_url}/agui/echo", "--junit", "--max-warnings", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert (process.returncode, b'failures="0"' in said) == (0, True), said.decode()
+
+
+def run_input(text: str = "hello", thread: str = "t", run: str = "r", **fields: Any) -> dict[str, Any]:
+    return {"threadId": thread, "runId": run, "messages": [{"id": "u", "role": "user", "content": text}], **fields}
+
+
+async def read(api: Client, path: str, body: Any, **headers: str) -> list[dict[str, Any]]:
+    answer = await api.post(path, json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n") if line.startswith("data: ")]
+
+
+async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks(
+    api: Client, start_api: StartApi
+) -> None:
+    events = await read(api, "/agui/echo", run_input("one two"))
+    again = await read(await start_api(), "/agui/agent/echo/run", run_input("one two"))
+    assert again == events
+    [message] = (await api.get("/threads/t/messages")).json()["messages"]
+    assert events[0]["metadata"]["treadle"]["messageId"] == message["message_id"]
+    before = [
+        {"id": "a", "role": "user", "content": "a"},
+        {"id": "b", "role": "assistant", "content": "A", "toolCalls": None},
+        {"id": "c", "role": "user", "content": [{"type": "text", "text": "history"}]},
+    ]
+    context = [{"description": "Page", "value": "7"}]
+    body = run_input(thread="foreign", context=context, state={"x": 1}) | {"messages": before}
+    assert (await read(api, "/agui/scene", body))[-1]["result"] == [["a", "A"]]
+    [kept] = (await api.get("/threads/foreign/messages")).json()["messages"]
+    assert (kept["metadata"]["system"], kept["metadata"]["agui"]["state"]) == ("Page:\n7", {"x": 1})
+    names = (await api.get("/agui/info")).json()
+    assert (names["agents"]["echo"]["name"], names["mode"]) == ("echo", "sse")
+
+
+async def test_a_request_that_cannot_run_is_refused(api: Client) -> None:
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"threadId": "a/b"}, "threadId must be"),
+        ({"messages": []}, "must end with a message of the user"),
+        ({"messages": [{"id": "1", "role": "robot"}]}, "The role"),
+        ({"messages": [{"id": "1", "role": "user", "content": [{"type": "audio"}]}]}, "'audio'"),
+        ({"messages": [{"id": "1", "role": "tool", "toolCallId": "x", "content": "y"}]}, "answer must be"),
+        ({"resume": [{"interruptId": "int_1", "status": "resolved"}]}, "answer must be"),
+        ({"runId": None}, "runId must be"),
+    ]
+    for change, words in changes:
+        problem(await api.post("/agui/echo", json=run_input() | change), 422, words)
+
+
+async def test_keys_decide_about_runs(start_api: StartApi, start_worker: StartWorker) -> None:
+    await start_worker(scene_agent(), echo)
+    api = await start_api(**CLOSED)
+    problem(await api.post("/agui/echo", json=run_input()), 401, "Send a key")
+    for scope, reading in (("read", 200), ("submit", 403)):
+        key = bearer((await create_key(api, scope))["key"])
+        assert (await api.get("/agui/info", headers=key)).status_code == reading
+        assert (await api.post("/agui/echo", json=run_input(), headers=key)).status_code == 403
+    own = bearer((await create_key(api, "read", "submit", agents=["echo"]))["key"])
+    problem(await api.post("/agui/scene", json=run_input(), headers=own), 422, "There is no agent 'scene'")
+    assert list((await api.get("/agui/info", headers=own)).json()["agents"]) == ["echo"]
+    asked = await read(api, "/agui/scene", run_input("ask", "mine"), **bearer(ROOT_KEY))
+    [interrupt] = asked[-1]["outcome"]["interrupts"]
+    resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": "x"}]
+    body = run_input(thread="mine", run="2", resume=resume)
+    problem(await api.post("/agui/scene", json=body, headers=own), 404, "There is no message")
+    assert (await api.post("/agui/agent/echo/stop/mine", headers=own)).json()["stopped"] is False
+    assert [event["type"] for event in await read(api, "/agui/agent/echo/connect", body, **own)] == [
+        *("RUN_STARTED", "MESSAGES_SNAPSHOT", "RUN_FINISHED"),
+    ]

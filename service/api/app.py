@@ -47,6 +47,8 @@ from service.inspection import routes as inspection
 from service.inspection.store import InspectionStore
 from service.installation.store import InstallationStore
 from service.messages.store import MessageStore
+from service.protocols.a2a import routes as a2a
+from service.protocols.a2a.services import SILENCE_SECONDS, A2AServices
 from service.protocols.agui import routes as agui
 from service.protocols.agui.services import AguiServices
 from service.protocols.leases import routes as leases
@@ -103,6 +105,8 @@ ROUTERS = [
     openai_api.router,
     mcp.router,
     agui.router,
+    a2a.router,
+    a2a.well_known,
     dashboard.router,
 ]
 
@@ -168,6 +172,9 @@ class Api:
         topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
         intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
         follower = Follower(self.feed, self._access.access, **intervals)
+        silence = min(settings.keepalive_interval, SILENCE_SECONDS)
+        attentive = Follower(self.feed, self._access.access, **{**intervals, "keepalive_interval": silence})
+        inspection_store = InspectionStore(pools.lists)
         return {
             "settings": settings,
             "access": self._access.access,
@@ -175,7 +182,7 @@ class Api:
             "keys": self._access.keys,
             "tokens": self._access.tokens,
             "messages": message_store,
-            "inspection": InspectionStore(pools.lists),
+            "inspection": inspection_store,
             "statistics": StatisticsStore(pools.lists),
             "threads": thread_store,
             "remote": self.remote,
@@ -199,6 +206,7 @@ class Api:
             "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),
             "mcp": McpServices(settings, follower, message_store, thread_store, queue_store),
             "agui": AguiServices(settings, follower, message_store, thread_store, queue_store),
+            "a2a": A2AServices(settings, self._access.access, attentive, message_store, inspection_store, queue_store),
         }
 
     @contextlib.asynccontextmanager

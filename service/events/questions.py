@@ -9,6 +9,7 @@ from service.access.principal import Principal
 from service.errors import Busy, Conflict
 from service.events.answers import is_question
 from service.events.follower import Follower
+from service.events.model import Entry
 from service.messages.model import NewInput
 from service.messages.store import MessageStore
 
@@ -30,14 +31,26 @@ class _Answered(msgspec.Struct, frozen=True):
     input: Any = None
 
 
+def _asked(entry: Entry) -> Asked:
+    parked = msgspec.json.decode(entry.data, type=_Parked)
+    return Asked(entry.seq, parked.name, parked.question)
+
+
 async def question_at(follower: Follower, message_id: UUID, seq: int) -> Asked | None:
     """The question at this place of the log. The caller has looked the message up for its principal."""
     async for entry in follower.read(message_id, seq - 1):
         if entry.seq == seq and is_question(entry):
-            parked = msgspec.json.decode(entry.data, type=_Parked)
-            return Asked(seq, parked.name, parked.question)
+            return _asked(entry)
         break
     return None
+
+
+async def last_question(follower: Follower, message_id: UUID) -> Asked | None:
+    """The last question in the log, answered or not. The caller has looked the message up for its principal."""
+    last = None
+    async for entry in follower.read(message_id, 0):
+        last = entry if is_question(entry) else last
+    return None if last is None else _asked(last)
 
 
 async def give_answer(

@@ -50,6 +50,18 @@ async def test_the_page_of_openai_runs_as_written(start_api: StartApi, start_wor
     )
 
 
+async def test_the_page_of_a2a_runs_as_written(api_with_worker: Client) -> None:
+    page, url = DOCS / "clients" / "a2a.md", str(api_with_worker.base_url).rstrip("/")
+    code = "\n".join(block.text for block in blocks(page, "python")).replace("http://localhost:8000", url)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert (output.decode(), errors.decode()) == ("one two three\n", "")
+    [code] = [block.text for block in blocks(page, "js")]
+    assert await run_program(code.replace("http://localhost:8000", url)) == "hello\n"
+
+
 async def test_the_page_of_agui_runs_as_written(api_with_worker: Client) -> None:
     code = "\n".join(block.text for block in blocks(DOCS / "clients" / "ag-ui.md", "js"))
     said = await run_program(code.replace("http://localhost:8000", str(api_with_worker.base_url).rstrip("/")))

@@ -21,6 +21,7 @@ from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
 from service.events.model import RESERVED_TYPES
+from service.protocols.a2a import routes as a2a
 from service.protocols.agui import routes as agui
 from service.protocols.mcp import routes as mcp
 from service.protocols.openai import routes as openai_api
@@ -30,7 +31,7 @@ from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 # Dialects have pages of their own and no description in OpenAPI.
-DIALECTS = tuple(f"service.protocols.{name}." for name in ("schema_registry", "openai", "mcp", "agui"))
+DIALECTS = tuple(f"service.protocols.{name}." for name in ("schema_registry", "openai", "mcp", "agui", "a2a"))
 
 
 def shown(value: Any) -> str:
@@ -91,6 +92,7 @@ def routes() -> dict[str, Any]:
         (openai_api.router, "clients/openai.md", "The calls"),
         (mcp.router, "clients/mcp.md", "The calls"),
         (agui.router, "clients/ag-ui.md", "The calls"),
+        (a2a.router, "clients/a2a.md", "The calls"),
     ],
 )
 def test_the_calls_of_a_dialect_are_listed(router: Router, page: str, heading: str) -> None:

@@ -18,6 +18,7 @@ DEFAULTS: HeaderList = [
 REQUEST_HEADERS = (
     *("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"),
     "tracestate",
+    *("A2A-Extensions", "A2A-Version"),
     # What the SDK of OpenAI sends with each request, also in a browser.
     *("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"),
     *(f"X-Stainless-{name}" for name in ("Arch", "Helper-Method", "Lang", "OS", "Package-Version")),

@@ -1,0 +1,81 @@
+"""Begins a task: submits a message, or answers the question that one waits with. Both may be repeated."""
+
+import hashlib
+
+import msgspec
+import uuid_utils.compat as uuid
+
+from service.errors import Busy, Conflict
+from service.events.answers import answers_calls
+from service.events.questions import give_answer, last_question
+from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
+from service.messages.model import NewInput, NewMessage, Status
+from service.messages.validation import validate_input, validate_messages
+from service.protocols.a2a.errors import InvalidParams, PushNotificationNotSupported, UnsupportedOperation
+from service.protocols.a2a.inputs import agent_of, check_modes, content_of, metadata_of
+from service.protocols.a2a.model import SendParams
+from service.protocols.a2a.services import A2AServices, Caller
+
+NO_PUSH = "This server sends no push notifications; subscribe to the task instead."
+AT_WORK = "The task is at work. Send a message without taskId in its context: it is answered next."
+OVER = "The task is over. Send a message without taskId in its context."
+OTHER_CONTEXT = "The task belongs to another context."
+
+
+async def begin(services: A2AServices, caller: Caller, params: SendParams) -> Status:
+    """The message of the task. Raises A2AError, and what refuses the message."""
+    check_modes(params.settings.accepted_output_modes)
+    if params.settings.task_push_notification_config is not None:
+        raise PushNotificationNotSupported(NO_PUSH)
+    if (params.settings.history_length or 0) < 0:
+        raise InvalidParams("historyLength must not be below 0.")
+    if params.message.task_id:
+        return await _answer(services, caller, params)
+    return await _submit(services, caller, params)
+
+
+async def _submit(services: A2AServices, caller: Caller, params: SendParams) -> Status:
+    content = content_of(params.message)
+    if not (isinstance(content, dict) or (isinstance(content, str) and content)):
+        raise InvalidParams("The parts must be a text that is not empty, or an object.")
+    context = params.message.context_id or caller.principal.thread_id
+    if context and not is_thread_id(context[: MAX_THREAD_ID_CHARS + 1]):
+        raise InvalidParams(f"contextId must be {THREAD_ID_RULE}.")
+    message = NewMessage(
+        content,
+        thread_id=context or uuid.uuid7().hex,
+        agent=caller.agent or agent_of(params),
+        metadata=metadata_of(params),
+    )
+    validate_messages([message], services.settings, in_batch=False)
+    key = _key(caller, params)
+    [accepted] = await services.messages.submit_once(caller.principal, key, key.encode(), [message])
+    return await services.decoded(caller.principal, accepted.message_id)
+
+
+def _key(caller: Caller, params: SendParams) -> str:
+    """The Idempotency-Key of a message: apart from those of POST /messages, and the same for the same message only,
+    because not every client makes a new messageId each time."""
+    said = msgspec.json.encode([caller.agent, params.message, params.metadata], order="sorted")
+    return f"a2a {hashlib.sha256(said).hexdigest()}"
+
+
+async def _answer(services: A2AServices, caller: Caller, params: SendParams) -> Status:
+    """Raises TaskNotFound, UnsupportedOperation, InvalidParams."""
+    message = await services.message(caller, params.message.task_id or "")
+    if params.message.context_id not in (None, "", message.thread_id):
+        raise InvalidParams(OTHER_CONTEXT)
+    asked = await last_question(services.follower, message.message_id)
+    if asked is None:
+        raise UnsupportedOperation(OVER if message.completed_at else AT_WORK)
+    content = content_of(params.message)
+    value = [content] if answers_calls(asked.question) and not isinstance(content, list) else content
+    given = NewInput(value, name=asked.name)
+    validate_input(given, services.settings)
+    try:
+        await give_answer(services.follower, services.messages, caller.principal, message.message_id, asked.seq, given)
+    except Busy:
+        raise
+    except Conflict:
+        raise UnsupportedOperation(OVER if message.completed_at else AT_WORK) from None
+    return await services.decoded(caller.principal, message.message_id)

@@ -1,0 +1,90 @@
+"""One call of JSON-RPC."""
+
+from typing import Any
+
+from litestar import Request, Response
+
+from service.errors import Busy, Forbidden, Invalid, LimitReached, QueueFull, Refused, Unavailable, Unprocessable
+from service.json_input import convert, decode
+from service.protocols.a2a import calls, cards, lists
+from service.protocols.a2a.begin import NO_PUSH
+from service.protocols.a2a.errors import (
+    A2AError,
+    InvalidRequest,
+    MethodNotFound,
+    ParseError,
+    PushNotificationNotSupported,
+    as_a2a,
+    rpc_error,
+)
+from service.protocols.a2a.model import Answer, Call, ListParams, SendParams, TaskParams
+from service.protocols.a2a.services import A2AServices, Caller
+from service.protocols.a2a.streams import RpcBinding, body, events
+from service.protocols.a2a.wire import check_version, json_stream, sse
+
+PUSH_METHODS = frozenset(
+    {
+        *("CreateTaskPushNotificationConfig", "GetTaskPushNotificationConfig"),
+        *("ListTaskPushNotificationConfigs", "DeleteTaskPushNotificationConfig"),
+    }
+)
+
+
+async def answer_call(request: Request[Any, Any, Any], services: A2AServices, caller: Caller) -> Response[Any]:
+    """Errors of JSON-RPC have the status 200; those of access, and those that say when to try again, have their own.
+    Raises Forbidden, Busy, QueueFull, LimitReached, Unavailable."""
+    call = None
+    try:
+        call = _read(await request.body())
+        check_version(request)
+        return await _answer(request, services, caller, call)
+    except (Forbidden, Busy, QueueFull, LimitReached, Unavailable):
+        raise
+    except (Refused, A2AError) as error:
+        return Response(Answer(None if call is None else call.id, error=rpc_error(as_a2a(error))))
+
+
+def _read(text: bytes) -> Call:
+    """Raises ParseError, InvalidRequest."""
+    try:
+        call: Call = decode(text, Call, "request")
+        return call
+    except Invalid as error:
+        raise ParseError(str(error)) from None
+    except Unprocessable as error:
+        raise InvalidRequest(str(error)) from None
+
+
+async def _answer(request: Request[Any, Any, Any], services: A2AServices, caller: Caller, call: Call) -> Response[Any]:
+    """Raises A2AError, Refused, Unavailable."""
+    binding = RpcBinding(call.id)
+
+    def params(kind: Any) -> Any:
+        return convert(call.params or {}, kind, "params")
+
+    match call.method:
+        case "SendMessage":
+            asked = params(SendParams)
+            begun = await calls.send(services, caller, asked)
+            if not asked.settings.return_immediately:
+                return json_stream(body(services, caller, begun, binding))
+            result = {"task": await calls.snapshot(services, begun)}
+        case "SendStreamingMessage":
+            begun = await calls.send(services, caller, params(SendParams))
+            return sse(events(services, caller, begun, binding))
+        case "SubscribeToTask":
+            begun = await calls.subscribe(services, caller, params(TaskParams))
+            return sse(events(services, caller, begun, binding))
+        case "GetTask":
+            result = await calls.get(services, caller, params(TaskParams))
+        case "ListTasks":
+            result = await lists.list_tasks(services, caller, params(ListParams))
+        case "CancelTask":
+            result = await calls.cancel(services, caller, params(TaskParams))
+        case "GetExtendedAgentCard":
+            result = await cards.extended_card(services, request, caller)
+        case method if method in PUSH_METHODS:
+            raise PushNotificationNotSupported(NO_PUSH)
+        case _:
+            raise MethodNotFound(f"There is no method {call.method[:100]!r}.")
+    return Response(Answer(call.id, result=result))

@@ -1,0 +1,95 @@
+"""Requests as clients of the protocol send them. Unknown fields mean nothing here; answers are plain JSON."""
+
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+VERSION = "1.0"
+Json: TypeAlias = dict[str, Any]
+RequestId: TypeAlias = str | int | float | None
+
+# The descriptions end the sentence "<field> must be ..." (json_input).
+Text: TypeAlias = Annotated[str | None, Meta(description="a text")]
+Object: TypeAlias = Annotated[dict[str, Any] | None, Meta(description="an object")]
+Texts: TypeAlias = Annotated[list[str] | None, Meta(description="a list of texts")]
+Number: TypeAlias = Annotated[int | None, Meta(description="a whole number")]
+
+
+class Part(Struct, frozen=True, rename="camel"):
+    """One of `text`, `raw` (base64), `url` and `data`."""
+
+    text: Text = None
+    raw: Text = None
+    url: Text = None
+    data: Any = UNSET
+    media_type: Text = None
+    filename: Text = None
+
+
+class Message(Struct, frozen=True, rename="camel"):
+    message_id: Annotated[str, Meta(min_length=1, description="a text that is not empty")]
+    parts: Annotated[list[Part], Meta(min_length=1, description="a list of at least one part")]
+    role: Text = None
+    context_id: Text = None
+    task_id: Text = None
+    metadata: Object = None
+    extensions: Texts = None
+    reference_task_ids: Texts = None
+
+
+class Configuration(Struct, frozen=True, rename="camel"):
+    accepted_output_modes: Texts = None
+    history_length: Number = None
+    return_immediately: Annotated[bool | None, Meta(description="true or false")] = None
+    task_push_notification_config: Object = None
+
+
+class SendParams(Struct, frozen=True, rename="camel"):
+    message: Annotated[Message, Meta(description="an object")]
+    configuration: Annotated[Configuration | None, Meta(description="an object")] = None
+    metadata: Object = None
+
+    @property
+    def settings(self) -> Configuration:
+        return self.configuration or Configuration()
+
+
+class TaskParams(Struct, frozen=True, rename="camel"):
+    """Of every method about one task."""
+
+    id: Annotated[str, Meta(description="the id of a task")]
+    history_length: Number = None
+
+
+class ListParams(Struct, frozen=True, rename="camel"):
+    context_id: Text = None
+    status: Text = None
+    page_size: Number = None
+    page_token: Text = None
+    history_length: Number = None
+    status_timestamp_after: Text = None
+    include_artifacts: Annotated[bool | None, Meta(description="true or false")] = None
+
+
+class Call(Struct, frozen=True):
+    """A request of JSON-RPC."""
+
+    method: Annotated[str, Meta(description="a text")]
+    id: Annotated[RequestId, Meta(description="a text or a number")] = None
+    params: Annotated[Json | None, Meta(description="an object")] = None
+    jsonrpc: Annotated[str, Meta(pattern="^2[.]0$", description="2.0")] = "2.0"
+
+
+class RpcError(Struct, frozen=True):
+    code: int
+    message: str
+    data: list[Json]
+
+
+class Answer(Struct, frozen=True):
+    """An answer of JSON-RPC."""
+
+    id: RequestId
+    result: Any = UNSET
+    error: RpcError | UnsetType = UNSET
+    jsonrpc: str = "2.0"

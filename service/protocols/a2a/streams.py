@@ -1,0 +1,72 @@
+"""The answers to requests that wait: a stream of events, or the task once it stands."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import msgspec
+
+from service.protocols.a2a.calls import Begun, pages
+from service.protocols.a2a.errors import as_a2a, rest_error, rpc_error
+from service.protocols.a2a.model import Answer, Json, RequestId
+from service.protocols.a2a.services import A2AServices, Caller
+from service.sse_frames import KEEPALIVE, encode, guarded
+
+
+class Binding:
+    """How results and errors of one request are sent: in REST as they are."""
+
+    def wrap(self, result: Json) -> Any:
+        return result
+
+    def error_frame(self, error: Exception) -> bytes:
+        """The end of a stream that breaks off."""
+        return encode("error", msgspec.json.encode(rest_error(as_a2a(error))).decode())
+
+
+class RpcBinding(Binding):
+    """In JSON-RPC with the id of the request."""
+
+    def __init__(self, request_id: RequestId) -> None:
+        self._id = request_id
+
+    def wrap(self, result: Json) -> Any:
+        return Answer(self._id, result=result)
+
+    def error_frame(self, error: Exception) -> bytes:
+        return _frame(Answer(self._id, error=rpc_error(as_a2a(error))))
+
+
+def events(services: A2AServices, caller: Caller, begun: Begun, binding: Binding) -> AsyncIterator[bytes]:
+    """The task, and what happens to it, until it stands."""
+    return guarded("message", _events(services, caller, begun, binding))
+
+
+async def _events(services: A2AServices, caller: Caller, begun: Begun, binding: Binding) -> AsyncGenerator[bytes, None]:
+    try:
+        task = await services.read(begun.message)
+        yield _frame(binding.wrap({"task": task.task(begun.history)}))
+        if task.stands:
+            return
+        async for page in pages(services, caller, task):
+            yield b"".join(_frame(binding.wrap(event)) for event in page) or KEEPALIVE
+    except Exception as error:
+        yield binding.error_frame(error)
+
+
+async def body(services: A2AServices, caller: Caller, begun: Begun, binding: Binding) -> AsyncGenerator[bytes, None]:
+    """The task as JSON, once it stands. Meanwhile line feeds keep the connection open. If this server stops, or
+    PostgreSQL does not answer, it is the task so far: its work goes on."""
+    task = await services.read(begun.message)
+    try:
+        if not task.stands:
+            async for page in pages(services, caller, task):
+                if not page:
+                    yield b"\n"
+    except Exception as error:
+        as_a2a(error)  # it is logged
+    yield msgspec.json.encode(binding.wrap({"task": task.task(begun.history)}))
+
+
+def _frame(value: Any) -> bytes:
+    """An event without a name."""
+    return encode("", msgspec.json.encode(value).decode()).partition(b"\n")[2]

@@ -71,13 +71,6 @@ create or replace function treadle._add_agents(
     locked treadle.locked_thread[])
 returns void language plpgsql as $$
 begin
-    if not exists (
-        select
-        from unnest(submissions) s
-        where ranks[s.n] is not null and not s.agent = any((locked[ranks[s.n]]).agents))
-    then
-        return;
-    end if;
     update treadle.threads t
         set agents = array(
             select a
@@ -94,13 +87,15 @@ begin
 end $$;
 
 -- For each submission, which of the locked threads is its own (by name), and its number among the arrivals of that
--- thread. `all_locked`: the threads of all submissions are among them, so that none has to be searched.
+-- thread; and whether the agent of one of them is new in its thread. `all_locked`: the threads of all submissions are
+-- among them, so that none has to be searched.
 create or replace function treadle._rank_arrivals(
     submissions treadle.submission[],
     locked treadle.locked_thread[],
     all_locked boolean,
     out ranks integer[],
-    out numbers integer[])
+    out numbers integer[],
+    out new_agents boolean)
 language plpgsql as $$
 declare
     v_locked_ids text[];
@@ -108,15 +103,16 @@ begin
     if not all_locked then
         v_locked_ids := array(select l.thread_id from unnest(locked) l);
     end if;
-    select array_agg(r.rank order by r.n), array_agg(r.number order by r.n)
-        into ranks, numbers
+    select array_agg(r.rank order by r.n), array_agg(r.number order by r.n),
+            coalesce(bool_or(not r.agent = any((locked[r.rank]).agents)), false)
+        into ranks, numbers, new_agents
         from (
-            select w.n,
+            select w.n, w.agent,
                 case when w.locked then dense_rank() over (partition by w.locked order by w.thread_id) end::integer
                     as rank,
                 (row_number() over (partition by w.locked, w.thread_id order by w.n))::integer as number
             from (
-                select s.n, s.thread_id collate "C" as thread_id,
+                select s.n, s.agent, s.thread_id collate "C" as thread_id,
                     s.state is null and s.thread_id is not null
                         and (all_locked or s.thread_id = any(v_locked_ids)) as locked
                 from unnest(submissions) s
@@ -141,7 +137,10 @@ declare
     v_targets treadle.target_thread[];  -- one per locked thread, in the order of their names
 begin
     select array_agg(distinct s.thread_id),
-            case when min(s.agent) = max(s.agent) then array[min(s.agent)] else '{}' end
+            case
+                when min(s.agent collate "C") = max(s.agent collate "C") then array[min(s.agent collate "C")]
+                else '{}'
+            end
         into v_wanted, v_agents
         from unnest(submissions) s
         where s.state is null and s.thread_id is not null;
@@ -161,7 +160,9 @@ begin
     end if;
     v_arrivals := treadle._rank_arrivals(
         submissions => submissions, locked => v_locked, all_locked => cardinality(v_locked) = cardinality(v_wanted));
-    perform treadle._add_agents(submissions => submissions, ranks => v_arrivals.ranks, locked => v_locked);
+    if v_arrivals.new_agents then
+        perform treadle._add_agents(submissions => submissions, ranks => v_arrivals.ranks, locked => v_locked);
+    end if;
     v_targets := treadle._arrive_in_threads(
         submissions => submissions, ranks => v_arrivals.ranks,
         threads => array(select l.thread from unnest(v_locked) l), at => at);

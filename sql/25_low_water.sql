@@ -68,7 +68,7 @@ create or replace function treadle._raise_low_water(
     patience bigint)
 returns bigint language plpgsql as $$
 declare
-    c_worth_a_write constant integer := 1000;  -- ids
+    c_worth_a_write constant integer := 250;  -- ids
     v_mark constant treadle.low_water := treadle._mark(mark);
     v_is_step_2 constant boolean := coalesce(v_mark.next_low > v_mark.low, false);
     v_above constant bigint := candidate - v_mark.low;

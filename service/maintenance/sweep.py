@@ -9,9 +9,9 @@ from service.maintenance.chore import Arrivals
 from service.maintenance.store import MaintenanceStore
 
 SWEEP_SECONDS = 2.0
-RAISE_SECONDS = 0.1  # between two moves of the marks, at least
+RAISE_SECONDS = 0.05  # between two moves of the marks, at least
 # The marks are moved when about so many ids are above them: beside an old snapshot each claim reads these rows.
-IDS_ABOVE = 1_000
+IDS_ABOVE = 250
 MANY_IDS_ABOVE = 5_000  # or as many rows are to be brought back: the next call is a whole sweep
 LOOK_EVERY_SECONDS = 25.0
 LOOK_BACK_SECONDS = 120.0  # several times the seconds between two looks

@@ -134,7 +134,7 @@ def settings(dsn: str) -> Settings:
         port=0,
         poll_interval=0.2,
         heartbeat_interval=0.5,
-        worker_timeout=2.0,
+        worker_timeout=20.0,
         retry_base_seconds=0.05,
         shutdown_grace=5.0,
     )

@@ -18,40 +18,13 @@ from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.documents import DOCS, blocks
 from tests.support.invariants import assert_consistent
+from tests.support.programs import node, run_program, tool
 from tests.support.repository import ROOT
-from tests.support.requirements import require_or_skip
 from tests.support.waiting import until
 
 PACKAGE = ROOT / "clients/typescript"
-PROGRAMS = ROOT / ".tools/node/node_modules/.bin"
 NAMED = re.compile(r'Schemas\["(\w+)"\]')
 REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
-
-
-def node() -> str:
-    return str(require_or_skip(shutil.which("node"), "Node: install Debian's package nodejs"))
-
-
-def program(name: str) -> str:
-    return str(require_or_skip(shutil.which(PROGRAMS / name), f"{name}: run make tools"))
-
-
-async def run(*command: str, folder: Path = ROOT, **environ: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env={**os.environ, **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, said.decode()
-    return said.decode()
 
 
 def used_schemas(description: dict[str, Any]) -> dict[str, Any]:
@@ -73,8 +46,10 @@ async def test_the_generated_files_are_fresh(api: Client, tmp_path: Path) -> Non
     shutil.copytree(PACKAGE / "src", tmp_path / "src")
     for name in ("tsconfig.json", "package.json"):
         shutil.copy(PACKAGE / name, tmp_path)
-    await run(program("openapi-typescript"), "openapi.json", "-o", "src/openapi.ts", folder=tmp_path)
-    await run(program("tsc"), "-p", ".", folder=tmp_path)
+    await run_program(
+        tool("node/node_modules/.bin/openapi-typescript"), "openapi.json", "-o", "src/openapi.ts", folder=tmp_path
+    )
+    await run_program(tool("node/node_modules/.bin/tsc"), "-p", ".", folder=tmp_path)
     made = {path: (tmp_path / path).read_text() for path in (Path("src/openapi.ts"), *_files(tmp_path, "lib"))}
     if os.environ.get("RENEW_TYPES"):
         shutil.rmtree(PACKAGE / "lib", ignore_errors=True)
@@ -180,7 +155,7 @@ def installed(tmp_path: Path) -> Path:
 async def test_the_demo_runs(api_with_worker: Client, installed: Path) -> None:
     for path in (ROOT / "examples/typescript-client").glob("*.js*"):
         shutil.copy(path, installed)
-    said = await run(node(), "demo.js", folder=installed, TREADLE_URL=str(api_with_worker.base_url))
+    said = await run_program(node(), "demo.js", folder=installed, TREADLE_URL=str(api_with_worker.base_url))
     assert "the agent echo says: one two three\n" in said
     assert "THIS RAN IN YOUR PROGRAM" in said
     assert said.endswith("That was every call.\n")
@@ -190,7 +165,7 @@ async def test_the_page_runs_as_written(api_with_worker: Client, installed: Path
     code = "\n".join(block.text for block in blocks(DOCS / "clients/typescript.md", "js"))
     address = str(api_with_worker.base_url).rstrip("/")
     (installed / "page.mjs").write_text(code.replace("http://localhost:8000", address))
-    said = await run(node(), "page.mjs", folder=installed)
+    said = await run_program(node(), "page.mjs", folder=installed)
     [shown] = blocks(DOCS / "clients/typescript.md", "text")
     assert said == shown.text
 

@@ -16,12 +16,12 @@ from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.browser import open_browser
 from tests.support.fixture_types import StartApi, StartWorker
-from tests.support.repository import ROOT
+from tests.support.programs import NODE_MODULES
 from tests.support.requirements import require_or_skip
 from treadle import Context, Rejected, agent
 
 BOARD = Path(routes.__file__).parent / "static/board"
-AXE = ROOT / ".tools/node/node_modules/axe-core/axe.min.js"
+AXE = NODE_MODULES / "axe-core/axe.min.js"
 PHONE = {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
 

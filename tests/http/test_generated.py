@@ -1,6 +1,5 @@
 """Requests and clients that other programs generate from /openapi.json. `make tools` installs the programs."""
 
-import asyncio
 import json
 import os
 import re
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.api_client import Client
-from tests.support.repository import ROOT
-from tests.support.requirements import require_or_skip
+from tests.support.programs import NODE_MODULES, node, run_program, tool
 
-TOOLS = ROOT / ".tools"
 TYPESCRIPT = Path(__file__).with_name("typescript")
 REQUESTS_PER_OPERATION = int(os.environ.get("EXAMPLES", "8"))
 EVENTS_READ = 4  # of a stream, then schemathesis closes it; it waits 10 seconds for events that do not come
@@ -58,25 +55,6 @@ print(json.dumps([status.state.value, status.user_message, len(batch.messages), 
 """
 
 
-def tool(name: str) -> str:
-    return str(require_or_skip(shutil.which(TOOLS / name), f"{name}: run make tools"))
-
-
-async def run(folder: Path, *command: str) -> str:
-    """Run a program beside the API of the test's loop; returns what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, said.decode()
-    return said.decode()
-
-
 @pytest.fixture
 async def description(api: Client, tmp_path: Path) -> Path:
     """The folder that holds the description of the API."""
@@ -85,24 +63,27 @@ async def description(api: Client, tmp_path: Path) -> Path:
 
 
 async def test_a_generated_typescript_client_compiles_and_submits(api: Client, description: Path) -> None:
-    node = require_or_skip(shutil.which("node"), "Node: install Debian's package nodejs")
-    modules = TOOLS / "node/node_modules"
-    for name in ("client.ts", "tsconfig.json", "package.json"):
+    for name in ("client.ts", "tsconfig.json"):
         shutil.copy(TYPESCRIPT / name, description)
-    (description / "node_modules").symlink_to(modules)
-    await run(description, tool("node/node_modules/.bin/openapi-typescript"), "openapi.json", "-o", "api.d.ts")
-    await run(description, tool("node/node_modules/.bin/tsc"), "-p", ".")
-    printed = json.loads(await run(description, str(node), "client.js", str(api.base_url)))
+    (description / "package.json").write_text('{"type": "module"}')
+    (description / "node_modules").symlink_to(NODE_MODULES)
+    await run_program(
+        tool("node/node_modules/.bin/openapi-typescript"), "openapi.json", "-o", "api.d.ts", folder=description
+    )
+    await run_program(tool("node/node_modules/.bin/tsc"), "-p", ".", folder=description)
+    printed = json.loads(await run_program(node(), "client.js", str(api.base_url), folder=description))
     assert printed == {"state": "queued", "text": "hello from TypeScript", "batch": 2, "events": 1, "refused": 422}
 
 
 async def test_a_generated_python_client_compiles_and_submits(api: Client, description: Path) -> None:
     generate = ("generate", "--path", "openapi.json", "--output-path", "generated", "--meta", "none")
-    said = await run(description, tool("python/bin/openapi-python-client"), *generate)
+    said = await run_program(tool("python/bin/openapi-python-client"), *generate, folder=description)
     assert "Cannot parse" not in said  # what it cannot parse it leaves out
-    await run(description, sys.executable, "-m", "compileall", "-q", "generated")
+    await run_program(sys.executable, "-m", "compileall", "-q", "generated", folder=description)
     (description / "client.py").write_text(PYTHON_CLIENT)
-    printed = json.loads(await run(description, tool("python/bin/python"), "client.py", str(api.base_url)))
+    printed = json.loads(
+        await run_program(tool("python/bin/python"), "client.py", str(api.base_url), folder=description)
+    )
     assert printed == ["queued", "hello from Python", 2, 422]
 
 
@@ -123,10 +104,10 @@ async def test_schemathesis_finds_no_fault(api_with_worker: Client, tmp_path: Pa
         "seed": 1,
         "request-timeout": 10,
     }
-    said = await run(
-        tmp_path,
+    said = await run_program(
         *(tool("python/bin/schemathesis"), "run", f"{api_with_worker.base_url}/openapi.json"),
         *(f"--{name}={value}" for name, value in options.items()),
         *("--continue-on-failure", "--no-color", "--warnings=off"),
+        folder=tmp_path,
     )
     assert f"Operations:       {selected} selected / {sum(operations.values())} total" in said

@@ -122,7 +122,7 @@ async def test_a_client_that_half_closes_without_reading_is_cleaned_up(settings:
         client.close()
 
 
-async def test_a_handshake_with_too_long_a_header_is_431(api: Client) -> None:
+async def test_a_handshake_with_too_long_a_header_is_refused(api: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
     writer.write(
         b"GET /ws/t HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -131,7 +131,7 @@ async def test_a_handshake_with_too_long_a_header_is_431(api: Client) -> None:
         + b"\r\n\r\n"
     )
     async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
-        assert b" 431 " in await reader.readline()
+        assert (await reader.readline()).split()[1] in {b"400", b"431"}  # websockets 16 says 400
         await reader.read()  # to the end
     writer.close()
     async with open_socket(chat_url(api, "t")) as chat:

@@ -25,13 +25,17 @@ HALF = "^/(messages|threads)"  # the paths of about half of the operations
 #                                  thread was deleted
 EXCLUDED_CHECKS = "positive_data_acceptance,use_after_free,ensure_resource_availability"
 
-# A long poll of an empty topic takes as long as it is asked to.
+# A long poll of an empty topic takes as long as it is asked to, and so does a claim of a worker that exists.
 SCHEMATHESIS = f"""
 max-stream-events = {EVENTS_READ}
 
 [[operations]]
 include-name = "GET /topics/{{topic}}/records"
 parameters = {{ "query.wait" = 0 }}
+
+[[operations]]
+include-name = "POST /workers/{{worker_id}}/claim"
+parameters = {{ "path.worker_id" = "remote:none" }}
 """
 
 PYTHON_CLIENT = """

@@ -19,6 +19,7 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.waiting import until
+from tests.support.worker_processes import SOON_LOST
 from treadle import Context, Rejected, RetryAfter, Worker, agent
 
 calls: list[str] = []
@@ -122,8 +123,8 @@ async def test_a_cancel_and_a_stop_end_what_runs(start_api: StartApi, start_work
 async def test_a_partitioned_worker_drops_its_work_and_registers_again(
     start_api: StartApi, start_worker: StartWorker, sql: Connection
 ) -> None:
-    await start_worker()
-    api = await start_api()
+    await start_worker(worker_timeout=SOON_LOST)
+    api = await start_api(worker_timeout=SOON_LOST)
     proxy = Proxy(api.base_url.port or 0)
     await proxy.start()
     try:
@@ -164,9 +165,10 @@ Worker(tell, url=sys.argv[1]).run()
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
-    api_with_worker: Client, sql: Connection, number: signal.Signals, tmp_path: Path
+    start_api: StartApi, start_worker: StartWorker, sql: Connection, number: signal.Signals, tmp_path: Path
 ) -> None:
-    api = api_with_worker
+    await start_worker(worker_timeout=SOON_LOST)
+    api = await start_api(worker_timeout=SOON_LOST)
     (tmp_path / "worker.py").write_text(PROGRAM)
 
     async def start(how: str) -> asyncio.subprocess.Process:

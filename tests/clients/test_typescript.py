@@ -17,10 +17,12 @@ from faults.proxy import Proxy
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.documents import DOCS, blocks
+from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.programs import node, run_program, tool
 from tests.support.repository import ROOT
 from tests.support.waiting import until
+from tests.support.worker_processes import SOON_LOST
 
 PACKAGE = ROOT / "clients/typescript"
 NAMED = re.compile(r'Schemas\["(\w+)"\]')
@@ -112,9 +114,10 @@ await new Worker({ tell }, { url: process.argv[2] }).run();
 
 
 async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
-    api_with_worker: Client, sql: Connection, tmp_path: Path
+    start_api: StartApi, start_worker: StartWorker, sql: Connection, tmp_path: Path
 ) -> None:
-    api = api_with_worker
+    await start_worker(worker_timeout=SOON_LOST)
+    api = await start_api(worker_timeout=SOON_LOST)
     (tmp_path / "worker.mjs").write_text(HALF % (PACKAGE / "lib").as_uri())
 
     async def start(how: str) -> asyncio.subprocess.Process:

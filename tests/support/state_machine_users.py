@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
+from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -110,5 +112,8 @@ class UserMachine(JanitorMachine):
         task = self.on.loop.create_task(answered(call))
         self.run(self.on.until_blocked(task, sql_client))
         self.user_ends(commit=commit)
-        found, expected = self.run(task), expect()
-        assert found == expected
+        try:
+            found = self.run(task)
+        except asyncpg.LockNotAvailableError:
+            reject()  # a finish waits for 100 ms: this machine was busier
+        assert found == expect()

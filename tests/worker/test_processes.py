@@ -13,6 +13,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import dead_letter, log, overview, settled, submit, submit_many, types
 from tests.support.waiting import until
 from tests.support.worker_processes import (
+    SOON_LOST,
     WorkerProcesses,
     agent_process,
     emitted_text,
@@ -127,7 +128,7 @@ async def test_an_agent_that_holds_the_gil_costs_its_neighbours_no_loss(
     neighbours = await submit_many(sql, [{"message": str(door), "agent": "stays"}] * 3)
     for neighbour in neighbours:
         await emitted_text(sql, neighbour)
-    await start_worker(queues=("elsewhere",))
+    await start_worker(queues=("elsewhere",), worker_timeout=SOON_LOST)
     [guilty] = await submit_many(sql, [{"message": "4000", "agent": "holds"}])
     await until(lambda: overview(sql, guilty), lambda row: row["state"] == "processing")
     door.touch()
@@ -146,7 +147,7 @@ async def test_a_stopped_worker_loses_its_messages(
     door = tmp_path / "door"
     [message_id] = await submit_many(sql, [{"message": str(door), "agent": "stays"}])
     await emitted_text(sql, message_id)
-    await start_worker(queues=("elsewhere",))
+    await start_worker(queues=("elsewhere",), worker_timeout=SOON_LOST)
     os.kill(stopped.pid, signal.SIGSTOP)
     await until(lambda: overview(sql, message_id), lambda row: row["losses"] == 1)
     os.kill(stopped.pid, signal.SIGCONT)

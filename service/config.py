@@ -30,6 +30,9 @@ SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 DECLARED = ("topics", "subscriptions")  # keys of the file that are no settings: service/cli/declarations.py
 KEY_ALGORITHMS = tuple(name for name in get_args(JwtAlgorithm) if name not in SECRET_ALGORITHMS)
 
+CLAUDE_MODEL, OPENAI_MODEL = "claude-sonnet-5", "gpt-5.4-mini"
+CLAUDE_PREFIX = "claude"  # with keys of both providers it tells whose model MODEL_NAME is
+
 # Patterns in the error messages of msgspec, and the plain words that replace them.
 PLAIN_WORDS = (
     (r"`str` matching regex '\^\[!.*|`str` of length .*", "at least 32 printable characters without spaces"),
@@ -84,7 +87,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     anthropic_api_key: str | None = None
     anthropic_base_url: str | None = None
-    model_name: str = "claude-sonnet-5"
+    openai_api_key: str | None = None
+    openai_base_url: str | None = None
+    model_name: str | None = None  # unset: CLAUDE_MODEL, OPENAI_MODEL
 
     max_queue_size: AtLeastOne = 100_000  # messages of one tenant queued in one queue; soft
     # Limits of tenants that have none of their own (treadle tenants limit); read by treadle migrate. Unset: none.
@@ -129,6 +134,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.auth == "required" or (self.auth == "auto" and not hosts.is_loopback(self.host))
 
     @property
+    def claude_model(self) -> str:
+        """The model of agents that ask Anthropic and name none."""
+        other = self.openai_api_key is not None and not (self.model_name or "").startswith(CLAUDE_PREFIX)
+        return CLAUDE_MODEL if self.model_name is None or other else self.model_name
+
+    @property
+    def openai_model(self) -> str:
+        """The model of agents that ask an API of OpenAI's kind and name none."""
+        other = self.anthropic_api_key is not None and (self.model_name or "").startswith(CLAUDE_PREFIX)
+        return OPENAI_MODEL if self.model_name is None or other else self.model_name
+
+    @property
     def accepted_jwt_algorithms(self) -> tuple[str, ...]:
         return self.jwt_algorithms or (SECRET_ALGORITHMS if self.jwt_secret else KEY_ALGORITHMS)
 
@@ -156,8 +173,10 @@ def load(environ: Mapping[str, str]) -> Settings:
     for name in ("database_url", "listen_database_url"):
         if url := getattr(settings, name):
             database_address.parse(url, name.upper())
-    if settings.anthropic_base_url and not outbound.is_http_url(settings.anthropic_base_url):
-        raise ConfigError("ANTHROPIC_BASE_URL: Expected an address such as https://api.anthropic.com.")
+    for name, example in (("anthropic", "https://api.anthropic.com"), ("openai", "https://api.openai.com/v1")):
+        url = getattr(settings, f"{name}_base_url")
+        if url and not outbound.is_http_url(url):
+            raise ConfigError(f"{name.upper()}_BASE_URL: Expected an address such as {example}.")
     if settings.database_pooler == "transaction" and settings.listen_database_url is None:
         # LISTEN and a worker's advisory lock belong to a session, which such a pooler does not keep.
         raise ConfigError(

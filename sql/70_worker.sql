@@ -12,13 +12,14 @@ language sql stable as $$
 $$;
 
 -- Mark the agent that answers messages which name none: the declared one, registered or not; without a declaration
--- `claude` if a worker has registered it, else `echo`. So the order in which workers start decides nothing.
+-- `claude` if a worker has registered it, else `openai`, else `echo`. So the order in which workers start decides
+-- nothing.
 create or replace function treadle._mark_default_agent() returns void
 language plpgsql as $$
 declare
     v_default constant text := coalesce(
         (select m.value from treadle.meta m where m.name = 'default_agent'),
-        (select max(a.agent) from treadle.agents a where a.agent = 'claude'),
+        (select min(a.agent) from treadle.agents a where a.agent in ('claude', 'openai')),
         'echo');
 begin
     update treadle.agents a

@@ -4,6 +4,7 @@
     autogen_agent     an AutoGen team; needs `pip install 'treadle[autogen]'`
     http_agent        a server that answers over HTTP
     claude_agent      Claude with your tools
+    openai_agent      a GPT model, or one behind any API of OpenAI's kind; needs `pip install 'treadle[openai]'`
 
 Importing this module imports no framework. A factory whose framework is not installed raises an ImportError that names
 the extra to install.
@@ -15,14 +16,19 @@ from service.agents.adapters.autogen.messages import AgentOutput, UserInput
 from service.agents.adapters.http import http_agent
 from service.agents.adapters.langgraph.agent import langgraph_agent
 from service.agents.claude.agent import ClaudeAgent, claude_agent
-from service.agents.claude.request import ClaudeInput
+from service.agents.openai.agent import OpenAIAgent, openai_agent
+from service.agents.rounds.request import ModelInput
 from service.agents.tool_events import ToolCall, ToolResult
+
+ClaudeInput = ModelInput  # its name while Claude was the only model
 
 __all__ = [
     "AgentOutput",
     "ClaudeAgent",
     "ClaudeInput",
     "Kit",
+    "ModelInput",
+    "OpenAIAgent",
     "ToolCall",
     "ToolResult",
     "UserInput",
@@ -30,4 +36,5 @@ __all__ = [
     "claude_agent",
     "http_agent",
     "langgraph_agent",
+    "openai_agent",
 ]

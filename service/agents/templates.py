@@ -11,8 +11,9 @@
         template: treadle.adapters:http_agent
         url: http://localhost:9000/
 
-A template is a function (`module:name`) that makes an agent; the other keys of the entry are its arguments. The default
-template is claude_agent. Its tools are functions (`module:name`), or definitions of tools that Anthropic runs.
+A template is one of PROVIDERS, or a function (`module:name`) that makes an agent; the other keys of the entry are its
+arguments. The default is `claude`; for a worker that has only a key of OpenAI, `openai`. Tools are functions
+(`module:name`), or definitions of tools that the provider runs; `output` is a type (`module:name`) or a JSON Schema.
 """
 
 import importlib
@@ -25,21 +26,27 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from service.agents.adapters.http import http_agent
 from service.agents.claude.agent import NAME as CLAUDE
 from service.agents.claude.agent import claude_agent
-from service.agents.claude.tools import arguments
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions, Limits
+from service.agents.openai.agent import NAME as OPENAI
+from service.agents.openai.agent import openai_agent
+from service.agents.rounds.tools import arguments
 from service.config import explain_misfit
 from service.errors import ConfigError
+
+PROVIDERS: dict[str, Callable[..., Agent]] = {CLAUDE: claude_agent, OPENAI: openai_agent, "http": http_agent}
 
 
 class _EntryError(Exception):
     """What is wrong with an entry: the second half of a sentence that begins with the agent's name."""
 
 
-def load(path: Path) -> list[Agent]:
-    """Read the file and make its agents. Raises ConfigError with one sentence that names the faulty entry."""
+def load(path: Path, default: str = CLAUDE) -> list[Agent]:
+    """Read the file and make its agents; those without a template by the `default` one. Raises ConfigError with one
+    sentence that names the faulty entry."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
@@ -55,7 +62,7 @@ def load(path: Path) -> list[Agent]:
         try:
             if name in agents:
                 raise _EntryError("appears twice")
-            agents[name] = _make({str(key): value for key, value in entry.items()})
+            agents[name] = _make({"template": default} | {str(key): value for key, value in entry.items()})
         except _EntryError as error:
             raise ConfigError(f"AGENT_TEMPLATES: the agent {name!r} of {path} {error}.") from error.__cause__
     return list(agents.values())
@@ -63,8 +70,9 @@ def load(path: Path) -> list[Agent]:
 
 def _make(entry: dict[str, Any]) -> Agent:
     """Call the entry's template with the entry's other keys."""
-    template = entry.pop("template", CLAUDE)
-    factory = claude_agent if template == CLAUDE else _import("template", template)
+    template = entry.pop("template")
+    factory = PROVIDERS.get(template) if isinstance(template, str) else None
+    factory = factory or _import("template", template)
     try:
         parameters, takes_any_key = _parameters(factory)
     except (TypeError, ValueError):
@@ -72,8 +80,8 @@ def _make(entry: dict[str, Any]) -> Agent:
     known = {parameter.name for parameter in parameters}
     if not takes_any_key and (unknown := [key for key in entry if key not in known]):
         raise _EntryError(f"has the unknown key {unknown[0]!r}")
-    if factory is claude_agent:
-        entry = _claude_arguments(entry)
+    if factory in _ENTRIES:
+        entry = _model_arguments(entry, _ENTRIES[factory])
     try:
         inspect.signature(factory).bind(**entry)
         agent = factory(**entry)
@@ -113,30 +121,38 @@ def _takes_limit_options(factory: Callable[..., Any], annotation: Any) -> bool:
     return get_origin(annotation) is Unpack and get_args(annotation) == (LimitOptions,)
 
 
-# The keys of an entry for claude_agent, with their types.
-_ClaudeEntry = arguments(
-    CLAUDE,
-    _parameters(claude_agent)[0],
-    get_type_hints(LimitOptions) | get_type_hints(claude_agent) | {"tools": list[str | dict[str, Any]]},
-)
+def _entry_type(factory: Callable[..., Any]) -> type[msgspec.Struct]:
+    """The keys of an entry for a factory of agents that ask a model, with their types."""
+    written = {"tools": list[str | dict[str, Any]], "output": str | dict[str, Any]}
+    hints = get_type_hints(LimitOptions) | get_type_hints(factory) | written
+    return arguments(factory.__name__, _parameters(factory)[0], hints)
 
 
-def _claude_arguments(entry: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of claude_agent: the entry, checked, with its tools imported."""
+_ENTRIES: dict[Callable[..., Any], type[msgspec.Struct]] = {
+    factory: _entry_type(factory) for factory in (claude_agent, openai_agent)
+}
+
+
+def _model_arguments(entry: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The arguments of the factory: the entry, checked, with its tools and its output imported."""
     try:
-        msgspec.convert(entry, _ClaudeEntry)
+        msgspec.convert(entry, kind)
     except msgspec.ValidationError as error:
-        place, reason = explain_misfit(error, _ClaudeEntry)
+        place, reason = explain_misfit(error, kind)
         raise _EntryError(f"has a {place} that does not fit: {reason}") from None
-    tools = [tool if isinstance(tool, Mapping) else _import("tool", tool) for tool in entry.get("tools", ())]
-    return entry | {"tools": tools}
+    imported: dict[str, Any] = {
+        "tools": [tool if isinstance(tool, Mapping) else _import("tool", tool) for tool in entry.get("tools", ())]
+    }
+    if isinstance(output := entry.get("output"), str):
+        imported["output"] = _import("output", output)
+    return entry | imported
 
 
 def _import(kind: str, place: Any) -> Callable[..., Any]:
-    """The function at `module:name`; `kind` is `template` or `tool`, for the error."""
+    """The function or type at `module:name`; `kind` is `template`, `tool` or `output`, for the error."""
     module, _, name = str(place).partition(":")
     if not module or not name:
-        expected = f"{CLAUDE} or module:name" if kind == "template" else "module:name"
+        expected = f"{', '.join(PROVIDERS)} or module:name" if kind == "template" else "module:name"
         raise _EntryError(f"has the unknown {kind} {place!r}; write {expected}")
     try:
         found = getattr(importlib.import_module(module), name)

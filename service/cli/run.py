@@ -92,7 +92,7 @@ def work(settings: Settings) -> None:
       AGENTS=examples.summarise QUEUES=default,slow treadle work
     """
     from service.agents import registry
-    from service.agents.claude.agent import NAME as CLAUDE
+    from service.agents.adapters.frameworks import is_installed
     from service.cli.wiring import build_worker
     from service.worker.isolation.parent import Isolation
 
@@ -101,8 +101,13 @@ def work(settings: Settings) -> None:
 
     async def run() -> None:
         agents = registry.load(settings)
-        if own := [name for name in agents.keyless if name != CLAUDE]:
-            log.warning("agents are left out: ANTHROPIC_API_KEY is not set", extra={"agents": ",".join(own)})
+        for key in sorted(set(agents.keyless.values())):
+            if own := [
+                name for name, its in agents.keyless.items() if its == key and name not in registry.KEYED_AGENTS
+            ]:
+                log.warning("agents are left out: %s is not set", key, extra={"agents": ",".join(own)})
+        if settings.openai_api_key and not is_installed("openai"):
+            log.warning("the agent openai is left out: run pip install 'treadle[openai]'")
         with _tracing() as make_traces:
             worker = build_worker(
                 settings,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from service.agents.definition import Agent
-from service.agents.registry import KEYED_AGENT, Registry
+from service.agents.registry import KEYED_AGENTS, Registry
 from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.waiting import retrieve_exception
@@ -154,11 +154,10 @@ class Execution:
     async def _put_off(self, agent: Agent) -> Outcome | None:
         """The outcome of an agent that must not run now."""
         services = self._services
-        if agent.name in services.registry.scripted and await services.queries.another_has(
-            self._claim.queue, KEYED_AGENT
-        ):
-            reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
-            return deferred(reason, self._claim.attempt, services.settings)
+        for keyed in KEYED_AGENTS if agent.name in services.registry.scripted else ():
+            if await services.queries.another_has(self._claim.queue, keyed):
+                reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
+                return deferred(reason, self._claim.attempt, services.settings)
         if seconds := services.breakers.pause_left(agent.name):
             reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
             return overloaded(reason, self._claim, services.settings, asked_seconds=seconds)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.agents.claude.tools import CallContext
+from service.agents.rounds.tools import CallContext
 from service.db.pool import Connection
 from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from service.agents.claude.tools import MAX_OUTPUT_CHARS, Tool
+from service.agents.rounds.tools import MAX_OUTPUT_CHARS, Tool
 from service.db.pool import Connection
 from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls

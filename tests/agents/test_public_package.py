@@ -62,8 +62,9 @@ def test_the_public_names_of_treadle() -> None:
         *("Overloaded", "Rejected", "RetryAfter", "UnderWay", "Worker", "agent"),
     ]
     assert adapters.__all__ == [
-        *("AgentOutput", "ClaudeAgent", "ClaudeInput", "Kit", "ToolCall", "ToolResult", "UserInput"),
-        *("autogen_agent", "claude_agent", "http_agent", "langgraph_agent"),
+        *("AgentOutput", "ClaudeAgent", "ClaudeInput", "Kit", "ModelInput", "OpenAIAgent"),
+        *("ToolCall", "ToolResult", "UserInput"),
+        *("autogen_agent", "claude_agent", "http_agent", "langgraph_agent", "openai_agent"),
     ]
     for module in (treadle, adapters, resolver):
         assert all(hasattr(module, name) for name in module.__all__)
@@ -71,7 +72,16 @@ def test_the_public_names_of_treadle() -> None:
 
 
 def test_importing_treadle_imports_no_framework() -> None:
-    unwanted = ["langgraph", "langchain_core", "autogen_core", "autogen_agentchat", "litestar", "asyncpg", "anthropic"]
+    unwanted = [
+        "langgraph",
+        "langchain_core",
+        "autogen_core",
+        "autogen_agentchat",
+        "litestar",
+        "asyncpg",
+        "anthropic",
+        "openai",
+    ]
     program = (
         "import sys, treadle, treadle.adapters, treadle.resolver;"
         f"print([name for name in {unwanted} if name in sys.modules])"

@@ -143,7 +143,7 @@ async def test_an_entrys_options_reach_the_model(
 def test_agents_of_templates_are_left_out_without_a_key(write: Write) -> None:
     settings = write({"agents": [{"name": "x"}]})
     found = registry.load(msgspec.structs.replace(settings, anthropic_api_key=None))
-    assert found.keyless == ["claude", "x"]
+    assert found.keyless == {"claude": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "x": "ANTHROPIC_API_KEY"}
     assert found.get("x") is None
 
 
@@ -175,8 +175,8 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         ({"tools": "my_tools:lookup"}, "has a tools that does not fit: Expected a list, got a text."),
         ({"thinking": 7}, "cannot be made: thinking is at least 1024 tokens and below max_tokens (4096)."),
         ({"timeout": 0}, "cannot be made: the agent's timeout must be above 0 and at most 604800 seconds."),
-        ({"template": "clod"}, "has the unknown template 'clod'; write claude or module:name."),
-        ({"template": 3}, "has the unknown template 3; write claude or module:name."),
+        ({"template": "clod"}, "has the unknown template 'clod'; write claude, openai, http or module:name."),
+        ({"template": 3}, "has the unknown template 3; write claude, openai, http or module:name."),
         ({"template": "gone:x"}, "has the template 'gone:x', which cannot be imported: No module named 'gone'."),
         ({"template": "my_tools:number"}, "has the template 'my_tools:number', which is not a function."),
         ({"template": "my_tools:lookup"}, "has the unknown key 'name'."),

@@ -42,6 +42,8 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "log_format": ("json", "json", "json"),
     "anthropic_api_key": ("sk-test", "sk-test", "sk-test"),
     "anthropic_base_url": ("http://localhost:1", "http://localhost:1", "http://localhost:1"),
+    "openai_api_key": ("sk-other", "sk-other", "sk-other"),
+    "openai_base_url": ("http://localhost:2/v1", "http://localhost:2/v1", "http://localhost:2/v1"),
     "model_name": ("claude-test", "claude-test", "claude-test"),
     "max_queue_size": ("7", 7, 7),
     "tenant_queued": ("7", 7, 7),

@@ -5,5 +5,9 @@ import importlib.util
 
 def require(package: str, *, framework: str, extra: str) -> None:
     """Raises ImportError with the extra to install if the package is missing."""
-    if importlib.util.find_spec(package) is None:
+    if not is_installed(package):
         raise ImportError(f"{framework} is not installed: run pip install 'treadle[{extra}]'.", name=package)
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from service.agents.claude.api import Api
-from service.agents.claude.attempt import Attempt
-from service.agents.claude.options import ClaudeOptions, ClientOption, check
-from service.agents.claude.request import ClaudeInput
-from service.agents.claude.tools import Declared
+from service.agents.claude.options import ClaudeOptions, check
+from service.agents.claude.request import first_request
 from service.agents.contract import Context
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions
+from service.agents.rounds.attempt import Attempt
+from service.agents.rounds.options import ClientOption
+from service.agents.rounds.request import ModelInput
+from service.agents.rounds.tools import Declared
 from service.limits import HISTORY_EXCHANGES
 
 NAME = "claude"
@@ -30,6 +32,8 @@ DEFAULT_MAX_CALLS = 50
 class ClaudeAgent(Agent):
     """An agent that asks Claude after `connect`. A worker without an API key does not have such agents."""
 
+    key_setting = "ANTHROPIC_API_KEY"
+
     def __init__(self, name: str, options: ClaudeOptions, **limits: Unpack[LimitOptions]) -> None:
         super().__init__(name, self._answer, **limits)
         self._options = options
@@ -39,11 +43,12 @@ class ClaudeAgent(Agent):
         self._api = api
         return self
 
-    async def _answer(self, context: Context, message: str | ClaudeInput) -> str:
+    async def _answer(self, context: Context, message: str | ModelInput) -> str:
         """Answers with Claude; the thread's history is the conversation."""
         if self._api is None:
             raise RuntimeError(f"The agent {self.name} is not connected to the Anthropic API.")
-        return await Attempt(self._options, self._api, context).run(message)
+        attempt = Attempt(self._options, self._api, context)
+        return await attempt.run(*await first_request(context, self._options, self._api.model, message))
 
 
 def claude_agent(
@@ -93,7 +98,7 @@ def claude_agent(
         history_tokens=history_tokens,
         price=price,
         max_calls=max_calls,
-        parameters=options,
+        options=options,
         client_options=client_options,
     )
     return ClaudeAgent(name, checked, **limits)

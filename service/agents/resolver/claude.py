@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from service.agents.claude.errors import error_for_connection, error_for_status
+from service.agents.claude.api import SERVICE
 from service.agents.contract import Rejected
 from service.agents.resolver.model_requests import ModelRequest
+from service.agents.rounds.errors import error_for_connection, error_for_status
 
 
 class Claude:
@@ -40,9 +41,9 @@ class Claude:
                 if message.stop_reason == "refusal":
                     raise Rejected(f"The model refused to answer as the {request.role}.")
         except anthropic.APIStatusError as error:
-            raise error_for_status(error, request.role) from error
+            raise error_for_status(SERVICE, error, request.role) from error
         except anthropic.APIConnectionError as error:
-            raise error_for_connection(error, request.role) from error
+            raise error_for_connection(SERVICE, error, request.role) from error
 
 
 def _tokens(usage: Any) -> dict[str, int]:

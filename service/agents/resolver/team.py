@@ -10,10 +10,12 @@ from typing import Unpack
 from service.agents.contract import Context
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions
+from service.agents.openai.api import Api as OpenAIApi
 from service.agents.resolver.claude import Claude
 from service.agents.resolver.conversation import complete_text, earlier_exchanges
 from service.agents.resolver.memory import recall
 from service.agents.resolver.model_requests import Clarify, Model
+from service.agents.resolver.openai import OpenAI
 from service.agents.resolver.progress import Progress, progress_in_memory, progress_of
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.work import Work
@@ -25,10 +27,12 @@ TEAM_TIMEOUT_SECONDS = 1800.0  # of an attempt: up to twelve tasks, some after o
 CLARIFIER_TIMEOUT_SECONDS = 120.0
 
 
-def make(settings: Settings) -> tuple[Agent, Agent]:
-    """The agents `resolver` and `clarifier`: with Claude, or with the scripted model if there is no API key."""
-    key = settings.anthropic_api_key
-    return team(Claude(key, settings.anthropic_base_url, settings.model_name) if key else Scripted())
+def make(settings: Settings, openai: OpenAIApi | None = None) -> tuple[Agent, Agent]:
+    """The agents `resolver` and `clarifier`: with Claude, with a GPT model, or with the scripted model if there is no
+    API key."""
+    if key := settings.anthropic_api_key:
+        return team(Claude(key, settings.anthropic_base_url, settings.claude_model))
+    return team(Scripted() if openai is None else OpenAI(openai))
 
 
 def team(

@@ -1,11 +1,13 @@
 """Tools of the client: the model calls them, the message asks the client for their outputs, and goes on with those."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from service.agents.claude.tools import NAME_PATTERN, Toolbox
 from service.agents.contract import Context, Rejected
+from service.agents.rounds.model import Call, CallResult
+from service.agents.rounds.tools import NAME_PATTERN, Toolbox
 
 MAX_CLIENT_TOOLS = 128
 
@@ -39,17 +41,14 @@ def read_tools(given: Any, toolbox: Toolbox) -> list[ClientTool]:
     return tools
 
 
-async def ask_client(context: Context, number: int, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The `tool_result` blocks of these calls. The message is parked until the client has answered. Raises Rejected for
-    an answer that does not have an output for each call."""
-    asked = [{"name": call["name"], "arguments": call["input"]} for call in calls]
+async def ask_client(context: Context, number: int, calls: Sequence[Call]) -> list[CallResult]:
+    """The results of these calls. The message is parked until the client has answered. Raises Rejected for an answer
+    that does not have an output for each call."""
+    asked = [{"name": call.name, "arguments": call.input} for call in calls]
     outputs = await context.input({"function_calls": asked}, name=f"tools {number}")
     if not isinstance(outputs, list) or len(outputs) != len(calls):
         raise Rejected(f"The client must answer {len(calls)} function calls with a list of as many outputs.")
-    return [
-        {"type": "tool_result", "tool_use_id": call["id"], "content": _text(output)}
-        for call, output in zip(calls, outputs, strict=True)
-    ]
+    return [CallResult(call.id, _text(output)) for call, output in zip(calls, outputs, strict=True)]
 
 
 def _text(output: Any) -> str:

@@ -5,16 +5,17 @@ continues with the first call that has none.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
-from service.agents.claude.api import Answer, Api
-from service.agents.claude.client_tools import ask_client
-from service.agents.claude.conversation import Conversation
-from service.agents.claude.errors import RequestRefused
-from service.agents.claude.options import ClaudeOptions
-from service.agents.claude.request import ClaudeInput, client_tools, first_request
-from service.agents.claude.tools import Output
 from service.agents.contract import Context, Rejected
+from service.agents.rounds.client_tools import ask_client
+from service.agents.rounds.conversation import Conversation
+from service.agents.rounds.errors import RequestRefused
+from service.agents.rounds.model import Api, Call, CallResult, ModelAnswer
+from service.agents.rounds.options import ModelOptions
+from service.agents.rounds.request import client_tools
+from service.agents.rounds.tools import Output
 from service.agents.tool_events import ToolCall, ToolResult, write_event, write_tool_event
 
 MAX_STEP_TOOL_CHARS = 100  # of the tool's name in the name of its step
@@ -23,12 +24,12 @@ MAX_STEP_TOOL_CHARS = 100  # of the tool's name in the name of its step
 class _FinalAnswer(Exception):
     """Carries the last answer out of its step, so that the step stores nothing: completing the message stores it."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ModelAnswer) -> None:
         self.answer = answer
 
 
 class Attempt:
-    def __init__(self, options: ClaudeOptions, api: Api, context: Context) -> None:
+    def __init__(self, options: ModelOptions, api: Api, context: Context) -> None:
         self._options = options
         self._api = api
         self._context = context
@@ -36,34 +37,31 @@ class Attempt:
         self._texts = [""]  # one text for each round
         self._needs_blank_line = False  # the next text begins a round, and an earlier round had text
 
-    async def run(self, message: str | ClaudeInput) -> str:
-        """Returns the text of the last round that has text."""
-        request, conversation = await first_request(self._context, self._options, self._api.model, message)
+    async def run(self, request: dict[str, Any], conversation: Conversation) -> str:
+        """Returns the text of the last round that has text. `request` is the first one, and the conversation its
+        `messages`."""
         messages = conversation.messages
         for number in range(1, self._options.max_calls + 1):
             answer = await self._call_model(number, request, conversation)
             self._texts[-1] += answer.text
-            if answer.stop_reason == "refusal":
-                raise Rejected(f"The model refuses to answer{f': {answer.explanation}' if answer.explanation else '.'}")
+            if answer.refusal is not None:
+                raise Rejected(f"The model refuses to answer{f': {answer.refusal}' if answer.refusal else '.'}")
             if not answer.is_unfinished:
-                if any(block["type"] == "tool_use" for block in answer.content):
+                if answer.ends_in_a_call:
                     raise Rejected(f"The model's answer ended in the middle of a tool call: {answer.stop_reason}.")
                 return next((text for text in reversed(self._texts) if text.strip()), "")
-            if messages[-1]["role"] == "assistant":  # the API paused this answer; the next call continues it
-                messages[-1]["content"] += answer.returnable_content
-            else:
-                messages.append({"role": "assistant", "content": answer.returnable_content})
-            if answer.tool_calls:
-                messages.append({"role": "user", "content": await self._call_tools(number, answer.tool_calls)})
+            self._api.add_answer(messages, answer)
+            if answer.calls:
+                self._api.add_results(messages, await self._call_tools(number, answer.calls))
                 self._needs_blank_line = self._needs_blank_line or bool(self._texts[-1].strip())
                 self._texts.append("")
         raise Rejected(f"The model was called {self._options.max_calls} times (max_calls) and has not finished.")
 
-    async def _call_model(self, number: int, request: dict[str, Any], conversation: Conversation) -> Answer:
+    async def _call_model(self, number: int, request: dict[str, Any], conversation: Conversation) -> ModelAnswer:
         """The model's answer in this round: from an earlier attempt's step, or from a call."""
         streamed = False
 
-        async def call() -> Answer:
+        async def call() -> Any:
             nonlocal streamed
             streamed = True
             answer = await self._ask(request, conversation)
@@ -72,21 +70,22 @@ class Attempt:
                 raise _FinalAnswer(answer)
             return answer
 
+        call.__annotations__["return"] = self._api.answer_type
         try:
-            answer: Answer = await self._context.step(f"round {number}", call)
+            answer: ModelAnswer = await self._context.step(f"round {number}", call)
         except _FinalAnswer as final:
             return final.answer
         if not streamed:
-            for block in answer.content:
-                if block["type"] in {"text", "thinking"}:
-                    await self._stream(block["type"], block[block["type"]])
+            for kind, text in answer.pieces:
+                await self._stream(kind, text)
         return answer
 
-    async def _ask(self, request: dict[str, Any], conversation: Conversation) -> Answer:
+    async def _ask(self, request: dict[str, Any], conversation: Conversation) -> ModelAnswer:
         """Call the model; if the API refuses the request, call it again with less history."""
         while True:
             try:
-                return await self._api.call(request, self._stream)
+                answer: ModelAnswer = await self._api.call(request, self._stream)
+                return answer
             except RequestRefused as refused:
                 if (left_out := conversation.leave_out(str(refused))) is None:
                     raise
@@ -100,39 +99,37 @@ class Attempt:
             await self._context.emit(f"\n\n{text}" if self._needs_blank_line else text)
             self._needs_blank_line = False
 
-    async def _call_tools(self, number: int, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run the tools of a round concurrently, and then ask for those that the client runs; return their
-        `tool_result` blocks.
+    async def _call_tools(self, number: int, calls: Sequence[Call]) -> list[CallResult]:
+        """Run the tools of a round concurrently, and then ask for those that the client runs.
 
         An exception of one tool ends the attempt after the others have finished, so that a later attempt need not call
         those again.
         """
         for call in calls:
-            await write_tool_event(self._context, ToolCall(call["id"], call["name"], call["input"]))
+            await write_tool_event(self._context, ToolCall(call.id, call.name, call.input))
         own = [
-            self._call_tool(f"tool {number}.{place} {call['name'][:MAX_STEP_TOOL_CHARS]}", call)
+            self._call_tool(f"tool {number}.{place} {call.name[:MAX_STEP_TOOL_CHARS]}", call)
             for place, call in enumerate(calls, 1)
-            if call["name"] not in self._client_tools
+            if call.name not in self._client_tools
         ]
         results = await asyncio.gather(*own, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise next((error for error in errors if isinstance(error, Rejected)), errors[0])
         found = [result for result in results if not isinstance(result, BaseException)]
-        if theirs := [call for call in calls if call["name"] in self._client_tools]:
+        if theirs := [call for call in calls if call.name in self._client_tools]:
             found += await ask_client(self._context, number, theirs)
         return found
 
-    async def _call_tool(self, step: str, call: dict[str, Any]) -> dict[str, Any]:
+    async def _call_tool(self, step: str, call: Call) -> CallResult:
         async def run() -> Output:
-            return await self._options.toolbox.call(self._context, step, call["name"], call["input"])
+            return await self._options.toolbox.call(self._context, step, call.name, call.input)
 
         output: Output = await self._context.step(step, run)
-        event = ToolResult(call["id"], call["name"], output.output, failed=output.failed)
+        event = ToolResult(call.id, call.name, output.output, failed=output.failed)
         await write_tool_event(self._context, event)
-        result = {"type": "tool_result", "tool_use_id": call["id"], "content": output.text}
-        return {**result, "is_error": True} if output.failed else result
+        return CallResult(call.id, output.text, output.failed)
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: ModelAnswer) -> None:
         cost = {"cost_usd": self._options.price.dollars(answer.usage)} if self._options.price else {}
         self._context.usage(model=answer.model, stop_reason=answer.stop_reason, **answer.usage, **cost)

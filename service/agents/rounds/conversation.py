@@ -1,25 +1,30 @@
 """The messages of a request: the thread's history first, of which a refused request leaves out more and more."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-NAMED_MESSAGE = re.compile(r"messages\.(\d{1,6})\b")  # how the API names the message that it refuses
+NAMED_MESSAGE = re.compile(r"messages(?:\.|\[)(\d{1,6})\b")  # how the APIs name the message that they refuse
 
 
 class Conversation:
-    """`messages` is changed in place. It begins with the history: pairs of user and assistant."""
+    """`messages` is changed in place. It begins with the orders of the agent, if the API takes them there, and the
+    history: pairs of user and assistant."""
 
-    def __init__(self, history: list[dict[str, Any]], message: dict[str, Any]) -> None:
-        self.messages = [*history, message]
-        self._history = len(history)
+    def __init__(
+        self, history: list[dict[str, Any]], message: dict[str, Any], *, orders: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        self.messages = [*orders, *history, message]
+        self._start, self._history = len(orders), len(history)
 
     def leave_out(self, reason: str) -> dict[str, Any] | None:
         """Shorten the history of a request that was refused for this reason: at first its pictures and documents, then
         the older half of it, again and again. Returns what was left out, None if the history is not the reason."""
         named = NAMED_MESSAGE.search(reason)
-        if not self._history or (named and int(named[1]) >= self._history):
+        history = slice(self._start, self._start + self._history)
+        if not self._history or (named and int(named[1]) >= history.stop):
             return None
-        kept = self.messages[: self._history]
+        kept = self.messages[history]
         texts = [text for message in kept if (text := _as_text(message)) is not message]
         if texts:
             kept = [_as_text(message) for message in kept]
@@ -27,7 +32,7 @@ class Conversation:
         else:
             kept = kept[-(self._history // 4 * 2) :] if self._history >= 4 else []
             left_out = {"exchanges": (self._history - len(kept)) // 2}
-        self.messages[: self._history] = kept
+        self.messages[history] = kept
         self._history = len(kept)
         return left_out
 

@@ -9,6 +9,7 @@ import pytest
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
+from pydantic import BaseModel
 
 from service.agents import registry
 from service.cli.wiring import build_worker
@@ -92,6 +93,40 @@ async def test_a_failing_node_does_not_repeat_the_questions_of_others(
     assert sorted(asked) == ["a?", "b?", "c?", "d?", "e?"]
     assert (await types(sql, message_id)).count("retry") == 1
     assert sorted(row["result"]) == ["A?", "B?", "C?", "D?", "E?"]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "inner"])
+async def test_an_answer_that_the_graph_refuses_is_asked_for_again(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, inside: bool
+) -> None:
+    """The answers to other questions, and the earlier ones of the same node, stay."""
+
+    class Amount(BaseModel):
+        amount: int
+
+    async def pays(state: Numbers) -> dict[str, Any]:
+        return {"numbers": [interrupt(text, response_schema=Amount).amount for text in ("first?", "second?")]}
+
+    graph: Any = StateGraph(Numbers)
+    for name, node in (("pays", pays), ("other", Nodes().asking("", "other?"))):
+        graph.add_node(name, node)
+        graph.add_edge(START, name)
+    await start_worker(graph_agent(chain_graph(Numbers, inner=graph.compile()) if inside else graph, checkpoints))
+    message_id = await submit(sql, {"numbers": []}, agent="asks")
+    given: dict[str, list[Any]] = {
+        "first?": ["much", {"amount": "much"}, {"amount": 1}],
+        "second?": [None, {"amount": 2}],
+        "other?": [3],
+    }
+    asked = []
+    for count in range(1, 7):
+        asked.append(await asked_input(sql, message_id, count))
+        await give_input(sql, message_id, given[asked[-1]["question"]].pop(0))
+    row = await settled(sql, message_id)
+    assert (row["state"], row["failures"], sorted(row["result"])) == ("completed", 0, [1, 2, 3]), row["error"]
+    names = [one["name"] for one in asked if one["question"] != "other?"]
+    first = names[0]
+    assert names == [first, f"{first} again 1", f"{first} again 2", f"{first} 2", f"{first} 2 again 1"]
 
 
 async def test_an_answer_outlives_the_attempt_that_received_it(

@@ -6,12 +6,16 @@ has a name that follows from the checkpoints alone, and is the same in each atte
     interrupt <id>     interrupt(): LangGraph's id of the task's first one; a further question of the task adds a number
     breakpoint <id>    interrupt_before, interrupt_after: the id of the checkpoint at which the graph stopped
 
+If the graph refuses an answer (`response_schema`), it asks again, and the question's name ends with `again <number>`.
+
 The checkpoints also record how many answers a task has used. They keep this record if the task fails afterwards.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
+from langgraph import errors
 from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.types import Interrupt, StateSnapshot
 
@@ -33,6 +37,8 @@ class Pauses:
         self._graph = graph
         self._thread_id = thread_id
         self._answers: dict[str, Any] = {}  # by the question's name
+        self._refused: Counter[str] = Counter()  # answers, by the name of the task's question
+        self._asked: dict[str, tuple[str, str]] = {}  # the task's id and the question's name, by the interrupt's id
 
     async def answers(self, saved: StateSnapshot, questions: Sequence[Question] | None) -> dict[str, Any]:
         """Ask every question that the graph waits for, and return the answers by the interrupt's id.
@@ -48,12 +54,26 @@ class Pauses:
         answers = {}
         for (interrupt, task, _), used in found:
             name = f"interrupt {_first_id(task)} {used + 1}" if used else f"interrupt {_first_id(task)}"
+            self._asked[interrupt.id] = (_task_id(task), name)
             answers[interrupt.id] = await self._ask(name, plain(interrupt.value))
         if questions is not None and len(self._answers) == answered_before:
             raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
         return answers
 
+    def refuse(self, error: Exception, interrupt_ids: Collection[str]) -> bool:
+        """Whether the graph failed because it refuses the answer to one of these interrupts; its question is then asked
+        again."""
+        is_refusal = getattr(errors, "is_invalid_resume", None)  # since LangGraph 1.2
+        if is_refusal is None or not is_refusal(error):
+            return False
+        notes = "\n".join(getattr(error, "__notes__", ()))  # LangGraph notes the tasks that failed
+        refused = [name for task_id, name in map(self._asked.__getitem__, interrupt_ids) if task_id in notes]
+        self._refused.update(refused)
+        return bool(refused)
+
     async def _ask(self, name: str, question: Any) -> Any:
+        if count := self._refused[name]:
+            name = f"{name} again {count}"
         if name not in self._answers:
             self._answers[name] = await self._context.input(question, name=name)
         return self._answers[name]
@@ -76,7 +96,7 @@ class Pauses:
         """The questions of a run that just ended, each with the number of answers that its task has used."""
         found = []
         for question in questions:
-            used = _used_answers(await self._writes(question.graph), question.task.rpartition(":")[2])
+            used = _used_answers(await self._writes(question.graph), _task_id(question.task))
             if used is None:
                 raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
             found.append((question, used))
@@ -112,6 +132,11 @@ class Pauses:
 def _first_id(task: str) -> str:
     """The id of the first interrupt of the task with this namespace."""
     return Interrupt.from_ns(None, task).id
+
+
+def _task_id(task: str) -> str:
+    """The id of the task with this namespace."""
+    return task.rpartition(":")[2]
 
 
 def _used_answers(writes: Iterable[tuple[str, str, Any]], task_id: str) -> int | None:

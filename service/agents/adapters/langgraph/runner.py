@@ -75,11 +75,11 @@ class Runner:
         has_checkpoints, outlast_worker = _checkpoints(graph)
         pauses = Pauses(context, graph, context.message_id)
         questions: list[Question] | None = None
-        one_by_one, repeat = context.attempt > 1, False
+        continues = one_by_one = context.attempt > 1
+        repeat = False
         while True:
-            saved = None
-            if has_checkpoints and (context.attempt > 1 or questions is not None):
-                saved = await graph.aget_state(config, subgraphs=True)
+            saved = await graph.aget_state(config, subgraphs=True) if has_checkpoints and continues else None
+            answers: dict[str, Any] = {}
             if saved is None or saved.created_at is None:
                 start = self._input(context, message)
                 start = await start if inspect.isawaitable(start) else start
@@ -87,14 +87,23 @@ class Runner:
                 await refuse_lost_nodes(graph, graph.checkpointer, saved)
                 if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
                     return saved.values
-                answers = await pauses.answers(saved, questions) if outlast_worker and not repeat else {}
+                if outlast_worker and not repeat:
+                    answers = await pauses.answers(saved, questions)
                 context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
                 start = Command(resume=answers) if answers else None
             watch_questions()
             watch_tools()
             turns = ToolTurns(one_by_one=one_by_one)
-            with turns.in_force():
-                state, graphs = await self._stream(context, graph, start, config, has_checkpoints)
+            continues = True
+            try:
+                with turns.in_force():
+                    state, graphs = await self._stream(context, graph, start, config, has_checkpoints)
+            except Exception as error:
+                if not pauses.refuse(error, answers):
+                    raise
+                context.log.warning("the graph refuses an answer, and asks again: %s", error)
+                questions = None
+                continue
             if graphs is None:
                 return state
             if not outlast_worker:

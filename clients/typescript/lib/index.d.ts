@@ -1,5 +1,6 @@
+export { type AgentFunction, type AgentOptions, type Claim, type Context, Rejected, RetryAfter } from "./agent.js";
 export * from "./client.js";
 export type { ClientOptions } from "./connection.js";
 export { ApiError, LeaseLost, MessageEnded, Unavailable } from "./errors.js";
 export type { StreamEvent, StreamOptions } from "./streams.js";
-export { type AgentFunction, type AgentOptions, type Claim, type Context, Rejected, RetryAfter, Worker, type WorkerOptions, } from "./worker.js";
+export { Worker, type WorkerOptions } from "./worker.js";

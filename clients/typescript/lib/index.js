@@ -1,3 +1,4 @@
+export { Rejected, RetryAfter } from "./agent.js";
 export * from "./client.js";
 export { ApiError, LeaseLost, MessageEnded, Unavailable } from "./errors.js";
-export { Rejected, RetryAfter, Worker, } from "./worker.js";
+export { Worker } from "./worker.js";

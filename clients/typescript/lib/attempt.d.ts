@@ -1,0 +1,17 @@
+import { type AgentFunction, type Claim } from "./agent.js";
+import { type Connection } from "./connection.js";
+/** Why an attempt must end early. */
+export type Stop = "lost" | "cancelled" | "released" | "timeout" | Error;
+/** One attempt at one message. */
+export declare class Attempt {
+    #private;
+    readonly lease: {
+        message_id: string;
+        lease: string;
+    };
+    constructor(claim: Claim, run: AgentFunction, connection: Connection, workerId: string);
+    /** End it early; the first reason counts. */
+    stop(reason: Stop): void;
+    /** Resolves when the server knows the end, or when the lease is lost. */
+    run(): Promise<void>;
+}

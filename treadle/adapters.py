@@ -3,6 +3,7 @@
     langgraph_agent   a LangGraph graph; needs `pip install 'treadle[langgraph]'`
     autogen_agent     an AutoGen team; needs `pip install 'treadle[autogen]'`
     http_agent        a server that answers over HTTP
+    a2a_agent         an agent of another system, over A2A; needs `pip install 'treadle[a2a]'`
     claude_agent      Claude with your tools
     openai_agent      a GPT model, or one behind any API of OpenAI's kind; needs `pip install 'treadle[openai]'`
 
@@ -10,6 +11,7 @@ Importing this module imports no framework. A factory whose framework is not ins
 the extra to install.
 """
 
+from service.agents.adapters.a2a.agent import a2a_agent
 from service.agents.adapters.autogen.agent import autogen_agent
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, UserInput
@@ -32,6 +34,7 @@ __all__ = [
     "ToolCall",
     "ToolResult",
     "UserInput",
+    "a2a_agent",
     "autogen_agent",
     "claude_agent",
     "http_agent",

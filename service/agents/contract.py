@@ -92,7 +92,8 @@ class Context(Protocol):
 
     Once the attempt must end, every call that begins something (`step`, `send`, `publish`, `gather`, `input`,
     `instance`, `history`, `incoming`, `under_way`) raises asyncio.CancelledError, which `except Exception` does not
-    catch.
+    catch. The first argument of the one that interrupts an async agent is `cancelled` if the message was cancelled;
+    after any other, another attempt may follow.
     """
 
     message_id: str

@@ -182,7 +182,7 @@ class Execution:
             self._over.set_result(None)
 
     async def _cancel(self, task: asyncio.Task[Outcome], agent: Agent) -> None:
-        task.cancel()
+        task.cancel(self._reason if isinstance(self._reason, str) else None)
         await asyncio.wait({task}, timeout=CANCEL_GRACE_SECONDS)
         if not task.done():
             extra = {"message_id": str(self._claim.message_id), "agent": agent.name}

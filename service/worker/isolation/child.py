@@ -71,7 +71,7 @@ async def _serve(
         else:
             link.stopped = True
             if agent is not None and agent.is_async:  # a sync agent has to look at context.cancelled
-                task.cancel()
+                task.cancel(frame.reason)
 
 
 class WorkerLink:

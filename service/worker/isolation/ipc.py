@@ -97,7 +97,9 @@ class Reply(_Frame, frozen=True):
 
 
 class Stop(_Frame, frozen=True):
-    """The attempt must end."""
+    """The attempt must end. `reason`: a StopReason; None: it has taken too long."""
+
+    reason: str | None = None
 
 
 Query: TypeAlias = (

@@ -131,8 +131,8 @@ class ChildProcess:
         end.add_done_callback(retrieve_exception)
         try:
             outcome = await asyncio.shield(end)
-        except asyncio.CancelledError:
-            ipc.write(self._writer, ipc.Stop())
+        except asyncio.CancelledError as error:
+            ipc.write(self._writer, ipc.Stop(str(error.args[0]) if error.args else None))
             await asyncio.wait({end})
             raise
         finally:

@@ -1,0 +1,218 @@
+"""Runs a message as a task of another system."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, cast
+
+import httpx
+from a2a.client import Client, ClientConfig, ClientFactory
+from a2a.client.errors import A2AClientError
+from a2a.types import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    Message,
+    Role,
+    SendMessageConfiguration,
+    SendMessageRequest,
+    StreamResponse,
+    SubscribeToTaskRequest,
+    Task,
+    TaskState,
+    TaskStatus,
+)
+from a2a.utils.errors import UnsupportedOperationError
+
+from service.agents.adapters.a2a.errors import mapped
+from service.agents.adapters.a2a.parts import make_parts, read_parts
+from service.agents.adapters.a2a.shown import Shown
+from service.agents.contract import Context, Rejected
+
+CONNECT_SECONDS = 10.0
+AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
+CANCEL_SECONDS = 0.4  # that a cancel waits for the other system; it goes on behind that
+BINDINGS = ["JSONRPC", "HTTP+JSON"]
+
+
+class Remote:
+    def __init__(self, name: str, url: str, headers: dict[str, str]) -> None:
+        self._name = name
+        self._url = url
+        self._headers = headers
+        self._tls: Any = None
+        self._cancels: set[asyncio.Task[None]] = set()
+
+    async def run(self, context: Context, message: Any) -> Any:
+        async with contextlib.AsyncExitStack() as stack:
+            client = await stack.enter_async_context(self._client())
+            sending: asyncio.Task[dict[str, Any]] | None = None
+            begun: dict[str, Any] = {}
+
+            async def begin() -> dict[str, Any]:
+                nonlocal sending
+                sending = asyncio.create_task(self._begin(client, context, message))
+                return await asyncio.shield(sending)
+
+            try:
+                begun = await context.step("a2a task", begin)
+                if "message" in begun:
+                    return begun["message"]
+                self._keep_context(context, begun["context"])
+                with mapped():
+                    return await self._follow(client, context, begun, Shown(context))
+            except asyncio.CancelledError as error:
+                if error.args[:1] == ("cancelled",):
+                    await self._cancel(client, begun or sending, stack.pop_all())
+                raise
+
+    async def _begin(self, client: Client, context: Context, message: Any) -> dict[str, Any]:
+        """The ids of the new task, or the answer of an agent that makes none."""
+        said = Message(
+            message_id=context.message_id,  # the same in each attempt: an answer may have been lost
+            role=Role.ROLE_USER,
+            parts=make_parts(message),
+            context_id=self._kept_context(context),
+        )
+        request = SendMessageRequest(message=said, configuration=SendMessageConfiguration(return_immediately=True))
+        with mapped():
+            async with _closing(client.send_message(request)) as events:
+                async for event in events:
+                    if event.HasField("task"):
+                        return {"task": event.task.id, "context": event.task.context_id}
+                    if event.HasField("message"):
+                        return {"message": read_parts(event.message.parts)}
+        raise ConnectionError("The agent did not say which task it began.")
+
+    async def _follow(self, client: Client, context: Context, begun: dict[str, Any], shown: Shown) -> Any:
+        """The result, once the task has one. Raises Rejected."""
+
+        while True:
+            task = await self._until_it_stands(client, begun["task"], shown)
+            state = TaskState.Name(task.status.state)
+            if state == "TASK_STATE_COMPLETED":
+                return shown.result(task.status.message.parts)
+            if state != "TASK_STATE_INPUT_REQUIRED":
+                raise Rejected(_end(state, task.status))
+            await self._ask(client, context, begun, task.status)
+
+    async def _ask(self, client: Client, context: Context, begun: dict[str, Any], status: TaskStatus) -> None:
+        """Ask our client, and give the answer to the task."""
+
+        named = status.message.message_id or hashlib.sha256(status.SerializeToString(deterministic=True)).hexdigest()
+        answer = await context.input(read_parts(status.message.parts) or None, name=f"a2a question {named}"[:200])
+        step = f"a2a answer {named}"[:200]
+        given = False
+
+        async def give() -> None:
+            nonlocal given
+            given = True
+            await self._answer(client, f"{context.message_id} {named}", begun, answer)
+
+        await context.step(step, give)
+        if not given:  # an earlier attempt gave it, and the task has not seen it yet
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _answer(self, client: Client, message_id: str, begun: dict[str, Any], answer: Any) -> None:
+        said = Message(
+            message_id=message_id,
+            role=Role.ROLE_USER,
+            parts=make_parts(answer),
+            task_id=begun["task"],
+            context_id=begun["context"],
+        )
+        request = SendMessageRequest(message=said, configuration=SendMessageConfiguration(return_immediately=True))
+        with mapped():
+            async with _closing(client.send_message(request)) as events:
+                async for _ in events:
+                    return
+
+    async def _until_it_stands(self, client: Client, task_id: str, shown: Shown) -> Task:
+        """Follow the task until it is over or asks for something."""
+
+        while True:
+            task = await client.get_task(GetTaskRequest(id=task_id))
+            await shown.take(task.artifacts)
+            if _stands(task.status):
+                return task
+            try:
+                async with _closing(client.subscribe(SubscribeToTaskRequest(id=task_id))) as events:
+                    async for event in events:
+                        if event.HasField("task"):
+                            await shown.take(event.task.artifacts)
+                        elif event.HasField("artifact_update"):
+                            update = event.artifact_update
+                            await shown.update(update.artifact, append=update.append)
+                        elif event.HasField("status_update") and not _stands(event.status_update.status):
+                            await shown.tell(event.status_update.status)
+            except (UnsupportedOperationError, NotImplementedError, A2AClientError):
+                # It is over, the agent has no streams, or the connection broke: the next look says.
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _cancel(
+        self,
+        client: Client,
+        begun: dict[str, Any] | asyncio.Task[dict[str, Any]] | None,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        """Cancel the task that was begun, or that the other system is about to name. `stack` closes the client."""
+
+        async def cancel() -> None:
+            async with stack:
+                with contextlib.suppress(Exception):  # it is over, or out of reach
+                    known = await begun if isinstance(begun, asyncio.Task) else begun
+                    if known and "task" in known:
+                        await client.cancel_task(CancelTaskRequest(id=known["task"]))
+
+        cancelling = asyncio.create_task(cancel())
+        self._cancels.add(cancelling)
+        cancelling.add_done_callback(self._cancels.discard)
+        await asyncio.wait({cancelling}, timeout=CANCEL_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        """Raises Rejected, Overloaded, ConnectionError, RetryAfter."""
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()  # slow, so it is made once
+        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # reading has none: the attempt has one
+        async with httpx.AsyncClient(verify=self._tls, timeout=timeout, headers=self._headers) as http:
+            config = ClientConfig(httpx_client=http, supported_protocol_bindings=BINDINGS)
+            with mapped():
+                client = await ClientFactory(config).create_from_url(self._url)
+            yield client
+
+    def _kept_context(self, context: Context) -> str:
+        """The context of the other system in which the thread's messages are."""
+        kept = context.memory.get("a2a")
+        found = kept.get(self._name) if isinstance(kept, dict) else None
+        return found if isinstance(found, str) else ""
+
+    def _keep_context(self, context: Context, context_id: str) -> None:
+        if context.thread_id is not None and context_id:
+            kept = context.memory.get("a2a")
+            context.memory["a2a"] = {**(kept if isinstance(kept, dict) else {}), self._name: context_id}
+
+
+def _closing(
+    stream: AsyncIterator[StreamResponse],
+) -> AbstractAsyncContextManager[AsyncGenerator[StreamResponse, None]]:
+    """Close the connection of a stream that is not read to its end."""
+    return contextlib.aclosing(cast("AsyncGenerator[StreamResponse, None]", stream))
+
+
+def _stands(status: TaskStatus) -> bool:
+
+    return status.state not in (
+        TaskState.TASK_STATE_UNSPECIFIED,
+        TaskState.TASK_STATE_SUBMITTED,
+        TaskState.TASK_STATE_WORKING,
+    )
+
+
+def _end(state: str, status: TaskStatus) -> str:
+
+    what = state.removeprefix("TASK_STATE_").lower().replace("_", " ")
+    said = read_parts(status.message.parts)
+    reason = f": {said}".rstrip(".") if said else ""
+    return f"The task of the other agent ended as {what}{reason}."

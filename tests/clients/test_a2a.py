@@ -188,6 +188,7 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
         ("GetExtendedAgentCard", {}, -32007, "EXTENDED_AGENT_CARD_NOT_CONFIGURED"),
         ("tasks/get", {}, -32601, "METHOD_NOT_FOUND"),
         ("GetTask", {}, -32602, "INVALID_PARAMS"),
+        ("GetTask", [task["id"]], -32602, "INVALID_PARAMS"),
         ("GetTask", {"id": task["id"], "historyLength": -1}, -32602, "INVALID_PARAMS"),
         ("ListTasks", {"pageSize": 101}, -32602, "INVALID_PARAMS"),
         ("ListTasks", {"status": "working"}, -32602, "INVALID_PARAMS"),
@@ -197,7 +198,13 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
     ):
         error = await rpc(api, method, params)
         assert (error["code"], error["data"][0]["reason"]) == (code, reason), (method, error)
-    for body, code in ((b"{", -32700), (b"[]", -32600), (b'{"jsonrpc": "1.0", "method": "x"}', -32600)):
+    unread = (
+        (b"{", -32700),
+        (b"[]", -32600),
+        (b'{"method": "x"}', -32600),
+        (b'{"jsonrpc": "1", "method": "x"}', -32600),
+    )
+    for body, code in unread:
         answer = await api.post("/a2a", content=body, headers=VERSION | {"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (200, code)
     old = await api.post("/a2a", json={"jsonrpc": "2.0", "id": 1, "method": "GetTask"})

@@ -4,12 +4,15 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from service.agents.builtin.echo import echo
+from service.config import Settings
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_answers import problem
 from tests.support.api_client import Client
+from tests.support.api_server import api_server
 from tests.support.dialect_agents import scene_agent
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.node_client import play
@@ -108,11 +111,30 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
     assert (names["agents"]["echo"]["name"], names["mode"]) == ("echo", "sse")
 
 
+async def test_a_run_whose_server_stops_goes_on_at_another(api: Client, settings: Settings) -> None:
+    """Clients take a stream without a last event for a success."""
+    async with (
+        api_server(settings) as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client,
+        client.stream("POST", "/agui/scene", json=run_input("hold")) as answer,
+    ):
+        lines = answer.aiter_lines()
+        async for line in lines:
+            if "I hold" in line:
+                break
+        server.server.should_exit = True
+        last = [json.loads(line.removeprefix("data: ")) async for line in lines if line.startswith("data")][-1]
+    assert (last["type"], last["code"]) == ("RUN_ERROR", "unavailable")
+    assert (await api.post("/agui/agent/scene/stop/t")).json() == {"stopped": True}
+    assert (await read(api, "/agui/scene", run_input("hold")))[-1]["outcome"] == {"type": "cancelled"}
+
+
 async def test_a_request_that_cannot_run_is_refused(api: Client) -> None:
     changes: list[tuple[dict[str, Any], str]] = [
         ({"threadId": "a/b"}, "threadId must be"),
         ({"messages": []}, "must end with a message of the user"),
         ({"messages": [{"id": "1", "role": "robot"}]}, "The role"),
+        ({"messages": [{"id": "1", "role": "activity", "content": {}}]}, "must end with a message of the user"),
         ({"messages": [{"id": "1", "role": "user", "content": [{"type": "audio"}]}]}, "'audio'"),
         ({"messages": [{"id": "1", "role": "tool", "toolCallId": "x", "content": "y"}]}, "answer must be"),
         ({"resume": [{"interruptId": "int_1", "status": "resolved"}]}, "answer must be"),

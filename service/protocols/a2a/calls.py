@@ -73,15 +73,15 @@ async def cancel(services: A2AServices, caller: Caller, params: TaskParams) -> J
 
 
 async def pages(services: A2AServices, caller: Caller, task: TaskLog) -> AsyncIterator[list[Json]]:
-    """The events of the task after what it knows, until it stands; an empty list after each silence."""
+    """The events of the task after what it knows, until it stands; an empty list after each silence, and
+    for entries that are no events."""
     async for entries in services.follower.follow(caller.principal, task.message_id, task.seq):
         events: list[Json] = []
         for entry in entries:
             events += task.fold(entry)
             if task.stands:
                 break
-        if events or not entries:
-            yield events
+        yield events
         if task.stands:
             return
 

@@ -10,6 +10,7 @@ from service.protocols.a2a import calls, cards, lists
 from service.protocols.a2a.begin import NO_PUSH
 from service.protocols.a2a.errors import (
     A2AError,
+    InvalidParams,
     InvalidRequest,
     MethodNotFound,
     ParseError,
@@ -60,7 +61,10 @@ async def _answer(request: Request[Any, Any, Any], services: A2AServices, caller
     binding = RpcBinding(call.id)
 
     def params(kind: Any) -> Any:
-        return convert(call.params or {}, kind, "params")
+        given = {} if call.params is None else call.params
+        if not isinstance(given, dict):
+            raise InvalidParams("params must be an object.")
+        return convert(given, kind, "params")
 
     match call.method:
         case "SendMessage":

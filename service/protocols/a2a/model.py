@@ -74,10 +74,10 @@ class ListParams(Struct, frozen=True, rename="camel"):
 class Call(Struct, frozen=True):
     """A request of JSON-RPC."""
 
+    jsonrpc: Annotated[str, Meta(pattern="^2[.]0$", description="2.0")]
     method: Annotated[str, Meta(description="a text")]
     id: Annotated[RequestId, Meta(description="a text or a number")] = None
-    params: Annotated[Json | None, Meta(description="an object")] = None
-    jsonrpc: Annotated[str, Meta(pattern="^2[.]0$", description="2.0")] = "2.0"
+    params: Any = None
 
 
 class RpcError(Struct, frozen=True):

@@ -50,7 +50,10 @@ def read_run(run: RunInput) -> Given:
     exchange = _Exchange()
     results: dict[str, Any] = {}  # after the last other message
     for message in run.messages:
-        role, blocks = message.get("role"), _blocks(message.get("content"))
+        role = message.get("role")
+        if role in ("reasoning", "activity"):
+            continue
+        blocks = _blocks(message.get("content"))
         if role in ("system", "developer"):
             system.append(_text(blocks))
         elif role == "user":
@@ -67,7 +70,7 @@ def read_run(run: RunInput) -> Given:
         elif role == "tool":
             exchange.answered = True
             results[str(message.get("toolCallId"))] = _text(blocks)
-        elif role not in ("reasoning", "activity"):
+        else:
             raise Unprocessable(ROLES)
     system += [f"{item.get('description', '')}:\n{item.get('value', '')}" for item in run.context or ()]
     said = [] if exchange.answered else exchange.said

@@ -51,16 +51,17 @@ class RunReader:
             yield frame(self._translation.opening())
             if with_history:
                 yield frame(_snapshot(self._before))
-            yield frames(await self._state())
+            if state := await self._state():
+                yield frames(state)
             follower, run = self._services.follower, self._run
             async for entries in follower.follow(self._principal, run.message_id, run.after):
+                events: list[Event] = []
                 for entry in entries:
-                    yield frames(self._translation.translate(entry))
+                    events += self._translation.translate(entry)
                     if self._translation.end is not None:
-                        yield frames(await self._closing(self._translation.end))
+                        yield frames([*events, *await self._closing(self._translation.end)])
                         return
-                if not entries:
-                    yield KEEPALIVE
+                yield frames(events) or KEEPALIVE
         except Exception as error:  # without a terminal event, clients take the run for a success
             yield error_frame(error)
 

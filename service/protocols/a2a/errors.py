@@ -7,13 +7,29 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
-from service.errors import LimitReached, NotFound, Refused, SchemaError, TreadleError, Unauthorized, Unavailable
+from service.errors import (
+    Busy,
+    Forbidden,
+    LimitReached,
+    NotFound,
+    QueueFull,
+    Refused,
+    SchemaError,
+    TooLarge,
+    TooManyRequests,
+    TreadleError,
+    Unauthorized,
+    Unavailable,
+    WrongMediaType,
+)
 from service.protocols.a2a.model import Json, RpcError
 from service.refusals import CHALLENGE
 
 log = logging.getLogger(__name__)
 
 INTERNAL = "The request failed in the service; the cause is in its log."
+# Those that say what to do: send a key, or try again later. They keep their statuses and headers in both bindings.
+KEPT = (Unauthorized, Forbidden, Busy, QueueFull, LimitReached, TooManyRequests, TooLarge, WrongMediaType)
 STATUS_NAMES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -154,8 +170,9 @@ def _of_protocol(_: Request[Any, Any, Any], error: A2AError) -> Response[Json]:
     return Response(rest_error(error), status_code=error.status)
 
 
-def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Json]:
-    """With the statuses and headers that say what to do: send a key, or try again later."""
+def _own_error(request: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Json]:
+    if isinstance(error, Refused) and not isinstance(error, KEPT):
+        return _of_protocol(request, as_a2a(error))
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = CHALLENGE

@@ -4,11 +4,12 @@ from typing import Any
 
 from litestar import Request, Response
 
-from service.errors import Busy, Forbidden, Invalid, LimitReached, QueueFull, Refused, Unavailable, Unprocessable
+from service.errors import Invalid, Refused, Unavailable, Unprocessable
 from service.json_input import convert, decode
 from service.protocols.a2a import calls, cards, lists
 from service.protocols.a2a.begin import NO_PUSH
 from service.protocols.a2a.errors import (
+    KEPT,
     A2AError,
     InvalidParams,
     InvalidRequest,
@@ -33,13 +34,13 @@ PUSH_METHODS = frozenset(
 
 async def answer_call(request: Request[Any, Any, Any], services: A2AServices, caller: Caller) -> Response[Any]:
     """Errors of JSON-RPC have the status 200; those of access, and those that say when to try again, have their own.
-    Raises Forbidden, Busy, QueueFull, LimitReached, Unavailable."""
+    Raises KEPT, Unavailable."""
     call = None
     try:
         call = _read(await request.body())
         check_version(request)
         return await _answer(request, services, caller, call)
-    except (Forbidden, Busy, QueueFull, LimitReached, Unavailable):
+    except (*KEPT, Unavailable):
         raise
     except (Refused, A2AError) as error:
         return Response(Answer(None if call is None else call.id, error=rpc_error(as_a2a(error))))

@@ -157,8 +157,9 @@ async def stays(context: Context, how: str) -> str:
         case "listens":
             try:
                 await asyncio.Event().wait()
-            finally:
-                await context.emit(" goodbye")
+            except asyncio.CancelledError as error:
+                await context.emit(f" {error.args[0]} goodbye")
+                raise
         case file:  # until the file exists
             await until_exists(file)
             await context.emit(" over")

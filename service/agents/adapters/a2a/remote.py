@@ -23,7 +23,7 @@ from a2a.types import (
     TaskState,
     TaskStatus,
 )
-from a2a.utils.errors import UnsupportedOperationError
+from a2a.utils.errors import A2AError
 
 from service.agents.adapters.a2a.errors import mapped
 from service.agents.adapters.a2a.parts import make_parts, read_parts
@@ -146,8 +146,8 @@ class Remote:
                             await shown.update(update.artifact, append=update.append)
                         elif event.HasField("status_update") and not _stands(event.status_update.status):
                             await shown.tell(event.status_update.status)
-            except (UnsupportedOperationError, NotImplementedError, A2AClientError):
-                # It is over, the agent has no streams, or the connection broke: the next look says.
+            except (A2AError, A2AClientError, NotImplementedError):
+                # It is over, the agent has no streams, its server stops, or the connection broke: the next look says.
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _cancel(

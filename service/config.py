@@ -13,9 +13,15 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from service import database_address, hosts, outbound
+from service import database_address, hosts, outbound, outbound_filter
 from service.errors import ConfigError
-from service.limits import MAX_AGENT_NAME_CHARS, MAX_QUEUE_NAME_CHARS, QUEUE_NAME_PATTERN, TENANT_NAME_PATTERN
+from service.limits import (
+    MAX_AGENT_NAME_CHARS,
+    MAX_QUEUE_NAME_CHARS,
+    QUEUE_NAME_PATTERN,
+    TENANT_NAME_PATTERN,
+    WEBHOOK_QUEUE,
+)
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -108,6 +114,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tenants: tuple[TenantName, ...] = ()  # whose messages a worker claims; empty: those of all
     workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
+    webhook_concurrency: Annotated[int, Meta(ge=0)] = 50  # deliveries at once in one worker, beside its messages
+    webhook_networks: tuple[str, ...] = ()  # to which webhooks may go although they are not public
+    webhook_http: bool = False  # whether webhooks may go to http:// as well
     agents: tuple[str, ...] = ()  # modules with @agent functions
     agent_templates: Path | None = None  # a YAML file of agents
     default_agent: AgentName | None = None  # answers messages that name no agent; unset: claude if registered, or echo
@@ -155,7 +164,16 @@ def load(environ: Mapping[str, str]) -> Settings:
     names = {field.name for field in msgspec.structs.fields(Settings)}
     values: dict[str, Any] = _from_file(environ.get("TREADLE_CONFIG"), names)
     values |= {name: environ[name.upper()] for name in names if environ.get(name.upper())}
-    for name in ("queues", "agents", "tenants", "allowed_hosts", "cors_origins", "trusted_proxies", "jwt_algorithms"):
+    for name in (
+        "queues",
+        "agents",
+        "tenants",
+        "allowed_hosts",
+        "cors_origins",
+        "trusted_proxies",
+        "jwt_algorithms",
+        "webhook_networks",
+    ):
         if isinstance(values.get(name), str):
             values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     if isinstance(values.get("log_level"), str):
@@ -169,6 +187,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError(
             "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost."
         )
+    if WEBHOOK_QUEUE in settings.queues:
+        raise ConfigError(f"QUEUES: {WEBHOOK_QUEUE} is the queue of deliveries; WEBHOOK_CONCURRENCY is for it.")
+    outbound_filter.parse_networks(settings.webhook_networks)
     hosts.check_settings(settings.allowed_hosts, settings.cors_origins, settings.trusted_proxies)
     for name in ("database_url", "listen_database_url"):
         if url := getattr(settings, name):

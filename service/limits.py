@@ -23,10 +23,14 @@ TIMEOUT_RULE = f"a number above 0, at most {MAX_TIMEOUT_SECONDS} (7 days)"
 WAIT_RULE = f"a number of seconds from 0 to {MAX_WAIT_SECONDS}"
 ATTEMPTS_RULE = f"a whole number from 1 to {MAX_ATTEMPTS}"
 
+MAX_URL_CHARS = 2_000  # of webhooks and callbacks
+
 # Names
 MAX_THREAD_ID_CHARS = 255
 MAX_AGENT_NAME_CHARS = 100
 MAX_QUEUE_NAME_CHARS = 40
+WEBHOOK_QUEUE = "webhooks"  # of deliveries, and of nothing else
+WEBHOOK_AGENT = "webhook"  # which makes them
 MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a question
 MAX_KEY_CHARS = 255  # of an Idempotency-Key, and of the key of a chat's input
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from service.errors import ConfigError
+from service.limits import MAX_URL_CHARS
 
 if TYPE_CHECKING:
     import httpx2
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_URL_CHARS = 2_000
 MAX_ADDRESSES = 3  # of a name that are tried
 MAX_ANSWER_BYTES = 16_000  # read of the body of an answer
 CONNECT_SECONDS = 5.0  # for each address
@@ -155,7 +155,7 @@ class OutboundFilter:
         if scheme not in DEFAULT_PORTS or not host:
             raise AddressRefused(f"Expected an {expected} address such as https://example.com/hook.")
         if scheme == "http" and not self._http:
-            raise AddressRefused("The address must begin with https://; WEBHOOK_HTTP=yes allows http:// as well.")
+            raise AddressRefused("The address must begin with https://; WEBHOOK_HTTP=true allows http:// as well.")
         if parsed.userinfo:
             raise AddressRefused("The address must have no user name and no password.")
         if port not in PORTS and not 1024 <= port <= 65535:
@@ -186,6 +186,12 @@ class OutboundFilter:
         if not allowed:
             self._require(addresses[0])
         return allowed[:MAX_ADDRESSES]
+
+
+@functools.cache
+def filter_of(networks: tuple[str, ...], *, http: bool) -> OutboundFilter:
+    """The filter of the settings WEBHOOK_NETWORKS and WEBHOOK_HTTP, for checks of addresses."""
+    return OutboundFilter(networks=networks, http=http)
 
 
 def parse_networks(networks: Sequence[str]) -> tuple[Network, ...]:

@@ -202,7 +202,9 @@ select treadle._define_type('settlement', $$
     dropped       boolean,           -- it failed and leaves no dead letter
     agent         text,
     ready_at      timestamptz,       -- when it could first run; null: this was not its first attempt
-    first_chunk_at timestamptz       -- null: the attempt has written no chunk
+    first_chunk_at timestamptz,      -- null: the attempt has written no chunk
+    callback_url  text,              -- that is told of the message's end; null: none
+    is_post       boolean            -- the message is itself a delivery of a webhook
 $$);
 
 -- One record of a publish, decoded.
@@ -231,4 +233,17 @@ select treadle._define_type('delivery', $$
     wanted    boolean,  -- false: the filter leaves it out, or a message of it is still open
     filtered  boolean,
     traceparent text
+$$);
+
+-- A POST that the agent webhook is to make. Either `webhook` or `url` says where.
+select treadle._define_type('post', $$
+    message_id  uuid,   -- of the delivery that is to be written
+    tenant      text,
+    webhook     uuid,
+    url         text,
+    headers     jsonb,  -- further ones, {"name": "text"}; null: none
+    body        jsonb,
+    event       text,   -- its type
+    source      uuid,   -- the message that it tells of; null: none
+    traceparent text    -- W3C trace context
 $$);

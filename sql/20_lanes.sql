@@ -32,6 +32,12 @@ language sql stable as $$
     order by q.created_at, q.queue, l.rank
 $$;
 
+-- The queue of the deliveries of webhooks, which serves nothing else.
+create or replace function treadle._webhook_queue() returns text
+language sql immutable parallel safe as $$
+    select 'webhooks'
+$$;
+
 -- The next id of a lane, from its own sequence.
 create or replace function treadle._lane_next(queue text, lane text) returns bigint
 language sql volatile as $$

@@ -4,6 +4,18 @@
 -- A message whose id is already there is marked `known`: it is not written again, and not refused, however full its
 -- queue is by now.
 
+-- Whether a text can be an address of http. The worker that connects decides whether it may.
+create or replace function treadle._is_url(url text) returns boolean
+language sql immutable parallel safe as $$
+    select url ~ '^https?://[^[:space:][:cntrl:]/?#][^[:space:][:cntrl:]]*$' and length(url) <= 2000
+$$;
+
+-- Whether a worker delivers, or has done so.
+create or replace function treadle._has_deliveries() returns boolean
+language sql stable parallel safe as $$
+    select exists (select from treadle.queues q where q.queue = treadle._webhook_queue())
+$$;
+
 -- Why these values of a submission are refused; null: they are not. (Stable and with plain arguments, so that the
 -- planner inlines it.)
 create or replace function treadle._submission_problem(
@@ -14,7 +26,8 @@ create or replace function treadle._submission_problem(
     delay_seconds double precision,
     max_attempts integer,
     max_losses integer,
-    timeout_seconds double precision)
+    timeout_seconds double precision,
+    callback_url text)
 returns text language sql stable parallel safe as $$
     select case
         when jsonb_typeof(message) is distinct from 'string' and jsonb_typeof(message) is distinct from 'object'
@@ -35,6 +48,10 @@ returns text language sql stable parallel safe as $$
         when max_losses not between 1 and 1000 then 'max_losses must be between 1 and 1000.'
         when not (timeout_seconds > 0 and timeout_seconds <= 604800)
             then 'timeout_seconds must be above 0 and at most 604800 (7 days).'
+        when not treadle._is_url(callback_url)
+            then 'callback_url must be an http or https address of at most 2000 characters.'
+        when callback_url is not null and not treadle._has_deliveries()
+            then 'No worker delivers callbacks: start one with WEBHOOK_CONCURRENCY above 0.'
     end
 $$;
 
@@ -83,21 +100,21 @@ begin
     return (
         with decoded as (
             select d.n, d.priority, d.thread_id, d.delay_seconds, d.max_attempts, d.max_losses, d.timeout_seconds,
-                coalesce(d.agent, treadle._agent_of_thread(tenant => tenant, thread_id => d.thread_id,
+                d.callback_url, coalesce(d.agent, treadle._agent_of_thread(tenant => tenant, thread_id => d.thread_id,
                     aside => d.aside, reach => reach), v_default_agent) as agent, d.parent, d.aside,
                 coalesce(d.message_id, treadle.uuid7()) as id, jsonb_typeof(d.message) as message_type,
                 case when d.parent is not null then treadle._depth_below(d.parent, tenant) end as depth,
-                treadle._submission_problem(
-                    message => d.message, priority => d.priority, thread_id => d.thread_id, metadata => d.metadata,
-                    delay_seconds => d.delay_seconds, max_attempts => d.max_attempts, max_losses => d.max_losses,
-                    timeout_seconds => d.timeout_seconds) as value_problem
+                treadle._submission_problem(message => d.message, priority => d.priority, thread_id => d.thread_id,
+                    metadata => d.metadata, delay_seconds => d.delay_seconds, max_attempts => d.max_attempts,
+                    max_losses => d.max_losses, timeout_seconds => d.timeout_seconds,
+                    callback_url => d.callback_url) as value_problem
             from
                 rows from (jsonb_to_recordset(messages) as (
                     message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
                     delay_seconds double precision, max_attempts integer, timeout_seconds double precision,
-                    aside boolean, parent uuid, max_losses integer)
-                ) with ordinality d (message_id, message, priority, thread_id, agent, metadata, delay_seconds,
-                    max_attempts, timeout_seconds, aside, parent, max_losses, n)
+                    aside boolean, parent uuid, max_losses integer, callback_url text))
+                with ordinality d (message_id, message, priority, thread_id, agent, metadata, delay_seconds,
+                    max_attempts, timeout_seconds, aside, parent, max_losses, callback_url, n)
         ), checked as materialized (
             select d.*, a.queue, a.max_attempts as agent_max_attempts, a.timeout_seconds as agent_timeout_seconds,
                 (a.settings ->> 'max_losses')::integer as agent_max_losses, coalesce(
@@ -144,7 +161,7 @@ begin
     from jsonb_to_record(element) as (
         message_id uuid, message jsonb, priority text, thread_id text, agent text, metadata jsonb,
         delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean,
-        parent uuid, max_losses integer);
+        parent uuid, max_losses integer, callback_url text);
     return null;
 exception
     when data_exception then

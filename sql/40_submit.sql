@@ -10,7 +10,7 @@
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
 -- "delay_seconds"?, "max_attempts"?, "max_losses"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?,
--- "on_busy"?}, ...]. `on_busy` (43_on_busy.sql) is for a message that is submitted alone.
+-- "callback_url"?, "on_busy"?}, ...]. `on_busy` (43_on_busy.sql) is for a message that is submitted alone.
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --
@@ -67,12 +67,13 @@ begin
     ), written as (
         insert into treadle.messages (message_id, tenant, thread, ord, aside, queue, lane, lane_id, share_place, agent,
             priority, rank, state, hold, max_attempts, max_losses, timeout_seconds, created_at, run_at, body, metadata,
-            parent, depth, owner, traceparent)
+            parent, depth, owner, traceparent, callback_url)
         select p.message_id, _write_submissions.tenant, p.thread, p.ord, p.aside, p.queue, p.lane, p.lane_id,
             case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
             p.max_attempts, p.max_losses, p.timeout_seconds, at, p.run_at, messages -> (p.n - 1) -> 'message',
             coalesce(nullif(messages -> (p.n - 1) -> 'metadata', 'null'), '{}'), p.parent, p.depth, p.owner,
-            substring(messages -> (p.n - 1) ->> 'traceparent' from '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$')
+            substring(messages -> (p.n - 1) ->> 'traceparent' from '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),
+            messages -> (p.n - 1) ->> 'callback_url'
         from placed p
         where p.state is null
     ), logged as (
@@ -96,13 +97,12 @@ begin
                 filter (where p.state is null and p.thread is not null and (autocommit or p.behind < 0)),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
                 filter (where p.state is null and p.thread is not null and not (autocommit or p.behind < 0)),
-            array_agg(row(p.queue, p.lane, p.lane_id, treadle._lane_message(
-                message_id => p.message_id, thread_id => p.thread_id, agent => p.agent, tenant => tenant)
-                )::treadle.lane_row order by p.n) filter (where p.lane is not null)
+            array_agg(row(p.queue, p.lane, p.lane_id, treadle._lane_message(message_id => p.message_id,
+                thread_id => p.thread_id, agent => p.agent, tenant => tenant))::treadle.lane_row order by p.n)
+                filter (where p.lane is not null)
         into v_answers, v_entries, v_late, v_lane_rows
         from placed p;
-    perform treadle._log_arrivals(entries => v_entries, late => v_late, at => at),
-        treadle._lane_insert(lane_rows => v_lane_rows, at => at);
+    perform treadle._log_arrivals(v_entries, v_late, at), treadle._lane_insert(lane_rows => v_lane_rows, at => at);
     return v_answers;
 end $$;
 

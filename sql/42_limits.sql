@@ -128,7 +128,8 @@ begin
     queued := (
         select coalesce(sum(c.queued), 0)
         from treadle.counters c
-        where c.tenant = _use_of.tenant and c.id >= treadle._low_water_mark('counters'));
+        where c.tenant = _use_of.tenant and c.queue <> treadle._webhook_queue()
+            and c.id >= treadle._low_water_mark('counters'));
     select greatest(extract(epoch from u.arrival - at), 0),
             case when u.day = (at at time zone 'UTC')::date then u.bytes end
         into ahead, bytes

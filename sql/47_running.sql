@@ -13,7 +13,8 @@ create or replace function treadle._running_of(tenant text) returns bigint
 language sql stable as $$
     select coalesce(sum(c.processing), 0)::bigint
     from treadle.counters c
-    where c.tenant = _running_of.tenant and c.id >= treadle._low_water_mark('counters')
+    where c.tenant = _running_of.tenant and c.queue <> treadle._webhook_queue()
+        and c.id >= treadle._low_water_mark('counters')
 $$;
 
 -- The tenants that are at their limits, as far as other transactions have committed.
@@ -25,7 +26,7 @@ begin
         from (
             select c.tenant, sum(c.processing) as running
             from treadle.counters c
-            where c.id >= treadle._low_water_mark('counters')
+            where c.queue <> treadle._webhook_queue() and c.id >= treadle._low_water_mark('counters')
             group by c.tenant
         ) r
         cross join lateral (
@@ -56,6 +57,9 @@ language plpgsql as $$
 declare
     v_rooms jsonb;
 begin
+    if queue = treadle._webhook_queue() then
+        return;
+    end if;
     select jsonb_object_agg(
             e.tenant, treadle._running_room(tenant => e.tenant, most => t.most, queue => _keep_running_limits.queue))
         into v_rooms

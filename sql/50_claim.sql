@@ -321,7 +321,7 @@ declare
     v_newly uuid[];
     v_at_limit text[];  -- tenants of which no further message may run
 begin
-    if treadle._limiting() then
+    if treadle._limiting() and queues <> array[treadle._webhook_queue()] then  -- no limit counts deliveries
         v_at_limit := treadle._tenants_at_limit();
     end if;
     foreach v_lane in array v_lanes loop

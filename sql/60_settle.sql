@@ -57,7 +57,8 @@ begin
             select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt,
                 m.lane as old_lane, m.lane_id as old_lane_id, m.tenant, m.agent, l.first_chunk_at,
                 case when m.attempt = 1 then greatest(m.created_at, m.run_at) end as ready_at,
-                m.subscription, coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
+                m.subscription, m.callback_url, m.delivery is not null as is_post,
+                coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
                     when e.outcome in ('completed', 'children', 'input') then e.outcome
@@ -100,7 +101,7 @@ begin
                 end,
                 d.seq, d.result, coalesce(d.error, case d.becomes when 'failed' then 'The worker stopped.' end),
                 d.traceback, d.delay_seconds, d.used, d.failures, d.losses, d.tenant, d.subscription,
-                d.dropped, d.agent, d.ready_at, d.first_chunk_at)::treadle.settlement)
+                d.dropped, d.agent, d.ready_at, d.first_chunk_at, d.callback_url, d.is_post)::treadle.settlement)
         from (
             select d.*, d.becomes = 'failed' and not treadle._keeps_dead_letters(d.subscription) as dropped
             from decided d
@@ -278,15 +279,11 @@ end $$;
 -- End attempts. `entries` are events to be written before those that tell the outcome. `late`: the transaction may
 -- stay open, so the events get their positions when it commits. Returns the new states in the order of the endings.
 create or replace function treadle._settle(
-    endings treadle.ending[],
-    max_losses integer,
-    at timestamptz,
-    entries treadle.entry[] default '{}',
+    endings treadle.ending[], max_losses integer, at timestamptz, entries treadle.entry[] default '{}',
     late boolean default false)
 returns text[] language plpgsql as $$
 declare
-    v_settled constant treadle.settlement[] := treadle._decide_settlements(
-        endings => endings, max_losses => max_losses);
+    v_settled constant treadle.settlement[] := treadle._decide_settlements(endings, max_losses);
     v_states text[];
     v_closing treadle.entry[];
     v_ended treadle.lane_row[];
@@ -295,6 +292,7 @@ declare
     v_turns_end boolean;  -- some are over, in threads
     v_left uuid[];        -- those that ended without a result: what they sent is to be cancelled
     v_delivered boolean;  -- some were delivered by subscriptions
+    v_told boolean;       -- webhooks or callbacks may be told
 begin
     if v_settled is null then
         return '{}';
@@ -303,8 +301,10 @@ begin
             array_agg(row(s.queue, s.old_lane, s.old_lane_id, null)::treadle.lane_row),
             bool_or(s.lane is not null), bool_or(s.thread is not null and s.state <> 'queued'),
             array_agg(s.message_id) filter (where s.state in ('failed', 'cancelled') and s.attempt > 0),
-            bool_or(s.subscription is not null)
-        into v_states, v_closing, v_ended, v_again, v_turns_end, v_left, v_delivered
+            bool_or(s.subscription is not null),
+            bool_or(s.callback_url is not null)
+                or (bool_or(not s.is_post) and exists (select from treadle.webhooks w where w.enabled))
+        into v_states, v_closing, v_ended, v_again, v_turns_end, v_left, v_delivered, v_told
         from unnest(v_settled) s;
     if v_again then
         v_coming := treadle._new_lane_rows(v_settled);
@@ -314,12 +314,10 @@ begin
             when entries <> '{}' then array(select e.message_id from unnest(entries) e where e.type = 'chunk')
             else '{}'
         end);
-    if v_delivered then
-        perform treadle._count_settled(v_settled);
-    end if;
-    if v_left is not null then
-        perform treadle._leave_children(ids => v_left);
-    end if;
+    perform treadle._count_settled(v_settled)
+        where v_delivered;
+    perform treadle._leave_children(ids => v_left)
+        where v_left is not null;
     if v_turns_end then
         v_coming := v_coming || treadle._pass_turns(settled => v_settled, at => at);
     end if;
@@ -332,6 +330,8 @@ begin
     if cardinality(v_coming) > 0 then
         perform treadle._lane_insert(lane_rows => v_coming, at => at);
     end if;
+    perform treadle._tell_webhooks(v_settled, at)
+        where v_told;
     if treadle._limiting() then
         perform treadle._hint_places(v_settled);
     end if;

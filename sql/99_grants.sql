@@ -134,6 +134,16 @@ declare
         find_keys            app
         find_tenants         app
         note_key_uses        app
+        create_webhook       app
+        list_webhooks        app
+        change_webhook       app
+        delete_webhook       app
+        rotate_webhook       app
+        test_webhook         app
+        callback_secret      app
+        offer_webhooks       worker
+        post_of              worker
+        note_post            worker
         signing_secret       app
         instance_secret      worker
         note_token           app
@@ -194,7 +204,7 @@ grant usage on schema treadle to treadle_app, treadle_worker, treadle_tenant;
 -- treadle_app reads everything but secrets and what only the owner needs.
 do $$
 declare
-    c_secrets constant text[] := array['sql_roles', 'keys', 'secrets'];
+    c_secrets constant text[] := array['sql_roles', 'keys', 'secrets', 'webhooks', 'callback_secrets'];
 begin
     revoke all on all tables in schema treadle from treadle_app, treadle_worker, treadle_tenant;
     execute format('grant select on %s to treadle_app', (

@@ -136,6 +136,7 @@ def settings(dsn: str) -> Settings:
         heartbeat_interval=0.5,
         worker_timeout=20.0,
         retry_base_seconds=0.05,
+        webhook_concurrency=0,
         shutdown_grace=5.0,
     )
 

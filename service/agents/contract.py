@@ -51,6 +51,10 @@ class Overloaded(RetryAfter):
         super().__init__(seconds, reason or "A service that the agent needs is overloaded.")
 
 
+class Deferred(RetryAfter):
+    """Not now: the message is put off for `seconds`, without a failure and however often."""
+
+
 class Rejected(Exception):
     """The message cannot be answered, now or later: it fails, and no further attempt is made."""
 

@@ -43,21 +43,22 @@ def error_of_service(error: Exception) -> Exception:
     return error if delay is None else RetryAfter(delay, reason)
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """The header Retry-After in seconds, from a number or a date (RFC 9110); None if it is missing or senseless."""
+def retry_after_seconds(headers: Mapping[str, str], *, most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
+    """The header Retry-After in seconds, from a number or a date (RFC 9110), at most so many; None if it is missing or
+    senseless."""
     value = headers.get("retry-after", "")
     try:
-        return bounded_delay(float(value))
+        return bounded_delay(float(value), most=most)
     except ValueError:
         pass
     try:
-        return bounded_delay((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        return bounded_delay((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), most=most)
     except (ValueError, TypeError, OverflowError):  # not a date, or a date without a time zone
         return None
 
 
-def bounded_delay(seconds: float) -> float | None:
-    """A delay that a service asked for: at least a second and at most an hour. A number that can only be a time (in
+def bounded_delay(seconds: float, *, most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
+    """A delay that a service asked for: at least a second and at most `most`. A number that can only be a time (in
     seconds or milliseconds since 1970) is read as one. None if it is past or not finite: the usual backoff applies."""
     if seconds >= EARLIEST_EPOCH_MILLISECONDS:
         seconds /= 1_000
@@ -65,4 +66,4 @@ def bounded_delay(seconds: float) -> float | None:
         seconds -= time.time()
     if not 0 < seconds < math.inf:
         return None
-    return min(max(seconds, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
+    return min(max(seconds, MIN_RETRY_AFTER_SECONDS), most)

@@ -78,6 +78,8 @@ from service.topics import routes as topics
 from service.topics.feed import TopicFeed
 from service.topics.sse import TopicStreams
 from service.topics.store import TopicStore
+from service.webhooks import routes as webhooks
+from service.webhooks.store import WebhookStore
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ ROUTERS = [
     statistics.router,
     tenants.router,
     access.router,
+    webhooks.router,
     audit.router,
     health.router,
     metrics.router,
@@ -188,6 +191,7 @@ class Api:
             "remote": self.remote,
             "queues": queue_store,
             "tenants": TenantStore(pools.calls),
+            "webhooks": WebhookStore(pools.calls, reads=pools.lists),
             "audit": AuditStore(pools.lists),
             "schemas": registry,
             "record_schemas": RecordSchemas(registry),

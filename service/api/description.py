@@ -73,6 +73,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "name": {"type": "string", "minLength": 1, "examples": ["default"]},
     "agent": {"type": "string", "minLength": 1, "examples": ["echo"]},
     "key_id": {"type": "string", "minLength": 1, "examples": ["4f2a91c07b3d"]},
+    "webhook_id": {"type": "string", "minLength": 1, "examples": ["01983f6e-0000-7000-8000-000000000000"]},
     "tenant": {"type": "string", "minLength": 1, "examples": ["acme"]},
     "topic": {"type": "string", "minLength": 1, "examples": ["plan.in"]},
     "record_id": {"type": "string", "format": "uuid", "examples": ["01a2009e-78fa-71a1-9dbb-0de0492c06e3"]},

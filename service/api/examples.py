@@ -168,6 +168,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "EndedAttempt": {"message_id": MESSAGE_ID, "state": "completed"},
     "NewHeartbeat": {"leases": [UNDER_LEASE]},
     "Verdicts": {"verdicts": [{**UNDER_LEASE, "verdict": "cancelled"}]},
+    "NewWebhook": {"url": "https://example.com/hook", "events": ["message.completed", "message.failed"]},
+    "WebhookChanges": {"enabled": True},
+    "SecretRotation": {"grace_seconds": 86400},
     "NewPosition": {"to": "earliest", "topic": None},
     "Health": {"status": "healthy", "queue_initialized": True, "workers": 1, "reasons": []},
     "Problem": {

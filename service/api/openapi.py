@@ -33,6 +33,7 @@ TAGS = [
     Tag("Topics", "Named, retained logs of records, and the subscriptions that make messages of them."),
     Tag("Queues", "What operators read and switch: queues, dead letters, agents, workers."),
     Tag("Access", "API keys, and access tokens for browsers."),
+    Tag("Webhooks", "Endpoints that are told when messages end, and the secrets that sign what they receive."),
     Tag("Tenants", "The customers of the installation."),
     Tag("Health", "For load balancers and process managers."),
 ]

@@ -13,6 +13,7 @@ from service.cli.schemas import schemas
 from service.cli.subscriptions import subscriptions
 from service.cli.tenants import tenants
 from service.cli.topics import topics
+from service.cli.webhooks import webhooks
 
 
 class _Commands(click.Group):
@@ -82,6 +83,7 @@ for command in (
     topics,
     subscriptions,
     schemas,
+    webhooks,
     tenants,
     audit,
 ):

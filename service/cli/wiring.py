@@ -1,10 +1,13 @@
 """Build a worker from its parts. (service/api/app.py builds the API.)"""
 
 import asyncio
+import functools
 import os
 import socket
 from collections.abc import Callable
 from uuid import uuid4
+
+import msgspec
 
 from service.agents.registry import Registry
 from service.config import Settings
@@ -15,18 +18,23 @@ from service.db.pool import Database
 from service.inputs.store import InputSchemas
 from service.leases.model import lease_seconds as seconds_of_lease
 from service.leases.store import LeaseStore
+from service.limits import WEBHOOK_QUEUE
 from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore
+from service.outbound_filter import OutboundFilter
 from service.threads.store import ThreadStore
+from service.webhooks.store import PostStore
 from service.worker.attempt_queries import StoredAttemptQueries
 from service.worker.attempts import Attempts
 from service.worker.breakers import Breakers
 from service.worker.claimer import Claimer
+from service.worker.deliveries.agent import Deliverer
 from service.worker.execution import AttemptServices
 from service.worker.heartbeat import Heartbeat
 from service.worker.hints import ArrivalHints, ReceivedHints
 from service.worker.instances import InstanceCache
 from service.worker.isolation.parent import Isolation
+from service.worker.lines import Line, Lines
 from service.worker.stand_in.link import StandIn
 from service.worker.threads import Threads
 from service.worker.traces import NoTraces, Traces
@@ -61,32 +69,24 @@ def build_worker(
     notifier = Notifier(database)
     leases = LeaseStore(database, max_queue_size=settings.max_queue_size)
     traces = make_traces(leases) if make_traces else NoTraces()
-    work = asyncio.Event()  # set when there may be messages to claim
-    janitor = Janitor(
-        worker=worker_id,
-        settings=settings,
-        store=MaintenanceStore(database),
-        arrivals=ArrivalHints(queues=settings.queues, work=work, notifier=notifier),
-    )
+    arrivals = ArrivalHints(notifier)
+    janitor = Janitor(worker=worker_id, settings=settings, store=MaintenanceStore(database), arrivals=arrivals)
     services = _attempt_services(
         worker_id=worker_id, settings=settings, registry=registry, isolation=isolation, database=database
     )
-    attempts = Attempts(
-        concurrency=settings.worker_concurrency,
-        writer=Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses),
-        services=services,
-        work=work,
-        traces=traces,
-    )
-    claimer = Claimer(
-        worker=worker_id,
-        settings=settings,
-        lease_seconds=lease_seconds,
-        store=leases,
-        attempts=attempts,
-        work=work,
-        traces=traces,
-    )
+    writer = Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses)
+    make_line = functools.partial(_make_line, worker=worker_id, store=leases, writer=writer, traces=traces)
+    lines = [make_line(settings=settings, services=services)]
+    deliverer = None
+    if settings.webhook_concurrency:
+        deliverer = _make_deliverer(settings, database)
+        own = msgspec.structs.replace(
+            settings, queues=(WEBHOOK_QUEUE,), worker_concurrency=settings.webhook_concurrency
+        )
+        # Not isolated: after a loss, too, our own code runs.
+        delivering = msgspec.structs.replace(services, registry=Registry(own, [deliverer.agent]), isolation=None)
+        lines.append(make_line(settings=own, services=delivering))
+    arrivals.lines = Lines(lines)
     heartbeat = Heartbeat(
         settings=settings,
         dsn=dsn,
@@ -94,14 +94,7 @@ def build_worker(
         availability=availability,
         stand_in=StandIn(settings=settings, dsn=dsn, lease_seconds=lease_seconds) if with_stand_in else None,
     )
-    received = ReceivedHints(
-        queues=settings.queues,
-        work=work,
-        attempts=attempts,
-        heartbeat=heartbeat,
-        instances=services.instances,
-        janitor=janitor,
-    )
+    received = ReceivedHints(lines=arrivals.lines, heartbeat=heartbeat, instances=services.instances, janitor=janitor)
     listener = Listener(
         settings.listen_database_url or dsn,
         received.handlers,
@@ -117,12 +110,43 @@ def build_worker(
         notifier=notifier,
         listener=listener,
         store=leases,
-        claimer=claimer,
-        attempts=attempts,
+        lines=arrivals.lines,
+        deliverer=deliverer,
         heartbeat=heartbeat,
         janitor=janitor,
         services=services,
     )
+
+
+def _make_line(
+    *,
+    worker: str,
+    settings: Settings,
+    services: AttemptServices,
+    store: LeaseStore,
+    writer: Writer,
+    traces: Traces,
+) -> Line:
+    """It claims from the queues of the settings, and has as many places as they say."""
+    work = asyncio.Event()
+    attempts = Attempts(
+        concurrency=settings.worker_concurrency, writer=writer, services=services, work=work, traces=traces
+    )
+    claimer = Claimer(
+        worker=worker,
+        settings=settings,
+        lease_seconds=seconds_of_lease(settings.worker_timeout),
+        store=store,
+        attempts=attempts,
+        work=work,
+        traces=traces,
+    )
+    return Line(settings.queues, work, attempts, claimer)
+
+
+def _make_deliverer(settings: Settings, database: Database) -> Deliverer:
+    outbound = OutboundFilter(networks=settings.webhook_networks, http=settings.webhook_http)
+    return Deliverer(PostStore(database), outbound, places=settings.webhook_concurrency)
 
 
 def _attempt_services(

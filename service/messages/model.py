@@ -15,6 +15,7 @@ from service.limits import (
     MAX_DELAY_SECONDS,
     MAX_THREAD_ID_CHARS,
     MAX_TIMEOUT_SECONDS,
+    MAX_URL_CHARS,
     THREAD_ID_PATTERN,
     THREAD_ID_RULE,
     TIMEOUT_RULE,
@@ -57,6 +58,10 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         OnBusy,
         Meta(description="enqueue, reject, interrupt, rollback or steer; it says what becomes of the open messages"),
     ] = "enqueue"
+    callback_url: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=MAX_URL_CHARS)] | None,
+        Meta(description="an https address that is told of the message's end; plain http needs WEBHOOK_HTTP"),
+    ] = None
     session_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None  # another name of thread_id
 
     def __post_init__(self) -> None:
@@ -190,3 +195,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     aside: bool = False
     traceparent: str | None = None
     on_busy: OnBusy = "enqueue"
+    callback_url: str | None = None

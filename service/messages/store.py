@@ -322,6 +322,7 @@ def _submission(message: NewMessage) -> Submission:
         message.aside,
         telemetry.TRACE_PARENT.get(),
         message.on_busy,
+        message.callback_url,
     )
 
 

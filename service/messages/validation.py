@@ -9,6 +9,7 @@ import msgspec
 from service.config import Settings
 from service.errors import Unprocessable
 from service.messages.model import NewInput, NewMessage
+from service.outbound_filter import AddressRefused, filter_of
 
 # PostgreSQL's jsonb cannot hold NUL. In JSON text it is \u0000, but only after an even number of backslashes.
 NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -22,6 +23,7 @@ def validate_messages(messages: Sequence[NewMessage], settings: Settings, *, in_
         or _first_aside_without_thread(messages)
         or _first_with_two_threads(messages)
         or _first_misplaced_way(messages, in_batch=in_batch)
+        or _first_refused_callback(messages, settings)
     )
     if problem is not None:
         number, sentence = problem
@@ -75,6 +77,16 @@ def _first_misplaced_way(messages: Sequence[NewMessage], *, in_batch: bool) -> t
                 return number, "on_busy needs a thread_id."
             if message.aside or message.delay_seconds:
                 return number, "on_busy is for a message that takes its turn at once: neither an aside nor delayed."
+    return None
+
+
+def _first_refused_callback(messages: Sequence[NewMessage], settings: Settings) -> tuple[int, str] | None:
+    for number, message in enumerate(messages):
+        if message.callback_url is not None:
+            try:
+                filter_of(settings.webhook_networks, http=settings.webhook_http).check_url(message.callback_url)
+            except AddressRefused as error:
+                return number, f"callback_url is refused: {error}"
     return None
 
 

@@ -1,32 +1,25 @@
 """Hints between workers: what this one does when it receives one, and what it sends when messages have arrived."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 from service.db.notifier import CANCEL, EVENTS, EVERYTHING, INSTANCES, RECORDS, TOPICS, WORK, Notifier, event_hint
 from service.maintenance.janitor import Janitor
-from service.worker.attempts import Attempts
 from service.worker.heartbeat import Heartbeat
 from service.worker.instances import InstanceCache
+from service.worker.lines import Lines
 
 
 class ReceivedHints:
-    """`work` is set when there may be messages to claim."""
-
     def __init__(
         self,
         *,
-        queues: Sequence[str],
-        work: asyncio.Event,
-        attempts: Attempts,
+        lines: Lines,
         heartbeat: Heartbeat,
         instances: InstanceCache,
         janitor: Janitor,
     ) -> None:
-        self._queues = queues
-        self._work = work
-        self._attempts = attempts
+        self._lines = lines
         self._heartbeat = heartbeat
         self._instances = instances
         self._janitor = janitor
@@ -43,16 +36,15 @@ class ReceivedHints:
 
     def on_connect(self) -> None:
         """The listener is connected: hints were missed, and the heartbeat can name the server that holds its lock."""
-        self._work.set()
+        self._lines.wake()
         self._janitor.route()
         self._heartbeat.send_soon()
 
     def on_work(self, payload: str) -> None:
-        if payload == EVERYTHING or not set(self._queues).isdisjoint(payload.split(",")):
-            self._work.set()
+        self._lines.wake(None if payload == EVERYTHING else payload.split(","))
 
     def on_cancel(self, payload: str) -> None:
-        if self._attempts.names_any(payload):
+        if self._lines.names_any(payload):
             self._heartbeat.send_soon()  # its answer names the cancelled leases
 
     def on_instances(self, payload: str) -> None:
@@ -70,16 +62,14 @@ class ReceivedHints:
 class ArrivalHints:
     """Wakes this worker, other workers and readers. Implements service.maintenance.chore.Arrivals."""
 
-    def __init__(self, *, queues: Sequence[str], work: asyncio.Event, notifier: Notifier) -> None:
-        self._queues = queues
-        self._work = work
+    def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
+        self.lines = Lines(())  # of this worker, as soon as it has some
 
     def in_lanes(self, queues: Iterable[str]) -> None:
         for queue in queues:
             self._notifier.hint(WORK, queue)
-            if queue in self._queues:
-                self._work.set()
+            self.lines.wake([queue])
 
     def in_log(self, message_id: UUID, thread: int | None) -> None:
         self._notifier.hint(EVENTS, event_hint(message_id, thread))

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from service.agents.contract import Overloaded, Rejected, RetryAfter
+from service.agents.contract import Deferred, Overloaded, Rejected, RetryAfter
 from service.agents.protobuf_types import to_json
 from service.agents.raised import decisive, leaves
 from service.config import Settings
@@ -46,6 +46,8 @@ def failed(error: BaseException, claim: Claim, settings: Settings) -> Outcome:
     decision = decisive(error)
     if isinstance(decision, Rejected | NotStorable):
         return Outcome("rejected", error=text, traceback=trace)
+    if isinstance(decision, Deferred):
+        return Outcome("deferred", error=text, delay_seconds=decision.seconds)
     if isinstance(decision, Overloaded):
         return overloaded(text, claim, settings, asked_seconds=decision.seconds)
     delay = decision.seconds if isinstance(decision, RetryAfter) else backoff(claim.failures, settings)

@@ -20,13 +20,14 @@ from service.db.pool import Database
 from service.errors import TreadleError
 from service.leases.model import HeartbeatReport, Verdict
 from service.leases.store import LeaseStore
+from service.limits import WEBHOOK_AGENT
 from service.maintenance.janitor import Janitor
 from service.queues.store import QueueStore
-from service.worker.attempts import Attempts
-from service.worker.claimer import Claimer
+from service.worker.deliveries.agent import Deliverer
 from service.worker.execution import AttemptServices
 from service.worker.follow_topics import follow_topics
 from service.worker.heartbeat import Heartbeat
+from service.worker.lines import Lines
 from service.worker.persistence import persist
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ class Worker:
         notifier: Notifier,
         listener: Listener,
         store: LeaseStore,
-        claimer: Claimer,
-        attempts: Attempts,
+        lines: Lines,
+        deliverer: Deliverer | None,
         heartbeat: Heartbeat,
         janitor: Janitor,
         services: AttemptServices,
@@ -60,8 +61,8 @@ class Worker:
         self._notifier = notifier
         self._listener = listener
         self._store = store
-        self._claimer = claimer
-        self._attempts = attempts
+        self._lines = lines
+        self._deliverer = deliverer
         self._heartbeat = heartbeat
         self._janitor = janitor
         self._services = services
@@ -80,7 +81,11 @@ class Worker:
     @property
     def running(self) -> tuple[int, int]:
         """How many messages it runs, and how many it may run at once."""
-        return len(self._attempts), self._settings.worker_concurrency
+        return len(self._lines), self._places
+
+    @property
+    def _places(self) -> int:
+        return self._settings.worker_concurrency + self._settings.webhook_concurrency
 
     @property
     def pools(self) -> tuple[Database, ...]:
@@ -89,9 +94,9 @@ class Worker:
     def stop(self) -> None:
         """Claim no more; end what runs, or release it after SHUTDOWN_GRACE. The second call releases it at once."""
         if self._stopping.is_set():
-            self._attempts.release_all()
+            self._lines.release_all()
         self._stopping.set()
-        self._claimer.stop()
+        self._lines.stop()
 
     async def run(self) -> None:
         """Work until `stop` is called and all attempts have ended or were released."""
@@ -104,10 +109,10 @@ class Worker:
         background_tasks = [
             asyncio.create_task(job) for job in (self._listener.run(), self._janitor.run(), self._tick(), following)
         ]
-        log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._settings.queues)})
+        log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._lines.queues)})
         try:
             await self._wait_until_watched()
-            await self._claimer.run()
+            await self._lines.claim()
             await self._drain()
         finally:
             for task in background_tasks:
@@ -121,24 +126,24 @@ class Worker:
             worker=self.worker_id,
             host=socket.gethostname(),
             pid=os.getpid(),
-            queues=self._settings.queues,
+            queues=self._lines.queues,
             concurrency=self._settings.worker_concurrency,
             started_at=self._started_at,
             server_started=self._listener.server_started,
-            leases=self._attempts.leases.copy(),
-            agents=self._services.registry.names,
+            leases=self._lines.leases,
+            agents=[*self._services.registry.names, *([] if self._deliverer is None else [WEBHOOK_AGENT])],
         )
 
     @property
     def is_claiming(self) -> bool:
-        return self._claimer.is_claiming
+        return self._lines.is_claiming
 
     def receive_answer(self, report: HeartbeatReport, verdicts: Sequence[Verdict]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             if report.server_started is not None and not self._is_watched.is_set():
                 self._loop.call_soon_threadsafe(self._is_watched.set)
             if verdicts:
-                self._loop.call_soon_threadsafe(self._attempts.obey, verdicts)
+                self._loop.call_soon_threadsafe(self._lines.obey, verdicts)
 
     async def _register(self) -> bool:
         """Register the agents, as soon as PostgreSQL answers; False if `stop` was called before."""
@@ -147,6 +152,8 @@ class Worker:
         async def register() -> None:
             await schema.require(self._database)
             self._services.instances.secret = await self._store.instance_secret()
+            if self._deliverer is not None:
+                await self._deliverer.offer()
             default = self._settings.default_agent
             if former := await queues.register_agents(self._services.registry.rows(), default):
                 log.warning("DEFAULT_AGENT differs between workers", extra={"former": former, "now": default})
@@ -185,17 +192,17 @@ class Worker:
         if self._abandoned_threads > before:
             extra = {"threads": self._abandoned_threads, "of": self._settings.worker_concurrency}
             log.warning("sync functions outlive their attempts and keep their places", extra=extra)
-        if not len(self._attempts) and self._abandoned_threads >= self._settings.worker_concurrency:
+        if not len(self._lines) and self._abandoned_threads >= self._settings.worker_concurrency:
             log.critical("sync functions that do not end hold every place: stopping")
             self.stop()
 
     async def _drain(self) -> None:
-        if attempts := len(self._attempts):
+        if attempts := len(self._lines):
             extra = {"messages": attempts, "seconds": self._settings.shutdown_grace}
             log.info("waiting for running attempts", extra=extra)
-        await self._attempts.wait_for_end(self._settings.shutdown_grace)
-        self._attempts.release_all()
-        await self._attempts.wait_for_end(RELEASE_SECONDS)
+        await self._lines.wait_for_end(self._settings.shutdown_grace)
+        self._lines.release_all()
+        await self._lines.wait_for_end(RELEASE_SECONDS)
 
     async def _close(self) -> None:
         await self._heartbeat.stop()

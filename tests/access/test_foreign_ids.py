@@ -17,12 +17,13 @@ from tests.support.fixture_types import RegisterAgents, StartApi
 from treadle import Context, agent
 
 UNKNOWN = {"message_id": "00000000-0000-7000-8000-000000000000", "thread_id": "no-such-thread", "key_id": "0" * 12}
+UNKNOWN["webhook_id"] = UNKNOWN["message_id"]
 SCOPES = ("submit", "read", "operate")
 KEYS_IN_USE = re.compile(
     r"find_keys|find_tenants|note_key_uses|signing_secret"
 )  # read again now and then, whatever is asked
 STRANGERS = ("tenant", "subject", "agents", "thread", "message")
-TABLES = ("messages", "threads", "thread_turns", "events", "leases", "idempotency", "keys", "audit")
+TABLES = ("messages", "threads", "thread_turns", "events", "leases", "idempotency", "keys", "audit", "webhooks")
 
 
 @agent("poet")
@@ -62,7 +63,14 @@ async def owned(api: Client) -> dict[str, str]:
     message = {"message": "secret", "thread_id": "tour", "agent": "echo"}
     answer = await api.post("/messages", json=message, headers=bearer(ann))
     assert answer.status_code == 202, answer.text
-    return {"message_id": answer.json()["message_id"], "thread_id": "tour", "key_id": made["key_id"]}
+    manager = await create_key(api, "admin", tenant="acme")
+    hook = await api.post("/webhooks", json={"url": "https://example.com/"}, headers=bearer(manager["key"]))
+    return {
+        "message_id": answer.json()["message_id"],
+        "thread_id": "tour",
+        "key_id": made["key_id"],
+        "webhook_id": hook.json()["webhook_id"],
+    }
 
 
 def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, set[str]]]:

@@ -28,7 +28,8 @@ NEEDS = {
     "publish": "publishRecords",
     "work": "registerWorker claimMessages appendEvents finishMessage sendHeartbeat deregisterWorker",
     "admin": "createKey listKeys revokeKey rotateKey listAudit listTenants createTenant suspendTenant resumeTenant"
-    " deleteTenant",
+    " deleteTenant createWebhook listWebhooks getWebhook changeWebhook deleteWebhook rotateWebhook testWebhook"
+    " getCallbackSecret rotateCallbackSecret",
     ANY_SCOPE: "createToken",
     OPEN: "getHealth getReadiness getLiveness",
 }
@@ -38,6 +39,7 @@ OPERATORS_ONLY = {
 }
 BODIES: dict[str, Any] = {
     "createKey": {"scopes": ["read"]},
+    "createWebhook": {"url": "https://example.com/hook"},
     "createToken": {"subject": "s", "scopes": ["read"]},
     "createTenant": {"tenant": "made"},
 }
@@ -47,7 +49,13 @@ async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
     """By operation: method, path with values, and the security that is declared."""
     paths = (await api.get("/openapi.json")).json()["paths"]
     values = {"message_id": UNKNOWN_ID, "thread_id": "t", "name": "missing", "agent": "missing", "key_id": "missing"}
-    values |= {"tenant": "missing", "topic": "missing", "record_id": UNKNOWN_ID, "worker_id": "missing"}
+    values |= {
+        "tenant": "missing",
+        "topic": "missing",
+        "record_id": UNKNOWN_ID,
+        "worker_id": "missing",
+        "webhook_id": UNKNOWN_ID,
+    }
     return {
         operation["operationId"]: (method.upper(), path.format_map(values), operation["security"])
         for path, item in paths.items()

@@ -40,6 +40,8 @@ def shown(value: Any) -> str:
         return "unset"
     if isinstance(value, tuple):
         return ",".join(value) or "none"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -13,7 +13,14 @@ from tests.support.sse_reader import stream_path
 async def test_allow_names_every_method_of_each_described_route(api: Client) -> None:
     for path, item in (await get(api, "/openapi.json"))["paths"].items():
         expected = {*(method.upper() for method in item), "OPTIONS"} | ({"HEAD"} if "get" in item else set())
-        names = {"message_id": UNKNOWN_ID, "thread_id": "t", "name": "default", "agent": "echo", "key_id": "k"}
+        names = {
+            "message_id": UNKNOWN_ID,
+            "thread_id": "t",
+            "name": "default",
+            "agent": "echo",
+            "key_id": "k",
+            "webhook_id": "w",
+        }
         address = path.format(**names, tenant="default", topic="t", record_id=UNKNOWN_ID, worker_id="w")
         options = await api.options(address)
         assert (options.status_code, options.content) == (204, b"")

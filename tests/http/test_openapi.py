@@ -12,6 +12,7 @@ from service.subscriptions.model import NewPosition, NewSubscription
 from service.tenants.model import NewTenant
 from service.threads.model import ThreadChanges
 from service.topics.model import NewRecords, NewTopic
+from service.webhooks.model import NewWebhook, SecretRotation, WebhookChanges
 from tests.support.api_answers import OVERVIEW_FIELDS, QUEUE_FIELDS, get
 from tests.support.api_client import Client
 
@@ -72,6 +73,15 @@ OPERATIONS = {
     ("get", "/keys"): ("listKeys", "200 422 503"),
     ("delete", "/keys/{key_id}"): ("revokeKey", "200 400 404 409 422 503"),
     ("post", "/keys/{key_id}/rotate"): ("rotateKey", "200 400 404 409 413 415 422 503"),
+    ("post", "/webhooks"): ("createWebhook", "201 400 409 413 415 422 503"),
+    ("get", "/webhooks"): ("listWebhooks", "200 422 503"),
+    ("get", "/webhooks/callback-secret"): ("getCallbackSecret", "200 422 503"),
+    ("post", "/webhooks/callback-secret/rotate"): ("rotateCallbackSecret", "200 400 413 415 422 503"),
+    ("get", "/webhooks/{webhook_id}"): ("getWebhook", "200 400 404 422 503"),
+    ("patch", "/webhooks/{webhook_id}"): ("changeWebhook", "200 400 404 409 413 415 422 503"),
+    ("delete", "/webhooks/{webhook_id}"): ("deleteWebhook", "204 400 404 409 422 503"),
+    ("post", "/webhooks/{webhook_id}/rotate"): ("rotateWebhook", "200 400 404 409 413 415 422 503"),
+    ("post", "/webhooks/{webhook_id}/test"): ("testWebhook", "202 400 404 409 422 503"),
     ("get", "/audit"): ("listAudit", "200 400 403 422 503"),
     ("get", "/tenant"): ("getTenantLimits", "200 422 503"),
     ("get", "/tenants"): ("listTenants", "200 422 503"),
@@ -136,6 +146,14 @@ MODELS = {
     "listKeys": ["Key"],
     "revokeKey": "Revoked",
     "rotateKey": "CreatedKey",
+    "createWebhook": "CreatedWebhook",
+    "listWebhooks": ["Webhook"],
+    "getCallbackSecret": "Secret",
+    "rotateCallbackSecret": "Secret",
+    "getWebhook": "Webhook",
+    "changeWebhook": "Webhook",
+    "rotateWebhook": "Secret",
+    "testWebhook": "Delivery",
     "createToken": "CreatedToken",
     "listAudit": "AuditPage",
     "listTenants": ["Tenant"],
@@ -156,6 +174,9 @@ REQUESTS = {
     "NewInput": NewInput,
     "NewKey": NewKey,
     "Rotation": Rotation,
+    "NewWebhook": NewWebhook,
+    "WebhookChanges": WebhookChanges,
+    "SecretRotation": SecretRotation,
     "NewToken": NewToken,
     "NewTenant": NewTenant,
     "NewTopic": NewTopic,
@@ -240,7 +261,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
     assert declared.keys() == {
         "worker_id",
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
-        *("key_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait", "key"),
+        *("key_id", "webhook_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait", "key"),
         *("state", "queue", "parent", "until", "error", "q", "to", "step", "by", "Prefer"),
     }
     assert declared["message_id"]["format"] == "uuid"

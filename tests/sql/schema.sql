@@ -64,6 +64,17 @@ CREATE TYPE treadle.new_record AS (
 	problem text,
 	traceparent text
 );
+CREATE TYPE treadle.post AS (
+	message_id uuid,
+	tenant text,
+	webhook uuid,
+	url text,
+	headers jsonb,
+	body jsonb,
+	event text,
+	source uuid,
+	traceparent text
+);
 CREATE TYPE treadle.settlement AS (
 	message_id uuid,
 	thread bigint,
@@ -91,7 +102,9 @@ CREATE TYPE treadle.settlement AS (
 	dropped boolean,
 	agent text,
 	ready_at timestamp with time zone,
-	first_chunk_at timestamp with time zone
+	first_chunk_at timestamp with time zone,
+	callback_url text,
+	is_post boolean
 );
 CREATE TYPE treadle.submission AS (
 	n integer,
@@ -215,6 +228,8 @@ CREATE TABLE treadle.messages (
     interrupted boolean DEFAULT false NOT NULL,
     steers boolean DEFAULT false NOT NULL,
     steered_into uuid,
+    callback_url text,
+    delivery jsonb,
     CONSTRAINT messages_depth_check CHECK ((depth >= 0)),
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
@@ -262,6 +277,8 @@ COMMENT ON COLUMN treadle.messages.record_offset IS 'The offset of its record';
 COMMENT ON COLUMN treadle.messages.interrupted IS 'A later message of the thread has cancelled it (on_busy = interrupt): what it has said stays in the history';
 COMMENT ON COLUMN treadle.messages.steers IS 'The message that runs in the thread may take it (on_busy = steer)';
 COMMENT ON COLUMN treadle.messages.steered_into IS 'The message that took it while it ran; null: none';
+COMMENT ON COLUMN treadle.messages.callback_url IS 'The address that is told of its end; null: none';
+COMMENT ON COLUMN treadle.messages.delivery IS 'Of a message to the built-in agent webhook: {"webhook"} or {"url", "headers"}, where its body is sent. Null: an ordinary message';
 CREATE TABLE treadle.subscriptions (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -312,6 +329,33 @@ COMMENT ON COLUMN treadle.leases.last_seq IS 'Last event of the log; the lease h
 COMMENT ON COLUMN treadle.leases.progressed IS 'The attempt has written a step: that forgives the earlier failures and losses';
 COMMENT ON COLUMN treadle.leases.expires_at IS 'The visibility timeout; heartbeats extend it';
 COMMENT ON COLUMN treadle.leases.first_chunk_at IS 'When the attempt wrote its first chunk; null: none yet';
+CREATE TABLE treadle.webhooks (
+    webhook_id uuid NOT NULL,
+    tenant text NOT NULL,
+    url text NOT NULL,
+    events text[] NOT NULL,
+    agents text[],
+    queues text[],
+    format text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    disabled_reason text,
+    secrets jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT webhooks_agents_check CHECK ((cardinality(agents) > 0)),
+    CONSTRAINT webhooks_check CHECK (((disabled_reason IS NULL) OR (NOT enabled))),
+    CONSTRAINT webhooks_events_check CHECK ((cardinality(events) > 0)),
+    CONSTRAINT webhooks_format_check CHECK ((format = ANY (ARRAY['standard'::text, 'openai'::text]))),
+    CONSTRAINT webhooks_queues_check CHECK ((cardinality(queues) > 0)),
+    CONSTRAINT webhooks_secrets_check CHECK ((jsonb_typeof(secrets) = 'array'::text)),
+    CONSTRAINT webhooks_url_check CHECK (((length(url) >= 1) AND (length(url) <= 2000)))
+);
+COMMENT ON TABLE treadle.webhooks IS 'Endpoints that are told of events of their tenant';
+COMMENT ON COLUMN treadle.webhooks.events IS 'The types of events that it is told of';
+COMMENT ON COLUMN treadle.webhooks.agents IS 'The only agents of whose messages it is told; null: all';
+COMMENT ON COLUMN treadle.webhooks.queues IS 'The only queues of whose messages it is told; null: all';
+COMMENT ON COLUMN treadle.webhooks.disabled_reason IS 'Why Treadle disabled it; null: it is enabled, or a person disabled it';
+COMMENT ON COLUMN treadle.webhooks.secrets IS 'What signs its deliveries, the newest first: {"secret", "until"}; all that are valid sign, and only the newest has no end';
 CREATE TABLE treadle.agents (
     agent text NOT NULL,
     queue text NOT NULL,
@@ -519,6 +563,14 @@ CREATE FUNCTION treadle.audit_page(of_tenant text DEFAULT NULL::text, since time
     SET plan_cache_mode TO 'force_custom_plan'
     AS ...;
 COMMENT ON FUNCTION treadle.audit_page(of_tenant text, since timestamp with time zone, before_at timestamp with time zone, before_id bigint, quantity integer) IS 'A page of the audit, the newest act first';
+CREATE FUNCTION treadle.callback_secret(tenant text DEFAULT 'default'::text, grace_seconds double precision DEFAULT NULL::double precision, actor text DEFAULT NULL::text, OUT secret text, OUT former_until timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.callback_secret(tenant text, grace_seconds double precision, actor text, OUT secret text, OUT former_until timestamp with time zone) IS 'Show or rotate the secret that signs a tenant''s callbacks; raises TR403, TR404';
 CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -543,6 +595,14 @@ CREATE FUNCTION treadle.change_thread(thread_id text, metadata jsonb, patient bo
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.change_thread(thread_id text, metadata jsonb, patient boolean, tenant text, reach jsonb, actor text) IS 'Change the metadata of a thread';
+CREATE FUNCTION treadle.change_webhook(webhook_id uuid, changes jsonb, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.change_webhook(webhook_id uuid, changes jsonb, tenant text, actor text) IS 'Change a webhook; raises TR404, TR422';
 CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -645,6 +705,14 @@ CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precisio
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR422';
+CREATE FUNCTION treadle.create_webhook(url text, events text[], agents text[] DEFAULT NULL::text[], queues text[] DEFAULT NULL::text[], format text DEFAULT 'standard'::text, description text DEFAULT ''::text, enabled boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT webhook_id uuid, OUT secret text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_webhook(url text, events text[], agents text[], queues text[], format text, description text, enabled boolean, tenant text, actor text, OUT webhook_id uuid, OUT secret text) IS 'Create a webhook; returns its secret. Raises TR403, TR404, TR409, TR422';
 CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -714,6 +782,14 @@ CREATE FUNCTION treadle.delete_topic(topic text, tenant text DEFAULT 'default'::
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_topic(topic text, tenant text, actor text) IS 'Make a topic unknown at once, and its records the janitors'' to delete; raises TR404';
+CREATE FUNCTION treadle.delete_webhook(webhook_id uuid, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_webhook(webhook_id uuid, tenant text, actor text) IS 'Delete a webhook; raises TR404';
 CREATE FUNCTION treadle.deliver_records(topics bigint[] DEFAULT NULL::bigint[], names text[] DEFAULT NULL::text[], quantity integer DEFAULT 1000, OUT delivered integer, OUT queues text[], OUT again text[], OUT waiting text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -926,6 +1002,13 @@ CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity in
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.list_keys(of_tenant text, quantity integer) IS 'The API keys without their secrets, the newest first';
+CREATE FUNCTION treadle.list_webhooks(tenant text DEFAULT 'default'::text, named uuid DEFAULT NULL::uuid) RETURNS TABLE(webhook_id uuid, url text, events text[], agents text[], queues text[], format text, description text, enabled boolean, disabled_reason text, created_at timestamp with time zone, former_until timestamp with time zone, last_at timestamp with time zone, last_message_id uuid, last_status integer, last_error text, succeeded_at timestamp with time zone, failing_since timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.list_webhooks(tenant text, named uuid) IS 'The webhooks of a tenant without their secrets, the newest first';
 CREATE FUNCTION treadle.log_end(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(last_seq integer, over boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -976,6 +1059,14 @@ CREATE FUNCTION treadle.note_key_uses(key_ids text[]) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.note_key_uses(key_ids text[]) IS 'Note when keys were last used, at most once a minute';
+CREATE FUNCTION treadle.note_post(webhook uuid, message_id uuid, status integer, error text, gone boolean, last_attempt boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.note_post(webhook uuid, message_id uuid, status integer, error text, gone boolean, last_attempt boolean) IS 'Note how a delivery went; it may disable the webhook';
 CREATE FUNCTION treadle.note_token(actor text, tenant text, target text, details jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -990,6 +1081,13 @@ CREATE FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.notify_health(OUT usage double precision, OUT hints_sent boolean, OUT holder text) IS 'How full the queue of NOTIFY is, whether hints are sent, and which session probably keeps it full';
+CREATE FUNCTION treadle.offer_webhooks() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.offer_webhooks() IS 'Create the queue of deliveries; a worker that delivers calls it';
 CREATE FUNCTION treadle.passed_rows() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1012,6 +1110,13 @@ CREATE FUNCTION treadle.pause_subscription(subscription text, paused boolean DEF
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.pause_subscription(subscription text, paused boolean, tenant text, actor text) IS 'Deliver nothing to a subscription or, with paused => false, go on; raises TR404';
+CREATE FUNCTION treadle.post_of(message_id uuid, OUT tenant text, OUT webhook uuid, OUT url text, OUT headers jsonb, OUT secrets text[], OUT body text, OUT traceparent text, OUT failures integer, OUT last_attempt boolean, OUT refusal text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.post_of(message_id uuid, OUT tenant text, OUT webhook uuid, OUT url text, OUT headers jsonb, OUT secrets text[], OUT body text, OUT traceparent text, OUT failures integer, OUT last_attempt boolean, OUT refusal text) IS 'What a worker needs to make a delivery of a webhook';
 CREATE FUNCTION treadle.processing(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1296,6 +1401,14 @@ CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
+CREATE FUNCTION treadle.rotate_webhook(webhook_id uuid, grace_seconds double precision, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT secret text, OUT former_until timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.rotate_webhook(webhook_id uuid, grace_seconds double precision, tenant text, actor text, OUT secret text, OUT former_until timestamp with time zone) IS 'Give a webhook another secret; raises TR404';
 CREATE FUNCTION treadle.router_health(OUT waiting_seconds double precision, OUT undelivered bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1459,6 +1572,14 @@ CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity i
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.tend_parents(ids uuid[], quantity integer, OUT admitted integer, OUT queues text[]) IS 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
+CREATE FUNCTION treadle.test_webhook(webhook_id uuid, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT message_id uuid) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.test_webhook(webhook_id uuid, tenant text, actor text, OUT message_id uuid) IS 'Send a test event to a webhook; returns the id of its delivery';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2493,6 +2614,12 @@ ALTER TABLE treadle.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE treadle.callback_secrets (
+    tenant text NOT NULL,
+    secrets jsonb NOT NULL,
+    CONSTRAINT callback_secrets_secrets_check CHECK ((jsonb_typeof(secrets) = 'array'::text))
+);
+COMMENT ON TABLE treadle.callback_secrets IS 'What signs the deliveries to the callback_url of messages, as in treadle.webhooks.secrets';
 ALTER TABLE treadle.counters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.counters_id_seq
     START WITH 1
@@ -3138,6 +3265,21 @@ CREATE VIEW treadle.violations WITH (security_invoker='true') AS
     detail
    FROM treadle._violations() v(rule, subject, detail);
 COMMENT ON VIEW treadle.violations IS 'Exceptions to the invariants: empty in a healthy database. Reads everything, so it takes its time';
+CREATE TABLE treadle.webhook_outcomes (
+    webhook_id uuid NOT NULL,
+    tenant text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    message_id uuid NOT NULL,
+    status integer,
+    error text,
+    succeeded_at timestamp with time zone,
+    failing_since timestamp with time zone
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.webhook_outcomes IS 'How the last deliveries to each webhook went. A worker writes a change at once, and a repeat every ten seconds';
+COMMENT ON COLUMN treadle.webhook_outcomes.message_id IS 'The delivery';
+COMMENT ON COLUMN treadle.webhook_outcomes.status IS 'Of the answer; null: there was none';
+COMMENT ON COLUMN treadle.webhook_outcomes.error IS 'Null: it was delivered';
 CREATE VIEW treadle.worker_overview WITH (security_invoker='true') AS
  SELECT worker_id,
     host,
@@ -3165,6 +3307,8 @@ ALTER TABLE ONLY treadle.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 ALTER TABLE ONLY treadle.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY treadle.callback_secrets
+    ADD CONSTRAINT callback_secrets_pkey PRIMARY KEY (tenant);
 ALTER TABLE ONLY treadle.counters
     ADD CONSTRAINT counters_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.events
@@ -3261,6 +3405,10 @@ ALTER TABLE ONLY treadle.topics
     ADD CONSTRAINT topics_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.trash
     ADD CONSTRAINT trash_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.webhook_outcomes
+    ADD CONSTRAINT webhook_outcomes_pkey PRIMARY KEY (webhook_id);
+ALTER TABLE ONLY treadle.webhooks
+    ADD CONSTRAINT webhooks_pkey PRIMARY KEY (webhook_id);
 ALTER TABLE ONLY treadle.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
 CREATE UNIQUE INDEX agents_default ON treadle.agents USING btree (is_default) WHERE is_default;
@@ -3290,6 +3438,8 @@ CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((sus
 CREATE INDEX thread_turns_recent ON treadle.thread_turns USING btree (tenant, last_activity DESC, thread DESC);
 CREATE INDEX topics_deleted ON treadle.topics USING btree (id) WHERE (deleted_at IS NOT NULL);
 CREATE UNIQUE INDEX topics_name ON treadle.topics USING btree (tenant, topic) WHERE (deleted_at IS NULL);
+CREATE INDEX webhooks_enabled ON treadle.webhooks USING btree (tenant) WHERE enabled;
+CREATE INDEX webhooks_tenant ON treadle.webhooks USING btree (tenant, created_at);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
 ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261128_pkey;
@@ -3308,6 +3458,7 @@ ALTER TABLE ONLY treadle.agents
 ALTER TABLE ONLY treadle.schema_versions
     ADD CONSTRAINT schema_versions_tenant_schema_id_fkey FOREIGN KEY (tenant, schema_id) REFERENCES treadle.schemas(tenant, schema_id);
 ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.callback_secrets ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.held_records ENABLE ROW LEVEL SECURITY;
@@ -3321,6 +3472,7 @@ ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.leases ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.messages ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON treadle.audit AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.callback_secrets AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.held_records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3354,8 +3506,11 @@ CREATE POLICY own_tenant ON treadle.topic_ends AS RESTRICTIVE FOR SELECT TO trea
 CREATE POLICY own_tenant ON treadle.topic_log AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.topics AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.trash AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.webhook_outcomes AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.webhooks AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 ALTER TABLE treadle.parked ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON treadle.audit FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.callback_secrets FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.held_records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -3389,6 +3544,8 @@ CREATE POLICY readers ON treadle.topic_ends FOR SELECT TO treadle_app, treadle_w
 CREATE POLICY readers ON treadle.topic_log FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.trash FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.webhook_outcomes FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.webhooks FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 ALTER TABLE treadle.records ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.schema_ends ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.schema_rules ENABLE ROW LEVEL SECURITY;
@@ -3409,3 +3566,5 @@ ALTER TABLE treadle.topic_ends ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.topic_log ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.topics ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.trash ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.webhook_outcomes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.webhooks ENABLE ROW LEVEL SECURITY;

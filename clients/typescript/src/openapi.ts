@@ -255,6 +255,8 @@ export interface components {
              * @enum {string}
              */
             on_busy?: "enqueue" | "interrupt" | "reject" | "rollback" | "steer";
+            /** @description an https address that is told of the message's end; plain http needs WEBHOOK_HTTP */
+            callback_url?: string | null;
             /** @description a text of 1 to 255 characters, none of them a control character or a slash, and neither "." nor ".." */
             session_id?: string | null;
         };

@@ -4,7 +4,7 @@ The migrations create the tables, and a test compares the two. CHECKs, comments 
 the migrations.
 """
 
-from service.db.tables import events, installation, messages, schemas, tenants, threads, topics
+from service.db.tables import events, installation, messages, schemas, tenants, threads, topics, webhooks
 from service.db.tables.columns import metadata
 
-__all__ = ["events", "installation", "messages", "metadata", "schemas", "tenants", "threads", "topics"]
+__all__ = ["events", "installation", "messages", "metadata", "schemas", "tenants", "threads", "topics", "webhooks"]

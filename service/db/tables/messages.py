@@ -63,6 +63,8 @@ messages = Table(
     must("interrupted", Boolean, "false"),
     must("steers", Boolean, "false"),
     may("steered_into", UUID),
+    may("callback_url", Text),
+    may("delivery", JSONB),
     Index("messages_steered", "steered_into", postgresql_where=text("steered_into is not null")),
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),

@@ -1,0 +1,111 @@
+"""How fast this worker delivers to each address, so that one which hangs or fails delays no other.
+
+Each address has a part of the worker's places, and so has each tenant. A delivery that finds none is put off for a
+moment, without a failure. After several failures in a row an address is paused: until the pause is over its deliveries
+fail without a request, and then one of them tries.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+
+from service.agents.contract import Deferred
+
+PLACES_OF_ADDRESS = 5  # the part of all places: a fifth
+PLACES_OF_TENANT = 2
+WAIT_SECONDS = 1.0  # for a place, before the delivery is put off
+MAX_PUT_OFF_SECONDS = 60.0
+FAILURES_UNTIL_PAUSE = 5
+FIRST_PAUSE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 300.0
+MAX_ADDRESSES = 10_000  # whose failures are remembered
+
+
+class Health:
+    """`failures`: in a row. `paused_until`: by the clock. `is_probing`: one delivery tries."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.paused_until = 0.0
+        self.is_probing = False
+
+
+class Room:
+    def __init__(self, places: int) -> None:
+        self.places = asyncio.Semaphore(places)
+        self.users = 0
+
+
+class Pace:
+    """`places`: how many deliveries run at once in the worker. `clock` gives seconds, and never goes back."""
+
+    def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._of_address = max(1, places // PLACES_OF_ADDRESS)
+        self._of_tenant = max(1, places // PLACES_OF_TENANT)
+        self._clock = clock
+        self._rooms: dict[str, Room] = {}
+        self._health: OrderedDict[str, Health] = OrderedDict()  # of addresses whose last delivery failed
+
+    def pause_left(self, address: str) -> float | None:
+        """Seconds that the address is paused for; None: a delivery may try."""
+        health = self._health.get(address)
+        if health is None or (health.failures < FAILURES_UNTIL_PAUSE and not health.paused_until):
+            return None
+        left = health.paused_until - self._clock()
+        if left > 0 or health.is_probing:
+            return max(left, 1.0)
+        health.is_probing = True
+        return None
+
+    @contextlib.asynccontextmanager
+    async def place(self, tenant: str, address: str, *, attempt: int) -> AsyncIterator[None]:
+        """A place for a delivery; raises Deferred where all are taken. `attempt`: counts from 1."""
+        rooms = {f"address {address}": self._of_address, f"tenant {tenant}": self._of_tenant}
+        async with contextlib.AsyncExitStack() as ends:
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    for name, places in rooms.items():
+                        await ends.enter_async_context(self._room(name, places))
+            except TimeoutError:
+                self._end_probe(address)
+                seconds = min(MAX_PUT_OFF_SECONDS, 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
+                raise Deferred(seconds, "Other deliveries to the same address or of the same tenant run.") from None
+            try:
+                yield
+            finally:
+                self._end_probe(address)
+
+    def note_success(self, address: str) -> None:
+        self._health.pop(address, None)
+
+    def note_failure(self, address: str, pause: float | None) -> None:
+        """`pause`: the address asks for a pause of so many seconds."""
+        health = self._health.setdefault(address, Health())
+        self._health.move_to_end(address)
+        if len(self._health) > MAX_ADDRESSES:
+            self._health.popitem(last=False)
+        health.failures += 1
+        if pause is None and health.failures >= FAILURES_UNTIL_PAUSE:
+            further = min(health.failures - FAILURES_UNTIL_PAUSE, 10)
+            pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**further) * random.uniform(0.5, 1.0)
+        if pause is not None:
+            health.paused_until = max(health.paused_until, self._clock() + pause)
+
+    def _end_probe(self, address: str) -> None:
+        if health := self._health.get(address):
+            health.is_probing = False
+
+    @contextlib.asynccontextmanager
+    async def _room(self, name: str, places: int) -> AsyncIterator[None]:
+        room = self._rooms.setdefault(name, Room(places))
+        room.users += 1
+        try:
+            async with room.places:
+                yield
+        finally:
+            room.users -= 1
+            if not room.users:
+                del self._rooms[name]

@@ -90,20 +90,33 @@ async def test_concurrent_interrupts_are_asked_in_turn(
     assert (row["result"], nodes.calls) == ([10, 0, 30, 3], ["a", "b", "c", "a", "c", "end"])
 
 
+def tools_agent(checkpoints: Checkpoints, *tools: Any) -> Agent:
+    """A graph whose model calls each of the tools in one step; its result are the tools' answers."""
+    with warnings.catch_warnings():  # LangGraph's own module uses names that LangGraph has moved
+        warnings.simplefilter("ignore")
+        from langgraph.prebuilt import ToolNode
+
+    async def wants(state: Any) -> dict[str, Any]:
+        calls: list[Any] = [{"name": one.name, "args": {}, "id": one.name, "type": "tool_call"} for one in tools]
+        return {"messages": [AIMessage("", tool_calls=calls)]}
+
+    def answers(state: Any) -> Any:
+        return [message.content for message in state["messages"] if message.type == "tool"]
+
+    graph = chain_graph(MessagesState, model=wants, tools=ToolNode(tools))
+    return langgraph_agent("asks", graph, checkpointer=checkpoints, output=answers)
+
+
 @pytest.mark.parametrize("same_text", [False, True])
 async def test_each_tool_of_a_step_receives_its_own_answer(
     sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints, same_text: bool
 ) -> None:
     """The second tool is the first one to ask, if both run at the same time."""
-    with warnings.catch_warnings():  # LangGraph's own module uses names that LangGraph has moved
-        warnings.simplefilter("ignore")
-        from langgraph.prebuilt import ToolNode
-
     ran: list[str] = []
     second_asks = asyncio.Event()
 
     @tool
-    async def wire(amount: int) -> str:
+    async def wire() -> str:
         """Wires money."""
         if len(ran) < 2:
             await asyncio.wait({asyncio.ensure_future(second_asks.wait())}, timeout=0.2)
@@ -111,27 +124,13 @@ async def test_each_tool_of_a_step_receives_its_own_answer(
         return f"wire: {interrupt('Sure?' if same_text else 'Wire?')}"
 
     @tool
-    async def mail(to: str) -> str:
+    async def mail() -> str:
         """Sends a mail."""
         ran.append("mail")
         second_asks.set()
         return f"mail: {interrupt('Sure?' if same_text else 'Mail?')}"
 
-    async def wants(state: Any) -> dict[str, Any]:
-        calls = [("wire", {"amount": 5}, "1"), ("mail", {"to": "Ann"}, "2")]
-        named = [{"name": name, "args": args, "id": id, "type": "tool_call"} for name, args, id in calls]
-        return {"messages": [AIMessage("", tool_calls=named)]}
-
-    graph: Any = StateGraph(MessagesState)
-    graph.add_node("model", wants)
-    graph.add_node("tools", ToolNode([wire, mail]))
-    graph.add_edge(START, "model")
-    graph.add_edge("model", "tools")
-
-    def answers(state: Any) -> Any:
-        return [message.content for message in state["messages"] if message.type == "tool"]
-
-    await start_worker(langgraph_agent("asks", graph, checkpointer=checkpoints, output=answers))
+    await start_worker(tools_agent(checkpoints, wire, mail))
     message_id = await submit(sql, {"messages": []}, agent="asks")
     first = await asked_input(sql, message_id)
     await give_input(sql, message_id, "NO", first["name"])
@@ -141,6 +140,44 @@ async def test_each_tool_of_a_step_receives_its_own_answer(
     assert (row["state"], row["result"]) == ("completed", ["wire: NO", "mail: YES"]), row["error"]
     if not same_text:
         assert (first["question"], second["question"]) == ("Wire?", "Mail?")
+
+
+async def test_each_graph_of_a_tool_receives_its_own_answers(
+    sql: Connection, start_worker: StartWorker, checkpoints: Checkpoints
+) -> None:
+    """The graph of the second tool is the first one to start, but only in the first attempt."""
+    nodes = Nodes()
+    mail_started = asyncio.Event()
+
+    @tool
+    async def wire() -> str:
+        """Wires money."""
+        await mail_started.wait()
+        graph: Any = chain_graph(Numbers, ask=nodes.asking("wire", "Wire?", "Wire it?")).compile()
+        return f"wire: {(await graph.ainvoke({'numbers': []}))['numbers']}"
+
+    @tool
+    async def mail() -> str:
+        """Sends a mail."""
+        graph: Any = chain_graph(Numbers, first=nodes.plain("first"), ask=started("Mail?", "Mail it?")).compile()
+        return f"mail: {(await graph.ainvoke({'numbers': []}))['numbers']}"
+
+    def started(*questions: str) -> Any:
+        async def ask(state: Numbers) -> Any:
+            mail_started.set()
+            return {"numbers": [interrupt(question) for question in questions]}
+
+        return ask
+
+    await start_worker(tools_agent(checkpoints, wire, mail))
+    message_id = await submit(sql, {"messages": []}, agent="asks")
+    asked = []
+    for count in range(1, 5):
+        asked.append((await asked_input(sql, message_id, count))["question"])
+        await give_input(sql, message_id, asked[-1].upper())
+    row = await settled(sql, message_id)
+    assert sorted(asked) == ["Mail it?", "Mail?", "Wire it?", "Wire?"]
+    assert row["result"] == ["wire: ['WIRE?', 'WIRE IT?']", "mail: [0, 'MAIL?', 'MAIL IT?']"], row["error"]
 
 
 async def test_a_node_may_ask_the_same_question_twice(

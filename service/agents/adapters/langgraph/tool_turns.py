@@ -4,11 +4,16 @@ A ToolNode runs the tool calls of a message at the same time, as one task, and L
 in the order in which interrupt() is called. So a yes could approve another call than the one that asked. Where a tool
 has asked, the calls of its ToolNode run one after the other, in the order of the message, from then on. A node of the
 author's own that asks several questions at the same time is refused, for its order is unknown.
+
+LangGraph numbers the graphs that the tools run in the order in which they start, and finds their checkpoints, questions
+and answers by this number. So each call has numbers of its own.
 """
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
+import itertools
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +23,9 @@ from typing import Any, NamedTuple
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Interrupt
+
+SCRATCHPAD = "__pregel_scratchpad"  # LangGraph's key for what a task counts
+MAX_CALLS = 1000  # of a task: the step between the numbers of a call's graphs
 
 _turns: ContextVar["ToolTurns | None"] = ContextVar("tool_turns", default=None)
 
@@ -63,10 +71,15 @@ class ToolTurns:
         """Whether one of these questions ended a task that ran several calls at the same time."""
         return not self._one_by_one and any(self._calls[question.task] > 1 for question in questions)
 
-    async def run(self, run_call: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a call of the current task, now or in its turn."""
+    async def run(self, config: dict[str, Any], run_call: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a call of the current task, which has this config, now or in its turn."""
         task = _current_task()
         self._calls[task] += 1
+        scratchpad = config["configurable"][SCRATCHPAD]
+        graph_numbers = itertools.count(scratchpad.subgraph_counter(), MAX_CALLS)
+        config["configurable"][SCRATCHPAD] = dataclasses.replace(
+            scratchpad, subgraph_counter=functools.partial(next, graph_numbers)
+        )
         if not self._one_by_one:
             return await run_call()
         async with self._locks[task]:  # a lock is given in the order in which it was asked for
@@ -108,10 +121,11 @@ def watch_tools() -> None:
         return
 
     @functools.wraps(run_one)
-    async def in_turn(*arguments: Any, **options: Any) -> Any:
+    async def in_turn(self: Any, call: Any, input_type: Any, runtime: Any) -> Any:
+        run_call = functools.partial(run_one, self, call, input_type, runtime)
         if (turns := _turns.get()) is None:
-            return await run_one(*arguments, **options)
-        return await turns.run(lambda: run_one(*arguments, **options))
+            return await run_call()
+        return await turns.run(getattr(runtime, "config", runtime), run_call)  # LangGraph 1.0 passes the config itself
 
     module.ToolNode._arun_one = in_turn  # type: ignore[union-attr]
 

@@ -128,11 +128,13 @@ class LeaseStore:
         assert row is not None
         return Appended(*row)
 
-    async def finish(self, finishes: Sequence[Finish], patient: bool, max_losses: int) -> list[Finished]:
-        """Settle attempts whose outcome is plain. `patient`: wait a moment for locks instead of answering `busy`."""
+    async def finish(
+        self, finishes: Sequence[Finish], patient: bool, max_losses: int, hint: str | None = None
+    ) -> list[Finished]:
+        """Settle attempts whose outcome is plain. `patient` and `hint` as for `append`."""
         outcomes = [finish.outcome for finish in finishes]
         rows = await self._database.fetch(
-            FINISH_SQL,
+            FINISH_SQL if hint is None else f"{FINISH_SQL}, treadle._hint('{EVENTS}', $16)",
             [finish.message_id for finish in finishes],
             [finish.lease for finish in finishes],
             [outcome.kind for outcome in outcomes],
@@ -146,6 +148,7 @@ class LeaseStore:
             patient,
             max_losses,
             list({finish.thread for finish in finishes if finish.thread is not None}),
+            *([] if hint is None else [hint]),
             timeout=call_timeout(finishes),
         )
         return [Finished(*row) for row in rows]

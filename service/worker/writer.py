@@ -1,7 +1,9 @@
 """What a worker writes: appends and finishes in batches, each followed by its hints."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from uuid import UUID
 
 from service import telemetry
 from service.batching import Batcher
@@ -16,6 +18,9 @@ from service.worker.persistence import persist
 APPEND_BATCH_ITEMS = 200
 FINISH_BATCH_ITEMS = 100
 ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
+# Readers hear that an attempt has started when it has written nothing so long. Most write sooner, and the hint of that
+# would meet readers that are just reading.
+STARTED_HINT_SECONDS = 0.01
 
 
 class Writer:
@@ -24,6 +29,7 @@ class Writer:
         self._notifier = notifier
         self._janitor = janitor
         self._max_losses = max_losses
+        self._started: dict[UUID, str] = {}  # the hints of attempts that have written nothing yet, by message
         self._appends: Batcher[Append, Appended] = Batcher(
             self._append,
             limit=APPEND_BATCH_ITEMS,
@@ -48,13 +54,14 @@ class Writer:
         return self._finishes.submit(finish)
 
     def hint_started(self, claim: Claim) -> None:
-        """Tell readers of the log that the attempt has started."""
-        self._notifier.hint(EVENTS, _event_hint(claim))
+        """Tell readers of the log soon that the attempt has started, unless it writes before."""
+        if not self._started:
+            asyncio.get_running_loop().call_later(STARTED_HINT_SECONDS, self._send_started)
+        self._started[claim.message_id] = _event_hint(claim)
 
     def hint_ended(self, claim: Claim, status: FinishStatus, *, queue_has_room: bool) -> None:
-        """Tell readers of the log, the workers if its queue or its thread may have another message to claim, and the
-        router if its subscription may take another record."""
-        self._notifier.hint(EVENTS, _event_hint(claim))
+        """Tell the workers if its queue or its thread may have another message to claim, and the router if its
+        subscription may take another record. (The finish has told the readers of the log.)"""
         if claim.thread is not None or status == "queued" or queue_has_room:
             self._notifier.hint(WORK, claim.queue)
         if status != "queued":
@@ -71,28 +78,40 @@ class Writer:
             answers = [await persist("append", lambda: self._store.append_and_send(batch[0], patient))]
             hint = None
         else:
-            # The hint of a single append travels with its commit, which saves a transaction.
-            hint = _event_hint(batch[0]) if len(batch) == 1 else None
+            hint = _hint_with_commit(batch)
             answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
         events = sum([len(append.events) for append in batch])
         telemetry.append(appends=len(batch), events=events, seconds=time.monotonic() - began)
-        if hint is None:
-            for append in batch:
-                self._notifier.hint(EVENTS, _event_hint(append))
+        self._hint_written(batch, hint)
         return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
         losses, began = self._max_losses, time.monotonic()
         if _is_not_plain(batch[0]):
             answers = [await persist("conclude", lambda: self._store.conclude(batch[0], patient, losses))]
+            hint = None
         else:
-            answers = await persist("finish", lambda: self._store.finish(batch, patient, losses), len(batch))
+            hint = _hint_with_commit(batch)
+            answers = await persist("finish", lambda: self._store.finish(batch, patient, losses, hint), len(batch))
         events = sum([len(finish.events) for finish in batch])
         telemetry.settle(attempts=len(batch), events=events, seconds=time.monotonic() - began)
+        self._hint_written(batch, hint)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued":
                 self._tend_queued(finish)
         return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
+
+    def _hint_written(self, batch: Sequence[Append | Finish], hint: str | None) -> None:
+        """Tell readers of the logs. `hint`: they have heard it with the commit."""
+        for item in batch:
+            self._started.pop(item.message_id, None)
+            if hint is None:
+                self._notifier.hint(EVENTS, _event_hint(item))
+
+    def _send_started(self) -> None:
+        for hint in self._started.values():
+            self._notifier.hint(EVENTS, hint)
+        self._started.clear()
 
     def _tend_queued(self, finish: Finish) -> None:
         if finish.outcome.delay_seconds is not None:
@@ -101,8 +120,13 @@ class Writer:
             self._janitor.tend(finish.message_id)  # its children may have ended by now
 
 
-def _event_hint(item: Append | Claim) -> str:
+def _event_hint(item: Append | Finish | Claim) -> str:
     return event_hint(item.message_id, item.thread)
+
+
+def _hint_with_commit(batch: Sequence[Append | Finish]) -> str | None:
+    """The hint of a single item travels with its commit, which saves a transaction."""
+    return _event_hint(batch[0]) if len(batch) == 1 else None
 
 
 def _weight(item: Append | Finish) -> int:

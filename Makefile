@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Without npm the peers in Node are skipped.
+NODE_PEERS := $(if $(shell command -v npm),bench/peers/node/node_modules/.package-lock.json)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help up test test-postgres15 tools bench bench-compare faults strangers lint format lock proto clean
@@ -21,7 +23,7 @@ POSTGRES15 ?= /usr/lib/postgresql/15/bin
 test-postgres15: $(VENV)/.dev ## Run the SQL tests on PostgreSQL 15 with a DST time zone, JIT and German dates
 	@TREADLE_TEST_POSTGRES=$(POSTGRES15) $(BIN)/python -m pytest -n auto --dist worksteal tests/sql $(ARGS)
 
-bench: $(VENV)/.bench ## Measure Treadle and its peers in about twenty minutes; ARGS=--quick takes one
+bench: $(VENV)/.bench $(NODE_PEERS) ## Measure Treadle and its peers in about twenty minutes; ARGS=--quick takes less than two
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-compare: $(VENV)/.bench ## Compare the last two runs of the benchmark on this machine, figure by figure
@@ -80,6 +82,10 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.up
 	@echo "installing what requirements-dev.lock pins"
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
+
+bench/peers/node/node_modules/.package-lock.json: bench/peers/node/package-lock.json bench/peers/node/package.json
+	@echo "installing what bench/peers/node/package-lock.json pins"
+	@cd bench/peers/node && npm ci --ignore-scripts --no-audit --no-fund --silent && touch node_modules/.package-lock.json
 
 $(VENV)/.bench: requirements-bench.lock $(VENV)/.up
 	@echo "installing what requirements-bench.lock pins"

@@ -33,6 +33,8 @@ TOP_STATEMENTS = """
     where d.datname = current_database() and s.userid <> 'bench'::regrole
     group by 1 order by 3 desc limit 25"""
 
+LITTLE_CPU_SECONDS = 0.5  # of CPU: the kernel counts in hundredths of a second, and a process needs some to warm up
+
 
 class Reading(msgspec.Struct, frozen=True):
     at: float
@@ -66,12 +68,12 @@ def cost(before: Reading, after: Reading, messages: int, each: str = "message") 
     cpu = {kind: after.cpu[kind] - used for kind, used in before.cpu.items() if kind in after.cpu}
     others = after.busy - before.busy - sum(cpu.values())
     figures = {
-        f"cpu_{kind}": Figure(cpu[kind] / messages * 1e6, f"us/{each}")
+        f"cpu_{kind}": Figure(cpu[kind] / messages * 1e6, f"us/{each}", cpu[kind] < LITTLE_CPU_SECONDS)
         for kind in ("postgres", "api", "worker", "load")
         if kind in cpu
     }
     ours = sum(cpu.get(kind, 0.0) for kind in ("postgres", "api", "worker"))
-    figures["cpu_total"] = Figure(ours / messages * 1e6, f"us/{each}")
+    figures["cpu_total"] = Figure(ours / messages * 1e6, f"us/{each}", ours < LITTLE_CPU_SECONDS)
     figures["wal"] = Figure((after.wal - before.wal) / messages, f"B/{each}")
     figures["commits"] = Figure((after.commits - before.commits) / messages, f"/{each}")
     figures["round_trips"] = Figure((after.calls - before.calls) / messages, f"/{each}")

@@ -144,9 +144,10 @@ class ProcessGroup:
         """Start a worker; it may not be ready yet."""
         return await self._service("worker", "work", settings)
 
-    async def client(self, module: str, config: Any, *, kind: str = "load") -> Client:
-        """Start `python -m module` and hand it its configuration."""
-        process, log = await self._spawn(kind, ("-m", module), {}, stdin=PIPE, stdout=PIPE)
+    async def client(self, program: str | Sequence[str], config: Any, *, kind: str = "load") -> Client:
+        """Start a program, by default `python -m` of a module, and hand it its configuration."""
+        command = (sys.executable, "-m", program) if isinstance(program, str) else tuple(program)
+        process, log = await self._spawn(kind, command, {}, stdin=PIPE, stdout=PIPE)
         client = Client(kind, process, log, self._services)
         self._children.append(client)
         assert process.stdin is not None
@@ -169,7 +170,9 @@ class ProcessGroup:
             "SHUTDOWN_GRACE": "1",
             PARENT_PIPE_VARIABLE: str(self._pipe),
         }
-        process, log = await self._spawn(kind, ("-m", "service.cli", command), environment | dict(settings))
+        process, log = await self._spawn(
+            kind, (sys.executable, "-m", "service.cli", command), environment | dict(settings)
+        )
         child = Child(kind, process, log)
         self._children.append(child)
         self._services.append(child)
@@ -178,7 +181,7 @@ class ProcessGroup:
     async def _spawn(
         self,
         kind: str,
-        arguments: tuple[str, ...],
+        command: tuple[str, ...],
         environment: Mapping[str, str],
         *,
         stdin: int = DEVNULL,
@@ -187,8 +190,7 @@ class ProcessGroup:
         log = self._folder / f"{self._name}-{kind}-{len(self._children)}.log"
         with open(log, "ab") as output:  # noqa: ASYNC230  # a local file, opened once
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
+                *command,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=output,

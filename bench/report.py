@@ -32,12 +32,17 @@ PACKAGES = (
 
 
 COST_FIGURES = re.compile("cpu_|wal|commits|round_trips|others")
-QUICK_NOTE = " (a quick run is too small to tell)"
+WEAK_MARK = "?"
+# Of a quick run, whatever was measured: what depends on how much data there is, and on how long it grows.
+NEEDS_A_LONG_RUN = re.compile("growth|.*ratio|share|memory|slip")
 
 
 class Figure(msgspec.Struct, frozen=True):
+    """`weak`: too little was measured to tell. Another run would find another value."""
+
     value: float
     unit: str
+    weak: bool = False
 
 
 Figures = dict[str, Figure]
@@ -65,15 +70,34 @@ class Report(msgspec.Struct):
     took: dict[str, float] = {}  # seconds by case, with preparations
     profiles: dict[str, list[dict[str, Any]]] = {}
 
-    def find(self, case: str, name: str, figure: str) -> float | None:
+    def find(self, case: str, name: str, figure: str) -> Figure | None:
         for row in self.rows:
             if (row.case, row.name) == (case, name) and figure in row.figures:
-                return row.figures[figure].value
+                return row.figures[figure]
         return None
+
+    def add(self, row: Row) -> None:
+        """Add a row. In a quick run some of its figures become weak."""
+        if self.quick:
+            figures = {
+                name: Figure(figure.value, figure.unit, figure.weak or bool(NEEDS_A_LONG_RUN.fullmatch(name)))
+                for name, figure in row.figures.items()
+            }
+            row = msgspec.structs.replace(row, figures=figures)
+        self.rows.append(row)
+
+    @property
+    def weak(self) -> int:
+        """How many figures are too small to tell."""
+        return sum(figure.weak for row in self.rows for figure in row.figures.values())
 
     def close(self) -> None:
         """Compare the figures with the targets."""
-        self.targets = [compare(target, self.find(target.case, target.row, target.figure)) for target in TARGETS]
+        for target in TARGETS:
+            found = self.find(target.case, target.row, target.figure)
+            self.targets.append(
+                compare(target, None if found is None else found.value, is_weak=found is not None and found.weak)
+            )
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +114,11 @@ def new_report(quick: bool, machine: dict[str, Any], server: Mapping[str, str], 
 def median(rounds: Sequence[Figures]) -> Figures:
     """The median of each figure over several rounds."""
     return {
-        name: Figure(statistics.median(figures[name].value for figures in rounds), figure.unit)
+        name: Figure(
+            statistics.median(figures[name].value for figures in rounds),
+            figure.unit,
+            all(figures[name].weak for figures in rounds),
+        )
         for name, figure in rounds[0].items()
     }
 
@@ -112,7 +140,9 @@ def show(report: Report, console: Console) -> None:
         console.print(_profile(title, statements))
     compared = [result for result in report.targets if result.value is not None]
     if compared:
-        console.print(_target_table(compared, quick=report.quick))
+        console.print(_target_table(compared))
+    if weak := report.weak:
+        console.print(f"{weak} figures are too small to tell: they are marked with {WEAK_MARK}.", style="yellow")
     for skipped in report.skipped:
         console.print(f"[yellow]skipped[/]: {skipped}")
     for failed in report.failed:
@@ -137,23 +167,24 @@ def _table(title: str, rows: Sequence[Row], wanted: Callable[[str], Any], *, sho
     for row in rows:
         if not any(name in row.figures for name in names):
             continue
-        table.add_row(row.name, *(number(row.figures[name].value) if name in row.figures else "" for name in names))
+        table.add_row(row.name, *(_shown(row.figures.get(name)) for name in names))
     return table
 
 
-def _target_table(results: Sequence[TargetResult], *, quick: bool) -> Table:
-    table = Table(
-        "target",
-        "",
-        title=f"\nReach{QUICK_NOTE if quick else ''}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-    )
+def _shown(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return number(figure.value) + WEAK_MARK * figure.weak
+
+
+def _target_table(results: Sequence[TargetResult]) -> Table:
+    table = Table("target", "", title="\nReach", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("measured", justify="right")
     table.add_column("wanted", justify="right")
     for result in results:
         mark = "[green]met[/]" if result.met else "[red]missed[/]"
+        if result.met is None:
+            mark = "[yellow]too small to tell[/]"
         assert result.value is not None
         table.add_row(result.text, mark, number(result.value), f"{result.relation} {number(result.bound)}")
     return table

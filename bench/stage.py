@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,11 @@ from bench import meter
 from bench.meter import Meter, Reading
 from bench.processes import START_SECONDS, BenchError, Child, Client, ProcessGroup
 from bench.report import Figure, Figures, Report, Row, median
+from bench.sample import percentile
 from bench.server import Server
+
+SHORT_SECONDS = 1.0  # a rate over less time is too small to tell
+MEDIAN_VALUES, TAIL_VALUES = 6, 300  # a percentile of fewer values is too small to tell
 
 
 class CaseDatabase:
@@ -49,9 +53,11 @@ class CaseDatabase:
         )
         return child
 
-    async def client(self, module: str, config: Any, *, kind: str = "load", seconds: float = START_SECONDS) -> Client:
+    async def client(
+        self, program: str | Sequence[str], config: Any, *, kind: str = "load", seconds: float = START_SECONDS
+    ) -> Client:
         """Start a client and wait until it is ready."""
-        client = await self.processes.client(module, config, kind=kind)
+        client = await self.processes.client(program, config, kind=kind)
         await client.ready(seconds)
         return client
 
@@ -93,7 +99,7 @@ class Stage:
     def record(self, name: str, figures: Figures, repeats: list[Figures] | None = None, *, part: str = "") -> None:
         """Add a row to the report; `part` names a table of its own within the case."""
         rounds = [{key: figure.value for key, figure in figures.items()} for figures in repeats or ()]
-        self.report.rows.append(Row(self._case + part, name, figures, rounds))
+        self.report.add(Row(self._case + part, name, figures, rounds))
         self.tell(name)
 
     def skip(self, what: str) -> None:
@@ -136,7 +142,17 @@ class Stage:
 
 
 def rate(messages: int, seconds: float, each: str = "messages") -> Figures:
-    return {"rate": Figure(messages / seconds, f"{each}/s"), "seconds": Figure(seconds, "s")}
+    return {"rate": Figure(messages / seconds, f"{each}/s", seconds < SHORT_SECONDS), "seconds": Figure(seconds, "s")}
+
+
+def spread(values: Sequence[float]) -> Figures:
+    """Percentiles of milliseconds, given in any order. One beyond which fewer than three values lie is weak."""
+    ordered = sorted(values)
+    return {
+        "p50": Figure(percentile(ordered, 0.5), "ms", len(ordered) < MEDIAN_VALUES),
+        "p99": Figure(percentile(ordered, 0.99), "ms", len(ordered) < TAIL_VALUES),
+        "max": Figure(ordered[-1], "ms", len(ordered) < TAIL_VALUES),
+    }
 
 
 Case = Callable[[Stage], Awaitable[None]]

@@ -19,7 +19,7 @@ class TargetResult(msgspec.Struct, frozen=True):
     relation: str
     bound: float
     value: float | None  # None: not measured in this run
-    met: bool | None
+    met: bool | None  # None: not measured, or too little to tell
 
 
 CHURN_BOUNDS: tuple[tuple[str, Literal[">=", "<="], float], ...] = (("share", ">=", 0.75), ("cpu_growth", "<=", 1.3))
@@ -74,8 +74,8 @@ TARGETS = (
 )
 
 
-def compare(target: Target, value: float | None) -> TargetResult:
+def compare(target: Target, value: float | None, *, is_weak: bool = False) -> TargetResult:
     met = None
-    if value is not None:
+    if value is not None and not is_weak:
         met = value >= target.bound if target.relation == ">=" else value <= target.bound
     return TargetResult(target.text, target.relation, target.bound, value, met)

@@ -5,7 +5,7 @@ import asyncio
 from bench import fill
 from bench.report import Figure, Figures
 from bench.sample import BODY, percentile
-from bench.stage import CaseDatabase, Stage
+from bench.stage import CaseDatabase, Stage, spread
 
 PAUSE_SECONDS = 0.02  # between two messages of the quiet tenant
 QUIET_LIMIT_SECONDS = 60.0
@@ -27,7 +27,7 @@ async def run(stage: Stage) -> None:
         stage.tell(f"{messages} messages of a quiet tenant alone")
         await _quiet(base, messages)  # so that all statements are planned
         alone = await _quiet(base, messages)
-        stage.record("alone", _spread(alone))
+        stage.record("alone", spread(alone))
         stage.tell(f"the same beside a flood of {flood} messages")
         await base.sql.execute("select treadle.pause('default')")
         await fill.queued(base.dsn, flood)
@@ -47,7 +47,7 @@ async def _beside(base: CaseDatabase, messages: int, alone: list[float]) -> Figu
     beside = await _quiet(base, messages)
     left = await base.sql.fetchval(FLOOD_LEFT)
     times = percentile(beside, 0.99) / percentile(alone, 0.99)
-    return _spread(beside) | {"p99_ratio": Figure(times, "x"), "flood_left": Figure(left, "messages")}
+    return spread(beside) | {"p99_ratio": Figure(times, "x"), "flood_left": Figure(left, "messages")}
 
 
 async def _quiet(base: CaseDatabase, messages: int) -> list[float]:
@@ -57,11 +57,3 @@ async def _quiet(base: CaseDatabase, messages: int) -> list[float]:
         await asyncio.sleep(PAUSE_SECONDS)
     await base.until(OPEN, seconds=QUIET_LIMIT_SECONDS, what="the quiet tenant's messages")
     return sorted(row["wait"] for row in await base.sql.fetch(WAITS, messages))
-
-
-def _spread(waits: list[float]) -> Figures:
-    return {
-        "p50": Figure(percentile(waits, 0.5), "ms"),
-        "p99": Figure(percentile(waits, 0.99), "ms"),
-        "max": Figure(waits[-1], "ms"),
-    }

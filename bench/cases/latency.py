@@ -3,9 +3,8 @@
 import json
 
 from bench import meter
-from bench.report import Figure, Figures
-from bench.sample import BODY, percentile
-from bench.stage import Stage
+from bench.sample import BODY
+from bench.stage import Stage, spread
 
 ROUND_LIMIT_SECONDS = 120.0
 PAUSE_SECONDS = 0.02  # between two messages
@@ -37,15 +36,6 @@ async def run(stage: Stage) -> None:
         rows = await base.sql.fetch(STEP_TIMES, messages)
         for name, key in (("POST accepted", "accepted"), ("first chunk", "first"), ("done", "done")):
             extra = meter.cost(before, after, messages) if key == "done" else {}
-            stage.record(name, _spread(answer[key]) | extra)
+            stage.record(name, spread(answer[key]) | extra)
         for name, key in (("of it: waiting for a worker", "pickup"), ("of it: the attempt", "attempt")):
-            stage.record(name, _spread([row[key] for row in rows]))
-
-
-def _spread(taken: list[float]) -> Figures:
-    taken = sorted(taken)
-    return {
-        "p50": Figure(percentile(taken, 0.5), "ms"),
-        "p99": Figure(percentile(taken, 0.99), "ms"),
-        "max": Figure(taken[-1], "ms"),
-    }
+            stage.record(name, spread([row[key] for row in rows]))

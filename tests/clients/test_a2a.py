@@ -229,6 +229,7 @@ async def test_cards_and_keys(start_api: StartApi, start_worker: StartWorker, sc
     card = await free.get("/.well-known/agent-card.json")
     assert [skill["id"] for skill in card.json()["skills"]] == ["scene", "script"]
     assert [interface["url"] for interface in card.json()["supportedInterfaces"]] == [f"{free.base_url}/a2a"] * 2
+    assert (await free.get("/a2a/.well-known/agent-card.json")).json() == card.json()
     headers = {"If-None-Match": card.headers["etag"]}
     assert (await free.get("/.well-known/agent-card.json", headers=headers)).status_code == 304
     assert (await free.get("/a2a/missing/.well-known/agent-card.json")).status_code == 404

@@ -37,7 +37,7 @@ def of_each(path: str) -> list[str]:
     return [path, f"/{{agent:str}}{path.rstrip('/')}"]
 
 
-@get(CARD, scope=OPEN)
+@get([CARD, f"/a2a{CARD}"], scope=OPEN)
 async def get_card(request: Asked, a2a: Services) -> Answer:
     return cards.answer(request, await cards.public_card(a2a, request))
 

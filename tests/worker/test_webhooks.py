@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -10,11 +11,17 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.agents.builtin.echo import echo
+from service.config import Settings
 from service.db.pool import Connection
+from service.worker.deliveries.agent import next_delay
+from service.worker.deliveries.pace import Pace
+from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.hook_receiver import HookReceiver, Received, hurry
+from tests.support.node_client import play
 from tests.support.waiting import until
+from tests.support.worker_processes import WorkerProcesses
 from treadle import Context, Rejected, agent
 
 WAITS = "select extract(epoch from run_at - clock_timestamp()) from treadle.messages where hold = 'backoff'"
@@ -163,6 +170,8 @@ async def test_callbacks_and_the_dialect_of_openai_are_verified(api: Client, rec
         for name, state in (("large", "completed"), ("broken", "failed"))
     }
     await asyncio.to_thread(client.close)
+    posts = [{"body": post.body.decode(), "headers": post.headers} for post in receiver.at("/openai")]
+    assert await play("webhooks", secret=made["secret"], posts=posts) == {"told": list(ids), "refused": True}
     for url in ("ftp://a/b", "https://10.0.0.1/", "https://user@example.com/", "x" * 2001, ""):
         answer = await api.post("/messages", json={"message": "x", "callback_url": url})
         assert answer.status_code == 422, url
@@ -174,11 +183,76 @@ async def test_callbacks_and_the_dialect_of_openai_are_verified(api: Client, rec
 async def test_an_endpoint_that_hangs_delays_no_other(api: Client, receiver: HookReceiver, sql: Connection) -> None:
     receiver.answers["/hangs"] = [0]
     hanging = await create(api, f"{receiver.origin}/hangs")
-    fine = await create(api, f"{receiver.origin}/fine")
+    await create(api, f"{receiver.origin}/fine")
     batch = {"messages": [{"message": f"{number}", "agent": "echo"} for number in range(30)]}
     assert (await api.post("/messages/batch", json=batch)).status_code == 202
     await receiver.has("/fine", 30)
     assert len(receiver.at("/hangs")) == 4  # a fifth of the places
-    held = "select count(*) from treadle.messages where metadata ->> 'webhook' = $1 and failures > 0"
-    assert await sql.fetchval(held, hanging["webhook_id"]) == 0  # to wait for a place is no failure
-    assert fine["webhook_id"] != hanging["webhook_id"]
+    put_off = "select count(*) from treadle.messages where metadata ->> 'webhook' = $1 and failures > 0"
+    assert await sql.fetchval(put_off, hanging["webhook_id"]) == 0  # to find no place is no failure
+
+
+async def test_deliveries_of_a_tenant_are_its_own_and_count_for_no_limit(
+    start_api: StartApi, start_worker: StartWorker, receiver: HookReceiver, sql: Connection
+) -> None:
+    await sql.execute("select treadle.create_tenant('acme')")
+    await sql.execute("""select treadle.limit_tenant('acme', '{"queued": 1, "running": 1}')""")
+    await start_worker(echo, webhook_concurrency=20, **OURS)
+    api = await start_api(**OURS, **CLOSED)
+    acme = bearer((await create_key(api, "submit", "read", "admin", "operate", tenant="acme"))["key"])
+    receiver.answers["/acme"] = [500]
+    hook = {"url": f"{receiver.origin}/acme"}
+    made = (await api.post("/webhooks", json=hook, headers=acme)).json()
+    assert (await api.post("/webhooks", json=hook, headers=bearer(ROOT_KEY))).status_code == 201
+    ids = []
+    for number in range(3):
+        answer = await api.post("/messages?wait=60", json={"message": f"{number}"}, headers=acme)
+        assert answer.json()["state"] == "completed", answer.text
+        ids.append(answer.json()["message_id"])
+    posts = await receiver.has("/acme", 3)
+    assert {json.loads(post.body)["data"]["message_id"] for post in posts} == set(ids)  # and none of the other tenant
+    assert (await api.get("/tenant", headers=acme)).json()["queued"] == 0
+    assert (await api.get(f"/webhooks/{made['webhook_id']}", headers=bearer(ROOT_KEY))).status_code == 404
+    assert len((await api.get("/webhooks", headers=acme)).json()) == 1
+    forged = await api.post("/messages", json={"message": "x", "agent": "webhook"}, headers=acme)
+    assert forged.json()["detail"] == "There is no agent 'webhook'."
+    assert await sql.fetchval("select count(*) from treadle._violations()") == 0
+
+
+async def test_a_worker_killed_in_a_delivery_delivers_again_under_the_same_id(
+    settings: Settings, start_api: StartApi, receiver: HookReceiver, sql: Connection, tmp_path: Path
+) -> None:
+    api = await start_api(**OURS)
+    processes = WorkerProcesses(settings, tmp_path / "log")
+    environ = {"WEBHOOK_NETWORKS": "127.0.0.0/8", "WEBHOOK_HTTP": "true", "WEBHOOK_CONCURRENCY": "5"}
+    try:
+        doomed = await processes.start(sql, **environ)
+        receiver.answers["/hook"] = [0, 204]
+        await create(api, f"{receiver.origin}/hook")
+        await api.submit("hello", agent="echo")
+        await receiver.has("/hook", 1)
+        await processes.start(sql, **environ)
+        doomed.kill()
+        first, second = await receiver.has("/hook", 2)
+    finally:
+        processes.end()
+    assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
+
+
+def test_an_address_that_fails_is_paused_and_then_tried_by_one() -> None:
+    now = [1000.0]
+    pace = Pace(10, clock=lambda: now[0])
+    for _ in range(4):
+        pace.note_failure("a", None)
+    assert pace.pause_left("a") is None
+    pace.note_failure("a", None)
+    assert 5.0 <= (pace.pause_left("a") or 0) <= 10.0
+    assert pace.pause_left("b") is None
+    now[0] += 10.0
+    assert [pace.pause_left("a"), pace.pause_left("a")] == [None, 1.0]  # one tries
+    pace.note_success("a")
+    assert pace.pause_left("a") is None
+    pace.note_failure("a", 600.0)  # it asks for a pause
+    assert pace.pause_left("a") == 600.0
+    assert 4.5 <= next_delay(0) <= 5.5
+    assert all(0.9 * 86_400 <= next_delay(failures) <= 1.1 * 86_400 for failures in (8, 9))

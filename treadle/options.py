@@ -18,6 +18,7 @@ class SubmitOptions(TypedDict, total=False):
     max_losses: int | None
     timeout_seconds: float | None
     aside: bool
+    callback_url: str | None
 
 
 def submission(message: str | Mapping[str, Any], options: SubmitOptions) -> dict[str, Any]:

@@ -101,6 +101,7 @@ async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Setting
         await api.settled(failed)
         await api.put("/topics/plan.in", json={})
         await api.put("/subscriptions/planners", json={"topics": "plan.*", "agent": "echo"})
+        await api.post("/webhooks", json={"url": "https://example.com/a/long/path/to/an/endpoint/of/another/service"})
         await api.aclose()
         views = {
             "overview": ".charts svg",
@@ -111,6 +112,7 @@ async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Setting
             "threads/t": ".conversation li",
             "agents": ".card",
             "topics?topic=plan.in": "tbody tr",
+            "webhooks": "tbody tr",
             "tenants": "tbody tr",
             "audit": ".view > div > p, tbody tr",
         }

@@ -17,6 +17,7 @@ from service.worker.deliveries.agent import next_delay
 from service.worker.deliveries.pace import Pace
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
+from tests.support.documents import DOCS, blocks
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.hook_receiver import HookReceiver, Received, hurry
 from tests.support.node_client import play
@@ -89,6 +90,10 @@ async def test_an_event_is_signed_and_tried_again_until_the_endpoint_takes_it(
         "metadata": {"order": None},
         "address": f"/messages/{message_id}",
     }
+    [page] = blocks(DOCS / "webhooks.md", "python")
+    names: dict[str, Any] = {}
+    exec(page.text, names)
+    assert names["receive"](posts[0].body, posts[0].headers, made["secret"]) == f"{message_id} is completed"
     delivery = await api.settled(posts[0].headers["webhook-id"], "completed")
     assert delivery["result"] == {"status": 204}
     assert delivery["metadata"] == {

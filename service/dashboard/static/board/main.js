@@ -11,6 +11,7 @@ import { overview } from "./overview.js";
 import { el } from "./show.js";
 import { thread, threads } from "./threads.js";
 import { topics } from "./topics.js";
+import { webhooks } from "./webhooks.js";
 
 const HEALTH_SECONDS = 10;
 
@@ -22,6 +23,7 @@ const VIEWS = [
   { name: "dead-letters", title: "Dead letters", show: deadLetters, probe: "messages?limit=1" },
   { name: "agents", title: "Agents", show: agents, probe: "agents" },
   { name: "topics", title: "Topics", show: topics, probe: "topics" },
+  { name: "webhooks", title: "Webhooks", show: webhooks, probe: "webhooks" },
   { name: "tenants", title: "Tenants and keys", show: tenants, probe: "keys" },
   { name: "audit", title: "Audit", show: audit, probe: "audit?limit=1" },
 ];

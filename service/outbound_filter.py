@@ -47,6 +47,8 @@ NOT_PUBLIC_IPV6 = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for http: it trusts no authority
+
 
 class AddressRefused(Exception):
     """The filter does not let requests go there. The text is one sentence."""
@@ -97,12 +99,11 @@ class OutboundFilter:
         import httpx2
 
         addresses = await self._resolve(url)
-        if self._tls is None:
-            self._tls = httpx2.create_ssl_context()  # slow, so it is made once
+        tls = await self._make_tls() if url.scheme == "https" else NO_TLS
         timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
         # No connection is kept: to two hosts of one address, a kept one would be that of the wrong host.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-        async with httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout, limits=limits) as client:
+        async with httpx2.AsyncClient(verify=tls, trust_env=False, timeout=timeout, limits=limits) as client:
             for number, address in enumerate(addresses, start=1):
                 try:
                     return await self._post_to(client, url, address, body, headers)
@@ -111,6 +112,14 @@ class OutboundFilter:
                     if is_last or not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
                         raise Unreachable(_reason(error)) from error
         raise AssertionError("there is an address")
+
+    async def _make_tls(self) -> ssl.SSLContext:
+        """What trusts the authorities of this machine: made once, in a thread, because that is slow."""
+        import httpx2
+
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(httpx2.create_ssl_context)
+        return self._tls
 
     async def _post_to(
         self, client: "httpx2.AsyncClient", url: "httpx2.URL", address: Address, body: bytes, headers: Mapping[str, str]

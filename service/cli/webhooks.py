@@ -104,7 +104,6 @@ def list_(settings: Settings, tenant: str, as_json: bool) -> None:
         SimpleNamespace(
             webhook=row.webhook_id,
             url=row.url,
-            events=" ".join(row.events),
             enabled="yes" if row.enabled else f"no: {row.disabled_reason or 'disabled by a person'}",
             last=None if row.last_delivery is None else row.last_delivery.error or "delivered",
             at=None if row.last_delivery is None else row.last_delivery.at,
@@ -114,7 +113,6 @@ def list_(settings: Settings, tenant: str, as_json: bool) -> None:
     columns = {
         "webhook": "webhook",
         "url": "url",
-        "events": "events",
         "enabled": "enabled",
         "last delivery": "last",
         "at": "at",

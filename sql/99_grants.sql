@@ -18,6 +18,9 @@ declare
         redrive              app tenant
         change_message       app tenant
         change_thread        app tenant
+        create_thread        app
+        interrupt            app
+        mark_message         app
         drop_instance        app
         pause                app
         create_queue         app
@@ -50,6 +53,7 @@ declare
         descendants          app tenant
         count_events         app
         milestones           app
+        last_outputs         app
         traceback            app
         queued_messages      app
         processing           app

@@ -50,6 +50,7 @@ class Agent:
         self.name = name
         self.function = function
         self.limits = msgspec.structs.replace(declared, description=declared.description or _first_paragraph(function))
+        self.settings: dict[str, Any] = {}  # more that clients see of it, beside those of its limits
         self.is_async = inspect.iscoroutinefunction(function)
         self.input_type = input_type(function)
         # The JSON Schema of the input; None if the agent takes text.

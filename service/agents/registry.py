@@ -69,6 +69,7 @@ class Registry:
                     "idle_timeout": agent.limits.idle_timeout,
                     "while_busy": agent.limits.while_busy,
                     "max_losses": agent.limits.max_losses,
+                    **agent.settings,
                 },
             }
             for agent in self._agents.values()

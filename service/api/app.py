@@ -51,6 +51,9 @@ from service.protocols.a2a import routes as a2a
 from service.protocols.a2a.services import SILENCE_SECONDS, A2AServices
 from service.protocols.agui import routes as agui
 from service.protocols.agui.services import AguiServices
+from service.protocols.langgraph import routes as langgraph_api
+from service.protocols.langgraph.services import LangGraphServices
+from service.protocols.langgraph.store import LangGraphStore
 from service.protocols.leases import routes as leases
 from service.protocols.leases.services import RemoteServices
 from service.protocols.mcp import routes as mcp
@@ -106,6 +109,7 @@ ROUTERS = [
     websocket.router,
     schema_registry.router,
     openai_api.router,
+    langgraph_api.router,
     mcp.router,
     agui.router,
     a2a.router,
@@ -208,6 +212,15 @@ class Api:
                 settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
             ),
             "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),
+            "langgraph": LangGraphServices(
+                settings,
+                follower,
+                self._events,
+                message_store,
+                thread_store,
+                queue_store,
+                LangGraphStore(pools.calls, pools.lists),
+            ),
             "mcp": McpServices(settings, follower, message_store, thread_store, queue_store),
             "agui": AguiServices(settings, follower, message_store, thread_store, queue_store),
             "a2a": A2AServices(settings, self._access.access, attentive, message_store, inspection_store, queue_store),

@@ -94,6 +94,8 @@ class Authentication:
 
     async def _principal(self, scope: Any, options: dict[str, Any]) -> Principal:
         credential = _bearer(scope, takes_basic=options.get("takes_basic", False))
+        if credential is None and options.get("takes_api_key"):
+            credential = _api_key(scope)
         if credential is None and options.get("is_stream"):
             credential = _token_in_query(scope)
         access: Access = find_service("access")
@@ -121,6 +123,14 @@ def _bearer(scope: Any, *, takes_basic: bool) -> str | None:
             if scheme.lower() == b"bearer":
                 return str(text.strip().decode("latin-1"))
             return _password(text.strip()) if takes_basic and scheme.lower() == b"basic" else ""
+    return None
+
+
+def _api_key(scope: Any) -> str | None:
+    """Of the header x-api-key."""
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            return str(value.strip().decode("latin-1"))
     return None
 
 

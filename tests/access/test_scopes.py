@@ -105,6 +105,7 @@ def test_every_route_declares_its_scope(settings: Settings) -> None:
         and not (isinstance(handler, HTTPRouteHandler) and handler.resolve_include_in_schema())
     }
     assert hidden == {
+        *("/langgraph/info", "/langgraph/ok"),
         *("/chat", "/chat/{name:str}", "/dashboard", "/dashboard/{name:str}", "/docs/{name:str}"),
         *("/.well-known/agent-card.json", "/a2a/.well-known/agent-card.json"),  # without a key it names no agent
     }

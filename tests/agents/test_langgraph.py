@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.config import get_stream_writer
 from langgraph.graph import MessagesState
 
-from service.agents.adapters.langgraph import agent as langgraph_adapter
+from service.agents.adapters.langgraph import inputs
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
@@ -145,7 +145,7 @@ async def test_data_too_large_for_an_event_are_left_out(sql: Connection, start_w
 async def test_the_history_of_a_graph_has_a_budget(
     sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(langgraph_adapter, "HISTORY_TOKENS", 100)
+    monkeypatch.setattr(inputs, "HISTORY_TOKENS", 100)
     seen: list[Any] = []
 
     async def answer(state: MessagesState) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import MemorySaver
 
+from service.agents.adapters.langgraph.attempt import NEEDS_LASTING_CHECKPOINTER
 from service.agents.adapters.langgraph.pauses import INNER_GRAPH_CANNOT_CONTINUE
-from service.agents.adapters.langgraph.runner import NEEDS_LASTING_CHECKPOINTER
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import (

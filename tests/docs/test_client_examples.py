@@ -50,6 +50,25 @@ async def test_the_page_of_openai_runs_as_written(start_api: StartApi, start_wor
     )
 
 
+async def test_the_page_of_langgraph_runs_as_written(start_api: StartApi, start_worker: StartWorker) -> None:
+    page = DOCS / "clients" / "langgraph.md"
+    [declared] = blocks(page, "python agent")
+    names: dict[str, Any] = {}
+    exec(declared.text, names)
+    await start_worker(echo, names["confirming"])
+    api = await start_api()
+    code = "\n".join(block.text for block in blocks(page, "python"))
+    code = code.replace("http://localhost:8000", str(api.base_url))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert (output.decode().splitlines(), errors.decode()) == (
+        ["hello", "two three", "Send it?", "sent: yes"],
+        "",
+    )
+
+
 async def test_the_page_of_a2a_runs_as_written(api_with_worker: Client) -> None:
     page, url = DOCS / "clients" / "a2a.md", str(api_with_worker.base_url).rstrip("/")
     code = "\n".join(block.text for block in blocks(page, "python")).replace("http://localhost:8000", url)

@@ -23,6 +23,7 @@ from service.db.pool import Connection
 from service.events.model import RESERVED_TYPES
 from service.protocols.a2a import routes as a2a
 from service.protocols.agui import routes as agui
+from service.protocols.langgraph import routes as langgraph_api
 from service.protocols.mcp import routes as mcp
 from service.protocols.openai import routes as openai_api
 from service.protocols.schema_registry import routes as schema_registry
@@ -31,7 +32,9 @@ from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
 # Dialects have pages of their own and no description in OpenAPI.
-DIALECTS = tuple(f"service.protocols.{name}." for name in ("schema_registry", "openai", "mcp", "agui", "a2a"))
+DIALECTS = tuple(
+    f"service.protocols.{name}." for name in ("schema_registry", "openai", "langgraph", "mcp", "agui", "a2a")
+)
 
 
 def shown(value: Any) -> str:
@@ -92,6 +95,7 @@ def routes() -> dict[str, Any]:
     [
         (schema_registry.router, "types.md", "The calls of the registry"),
         (openai_api.router, "clients/openai.md", "The calls"),
+        (langgraph_api.router, "clients/langgraph.md", "The calls"),
         (mcp.router, "clients/mcp.md", "The calls"),
         (agui.router, "clients/ag-ui.md", "The calls"),
         (a2a.router, "clients/a2a.md", "The calls"),

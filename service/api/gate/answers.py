@@ -17,7 +17,7 @@ DEFAULTS: HeaderList = [
 ]
 REQUEST_HEADERS = (
     *("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"),
-    "tracestate",
+    *("tracestate", "X-Api-Key"),
     *("A2A-Extensions", "A2A-Version"),
     # What the SDK of OpenAI sends with each request, also in a browser.
     *("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"),
@@ -25,7 +25,7 @@ REQUEST_HEADERS = (
     *(f"X-Stainless-{name}" for name in ("Retry-Count", "Runtime", "Runtime-Version", "Timeout")),
 )
 ANSWER_HEADERS = (
-    *("Allow", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After"),
+    *("Allow", "Content-Location", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After"),
     "WWW-Authenticate",
 )
 PREFLIGHT_SECONDS = 7200  # that a browser keeps the answer; Chromium keeps none longer

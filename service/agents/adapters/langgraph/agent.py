@@ -17,12 +17,10 @@ from typing import Any, Unpack
 
 from service.agents.adapters.frameworks import require
 from service.agents.adapters.langgraph.runner import Runner
-from service.agents.contract import Context, Rejected
+from service.agents.adapters.langgraph.schemas import schemas_of
+from service.agents.contract import Context
 from service.agents.definition import Agent, input_type
 from service.agents.limits import LimitOptions
-from service.limits import HISTORY_TOKENS
-
-SPEAKERS = {"user", "human", "assistant", "ai"}  # as LangChain names them
 
 
 def langgraph_agent(
@@ -33,6 +31,7 @@ def langgraph_agent(
     output: str | Callable[[Any], Any] | None = None,
     checkpointer: Any = None,
     nodes: Collection[str] | None = None,
+    keep_state: bool = False,
     **limits: Unpack[LimitOptions],
 ) -> Agent:
     """Make a graph an agent.
@@ -48,41 +47,21 @@ def langgraph_agent(
     checkpointer  A saver, or a function that returns an async context manager of one, entered for each attempt.
                   Default: the graph's own checkpointer, if it has one.
     nodes         The nodes whose tokens are the answer. Default: all.
+    keep_state    Whether a message continues from the graph's whole state after the last message of its thread, which
+                  the thread's memory keeps. Default: only in threads of clients of LangGraph's own API (/langgraph).
+                  With `input` there is no such state.
     limits        The options of every agent; see `treadle.Limits`.
 
     Raises ImportError if LangGraph is not installed, ValueError or TypeError for an argument that cannot be used.
     """
     require("langgraph", framework="LangGraph", extra="langgraph")
-    runner = Runner(graph, input or _default_input, output=output, checkpointer=checkpointer, nodes=nodes)
+    runner = Runner(name, graph, input, output=output, checkpointer=checkpointer, nodes=nodes, keep_state=keep_state)
 
     async def answer(context: Context, message: Any) -> Any:
         """Runs a LangGraph graph."""
         return await runner.run(context, message)
 
-    answer.__annotations__["message"] = input_type(input or _default_input)
-    return Agent(name, answer, **limits)
-
-
-async def _default_input(context: Context, message: str | dict[str, Any]) -> Any:
-    from langchain_core.messages import AIMessage, HumanMessage
-
-    if isinstance(message, dict):
-        _refuse_orders(message.get("messages"))
-        return message
-    history: list[Any] = []
-    for exchange in await context.history(max_tokens=HISTORY_TOKENS):
-        if isinstance(exchange.message, str) and isinstance(exchange.result, str):
-            history += [HumanMessage(exchange.message), AIMessage(exchange.result)]
-    return {"messages": [*history, HumanMessage(message)]}
-
-
-def _refuse_orders(messages: Any) -> None:
-    """Raises Rejected for system messages, tool calls and tool results among the messages that a client sent."""
-    for number, message in enumerate(messages if isinstance(messages, list) else [messages]):
-        fields = message if isinstance(message, dict) else {}
-        role = message[0] if isinstance(message, list) and message else fields.get("role", fields.get("type", "user"))
-        if role not in SPEAKERS or fields.get("tool_calls") or fields.get("additional_kwargs"):
-            raise Rejected(
-                f"messages[{number}] is not a plain message of a user or an assistant: system messages and tool calls"
-                " are the graph's own."
-            )
+    answer.__annotations__["message"] = str | dict[str, Any] if input is None else input_type(input)
+    made = Agent(name, answer, **limits)
+    made.settings["graph"] = schemas_of(runner.known_graph)
+    return made

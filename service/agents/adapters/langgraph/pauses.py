@@ -51,11 +51,18 @@ class Pauses:
         async for checkpoint_id, nodes in self._breakpoints(self._graph, saved, ""):
             await self._ask(f"breakpoint {checkpoint_id}", nodes)
         found = await self._from_checkpoints(saved) if questions is None else await self._counted(questions)
-        answers = {}
+        answers: dict[str, Any] = {}
+        open_ids = {question.interrupt.id for question, _ in found}
         for (interrupt, task, _), used in found:
             name = f"interrupt {_first_id(task)} {used + 1}" if used else f"interrupt {_first_id(task)}"
             self._asked[interrupt.id] = (_task_id(task), name)
-            answers[interrupt.id] = await self._ask(name, plain(interrupt.value))
+            if interrupt.id in answers:
+                continue
+            answer = await self._ask(name, plain(interrupt.value))
+            if _names_interrupts(answer, interrupt.id):
+                answers |= {id: given for id, given in answer.items() if id in open_ids}
+            else:
+                answers[interrupt.id] = answer
         if questions is not None and len(self._answers) == answered_before:
             raise Rejected(INNER_GRAPH_CANNOT_CONTINUE)
         return answers
@@ -127,6 +134,11 @@ class Pauses:
         config = {"configurable": {"thread_id": self._thread_id, "checkpoint_ns": namespace}}
         saved = await self._graph.checkpointer.aget_tuple(config)
         return (saved and saved.pending_writes) or []
+
+
+def _names_interrupts(answer: Any, asked: str) -> bool:
+    """Whether it has answers to several interrupts, by their ids."""
+    return isinstance(answer, dict) and asked in answer and all(len(key) == len(asked) for key in answer)
 
 
 def _first_id(task: str) -> str:

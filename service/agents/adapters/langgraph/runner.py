@@ -1,157 +1,117 @@
-"""Runs a graph for each attempt: from its input or its last checkpoint, to its end or to a question for a person."""
+"""Runs a graph for each attempt, with the checkpointer that it has or needs."""
 
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from service.agents.adapters.langgraph.events import is_from_model, message_text, write_custom, write_updates
-from service.agents.contract import Context, Rejected
-from service.agents.http_errors import error_of_service
+from service.agents.adapters.langgraph.asked import MEMORY_KEY, Asked, asked_of
+from service.agents.adapters.langgraph.attempt import Attempt
+from service.agents.adapters.langgraph.events import is_from_model, message_text
+from service.agents.adapters.langgraph.inputs import read_input
+from service.agents.contract import Context
 from service.agents.tool_events import plain
-
-if TYPE_CHECKING:
-    from service.agents.adapters.langgraph.tool_turns import Question
-
-INTERRUPT_KEY = "__interrupt__"  # LangGraph's, in its updates
-STREAM_MODES = ["messages", "custom", "updates", "values"]
-NEEDS_LASTING_CHECKPOINTER = (
-    "The graph asks a person (interrupt), but its checkpoints do not outlast this worker: give it a checkpointer that "
-    "stores them, for example AsyncPostgresSaver."
-)
-
-ASKS_AT_ONCE = (
-    "A node of the graph asks several questions at the same time (interrupt in asyncio.gather), and LangGraph cannot "
-    "tell their answers apart: ask one after the other, or in nodes of their own."
-)
 
 
 class Runner:
     def __init__(
         self,
+        name: str,
         graph: Any,
-        input: Callable[[Context, Any], Any],
+        input: Callable[[Context, Any], Any] | None,
         *,
         output: str | Callable[[Any], Any] | None,
         checkpointer: Any,
         nodes: Collection[str] | None,
+        keep_state: bool,
     ) -> None:
+        self._name = name
         self._source = graph
         self._graph: Any = None
         self._input = input
         self._output = output
         self._checkpointer = checkpointer
         self._nodes = nodes
+        self._keep_state = keep_state
 
-    async def run(self, context: Context, message: Any) -> Any:
-        """Run the graph for one attempt, and return the agent's result as JSON."""
-        async with self._with_checkpointer() as graph:
-            state = await self._final_state(context, message, graph)
-        return plain(self._result(state))
-
-    @contextlib.asynccontextmanager
-    async def _with_checkpointer(self) -> AsyncIterator[Any]:
+    @property
+    def graph(self) -> Any:
+        """The compiled graph. Raises what the function raises that makes it."""
         if self._graph is None:
             made = self._source() if callable(self._source) else self._source
             self._graph = made.compile() if hasattr(made, "compile") else made
+        return self._graph
+
+    @property
+    def known_graph(self) -> Any:
+        """The compiled graph, where it needs no function that makes it; else None."""
+        return None if callable(self._source) else self.graph
+
+    async def run(self, context: Context, message: Any) -> Any:
+        """Run the graph for one attempt, and return the agent's result as JSON."""
+        asked = asked_of(context.metadata)
+        keeps_state = self._input is None and (
+            self._keep_state or asked is not None or self._name in context.memory.get(MEMORY_KEY, {})
+        )
+        async with self._with_checkpointer() as found:
+            graph = found.copy(asked.breakpoints) if asked is not None and asked.breakpoints else found
+            has_checkpoints, outlast_worker = _checkpoints(graph)
+            if not keeps_state and asked is None:
+                attempt = Attempt(self, context, message, graph)
+                final = await attempt.run(has_checkpoints=has_checkpoints, outlast_worker=outlast_worker)
+            else:
+                final = await self._run_with_state(
+                    context, message, graph, asked, keeps_state=keeps_state, outlast_worker=outlast_worker
+                )
+        return plain(self._result(final))
+
+    async def _run_with_state(
+        self,
+        context: Context,
+        message: Any,
+        graph: Any,
+        asked: Asked | None,
+        *,
+        keeps_state: bool,
+        outlast_worker: bool,
+    ) -> Any:
+        """With checkpoints that Treadle keeps, unless the graph's own outlast the worker."""
+        from service.agents.adapters.langgraph.thread_state import ThreadState, make_saver
+
+        if not outlast_worker:
+            graph = graph.copy({"checkpointer": make_saver()})
+        state = ThreadState(
+            context, self._name, graph.checkpointer, keeps_state=keeps_state, is_saver=not outlast_worker
+        )
+        await state.begin()
+        final = await Attempt(self, context, message, graph, asked, state).run(
+            has_checkpoints=True, outlast_worker=True
+        )
+        await state.save()
+        return final
+
+    @contextlib.asynccontextmanager
+    async def _with_checkpointer(self) -> AsyncIterator[Any]:
         if self._checkpointer is None:
-            yield self._graph
+            yield self.graph
         elif callable(self._checkpointer):
             async with self._checkpointer() as saver:
-                yield self._graph.copy({"checkpointer": saver})
+                yield self.graph.copy({"checkpointer": saver})
         else:
-            yield self._graph.copy({"checkpointer": self._checkpointer})
+            yield self.graph.copy({"checkpointer": self._checkpointer})
 
-    async def _final_state(self, context: Context, message: Any, graph: Any) -> Any:
-        """Run the graph from its last checkpoint, or from its input, to its end. Questions for a person are asked on
-        the way."""
-        from langgraph.types import Command
+    async def start(self, context: Context, message: Any, asked: Asked | None, *, has_state: bool) -> Any:
+        """What the graph begins with."""
+        if asked is not None and (command := asked.start()) is not None:
+            return command
+        if self._input is None:
+            return await read_input(context, message, is_asked=asked is not None, has_state=has_state)
+        start = self._input(context, message)
+        return await start if inspect.isawaitable(start) else start
 
-        from service.agents.adapters.langgraph.lost_nodes import refuse_lost_nodes
-        from service.agents.adapters.langgraph.pauses import Pauses
-        from service.agents.adapters.langgraph.tool_turns import ToolTurns, ask_at_once, watch_questions, watch_tools
-
-        config = {"configurable": {"thread_id": context.message_id}}
-        has_checkpoints, outlast_worker = _checkpoints(graph)
-        pauses = Pauses(context, graph, context.message_id)
-        questions: list[Question] | None = None
-        continues = one_by_one = context.attempt > 1
-        repeat = False
-        while True:
-            saved = await graph.aget_state(config, subgraphs=True) if has_checkpoints and continues else None
-            answers: dict[str, Any] = {}
-            if saved is None or saved.created_at is None:
-                start = self._input(context, message)
-                start = await start if inspect.isawaitable(start) else start
-            else:
-                await refuse_lost_nodes(graph, graph.checkpointer, saved)
-                if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
-                    return saved.values
-                if outlast_worker and not repeat:
-                    answers = await pauses.answers(saved, questions)
-                context.log.info("the graph continues at %s", ", ".join(task.name for task in saved.tasks))
-                start = Command(resume=answers) if answers else None
-            watch_questions()
-            watch_tools()
-            turns = ToolTurns(one_by_one=one_by_one)
-            continues = True
-            try:
-                with turns.in_force():
-                    state, graphs = await self._stream(context, graph, start, config, has_checkpoints)
-            except Exception as error:
-                if not pauses.refuse(error, answers):
-                    raise
-                context.log.warning("the graph refuses an answer, and asks again: %s", error)
-                questions = None
-                continue
-            if graphs is None:
-                return state
-            if not outlast_worker:
-                raise Rejected(NEEDS_LASTING_CHECKPOINTER)
-            questions = turns.questions(graphs)
-            repeat = turns.may_have_mixed(questions)  # before any person is asked
-            if not repeat and ask_at_once(questions):
-                raise Rejected(ASKS_AT_ONCE)
-            one_by_one = one_by_one or repeat
-
-    async def _stream(
-        self, context: Context, graph: Any, start: Any, config: Any, has_checkpoints: bool
-    ) -> tuple[Any, dict[str, str] | None]:
-        """Run the graph until it ends or is interrupted. Returns its state, and for each interrupt's id the namespace
-        of the graph whose node asked, None at its end."""
-        # `sync`: a super-step's checkpoint is stored before the next super-step begins.
-        options = {"durability": "sync"} if has_checkpoints else {}
-        state: Any = None
-        written: set[str] = set()  # the tool calls and results that have an event
-        interrupted = False
-        graphs: dict[str, str] = {}
-        stream = graph.astream(start, config, stream_mode=STREAM_MODES, subgraphs=True, **options)
-        try:
-            async with contextlib.aclosing(stream):
-                async for namespace, mode, data in stream:
-                    if mode == "values":
-                        state = state if namespace else data
-                    elif mode == "messages":
-                        await self._emit(context, *data)
-                    elif mode == "custom":
-                        await write_custom(context, data)
-                    elif INTERRUPT_KEY in data:
-                        interrupted = interrupted or not namespace
-                        # The innermost graph reports an interrupt first, then each graph around it repeats it.
-                        for interrupt in data[INTERRUPT_KEY]:
-                            graphs.setdefault(interrupt.id, "|".join(namespace))
-                    else:
-                        await write_updates(context, namespace, data, written)
-        except Exception as error:
-            if (translated := error_of_service(error)) is error:
-                raise
-            raise translated from error
-        return state, graphs if interrupted else None
-
-    async def _emit(self, context: Context, message: Any, metadata: Any) -> None:
-        chosen = self._nodes is None or metadata.get("langgraph_node") in self._nodes
-        if chosen and is_from_model(message) and (text := message_text(message)):
-            await context.emit(text)
+    def streams(self, metadata: Any) -> bool:
+        """Whether the tokens of the node are the answer."""
+        return self._nodes is None or metadata.get("langgraph_node") in self._nodes
 
     def _result(self, state: Any) -> Any:
         if callable(self._output):

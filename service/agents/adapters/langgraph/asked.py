@@ -1,0 +1,74 @@
+"""What a client of LangGraph's own API asks of a run; it travels in `metadata["langgraph"]` of the message."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from service.agents.contract import Rejected
+
+MEMORY_KEY = "langgraph"  # in the thread's memory: the states of graphs by the name of the agent
+SEED = "treadle_seed"  # in the metadata of a checkpoint: the state before the message
+PASSED_ON = ("debug", "tasks", "checkpoints")  # modes whose events are LangGraph's own
+RESERVED = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")  # of `configurable`
+
+
+class Asked(msgspec.Struct, frozen=True):
+    stream_mode: tuple[str, ...] = ("values",)
+    stream_subgraphs: bool = False
+    command: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    interrupt_before: Any = None
+    interrupt_after: Any = None
+    update: dict[str, Any] | None = None
+
+    @property
+    def modes(self) -> list[str]:
+        return [mode for mode in PASSED_ON if mode in self.stream_mode]
+
+    @property
+    def wants_values(self) -> bool:
+        return "values" in self.stream_mode
+
+    @property
+    def wants_messages(self) -> bool:
+        return not {"messages", "messages-tuple"}.isdisjoint(self.stream_mode)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The `config` of the run, but for the names that Treadle gives."""
+        given = self.config or {}
+        own = given.get("configurable")
+        configurable = {name: value for name, value in (own or {}).items() if name not in RESERVED}
+        limit = given.get("recursion_limit")
+        return {"configurable": configurable} | ({"recursion_limit": limit} if isinstance(limit, int) else {})
+
+    @property
+    def breakpoints(self) -> dict[str, Any]:
+        given = {"interrupt_before_nodes": self.interrupt_before, "interrupt_after_nodes": self.interrupt_after}
+        return {name: nodes for name, nodes in given.items() if nodes}
+
+    def start(self) -> Any:
+        """A Command, where the client gives one in place of an input; else None."""
+        from langgraph.types import Command, Send
+
+        command = self.command or {}
+        if "update" not in command and "goto" not in command:
+            return None
+        goto = command.get("goto") or ()
+        places = [
+            Send(place["node"], place.get("input")) if isinstance(place, dict) else place
+            for place in (goto if isinstance(goto, list) else [goto])
+        ]
+        return Command(update=command.get("update"), goto=places)
+
+
+def asked_of(metadata: Mapping[str, Any]) -> Asked | None:
+    """None for a message that came another way. Raises Rejected."""
+    if "langgraph" not in metadata:
+        return None
+    try:
+        return msgspec.convert(metadata["langgraph"], Asked)
+    except msgspec.ValidationError as error:
+        raise Rejected(f"metadata.langgraph is not what a run of LangGraph's API has: {error}.") from None

@@ -1,0 +1,126 @@
+"""The state of a graph from message to message of a thread, and its checkpoints while a message waits for a person.
+
+LangGraph keeps both in a checkpointer. Here the state after a message is a part of the thread's memory, which is saved
+in the transaction that completes the message: one that failed or was rolled back leaves nothing. The checkpoints of a
+message that asks a person are the result of a step. Imported only when a graph runs.
+"""
+
+import base64
+import zlib
+from collections import Counter, defaultdict
+from typing import Any
+
+from langgraph.checkpoint.memory import InMemorySaver
+
+from service.agents.adapters.langgraph.asked import MEMORY_KEY, SEED
+from service.agents.contract import Context
+
+KEPT_CHECKPOINTS = 2  # of each graph and inner graph: the last one, and the one before, which breakpoints look at
+
+
+class _NotStored(Exception):
+    pass
+
+
+class ThreadState:
+    """Of one attempt. `saver`: where the graph keeps the checkpoints of this message. `is_saver`: it forgets them with
+    the attempt, so that they are kept here. `keeps_state`: the next message of the thread goes on with the state."""
+
+    def __init__(self, context: Context, agent: str, saver: Any, *, keeps_state: bool, is_saver: bool) -> None:
+        self._context = context
+        self._agent = agent
+        self._saver = saver
+        self._keeps_state = keeps_state
+        self._is_saver = is_saver
+        self._kept = 0  # times that the checkpoints were kept in this attempt
+        self.has_state = False  # from an earlier message of the thread
+
+    async def begin(self) -> None:
+        """Give the saver what it must know: the checkpoints of an earlier attempt, or the state before this message."""
+        states = self._context.memory.get(MEMORY_KEY)
+        text = states.get(self._agent) if isinstance(states, dict) else None
+        self.has_state = self._keeps_state and isinstance(text, str)
+        if self._is_saver and self._context.attempt > 1 and await self._restore():
+            return
+        if self.has_state and (self._is_saver or self._context.attempt == 1):
+            checkpoint, metadata = self._load(str(text))
+            config = {"configurable": {"thread_id": self._context.message_id, "checkpoint_ns": ""}}
+            versions = checkpoint["channel_versions"]
+            await self._saver.aput(config, checkpoint, {**metadata, SEED: True}, versions)
+
+    async def save(self) -> None:
+        """The state after this message, for the next one."""
+        if not self._keeps_state or self._context.thread_id is None:
+            return
+        config = {"configurable": {"thread_id": self._context.message_id, "checkpoint_ns": ""}}
+        found = await self._saver.aget_tuple(config)
+        if found is None:
+            return
+        metadata = {name: value for name, value in found.metadata.items() if name in ("source", "step", "parents")}
+        states = self._context.memory.setdefault(MEMORY_KEY, {})
+        states[self._agent] = self._dump((found.checkpoint, metadata))
+        if not self._context.memory_fits():
+            del states[self._agent]
+            self._context.log.warning("a graph's state is dropped: it is larger than a thread's memory may be")
+
+    async def keep(self) -> None:
+        """The checkpoints, before a person is asked."""
+        if not self._is_saver:
+            return
+        self._kept += 1
+        await self._context.step(f"checkpoints {self._context.attempt}.{self._kept}", self._dump_checkpoints)
+
+    async def _dump_checkpoints(self) -> str:
+        kept: Counter[str] = Counter()
+        found = []
+        async for one in self._saver.alist({"configurable": {"thread_id": self._context.message_id}}):
+            namespace = one.config["configurable"].get("checkpoint_ns", "")
+            kept[namespace] += 1
+            if kept[namespace] <= KEPT_CHECKPOINTS:
+                parent = one.parent_config["configurable"]["checkpoint_id"] if one.parent_config else None
+                found.append((namespace, parent, one.checkpoint, one.metadata, one.pending_writes or []))
+        return self._dump(found)
+
+    async def _restore(self) -> bool:
+        """Whether an earlier attempt has kept checkpoints."""
+        for attempt in range(self._context.attempt - 1, 0, -1):
+            text = None
+            number = 1
+            while (later := await self._stored(f"checkpoints {attempt}.{number}")) is not None:
+                text, number = later, number + 1
+            if text is not None:
+                await self._put(self._load(text))
+                return True
+        return False
+
+    async def _stored(self, name: str) -> str | None:
+        async def missing() -> str:
+            raise _NotStored
+
+        try:
+            return str(await self._context.step(name, missing))
+        except _NotStored:
+            return None
+
+    async def _put(self, found: Any) -> None:
+        for namespace, parent, checkpoint, metadata, writes in reversed(found):  # the oldest first
+            place = {"thread_id": self._context.message_id, "checkpoint_ns": namespace}
+            config = {"configurable": place | ({"checkpoint_id": parent} if parent else {})}
+            stored = await self._saver.aput(config, checkpoint, metadata, checkpoint["channel_versions"])
+            by_task = defaultdict(list)
+            for task, channel, value in writes:
+                by_task[task].append((channel, value))
+            for task, of_task in by_task.items():
+                await self._saver.aput_writes(stored, of_task, task)
+
+    def _dump(self, value: Any) -> str:
+        kind, data = self._saver.serde.dumps_typed(value)
+        return f"{kind}:{base64.b64encode(zlib.compress(data)).decode()}"
+
+    def _load(self, text: str) -> Any:
+        kind, _, data = text.partition(":")
+        return self._saver.serde.loads_typed((kind, zlib.decompress(base64.b64decode(data))))
+
+
+def make_saver() -> Any:
+    return InMemorySaver()

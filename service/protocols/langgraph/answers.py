@@ -1,0 +1,169 @@
+"""Assistants, threads, runs and states as clients of the dialect read them. Pure functions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from service.protocols.langgraph.conversation import (
+    OWN_METADATA,
+    Turn,
+    input_messages,
+    values_after,
+    with_messages,
+)
+from service.protocols.langgraph.find import Found
+from service.protocols.langgraph.ids import assistant_id, interrupts_of
+from service.protocols.langgraph.model import Json
+from service.protocols.langgraph.store import ThreadRow
+from service.queues.model import Agent
+
+
+def assistant(agent: Agent) -> Json:
+    return {
+        "assistant_id": assistant_id(agent.agent),
+        "graph_id": agent.agent,
+        "name": agent.agent,
+        "description": agent.description or None,
+        "version": 1,
+        "config": {},
+        "context": {},
+        "metadata": {"created_by": "system"},
+        "created_at": agent.registered_at,
+        "updated_at": agent.registered_at,
+    }
+
+
+def schemas(agent: Agent) -> Json:
+    """Those of its graph; of another agent, those of its messages."""
+    state = {"type": "object", "properties": {"messages": {"type": "array", "items": {"type": "object"}}}}
+    known = {"input_schema": agent.input or state, "output_schema": state, "state_schema": state}
+    known |= {"config_schema": {}, "context_schema": {}}
+    graph = agent.settings.get("graph")
+    return {"graph_id": agent.agent, **known, **(graph if isinstance(graph, dict) else {})}
+
+
+def thread(row: ThreadRow, values: Json | None, interrupts: Sequence[Json], turn_id: str | None) -> Json:
+    return {
+        "thread_id": row.thread_id,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "state_updated_at": row.updated_at,
+        "metadata": row.metadata,
+        "status": row.status,
+        "config": {},
+        "values": values,
+        "interrupts": {turn_id: list(interrupts)} if interrupts else {},
+    }
+
+
+def run(found: Found) -> Json:
+    message, kept = found.message, found.placed.turn.kept
+    kwargs = msgspec.to_builtins(kept)
+    kwargs["input"] = message.user_message if kept.input is None else kept.input
+    return {
+        "run_id": str(found.run_id),
+        "thread_id": found.thread_id,
+        "assistant_id": assistant_id(message.agent),
+        "created_at": message.created_at,
+        "updated_at": message.completed_at or message.started_at or message.created_at,
+        "status": found.status,
+        "metadata": {name: value for name, value in message.metadata.items() if name not in OWN_METADATA},
+        "kwargs": kwargs,
+        "multitask_strategy": kept.multitask_strategy,
+    }
+
+
+def open_interrupts(turn: Turn) -> list[Json]:
+    """Of the message that has the turn."""
+    asks = turn.message.asks
+    return [] if asks is None else interrupts_of(msgspec.to_builtins(asks), turn.graph)
+
+
+def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None, before: Sequence[Turn] = ()) -> list[Json]:
+    """The states of a thread after each of these turns, the newest first. `turns` in their order; `before` are those
+    that went before them."""
+    found: list[Json] = []
+    values = values_after(before, first)
+    parent = _checkpoint(row, before[-1]) if before else None
+    for turn in turns:
+        if turn.is_deleted:
+            continue
+        pending = turn.message.state in ("queued", "processing")
+        if not turn.counts and not pending:
+            continue
+        values = _pending_values(turn, values) if pending else values_after([turn], values)
+        checkpoint = _checkpoint(row, turn)
+        found.append(_state(turn, values, checkpoint, parent, len(found)))
+        parent = checkpoint
+    if not found:
+        found.append(empty_state(row, values))
+    return found[::-1]
+
+
+def empty_state(row: ThreadRow, values: Json) -> Json:
+    """Of a thread without a run."""
+    return {
+        "values": values,
+        "next": [],
+        "tasks": [],
+        "checkpoint": {"thread_id": row.thread_id, "checkpoint_ns": "", "checkpoint_id": None, "checkpoint_map": None},
+        "metadata": row.metadata,
+        "created_at": row.created_at,
+        "parent_checkpoint": None,
+        "interrupts": [],
+    }
+
+
+def _pending_values(turn: Turn, values: Json) -> Json:
+    state = turn.graph.get("data") if turn.graph else None
+    return state if isinstance(state, dict) else with_messages(values, input_messages(turn.message))
+
+
+def _checkpoint(row: ThreadRow, turn: Turn) -> Json:
+    checkpoint_id = str(turn.message.message_id)
+    return {
+        "thread_id": row.thread_id,
+        "checkpoint_ns": "",
+        "checkpoint_id": checkpoint_id,
+        "checkpoint_map": None,
+    }
+
+
+def _state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:
+    message = turn.message
+    interrupts = open_interrupts(turn)
+    is_open = message.state in ("queued", "processing")
+    following = turn.graph.get("next") if turn.graph else None
+    nodes: list[Any] = (following if isinstance(following, list) and following else [message.agent]) if is_open else []
+    tasks = [
+        {
+            "id": str(message.message_id),
+            "name": node,
+            "path": ["__pregel_pull", node],
+            "error": None,
+            "interrupts": interrupts,
+            "checkpoint": None,
+            "state": None,
+            "result": None,
+        }
+        for node in nodes
+    ]
+    return {
+        "values": values,
+        "next": nodes,
+        "tasks": tasks,
+        "checkpoint": checkpoint,
+        "metadata": {
+            "run_id": str(message.message_id),
+            "thread_id": checkpoint["thread_id"],
+            "graph_id": message.agent,
+            "assistant_id": assistant_id(message.agent),
+            "source": "loop",
+            "step": step,
+            "parents": {},
+        },
+        "created_at": message.completed_at or message.created_at,
+        "parent_checkpoint": parent,
+        "interrupts": interrupts,
+    }

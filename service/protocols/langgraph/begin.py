@@ -1,0 +1,205 @@
+"""Begins a run: submits a message, or answers the question that one waits with."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+import uuid_utils.compat as uuid
+
+from service.access.principal import Principal
+from service.errors import Busy, Conflict, NotFound, Unprocessable
+from service.messages.model import NewInput, NewMessage, OnBusy
+from service.messages.validation import validate_input, validate_messages
+from service.params import hash_request, parse_key, parse_thread_id
+from service.protocols.langgraph.conversation import read_told
+from service.protocols.langgraph.find import Found, find_run
+from service.protocols.langgraph.ids import RunId, assistant_id
+from service.protocols.langgraph.model import MODES, Json, Kept, NewRun
+from service.protocols.langgraph.services import COPIED, LangGraphServices
+from service.protocols.langgraph.store import ThreadRow
+from service.queues.model import Agent
+
+ANSWER_ALONE = "command.resume goes alone: without input, update and goto."
+LATER = "A run with after_seconds waits for its turn: multitask_strategy must be enqueue."
+NO_FORK = "A run continues from the last state of its thread: runs from an earlier checkpoint are not supported."
+NO_GRAPH = "command.update and command.goto are for agents that are LangGraph graphs; send input or command.resume."
+NO_INPUT = "input must be an object or a text."
+NO_WEBHOOK = "webhook of a run is not supported: remove it, and register an endpoint for webhooks of this server."
+NOT_WAITING = "The thread does not wait for an answer."
+
+
+class Begun(NamedTuple):
+    found: Found
+    modes: list[str]
+
+
+async def begin_run(
+    services: LangGraphServices, principal: Principal, thread_id: str | None, request: NewRun, key: str | None
+) -> Begun:
+    """`key`: an Idempotency-Key. Raises what refuses the request."""
+    modes = read_modes(request.stream_mode)
+    if request.webhook is not None:
+        raise Unprocessable(NO_WEBHOOK)
+    agent = await services.agent(principal, request.assistant_id)
+    row = None
+    if thread_id is not None:
+        row = await _thread(services, principal, parse_thread_id(thread_id), request)
+        await _refuse_fork(services, row, request)
+    if _answers(row, request):
+        return Begun(await _answer(services, principal, row, request), modes)
+    if row is not None:
+        await _leave_question(services, principal, row)
+        await _name_graph(services, principal, row, agent)
+    elif thread_id is None:
+        thread_id = str(uuid.uuid7()) if request.on_completion == "keep" else principal.thread_id
+    message = _message(request, agent, thread_id, row, modes)
+    run_id = await _submit(services, principal, request, message, key)
+    return Begun(await find_run(services, principal, None, str(run_id)), modes)
+
+
+def read_modes(given: str | list[str] | None) -> list[str]:
+    """Raises Unprocessable."""
+    modes = [given] if isinstance(given, str) else given or []
+    modes = list(dict.fromkeys(mode for mode in modes if mode)) or ["values"]
+    for mode in modes:
+        if mode not in MODES:
+            raise Unprocessable(f"stream_mode {mode[:50]!r} is unknown: it must be one of {', '.join(sorted(MODES))}.")
+    return modes
+
+
+async def _thread(services: LangGraphServices, principal: Principal, thread_id: str, request: NewRun) -> ThreadRow:
+    """Raises NotFound."""
+    try:
+        return await services.store.thread(principal, thread_id)
+    except NotFound:
+        if request.if_not_exists != "create":
+            raise
+    await services.store.create_thread(principal, thread_id, {}, None)
+    return await services.store.thread(principal, thread_id)
+
+
+async def _refuse_fork(services: LangGraphServices, row: ThreadRow, request: NewRun) -> None:
+    """The last checkpoint of the thread may be named. Raises Unprocessable."""
+    named = request.checkpoint_id or (request.checkpoint or {}).get("checkpoint_id")
+    if named is None:
+        return
+    last = await services.store.turns(row.thread, 1, 1)
+    if not last or not str(named).startswith(str(last[0].turn.message.message_id)):
+        raise Unprocessable(NO_FORK)
+
+
+def _answers(row: ThreadRow | None, request: NewRun) -> bool:
+    """Whether it answers the question with which the thread waits. Without an input, it lets a graph go on that has
+    stopped at a breakpoint."""
+    if request.command is not None:
+        return "resume" in request.command
+    return request.input is None and row is not None and row.status == "interrupted"
+
+
+async def _answer(services: LangGraphServices, principal: Principal, row: ThreadRow | None, request: NewRun) -> Found:
+    """Raises Unprocessable, Conflict."""
+    command = request.command or {}
+    if request.input is not None or command.get("update") or command.get("goto"):
+        raise Unprocessable(ANSWER_ALONE)
+    if row is None or row.turn is None or row.status != "interrupted":
+        raise Unprocessable(NOT_WAITING)
+    placed = await services.store.turn(principal, row.turn)
+    asks, end = placed.turn.message.asks, await services.events.log_end(principal, row.turn)
+    if asks is None or end is None:
+        raise Unprocessable(NOT_WAITING)
+    given = NewInput(command.get("resume"), name=asks.name)
+    validate_input(given, services.settings)
+    await services.messages.input(principal, row.turn, given)
+    return await find_run(services, principal, None, str(RunId(row.turn, end[0])))
+
+
+async def _leave_question(services: LangGraphServices, principal: Principal, row: ThreadRow) -> None:
+    """A new run takes the place of one that waits for an answer."""
+    if row.status == "interrupted" and row.turn is not None:
+        try:
+            await services.store.interrupt(principal, row.turn)
+        except Busy:
+            raise
+        except Conflict:
+            pass  # it is over
+
+
+async def _name_graph(services: LangGraphServices, principal: Principal, row: ThreadRow, agent: Agent) -> None:
+    """Clients search for the threads of a graph by these names in the metadata."""
+    if "graph_id" not in row.metadata:
+        named = {"graph_id": agent.agent, "assistant_id": assistant_id(agent.agent)}
+        await services.threads.change(principal, row.thread_id, row.metadata | named)
+
+
+def _message(
+    request: NewRun, agent: Agent, thread_id: str | None, row: ThreadRow | None, modes: list[str]
+) -> NewMessage:
+    """Raises Unprocessable."""
+    kept = Kept(
+        stream_mode=tuple(modes),
+        stream_subgraphs=bool(request.stream_subgraphs),
+        command=request.command,
+        config=request.config,
+        context=request.context,
+        interrupt_before=request.interrupt_before,
+        interrupt_after=request.interrupt_after,
+        multitask_strategy=request.multitask_strategy or "enqueue",
+        graph="graph" in agent.settings,
+    )
+    metadata: Json = dict(request.metadata or {})
+    message: Any = request.input
+    if message is None and "graph" in agent.settings and request.command is not None:
+        message = {}
+    history: list[Any] = []
+    if row is not None and "graph" not in agent.settings:
+        history = (row.memory.get(COPIED) or {}).get("history", [])
+    if not _takes_messages(agent) and _has_messages(message):
+        told = read_told(message)
+        kept = msgspec.structs.replace(kept, input=message)
+        metadata |= {"system": told.system} if told.system else {}
+        history = [*history, *told.history]
+        message = told.message
+    metadata |= {"history": history} if history else {}
+    if request.command is not None and "graph" not in agent.settings:
+        raise Unprocessable(NO_GRAPH)
+    if not isinstance(message, dict) and not (isinstance(message, str) and message):
+        raise Unprocessable(NO_INPUT)
+    on_busy: OnBusy = request.multitask_strategy or "enqueue"
+    if request.after_seconds and on_busy != "enqueue":
+        raise Unprocessable(LATER)
+    return NewMessage(
+        message,
+        thread_id=thread_id,
+        agent=agent.agent,
+        metadata=metadata | {"langgraph": msgspec.to_builtins(kept)},
+        delay_seconds=request.after_seconds or None,
+        on_busy=on_busy if thread_id is not None else "enqueue",
+    )
+
+
+def _has_messages(message: Any) -> bool:
+    return isinstance(message, list) or (isinstance(message, dict) and "messages" in message)
+
+
+def _takes_messages(agent: Agent) -> bool:
+    """Whether the agent takes the messages themselves: a graph does, and one whose input has the field `messages`."""
+    return "graph" in agent.settings or (agent.input is not None and _has_field(agent.input, "messages"))
+
+
+def _has_field(schema: Any, name: str) -> bool:
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        return (isinstance(properties, dict) and name in properties) or any(
+            _has_field(part, name) for part in schema.values()
+        )
+    return isinstance(schema, list) and any(_has_field(part, name) for part in schema)
+
+
+async def _submit(
+    services: LangGraphServices, principal: Principal, request: NewRun, message: NewMessage, key: str | None
+) -> RunId:
+    validate_messages([message], services.settings, in_batch=False)
+    if key is None:
+        return RunId((await services.messages.submit(principal, message)).message_id)
+    request_hash = hash_request(f"langgraph {message.thread_id}", [request])
+    [accepted] = await services.messages.submit_once(principal, parse_key(key), request_hash, [message])
+    return RunId(accepted.message_id)

@@ -1,0 +1,65 @@
+"""What the modules of handlers share."""
+
+import functools
+from collections.abc import Collection
+from typing import Any, TypeAlias
+
+import litestar
+from litestar import Request, Response
+from litestar.di import NamedDependency
+from litestar.response import Stream
+
+from service.access.principal import Principal
+from service.errors import Unprocessable
+from service.limits import MAX_PAGE_ITEMS
+from service.protocols.langgraph.find import Found
+from service.protocols.langgraph.model import Json
+from service.protocols.langgraph.services import LangGraphServices
+from service.sse_frames import HEADERS, MEDIA_TYPE
+
+Caller: TypeAlias = NamedDependency[Principal]
+Services: TypeAlias = NamedDependency[LangGraphServices]
+Answer: TypeAlias = Response[Any]
+Asked: TypeAlias = Request[Any, Any, Any]
+
+get = functools.partial(litestar.get, takes_api_key=True)
+post = functools.partial(litestar.post, status_code=200, takes_api_key=True)
+put = functools.partial(litestar.put, status_code=204, takes_api_key=True)
+patch = functools.partial(litestar.patch, takes_api_key=True)
+delete = functools.partial(litestar.delete, status_code=204, takes_api_key=True)
+
+
+def place_of(found: Found) -> str:
+    """The path of a run from the root of the dialect: the SDKs add it to the address of the API."""
+    return f"/threads/{found.thread_id}/runs/{found.run_id}"
+
+
+def sse(parts: Any, found: Found) -> Stream:
+    place = place_of(found)
+    headers = {**HEADERS, "Location": f"{place}/stream", "Content-Location": place}
+    return Stream(parts, media_type=MEDIA_TYPE, headers=headers, status_code=200)
+
+
+def json_stream(parts: Any, found: Found) -> Stream:
+    place = place_of(found)
+    headers = {**HEADERS, "Location": f"{place}/join", "Content-Location": place}
+    return Stream(parts, media_type="application/json", headers=headers, status_code=200)
+
+
+def flag(request: Asked, name: str) -> bool:
+    return request.query_params.get(name, "").lower() in ("1", "true")
+
+
+def number(request: Asked, name: str, default: int, *, least: int, most: int = MAX_PAGE_ITEMS) -> int:
+    """A query parameter. Raises Unprocessable."""
+    text = request.query_params.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal() and len(text) <= 7 and least <= int(text) <= most):
+        raise Unprocessable(f"{name} must be a whole number from {least} to {most}.")
+    return int(text)
+
+
+def page(items: list[Json], select: Collection[str] | None) -> list[Json]:
+    """The items with the fields that the client wants."""
+    if not select:
+        return items
+    return [{name: value for name, value in item.items() if name in select} for item in items]

@@ -1,0 +1,231 @@
+"""What the dialect asks about threads and runs, and changes of them that no native route makes."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from service.access.principal import Principal
+from service.db.pool import Database
+from service.db.rows import from_row
+from service.errors import NotFound
+from service.limits import MAX_POSITION
+from service.messages.model import Question, Status
+from service.messages.store import JSON_COLUMNS, STATUS_COLUMNS
+from service.patience import HELD_SECONDS, Patience
+from service.protocols.langgraph.conversation import Turn
+from service.protocols.langgraph.model import Json, ThreadSearch
+
+CHANGES = 2  # calls of one kind at once; each holds a connection
+SEARCHED_THREADS = 2_000  # in one search, the most recently active first
+
+_STATUS = """
+    case
+        when exists (
+            select from treadle.message_overview w where w.message_id = t.turn and w.hold = 'input') then 'interrupted'
+        when t.queued + t.processing > 0 then 'busy'
+        when 'failed' = (
+            select l.state from treadle.message_overview l where l.thread = t.thread and not l.aside
+            order by l.ord desc limit 1) then 'error'
+        else 'idle'
+    end"""
+_THREADS = f"""
+    select t.thread, t.thread_id, t.created_at, t.last_activity as updated_at, t.metadata::text, t.memory::text,
+        t.turn, {_STATUS} as status
+    from treadle.thread_overview t
+    where t.tenant = $1
+        and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents, thread_id => t.thread_id)"""
+_THREAD = f"{_THREADS} and t.thread_id = $3"
+_FOUND = f"""
+    select f.* from (
+        {_THREADS}
+            and t.thread_id not like 'records/%'
+            and ($3::text[] is null or t.thread_id = any($3))
+            and ($4::jsonb is null or t.metadata @> $4)
+        order by t.last_activity desc, t.thread desc limit {SEARCHED_THREADS}
+    ) f
+    where ($5::text is null or f.status = $5)"""
+_COUNT = f"select count(*) from ({_FOUND}) c"
+_SORTED = {
+    None: "updated_at",
+    "updated_at": "updated_at",
+    "state_updated_at": "updated_at",
+    "created_at": "created_at",
+    "thread_id": "thread_id",
+    "status": "status",
+}
+
+_COLUMNS = f"select {STATUS_COLUMNS}, null::integer as queue_position, o.ord, o.interrupted"
+_TURN = f"""
+    {_COLUMNS}, p.said, p.graph::text
+    from treadle.message_overview o
+    cross join lateral treadle.last_outputs(array[o.message_id]) p
+    where o.message_id = $1
+        and o.tenant = $2
+        and treadle._sees(
+            reach => $3::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,
+            message_id => o.message_id)"""
+# The newest first; as many as have so many bytes together, but at least one.
+_TURNS = f"""
+    select s.*
+    from (
+        select r.*, row_number() over by_ord as place,
+            sum(octet_length(r.user_message) + coalesce(octet_length(r.result), 0)
+                + coalesce(octet_length(r.graph), 0) + octet_length(r.metadata)) over by_ord as bytes
+        from (
+            {_COLUMNS}, p.said, p.graph::text
+            from (
+                select v.* from treadle.message_overview v
+                where v.thread = $1 and v.ord < $2 and not v.aside
+                order by v.ord desc limit $3
+            ) o
+            cross join lateral treadle.last_outputs(array[o.message_id]) p
+        ) r
+        window by_ord as (order by r.ord desc rows unbounded preceding)
+    ) s
+    where s.place = 1 or s.bytes <= $4
+    order by s.ord desc"""
+_QUESTIONS = """
+    with log as materialized (
+        select m.seq, m.type, m.data ->> 'hold' as hold
+        from treadle.milestones($1) m
+        where m.type in ('parked', 'input')
+    )
+    select p.seq, exists (select from log i where i.type = 'input' and i.seq > p.seq) as answered
+    from log p
+    where p.hold = 'input'
+    order by p.seq"""
+
+
+class ThreadRow(msgspec.Struct, frozen=True):
+    thread: int
+    thread_id: str
+    created_at: Any
+    updated_at: Any
+    status: str
+    turn: UUID | None
+    metadata: Json
+    memory: Json
+
+
+class Asked(NamedTuple):
+    """A question that a message has asked a person, by its place in the log."""
+
+    seq: int
+    answered: bool
+
+
+class PlacedTurn(msgspec.Struct, frozen=True):
+    ord: int
+    turn: Turn
+
+
+class LangGraphStore:
+    """`lists` is a pool of its own, so that slow lists do not delay other calls."""
+
+    def __init__(self, database: Database, lists: Database) -> None:
+        self._database = database
+        self._lists = lists
+        self._changes = Patience(seconds=HELD_SECONDS, slots=CHANGES)
+
+    async def thread(self, principal: Principal, thread_id: str) -> ThreadRow:
+        """Raises NotFound."""
+        row = await self._database.fetchrow(_THREAD, principal.tenant, principal.reach, thread_id)
+        if row is None:
+            raise NotFound(f"There is no thread {thread_id[:100]!r}.")
+        return _thread(row)
+
+    async def threads(self, principal: Principal, wanted: ThreadSearch) -> list[ThreadRow]:
+        order = "asc" if wanted.sort_order == "asc" else "desc"
+        rows = await self._lists.fetch(
+            f"{_FOUND} order by {_SORTED[wanted.sort_by]} {order}, thread {order} limit $6 offset $7",
+            *_filter(principal, wanted),
+            wanted.limit or 10,
+            wanted.offset or 0,
+        )
+        return [_thread(row) for row in rows]
+
+    async def count_threads(self, principal: Principal, wanted: ThreadSearch) -> int:
+        return int(await self._lists.fetchval(_COUNT, *_filter(principal, wanted)))
+
+    async def create_thread(self, principal: Principal, thread_id: str, metadata: Json, memory: Json | None) -> bool:
+        """Whether it is new. Raises NotFound for one that the principal does not see."""
+        return bool(
+            await self._database.fetchval(
+                "select treadle.create_thread($1, $2::jsonb, $3::jsonb, tenant => $4, reach => $5::jsonb)",
+                thread_id,
+                _text(metadata),
+                None if memory is None else _text(memory),
+                principal.tenant,
+                principal.reach,
+                repeatable=False,
+            )
+        )
+
+    async def turn(self, principal: Principal, message_id: UUID) -> PlacedTurn:
+        """Raises NotFound."""
+        row = await self._database.fetchrow(_TURN, message_id, principal.tenant, principal.reach)
+        if row is None:
+            raise NotFound(f"There is no run {str(message_id)!r}.")
+        return _turn(row)
+
+    async def turns(self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION) -> list[PlacedTurn]:
+        """The last turns of a thread, which the caller has looked up for its principal, before the one with the ord
+        `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes."""
+        rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes)
+        return [_turn(row) for row in rows]
+
+    async def questions(self, message_id: UUID) -> list[Asked]:
+        """What a message, which the caller has looked up for its principal, has asked a person so far."""
+        return [Asked(*row) for row in await self._database.fetch(_QUESTIONS, message_id)]
+
+    async def interrupt(self, principal: Principal, message_id: UUID) -> None:
+        """Raises NotFound, Conflict, Busy."""
+        await self._changes.run(
+            lambda _: self._database.fetchval(
+                "select treadle.interrupt($1, patient => false, tenant => $2, reach => $3::jsonb, actor => $4)",
+                message_id,
+                principal.tenant,
+                principal.reach,
+                principal.name,
+                repeatable=False,
+            )
+        )
+
+    async def mark(self, principal: Principal, message_id: UUID, marks: Json) -> None:
+        """Raises NotFound, Conflict, Busy."""
+        await self._changes.run(
+            lambda _: self._database.fetchval(
+                "select treadle.mark_message($1, $2::jsonb, patient => false, tenant => $3, reach => $4::jsonb)",
+                message_id,
+                _text(marks),
+                principal.tenant,
+                principal.reach,
+                repeatable=False,
+            )
+        )
+
+
+def _filter(principal: Principal, wanted: ThreadSearch) -> Sequence[Any]:
+    metadata = None if not wanted.metadata else _text(wanted.metadata)
+    return principal.tenant, principal.reach, wanted.ids, metadata, wanted.status
+
+
+def _text(value: Json) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _thread(row: Any) -> ThreadRow:
+    values = {name: row[name] for name in ("thread", "thread_id", "created_at", "updated_at", "status", "turn")}
+    return ThreadRow(
+        **values, metadata=msgspec.json.decode(row["metadata"]), memory=msgspec.json.decode(row["memory"] or "{}")
+    )
+
+
+def _turn(row: Any) -> PlacedTurn:
+    plain: Any = {name: msgspec.json.decode(row[name]) for name in JSON_COLUMNS - {"asks"} if row[name] is not None}
+    asks = None if row["asks"] is None else msgspec.json.decode(row["asks"], type=Question)
+    message = msgspec.structs.replace(from_row(Status, row), **plain, asks=asks)
+    graph = None if row["graph"] is None else msgspec.json.decode(row["graph"])
+    return PlacedTurn(row["ord"] or 0, Turn(message, row["interrupted"], row["said"], graph))

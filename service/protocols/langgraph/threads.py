@@ -1,0 +1,183 @@
+"""/threads: a conversation, and its values."""
+
+from typing import Any
+
+import uuid_utils.compat as uuid
+from litestar.params import FromPath, JSONBody
+
+from service.access.principal import Principal
+from service.errors import Conflict, NotFound, Unprocessable
+from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
+from service.messages.validation import validate_metadata
+from service.params import parse_thread_id
+from service.protocols.langgraph.answers import open_interrupts, states, thread
+from service.protocols.langgraph.calls import Asked, Caller, Services, delete, get, page, patch, post
+from service.protocols.langgraph.conversation import values_after
+from service.protocols.langgraph.model import (
+    CheckpointChoice,
+    HistorySearch,
+    Json,
+    NewThread,
+    ThreadChanges,
+    ThreadSearch,
+)
+from service.protocols.langgraph.services import COPIED, LangGraphServices, first_values
+from service.protocols.langgraph.store import ThreadRow
+
+NO_SUPERSTEPS = "supersteps are not supported: begin a thread with a run."
+NO_VALUES = "Threads cannot be found by their values: search by metadata, status or ids."
+NEEDS_VALUES = frozenset({"values", "interrupts"})
+
+
+@post("/threads", scope="submit")
+async def create_thread(data: JSONBody[NewThread | None], principal: Caller, langgraph: Services) -> Json:
+    wanted = data or NewThread()
+    if wanted.supersteps:
+        raise Unprocessable(NO_SUPERSTEPS)
+    given = wanted.thread_id or principal.thread_id
+    thread_id = str(uuid.uuid7()) if given is None else parse_thread_id(given)
+    validate_metadata(wanted.metadata)
+    is_new = await langgraph.store.create_thread(principal, thread_id, wanted.metadata or {}, None)
+    if not is_new and wanted.if_exists != "do_nothing":
+        raise Conflict(f"The thread {thread_id[:100]!r} exists already.")
+    return await _whole(langgraph, principal, thread_id)
+
+
+@post("/threads/search", scope="read")
+async def search_threads(data: JSONBody[ThreadSearch], principal: Caller, langgraph: Services) -> list[Json]:
+    rows = await langgraph.store.threads(principal, _searchable(data))
+    needs_values = not data.select or not NEEDS_VALUES.isdisjoint(data.select)
+    found = [await _with_values(langgraph, row) if needs_values else thread(row, None, [], None) for row in rows]
+    return page(found, data.select)
+
+
+@post("/threads/count", scope="read")
+async def count_threads(data: JSONBody[ThreadSearch], principal: Caller, langgraph: Services) -> int:
+    return await langgraph.store.count_threads(principal, _searchable(data))
+
+
+@get("/threads/{thread_id:str}", scope="read")
+async def get_thread(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> Json:
+    return await _whole(langgraph, principal, thread_id)
+
+
+@patch("/threads/{thread_id:str}", scope="submit")
+async def change_thread(
+    thread_id: FromPath[str], data: JSONBody[ThreadChanges], principal: Caller, langgraph: Services
+) -> Json:
+    """It adds to the metadata of the thread."""
+    if data.metadata:
+        row = await langgraph.store.thread(principal, thread_id)
+        validate_metadata(data.metadata)
+        await langgraph.threads.change(principal, thread_id, {**row.metadata, **data.metadata})
+    return await _whole(langgraph, principal, thread_id)
+
+
+@delete("/threads/{thread_id:str}", scope="operate")
+async def delete_thread(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> None:
+    await langgraph.threads.delete(principal, thread_id)
+
+
+@post("/threads/{thread_id:str}/copy", scope="submit")
+async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> Json:
+    """The new thread begins with the values of this one, and with the memory of its agents."""
+    row = await langgraph.store.thread(principal, thread_id)
+    turns = await _turns(langgraph, row)
+    copied = row.memory.get(COPIED)
+    earlier = copied.get("history", []) if isinstance(copied, dict) else []
+    exchanges = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
+    history = [*earlier, *({"message": one.message, "result": one.result} for one in exchanges)]
+    values = values_after(turns, first_values(row))
+    memory = {**row.memory, COPIED: {"values": values, "history": history[-HISTORY_EXCHANGES:]}}
+    new = str(uuid.uuid7())
+    await langgraph.store.create_thread(principal, new, row.metadata, memory)
+    return await _whole(langgraph, principal, new)
+
+
+@get("/threads/{thread_id:str}/state", scope="read")
+async def get_state(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> Json:
+    return (await _states(langgraph, principal, thread_id))[0]
+
+
+@get("/threads/{thread_id:str}/state/{checkpoint_id:str}", scope="read")
+async def get_earlier_state(
+    thread_id: FromPath[str], checkpoint_id: FromPath[str], principal: Caller, langgraph: Services
+) -> Json:
+    return await _state_at(langgraph, principal, thread_id, checkpoint_id)
+
+
+@post("/threads/{thread_id:str}/state/checkpoint", scope="read")
+async def get_state_at_checkpoint(
+    thread_id: FromPath[str], data: JSONBody[CheckpointChoice], principal: Caller, langgraph: Services
+) -> Json:
+    return await _state_at(langgraph, principal, thread_id, str(data.checkpoint.get("checkpoint_id")))
+
+
+@post("/threads/{thread_id:str}/history", scope="read")
+async def search_history(
+    thread_id: FromPath[str], data: JSONBody[HistorySearch], principal: Caller, langgraph: Services
+) -> list[Json]:
+    """The states of the thread, the newest first."""
+    return await _history(langgraph, principal, thread_id, data)
+
+
+@get("/threads/{thread_id:str}/history", scope="read")
+async def get_history(request: Asked, thread_id: FromPath[str], principal: Caller, langgraph: Services) -> list[Json]:
+    wanted = HistorySearch(limit=10, before=request.query_params.get("before"))
+    return await _history(langgraph, principal, thread_id, wanted)
+
+
+HANDLERS = [
+    *(create_thread, search_threads, count_threads, get_thread, change_thread, delete_thread, copy_thread),
+    *(get_state, get_earlier_state, get_state_at_checkpoint, search_history, get_history),
+]
+
+
+def _searchable(wanted: ThreadSearch) -> ThreadSearch:
+    if wanted.values:
+        raise Unprocessable(NO_VALUES)
+    return wanted
+
+
+async def _turns(langgraph: LangGraphServices, row: ThreadRow) -> list[Any]:
+    """In their order."""
+    found = await langgraph.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
+    return [one.turn for one in reversed(found)]
+
+
+async def _whole(langgraph: LangGraphServices, principal: Principal, thread_id: str) -> Json:
+    return await _with_values(langgraph, await langgraph.store.thread(principal, thread_id))
+
+
+async def _with_values(langgraph: LangGraphServices, row: ThreadRow) -> Json:
+    turns = await _turns(langgraph, row)
+    state = states(row, turns, first_values(row))[0]
+    waiting = next((turn for turn in turns if turn.message.message_id == row.turn), None)
+    interrupts = open_interrupts(waiting) if waiting is not None else []
+    has_values = any(turn.counts or turn.graph for turn in turns) or first_values(row) is not None
+    return thread(row, state["values"] if has_values else None, interrupts, str(row.turn))
+
+
+async def _states(langgraph: LangGraphServices, principal: Principal, thread_id: str) -> list[Json]:
+    row = await langgraph.store.thread(principal, thread_id)
+    return states(row, await _turns(langgraph, row), first_values(row))
+
+
+async def _state_at(langgraph: LangGraphServices, principal: Principal, thread_id: str, checkpoint_id: str) -> Json:
+    for state in await _states(langgraph, principal, thread_id):
+        if state["checkpoint"]["checkpoint_id"] == checkpoint_id:
+            return state
+    raise NotFound(f"There is no checkpoint {checkpoint_id[:100]!r} among the last states of the thread.")
+
+
+async def _history(
+    langgraph: LangGraphServices, principal: Principal, thread_id: str, wanted: HistorySearch
+) -> list[Json]:
+    found = [state for state in await _states(langgraph, principal, thread_id) if state["checkpoint"]["checkpoint_id"]]
+    before = wanted.before.get("configurable", wanted.before) if isinstance(wanted.before, dict) else wanted.before
+    before_id = before.get("checkpoint_id") if isinstance(before, dict) else before
+    ids = [state["checkpoint"]["checkpoint_id"] for state in found]
+    if before_id in ids:
+        found = found[ids.index(before_id) + 1 :]
+    found = [state for state in found if (wanted.metadata or {}).items() <= state["metadata"].items()]
+    return found[: wanted.limit or 10]

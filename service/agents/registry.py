@@ -8,6 +8,7 @@ from typing import Any
 
 from service.agents import templates
 from service.agents.adapters.frameworks import is_installed
+from service.agents.adapters.langgraph import config_file
 from service.agents.builtin.echo import echo
 from service.agents.claude import agent as claude
 from service.agents.claude.api import Api as ClaudeApi
@@ -77,8 +78,9 @@ class Registry:
 
 
 def load(settings: Settings) -> Registry:
-    """Collect the agents of the modules of AGENTS (also searched in the working folder) and of AGENT_TEMPLATES. Those
-    that ask a model receive its API; without a key they are left out, so that a worker with a key answers.
+    """Collect the agents of the modules of AGENTS (also searched in the working folder; a langgraph.json in place of a
+    module has graphs) and of AGENT_TEMPLATES. Those that ask a model receive its API; without a key they are left out,
+    so that a worker with a key answers.
 
     Raises ConfigError that names the module if it cannot be imported, has no agent, or has an agent whose name is
     taken; likewise for templates.
@@ -92,11 +94,11 @@ def load(settings: Settings) -> Registry:
     if (settings.agents or settings.agent_templates) and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in settings.agents:
-        for agent in _agents_of_module(name):
+        is_file = name.endswith(config_file.SUFFIX)
+        for agent in config_file.load(name) if is_file else _agents_of_module(name):
             if agents.get(agent.name, agent) is not agent:
-                raise ConfigError(
-                    f"AGENTS: the module {name} has an agent {agent.name!r}, but that name is taken: rename it."
-                )
+                what = name if is_file else f"the module {name}"
+                raise ConfigError(f"AGENTS: {what} has an agent {agent.name!r}, but that name is taken: rename it.")
             agents[agent.name] = agent
     only_openai = openai_api is not None and settings.anthropic_api_key is None
     default_template = openai.NAME if only_openai else claude.NAME

@@ -53,6 +53,9 @@ def _loaded(settings: Settings) -> Iterator[str]:
 def _named(settings: Settings) -> Iterator[str]:
     """The files that the settings name, whether they could be read or not."""
     for name in settings.agents:
+        if name.endswith(".json"):
+            yield os.path.abspath(name)
+            continue
         with suppress(Exception):  # of the import of a package above the module
             spec = importlib.util.find_spec(name)
             if spec and spec.origin:

@@ -1,6 +1,10 @@
 """LangGraph graphs as agents, with LangChain's fake models."""
 
+import json
+import os
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +16,10 @@ from langgraph.graph import MessagesState
 
 from service.agents.adapters.langgraph import inputs
 from service.agents.builtin.echo import echo
+from service.agents.registry import load
+from service.config import Settings
 from service.db.pool import Connection
+from service.errors import ConfigError
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, text
@@ -186,3 +193,86 @@ async def test_a_client_cannot_write_the_graphs_orders(
     assert "is not a plain message of a user or an assistant" in row["error"]
     conversation = [{"role": "user", "content": "Hi"}, ["ai", "Hello"], "How are you?"]
     assert (await run(sql, {"messages": conversation}, agent="graph"))["result"] == "obeyed"
+
+
+async def test_the_graphs_of_a_langgraph_json_are_agents(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sql: Connection,
+    settings: Settings,
+    start_worker: StartWorker,
+) -> None:
+    files = {
+        "app/lib/helpers.py": "import os\ndef greet(text): return f\"{os.environ['GREETING']} {text}\"",
+        "app/graphs.py": GRAPHS,
+        "app/langgraph.json": json.dumps(
+            {
+                "python_version": "3.12",
+                "dependencies": ["./lib", "langgraph>=1"],
+                "graphs": {
+                    "ready": "./graphs.py:graph",
+                    "made": {"path": "./graphs.py:make", "description": "Counts."},
+                },
+                "env": "variables",
+            }
+        ),
+        "app/variables": "GREETING=Hello\nPATH=/nowhere",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    config = str(tmp_path / "app" / "langgraph.json")
+    registry = load(msgspec.structs.replace(settings, agents=(config,)))
+    agents = [agent for name in ("ready", "made") if (agent := registry.get(name))]
+    assert [agent.limits.description for agent in agents] == ["Runs a LangGraph graph.", "Counts."]
+    assert os.environ["PATH"] != "/nowhere"
+    await start_worker(*agents)
+    assert (await run(sql, "you", agent="ready", thread_id="t"))["result"] == "Hello you"
+    assert (await run(sql, {"count": 3}, agent="made", thread_id="t"))["result"] == {"count": 4}
+    assert (await run(sql, {}, agent="made", thread_id="t"))["result"] == {"count": 5}
+    for change, complaint in (
+        ({"graphs": {"a": "./missing.py:graph"}}, r"missing\.py cannot be imported: there is no file"),
+        ({"graphs": {"a": "./graphs.py:other"}}, r"graphs\.py has no 'other'"),
+        ({"graphs": {"a": "graphs.py"}}, "must be path/to/file.py:name"),
+        ({"dependencies": ["no_such_package>2"], "graphs": {}}, "run pip install 'no_such_package>2'"),
+        ({"dependencies": ["./nowhere"], "graphs": {}}, "no such folder"),
+        ({"graphs": {}, "env": "nothing"}, "cannot be read"),
+        ({}, "missing required field `graphs`"),
+    ):
+        (tmp_path / "app" / "langgraph.json").write_text(json.dumps(change))
+        with pytest.raises(ConfigError, match=complaint):
+            load(msgspec.structs.replace(settings, agents=(config,)))
+
+
+GRAPHS = """
+import contextlib
+from typing import TypedDict
+
+from helpers import greet
+from langgraph.graph import START, MessagesState, StateGraph
+
+
+class State(TypedDict):
+    count: int
+
+
+async def speak(state):
+    return {"messages": [{"role": "ai", "content": greet(state["messages"][-1].content)}]}
+
+
+graph = StateGraph(MessagesState)
+graph.add_node("speak", speak)
+graph.add_edge(START, "speak")
+graph = graph.compile()
+
+
+@contextlib.asynccontextmanager
+async def make(config):
+    assert config["configurable"]["thread_id"]
+    counting = StateGraph(State)
+    counting.add_node("add", lambda state: {"count": state.get("count", 0) + 1})
+    counting.add_edge(START, "add")
+    yield counting
+"""

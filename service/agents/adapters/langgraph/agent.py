@@ -36,8 +36,9 @@ def langgraph_agent(
 ) -> Agent:
     """Make a graph an agent.
 
-    graph         A compiled graph, a StateGraph, or a function that makes one; the function is called when the first
-                  message arrives.
+    graph         A compiled graph, a StateGraph, or a function that makes one, sync or async, also as an async context
+                  manager; it is called when the first message arrives. One that takes an argument receives the config
+                  of the run, and is called for each attempt.
     input         A function, sync or async, from context and message to the graph's input. The annotation of its
                   message is the agent's input type. Default: a text becomes the last of `messages`, after the thread's
                   history; an object is the graph's input unchanged, except that its `messages` may come only from a
@@ -63,5 +64,5 @@ def langgraph_agent(
 
     answer.__annotations__["message"] = str | dict[str, Any] if input is None else input_type(input)
     made = Agent(name, answer, **limits)
-    made.settings["graph"] = schemas_of(runner.known_graph)
+    made.settings["graph"] = schemas_of(runner.graph)
     return made

@@ -9,6 +9,7 @@ from service.agents.adapters.langgraph.asked import MEMORY_KEY, Asked, asked_of
 from service.agents.adapters.langgraph.attempt import Attempt
 from service.agents.adapters.langgraph.events import is_from_model, message_text
 from service.agents.adapters.langgraph.inputs import read_input
+from service.agents.adapters.langgraph.source import Source
 from service.agents.contract import Context
 from service.agents.tool_events import plain
 
@@ -26,8 +27,7 @@ class Runner:
         keep_state: bool,
     ) -> None:
         self._name = name
-        self._source = graph
-        self._graph: Any = None
+        self._source = Source(graph)
         self._input = input
         self._output = output
         self._checkpointer = checkpointer
@@ -36,16 +36,8 @@ class Runner:
 
     @property
     def graph(self) -> Any:
-        """The compiled graph. Raises what the function raises that makes it."""
-        if self._graph is None:
-            made = self._source() if callable(self._source) else self._source
-            self._graph = made.compile() if hasattr(made, "compile") else made
-        return self._graph
-
-    @property
-    def known_graph(self) -> Any:
-        """The compiled graph, where it needs no function that makes it; else None."""
-        return None if callable(self._source) else self.graph
+        """The compiled graph; None if a function makes it later."""
+        return self._source.graph
 
     async def run(self, context: Context, message: Any) -> Any:
         """Run the graph for one attempt, and return the agent's result as JSON."""
@@ -53,7 +45,7 @@ class Runner:
         keeps_state = self._input is None and (
             self._keep_state or asked is not None or self._name in context.memory.get(MEMORY_KEY, {})
         )
-        async with self._with_checkpointer() as found:
+        async with self._with_checkpointer(context, asked) as found:
             graph = found.copy(asked.breakpoints) if asked is not None and asked.breakpoints else found
             has_checkpoints, outlast_worker = _checkpoints(graph)
             if not keeps_state and asked is None:
@@ -91,14 +83,17 @@ class Runner:
         return final
 
     @contextlib.asynccontextmanager
-    async def _with_checkpointer(self) -> AsyncIterator[Any]:
-        if self._checkpointer is None:
-            yield self.graph
-        elif callable(self._checkpointer):
-            async with self._checkpointer() as saver:
-                yield self.graph.copy({"checkpointer": saver})
-        else:
-            yield self.graph.copy({"checkpointer": self._checkpointer})
+    async def _with_checkpointer(self, context: Context, asked: Asked | None) -> AsyncIterator[Any]:
+        given: dict[str, Any] = asked.options if asked is not None else {"configurable": {}}
+        config = {**given, "configurable": {**given["configurable"], "thread_id": context.message_id}}
+        async with self._source.made(config) as graph:
+            if self._checkpointer is None:
+                yield graph
+            elif callable(self._checkpointer):
+                async with self._checkpointer() as saver:
+                    yield graph.copy({"checkpointer": saver})
+            else:
+                yield graph.copy({"checkpointer": self._checkpointer})
 
     async def start(self, context: Context, message: Any, asked: Asked | None, *, has_state: bool) -> Any:
         """What the graph begins with."""

@@ -1,9 +1,13 @@
 """The API of a LangGraph server under /langgraph, with the unmodified package `langgraph-sdk` as the client."""
 
+import asyncio
+import contextlib
+import functools
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import HTTPStatusError
@@ -16,15 +20,20 @@ from langgraph_sdk.errors import (
     UnprocessableEntityError,
 )
 
+from faults.proxy import Proxy
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
 from tests.support.api_graphs import api_graphs
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.invariants import assert_consistent
+from tests.support.messages import text
+from tests.support.node_client import play
 from tests.support.openai_agents import openai_agents
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
+from tests.support.worker_processes import lose_lease
 
 HI = {"messages": [{"type": "human", "content": "one two", "id": "m1"}]}
 
@@ -257,6 +266,71 @@ async def test_double_texting_and_cancels(client: Any, replica: Any, script: Scr
     script.say(failed, RuntimeError("It fails."))
     assert "It fails." in (await client.runs.join(thread, failed))["__error__"]["message"]
     assert (await client.threads.get(thread))["status"] == "error"
+
+
+async def stream(client: Any, thread: str, agent: str, *, cancels: bool = False) -> dict[str, Any]:
+    """As tests/support/node/langgraph.mjs does it."""
+    seen, run = [], ""
+    modes = ["values", "messages-tuple"]
+    async for part in client.runs.stream(thread, agent, input="go", stream_mode=modes, if_not_exists="create"):
+        seen.append([part.event, part.id])
+        run = part.data["run_id"] if part.event == "metadata" else run
+        if part.event == "messages" and cancels:
+            cancels = False
+            await client.runs.cancel(thread, run)
+    again = [[part.event, part.id] async for part in client.runs.join_stream(thread, run, last_event_id="-1")]
+    texts = [text for _, text in contents((await client.threads.get_state(thread))["values"])]
+    status = (await client.runs.get(thread, run))["status"]
+    return {"seen": seen, "again": again, "texts": texts, "status": status}
+
+
+@pytest.mark.filterwarnings("ignore:Request failed")
+async def test_streams_survive_cuts_lost_workers_and_dead_replicas(
+    apis: list[Client], client: Any, script: ScriptedAgent, sql: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With both SDKs at once. All connections of the clients are cut, and the replica is gone for them."""
+    proxy = Proxy(apis[0].base_url.port or 0)
+    await proxy.start()
+    url = f"http://127.0.0.1:{proxy.port}/langgraph"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(proxy.close)
+        python = await stack.enter_async_context(get_client(url=url, api_key=None))
+        scenes = [("plain", "echo", False), ("cut", "script", False), ("lost", "script", False)]
+        scenes.append(("cancel", "script", True))
+        names = [name for name, _, _ in scenes]
+        streams = [stream(python, f"py-{name}", agent, cancels=cancels) for name, agent, cancels in scenes]
+        told = asyncio.gather(play("langgraph", url=url), *streams)
+
+        async def begun(thread: str) -> UUID:
+            await until(lambda: client.threads.search(ids=[thread]), bool)
+            [run] = await until(lambda: client.runs.list(thread), bool)
+            return UUID(run["run_id"])
+
+        kinds = ("js", "py")
+        waiting = {(kind, name): await begun(f"{kind}-{name}") for kind in kinds for name in ("cut", "lost", "cancel")}
+        running = {place: run_id for place, run_id in waiting.items() if place[1] != "cancel"}
+        for run_id in running.values():
+            script.say(str(run_id), "one ")
+            await until(functools.partial(text, sql, run_id), bool)
+        proxy.target = apis[1].base_url.port or 0
+        proxy.cut()
+        for kind in kinds:
+            await lose_lease(sql, waiting[kind, "lost"])
+        await until(lambda: caplog.text.count("the lease was not held"), lambda ended: ended == 2)
+        for run_id in running.values():
+            script.say(str(run_id), "two", None)
+        for kind in kinds:
+            script.say(str(waiting[kind, "cancel"]), "half")
+        js, *found = await told
+    assert js["extra"] == {"assistants": ["echo", "recall"], "threads": 6, "wait": "go"}
+    for kind, results in (("js", js), ("py", dict(zip(names, found, strict=True)))):
+        for name, texts in (("plain", "go"), ("cut", "one two"), ("lost", "two"), ("cancel", "half")):
+            result = results[name]
+            assert result["texts"] == ["go", texts], (kind, name)
+            assert result["status"] == ("interrupted" if name == "cancel" else "success")
+            assert result["seen"] == result["again"], (kind, name)
+    assert proxy.cuts >= 6
+    await assert_consistent(sql)
 
 
 async def test_errors_and_access(start_api: StartApi, register_agents: RegisterAgents, sql: Connection) -> None:

@@ -154,9 +154,15 @@ async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: Start
             if part.event == "updates" and "speak" in part.data
         ]
         assert update["speak"]["count"] == 8
+        changed = await client.threads.update_state(thread, {"count": 7}, as_node="speak")
+        state = await client.threads.get_state(thread)
+        assert (state["checkpoint"], state["values"]["count"]) == (changed["checkpoint"], 7)
+        with pytest.raises(UnprocessableEntityError, match="refuses the change"):
+            await client.threads.update_state(thread, {"count": 7}, as_node="nobody")
+        assert len(await client.runs.list(thread)) == 3
         copied = await client.threads.copy(thread)
         values = await client.runs.wait(copied["thread_id"], "speaker", input={"messages": "4"})
-        assert (values["count"], values["messages"][-1]["content"]) == (9, "heard one two 3 4")
+        assert (values["count"], values["messages"][-1]["content"]) == (8, "heard one two 3 4")
 
 
 async def test_a_graph_asks_a_person(start_api: StartApi, start_worker: StartWorker) -> None:

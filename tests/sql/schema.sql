@@ -697,6 +697,14 @@ CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_tenant(tenant text, actor text) IS 'Create a tenant; raises TR409 if there is one of this name';
+CREATE FUNCTION treadle.create_thread(thread_id text, metadata jsonb DEFAULT '{}'::jsonb, memory jsonb DEFAULT NULL::jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.create_thread(thread_id text, metadata jsonb, memory jsonb, tenant text, reach jsonb) IS 'Create a thread without messages; returns whether it is new';
 CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precision DEFAULT 168, max_record_bytes integer DEFAULT 1000000, schema_subject text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -980,6 +988,24 @@ CREATE FUNCTION treadle.instance_secret() RETURNS bytea
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.instance_secret() IS 'The secret in the names of warm instances';
+CREATE FUNCTION treadle.interrupt(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.interrupt(message_id uuid, patient boolean, tenant text, reach jsonb, actor text) IS 'Cancel a message, and keep what it has said in the history';
+CREATE FUNCTION treadle.last_outputs(message_ids uuid[]) RETURNS TABLE(message_id uuid, said text, graph jsonb)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.last_outputs(message_ids uuid[]) IS 'The last values of graphs, and what interrupted messages have said';
 CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1019,6 +1045,14 @@ CREATE FUNCTION treadle.log_end(message_id uuid, tenant text DEFAULT 'default'::
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.log_end(message_id uuid, tenant text, reach jsonb) IS 'The seq of a message''s last event so far, and whether the message is over';
+CREATE FUNCTION treadle.mark_message(message_id uuid, marks jsonb, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.mark_message(message_id uuid, marks jsonb, patient boolean, tenant text, reach jsonb) IS 'Add marks to the metadata of a message that is over';
 CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OUT last uuid, OUT mended integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2845,7 +2879,8 @@ CREATE VIEW treadle.message_overview WITH (security_invoker='true') AS
               WHERE ((e.message_id = m.message_id) AND (e.seq = m.last_seq)))
             ELSE NULL::jsonb
         END AS asks,
-    m.owner
+    m.owner,
+    m.interrupted
    FROM (treadle.messages m
      LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
 COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';

@@ -85,7 +85,7 @@ def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None, before: Se
     that went before them."""
     found: list[Json] = []
     values = values_after(before, first)
-    parent = _checkpoint(row, before[-1]) if before else None
+    parent = checkpoint_of(row, before[-1]) if before else None
     for turn in turns:
         if turn.is_deleted:
             continue
@@ -93,7 +93,7 @@ def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None, before: Se
         if not turn.counts and not pending:
             continue
         values = _pending_values(turn, values) if pending else values_after([turn], values)
-        checkpoint = _checkpoint(row, turn)
+        checkpoint = checkpoint_of(row, turn)
         found.append(_state(turn, values, checkpoint, parent, len(found)))
         parent = checkpoint
     if not found:
@@ -120,7 +120,7 @@ def _pending_values(turn: Turn, values: Json) -> Json:
     return state if isinstance(state, dict) else with_messages(values, input_messages(turn.message))
 
 
-def _checkpoint(row: ThreadRow, turn: Turn) -> Json:
+def checkpoint_of(row: ThreadRow, turn: Turn) -> Json:
     checkpoint_id = str(turn.message.message_id)
     return {
         "thread_id": row.thread_id,

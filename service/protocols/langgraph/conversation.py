@@ -93,7 +93,7 @@ def input_messages(message: Status) -> list[Json]:
     given = message.user_message if given is None else given
     said = given.get("messages") if isinstance(given, dict) else given
     if said is None:
-        said = answer_text(given)
+        said = [] if kept_of(message.metadata).graph else answer_text(given)
     items = said if isinstance(said, list) else [said]
     return [_complete(item, message_id_of(message.message_id, str(number))) for number, item in enumerate(items)]
 

@@ -1,7 +1,5 @@
 """Runs: create, watch, wait for, list, cancel and delete them; in a thread, or without one."""
 
-import asyncio
-
 from litestar import Response
 from litestar.params import FromPath, JSONBody
 
@@ -107,7 +105,7 @@ async def list_runs(request: Asked, thread_id: FromPath[str], principal: Caller,
     status = request.query_params.get("status")
     row = await langgraph.store.thread(principal, thread_id)
     found: list[Json] = []
-    for placed in await langgraph.store.turns(row.thread, offset + limit, JSON_PAGE_BYTES):
+    for placed in await langgraph.store.turns(row.thread, offset + limit, JSON_PAGE_BYTES, outputs=False):
         if placed.turn.is_deleted or placed.turn.kept.update is not None:
             continue
         asked = await questions_of(langgraph, placed)
@@ -171,8 +169,7 @@ async def cancel_run(
     if not flag(request, "wait"):
         return Response(None, status_code=202)
     require(principal, "read")
-    async with asyncio.timeout(CANCEL_SECONDS):
-        return Response(await RunReader(langgraph, principal, found).settled())
+    return Response(await RunReader(langgraph, principal, found).settled(CANCEL_SECONDS))
 
 
 @post("/runs/cancel", scope="submit", status_code=204)

@@ -80,7 +80,7 @@ _TURNS = f"""
                 where v.thread = $1 and v.ord < $2 and not v.aside
                 order by v.ord desc limit $3
             ) o
-            cross join lateral treadle.last_outputs(array[o.message_id]) p
+            left join lateral treadle.last_outputs(array[o.message_id]) p on $5
         ) r
         window by_ord as (order by r.ord desc rows unbounded preceding)
     ) s
@@ -170,10 +170,13 @@ class LangGraphStore:
             raise NotFound(f"There is no run {str(message_id)!r}.")
         return _turn(row)
 
-    async def turns(self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION) -> list[PlacedTurn]:
+    async def turns(
+        self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION, *, outputs: bool = True
+    ) -> list[PlacedTurn]:
         """The last turns of a thread, which the caller has looked up for its principal, before the one with the ord
-        `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes."""
-        rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes)
+        `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes. Without
+        `outputs` they have neither what they said nor values of graphs."""
+        rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes, outputs)
         return [_turn(row) for row in rows]
 
     async def questions(self, message_id: UUID) -> list[Asked]:

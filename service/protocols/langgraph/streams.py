@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from service.access.principal import Principal
-from service.errors import Conflict, NotFound, TreadleError, Unauthorized
+from service.errors import Busy, Conflict, NotFound, TreadleError, Unauthorized, Unavailable
 from service.events.follower import Interrupted
 from service.events.model import Entry
 from service.protocols.langgraph.find import Found
@@ -19,6 +19,7 @@ from service.sse_frames import KEEPALIVE, encode, guarded
 
 log = logging.getLogger(__name__)
 
+CANCEL_TRIES = 30
 _cancels: set[asyncio.Task[None]] = set()  # of runs whose client has gone; asyncio itself does not keep a task alive
 
 
@@ -62,15 +63,21 @@ class RunReader:
                 yield b"\n"
         yield _json(self.outcome).encode()
 
-    async def settled(self) -> Json:
-        """The final values, once the run has ended. Raises NotFound, Unauthorized, Unavailable, SchemaError."""
-        async for _ in self._pages():
+    async def settled(self, seconds: float) -> Json:
+        """The final values, once the run has ended, or those after so many seconds. Raises NotFound, Unauthorized,
+        Unavailable, SchemaError."""
+        try:
+            async with asyncio.timeout(seconds):
+                async for _ in self._pages():
+                    pass
+        except TimeoutError:
             pass
         return self.outcome
 
     @property
     def outcome(self) -> Json:
-        assert self._translation is not None
+        if self._translation is None:
+            return {}
         failure = self._translation.failure
         return self._translation.values if failure is None else {"__error__": failure}
 
@@ -85,19 +92,22 @@ class RunReader:
             gone = False
             raise
         finally:
-            await parts.aclose()
-            if gone and self._cancels:
+            if gone and self._cancels:  # before anything is awaited: this task may be cancelled again
                 task = asyncio.ensure_future(self._cancel())
                 _cancels.add(task)
                 task.add_done_callback(_cancels.discard)
+            await parts.aclose()
 
     async def _cancel(self) -> None:
-        try:
-            await self._services.store.interrupt(self._principal, self._found.run_id.message_id)
-        except (Conflict, NotFound):
-            pass
-        except TreadleError as error:
-            log.log(error.log_level, "run not cancelled", extra={"error": str(error)})
+        for _ in range(CANCEL_TRIES):
+            try:
+                await self._services.store.interrupt(self._principal, self._found.run_id.message_id)
+                return
+            except (Busy, Unavailable) as error:
+                log.log(error.log_level, "run not cancelled yet", extra={"error": str(error)})
+                await asyncio.sleep(error.retry_after or 1)
+            except (Conflict, NotFound):
+                return  # it is over
 
     async def _pages(self) -> AsyncIterator[list[Event]]:
         """The events until the end of the run; an empty list after each silence."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import uuid_utils.compat as uuid
 from litestar.params import FromPath, JSONBody
 
@@ -18,14 +19,18 @@ from service.protocols.langgraph.model import (
     HistorySearch,
     Json,
     NewThread,
+    StateUpdate,
     ThreadChanges,
     ThreadSearch,
 )
 from service.protocols.langgraph.services import COPIED, LangGraphServices, first_values
 from service.protocols.langgraph.store import ThreadRow
+from service.protocols.langgraph.update import update_state
 
 NO_SUPERSTEPS = "supersteps are not supported: begin a thread with a run."
 NO_VALUES = "Threads cannot be found by their values: search by metadata, status or ids."
+TOO_LARGE = "The values of the thread are too large to be copied."
+MAX_WITH_VALUES = 100  # threads of one search: the values of each are read
 NEEDS_VALUES = frozenset({"values", "interrupts"})
 
 
@@ -45,8 +50,10 @@ async def create_thread(data: JSONBody[NewThread | None], principal: Caller, lan
 
 @post("/threads/search", scope="read")
 async def search_threads(data: JSONBody[ThreadSearch], principal: Caller, langgraph: Services) -> list[Json]:
-    rows = await langgraph.store.threads(principal, _searchable(data))
     needs_values = not data.select or not NEEDS_VALUES.isdisjoint(data.select)
+    if needs_values and (data.limit or 0) > MAX_WITH_VALUES:
+        raise Unprocessable(f"limit must be at most {MAX_WITH_VALUES}, unless select leaves out values and interrupts.")
+    rows = await langgraph.store.threads(principal, _searchable(data))
     found = [await _with_values(langgraph, row) if needs_values else thread(row, None, [], None) for row in rows]
     return page(found, data.select)
 
@@ -88,7 +95,7 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
     exchanges = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     history = [*earlier, *({"message": one.message, "result": one.result} for one in exchanges)]
     values = values_after(turns, first_values(row))
-    memory = {**row.memory, COPIED: {"values": values, "history": history[-HISTORY_EXCHANGES:]}}
+    memory = _copied(row.memory, values, history[-HISTORY_EXCHANGES:], langgraph.settings.max_event_bytes // 2)
     new = str(uuid.uuid7())
     await langgraph.store.create_thread(principal, new, row.metadata, memory)
     return await _whole(langgraph, principal, new)
@@ -97,6 +104,13 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
 @get("/threads/{thread_id:str}/state", scope="read")
 async def get_state(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> Json:
     return (await _states(langgraph, principal, thread_id))[0]
+
+
+@post("/threads/{thread_id:str}/state", scope="submit")
+async def change_state(
+    thread_id: FromPath[str], data: JSONBody[StateUpdate], principal: Caller, langgraph: Services
+) -> Json:
+    return await update_state(langgraph, principal, thread_id, data)
 
 
 @get("/threads/{thread_id:str}/state/{checkpoint_id:str}", scope="read")
@@ -129,8 +143,19 @@ async def get_history(request: Asked, thread_id: FromPath[str], principal: Calle
 
 HANDLERS = [
     *(create_thread, search_threads, count_threads, get_thread, change_thread, delete_thread, copy_thread),
-    *(get_state, get_earlier_state, get_state_at_checkpoint, search_history, get_history),
+    *(get_state, change_state, get_earlier_state, get_state_at_checkpoint, search_history, get_history),
 ]
+
+
+def _copied(memory: Json, values: Json, history: list[Any], max_bytes: int) -> Json:
+    """The memory of a copy, with as much of the history as leaves its agents room. Raises Unprocessable."""
+    while True:
+        found = {**memory, COPIED: {"values": values, "history": history}}
+        if len(msgspec.json.encode(found)) <= max_bytes:
+            return found
+        if not history:
+            raise Unprocessable(TOO_LARGE)
+        history = history[(len(history) + 1) // 2 :]
 
 
 def _searchable(wanted: ThreadSearch) -> ThreadSearch:

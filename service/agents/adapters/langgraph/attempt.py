@@ -126,7 +126,12 @@ class Attempt:
 
     async def _update(self, update: dict[str, Any]) -> Any:
         """Change the state of the thread, as if a node had written it."""
-        config = await self._graph.aupdate_state(self._config, update.get("values"), as_node=update.get("as_node"))
+        from langgraph.errors import InvalidUpdateError
+
+        try:
+            config = await self._graph.aupdate_state(self._config, update.get("values"), as_node=update.get("as_node"))
+        except InvalidUpdateError as error:
+            raise Rejected(str(error)) from error
         values = (await self._graph.aget_state(config)).values
         await self._events.last_values(values)
         return values

@@ -24,7 +24,18 @@ LIBRARIES = (
     *("alembic", "anthropic", "asyncio", "autogen_agentchat", "autogen_core", "autogen_ext", "claude_agent_sdk"),
     *("hpack", "httpcore", "httpcore2", "httpx", "httpx2", "langchain", "langchain_anthropic", "langchain_community"),
     *("langchain_core", "langchain_openai", "langgraph", "langgraph_sdk", "langsmith", "litellm", "LiteLLM"),
-    *("litestar", "mcp", "openai", "psycopg", "requests", "sqlalchemy", "urllib3", "uvicorn", "websockets"),
+    *(
+        "litestar",
+        "mcp",
+        "openai",
+        "psycopg",
+        "pydantic_ai",
+        "requests",
+        "sqlalchemy",
+        "urllib3",
+        "uvicorn",
+        "websockets",
+    ),
 )
 
 _ENCODER = msgspec.json.Encoder(enc_hook=str)

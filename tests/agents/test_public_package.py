@@ -64,7 +64,8 @@ def test_the_public_names_of_treadle() -> None:
     assert adapters.__all__ == [
         *("AgentOutput", "ClaudeAgent", "ClaudeInput", "Kit", "ModelInput", "OpenAIAgent"),
         *("ToolCall", "ToolResult", "UserInput"),
-        *("autogen_agent", "claude_agent", "http_agent", "langgraph_agent", "openai_agent"),
+        *("a2a_agent", "autogen_agent", "autogen_core_agent", "claude_agent", "http_agent", "langgraph_agent"),
+        *("openai_agent", "openai_agents_agent", "pydantic_ai_agent"),
     ]
     for module in (treadle, adapters, resolver):
         assert all(hasattr(module, name) for name in module.__all__)

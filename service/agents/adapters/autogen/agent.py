@@ -56,7 +56,7 @@ def autogen_agent(
     Raises ImportError if AutoGen is not installed, ValueError or TypeError for an argument that cannot be used.
     """
     require("autogen_agentchat", framework="AutoGen", extra="autogen")
-    make_task = input or _default_task
+    make_task = input or default_task
     memory_key = name if keep_state else None
 
     async def answer(context: Context, message: Any) -> Any:
@@ -69,7 +69,8 @@ def autogen_agent(
     return Agent(name, answer, **limits)
 
 
-def _default_task(context: Context, message: str | UserInput) -> Any:
+def default_task(context: Context, message: str | UserInput) -> Any:
+    """AutoGen's TextMessage for a message."""
     from autogen_agentchat.messages import TextMessage
 
     content = UserInput(message) if isinstance(message, str) else message

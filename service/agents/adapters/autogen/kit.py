@@ -16,6 +16,7 @@ from service.limits import HISTORY_EXCHANGES, HISTORY_TOKENS
 
 if TYPE_CHECKING:
     from autogen_agentchat.agents import UserProxyAgent
+    from autogen_core import SingleThreadedAgentRuntime
     from autogen_core.models import ChatCompletionClient, LLMMessage
 
 MAX_STEP_PART_CHARS = 150  # of a tool's or a person's name in the name of a step
@@ -30,6 +31,12 @@ class Kit:
         self.questions: Counter[str] = Counter()  # in this attempt, by the person's name
         self._models = 0
         self._calls: Counter[str] = Counter()
+
+    def runtime(self) -> "SingleThreadedAgentRuntime":
+        """A runtime of AutoGen core that fails if one of its agents does; AutoGen's own default only logs that."""
+        from autogen_core import SingleThreadedAgentRuntime
+
+        return SingleThreadedAgentRuntime(ignore_unhandled_exceptions=False)
 
     def model(self, client: "ChatCompletionClient") -> "ChatCompletionClient":
         """The same model with each answer stored as a step."""

@@ -53,7 +53,7 @@ class Runner:
                 self._kit = Kit(self._context)
                 team = await self._make(make)  # the other one may have loaded a part
         token = CancellationToken()
-        logging.getLogger("autogen_core").addFilter(_is_not_a_cancellation)
+        logging.getLogger("autogen_core").addFilter(is_not_a_cancellation)
         running = asyncio.ensure_future(self._run_team(team, task, token))
         running.add_done_callback(retrieve_exception)
         try:
@@ -140,7 +140,7 @@ class Runner:
         return RuntimeError(text) if type(error) is RuntimeError else error_of_service(error)
 
 
-def _is_not_a_cancellation(record: logging.LogRecord) -> bool:
+def is_not_a_cancellation(record: logging.LogRecord) -> bool:
     """AutoGen logs the cancellation of an agent as an error with a traceback; this filter drops it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 

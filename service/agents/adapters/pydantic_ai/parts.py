@@ -1,0 +1,156 @@
+"""A model and a toolset of Pydantic AI that store their results as steps. Imported only when an agent runs."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic_ai import RunContext
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ToolReturn,
+)
+from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
+
+from service.agents.contract import Context
+from service.agents.tool_events import plain, write_event
+
+MAX_NAME_CHARS = 80  # of a tool's name, or of the id of a call, in the name of a step
+
+
+class StepModel(WrapperModel):
+    """The model, with each answer stored as a step. It streams the text of the answer itself, because a later attempt
+    receives the answer whole."""
+
+    def __init__(self, wrapped: Model, context: Context, *, stream: bool) -> None:
+        super().__init__(wrapped)
+        self._context = context
+        self._stream = stream
+        self._calls = 0
+        self._needs_blank_line = False
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        async def ask() -> ModelResponse:
+            response = await self.wrapped.request(messages, model_settings, model_request_parameters)
+            await self._tell(response)
+            return response
+
+        return await self._answer(ask)
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        async def ask() -> ModelResponse:
+            if not self._stream:
+                return await self.request_whole(messages, model_settings, model_request_parameters)
+            async with self.wrapped.request_stream(
+                messages, model_settings, model_request_parameters, run_context
+            ) as streamed:
+                async for event in streamed:
+                    await self._pass_on(event)
+                response = streamed.get()
+            await self._tell_thoughts(response)
+            return response
+
+        response = await self._answer(ask)
+        yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters)
+
+    async def request_whole(self, *request: Any) -> ModelResponse:
+        response = await self.wrapped.request(*request)
+        await self._tell(response)
+        return response
+
+    async def _answer(self, ask: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
+        self._calls += 1
+        asked: ModelResponse | None = None
+
+        async def step() -> Any:
+            nonlocal asked
+            asked = await ask()
+            usage = asked.usage
+            self._context.usage(
+                model=asked.model_name, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
+            )
+            [stored] = ModelMessagesTypeAdapter.dump_python([asked], mode="json")
+            return stored
+
+        stored = await self._context.step(f"model {self._calls}", step)
+        if asked is None:
+            [found] = ModelMessagesTypeAdapter.validate_python([stored])
+            assert isinstance(found, ModelResponse)
+            asked = found
+            await self._tell(asked)
+        self._needs_blank_line = self._needs_blank_line or any(_text_of(part) for part in asked.parts)
+        return asked
+
+    async def _pass_on(self, event: Any) -> None:
+        if isinstance(event, PartStartEvent):
+            await self._emit(_text_of(event.part))
+        elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+            await self._emit(event.delta.content_delta)
+
+    async def _tell(self, response: ModelResponse) -> None:
+        await self._tell_thoughts(response)
+        for part in response.parts:
+            await self._emit(_text_of(part))
+
+    async def _tell_thoughts(self, response: ModelResponse) -> None:
+        for part in response.parts:
+            if isinstance(part, ThinkingPart) and part.content:
+                await write_event(self._context, "thinking", content=part.content)
+
+    async def _emit(self, text: str) -> None:
+        """A blank line separates the texts of two answers."""
+        if text:
+            await self._context.emit(f"\n\n{text}" if self._needs_blank_line else text)
+            self._needs_blank_line = False
+
+
+class StepToolset(WrapperToolset[Any]):
+    """The toolset, with each result stored as a step, as JSON."""
+
+    def __init__(self, wrapped: AbstractToolset[Any], context: Context) -> None:
+        super().__init__(wrapped)
+        self._context = context
+
+    def visit_and_replace(
+        self, visitor: Callable[[AbstractToolset[Any]], AbstractToolset[Any]]
+    ) -> AbstractToolset[Any]:
+        return StepToolset(self.wrapped.visit_and_replace(visitor), self._context)
+
+    async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: Any) -> Any:
+        result: Any = None
+        ran_now = False
+
+        async def step() -> Any:
+            nonlocal result, ran_now
+            result, ran_now = await super(StepToolset, self).call_tool(name, tool_args, ctx, tool), True
+            return plain(result.return_value if isinstance(result, ToolReturn) else result)
+
+        stored = await self._context.step(
+            f"tool {name[:MAX_NAME_CHARS]} {str(ctx.tool_call_id)[:MAX_NAME_CHARS]}", step
+        )
+        return result if ran_now else stored
+
+
+def _text_of(part: Any) -> str:
+    return part.content if isinstance(part, TextPart) else ""

@@ -123,7 +123,8 @@ def _takes_limit_options(factory: Callable[..., Any], annotation: Any) -> bool:
 
 def _entry_type(factory: Callable[..., Any]) -> type[msgspec.Struct]:
     """The keys of an entry for a factory of agents that ask a model, with their types."""
-    written = {"tools": list[str | dict[str, Any]], "output": str | dict[str, Any]}
+    names_and_objects = list[str | dict[str, Any]]
+    written = {"tools": names_and_objects, "mcp_servers": names_and_objects, "output": str | dict[str, Any]}
     hints = get_type_hints(LimitOptions) | get_type_hints(factory) | written
     return arguments(factory.__name__, _parameters(factory)[0], hints)
 

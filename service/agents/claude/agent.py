@@ -19,6 +19,7 @@ from service.agents.contract import Context
 from service.agents.definition import Agent
 from service.agents.limits import LimitOptions
 from service.agents.rounds.attempt import Attempt
+from service.agents.rounds.mcp_tools import with_servers
 from service.agents.rounds.options import ClientOption
 from service.agents.rounds.request import ModelInput
 from service.agents.rounds.tools import Declared
@@ -47,8 +48,9 @@ class ClaudeAgent(Agent):
         """Answers with Claude; the thread's history is the conversation."""
         if self._api is None:
             raise RuntimeError(f"The agent {self.name} is not connected to the Anthropic API.")
-        attempt = Attempt(self._options, self._api, context)
-        return await attempt.run(*await first_request(context, self._options, self._api.model, message))
+        async with with_servers(self._options) as options:
+            attempt = Attempt(options, self._api, context)
+            return await attempt.run(*await first_request(context, options, self._api.model, message))
 
 
 def claude_agent(
@@ -65,6 +67,7 @@ def claude_agent(
     max_calls: int = DEFAULT_MAX_CALLS,
     options: Mapping[str, Any] | None = None,
     client_options: Sequence[ClientOption] = (),
+    mcp_servers: Sequence[str | Mapping[str, Any]] = (),
     **limits: Unpack[LimitOptions],
 ) -> ClaudeAgent:
     """Make an agent that asks Claude.
@@ -84,6 +87,8 @@ def claude_agent(
     client_options  What clients may set in a message's metadata: `system`, a text that is added to the system prompt;
                     `max_tokens`, in place of the agent's; `tools`, functions that the client runs. Default: nothing,
                     because any client could change the agent's orders.
+    mcp_servers     MCP servers whose tools the model may call: URLs, or fields of McpServer: `url` and `headers`, or
+                    `command`, `args`, `env` and `cwd`; and `name`, `tools`.
     limits          The options of every agent; see `treadle.Limits`.
 
     Raises ValueError or TypeError for an argument that cannot be used.
@@ -100,5 +105,6 @@ def claude_agent(
         max_calls=max_calls,
         options=options,
         client_options=client_options,
+        mcp_servers=mcp_servers,
     )
     return ClaudeAgent(name, checked, **limits)

@@ -20,6 +20,7 @@ from service.agents.openai.api import Api
 from service.agents.openai.options import OpenAIOptions, check
 from service.agents.openai.request import first_request
 from service.agents.rounds.attempt import Attempt
+from service.agents.rounds.mcp_tools import with_servers
 from service.agents.rounds.options import ClientOption
 from service.agents.rounds.request import ModelInput
 from service.agents.rounds.tools import Declared
@@ -47,8 +48,9 @@ class OpenAIAgent(Agent):
         """Answers with a GPT model; the thread's history is the conversation."""
         if self._api is None:
             raise RuntimeError(f"The agent {self.name} is not connected to an API.")
-        attempt = Attempt(self._options, self._api, context)
-        text = await attempt.run(*await first_request(context, self._options, self._api, message))
+        async with with_servers(self._options) as options:
+            attempt = Attempt(options, self._api, context)
+            text = await attempt.run(*await first_request(context, options, self._api, message))
         return text if self._options.output is None else self._options.output.read(text)
 
 
@@ -66,6 +68,7 @@ def openai_agent(
     max_calls: int = DEFAULT_MAX_CALLS,
     options: Mapping[str, Any] | None = None,
     client_options: Sequence[ClientOption] = (),
+    mcp_servers: Sequence[str | Mapping[str, Any]] = (),
     **limits: Unpack[LimitOptions],
 ) -> OpenAIAgent:
     """Make an agent that asks an API with OpenAI's chat completions (OPENAI_API_KEY, OPENAI_BASE_URL).
@@ -84,6 +87,8 @@ def openai_agent(
     options         Further parameters of chat completions, for example `temperature` or `reasoning_effort`.
     client_options  What clients may set in a message's metadata: as for claude_agent, and `output`, the
                     `response_format` or `text.format` of clients of /v1. Default: nothing.
+    mcp_servers     MCP servers whose tools the model may call: URLs, or fields of McpServer: `url` and `headers`, or
+                    `command`, `args`, `env` and `cwd`; and `name`, `tools`.
     limits          The options of every agent; see `treadle.Limits`.
 
     Raises ImportError if the SDK is not installed, ValueError or TypeError for an argument that cannot be used.
@@ -101,5 +106,6 @@ def openai_agent(
         max_calls=max_calls,
         options=options,
         client_options=client_options,
+        mcp_servers=mcp_servers,
     )
     return OpenAIAgent(name, checked, **limits)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
+from service.agents.rounds.mcp_server import McpServer, read_servers
 from service.agents.rounds.tools import Declared, Toolbox
 
 ClientOption: TypeAlias = Literal["system", "max_tokens", "tools", "output"]
@@ -48,6 +49,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_calls: int
     parameters: dict[str, Any]
     client_options: frozenset[str]
+    mcp_servers: tuple[McpServer, ...]
 
     def earlier_text(self, result: Any) -> str:
         """An earlier answer of the thread that is no text, as the model's own words; empty if it cannot be."""
@@ -63,6 +65,7 @@ def checked(
     max_calls: int,
     options: Mapping[str, Any] | None,
     client_options: Sequence[ClientOption],
+    mcp_servers: Sequence[str | Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Fields of ModelOptions. Raises ValueError or TypeError for an argument that cannot be used."""
     if (max_tokens is not None and max_tokens < 1) or max_calls < 1 or history < 0:
@@ -77,6 +80,7 @@ def checked(
         "max_calls": max_calls,
         "parameters": dict(options or {}),
         "client_options": frozenset(client_options),
+        "mcp_servers": read_servers(mcp_servers),
     }
 
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 import msgspec
 
@@ -75,22 +75,31 @@ class Tool:
             finally:
                 bridge.close()
         try:
-            return _output(await self._function(*([context] if self._with_context else []), **values))
+            return checked_output(await self._function(*([context] if self._with_context else []), **values))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
     def _run(self, context: "SyncCallContext", values: dict[str, Any]) -> Output:
         try:
-            return _output(self._function(*([context] if self._with_context else []), **values))
+            return checked_output(self._function(*([context] if self._with_context else []), **values))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return _failed(error)
 
 
+class AnyTool(Protocol):
+    """A tool with its definition for the model."""
+
+    name: str
+    definition: dict[str, Any]
+
+    async def call(self, context: "CallContext", given: Any) -> Output: ...
+
+
 class Toolbox:
-    """An agent's tools: functions, and definitions (dicts) of tools that Anthropic runs."""
+    """An agent's tools: functions, and definitions (dicts) of tools that the provider runs."""
 
     def __init__(self, declared: Sequence[Declared]) -> None:
-        self._tools: dict[str, Tool] = {}
+        self._tools: dict[str, AnyTool] = {}
         self.definitions: list[dict[str, Any]] = []
         for item in declared:
             if isinstance(item, Mapping):
@@ -99,6 +108,17 @@ class Toolbox:
                 tool = Tool(item)
                 self._tools[tool.name] = tool
                 self.definitions.append(tool.definition)
+        self._check_names()
+
+    def extended(self, tools: Sequence["AnyTool"]) -> "Toolbox":
+        """A toolbox with these tools as well. Raises ValueError for two tools of one name."""
+        longer = Toolbox(())
+        longer._tools = self._tools | {tool.name: tool for tool in tools}
+        longer.definitions = [*self.definitions, *(tool.definition for tool in tools)]
+        longer._check_names()
+        return longer
+
+    def _check_names(self) -> None:
         names = [definition["name"] for definition in self.definitions if "name" in definition]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two tools have the name {twice!r}: rename one")
@@ -168,7 +188,7 @@ class SyncCallContext:
         return self._bridge.wait(method(*args, **kwargs))
 
 
-def _output(value: Any) -> Output:
+def checked_output(value: Any) -> Output:
     """The output for a result; failed if the result is too large for the model."""
     output = Output(plain(value))
     if (size := len(output.text)) > MAX_OUTPUT_CHARS:

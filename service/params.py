@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
-from service.errors import Invalid, Unprocessable
+from service.errors import Invalid, NotFound, Unprocessable
 from service.limits import (
     KEY_RULE,
     MAX_KEY_CHARS,
@@ -35,13 +35,21 @@ PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=P
 
 
 def parse_message_id(text: str) -> UUID:
-    """Raises Invalid."""
-    return _parse_uuid(text, "a message id; send the UUID that the submit returned")
+    """Raises NotFound: no message has an id that is no UUID."""
+    return _parse_uuid(text, "message")
 
 
 def parse_record_id(text: str) -> UUID:
-    """Raises Invalid."""
-    return _parse_uuid(text, "a record id; send the UUID that the publish returned")
+    """Raises NotFound."""
+    return _parse_uuid(text, "record")
+
+
+def parse_parent(text: str) -> UUID:
+    """The id of a message in a filter; raises Invalid."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid("parent must be the id of a message (a UUID).") from None
 
 
 def parse_thread_id(text: str) -> str:
@@ -89,4 +97,4 @@ def _parse_uuid(text: str, what: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise Invalid(f"{text[:100]!r} is not {what}.") from None
+        raise NotFound(f"There is no {what} {text[:100]!r}.") from None

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from service.access.principal import Scope
@@ -123,6 +124,12 @@ class NewToken(Struct, frozen=True, forbid_unknown_fields=True):
             gt=0, le=MAX_TOKEN_SECONDS, description=f"a number of seconds above 0, at most {MAX_TOKEN_SECONDS} (7 days)"
         ),
     ] = DEFAULT_TOKEN_SECONDS
+    session_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None  # another name of thread_id
+
+    def __post_init__(self) -> None:
+        if self.session_id is not None and self.thread_id in (None, self.session_id):  # else narrow refuses both
+            msgspec.structs.force_setattr(self, "thread_id", self.session_id)
+            msgspec.structs.force_setattr(self, "session_id", None)
 
 
 class CreatedToken(Struct, frozen=True):

@@ -40,6 +40,8 @@ def narrow(maker: Principal, new: NewToken) -> Principal:
     """The principal of a new token. Raises Unprocessable, and Forbidden where it would have more than its maker."""
     if new.thread_id is None and new.message_id is None and new.subject is None:
         raise Unprocessable("Send at least one of thread_id, message_id and subject.")
+    if new.session_id is not None:
+        raise Unprocessable("session_id is another name of thread_id: send one of them.")
     scopes = frozenset(new.scopes)
     if scopes & NOT_FOR_TOKENS:
         raise Unprocessable("scopes must not have admin: an access token cannot manage keys.")

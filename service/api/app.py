@@ -14,7 +14,7 @@ from litestar.middleware import DefineMiddleware
 
 from service.access import routes as access
 from service.access.principal import AUTH_OFF
-from service.api import health, metrics, openapi, problems
+from service.api import health, metrics, openapi, problems, start
 from service.api.auth import AccessParts, Authentication, principal_of
 from service.api.bodies import JsonBody
 from service.api.clients import watch_client
@@ -104,6 +104,7 @@ ROUTERS = [
     access.router,
     webhooks.router,
     audit.router,
+    start.router,
     health.router,
     metrics.router,
     websocket.router,

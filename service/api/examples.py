@@ -134,6 +134,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "message_count": 2,
         "created_at": NOW,
         "last_activity": NOW,
+        "phase": "refinement_ready",
         "states": {"queued": 0, "processing": 0, "completed": 2, "failed": 0, "cancelled": 0},
         "metadata": {},
         "memory": None,

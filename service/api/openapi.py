@@ -96,10 +96,16 @@ async def reference_file(name: FromPath[str]) -> Response[bytes]:
 
 
 class _ReferenceRouter(Router):
-    """Litestar adds an HTML page for unknown paths beside its own; at the root it would answer for every path."""
+    """Litestar adds an HTML page for unknown paths beside its own, which at the root would answer for every path; and a
+    page at the root itself, where service/api/start.py answers."""
 
     def register(self, value: Any) -> list[Any]:
-        return [] if LITESTAR_NOT_FOUND_PATH in getattr(value, "paths", ()) else super().register(value)
+        paths = set(getattr(value, "paths", ()))
+        if LITESTAR_NOT_FOUND_PATH in paths:
+            return []
+        if "/" in paths:
+            value.paths = paths - {"/"}
+        return super().register(value)
 
 
 def config(*, needs_key: bool) -> OpenAPIConfig:
@@ -119,7 +125,7 @@ def config(*, needs_key: bool) -> OpenAPIConfig:
         ),
         render_plugins=[
             _Description(needs_key=needs_key),
-            _ReferencePage("/", "/docs", name="swagger.html"),
+            _ReferencePage("/docs", name="swagger.html"),
             _ReferencePage("/redoc", name="redoc.html"),
         ],
     )

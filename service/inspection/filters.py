@@ -5,7 +5,7 @@ from uuid import UUID
 
 from service.cursors import UNKNOWN_CURSOR
 from service.errors import Invalid, Unprocessable
-from service.params import parse_message_id, parse_time
+from service.params import parse_parent, parse_time
 
 STATES = ("queued", "processing", "completed", "failed", "cancelled", "open")
 
@@ -18,7 +18,7 @@ def parse_filter(given: Mapping[str, str | None]) -> dict[str, str]:
     if found.get("state", "open") not in STATES:
         raise Unprocessable(f"state must be one of {', '.join(STATES)}.")
     if "parent" in found:
-        found["parent"] = str(parse_message_id(found["parent"]))
+        found["parent"] = str(parse_parent(found["parent"]))
     for name in ("since", "until"):
         if name in found:
             found[name] = parse_time(found[name], name).isoformat()

@@ -1,7 +1,7 @@
 """The JSON of a thread."""
 
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -42,12 +42,24 @@ class States(Struct, frozen=True):
     failed: int
     cancelled: int
 
+    @property
+    def phase(self) -> "Phase":
+        if self.queued or self.processing:
+            return "executing"
+        return "refinement_ready" if self.completed else "idle"
+
+
+Phase = Literal["idle", "executing", "refinement_ready"]
+
 
 class Thread(Struct, frozen=True):
+    """`phase`: `executing` while a message is open; then `refinement_ready`, if there is an answer; else `idle`."""
+
     thread_id: str
     message_count: int
     created_at: datetime
     last_activity: datetime
+    phase: Phase
     states: States
     metadata: dict[str, Any]
     memory: dict[str, Any] | None  # the JSON that its agents keep

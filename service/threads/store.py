@@ -89,7 +89,8 @@ class ThreadStore:
         )
         if row is None:
             raise _unknown(thread_id)
-        return from_row(Thread, row, ("metadata", "memory"), states=from_row(States, row))
+        states = from_row(States, row)
+        return from_row(Thread, row, ("metadata", "memory"), states=states, phase=states.phase)
 
     async def usage(self, principal: Principal, thread_id: str) -> Usage:
         """Raises NotFound."""

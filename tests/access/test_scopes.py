@@ -31,7 +31,7 @@ NEEDS = {
     " deleteTenant createWebhook listWebhooks getWebhook changeWebhook deleteWebhook rotateWebhook testWebhook"
     " getCallbackSecret rotateCallbackSecret",
     ANY_SCOPE: "createToken",
-    OPEN: "getHealth getReadiness getLiveness",
+    OPEN: "getStart getHealth getReadiness getLiveness",
 }
 OPERATORS_ONLY = {
     *("pauseQueue", "resumeQueue", "listWorkers", "getMetrics"),

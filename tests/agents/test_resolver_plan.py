@@ -197,6 +197,22 @@ def plan_of(query: str) -> list[tuple[str, tuple[str, ...]]]:
             ],
         ),
         (
+            "Analyse the shares of Apple, Google, and Tesla in 2024 and then write a letter",
+            [
+                ("Analyse the shares of Apple, Google, and Tesla …", ()),
+                ("Write a letter", ()),
+                ("See how the parts fit together", ("t1", "t2")),
+            ],
+        ),
+        (
+            "Describe the prices of Ford and Tesla this year; list what they sell",
+            [
+                ("Describe the prices of Ford and Tesla this year", ()),
+                ("List what they sell", ()),
+                ("See how the parts fit together", ("t1", "t2")),
+            ],
+        ),
+        (
             "Bread and butter",
             [
                 ("Look at: Bread and butter", ()),
@@ -205,7 +221,7 @@ def plan_of(query: str) -> list[tuple[str, tuple[str, ...]]]:
             ],
         ),
     ],
-    ids=["items", "sentences", "and", "one thing"],
+    ids=["items", "sentences", "and", "a list", "names", "one thing"],
 )
 def test_the_scripted_planner_splits(query: str, plan: list[Any]) -> None:
     assert plan_of(query) == plan
@@ -228,6 +244,22 @@ SHOP = tuple(
         ("t3", "Compare the results", ("t1", "t2")),
     )
 )
+
+
+@pytest.mark.parametrize(
+    ("instruction", "tasks", "kept"),
+    [
+        ("Only the costs of renting, please", ["t2"], []),
+        ("Just compare the results", ["t1", "t2", "t3"], ["t1", "t2"]),
+        ("Focus on quiet streets", ["t1", "t2", "t3", "t4"], ["t1", "t2", "t3"]),
+    ],
+)
+def test_the_scripted_planner_narrows(instruction: str, tasks: list[str], kept: list[str]) -> None:
+    draft = read(json.dumps({"tasks": scripted_planner.revise(instruction, SHOP)}), SHOP)
+    assert [task.id for task in draft.tasks] == tasks
+    assert list(draft.kept) == kept
+    changed = [task for task in draft.tasks if task.id not in kept]
+    assert all(instruction in task.instruction for task in changed)
 
 
 @pytest.mark.parametrize(

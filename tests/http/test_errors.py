@@ -51,7 +51,7 @@ BAD_IDS = [
 ]
 
 
-async def test_a_malformed_message_id_is_400(api: Client) -> None:
+async def test_an_id_that_is_no_uuid_is_unknown(api: Client) -> None:
     for bad in BAD_IDS:
         for method, path in (
             ("GET", "/status"),
@@ -61,7 +61,7 @@ async def test_a_malformed_message_id_is_400(api: Client) -> None:
             ("DELETE", ""),
         ):
             with named_case(f"{method} {bad}{path}"):
-                problem(await api.request(method, f"/messages/{bad}{path}"), 400, "not a message id")
+                problem(await api.request(method, f"/messages/{bad}{path}"), 404, "There is no message")
 
 
 async def test_unknown_messages_threads_and_queues_are_404(api: Client, sql: Connection) -> None:

@@ -50,7 +50,7 @@ async def test_invalid_answers_are_refused(start_api: StartApi, start_worker: St
     await start_worker(asks)
     api = await start_api(max_event_bytes=2_000)
     problem(await api.post(f"/messages/{UNKNOWN_ID}/input", json={"input": 1}), 404, "no message")
-    problem(await api.post("/messages/x/input", json={"input": 1}), 400, "UUID")
+    problem(await api.post("/messages/x/input", json={"input": 1}), 404, "There is no message 'x'.")
     message_id = await api.submit("x", agent="asks")
     await waiting(api, message_id, "sure?")
     path = f"/messages/{message_id}/input"

@@ -1,5 +1,6 @@
 """The chat page in a real browser: a person writes, watches, leaves, and finds everything again."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -36,9 +37,16 @@ async def test_a_person_leaves_in_the_middle_of_an_answer_and_finds_everything_a
         await chat.send("hello from a browser")
         await expect(chat.answers).to_have_text(["hello from a browser"])
         await chat.has_states("done")
-
+        phase, log = chat.page.locator("#phase"), chat.page.locator("#logLines")
+        await expect(phase).to_have_text("refinement_ready")
+        await expect(log).to_contain_text(re.compile(r"\[AGENT STREAM\] \d+ \S+ done {.*hello from a browser"))
+        await chat.page.get_by_role("button", name="Disconnect").click()
+        await chat.has_connection("Disconnected")
         await chat.choose_agent("script")
         await chat.send("a long story")
+        await expect(phase).to_have_text("executing")
+        await chat.page.get_by_role("button", name="Connect", exact=True).click()
+        await chat.has_connection("Connected")
         message_id = await newest_message(scripted_api, 2)
         script.say(
             message_id,

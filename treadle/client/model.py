@@ -93,12 +93,14 @@ class ThreadSummary(Struct, frozen=True):
 
 
 class Thread(Struct, frozen=True):
-    """`states` counts its messages by state; `memory` is the JSON that its agents keep."""
+    """`states` counts its messages by state; `memory` is the JSON that its agents keep. `phase` is `idle`, `executing`
+    or `refinement_ready`."""
 
     thread_id: str
     message_count: int
     created_at: datetime
     last_activity: datetime
+    phase: str
     states: dict[State, int]
     metadata: dict[str, Any]
     memory: dict[str, Any] | None

@@ -324,6 +324,8 @@ export interface components {
              * @description a number of seconds above 0, at most 604800 (7 days) (default: 3600.0)
              */
             expires_in?: number;
+            /** @description a text of 1 to 255 characters, none of them a control character or a slash, and neither "." nor ".." */
+            session_id?: string | null;
         };
         /**
          * NewTopic
@@ -599,7 +601,10 @@ export interface components {
             expired: number;
             positions: components["schemas"]["Position"][];
         };
-        /** Thread */
+        /**
+         * Thread
+         * @description `phase`: `executing` while a message is open; then `refinement_ready`, if there is an answer; else `idle`.
+         */
         Thread: {
             thread_id: string;
             /** Format: int64 */
@@ -607,6 +612,8 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             last_activity: string;
+            /** @enum {string} */
+            phase: "executing" | "idle" | "refinement_ready";
             states: components["schemas"]["States"];
             metadata: {
                 [key: string]: unknown;

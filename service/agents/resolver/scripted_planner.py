@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from service.agents.resolver.plan import MAX_INSTRUCTION_CHARS, Task
+from service.agents.resolver.plan import MAX_INSTRUCTION_CHARS, MAX_TASKS, Task
 
 MAX_PARTS = 4
 MAX_SHORT_TITLE_CHARS = 48
@@ -14,7 +14,8 @@ STEM_CHARS = 7
 # All of these are linear: no quantifier of white space stands where a match can begin anywhere.
 LIST_MARKER = re.compile(r"[-*•]|\d{1,2}[.)]")
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
-CONJUNCTION = re.compile(r",? (?:and then|and also|and|then) ", re.I)  # in text with single spaces
+CONJUNCTION = re.compile(r"(,? (?:and then|and also|and|then) )", re.I)  # in text with single spaces
+MAX_ITEM_WORDS = 3  # of an item in a list such as "Apple, Google, and Tesla"
 # A part that matches needs the results of the parts before it.
 NEEDS_EARLIER_PARTS = re.compile(
     r"^(?:and )?(?:then|finally|after|afterwards|at last|based on|from (?:that|this|these)|with (?:that|this|these)"
@@ -28,6 +29,9 @@ CHANGES_FORM = re.compile(
     re.I,
 )
 ADDS_TASK = re.compile(r"\b(?:also|add|include|as well|additionally|plus|too|another)\b", re.I)
+NARROWS = re.compile(
+    r"\b(?:only|just|focus|narrow|limit|restrict|concentrate|specifically|in particular|nothing but|stick to)", re.I
+)
 ORDINALS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}
 NUMBERED_TASK = re.compile(
     rf"\b(?:(?:task|part|point|step|number|no\.?|#) ?(\d{{1,4}})|({'|'.join(ORDINALS)}))\b", re.I
@@ -72,8 +76,10 @@ def split(query: str) -> list[dict[str, Any]]:
 
 def revise(instruction: str, tasks: tuple[Task, ...]) -> list[dict[str, Any]] | None:
     """The revised plan, in the planner's JSON form; None if the instruction has nothing to do with the last plan."""
-    named = named_tasks(instruction, tasks)
     adds = bool(ADDS_TASK.search(instruction))
+    named = named_tasks(instruction, tasks)
+    if NARROWS.search(instruction) and not adds and (named or not CHANGES_FORM.search(instruction)):
+        return _narrowed(instruction, tasks, named)
     if not named and not adds and not CHANGES_FORM.search(instruction):
         return None
     revised: list[dict[str, Any]] = []
@@ -84,10 +90,36 @@ def revise(instruction: str, tasks: tuple[Task, ...]) -> list[dict[str, Any]] | 
         else:
             revised.append({"id": task.id, "keep": True})
     if adds:
-        ids = {task.id for task in tasks}
-        number = next(number for number in range(len(tasks) + 1, 1000) if f"t{number}" not in ids)
-        revised.append(_task(f"t{number}", instruction, instruction))
+        revised.append(_task(_free_id(tasks), instruction, instruction))
     return revised
+
+
+def _narrowed(instruction: str, tasks: tuple[Task, ...], named: set[str]) -> list[dict[str, Any]]:
+    """A plan of the tasks that the instruction is about, and of those whose results they need. If it is about none of
+    them, the results so far stay, and one more task narrows them."""
+    if not named:
+        words = {_stem(word) for word in keywords(instruction)}
+        about = [task.id for task in tasks if words & {_stem(word) for word in keywords(task.instruction)}]
+        named = set(about[:1])
+    needed = set(named)
+    for task in reversed(tasks):  # a task stands after those that it needs
+        if task.id in needed:
+            needed |= set(task.after)
+    if not named:
+        kept: list[dict[str, Any]] = [{"id": task.id, "keep": True} for task in tasks[: MAX_TASKS - 1]]
+        return [*kept, _task(_free_id(tasks), instruction, instruction, [task["id"] for task in kept])]
+    return [
+        _task(task.id, task.title, f"{task.instruction}\nOnly this, as asked later: {instruction}", list(task.after))
+        if task.id in named
+        else {"id": task.id, "keep": True}
+        for task in tasks
+        if task.id in needed
+    ]
+
+
+def _free_id(tasks: tuple[Task, ...]) -> str:
+    ids = {task.id for task in tasks}
+    return f"t{next(number for number in range(len(tasks) + 1, 1000) if f't{number}' not in ids)}"
 
 
 def named_tasks(text: str, tasks: Iterable[Task]) -> set[str]:
@@ -111,11 +143,32 @@ def _parts(query: str) -> list[str]:
     if len(parts) < 2:
         parts = [part for part in map(str.strip, SENTENCE_END.split(query)) if part]
     if len(parts) == 1:
-        clauses = CONJUNCTION.split(" ".join(parts[0].split()))
+        clauses = _clauses(" ".join(parts[0].split()))
         # In "bread and butter" the conjunction joins two words, not two sentences.
         parts = clauses if all(len(clause.split()) > 2 for clause in clauses) else parts
     parts = [part.rstrip(".;,") or part for part in parts] or [query]
     return [*parts[: MAX_PARTS - 1], "; ".join(parts[MAX_PARTS - 1 :])] if len(parts) > MAX_PARTS else parts
+
+
+def _clauses(text: str) -> list[str]:
+    """The text, split at its conjunctions, but not at the last one of a list or between two names."""
+    first, *rest = CONJUNCTION.split(text)
+    clauses = [first]
+    for conjunction, clause in zip(rest[::2], rest[1::2], strict=True):
+        if conjunction.strip(", ").casefold() == "and" and _ends_a_list(clauses[-1], clause):
+            clauses[-1] += conjunction + clause
+        else:
+            clauses.append(clause)
+    return clauses
+
+
+def _ends_a_list(before: str, after: str) -> bool:
+    """Whether "and" joins the last items of a list, as in "Apple, Google, and Tesla", or two names."""
+    comma, item = before.rpartition(",")[1:]
+    if comma and 0 < len(item.split()) <= MAX_ITEM_WORDS:
+        return True
+    last, next_word = before.split()[-1:] or [""], after.split()[:1] or [""]
+    return last[0][:1].isupper() and next_word[0][:1].isupper() and len(before.split()) > 1
 
 
 def _list_item(line: str) -> str | None:

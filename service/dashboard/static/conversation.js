@@ -64,6 +64,7 @@ export class Conversation {
     this.showInput(key, input); // first: it throws for an input that is nested too deeply
     this.pending.add(key, input);
     this.send(key, input);
+    this.view.paintSoon(this);
     this.view.scrollToEnd();
   }
 
@@ -183,6 +184,7 @@ export class Conversation {
 
   receiveEvent({ id, message_id, event, data }) {
     this.lastId = id;
+    this.view.log(`[AGENT STREAM] ${id} ${message_id} ${event} ${JSON.stringify(data)}`);
     const exchange = this.exchanges.get(message_id) ?? this.track(message_id, new Exchange(data?.message ?? ""));
     this.place(exchange);
     exchange.apply(event, data);
@@ -208,6 +210,13 @@ export class Conversation {
     exchange.element.dataset.placed = "";
     const firstWithoutEvent = this.view.exchanges.querySelector(":scope > .exchange:not([data-placed])");
     this.view.exchanges.insertBefore(exchange.element, firstWithoutEvent);
+  }
+
+  /** As GET /threads/{thread_id} tells it. */
+  get phase() {
+    const exchanges = [...this.exchanges.values(), ...this.unacknowledged.values()];
+    if (exchanges.some(({ isOver, state }) => !isOver && state !== "refused")) return "executing";
+    return exchanges.some(({ state }) => state === "done") ? "refinement_ready" : "idle";
   }
 
   /** The exchange that an agent works on, or null. */

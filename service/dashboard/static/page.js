@@ -2,6 +2,7 @@
 
 import { headers, use } from "./access.js";
 import { Conversation } from "./conversation.js";
+import { element, shorten } from "./dom.js";
 import { serviceUrl, storage } from "./storage.js";
 
 const THREAD_ID_MAX_CHARS = 255; // as in service/limits.py
@@ -9,6 +10,8 @@ const THREAD_ID_FORBIDDEN = /[/\u0000-\u001f\u007f-\u009f]/;
 const AGENTS_PATIENCE_SECONDS = 2; // for the list of agents, before the thread opens without it
 const RELOAD_SECONDS = 3; // until the lists are asked for again
 const NEAR_END_PIXELS = 80; // a reader this close to the end follows new text
+const LOG_LINES = 1000; // of the raw log, which keeps the last ones
+const LOG_LINE_CHARS = 2000;
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 const agents = new Map(); // by name, as GET /agents describes them
@@ -26,12 +29,18 @@ const view = {
   showConnection(state, text) {
     page.connection.dataset.state = state;
     if (page.connection.textContent !== text) page.connection.textContent = text; // it is read aloud at each change
+    page.connect.hidden = state !== "off" && text !== "Refused";
+    page.disconnect.hidden = !page.connect.hidden;
     if (state === "open") view.showNotice("");
     if (text === "Refused") loadLists(); // which asks for another key, if that is the reason
   },
   showNotice(text) {
     page.notice.textContent = text;
     page.notice.hidden = !text;
+  },
+  log(line) {
+    page.logLines.append(element("li", "", shorten(line, LOG_LINE_CHARS)));
+    if (page.logLines.childElementCount > LOG_LINES) page.logLines.firstElementChild.remove();
   },
   paintSoon(of) {
     if (paintRequested) return;
@@ -41,6 +50,7 @@ const view = {
       const exchanges = [...of.toPaint];
       of.toPaint.clear(); // first, so that one that cannot be painted keeps no other from it
       for (const exchange of exchanges) exchange.paint();
+      page.phase.textContent = of.phase;
       showHint();
       scroll();
     });
@@ -61,6 +71,8 @@ function scroll() {
 
 function open(thread) {
   conversation?.close();
+  page.logLines.replaceChildren();
+  page.phase.textContent = "idle";
   view.showNotice("");
   page.thread.value = thread;
   document.title = `${thread} - Treadle chat`;
@@ -207,6 +219,8 @@ page.threadForm.addEventListener("submit", (event) => {
   event.preventDefault();
   chooseThread();
 });
+page.connect.addEventListener("click", () => conversation?.socket.reopen());
+page.disconnect.addEventListener("click", () => conversation?.socket.disconnect());
 page.keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
   useKey();

@@ -80,6 +80,18 @@ export class ReconnectingSocket {
     this.lost(0);
   }
 
+  /** Close the connection because a person wants that; `reopen` undoes it. */
+  disconnect() {
+    this.close();
+    this.handlers.state("off", "Disconnected");
+  }
+
+  reopen() {
+    this.closed = false;
+    this.failures = 0;
+    this.connect();
+  }
+
   close() {
     this.closed = true;
     clearTimeout(this.reconnectTimer);

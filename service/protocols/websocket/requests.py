@@ -14,7 +14,13 @@ from service.protocols.websocket.admission import Caller
 from service.protocols.websocket.model import Auth, Cancel, Error, Input, Ping, Pong, ServerFrame, Status, UserInput
 from service.protocols.websocket.peer import ClientDisconnected, FrameWriter, Peer
 from service.protocols.websocket.services import ChatServices
-from service.protocols.websocket.translate import decode_frame, key_of, to_idempotency_key, to_message
+from service.protocols.websocket.translate import (
+    decode_bare_frame,
+    decode_frame,
+    key_of,
+    to_idempotency_key,
+    to_message,
+)
 
 
 class Requests:
@@ -30,7 +36,9 @@ class Requests:
         accepted: asyncio.Event,
         *,
         agent: str | None = None,
+        takes_bare_texts: bool = False,
     ) -> None:
+        self._decode = decode_bare_frame if takes_bare_texts else decode_frame
         self._services = services
         self._peer = peer
         self._writer = writer
@@ -44,7 +52,7 @@ class Requests:
         while True:
             frame = await self._peer.receive()
             try:
-                request = decode_frame(frame)
+                request = self._decode(frame)
             except Refused as error:
                 await self._answer(Error(str(error), key=key_of(frame)))
                 continue

@@ -42,15 +42,18 @@ async def chat(socket: Socket, services: NamedDependency[ChatServices]) -> None:
 
 @websocket("/ws/{thread_id:str}")
 async def thread_chat(socket: Socket, thread_id: FromPath[str], services: NamedDependency[ChatServices]) -> None:
-    await _serve(socket, services, thread_id)
+    """The query has the same, without `thread_id`. A frame may be just what the user says."""
+    await _serve(socket, services, thread_id, takes_bare_texts=True)
 
 
 router = Router("/", route_handlers=[chat, thread_chat], opt={"scope": "read"})
 
 
-async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) -> None:
+async def _serve(
+    socket: Socket, services: ChatServices, thread_id: str | None, *, takes_bare_texts: bool = False
+) -> None:
     with ExitStack() as counted:
-        if session := await _open_session(socket, services, thread_id, counted):
+        if session := await _open_session(socket, services, thread_id, counted, takes_bare_texts):
             telemetry.socket(opened=True)
             try:
                 await session.run()
@@ -59,7 +62,7 @@ async def _serve(socket: Socket, services: ChatServices, thread_id: str | None) 
 
 
 async def _open_session(
-    socket: Socket, services: ChatServices, thread_id: str | None, counted: ExitStack
+    socket: Socket, services: ChatServices, thread_id: str | None, counted: ExitStack, takes_bare_texts: bool
 ) -> Session | None:
     """None where the socket is refused, or its client has gone. `counted` ends with the socket."""
     peer = _LitestarPeer(socket)
@@ -79,7 +82,15 @@ async def _open_session(
             caller = caller or await _admit(socket, services, credential, counted)
             checked_thread_id = parse_thread_id(thread_id or "")
             query = socket.query_params
-            return Session(services, peer, caller, checked_thread_id, _parse_seen(query), agent=query.get("agent"))
+            return Session(
+                services,
+                peer,
+                caller,
+                checked_thread_id,
+                _parse_seen(query),
+                agent=query.get("agent"),
+                takes_bare_texts=takes_bare_texts,
+            )
         except (Refused, Unavailable, SchemaError) as error:
             await peer.send(encode_frame(Error(str(error), retry_after=error.retry_after)))
             is_final = isinstance(error, Refused) and not isinstance(error, TooManyRequests)

@@ -36,11 +36,14 @@ class Session:
         seen: SeenEvent,
         *,
         agent: str | None = None,
+        takes_bare_texts: bool = False,
     ) -> None:
-        """`agent` answers the inputs that name none."""
+        """`agent` answers the inputs that name none. `takes_bare_texts`: a frame may be just what the user says."""
         accepted = asyncio.Event()
         self._writer = FrameWriter(peer, patience_seconds=services.settings.keepalive_interval)
-        self._requests = Requests(services, peer, self._writer, caller, thread_id, accepted, agent=agent)
+        self._requests = Requests(
+            services, peer, self._writer, caller, thread_id, accepted, agent=agent, takes_bare_texts=takes_bare_texts
+        )
         self._transcript = Transcript(services, self._writer, caller, thread_id, seen, accepted)
 
     async def run(self) -> None:

@@ -22,6 +22,13 @@ def decode_frame(frame: str | bytes) -> ClientFrame:
     return decoded
 
 
+def decode_bare_frame(frame: str | bytes) -> ClientFrame:
+    """The same; a text that is no JSON object is what the user says. Raises Invalid, Unprocessable."""
+    if isinstance(frame, str) and frame.strip() and not frame.lstrip().startswith("{"):
+        return UserInput(text=frame)
+    return decode_frame(frame)
+
+
 def encode_frame(frame: ServerFrame) -> str:
     return msgspec.json.encode(frame).decode()
 

@@ -60,6 +60,8 @@ from service.protocols.mcp import routes as mcp
 from service.protocols.mcp.services import McpServices
 from service.protocols.openai import routes as openai_api
 from service.protocols.openai.services import OpenAIServices
+from service.protocols.queue_socket import routes as queue_socket
+from service.protocols.queue_socket.services import QueueSocketServices
 from service.protocols.schema_registry import routes as schema_registry
 from service.protocols.schema_registry.paths import EscapedPaths
 from service.protocols.websocket import routes as websocket
@@ -108,6 +110,7 @@ ROUTERS = [
     health.router,
     metrics.router,
     websocket.router,
+    queue_socket.router,
     schema_registry.router,
     openai_api.router,
     langgraph_api.router,
@@ -210,6 +213,9 @@ class Api:
             "topic_streams": TopicStreams(self.topic_feed, topic_store, self._access.access, **intervals),
             "subscriptions": SubscriptionStore(pools.calls, reads=pools.lists),
             "services": ChatServices(
+                settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
+            ),
+            "queue_sockets": QueueSocketServices(
                 settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
             ),
             "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),

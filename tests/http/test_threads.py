@@ -67,12 +67,14 @@ async def test_a_thread_counts_its_messages_by_state(start_api: StartApi, start_
         "message_count",
         "created_at",
         "last_activity",
+        "phase",
         "states",
         "metadata",
         "memory",
     }
     assert (thread["thread_id"], thread["message_count"], thread["metadata"]) == ("t", 7, {})
     assert thread["states"] == {"queued": 2, "processing": 1, "completed": 2, "failed": 1, "cancelled": 1}
+    assert thread["phase"] == "executing"
     holding.release.set()
     await api.settled(waiting)
     states = (await get(api, "/threads/t"))["states"]

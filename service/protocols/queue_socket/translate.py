@@ -1,0 +1,94 @@
+"""Between AutoGen's messages and the events of a thread's log."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from service.events.model import Entry
+from service.json_input import decode
+
+SYSTEM = "system"  # the source of frames that no agent said
+
+
+class TextMessage(Struct, frozen=True):
+    """A frame of the client. AutoGen's further fields are passed over."""
+
+    content: Annotated[str, Meta(min_length=1, description="a text that is not empty")]
+    source: Annotated[str, Meta(max_length=255, description="a text of at most 255 characters")] = "user"
+    type: Annotated[Literal["TextMessage"], Meta(description="TextMessage")] = "TextMessage"
+
+
+class Question(Struct, frozen=True):
+    """What a parked message asks a person."""
+
+    message_id: UUID
+    name: str
+
+
+def read_frame(frame: str | bytes) -> TextMessage:
+    """Raises Invalid, Unprocessable."""
+    decoded: TextMessage = decode(frame, TextMessage, "frame")
+    return decoded
+
+
+class Translator:
+    """The frames for the entries of a log, in its order. `question` is the one that waits for an answer."""
+
+    def __init__(self) -> None:
+        self._agents: dict[UUID, str] = {}  # of the messages that are not over
+        self.question: Question | None = None
+
+    def frames(self, entry: Entry) -> Iterator[dict[str, Any]]:
+        """AutoGen's messages, each with the `id` of the entry."""
+        data = msgspec.json.decode(entry.data)
+        fields = data if isinstance(data, dict) else {}
+        if entry.type == "queued":
+            self._agents[entry.message_id] = str(fields.get("agent") or "")
+        if self.question is not None and self.question.message_id == entry.message_id:
+            self.question = None  # any further event of the message follows its answer
+        source = self._agents.get(entry.message_id, "assistant")
+        for frame in self._of(entry, fields, source):
+            yield {"id": entry.cursor, "message_id": str(entry.message_id), **frame}
+        if entry.last:
+            self._agents.pop(entry.message_id, None)
+
+    def _of(self, entry: Entry, data: dict[str, Any], source: str) -> Iterator[dict[str, Any]]:
+        match entry.type:
+            case "queued":
+                yield _said("TextMessage", "user", _text(data.get("message")))
+            case "chunk":
+                yield _said("ModelClientStreamingChunkEvent", source, data.get("chunk"))
+            case "thinking":
+                yield _said("ThoughtEvent", data.get("source", source), _text(data.get("content")))
+            case "tool" if "input" in data:
+                call = {"id": data.get("id"), "name": data.get("name"), "arguments": _text(data["input"])}
+                yield _said("ToolCallRequestEvent", data.get("source", source), [call])
+            case "tool":
+                result = {"call_id": data.get("id"), "name": data.get("name"), "content": _text(data.get("output"))}
+                is_error = bool(data.get("failed"))
+                yield _said("ToolCallExecutionEvent", data.get("source", source), [result | {"is_error": is_error}])
+            case "message" if isinstance(data.get("type"), str):
+                yield _said(data["type"], data.get("source", source), data.get("content"))
+            case "parked" if "name" in data:
+                self.question = Question(entry.message_id, str(data["name"]))
+                asked = _said("UserInputRequestedEvent", source, _text(data.get("question")))
+                yield asked | {"request_id": str(entry.message_id)}
+            case "retry":
+                yield _said("retry", SYSTEM, data.get("error"))  # what this attempt has streamed does not count
+            case "done":
+                yield _said("TextMessage", source, _text(data.get("result")))
+            case "error":
+                yield _said("error", SYSTEM, data.get("error"))
+            case "cancelled":
+                yield _said("StopMessage", SYSTEM, "The message was cancelled.")
+
+
+def _said(type: str, source: Any, content: Any) -> dict[str, Any]:
+    return {"type": type, "source": source, "content": content}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,80 @@
+"""/ws/chat/queue: AutoGen's frames, from the first message to a replay after a cut."""
+
+import json
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from service.agents.builtin.echo import echo
+from tests.support.access import ROOT_KEY, bearer
+from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.websocket_client import port_of
+from treadle import Context, agent
+
+
+@agent("team")
+async def team(context: Context, text: str) -> str:
+    await context.event("tool", {"id": "1", "name": "look", "input": {"what": text}})
+    await context.event("tool", {"id": "1", "name": "look", "output": 7})
+    await context.event("message", {"source": "writer", "type": "TextMessage", "content": "A draft"})
+    return f"{await context.input('Good?')}!"
+
+
+async def frames_until(chat: ClientConnection, **wanted: Any) -> list[dict[str, Any]]:
+    frames: list[dict[str, Any]] = []
+    while not frames or not wanted.items() <= frames[-1].items():
+        frames.append(json.loads(await chat.recv()))
+    return frames
+
+
+def said(text: str) -> str:
+    return json.dumps({"content": text, "source": "ada", "type": "TextMessage"})
+
+
+async def test_the_queue_socket_speaks_autogen(start_api: StartApi, start_worker: StartWorker) -> None:
+    await start_worker(echo, team)
+    api = await start_api(auth="required", treadle_key=ROOT_KEY)
+    made = await api.post("/tokens", json={"scopes": ["read", "submit"], "session_id": "s"}, headers=bearer(ROOT_KEY))
+    url = f"ws://127.0.0.1:{port_of(api)}/ws/chat/queue?session_id=s&token={made.json()['token']}"
+    async with connect(url, proxy=None) as chat:
+        await chat.send(said("hello there"))
+        frames = await frames_until(chat, type="TextMessage", source="echo")
+        assert [(frame["type"], frame["source"], frame["content"]) for frame in frames] == [
+            ("TextMessage", "user", "hello there"),
+            ("ModelClientStreamingChunkEvent", "echo", "hello"),
+            ("ModelClientStreamingChunkEvent", "echo", " there"),
+            ("TextMessage", "echo", "hello there"),
+        ]
+        for wrong in ("nonsense", "{}", '{"content": "", "source": "x"}', '{"content": "x", "type": "ImageMessage"}'):
+            await chat.send(wrong)
+            [error] = await frames_until(chat, type="error")
+            assert error["source"] == "system"
+        last_id = frames[-1]["id"]
+
+    async with connect(f"{url}&agent=team&last_event_id={last_id}", proxy=None) as chat:
+        await chat.send(said("the sky"))
+        frames = await frames_until(chat, type="UserInputRequestedEvent")
+        types = [frame["type"] for frame in frames]
+        assert types == [
+            "TextMessage", "ToolCallRequestEvent", "ToolCallExecutionEvent", "TextMessage", "UserInputRequestedEvent"
+        ]  # fmt: skip
+        assert frames[1]["content"] == [{"id": "1", "name": "look", "arguments": '{"what":"the sky"}'}]
+        assert frames[2]["content"] == [{"call_id": "1", "name": "look", "content": "7", "is_error": False}]
+        assert (frames[3]["source"], frames[-1]["content"], frames[-1]["source"]) == ("writer", "Good?", "team")
+        chat.transport.abort()
+
+    async with connect(url, proxy=None) as chat:  # without a cursor, all of it is sent again
+        frames = await frames_until(chat, type="UserInputRequestedEvent")
+        assert frames[0]["content"] == "hello there"
+        await chat.send(said("Yes"))  # answers the question
+        assert (await frames_until(chat, type="TextMessage", source="team"))[-1]["content"] == "Yes!"
+
+    for query, code in (("session_id=s", 1008), ("session_id=s&token=wrong", 1008)):
+        async with connect(f"ws://127.0.0.1:{port_of(api)}/ws/chat/queue?{query}", proxy=None) as chat:
+            assert json.loads(await chat.recv())["type"] == "error"
+            with pytest.raises(ConnectionClosed) as closed:
+                await chat.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == code

@@ -47,7 +47,7 @@ end $$;
 
 -- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "input", "description", "settings"}]
 -- default_agent: declares the agent that answers messages which name none; null leaves the declaration as it is.
--- Returns the agent that was declared before, if it was another one.
+-- Returns the agent that was declared before, if it was another one. Raises TR422 for the queue of deliveries.
 create or replace function treadle.register_agents(agents jsonb, default_agent text default null) returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -55,6 +55,10 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_declared text;
 begin
+    if exists (select from treadle._declared_agents(agents) d where d.queue = treadle._webhook_queue()) then
+        raise exception using
+            errcode = 'TR422', message = format('The queue %s is for deliveries only.', treadle._webhook_queue());
+    end if;
     perform treadle._wait_for_mutex('register_agents');
     select m.value
         into v_declared

@@ -9,7 +9,14 @@ from typing import Literal, TypeAlias, TypedDict, get_args
 
 import msgspec
 
-from service.limits import MAX_ATTEMPTS, MAX_CONCURRENCY, MAX_PATTERNS, MAX_TIMEOUT_SECONDS, TOPIC_PATTERN_PATTERN
+from service.limits import (
+    MAX_ATTEMPTS,
+    MAX_CONCURRENCY,
+    MAX_PATTERNS,
+    MAX_TIMEOUT_SECONDS,
+    TOPIC_PATTERN_PATTERN,
+    WEBHOOK_QUEUE,
+)
 
 IDLE_TIMEOUT_SECONDS = 7200.0
 
@@ -67,6 +74,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.queue is None:
             raise ValueError("the agent's queue must be a name, not None")
+        if self.queue == WEBHOOK_QUEUE:
+            raise ValueError(f"the queue {WEBHOOK_QUEUE} is for deliveries only: set the agent's queue to another name")
         if self.timeout is not None and not 0 < self.timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"the agent's timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
         if self.max_attempts is not None and not 1 <= self.max_attempts <= MAX_ATTEMPTS:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import openai
 import pytest
 from standardwebhooks import Webhook
@@ -23,7 +24,7 @@ from tests.support.hook_receiver import HookReceiver, Received, hurry
 from tests.support.node_client import play
 from tests.support.waiting import until
 from tests.support.worker_processes import WorkerProcesses
-from treadle import Context, Rejected, agent
+from treadle import Agent, Context, Rejected, agent
 
 WAITS = "select extract(epoch from run_at - clock_timestamp()) from treadle.messages where hold = 'backoff'"
 OURS: dict[str, Any] = {"webhook_networks": ("127.0.0.0/8",), "webhook_http": True}
@@ -221,6 +222,10 @@ async def test_deliveries_of_a_tenant_are_its_own_and_count_for_no_limit(
     assert len((await api.get("/webhooks", headers=acme)).json()) == 1
     forged = await api.post("/messages", json={"message": "x", "agent": "webhook"}, headers=acme)
     assert forged.json()["detail"] == "There is no agent 'webhook'."
+    with pytest.raises(ValueError, match="deliveries only"):
+        Agent("thief", broken.function, queue="webhooks")
+    with pytest.raises(asyncpg.PostgresError, match="deliveries only"):
+        await sql.execute("""select treadle.register_agents('[{"agent": "thief", "queue": "webhooks"}]')""")
     assert await sql.fetchval("select count(*) from treadle._violations()") == 0
 
 

@@ -14,7 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import history, meter, report
-from bench.cases import churn, drain, fairness, flatness, latency, peers, refusals, streaming, submit, tokens, topics
+from bench.cases import (
+    capacity,
+    churn,
+    drain,
+    fairness,
+    flatness,
+    latency,
+    peers,
+    refusals,
+    streaming,
+    submit,
+    tokens,
+    topics,
+)
 from bench.processes import BenchError
 from bench.server import SETTINGS, running_server
 from bench.stage import Case, Stage
@@ -31,6 +44,7 @@ CASES: dict[str, Case] = {
     "flatness": flatness.run,
     "churn": churn.run,
     "topics": topics.run,
+    "capacity": capacity.run,
     "refusals": refusals.run,
 }
 TABLE_COLUMNS = 130  # the tables need so many
@@ -38,7 +52,7 @@ LATEST_RESULT = Path(__file__).parent / "results" / "latest.json"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="Everything small, in about a minute: shows that it works, not how fast.")
+@click.option("--quick", is_flag=True, help="Everything small, within two minutes: shows that it works, not how fast.")
 @click.option("--only", metavar="CASE,...", help=f"Only these of {', '.join(CASES)}.")
 @click.option(
     "--json",

@@ -60,6 +60,14 @@ TARGETS = (
     Target("topics: three subscriptions, each records/s", "topics", "three subscriptions", "rate", ">=", 2_500),
     Target("topics: from the earliest of 1M / live", "topics", "from the earliest of 1,000,000", "growth", "<=", 1.3),
     Target("topics: idle, publish to handler, p50, ms", "topics", "idle: publish to handler", "p50", "<=", 10),
+    Target(
+        "plan: mixed loads, plan against measurement, %",
+        "capacity: plan / measurement",
+        "the furthest",
+        "off_ratio",
+        "<=",
+        20,
+    ),
     *(
         Target(f"churn: {row}, {figure}", "churn: drains", row, figure, relation, bound)
         for row in (

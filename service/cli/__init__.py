@@ -8,6 +8,7 @@ import click
 from service import config, logs
 from service.cli import act, env_file, init, keys, look, operate, run, talk
 from service.cli.audit import audit
+from service.cli.plan import plan
 from service.cli.process import one_sentence_per_error, open_standard_streams
 from service.cli.schemas import schemas
 from service.cli.subscriptions import subscriptions
@@ -86,5 +87,6 @@ for command in (
     webhooks,
     tenants,
     audit,
+    plan,
 ):
     main.add_command(command)

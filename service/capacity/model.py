@@ -1,0 +1,153 @@
+"""The capacity model: what a load needs, from what smaller and larger loads were measured to cost.
+
+A cost is the sum of four: that of idle processes, that of messages, that of the tokens that agents emit, and that of
+the tokens that streams deliver. Each grows with its rate as it was measured: between two measured rates along a line,
+beyond the highest one in proportion. It grows less than the rate does, because events that arrive together share calls.
+So it is taken at the rate of one process.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from service.capacity.costs import Cost, Costs, Sample
+
+BUSY_SHARE = 0.7  # of a core that a process or a machine should use: the rest is for bursts
+ROOM = 1.3  # places of workers for each running message
+SECONDS_PER_DAY = 86_400
+
+
+class Load(msgspec.Struct, frozen=True):
+    """`streams` are open at once; as many of them as messages run receive tokens, the others wait. `token_rate`: of a
+    running message, in a second."""
+
+    messages_per_second: float
+    tokens_per_message: float
+    streams: float
+    token_rate: float
+
+    @property
+    def tokens(self) -> float:
+        """In a second."""
+        return self.messages_per_second * self.tokens_per_message
+
+    @property
+    def running(self) -> float:
+        """Messages that run at once."""
+        return self.tokens / self.token_rate
+
+    @property
+    def read_tokens(self) -> float:
+        """In a second."""
+        return min(self.streams, self.running) * self.token_rate
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Cores that the processes use, and how many of each there should be; bytes a day."""
+
+    cores_postgres: float
+    cores_api: float
+    cores_worker: float
+    cores: int  # of the machines together, with room for bursts
+    api_processes: int
+    worker_processes: int
+    worker_concurrency: int  # of each worker process
+    connections: int
+    wal_bytes_per_day: float
+    growth_bytes_per_day: float
+
+
+class Model:
+    def __init__(self, costs: Costs) -> None:
+        samples = costs.measured
+        self._idle = next(sample.cost for sample in samples if not sample.messages)
+        self._messages = Curve(
+            [(s.messages, _less(s.cost, self._idle)) for s in samples if s.messages and not s.tokens],
+        )
+        self._tokens = Curve(
+            [(s.tokens, self._beyond(s)) for s in samples if s.tokens and not s.read_tokens],
+        )
+        self._reads = Curve(
+            [(s.read_tokens, _less(self._beyond(s), self._tokens.at(s.tokens))) for s in samples if s.read_tokens],
+        )
+
+    def cost(self, messages: float, tokens: float, read_tokens: float, *, apis: int = 1, workers: int = 1) -> Cost:
+        """Of these rates on so many processes together."""
+        parts = [
+            _times(self._messages.at(messages / apis), apis),
+            _times(self._tokens.at(tokens / workers), workers),
+            _times(self._reads.at(read_tokens / apis), apis),
+        ]
+        own = {"postgres": self._idle.postgres, "api": apis * self._idle.api, "worker": workers * self._idle.worker}
+        return _total([msgspec.structs.replace(self._idle, **own), *parts])
+
+    def plan(self, load: Load, *, api_connections: int, worker_connections: int) -> Plan:
+        """`api_connections`, `worker_connections`: that a process of each kind opens at most."""
+        rates = (load.messages_per_second, load.tokens, load.read_tokens)
+        apis = _fewest(lambda n: self.cost(*rates, apis=n).api)
+        workers = _fewest(lambda n: self.cost(*rates, workers=n).worker)
+        cost = self.cost(*rates, apis=apis, workers=workers)
+        used = cost.postgres + cost.api + cost.worker
+        return Plan(
+            cores_postgres=cost.postgres,
+            cores_api=cost.api,
+            cores_worker=cost.worker,
+            cores=math.ceil(used / BUSY_SHARE),
+            api_processes=apis,
+            worker_processes=workers,
+            worker_concurrency=max(10, math.ceil(load.running * ROOM / workers)),
+            connections=apis * api_connections + workers * worker_connections,
+            wal_bytes_per_day=cost.wal * SECONDS_PER_DAY,
+            growth_bytes_per_day=cost.growth * SECONDS_PER_DAY,
+        )
+
+    def predict(self, sample: Sample) -> Cost:
+        """What the model says of a load that was measured."""
+        return self.cost(sample.messages, sample.tokens, sample.read_tokens)
+
+    def _beyond(self, sample: Sample) -> Cost:
+        """The cost of a sample without that of its messages and of idle processes."""
+        return _less(_less(sample.cost, self._idle), self._messages.at(sample.messages))
+
+
+class Curve:
+    """Cost by rate, through the measured points and zero. It never falls: where a higher rate was measured to cost
+    less, other work had delayed the processes, so that more events shared a call."""
+
+    def __init__(self, points: Sequence[tuple[float, Cost]]) -> None:
+        self._points: list[tuple[float, Cost]] = []
+        highest = Cost()
+        for rate, cost in sorted(points, key=lambda point: point[0]):
+            highest = Cost(*(max(getattr(highest, name), getattr(cost, name)) for name in Cost.__struct_fields__))
+            self._points.append((rate, highest))
+
+    def at(self, rate: float) -> Cost:
+        low_rate, low = 0.0, Cost()
+        for high_rate, high in self._points:
+            if rate <= high_rate:
+                share = (rate - low_rate) / (high_rate - low_rate)
+                return _total([_times(low, 1 - share), _times(high, share)])
+            low_rate, low = high_rate, high
+        return _times(low, rate / low_rate)
+
+
+def _fewest(cores: Callable[[int], float]) -> int:
+    """The fewest processes of which each has enough with its share of one core."""
+    processes = 1
+    while (needed := math.ceil(cores(processes) / BUSY_SHARE)) > processes:
+        processes = needed
+    return processes
+
+
+def _total(costs: Sequence[Cost]) -> Cost:
+    return Cost(*(sum(getattr(cost, name) for cost in costs) for name in Cost.__struct_fields__))
+
+
+def _times(cost: Cost, factor: float) -> Cost:
+    return Cost(*(getattr(cost, name) * factor for name in Cost.__struct_fields__))
+
+
+def _less(cost: Cost, other: Cost) -> Cost:
+    """No part of it is below zero: a small difference of two measured costs may be."""
+    return Cost(*(max(0.0, getattr(cost, name) - getattr(other, name)) for name in Cost.__struct_fields__))

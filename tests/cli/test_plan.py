@@ -1,0 +1,73 @@
+"""`treadle plan` says what loads need that were never measured, from costs that were."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service.capacity import costs as measured
+from service.capacity.costs import Cost, Costs, Sample
+from service.capacity.model import Load, Model
+from service.errors import ConfigError
+from tests.support.cli_runner import Cli
+
+
+def sample(messages: float, tokens: float, read: float, cores: float) -> Sample:
+    return Sample("", messages, tokens, read, Cost(cores, cores / 2, cores / 4, cores * 1e6, cores * 1e5))
+
+
+SAMPLES = [
+    sample(0, 0, 0, 0.01),
+    sample(100, 0, 0, 0.11),
+    sample(1_000, 0, 0, 0.51),
+    sample(10, 1_000, 0, 0.07),
+    sample(10, 1_000, 1_000, 0.09),
+]
+
+
+def test_a_cost_is_the_sum_of_its_parts_and_grows_as_measured() -> None:
+    model = Model(Costs("", SAMPLES))
+    for known in SAMPLES:
+        assert model.predict(known).postgres == pytest.approx(known.cost.postgres)
+    assert model.cost(550, 0, 0).postgres == pytest.approx(0.31)  # between two points
+    assert model.cost(2_000, 0, 0).postgres == pytest.approx(1.01)  # beyond the last one
+    assert model.cost(550, 500, 0).postgres == pytest.approx(0.31 + 0.05 / 2)
+    assert model.cost(550, 500, 500).api == pytest.approx(0.155 + 0.025 / 2 + 0.01 / 2)
+
+
+def test_a_large_load_gets_processes_and_connections_for_it() -> None:
+    plan = Model(Costs("", SAMPLES)).plan(Load(10_000, 100, 1e6, 50), api_connections=24, worker_connections=9)
+    assert plan.cores >= 100 / 0.7  # a million tokens a second at 0.05 cores for a thousand, in PostgreSQL alone
+    assert plan.worker_processes >= 1_000 * 0.0125 / 0.7
+    assert plan.connections == plan.api_processes * 24 + plan.worker_processes * 9
+    assert plan.worker_processes * plan.worker_concurrency >= 20_000
+
+
+def test_a_higher_rate_costs_no_less() -> None:
+    model = Model(Costs("", [*SAMPLES, sample(2_000, 0, 0, 0.31)]))
+    assert model.cost(2_000, 0, 0).postgres == pytest.approx(0.51)
+
+
+async def test_the_command_says_it_to_people_and_to_machines(cli: Cli, tmp_path: Path) -> None:
+    asked = ("plan", "--messages-per-second", "50", "--tokens-per-message", "400", "--streams", "300")
+    said = (await cli(*asked)).output
+    for part in ("cores", "API processes", "worker processes", "connections", "WAL", "disk", "RETENTION_HOURS=168"):
+        assert part in said
+    found = json.loads((await cli(*asked, "--json")).stdout)
+    assert found["wal_bytes_per_day"] > found["growth_bytes_per_day"] > 0
+    broken = tmp_path / "broken.json"
+    for text, reason in (("{", "is no result"), (_report([]), "has not all rows")):
+        broken.write_text(text)
+        refused = await cli(*asked, "--costs", str(broken))
+        assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
+        assert reason in refused.output
+    assert (await cli("plan", "--messages-per-second", "-1")).exit_code == 2
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
+        measured.read(tmp_path / "missing.json")
+
+
+def _report(rows: list[object]) -> str:
+    return msgspec.json.encode(
+        {"date": "2026-11-29", "machine": {"cpu": "Loom", "cores": 2, "load_average": [0.1]}, "rows": rows}
+    ).decode()

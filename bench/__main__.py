@@ -17,6 +17,7 @@ from bench import history, meter, report
 from bench.cases import (
     capacity,
     churn,
+    crowds,
     drain,
     fairness,
     flatness,
@@ -44,6 +45,7 @@ CASES: dict[str, Case] = {
     "flatness": flatness.run,
     "churn": churn.run,
     "topics": topics.run,
+    "crowds": crowds.run,
     "capacity": capacity.run,
     "refusals": refusals.run,
 }

@@ -1,0 +1,87 @@
+"""Crowds: many streams on which nothing happens, and many submits at once on an idle system."""
+
+import asyncio
+import time
+from typing import Any
+
+from bench import fill, meter
+from bench.cases.drain import pause
+from bench.processes import BenchError
+from bench.report import Figure, Figures
+from bench.sample import BODY
+from bench.stage import CaseDatabase, Stage, spread
+
+SETTLE_SECONDS = 2.0
+EVENTS = 20
+PAUSE_SECONDS = 0.1  # between two events
+OPENING_SECONDS = 0.01  # for each stream, at most
+LIMIT_SECONDS = 60.0
+BURST_CONNECTIONS = 500
+SUBMIT = "select treadle.submit($1::text, agent => 'noop', thread_id => $2, notify => true)"
+
+
+async def run(stage: Stage) -> None:
+    streams = stage.pick(10_000, 200)
+    async with stage.base("idle") as base:
+        stage.tell(f"opening {streams} streams")
+        stage.record("idle streams", await _idle(base, streams, stage.pick(15, 2)))
+    submits = stage.pick(5_000, 500)
+    async with stage.base("burst") as base:
+        await base.worker(QUEUES="idle")
+        stage.record(f"{submits:,} submits at once", await _burst(stage, base, submits))
+
+
+async def _idle(base: CaseDatabase, streams: int, seconds: int) -> Figures:
+    """The memory and the CPU of streams, and how late an event of one of them comes."""
+    await pause(base, True)
+    await fill.queued(base.dsn, streams, thread="t", threads=streams)
+    api, port = await base.processes.api()
+    await asyncio.sleep(SETTLE_SECONDS)
+    resting = meter.memory(api.pid)
+    config = {"port": port, "streams": streams, "events": EVENTS, "seconds": LIMIT_SECONDS}
+    opening = LIMIT_SECONDS + streams * OPENING_SECONDS
+    client = await base.client("bench.clients.idle", config, seconds=opening)
+    await asyncio.sleep(SETTLE_SECONDS)
+    memory = meter.memory(api.pid) - resting
+    before = await base.read()
+    await asyncio.sleep(seconds)
+    after = await base.read()
+    busy = (after.cpu["api"] - before.cpu["api"]) / (after.at - before.at)
+    running = asyncio.create_task(client.run(2 * LIMIT_SECONDS))
+    sent = []
+    for n in range(EVENTS):
+        await asyncio.sleep(PAUSE_SECONDS)
+        sent.append(time.time_ns())
+        await base.sql.fetchval(SUBMIT, BODY, f"t{n * streams // EVENTS}")
+    answer: Any = await running
+    if len(answer["arrived"]) < EVENTS:
+        raise BenchError(f"{len(answer['arrived'])} of {EVENTS} events arrived.")
+    waits = [(came - went) / 1e6 for went, came in zip(sent, answer["arrived"], strict=True)]
+    return {
+        "streams": Figure(streams, ""),
+        "memory": Figure(memory / streams / 1024, "KiB/stream"),
+        "busy": Figure(100 * busy, "% core", seconds < SETTLE_SECONDS * 2),
+        **spread(waits),
+    }
+
+
+async def _burst(stage: Stage, base: CaseDatabase, submits: int) -> Figures:
+    _, port = await base.processes.api()
+    config = {
+        "port": port,
+        "connections": min(BURST_CONNECTIONS, submits),
+        "requests": submits,
+        "warmup": BURST_CONNECTIONS,
+        "path": "/messages",
+        "body": '{"message": "x", "agent": "noop"}',
+    }
+    stage.tell(f"{submits} submits at once")
+    client = await base.client("bench.clients.posts", config)
+    answer = await client.run(LIMIT_SECONDS)
+    await client.stop()
+    return {
+        "seconds": Figure(answer["seconds"], "s"),
+        "p50": Figure(answer["p50"], "ms"),
+        "p99": Figure(answer["p99"], "ms"),
+        "failed": Figure(answer["failed"], "requests"),
+    }

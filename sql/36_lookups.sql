@@ -150,6 +150,26 @@ begin
 end $$;
 comment on function treadle.turn_in_progress is 'The message that has the turn in a thread, with its log so far';
 
+-- The message that has the turn in a thread, and whether it waits for the answer to a question.
+create or replace function treadle.turn_holder(thread_id text, tenant text, reach jsonb)
+returns table (message_id uuid, asks boolean)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    reach := treadle._checked_reach(reach);
+    return query
+        select m.message_id, m.hold is not distinct from 'input'
+        from treadle.threads t
+        cross join lateral treadle._turns_of(t.id) s
+        join treadle.messages m on m.message_id = any(array[s.turn])
+        where t.tenant = turn_holder.tenant
+            and t.thread_id = turn_holder.thread_id
+            and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);
+end $$;
+comment on function treadle.turn_holder is 'The message that has the turn in a thread';
+
 -- The agent that answers at once while another agent is at work in the thread: the working agent names it in its
 -- setting `while_busy`. `agent` is the agent that the new message names, if any; null as well if it names a third
 -- agent.

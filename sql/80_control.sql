@@ -150,33 +150,51 @@ end $$;
 comment on function treadle.cancel
     is 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
 
+-- Whether a message has an answer under this key; false without a key.
+create or replace function treadle._has_answer(id uuid, key text) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from treadle.events e
+        where e.message_id = _has_answer.id
+            and e.type = 'input'
+            and e.data ->> 'key' = _has_answer.key)
+$$;
+
+-- Raises TR422 for an answer that cannot be stored.
+create or replace function treadle._check_input(input jsonb) returns void
+language plpgsql stable as $$
+begin
+    if input is null or treadle._json_problem(input) is not null then
+        raise exception using
+            errcode = 'TR422', message = 'input ' || coalesce(treadle._json_problem(input), 'must be given.');
+    end if;
+end $$;
+
 -- Answer the question that a message waits with (hold = input), and admit the message. `name`: the question that the
--- caller means; another question is refused. Raises TR404, and TR409 if the message does not wait for this input.
-create or replace function treadle.input(
-    message_id uuid, input jsonb, name text default null, patient boolean default true,
-    tenant text default 'default', reach jsonb default null)
+-- caller means; another question is refused. `key`: an answer under a key that has been given before changes nothing.
+-- The caller has checked the reach. Raises TR404, and TR409 if the message does not wait for this input.
+create or replace function treadle._give_input(
+    message_id uuid, input jsonb, name text, key text, patient boolean, tenant text, reach jsonb)
 returns text
-language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+language plpgsql as $$
 #variable_conflict use_column
 declare
-    p_id constant uuid := input.message_id;
+    p_id constant uuid := _give_input.message_id;
     v_now constant timestamptz := treadle.clock();
     v_state text;
     v_question text;
     m treadle.messages;
 begin
-    tenant := treadle._bound_tenant(tenant);
-    reach := treadle._checked_reach(reach);
-    if input.input is null or treadle._json_problem(input.input) is not null then
-        raise exception using
-            errcode = 'TR422', message = 'input ' || coalesce(treadle._json_problem(input.input), 'must be given.');
-    end if;
+    perform treadle._check_input(_give_input.input);
     select s.state
     into v_state
     from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;
     if v_state is null then
         perform treadle._raise_unknown_message(p_id);
+    end if;
+    if treadle._has_answer(id => p_id, key => _give_input.key) then
+        return v_state;
     end if;
     select *
     into m
@@ -191,16 +209,17 @@ begin
     from treadle.events e
     where e.message_id = p_id
         and e.seq = m.last_seq;
-    if v_question <> input.name then
+    if v_question <> _give_input.name then
         raise exception using
-            errcode = 'TR409', message = format('The message asks %L now, not %L.', v_question, input.name);
+            errcode = 'TR409', message = format('The message asks %L now, not %L.', v_question, _give_input.name);
     end if;
     update treadle.messages x
     set last_seq = x.last_seq + 1
     where x.message_id = p_id;
     perform treadle._log_late(
         entries => array[row(p_id, m.last_seq + 1, m.thread, 'input',
-            jsonb_build_object('name', v_question, 'input', input.input), m.tenant)::treadle.entry],
+            jsonb_build_object('name', v_question, 'input', _give_input.input)
+                || jsonb_strip_nulls(jsonb_build_object('key', _give_input.key)), m.tenant)::treadle.entry],
         at => v_now);
     update treadle.thread_turns t
     set version = t.version + 1, last_activity = v_now
@@ -211,7 +230,33 @@ begin
     perform treadle._notify_events(p_id, m.thread);
     return 'queued';
 end $$;
+
+create or replace function treadle.input(
+    message_id uuid, input jsonb, name text default null, patient boolean default true,
+    tenant text default 'default', reach jsonb default null)
+returns text
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+begin
+    return treadle._give_input(
+        message_id => message_id, input => input, name => name, key => null, patient => patient,
+        tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach));
+end $$;
 comment on function treadle.input is 'Answer the question that a message waits with';
+
+-- The same under a key of the caller: an answer that is sent again is accepted once, even if another question follows.
+create or replace function treadle.input_once(
+    message_id uuid, key text, input jsonb, name text, patient boolean default true,
+    tenant text default 'default', reach jsonb default null)
+returns text
+language plpgsql security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+begin
+    return treadle._give_input(
+        message_id => message_id, input => input, name => name, key => key, patient => patient,
+        tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach));
+end $$;
+comment on function treadle.input_once is 'Answer a question under a key, which can be repeated';
 
 -- A failed message gets a new life: its failures are forgiven, its attempts keep counting, and what it sent that was
 -- cancelled with it is sent once more. One of its losses is kept,

@@ -15,6 +15,7 @@ declare
         delete_thread        app tenant
         cancel               app tenant
         input                app tenant
+        input_once           app tenant
         redrive              app tenant
         change_message       app tenant
         change_thread        app tenant
@@ -64,6 +65,7 @@ declare
         _quantile            app tenant
         _bucket_starts       app tenant
         turn_in_progress     app worker
+        turn_holder          app
         agent_while_busy     app
         dead_letter_page     app
         unclaimed_queues     app worker

@@ -45,10 +45,21 @@ async def question_at(follower: Follower, message_id: UUID, seq: int) -> Asked |
     return None
 
 
-async def last_question(follower: Follower, message_id: UUID) -> Asked | None:
-    """The last question in the log, answered or not. The caller has looked the message up for its principal."""
+async def is_last_question(follower: Follower, message_id: UUID, seq: int) -> bool:
+    """Whether the log ends with a question at this place. The caller has looked the message up for its principal."""
+    found = False
+    async for entry in follower.read(message_id, seq - 1):
+        found = entry.seq == seq and is_question(entry)
+        if not found:
+            break
+    return found
+
+
+async def last_question(follower: Follower, message_id: UUID, after: int) -> Asked | None:
+    """The last question in the log after seq `after`, answered or not. The caller has looked the message up for its
+    principal."""
     last = None
-    async for entry in follower.read(message_id, 0):
+    async for entry in follower.read(message_id, after):
         last = entry if is_question(entry) else last
     return None if last is None else _asked(last)
 

@@ -1,7 +1,7 @@
 """Threads in PostgreSQL."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -39,6 +39,13 @@ class StoredTurn(msgspec.Struct, frozen=True):
     message: Any
     steps: dict[str, Any]
     progress: list[Any]
+
+
+class TurnHolder(NamedTuple):
+    """The message that has a thread's turn. `asks`: it waits for the answer to a question."""
+
+    message_id: UUID
+    asks: bool
 
 
 class ThreadStore:
@@ -211,6 +218,16 @@ class ThreadStore:
             max_bytes,
         )
         return msgspec.convert(rows[::-1], list[StoredExchange])
+
+    async def turn_holder(self, principal: Principal, thread_id: str) -> TurnHolder | None:
+        """None if no message has the turn, and for a thread that does not exist for the principal."""
+        row = await self._database.fetchrow(
+            "select message_id, asks from treadle.turn_holder($1, tenant => $2, reach => $3::jsonb)",
+            thread_id,
+            principal.tenant,
+            principal.reach,
+        )
+        return None if row is None else TurnHolder(*row)
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         """None if no message has the turn."""

@@ -2,24 +2,38 @@
 
 import asyncio
 import contextlib
+import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.types import a2a_pb2 as pb
 from a2a.utils import errors
 from google.protobuf.json_format import MessageToDict
 
+from service.access.principal import Principal
 from service.db.pool import Connection
+from service.errors import Unauthorized, Unavailable
+from service.events.follower import Follower
+from service.events.model import Entry
+from service.messages.model import Status
+from service.protocols.a2a.calls import Begun
+from service.protocols.a2a.errors import as_a2a
+from service.protocols.a2a.services import A2AServices, Caller
+from service.protocols.a2a.streams import Binding
+from service.protocols.a2a.streams import body as body_of
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
+from tests.support.api_answers import UNKNOWN_ID
 from tests.support.api_client import Client
 from tests.support.dialect_agents import scene_agent
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.node_client import play
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.worker_processes import lose_lease
+from treadle import Rejected
 
 RUN = [("JSONRPC", True), ("JSONRPC", False), ("HTTP+JSON", True), ("HTTP+JSON", False)]
 
@@ -165,6 +179,52 @@ def message(*parts: Any, **fields: Any) -> dict[str, Any]:
     return {"message": given | fields, "configuration": {"returnImmediately": True}}
 
 
+async def test_an_answer_that_is_sent_again_answers_no_other_question(apis: list[Client]) -> None:
+    def answering(text: str) -> dict[str, Any]:
+        return message({"text": text}, taskId=task["id"]) | {"configuration": {}}
+
+    def asked() -> str:
+        return str(task["status"]["message"]["parts"][0]["text"])
+
+    task = (await rpc(apis[0], "SendMessage", message({"text": "two"}) | {"configuration": {}}, "/a2a/scene"))["task"]
+    assert asked() == "First?"
+    first, second = answering("yes"), answering("yes")
+    for api in (apis[0], apis[1], apis[0]):
+        task = (await rpc(api, "SendMessage", first, "/a2a/scene"))["task"]
+        assert asked() == "Second?"
+    for given in (second, first, second):
+        task = (await rpc(apis[1], "SendMessage", given, "/a2a/scene"))["task"]
+        assert task["artifacts"][0]["parts"][0]["data"] == ["yes", "yes"]
+
+
+async def test_a_task_that_was_redriven_and_cancelled_did_not_fail(apis: list[Client], script: ScriptedAgent) -> None:
+    task = (await rpc(apis[0], "SendMessage", message({"text": "go"}), "/a2a/script"))["task"]
+    script.say(task["id"], "wrong ", Rejected("No."))
+    await apis[0].settled(task["id"], "failed")
+    assert (await apis[0].post(f"/messages/{task['id']}/redrive")).status_code == 202
+    cancelled = await rpc(apis[1], "CancelTask", {"id": task["id"]})
+    assert cancelled["status"]["state"] == "TASK_STATE_CANCELED"
+
+
+class NoLog(Follower):
+    """While PostgreSQL is away."""
+
+    def __init__(self) -> None:
+        """Without a feed."""
+
+    async def read(self, message_id: uuid.UUID, after: int) -> AsyncIterator[Entry]:
+        raise Unavailable("PostgreSQL does not answer.")
+        yield
+
+
+async def test_a_task_whose_log_cannot_be_read_is_answered_as_far_as_it_is_known(apis: list[Client]) -> None:
+    status = msgspec.convert(await apis[0].status(await apis[0].submit("object", agent="scene")), Status)
+    services: Any = A2AServices(*[None] * len(A2AServices._fields))._replace(follower=NoLog())  # type: ignore[arg-type]
+    caller = Caller(Principal("default", frozenset(), "test"), None)
+    parts = [part async for part in body_of(services, caller, Begun(status, None), Binding())]
+    assert json.loads(b"".join(parts))["task"]["id"] == str(status.message_id)
+
+
 async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Client]) -> None:
     api = apis[0]
     named = message(metadata={"agent": "scene"})
@@ -198,6 +258,7 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
     ):
         error = await rpc(api, method, params)
         assert (error["code"], error["data"][0]["reason"]) == (code, reason), (method, error)
+    assert as_a2a(Unauthorized("The key was revoked.")).code == -32603  # in a stream that has begun
     unread = (
         (b"{", -32700),
         (b"[]", -32600),
@@ -244,9 +305,14 @@ async def test_cards_and_keys(start_api: StartApi, start_worker: StartWorker, sc
     submits = bearer((await create_key(api, "submit"))["key"])
     limited = bearer((await create_key(api, "read", "submit", agents=["script"]))["key"])
     assert [skill["id"] for skill in (await rpc(api, "GetExtendedAgentCard", {}, **limited))["skills"]] == ["script"]
-    call = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": message()}
-    for key, method, status in ((reads, "SendMessage", 403), (reads, "ListTasks", 200), (submits, "ListTasks", 403)):
-        answer = await api.post("/a2a", json=call | {"method": method}, headers=VERSION | key)
+    call = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": message() | {"id": UNKNOWN_ID}}
+    for key, method, status in (
+        *((reads, "SendMessage", 403), (reads, "ListTasks", 200), (reads, "CancelTask", 403)),
+        *((submits, "ListTasks", 403), (submits, "CancelTask", 403)),
+    ):
+        answer = await api.post(
+            "/a2a", json=call | {"method": method, "params": message() | {"id": UNKNOWN_ID}}, headers=VERSION | key
+        )
         assert answer.status_code == status, (method, answer.text)
     assert (await api.post("/a2a", json=call, headers=VERSION)).status_code == 401
     task = (await rpc(api, "SendMessage", message(), "/a2a/scene", **bearer(ROOT_KEY)))["task"]

@@ -289,6 +289,8 @@ async def test_errors_have_the_shape_and_the_status_of_the_dialect(
         only_submits = client.with_options(api_key=(await create_key(api, "submit"))["key"])
         with pytest.raises(openai.PermissionDeniedError):
             await only_submits.responses.create(model="echo", input="x")
+        with pytest.raises(openai.PermissionDeniedError):
+            await only_submits.responses.cancel(queued.id)
     unknown = await api.post(
         "/v1/responses", content=b"{", headers={**bearer(ROOT_KEY), "Content-Type": "application/json"}
     )

@@ -9,8 +9,8 @@ def scene_agent() -> Agent:
     @agent("scene", max_attempts=2, max_losses=3)
     async def scene(context: Context, text: str) -> object:
         """Plays a scene."""
-        if text == "all":
-            return await _all(context)
+        if text in SCENES:
+            return await SCENES[text](context)
         if text == "ask":
             await context.emit("Let me see. ")
             return f"In {await context.input('Which unit?')}."
@@ -45,3 +45,10 @@ async def _all(context: Context) -> str:
     context.memory.setdefault("seen", {})[str(len(context.memory.get("seen", {})))] = sky
     await context.emit("It is blue.")
     return "It is blue."
+
+
+async def _two(context: Context) -> list[object]:
+    return [await context.input("First?"), await context.input("Second?")]
+
+
+SCENES = {"all": _all, "two": _two}

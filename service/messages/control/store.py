@@ -38,6 +38,17 @@ class MessageControl:
         state: State = await self._change(self._answers, principal, call, message_id, text, given.name)
         return state
 
+    async def input_once(self, principal: Principal, message_id: UUID, key: str, given: NewInput) -> State:
+        """Input under a key of the caller: an answer under the same key changes nothing. The message's state; raises
+        NotFound, Conflict, Busy."""
+        text = msgspec.json.encode(given.input).decode()
+        call = (
+            "select treadle.input_once($3, key => $4, input => $5::jsonb, name => $6, patient => false, tenant => $1,"
+            " reach => $2::jsonb)"
+        )
+        state: State = await self._change(self._answers, principal, call, message_id, key, text, given.name)
+        return state
+
     async def redrive(self, principal: Principal, message_id: UUID) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""
         call = "select treadle.redrive($3, patient => false, tenant => $1, reach => $2::jsonb, actor => $4)"

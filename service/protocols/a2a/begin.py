@@ -7,7 +7,6 @@ import uuid_utils.compat as uuid
 
 from service.errors import Busy, Conflict
 from service.events.answers import answers_calls
-from service.events.questions import give_answer, last_question
 from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
@@ -54,7 +53,7 @@ async def _submit(services: A2AServices, caller: Caller, params: SendParams) -> 
 
 
 def _key(caller: Caller, params: SendParams) -> str:
-    """The Idempotency-Key of a message: apart from those of POST /messages, and the same for the same message only,
+    """The key of a message or an answer: apart from those of POST /messages, and the same for the same message only,
     because not every client makes a new messageId each time."""
     said = msgspec.json.encode([caller.agent, params.message, params.metadata], order="sorted")
     return f"a2a {hashlib.sha256(said).hexdigest()}"
@@ -65,15 +64,14 @@ async def _answer(services: A2AServices, caller: Caller, params: SendParams) -> 
     message = await services.message(caller, params.message.task_id or "")
     if params.message.context_id not in (None, "", message.thread_id):
         raise InvalidParams(OTHER_CONTEXT)
-    asked = await last_question(services.follower, message.message_id)
-    if asked is None:
-        raise UnsupportedOperation(OVER if message.completed_at else AT_WORK)
-    content = content_of(params.message)
-    value = [content] if answers_calls(asked.question) and not isinstance(content, list) else content
-    given = NewInput(value, name=asked.name)
+    content, asked = content_of(params.message), message.asks
+    wrapped = asked is not None and answers_calls(asked.question) and not isinstance(content, list)
+    # Without a question it can only be a repeat: no question has the empty name.
+    given = NewInput([content] if wrapped else content, name="" if asked is None else asked.name)
     validate_input(given, services.settings)
+    key = _key(caller, params)
     try:
-        await give_answer(services.follower, services.messages, caller.principal, message.message_id, asked.seq, given)
+        await services.messages.input_once(caller.principal, message.message_id, key, given)
     except Busy:
         raise
     except Conflict:

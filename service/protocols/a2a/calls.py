@@ -32,7 +32,9 @@ async def send(services: A2AServices, caller: Caller, params: SendParams) -> Beg
 
 async def snapshot(services: A2AServices, begun: Begun) -> Json:
     """The task as far as its log goes."""
-    return (await services.read(begun.message)).task(begun.history)
+    task = TaskLog(begun.message)
+    await services.read(task)
+    return task.task(begun.history)
 
 
 async def get(services: A2AServices, caller: Caller, params: TaskParams) -> Json:
@@ -54,6 +56,7 @@ async def subscribe(services: A2AServices, caller: Caller, params: TaskParams) -
 async def cancel(services: A2AServices, caller: Caller, params: TaskParams) -> Json:
     """Raises TaskNotFound, TaskNotCancelable, Forbidden, Busy."""
     require(caller.principal, "submit")
+    require(caller.principal, "read")  # the answer has the task
     message = await services.message(caller, params.id)
     try:
         await services.messages.cancel(caller.principal, message.message_id)

@@ -138,6 +138,8 @@ def as_a2a(error: Exception) -> A2AError:
         return error
     if isinstance(error, NotFound):
         return TaskNotFound(str(error))
+    if isinstance(error, KEPT):  # in a stream that has begun
+        return InternalError(str(error))
     if isinstance(error, Refused):
         return InvalidParams(str(error))
     if isinstance(error, TreadleError):

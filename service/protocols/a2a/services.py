@@ -64,9 +64,7 @@ class A2AServices(NamedTuple):
             fields["asks"] = msgspec.json.decode(message.asks, type=Question)
         return msgspec.structs.replace(message, **fields)
 
-    async def read(self, message: Status) -> TaskLog:
-        """The task as far as its log goes. Raises NotFound, Unavailable, SchemaError."""
-        task = TaskLog(message)
-        async for entry in self.follower.read(message.message_id, 0):
+    async def read(self, task: TaskLog) -> None:
+        """The task becomes what its log says so far. Raises NotFound, Unavailable, SchemaError."""
+        async for entry in self.follower.read(task.message_id, task.seq):
             task.fold(entry)
-        return task

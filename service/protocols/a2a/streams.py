@@ -9,6 +9,7 @@ from service.protocols.a2a.calls import Begun, pages
 from service.protocols.a2a.errors import as_a2a, rest_error, rpc_error
 from service.protocols.a2a.model import Answer, Json, RequestId
 from service.protocols.a2a.services import A2AServices, Caller
+from service.protocols.a2a.translate import TaskLog
 from service.sse_frames import KEEPALIVE, encode, guarded
 
 
@@ -43,7 +44,8 @@ def events(services: A2AServices, caller: Caller, begun: Begun, binding: Binding
 
 async def _events(services: A2AServices, caller: Caller, begun: Begun, binding: Binding) -> AsyncGenerator[bytes, None]:
     try:
-        task = await services.read(begun.message)
+        task = TaskLog(begun.message)
+        await services.read(task)
         yield _frame(binding.wrap({"task": task.task(begun.history)}))
         if task.stands:
             return
@@ -56,8 +58,9 @@ async def _events(services: A2AServices, caller: Caller, begun: Begun, binding: 
 async def body(services: A2AServices, caller: Caller, begun: Begun, binding: Binding) -> AsyncGenerator[bytes, None]:
     """The task as JSON, once it stands. Meanwhile line feeds keep the connection open. If this server stops, or
     PostgreSQL does not answer, it is the task so far: its work goes on."""
-    task = await services.read(begun.message)
+    task = TaskLog(begun.message)
     try:
+        await services.read(task)
         if not task.stands:
             async for page in pages(services, caller, task):
                 if not page:

@@ -148,7 +148,7 @@ class TaskLog:
         elif entry.type == "done":
             yield from self._answer(msgspec.json.decode(entry.data, type=_Data).result)
             yield self.change(COMPLETED, at)
-        elif entry.type == "error":
+        elif entry.type == "error" and entry.last:  # else a redrive has begun another life
             yield self.change(FAILED, at, msgspec.json.decode(entry.data, type=_Data).error or "The agent failed.")
         elif entry.type == "cancelled":
             yield self.change(CANCELED, at)

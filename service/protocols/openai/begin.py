@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from service.access.principal import Principal
 from service.errors import Busy, Conflict, NotFound, Unprocessable
-from service.events.answers import ASK, answers_calls, calls_of, is_question
-from service.events.questions import give_answer, question_at
+from service.events.answers import ASK, answers_calls, calls_of
+from service.events.questions import give_answer, last_question, question_at
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
@@ -55,7 +55,7 @@ async def begin_response(
     else:
         previous = await _previous(services, principal, request.previous_response_id)
         if previous.message.asks is not None:
-            return await _answer_question(services, principal, previous.message, given)
+            return await _answer_question(services, principal, previous, given)
         place = await _place_after(services, principal, previous.message, request)
     given = given._replace(history=[*place.history, *given.history])
     kept = keep_response(request, _conversation(request))
@@ -136,16 +136,16 @@ async def _previous(services: OpenAIServices, principal: Principal, text: str) -
         raise UnknownPrevious(f"There is no response {text[:100]!r}.") from None
 
 
-async def _answer_question(services: OpenAIServices, principal: Principal, message: Status, given: Given) -> Begun:
+async def _answer_question(services: OpenAIServices, principal: Principal, previous: Begun, given: Given) -> Begun:
     """What the user says is the answer to a question that is no function call. Raises NotWaiting."""
-    assert message.asks is not None
-    [(name, _), *others] = calls_of(message.asks.question)
+    message_id, after = previous.response_id
+    asked = await last_question(services.follower, message_id, after)
+    if asked is None:
+        raise NotWaiting(NOT_WAITING)
+    [(name, _), *others] = calls_of(asked.question)
     if name != ASK or others:
         raise NotWaiting(WAITS)
-    asked = 0
-    async for entry in services.follower.read(message.message_id, 0):
-        asked = entry.seq if is_question(entry) else asked
-    return await _give(services, principal, ResponseId(message.message_id, asked), message.asks.name, given.message)
+    return await _give(services, principal, ResponseId(message_id, asked.seq), asked.name, given.message)
 
 
 async def _answer_calls(services: OpenAIServices, principal: Principal, outputs: dict[str, Any]) -> Begun:

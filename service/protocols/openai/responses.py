@@ -50,6 +50,7 @@ async def get_response(
 @post("/responses/{response_id:str}/cancel", scope="submit")
 async def cancel_response(response_id: FromPath[str], principal: Caller, openai: Services) -> Answer:
     """It may be repeated, and does nothing to a response that is over."""
+    require(principal, "read")  # the answer has the response
     begun = await find_response(openai, principal, response_id)
     try:
         await openai.messages.cancel(principal, begun.response_id.message_id)

@@ -3,12 +3,15 @@
 import asyncio
 import json
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
 from service.agents.builtin.echo import echo
 from service.config import Settings
+from service.protocols.agui.content import Content, ToolData
+from service.protocols.agui.ids import Run
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_answers import problem
 from tests.support.api_client import Client
@@ -18,6 +21,8 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.node_client import play
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
+from tests.support.scripted_agent import ScriptedAgent
+from treadle import Rejected
 
 TEXT = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"]
 CALL = ["TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END"]
@@ -100,13 +105,15 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
     before = [
         {"id": "a", "role": "user", "content": "a"},
         {"id": "b", "role": "assistant", "content": "A", "toolCalls": None},
-        {"id": "c", "role": "user", "content": [{"type": "text", "text": "history"}]},
+        {"id": "c", "role": "user", "name": None, "content": [{"type": "text", "text": "history", "metadata": None}]},
     ]
     context = [{"description": "Page", "value": "7"}]
     body = run_input(thread="foreign", context=context, state={"x": 1}) | {"messages": before}
     assert (await read(api, "/agui/scene", body))[-1]["result"] == [["a", "A"]]
     [kept] = (await api.get("/threads/foreign/messages")).json()["messages"]
     assert (kept["metadata"]["system"], kept["metadata"]["agui"]["state"]) == ("Page:\n7", {"x": 1})
+    connected = await read(api, "/agui/agent/scene/connect", run_input(thread="foreign"))
+    assert connected[1]["messages"][0] == {"id": "c", "role": "user", "content": [{"type": "text", "text": "history"}]}
     names = (await api.get("/agui/info")).json()
     assert (names["agents"]["echo"]["name"], names["mode"]) == ("echo", "sse")
 
@@ -127,6 +134,46 @@ async def test_a_run_whose_server_stops_goes_on_at_another(api: Client, settings
     assert (last["type"], last["code"]) == ("RUN_ERROR", "unavailable")
     assert (await api.post("/agui/agent/scene/stop/t")).json() == {"stopped": True}
     assert (await read(api, "/agui/scene", run_input("hold")))[-1]["outcome"] == {"type": "cancelled"}
+
+
+async def test_an_interrupt_that_is_over_cancels_nothing(api: Client) -> None:
+    async def resume(asked: dict[str, Any], status: str) -> dict[str, Any]:
+        [interrupt] = asked["outcome"]["interrupts"]
+        answer = {"interruptId": interrupt["id"], "status": status, "payload": "yes"}
+        return (await read(api, "/agui/scene", run_input(resume=[answer])))[-1]
+
+    first = (await read(api, "/agui/scene", run_input("two")))[-1]
+    second = await resume(first, "resolved")
+    assert second["outcome"]["interrupts"][0]["message"] == "Second?"
+    assert (await resume(first, "cancelled"))["code"] == "refused"
+    for _ in range(2):
+        assert (await resume(second, "cancelled"))["outcome"] == {"type": "cancelled"}
+
+
+async def test_what_a_failed_life_has_said_is_taken_back(
+    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent
+) -> None:
+    await start_worker(script.agent)
+    api = await start_api()
+    script_id = await api.submit("go", agent="script", thread_id="t")
+    script.say(script_id, "wrong ", Rejected("No."))
+    await api.settled(script_id, "failed")
+    assert (await api.post(f"/messages/{script_id}/redrive")).status_code == 202
+    reading = asyncio.ensure_future(read(api, "/agui/agent/script/connect", run_input()))
+    script.say(script_id, "right", None)
+    events = await reading
+    assert "CUSTOM" not in [event["type"] for event in events]
+    snapshots = [event["messages"] for event in events if event["type"] == "MESSAGES_SNAPSHOT"]
+    assert [said["content"] for said in snapshots[-1]] == ["go", "right"]
+
+
+def test_an_open_stream_keeps_no_messages() -> None:
+    content = Content(Run(UUID(int=1)), wants_messages=False)
+    said = [*content.reason("long", 1), *content.tool(ToolData("t", input={}, output="long"), 2), *content.add("long")]
+    assert (len(said), next(iter(content.close()))["type"]) == (11, "TEXT_MESSAGE_END")
+    assert content.told.messages == []
+    assert list(content.drop()) == []
+    assert content.dropped
 
 
 async def test_a_request_that_cannot_run_is_refused(api: Client) -> None:

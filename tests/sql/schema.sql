@@ -981,6 +981,14 @@ CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NU
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.input(message_id uuid, input jsonb, name text, patient boolean, tenant text, reach jsonb) IS 'Answer the question that a message waits with';
+CREATE FUNCTION treadle.input_once(message_id uuid, key text, input jsonb, name text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.input_once(message_id uuid, key text, input jsonb, name text, patient boolean, tenant text, reach jsonb) IS 'Answer a question under a key, which can be repeated';
 CREATE FUNCTION treadle.instance_secret() RETURNS bytea
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1682,6 +1690,16 @@ CREATE FUNCTION treadle.traceback(message_id uuid) RETURNS text
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.traceback(message_id uuid) IS 'The traceback with which a message failed';
+CREATE FUNCTION treadle.turn_holder(thread_id text, tenant text, reach jsonb) RETURNS TABLE(message_id uuid, asks boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.turn_holder(thread_id text, tenant text, reach jsonb) IS 'The message that has the turn in a thread';
 CREATE FUNCTION treadle.turn_in_progress(thread bigint, progress_events integer) RETURNS TABLE(message_id uuid, agent text, message jsonb, steps jsonb, progress jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

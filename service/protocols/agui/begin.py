@@ -2,13 +2,12 @@
 
 import hashlib
 from typing import Any
-from uuid import UUID
 
 from service.access.principal import Principal
-from service.errors import Busy, Conflict, NotFound, Unprocessable
+from service.errors import Busy, Conflict, Unprocessable
 from service.events.answers import answers_calls, calls_of
-from service.events.questions import give_answer, question_at
-from service.messages.model import NewInput
+from service.events.questions import give_answer, is_last_question, question_at
+from service.messages.model import NewInput, Status
 from service.messages.validation import validate_input, validate_messages
 from service.protocols.agui.ids import Place, Run, parse_place
 from service.protocols.agui.inputs import read_run, to_message
@@ -20,12 +19,12 @@ NOT_WAITING = "The thread does not wait for this answer: the question has anothe
 EVERY_PART = "Send an answer to every interrupt of the run, once."
 
 
-class Interrupted(Conflict):
+class AnswersMissing(Conflict):
     """The thread waits for answers to its interrupts: a run must bring them, in `resume`."""
 
 
 async def begin(services: AguiServices, principal: Principal, agent: str, asked: RunInput) -> Run:
-    """The same run for the same thread and runId. Raises Interrupted, and what refuses the request."""
+    """The same run for the same thread and runId. Raises AnswersMissing, and what refuses the request."""
     if asked.resume:
         return await _resume(services, principal, asked)
     key = _key(asked)
@@ -49,34 +48,25 @@ def _key(asked: RunInput) -> str:
 
 
 async def _refuse_interrupted(services: AguiServices, principal: Principal, thread_id: str) -> None:
-    """Raises Interrupted."""
-    waiting = await turn_of(services, principal, thread_id)
-    if waiting is None:
-        return
-    message = await services.messages.status(principal, waiting)
-    if message.asks is not None:
-        raise Interrupted(f"The thread waits for an answer to the message {waiting}: send it in resume.")
-
-
-async def turn_of(services: AguiServices, principal: Principal, thread_id: str) -> UUID | None:
-    """The message that has the turn of the thread; None for none, and for a thread that does not exist."""
-    try:
-        thread, _ = await services.threads.key(principal, thread_id)
-    except NotFound:
-        return None
-    turn = await services.threads.turn_in_progress(thread)
-    return None if turn is None else turn.message_id
+    """Raises AnswersMissing."""
+    holder = await services.threads.turn_holder(principal, thread_id)
+    if holder is not None and holder.asks:
+        raise AnswersMissing(f"The thread waits for an answer to the message {holder.message_id}: send it in resume.")
 
 
 async def _resume(services: AguiServices, principal: Principal, asked: RunInput) -> Run:
-    """Raises NotFound, Interrupted, Unprocessable."""
+    """Raises NotFound, AnswersMissing, Unprocessable."""
     resume = asked.resume or []
     places = {_place(answer.interrupt_id): answer for answer in resume}
     if all(answer.status == "resolved" for answer in resume):
         answers = {place: answer.payload for place, answer in places.items()}
         return await _answer(services, principal, asked, answers)
-    place = next(iter(places))
-    await _check_thread(services, principal, asked, place)
+    place = next(place for place, answer in places.items() if answer.status == "cancelled")
+    message = await _check_thread(services, principal, asked, place)
+    if message.state == "cancelled":  # a repeat
+        return Run(place.message_id, place.asked)
+    if message.asks is None or not await is_last_question(services.follower, place.message_id, place.asked):
+        raise AnswersMissing(NOT_WAITING)
     try:
         await services.messages.cancel(principal, place.message_id)
     except Busy:
@@ -87,7 +77,7 @@ async def _resume(services: AguiServices, principal: Principal, asked: RunInput)
 
 
 async def _answer(services: AguiServices, principal: Principal, asked: RunInput, answers: dict[Place, Any]) -> Run:
-    """The answers to the parts of one question. Raises NotFound, Interrupted, Unprocessable."""
+    """The answers to the parts of one question. Raises NotFound, AnswersMissing, Unprocessable."""
     place = list(answers)[-1]
     await _check_thread(services, principal, asked, place)
     question = await question_at(services.follower, place.message_id, place.asked)
@@ -104,14 +94,16 @@ async def _answer(services: AguiServices, principal: Principal, asked: RunInput,
     except Busy:
         raise
     except Conflict:
-        raise Interrupted(NOT_WAITING) from None
+        raise AnswersMissing(NOT_WAITING) from None
     return Run(place.message_id, place.asked)
 
 
-async def _check_thread(services: AguiServices, principal: Principal, asked: RunInput, place: Place) -> None:
-    """Raises NotFound, Unprocessable."""
-    if (await services.messages.status(principal, place.message_id)).thread_id != asked.thread_id:
+async def _check_thread(services: AguiServices, principal: Principal, asked: RunInput, place: Place) -> Status:
+    """The message. Raises NotFound, Unprocessable."""
+    message = await services.messages.status(principal, place.message_id)
+    if message.thread_id != asked.thread_id:
         raise Unprocessable(FOREIGN)
+    return message
 
 
 def _place(text: str) -> Place:

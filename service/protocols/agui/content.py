@@ -22,17 +22,46 @@ class ToolData(msgspec.Struct, frozen=True):
     failed: bool = False
 
 
-class Content:
-    """`messages` are those that the run adds to the conversation; `dropped` says that others were streamed, too."""
+class Told:
+    """The messages that a run adds to the conversation: counted, and only kept in `messages` if they are wanted."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, *, wanted: bool) -> None:
         self.messages: list[Message] = []
+        self._wanted = wanted
+        self._count = 0  # those since `keep`
+        self._kept = 0  # of `messages`: those before
+
+    def add(self, **message: Any) -> None:
+        self._count += 1
+        if self._wanted:
+            self.messages.append(message)
+
+    def add_call(self, call: dict[str, Any]) -> None:
+        """To the last message."""
+        if self._wanted:
+            self.messages[-1].setdefault("toolCalls", []).append(call)
+
+    def keep(self) -> None:
+        self._count, self._kept = 0, len(self.messages)
+
+    def drop(self) -> bool:
+        """Forgets those since `keep`. Returns whether there were any."""
+        dropped, self._count = self._count > 0, 0
+        del self.messages[self._kept :]
+        return dropped
+
+
+class Content:
+    """`dropped` says that messages were streamed which are no part of the conversation. `wants_messages`: `told` keeps
+    those that are."""
+
+    def __init__(self, run: Run, *, wants_messages: bool) -> None:
+        self.told = Told(wanted=wants_messages)
         self.dropped = False
         self._run = run
         self._texts = 0  # that were opened
         self._streamed: list[str] | None = None  # pieces of the open text; None: no text is open
         self._chars = 0
-        self._kept = 0  # of `messages`: those before this attempt
         self._calls: dict[str, str] = {}  # of tools of the agent: its id for the last one, and the id that clients see
         self._ids: set[str] = set()
 
@@ -62,22 +91,20 @@ class Content:
 
     def close(self) -> Iterator[Event]:
         if self._streamed is not None:
-            self.messages.append({"id": self._text_id, "role": "assistant", "content": "".join(self._streamed)})
+            self.told.add(id=self._text_id, role="assistant", content="".join(self._streamed))
             self._streamed = None
             yield {"type": "TEXT_MESSAGE_END", "messageId": self._text_id}
 
     def keep(self) -> Iterator[Event]:
         """The attempt is over, and what it has said is a part of the conversation."""
         yield from self.close()
-        self._kept = len(self.messages)
+        self.told.keep()
 
     def drop(self) -> Iterator[Event]:
         """The attempt is over, and what it has said is no part of the conversation."""
         if self._streamed is not None:
             yield from self._drop_text()
-        if len(self.messages) > self._kept:
-            del self.messages[self._kept :]
-            self.dropped = True
+        self.dropped |= self.told.drop()
         self._calls = {}
 
     def call(self, call: str, name: str, arguments: str, parent: str | None = None) -> Iterator[Event]:
@@ -85,9 +112,9 @@ class Content:
         made = {"id": call, "type": "function", "function": {"name": name, "arguments": arguments}}
         of = {} if parent is None else {"parentMessageId": parent}
         if of:
-            self.messages[-1].setdefault("toolCalls", []).append(made)
+            self.told.add_call(made)
         else:
-            self.messages.append({"id": call, "role": "assistant", "toolCalls": [made]})
+            self.told.add(id=call, role="assistant", toolCalls=[made])
         yield {"type": "TOOL_CALL_START", "toolCallId": call, "toolCallName": name, **of}
         yield {"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": arguments}
         yield {"type": "TOOL_CALL_END", "toolCallId": call}
@@ -105,13 +132,13 @@ class Content:
             call, content = self._calls[data.id], as_text(data.output)
             names = {"toolCallId": call, "content": content}
             failed = {"error": content} if data.failed else {}
-            self.messages.append({"id": f"{call}_result_{seq}", "role": "tool", **names, **failed})
+            self.told.add(id=f"{call}_result_{seq}", role="tool", **names, **failed)
             yield {"type": "TOOL_CALL_RESULT", "messageId": f"{call}_result_{seq}", **names}
 
     def reason(self, text: str, seq: int) -> Iterator[Event]:
         yield from self.close()
         of = {"messageId": f"reason_{self._run.message_id.hex}_{seq}"}
-        self.messages.append({"id": of["messageId"], "role": "reasoning", "content": text})
+        self.told.add(id=of["messageId"], role="reasoning", content=text)
         yield {"type": "REASONING_START", **of}
         yield {"type": "REASONING_MESSAGE_START", **of, "role": "reasoning"}
         yield {"type": "REASONING_MESSAGE_CONTENT", **of, "delta": text}

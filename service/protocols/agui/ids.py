@@ -1,6 +1,6 @@
 """Ids of the dialect. Each names a message and a place in its log, so that nothing else has to be stored.
 
-msg_<message>[_<n>]         the n-th text that the agent streams for the message
+msg_<message>_<seq>_<n>     the n-th text of the run that goes on after this place of the log (0: its begin)
 int_<message>_<seq>_<n>     the n-th interrupt of the question at this place of the log
 call_<message>_<seq>_<n>    the n-th call of a tool that this question is
 """
@@ -11,6 +11,15 @@ from uuid import UUID
 
 _PLACE = re.compile("(?:int|call)_([0-9a-f]{32})_([1-9][0-9]{0,9})_([0-9]{1,2})")
 _OWN = re.compile("(?:msg|call)_[0-9a-f]{32}(?:_[0-9]+){0,2}")
+
+
+class Asked(NamedTuple):
+    """What a client calls its run. `offered`: the names of the tools that it runs itself."""
+
+    thread_id: str
+    run_id: str
+    parent_run_id: str | None
+    offered: frozenset[str]
 
 
 class Run(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from service.errors import Unprocessable
 from service.messages.model import NewMessage
-from service.protocols.agui.ids import is_own
+from service.protocols.agui.ids import Asked, is_own
 from service.protocols.agui.model import Message, RunInput
 
 ROLES = "The role of a message must be user, assistant, system, developer, tool, reasoning or activity."
@@ -89,15 +89,31 @@ def to_message(run: RunInput, given: Given, agent: str) -> NewMessage:
         "state": run.state,
         "context": run.context,
         "forwardedProps": run.forwarded_props,
-        "messages": given.said,
+        "messages": without_nulls(given.said),
     }
     metadata["agui"] = {name: value for name, value in kept.items() if value not in (None, [], {})}
     return NewMessage(given.message, thread_id=run.thread_id, agent=agent, metadata=metadata)
 
 
-def tool_names(run: RunInput) -> frozenset[str]:
-    """The names of the tools that the client runs itself."""
-    return frozenset(tool["name"] for tool in _tools(run))
+def asked_of(run: RunInput) -> Asked:
+    """Raises Unprocessable."""
+    return Asked(run.thread_id, run.run_id, run.parent_run_id, frozenset(tool["name"] for tool in _tools(run)))
+
+
+def without_nulls(messages: list[Message]) -> list[Message]:
+    """Clients refuse null where they may send it: as a field of a message, or of a part of its content."""
+    return [_without_nulls(message) for message in messages]
+
+
+def _without_nulls(message: Message) -> Message:
+    filled = _filled(message)
+    if isinstance(parts := filled.get("content"), list):
+        filled["content"] = [_filled(part) if isinstance(part, dict) else part for part in parts]
+    return filled
+
+
+def _filled(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _tools(run: RunInput) -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ from service.access.authenticator import require
 from service.access.principal import Principal
 from service.errors import Busy, Conflict
 from service.params import parse_thread_id
-from service.protocols.agui.begin import Interrupted, begin, turn_of
+from service.protocols.agui.begin import AnswersMissing, begin
 from service.protocols.agui.history import conversation, last_answer
 from service.protocols.agui.ids import Run
+from service.protocols.agui.inputs import asked_of, without_nulls
 from service.protocols.agui.model import AgentInfo, RunInput, RuntimeInfo, Stopped
 from service.protocols.agui.services import AguiServices
-from service.protocols.agui.streams import RunReader, error_stream, nothing_open, without_nulls
+from service.protocols.agui.streams import RunReader, error_stream, nothing_open
 from service.sse_frames import HEADERS, MEDIA_TYPE
 
 Caller: TypeAlias = NamedDependency[Principal]
@@ -40,29 +41,30 @@ async def run_agent(agent: FromPath[str], data: JSONBody[RunInput], principal: C
     require(principal, "read")
     try:
         run = await begin(agui, principal, agent, data)
-    except Interrupted as error:
+    except AnswersMissing as error:
         return _sse(error_stream(error))
-    return _sse(RunReader(agui, principal, run, data, without_nulls(data.messages)).events())
+    return _sse(RunReader(agui, principal, run, asked_of(data), without_nulls(data.messages)).events())
 
 
 @post("/agent/{agent:str}/connect", scope="read", stays_open=True, media_type=MEDIA_TYPE)
 async def connect(agent: FromPath[str], data: JSONBody[RunInput], principal: Caller, agui: Services) -> Stream:
     """The conversation so far, and the rest of the run that is under way, whichever agent it is of."""
     before, running = await conversation(agui, principal, data.thread_id)
+    asked = asked_of(data)
     if running is None:
-        return _sse(nothing_open(agui, principal, data, before))
+        return _sse(nothing_open(agui, principal, asked, before))
     answered = await last_answer(agui, running.message_id)
-    reader = RunReader(agui, principal, Run(running.message_id), data, before, answered=answered)
+    reader = RunReader(agui, principal, Run(running.message_id), asked, before, answered=answered)
     return _sse(reader.events(with_history=True))
 
 
 @post("/agent/{agent:str}/stop/{thread_id:str}", scope="submit")
 async def stop(agent: FromPath[str], thread_id: FromPath[str], principal: Caller, agui: Services) -> Stopped:
     """Cancel the message that has the turn of the thread."""
-    running = await turn_of(agui, principal, parse_thread_id(thread_id))
-    if running is not None:
+    holder = await agui.threads.turn_holder(principal, parse_thread_id(thread_id))
+    if holder is not None:
         try:
-            await agui.messages.cancel(principal, running)
+            await agui.messages.cancel(principal, holder.message_id)
             return Stopped(True)
         except Busy:
             raise

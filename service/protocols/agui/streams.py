@@ -1,16 +1,15 @@
 """The stream of a run: its events as they come, and what the thread remembers."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
 from service.access.principal import Principal
 from service.errors import NotFound, Refused, TreadleError
-from service.protocols.agui.ids import Run
-from service.protocols.agui.inputs import tool_names
-from service.protocols.agui.model import PROTOCOL_VERSION, Event, Message, RunInput
+from service.protocols.agui.ids import Asked, Run
+from service.protocols.agui.model import PROTOCOL_VERSION, Event, Message
 from service.protocols.agui.services import AguiServices
 from service.protocols.agui.translate import Translation, state_events
 from service.sse_frames import KEEPALIVE, encode, guarded
@@ -22,14 +21,17 @@ INTERNAL = "The run failed in the service; the cause is in its log."
 
 class RunReader:
     """Reads the log of a run for one client. `before`: the messages of the conversation before the run. `answered`: the
-    questions before this place of the log do not end it."""
+    questions before this place of the log do not end it.
+
+    A stream may be open for long, so it keeps no messages but the encoded ones of the client: those of the run are read
+    again where they are needed, at its end."""
 
     def __init__(
         self,
         services: AguiServices,
         principal: Principal,
         run: Run,
-        asked: RunInput,
+        asked: Asked,
         before: list[Message],
         *,
         answered: int = 0,
@@ -37,9 +39,10 @@ class RunReader:
         self._services = services
         self._principal = principal
         self._run = run
-        self._thread_id = asked.thread_id
-        self._before = before
-        self._translation = Translation(run, asked, tool_names(asked), answered)
+        self._asked = asked
+        self._before = [msgspec.Raw(msgspec.json.encode(message)) for message in before]
+        self._answered = answered
+        self._translation = Translation(run, asked, answered)
         self._told: Any = None  # of the thread's memory
 
     def events(self, *, with_history: bool = False) -> AsyncIterator[bytes]:
@@ -69,11 +72,20 @@ class RunReader:
         """The last events of the run."""
         snapshots = await self._state()
         if self._translation.content.dropped or end.get("outcome", {}).get("type") == "interrupt":
-            snapshots.append(_snapshot([*self._before, *self._translation.content.messages]))
+            snapshots.append(_snapshot([*self._before, *await self._messages()]))
         return [*snapshots, end]
 
+    async def _messages(self) -> list[Message]:
+        """Those that the run adds to the conversation."""
+        again = Translation(self._run, self._asked, self._answered, wants_messages=True)
+        async for entry in self._services.follower.read(self._run.message_id, self._run.after):
+            again.translate(entry)
+            if again.end is not None:
+                break
+        return again.content.told.messages
+
     async def _state(self) -> list[Event]:
-        memory = await memory_of(self._services, self._principal, self._thread_id)
+        memory = await memory_of(self._services, self._principal, self._asked.thread_id)
         events = state_events(self._told, memory)
         self._told = memory if events else self._told
         return events
@@ -90,18 +102,13 @@ async def memory_of(services: AguiServices, principal: Principal, thread_id: str
 
 
 async def nothing_open(
-    services: AguiServices, principal: Principal, asked: RunInput, messages: list[Message]
+    services: AguiServices, principal: Principal, asked: Asked, messages: list[Message]
 ) -> AsyncIterator[bytes]:
     """The stream of a client that connects to a thread without a run."""
     names = {"threadId": asked.thread_id, "runId": asked.run_id}
     state = state_events(None, await memory_of(services, principal, asked.thread_id))
     started = {"type": "RUN_STARTED", **names, "protocolVersion": PROTOCOL_VERSION}
     yield frames([started, _snapshot(messages), *state, {"type": "RUN_FINISHED", **names}])
-
-
-def without_nulls(messages: list[Message]) -> list[Message]:
-    """Clients refuse null where they may send it."""
-    return [{name: value for name, value in message.items() if value is not None} for message in messages]
 
 
 async def error_stream(error: Exception) -> AsyncIterator[bytes]:
@@ -119,7 +126,7 @@ def error_frame(error: Exception) -> bytes:
     return frame({"type": "RUN_ERROR", "message": INTERNAL, "code": "internal"})
 
 
-def _snapshot(messages: list[Message]) -> Event:
+def _snapshot(messages: Sequence[Message | msgspec.Raw]) -> Event:
     return {"type": "MESSAGES_SNAPSHOT", "messages": messages}
 
 

@@ -6,12 +6,10 @@ from typing import Any
 import msgspec
 
 from service.events.answers import ASK, calls_of, is_question
-from service.events.model import Entry
+from service.events.model import RESERVED_TYPES, Entry
 from service.protocols.agui.content import Content, ToolData
-from service.protocols.agui.ids import Place, Run
-from service.protocols.agui.model import PROTOCOL_VERSION, Event, RunInput
-
-OF_THE_SERVICE = frozenset({"queued", "waiting", "started", "retry", "parked", "input", "gap"})
+from service.protocols.agui.ids import Asked, Place, Run
+from service.protocols.agui.model import PROTOCOL_VERSION, Event
 
 
 class _Data(msgspec.Struct):
@@ -31,14 +29,12 @@ class _Thinking(msgspec.Struct):
 class Translation:
     """The events of one run, entry by entry. `end` is its last event, once it is over."""
 
-    def __init__(self, run: Run, asked: RunInput, offered: frozenset[str], answered: int = 0) -> None:
-        """`offered`: the names of the tools that the client runs itself. `answered`: the questions before this place do
-        not end the run."""
+    def __init__(self, run: Run, asked: Asked, answered: int = 0, *, wants_messages: bool = False) -> None:
+        """`answered`: the questions before this place do not end the run. `wants_messages`: of the content."""
         self.end: Event | None = None
-        self.content = Content(run)
+        self.content = Content(run, wants_messages=wants_messages)
         self._run = run
         self._asked = asked
-        self._offered = offered
         self._answered = answered
 
     def opening(self) -> Event:
@@ -61,12 +57,12 @@ class Translation:
             yield from content.keep()
         elif entry.last or is_question(entry):
             yield from self._finish(entry, msgspec.json.decode(entry.data, type=_Data))
-        elif entry.type in {"started", "retry", "parked"}:
+        elif entry.type in {"started", "retry", "parked", "error"}:
             yield from content.drop()  # another attempt begins with an empty answer
         elif entry.type == "step":
             step = msgspec.json.decode(entry.data, type=_Data).name
             yield from ({"type": f"STEP_{what}", "stepName": step} for what in ("STARTED", "FINISHED"))
-        elif entry.type not in OF_THE_SERVICE:
+        elif entry.type not in RESERVED_TYPES:
             yield from self._of_agent(entry)
 
     def _of_agent(self, entry: Entry) -> Iterator[Event]:
@@ -108,7 +104,7 @@ class Translation:
             return {"type": "interrupt", "interrupts": [_interrupt(places[0], question)]}
         for place, (name, arguments) in zip(places, calls, strict=True):
             yield from self.content.call(place.call, name, arguments, parent)
-        if self._offered.issuperset(name for name, _ in calls):
+        if self._asked.offered.issuperset(name for name, _ in calls):
             return {"type": "success", "pendingToolCallIds": [place.call for place in places]}
         asked = [{"id": place.interrupt, "reason": "tool_call", "toolCallId": place.call} for place in places]
         return {"type": "interrupt", "interrupts": asked}

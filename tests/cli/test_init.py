@@ -74,8 +74,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
         return (await asyncio.wait_for(up.stdout.readuntil(words.encode()), 60)).decode()
 
     async def result(name: str) -> str:
-        answer = await client.post("/messages?wait=30", json={"message": name, "agent": "greeter"})
-        return str(answer.json()["result"])
+        return str((await client.settled(await client.submit(name, agent="greeter")))["result"])
 
     try:
         test = await start(folder, "pytest", "-q", "-p", "no:cacheprovider", "test_my_agents.py")
@@ -93,7 +92,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
             module.write_text(IMPORTS)
             line = (await said("The workers go on with the agents that they have.\n")).splitlines()[-1]
             assert line.startswith("AGENTS: the module my_agents cannot be imported: No module named 'greetings'.")
-            assert (await client.post("/messages?wait=30", json={"message": "x", "agent": "echo"})).json()["result"]
+            assert (await client.settled(await client.submit("x", agent="echo")))["result"] == "x"
 
             (folder / "greetings.py").write_text("greeting = 'Good day, '")
             await said("the workers are replaced")

@@ -118,7 +118,7 @@ class Children:
             async with asyncio.timeout(self._patience_seconds):
                 await child.wait()
         except TimeoutError:
-            _kill(child)
+            kill(child)
             await child.wait()
 
     async def stop(self, hurry: asyncio.Event) -> None:
@@ -137,7 +137,7 @@ class Children:
         hurried.cancel()
         for child in children:
             if child.returncode is None:
-                _kill(child)
+                kill(child)
         await ends
         os.close(self._pipe)
         os.close(self._write_end)
@@ -154,7 +154,7 @@ def _terminate(children: Sequence[Process]) -> None:
             child.terminate()
 
 
-def _kill(child: Process) -> None:
+def kill(child: Process) -> None:
     log.warning("killing process %d, which did not stop", child.pid)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ import msgspec
 from watchfiles import awatch
 
 from service.local.agent_files import Probe
-from service.local.children import Children, described
+from service.local.children import Children, described, kill
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,15 @@ class Reload:
         return {file: before.get(file, stamp) for file, stamp in _stamps(self._watched()).items()}
 
     async def _ask(self) -> Probe:
-        child = await self._children.spawn(NAME, NAME, stdout=PIPE)
+        try:
+            child = await self._children.spawn(NAME, NAME, stdout=PIPE)
+        except OSError as error:  # of a fork, for want of memory or processes
+            return Probe([], f"AGENTS: the process that imports the modules cannot be started: {error}.")
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 said, _ = await child.communicate()
         except TimeoutError:
-            child.kill()
+            kill(child)
             await child.wait()
             return Probe([], f"AGENTS: the modules cannot be imported within {PROBE_SECONDS:g} seconds.")
         try:

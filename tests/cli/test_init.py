@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from service.cli import env_file
+from service.local.children import Children
+from service.local.reload import Reload
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, error_sentence
 from tests.support.ports import free_port
@@ -107,6 +109,19 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
         up.send_signal(signal.SIGTERM)
         await up.communicate()
     assert up.returncode == 0
+
+
+async def test_a_process_that_cannot_be_started_ends_no_workers(tmp_path: Path) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+    children = Children({}, {"agents": [str(tmp_path / "missing")]}, 0, patience_seconds=1)
+    following = asyncio.create_task(Reload(children, said.put_nowait).run(["worker-1"]))
+    told = asyncio.create_task(said.get())
+    await asyncio.wait({following, told}, return_when=asyncio.FIRST_COMPLETED)
+    assert (told.done(), following.done()) == (True, False)
+    assert re.search("cannot be started: .*The workers go on with the agents that they have", told.result())
+    following.cancel()
+    await asyncio.wait({following})
+    await children.stop(asyncio.Event())
 
 
 async def test_nothing_is_overwritten(cli_without_database: Cli, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from service.agents import registry
 from service.agents.openai.api import Api
+from service.agents.openai.content import content_parts
 from service.agents.openai.output import OutputForm
 from service.config import Settings
 from service.db.pool import Connection
@@ -108,6 +109,29 @@ async def test_rounds_of_text_and_tools(sql: Connection, api: FakeOpenAI) -> Non
         "type": "image_url",
         "image_url": {"url": "data:image/png;base64,aGk="},
     }
+
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": "aGk="}
+    named = {"type": "document", "title": "a.pdf", "source": pdf}
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Hi."}}
+    row = await run(sql, {"content": [named, plain]}, agent="desk")
+    assert api.requests[-1]["messages"][1]["content"] == [
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,aGk="}},
+        {"type": "text", "text": "Hi."},
+    ]
+    far = [{"type": kind, "source": {"type": "file", "file_id": "f"}} for kind in ("document", "image")]
+    for block in far:
+        row = await run(sql, {"content": [block]}, agent="desk")
+        assert (row["state"], "content[0] has a source" in row["error"]) == ("failed", True)
+    notes = [{"type": "text", "text": f"[{kind}, left out]"} for kind in ("document", "image")]
+    assert content_parts(far, left_out=True) == notes
+
+
+async def test_calls_without_ids_get_different_ones(sql: Connection, api: FakeOpenAI) -> None:
+    api.script += [calls(("", "measure", {"place": "Rome"})) for _ in range(2)]
+    assert (await run(sql, "How warm is it?", agent="desk"))["state"] == "completed"
+    asked = [said["tool_calls"][0]["id"] for said in api.requests[-1]["messages"] if "tool_calls" in said]
+    told = [said["tool_call_id"] for said in api.requests[-1]["messages"] if said["role"] == "tool"]
+    assert (asked, len(set(asked))) == (told, 2)
 
 
 async def test_an_output_is_a_form_that_the_answer_must_fit(sql: Connection, api: FakeOpenAI) -> None:

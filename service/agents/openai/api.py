@@ -4,6 +4,7 @@ queue retries, and obeys the API's Retry-After."""
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
@@ -154,8 +155,8 @@ class _Reading:
             self._stop_reason,
             self._usage,
             [
-                Call(call["id"] or f"call_{number}", call["name"], _decoded(call["arguments"]))
-                for number, call in enumerate(self._calls, 1)
+                Call(call["id"] or f"call_{uuid4().hex}", call["name"], _decoded(call["arguments"]))
+                for call in self._calls
             ],
             "".join(self._thinking),
             "".join(self._refusal) or None,

@@ -4,6 +4,7 @@ from typing import Any
 
 from service.agents.contract import Context
 from service.agents.openai.api import Api
+from service.agents.openai.content import content_parts
 from service.agents.openai.options import OpenAIOptions
 from service.agents.openai.output import form_of_client
 from service.agents.rounds.conversation import Conversation
@@ -31,8 +32,8 @@ async def first_request(
         request["extra_body"] = options.parameters
     history = await history_of(context, options, system)
     conversation = Conversation(
-        [{**said, "content": _content(said["content"])} for said in history],
-        {"role": "user", "content": _content(content_of(message))},
+        [{**said, "content": content_parts(said["content"], left_out=True)} for said in history],
+        {"role": "user", "content": content_parts(content_of(message))},
         orders=[{"role": "system", "content": system}] if system else (),
     )
     return request | {"messages": conversation.messages}, conversation
@@ -44,17 +45,3 @@ def _tool(definition: dict[str, Any]) -> dict[str, Any]:
         return definition
     function = {name: definition[name] for name in ("name", "description") if definition.get(name)}
     return {"type": "function", "function": {**function, "parameters": definition["input_schema"]}}
-
-
-def _content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    return content if isinstance(content, str) else [_part(block) for block in content]
-
-
-def _part(block: dict[str, Any]) -> dict[str, Any]:
-    """A content block; pictures in the form of the Messages API, which /v1 and earlier messages for Claude have, become
-    those of chat completions."""
-    source = block.get("source")
-    if block["type"] != "image" or not isinstance(source, dict):
-        return block
-    url = source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}"
-    return {"type": "image_url", "image_url": {"url": url}}

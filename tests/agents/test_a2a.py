@@ -1,21 +1,31 @@
 """a2a_agent: an agent of another system, here the same API, over A2A."""
 
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
+from a2a.types import Artifact, Part
 
+from service.agents.adapters.a2a import connection, remote, shown
+from service.agents.adapters.a2a.remote import Remote
+from service.agents.adapters.a2a.shown import Shown
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.dialect_agents import scene_agent
 from tests.support.documents import DOCS, blocks
+from tests.support.fake_a2a import FakeA2A, task
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import text
 from tests.support.scripted_agent import ScriptedAgent
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_for
 from tests.support.worker_processes import lose_lease
+from treadle import Rejected
 from treadle.adapters import a2a_agent
+from treadle.testing import FakeContext
 
 
 @pytest.fixture
@@ -75,3 +85,127 @@ async def test_errors_say_whether_another_attempt_may_help(api: Client) -> None:
     away = await api.submit("x", agent="away")
     found = await until(lambda: api.status(away), lambda status: status["attempt"] > 1)
     assert (found["state"] in ("queued", "processing"), "cannot be reached" in found["error"]) == (True, True)
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeA2A]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with FakeA2A().running() as fake:
+        fake.answers["SendStreamingMessage"] += [[{"task": task("SUBMITTED")}] for _ in range(9)]
+        yield fake
+
+
+async def run(partner: Remote, given: FakeContext | None = None) -> Any:
+    context: Any = given or FakeContext()
+    return await partner.run(context, "How is it?")
+
+
+async def test_streams_that_end_early_are_followed_after_a_pause(
+    fake: FakeA2A, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    over = {"statusUpdate": {"taskId": "t", "contextId": "c", "status": task("COMPLETED")["status"]}}
+    fake.answers["GetTask"] += [task("WORKING")] * 4 + [task("COMPLETED", "It ", "rains.")]
+    fake.answers["SubscribeToTask"] += [[{"task": task("WORKING", "It ")}], [], [over], [over]]
+    context = FakeContext()
+    assert await run(Remote("x", fake.url, {}), context) == "It rains."
+    assert context.text == "It rains."
+    assert pauses == [remote.AGAIN_SECONDS] * 4
+
+    pauses.clear()
+    fake.answers["GetTask"] += [task("WORKING"), task("COMPLETED", "ok")]
+    fake.answers["SubscribeToTask"].append([over])
+    assert await run(Remote("x", fake.url, {})) == "ok"
+    assert pauses == []
+
+
+async def test_what_the_other_system_sends_is_bounded(fake: FakeA2A, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_ANSWER_BYTES", 200_000)
+    monkeypatch.setattr(shown, "MAX_PARTS_BYTES", 5_000)
+    chunk = {"artifactUpdate": {"taskId": "t", "artifact": {"artifactId": "a", "parts": [{"text": "x" * 1_000}]}}}
+    data = {"artifactUpdate": {"artifact": {"artifactId": "b", "parts": [{"data": ["x" * 1_000]}]}, "append": True}}
+    partner = Remote("x", fake.url, {})
+
+    fake.answers["GetTask"] += [task("WORKING"), task("COMPLETED", "whole")]
+    fake.answers["SubscribeToTask"].append([chunk] * 300)  # each event is small, and replaces the one before
+    monkeypatch.setattr(remote, "AGAIN_SECONDS", 0)
+    assert await run(partner) == "whole"
+
+    fake.answers["GetTask"] += [task("COMPLETED", "x" * 300_000)]
+    with pytest.raises(Rejected, match="answer of the agent has more than 200000 bytes"):
+        await run(partner)
+    fake.answers["GetTask"] += [task("WORKING")] * 2
+    fake.answers["SubscribeToTask"] += [[{"task": task("WORKING", "x" * 300_000)}], [data] * 9]
+    with pytest.raises(Rejected, match="An event of the agent has more than 200000 bytes"):
+        await run(partner)
+    context = FakeContext()
+    with pytest.raises(Rejected, match="answer of the agent has more than 5000 bytes"):
+        await run(partner, context)
+    assert [type for type, _ in context.events] == ["artifact"]  # the same data are told once
+
+    assert all("accept-encoding: identity" in head.lower() for head in fake.heads)
+    fake.encoding = "gzip"
+    with pytest.raises(Rejected, match="compressed"):
+        await run(partner)
+
+
+async def test_a_long_answer_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = 0
+    join = shown._text
+
+    def count(parts: list[Any]) -> str:
+        nonlocal joined
+        joined += len(parts)
+        return join(parts)
+
+    monkeypatch.setattr(shown, "_text", count)
+    context: Any = FakeContext()
+    shows = Shown(context)
+    for _ in range(1_000):
+        await shows.update(Artifact(artifact_id="a", parts=[Part(text="x")]), append=True)
+    assert shows.result([]) == context.text == "x" * 1_000
+    assert joined == 1_000
+
+
+async def test_headers_go_only_to_the_origin_of_the_url(fake: FakeA2A) -> None:
+    fake.card_url = fake.url.replace("127.0.0.1", "localhost")
+    with pytest.raises(Rejected, match="another origin"):
+        await run(Remote("x", fake.url, {"Authorization": "Bearer secret"}))
+    assert fake.methods == []
+    fake.card_url = f"{fake.url}/a2a"
+    fake.answers["GetTask"].append(task("COMPLETED", "ok"))
+    assert await run(Remote("x", f"{fake.url}/", {"Authorization": "Bearer secret"})) == "ok"
+    assert "authorization: bearer secret" in fake.heads[-1].lower()
+
+
+async def test_no_call_outlives_its_attempt(fake: FakeA2A, monkeypatch: pytest.MonkeyPatch) -> None:
+    partner = Remote("x", fake.url, {})
+    fake.answers["SendStreamingMessage"] = deque([None])
+    attempt = asyncio.create_task(run(partner))
+    await wait_for(fake.asked)
+    attempt.cancel("the lease is lost")
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert not [task for task in asyncio.all_tasks() if "_begin" in repr(task.get_coro())]
+
+    for name in ("asked", "hung_up"):
+        getattr(fake, name).clear()
+    monkeypatch.setattr(remote, "MAX_CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "CANCEL_SECONDS", 0)
+    fake.answers["SendStreamingMessage"].append([{"task": task("SUBMITTED")}])
+    fake.answers["GetTask"].append(None)
+    fake.answers["CancelTask"].append(None)
+    attempt = asyncio.create_task(run(partner))
+    await wait_for(fake.asked)
+    attempt.cancel("cancelled")
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    await until(lambda: not partner._cancels)
+    assert fake.methods[-1] in ("GetTask", "CancelTask")

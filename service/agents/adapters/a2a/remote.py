@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import hashlib
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import httpx
-from a2a.client import Client, ClientConfig, ClientFactory
+from a2a.client import Client
 from a2a.client.errors import A2AClientError
 from a2a.types import (
     CancelTaskRequest,
@@ -25,15 +26,15 @@ from a2a.types import (
 )
 from a2a.utils.errors import A2AError
 
+from service.agents.adapters.a2a.connection import connected
 from service.agents.adapters.a2a.errors import mapped
 from service.agents.adapters.a2a.parts import make_parts, read_parts
 from service.agents.adapters.a2a.shown import Shown
 from service.agents.contract import Context, Rejected
 
-CONNECT_SECONDS = 10.0
 AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
 CANCEL_SECONDS = 0.4  # that a cancel waits for the other system; it goes on behind that
-BINDINGS = ["JSONRPC", "HTTP+JSON"]
+MAX_CANCEL_SECONDS = 30.0  # after which a cancel is given up
 
 
 class Remote:
@@ -41,7 +42,7 @@ class Remote:
         self._name = name
         self._url = url
         self._headers = headers
-        self._tls: Any = None
+        self._tls: ssl.SSLContext | None = None
         self._cancels: set[asyncio.Task[None]] = set()
 
     async def run(self, context: Context, message: Any) -> Any:
@@ -53,6 +54,7 @@ class Remote:
             async def begin() -> dict[str, Any]:
                 nonlocal sending
                 sending = asyncio.create_task(self._begin(client, context, message))
+                stack.push_async_callback(_end, sending)
                 return await asyncio.shield(sending)
 
             try:
@@ -87,19 +89,17 @@ class Remote:
 
     async def _follow(self, client: Client, context: Context, begun: dict[str, Any], shown: Shown) -> Any:
         """The result, once the task has one. Raises Rejected."""
-
         while True:
-            task = await self._until_it_stands(client, begun["task"], shown)
+            task = await self._until_settled(client, begun["task"], shown)
             state = TaskState.Name(task.status.state)
             if state == "TASK_STATE_COMPLETED":
                 return shown.result(task.status.message.parts)
             if state != "TASK_STATE_INPUT_REQUIRED":
-                raise Rejected(_end(state, task.status))
+                raise Rejected(_how_it_ended(state, task.status))
             await self._ask(client, context, begun, task.status)
 
     async def _ask(self, client: Client, context: Context, begun: dict[str, Any], status: TaskStatus) -> None:
         """Ask our client, and give the answer to the task."""
-
         named = status.message.message_id or hashlib.sha256(status.SerializeToString(deterministic=True)).hexdigest()
         answer = await context.input(read_parts(status.message.parts) or None, name=f"a2a question {named}"[:200])
         step = f"a2a answer {named}"[:200]
@@ -128,27 +128,38 @@ class Remote:
                 async for _ in events:
                     return
 
-    async def _until_it_stands(self, client: Client, task_id: str, shown: Shown) -> Task:
+    async def _until_settled(self, client: Client, task_id: str, shown: Shown) -> Task:
         """Follow the task until it is over or asks for something."""
-
+        must_pause = False
         while True:
             task = await client.get_task(GetTaskRequest(id=task_id))
             await shown.take(task.artifacts)
-            if _stands(task.status):
+            if _is_settled(task.status):
                 return task
             try:
-                async with _closing(client.subscribe(SubscribeToTaskRequest(id=task_id))) as events:
-                    async for event in events:
-                        if event.HasField("task"):
-                            await shown.take(event.task.artifacts)
-                        elif event.HasField("artifact_update"):
-                            update = event.artifact_update
-                            await shown.update(update.artifact, append=update.append)
-                        elif event.HasField("status_update") and not _stands(event.status_update.status):
-                            await shown.tell(event.status_update.status)
+                looks_settled = await self._watch(client, task_id, shown)
             except (A2AError, A2AClientError, NotImplementedError):
                 # It is over, the agent has no streams, its server stops, or the connection broke: the next look says.
+                looks_settled = False
+            if must_pause or not looks_settled:
                 await asyncio.sleep(AGAIN_SECONDS)
+            must_pause = True  # at a stream that says something else than the next look, too
+
+    async def _watch(self, client: Client, task_id: str, shown: Shown) -> bool:
+        """Pass on a stream of the task. Whether the task is over or asks for something, as far as the stream says."""
+        async with _closing(client.subscribe(SubscribeToTaskRequest(id=task_id))) as events:
+            async for event in events:
+                if event.HasField("task"):
+                    await shown.take(event.task.artifacts)
+                    if _is_settled(event.task.status):
+                        return True
+                elif event.HasField("artifact_update"):
+                    await shown.update(event.artifact_update.artifact, append=event.artifact_update.append)
+                elif event.HasField("status_update"):
+                    if _is_settled(event.status_update.status):
+                        return True
+                    await shown.tell(event.status_update.status)
+        return False
 
     async def _cancel(
         self,
@@ -161,26 +172,20 @@ class Remote:
         async def cancel() -> None:
             async with stack:
                 with contextlib.suppress(Exception):  # it is over, or out of reach
-                    known = await begun if isinstance(begun, asyncio.Task) else begun
-                    if known and "task" in known:
-                        await client.cancel_task(CancelTaskRequest(id=known["task"]))
+                    async with asyncio.timeout(MAX_CANCEL_SECONDS):
+                        known = await begun if isinstance(begun, asyncio.Task) else begun
+                        if known and "task" in known:
+                            await client.cancel_task(CancelTaskRequest(id=known["task"]))
 
         cancelling = asyncio.create_task(cancel())
         self._cancels.add(cancelling)
         cancelling.add_done_callback(self._cancels.discard)
         await asyncio.wait({cancelling}, timeout=CANCEL_SECONDS)
 
-    @contextlib.asynccontextmanager
-    async def _client(self) -> AsyncIterator[Client]:
-        """Raises Rejected, Overloaded, ConnectionError, RetryAfter."""
+    def _client(self) -> AbstractAsyncContextManager[Client]:
         if self._tls is None:
             self._tls = httpx.create_ssl_context()  # slow, so it is made once
-        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # reading has none: the attempt has one
-        async with httpx.AsyncClient(verify=self._tls, timeout=timeout, headers=self._headers) as http:
-            config = ClientConfig(httpx_client=http, supported_protocol_bindings=BINDINGS)
-            with mapped():
-                client = await ClientFactory(config).create_from_url(self._url)
-            yield client
+        return connected(self._url, self._headers, self._tls)
 
     def _kept_context(self, context: Context) -> str:
         """The context of the other system in which the thread's messages are."""
@@ -201,8 +206,14 @@ def _closing(
     return contextlib.aclosing(cast("AsyncGenerator[StreamResponse, None]", stream))
 
 
-def _stands(status: TaskStatus) -> bool:
+async def _end(sending: asyncio.Task[Any]) -> None:
+    """End a call whose answer is not awaited any more."""
+    sending.cancel()
+    await asyncio.wait({sending})
 
+
+def _is_settled(status: TaskStatus) -> bool:
+    """Whether the task is over or waits for something."""
     return status.state not in (
         TaskState.TASK_STATE_UNSPECIFIED,
         TaskState.TASK_STATE_SUBMITTED,
@@ -210,8 +221,7 @@ def _stands(status: TaskStatus) -> bool:
     )
 
 
-def _end(state: str, status: TaskStatus) -> str:
-
+def _how_it_ended(state: str, status: TaskStatus) -> str:
     what = state.removeprefix("TASK_STATE_").lower().replace("_", " ")
     said = read_parts(status.message.parts)
     reason = f": {said}".rstrip(".") if said else ""

@@ -1,15 +1,18 @@
 """What of a task the log shows, and its result."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from a2a.types import Artifact, Part, TaskStatus
 
 from service.agents.adapters.a2a.parts import read_part, read_parts
 from service.agents.contract import Context, Rejected
 from service.agents.tool_events import write_event
 
-MAX_ANSWER_CHARS = 10_000_000
+MAX_PARTS_BYTES = 10_000_000  # of all artifacts together
+MAX_TOLD = 10_000  # digests that are kept, of what has been told
 
 
 class Shown:
@@ -18,7 +21,9 @@ class Shown:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._parts: dict[str, list[Any]] = {}  # by the id of the artifact
-        self._said: set[str] = set()  # messages of the task
+        self._bytes: dict[str, int] = {}  # of the parts, by the id of the artifact
+        self._all_bytes = 0
+        self._told: dict[bytes, None] = {}  # digests of parts and messages, the oldest first
 
     async def take(self, artifacts: Iterable[Artifact]) -> None:
         """The artifacts as they are now."""
@@ -27,30 +32,26 @@ class Shown:
 
     async def update(self, artifact: Artifact, *, append: bool) -> None:
         """Raises Rejected for an answer that is too large."""
-        before = self._parts.setdefault(artifact.artifact_id, [])
+        self._count(artifact, append=append)
+        parts = self._parts.setdefault(artifact.artifact_id, [])
         given = [read_part(part) for part in artifact.parts]
-        shown = _text(before)
         if append:
-            before += given
+            parts += given
         else:
-            before[:] = given
-            if _text(given).startswith(shown):  # the client has its beginning
-                given = [_text(given)[len(shown) :], *(part for part in given if not isinstance(part, str))]
-        if sum(len(_text(parts)) for parts in self._parts.values()) > MAX_ANSWER_CHARS:
-            raise Rejected(f"The answer of the agent has more than {MAX_ANSWER_CHARS} characters.")
+            shown, text = _text(parts), _text(given)
+            parts[:] = given
+            if text.startswith(shown):  # the client has its beginning
+                given = [text[len(shown) :], *(part for part in given if not isinstance(part, str))]
         for part in given:
             if not isinstance(part, str):
-                key = f"{artifact.artifact_id} {part!r}"
-                if key not in self._said:
-                    self._said.add(key)
+                if self._is_new("part", artifact.artifact_id, part):
                     await write_event(self._context, "artifact", id=artifact.artifact_id, part=part)
             elif part:
                 await self._context.emit(part)
 
     async def tell(self, status: TaskStatus) -> None:
         """What the task says while it works."""
-        if status.HasField("message") and status.message.message_id not in self._said:
-            self._said.add(status.message.message_id)
+        if status.HasField("message") and self._is_new("message", status.message.message_id):
             await write_event(self._context, "progress", message=read_parts(status.message.parts))
 
     def result(self, said: Iterable[Part]) -> Any:
@@ -63,6 +64,25 @@ class Shown:
         if not others:
             return text
         return others[0] if len(others) == 1 and not text else {"text": text, "parts": others}
+
+    def _count(self, artifact: Artifact, *, append: bool) -> None:
+        """Raises Rejected."""
+        before = self._bytes.get(artifact.artifact_id, 0)
+        kept = before if append and before else len(artifact.artifact_id)
+        self._bytes[artifact.artifact_id] = kept + sum(part.ByteSize() for part in artifact.parts)
+        self._all_bytes += self._bytes[artifact.artifact_id] - before
+        if self._all_bytes > MAX_PARTS_BYTES:
+            raise Rejected(f"The answer of the agent has more than {MAX_PARTS_BYTES} bytes.")
+
+    def _is_new(self, *told: Any) -> bool:
+        """Whether this has not been told; from now on it has."""
+        digest = hashlib.sha256(msgspec.json.encode(told, order="sorted")).digest()
+        if digest in self._told:
+            return False
+        self._told[digest] = None
+        if len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        return True
 
 
 def _text(parts: list[Any]) -> str:

@@ -15,6 +15,7 @@ from a2a.utils import errors
 from google.protobuf.json_format import MessageToDict
 
 from service.access.principal import Principal
+from service.agents.rounds.request import ModelInput
 from service.db.pool import Connection
 from service.errors import Unauthorized, Unavailable
 from service.events.follower import Follower
@@ -33,7 +34,7 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.node_client import play
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.worker_processes import lose_lease
-from treadle import Rejected
+from treadle import Context, Rejected, agent
 
 RUN = [("JSONRPC", True), ("JSONRPC", False), ("HTTP+JSON", True), ("HTTP+JSON", False)]
 
@@ -285,10 +286,17 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
 
 
 async def test_cards_and_keys(start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent) -> None:
-    await start_worker(script.agent, scene_agent())
+    @agent("files")
+    async def files(context: Context, message: str | ModelInput) -> None:
+        """Takes files."""
+
+    await start_worker(script.agent, scene_agent(), files)
     free = await start_api()
     card = await free.get("/.well-known/agent-card.json")
-    assert [skill["id"] for skill in card.json()["skills"]] == ["scene", "script"]
+    assert [skill["id"] for skill in card.json()["skills"]] == ["files", "scene", "script"]
+    modes = ["text/plain", "application/json", "image/png", "image/jpeg", "application/pdf"]
+    assert [skill["inputModes"] for skill in card.json()["skills"]] == [modes, ["text/plain"], ["text/plain"]]
+    assert card.json()["defaultInputModes"] == modes
     assert [interface["url"] for interface in card.json()["supportedInterfaces"]] == [f"{free.base_url}/a2a"] * 2
     assert (await free.get("/a2a/.well-known/agent-card.json")).json() == card.json()
     headers = {"If-None-Match": card.headers["etag"]}

@@ -10,20 +10,23 @@ import msgspec
 from litestar import Request, Response
 
 from service.access.authenticator import require
+from service.inputs.validator import compile_schema
 from service.protocols.a2a.errors import AgentNotFound, ExtendedCardNotConfigured
 from service.protocols.a2a.model import VERSION, Json
 from service.protocols.a2a.services import A2AServices, Caller
 from service.queues.model import Agent
 
 MAX_AGE_SECONDS = 60
-INPUT_MODES = ["text/plain", "application/json", "image/png", "image/jpeg", "application/pdf"]
-OUTPUT_MODES = ["text/plain", "application/json"]
+TEXT, JSON, FILES = "text/plain", "application/json", ("image/png", "image/jpeg", "application/pdf")
+WITH_FILE = {"content": [{"type": "document", "source": {"type": "url", "url": "https://example.com"}}]}
+OUTPUT_MODES = [TEXT, JSON]
 DESCRIPTION = "A durable queue of messages for agents: their work goes on when connections break and servers restart."
 HIDDEN: Json = {
     "id": "message",
     "name": "message",
     "description": "Sends a message to an agent. The extended card lists the agents.",
     "tags": ["agent"],
+    "inputModes": [TEXT, JSON],
 }
 
 
@@ -73,10 +76,21 @@ def _skills(agents: Sequence[Agent]) -> list[Json]:
             "name": agent.agent,
             "description": agent.description or agent.agent,
             "tags": ["agent"],
-            "inputModes": INPUT_MODES if agent.input is None else ["application/json"],
+            "inputModes": _input_modes(agent),
         }
         for agent in agents
     ]
+
+
+def _input_modes(agent: Agent) -> list[str]:
+    """Files only for an agent that takes them as content blocks."""
+    if agent.input is None:
+        return [TEXT]
+    validator = compile_schema(agent.agent, msgspec.json.encode(agent.input).decode())
+    if validator is None:
+        return [JSON]
+    texts = [TEXT] if validator.misfit("text") is None else []
+    return [*texts, JSON, *(FILES if validator.misfit(WITH_FILE) is None else ())]
 
 
 def _card(request: Request[Any, Any, Any], agent: str | None, skills: list[Json], *, secured: bool) -> Json:
@@ -90,7 +104,7 @@ def _card(request: Request[Any, Any, Any], agent: str | None, skills: list[Json]
             for binding in ("JSONRPC", "HTTP+JSON")
         ],
         "capabilities": {"streaming": True, "pushNotifications": False, "extendedAgentCard": secured},
-        "defaultInputModes": INPUT_MODES,
+        "defaultInputModes": [mode for mode in (TEXT, JSON, *FILES) if any(mode in s["inputModes"] for s in skills)],
         "defaultOutputModes": OUTPUT_MODES,
         "skills": skills,
     }

@@ -119,7 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_http: bool = False  # whether webhooks may go to http:// as well
     agents: tuple[str, ...] = ()  # modules with @agent functions
     agent_templates: Path | None = None  # a YAML file of agents
-    default_agent: AgentName | None = None  # answers messages that name no agent; unset: claude if registered, or echo
+    default_agent: AgentName | None = None  # of messages that name none; unset: claude, else openai, else echo
 
     processing_timeout: Positive = 60.0  # seconds for one attempt
     max_attempts: AtLeastOne = 3  # failures until a message is dead-lettered

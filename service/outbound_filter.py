@@ -75,7 +75,7 @@ class OutboundFilter:
         self._tls: ssl.SSLContext | None = None
 
     def check_url(self, url: str) -> None:
-        """Refuse what needs no look at a name server; raises AddressRefused."""
+        """Checks the URL without resolving its name; raises AddressRefused."""
         self._parse(url)
 
     def allows(self, address: Address) -> bool:

@@ -4,6 +4,9 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import msgspec
 
 from service import telemetry
 from service.errors import TreadleError
@@ -28,10 +31,17 @@ def encode(event: str, data: str, event_id: int | str | None = None) -> bytes:
     `id` comes last: some clients take an id as soon as they read its line, and would lose the event if the connection
     broke between that line and the data.
     """
-    if not data.isascii():
-        data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
     tail = f"id: {event_id}\n" if event_id is not None else ""
-    return f"event: {event}\ndata: {data}\n{tail}\n".encode()
+    return f"event: {event}\ndata: {_line(data)}\n{tail}\n".encode()
+
+
+def encode_unnamed(value: Any) -> bytes:
+    """An event without a name and id, as other protocols send them; `value` becomes JSON."""
+    return f"data: {_line(msgspec.json.encode(value).decode())}\n\n".encode()
+
+
+def _line(data: str) -> str:
+    return data if data.isascii() else _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
 
 
 class Silence:

@@ -7,6 +7,7 @@ import msgspec
 from service.events.model import Entry
 
 MAX_CALLS = 24  # of one question
+MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is followed by its result
 ASK = "input"  # the function that a question becomes which is no function call itself
 
 
@@ -39,6 +40,27 @@ def answer_of(streamed: str, result: Any) -> str | None:
     text = "" if result is None else as_text(result)
     is_streamed = streamed and (result is None or isinstance(result, str)) and streamed.rstrip().endswith(text.strip())
     return None if is_streamed else text
+
+
+class StreamedText:
+    """The text that an agent has streamed, of which MAX_TEXT_CHARS are kept."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._chars = 0
+
+    def add(self, text: str) -> None:
+        self._chars += len(text)
+        if self._chars <= MAX_TEXT_CHARS:
+            self._pieces.append(text)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def answer(self, result: Any) -> str | None:
+        """What answer_of says; a text that was too long to keep is never the answer."""
+        return answer_of(self.text if self._chars <= MAX_TEXT_CHARS else "", result)
 
 
 def as_text(value: Any) -> str:

@@ -6,8 +6,8 @@ from uuid import UUID
 import msgspec
 
 from service.access.principal import Principal
-from service.errors import Busy, Conflict
-from service.events.answers import is_question
+from service.errors import Busy, Conflict, Unprocessable
+from service.events.answers import answers_calls, calls_of, is_question
 from service.events.follower import Follower
 from service.events.model import Entry
 from service.messages.model import NewInput
@@ -34,6 +34,15 @@ class _Answered(msgspec.Struct, frozen=True):
 def _asked(entry: Entry) -> Asked:
     parked = msgspec.json.decode(entry.data, type=_Parked)
     return Asked(entry.seq, parked.name, parked.question)
+
+
+def match_answers(question: Any, by_number: dict[int, Any]) -> Any:
+    """What the agent receives, from the answers to the parts of its question by their numbers. Raises Unprocessable
+    unless all parts have one."""
+    if by_number.keys() != set(range(len(calls_of(question)))):
+        raise Unprocessable("Send an answer to every function call or interrupt of the question, once.")
+    values = [by_number[number] for number in sorted(by_number)]
+    return values if answers_calls(question) else values[0]
 
 
 async def question_at(follower: Follower, message_id: UUID, seq: int) -> Asked | None:

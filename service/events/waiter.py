@@ -3,18 +3,12 @@
 import time
 from uuid import UUID
 
-import msgspec
-
 from service.access.principal import Principal
 from service.errors import NotFound
+from service.events.answers import is_question
 from service.events.feed import Feed
-from service.events.model import Entry
 from service.events.store import EventStore
 from service.waiting import wait_for
-
-
-class _Parked(msgspec.Struct):
-    hold: str | None = None
 
 
 class Waiter:
@@ -41,13 +35,9 @@ class Waiter:
                     raise NotFound(f"There is no message {message_id}.")
                 if page.entries:
                     after, over = page.entries[-1].cursor, page.entries[-1].last
-                    if not over and not page.more and _asks(page.entries[-1]):
+                    if not over and not page.more and is_question(page.entries[-1]):
                         return False
                 behind = page.more
                 if not over and not behind:
                     await wait_for(wake, min(left, self._poll_interval))
             return over
-
-
-def _asks(entry: Entry) -> bool:
-    return entry.type == "parked" and msgspec.json.decode(entry.data, type=_Parked).hold == "input"

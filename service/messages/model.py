@@ -130,6 +130,18 @@ class Status(Struct, frozen=True):
     asks: Question | None
 
 
+def decoded(message: Status) -> Status:
+    """With the values of its JSON, which the store leaves as they are."""
+    fields: dict[str, Any] = {
+        name: msgspec.json.decode(value)
+        for name in ("user_message", "result", "metadata", "usage")
+        if isinstance(value := getattr(message, name), msgspec.Raw)
+    }
+    if isinstance(message.asks, msgspec.Raw):
+        fields["asks"] = msgspec.json.decode(message.asks, type=Question)
+    return msgspec.structs.replace(message, **fields)
+
+
 class Reason(Struct, frozen=True):
     """Why a message has not finished, in a sentence; and what to do about it."""
 

@@ -53,6 +53,31 @@ STATUS = f"""
             reach => $3::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,
             message_id => o.message_id)"""
 
+STATUSES = f"""
+    select {STATUS_COLUMNS}
+    from (
+        select f.*, row_number() over by_n as place, sum(
+            treadle._bytes(f.user_message) + treadle._bytes(f.result) + treadle._bytes(f.metadata)
+            + treadle._bytes(f.usage) + treadle._bytes(f.asks) + coalesce(octet_length(f.error), 0)) over by_n as bytes
+        from (
+            select m.*, u.n
+            from unnest($1::uuid[]) with ordinality u (message_id, n)
+            cross join lateral (
+                select v.*
+                from treadle.message_overview v
+                where v.message_id = u.message_id
+                    and v.tenant = $2
+                    and treadle._sees(
+                        reach => $3::jsonb, owner => v.owner, agent => v.agent, thread_id => v.thread_id,
+                        message_id => v.message_id)
+                limit 1
+            ) m
+        ) f
+        window by_n as (order by f.n rows unbounded preceding)
+    ) o
+    where o.place = 1 or o.bytes <= $4
+    order by o.n"""
+
 
 def _page_of_thread(beyond: str, order: str) -> str:
     """A page of messages that have about so many bytes together. The sizes are known without reading the values."""
@@ -201,6 +226,12 @@ class MessageStore(MessageControl):
         if row is None:
             raise NotFound(f"There is no message {message_id}.")
         return from_row(Status, row, JSON_COLUMNS)
+
+    async def statuses(self, principal: Principal, message_ids: Sequence[UUID]) -> list[Status]:
+        """Of those that exist for the principal, in this order and without their queue positions: the first that have
+        about JSON_PAGE_BYTES bytes together, but at least one."""
+        rows = await self._lists.fetch(STATUSES, message_ids, principal.tenant, principal.reach, JSON_PAGE_BYTES)
+        return [from_row(Status, row, JSON_COLUMNS, queue_position=None) for row in rows]
 
     async def explain(self, principal: Principal, message_id: UUID) -> Explanation:
         """Raises NotFound."""

@@ -8,6 +8,7 @@ import msgspec
 from service import telemetry
 from service.access.principal import Principal
 from service.db.pool import Database
+from service.errors import Busy, Conflict
 from service.messages.model import MessageChanges, NewInput, State
 from service.patience import HELD_SECONDS, Patience
 
@@ -30,6 +31,16 @@ class MessageControl:
         answer = str(await self._change(self._cancels, principal, call, message_id, principal.name))
         telemetry.cancel(tenant=principal.tenant, message_id=message_id, answer=answer)
         return answer
+
+    async def cancel_unless_over(self, principal: Principal, message_id: UUID) -> bool:
+        """Whether it was still to cancel; raises NotFound, Busy."""
+        try:
+            await self.cancel(principal, message_id)
+        except Busy:
+            raise
+        except Conflict:
+            return False
+        return True
 
     async def input(self, principal: Principal, message_id: UUID, given: NewInput) -> State:
         """The message's new state; raises NotFound, Conflict, Busy."""

@@ -76,16 +76,16 @@ async def cancel(services: A2AServices, caller: Caller, params: TaskParams) -> J
 
 
 async def pages(services: A2AServices, caller: Caller, task: TaskLog) -> AsyncIterator[list[Json]]:
-    """The events of the task after what it knows, until it stands; an empty list after each silence, and
+    """The events of the task after what it knows, until it is settled; an empty list after each silence, and
     for entries that are no events."""
     async for entries in services.follower.follow(caller.principal, task.message_id, task.seq):
         events: list[Json] = []
         for entry in entries:
             events += task.fold(entry)
-            if task.stands:
+            if task.is_settled:
                 break
         yield events
-        if task.stands:
+        if task.is_settled:
             return
 
 

@@ -3,12 +3,9 @@
 from datetime import datetime
 from uuid import UUID
 
-import msgspec
-
 from service.access.authenticator import require
-from service.errors import NotFound
 from service.inspection.model import MessageSummary
-from service.limits import JSON_PAGE_BYTES
+from service.messages.model import decoded
 from service.params import parse_time
 from service.protocols.a2a.calls import checked_length
 from service.protocols.a2a.errors import InvalidParams
@@ -39,8 +36,8 @@ OWN_STATES = {
     FAILED: "failed",
     CANCELED: "cancelled",
 }
-NONE_SUCH = ("", "TASK_STATE_UNSPECIFIED")
-NEVER = ("TASK_STATE_REJECTED", "TASK_STATE_AUTH_REQUIRED")
+UNSPECIFIED = ("", "TASK_STATE_UNSPECIFIED")
+UNUSED_STATES = ("TASK_STATE_REJECTED", "TASK_STATE_AUTH_REQUIRED")
 
 
 async def list_tasks(services: A2AServices, caller: Caller, params: ListParams) -> Json:
@@ -54,24 +51,19 @@ async def list_tasks(services: A2AServices, caller: Caller, params: ListParams) 
     if params.page_token and start is None:
         raise InvalidParams("pageToken must be the nextPageToken of the page before.")
     search = _Search(services, caller, params)
-    found, rest = await search.find(None)
+    found, rest = await search.find(None, COUNTED_TASKS)
     total = len(found)
     if start is not None:
-        found, rest = await search.find(start)
+        found, rest = await search.find(start, size)
     tasks: list[Json] = []
-    size_bytes = looked = 0
-    for summary in found[:size]:
-        looked += 1
-        try:
-            message = await services.decoded(caller.principal, summary.message_id)
-        except NotFound:  # deleted meanwhile
-            continue
-        task = task_of(message, artifacts=bool(params.include_artifacts), history=history)
-        tasks.append(task)
-        size_bytes += len(msgspec.json.encode(task))
-        if size_bytes > JSON_PAGE_BYTES:
-            break
-    following = found[looked - 1].message_id if looked < len(found) else rest
+    following = None
+    if page := found[:size]:
+        messages = await services.messages.statuses(caller.principal, page)
+        tasks = [
+            task_of(decoded(message), artifacts=bool(params.include_artifacts), history=history) for message in messages
+        ]
+        last = messages[-1].message_id if messages else page[-1]  # the others were deleted, or have no room
+        following = rest if last == found[-1] else last
     return {"tasks": tasks, "nextPageToken": str(following or ""), "pageSize": size, "totalSize": total}
 
 
@@ -81,8 +73,8 @@ class _Search:
     def __init__(self, services: A2AServices, caller: Caller, params: ListParams) -> None:
         self._services = services
         self._caller = caller
-        self._state = None if params.status in (None, *NONE_SUCH) else params.status
-        if self._state not in (None, *OWN_STATES, *NEVER):
+        self._state = None if params.status in (None, *UNSPECIFIED) else params.status
+        if self._state not in (None, *OWN_STATES, *UNUSED_STATES):
             raise InvalidParams("status must be the name of a state of tasks, such as TASK_STATE_WORKING.")
         since = params.status_timestamp_after
         self._since: datetime | None = parse_time(since, "statusTimestampAfter") if since else None
@@ -92,18 +84,23 @@ class _Search:
         if any("\0" in value for value in self._wanted.values()):
             raise InvalidParams("contextId must not contain the NUL character (U+0000).")
 
-    async def find(self, before: UUID | None) -> tuple[list[MessageSummary], UUID | None]:
-        """Those after a task, and where to go on (None: there are no others)."""
-        found: list[MessageSummary] = []
-        for _ in range(0 if self._state in NEVER else MAX_LOOKS):
-            page = await self._services.inspection.page(
-                self._caller.principal, self._wanted, before=before, limit=COUNTED_TASKS
-            )
-            found += (message for message in page.messages if self._fits(message))
-            before = parse_task_id(page.next_cursor) if page.next_cursor else None
-            if before is None or len(found) >= COUNTED_TASKS:
-                return found, before
+    async def find(self, before: UUID | None, quantity: int) -> tuple[list[UUID], UUID | None]:
+        """At least so many after a task, if there are so many, and where to go on (None: there are no others)."""
+        found: list[UUID] = []
+        for _ in range(0 if self._state in UNUSED_STATES else MAX_LOOKS):
+            ids, before = await self._look(before, quantity)
+            found += ids
+            if before is None or len(found) >= quantity:
+                break
         return found, before
+
+    async def _look(self, before: UUID | None, quantity: int) -> tuple[list[UUID], UUID | None]:
+        inspection, principal = self._services.inspection, self._caller.principal
+        if self._since is None and OWN_STATES.get(self._state or "") != "queued":  # the ids satisfy the parameters
+            return await inspection.find(principal, self._wanted, before=before, limit=quantity)
+        page = await inspection.page(principal, self._wanted, before=before, limit=COUNTED_TASKS)
+        fitting = [message.message_id for message in page.messages if self._fits(message)]
+        return fitting, parse_task_id(page.next_cursor) if page.next_cursor else None
 
     def _fits(self, message: MessageSummary) -> bool:
         return (self._state is None or state_of(message) == self._state) and (

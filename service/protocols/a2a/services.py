@@ -1,9 +1,7 @@
 """What the handlers of the protocol share."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
-
-import msgspec
 
 from service.access.authenticator import Access
 from service.access.principal import Principal
@@ -11,7 +9,7 @@ from service.config import Settings
 from service.errors import NotFound
 from service.events.follower import Follower
 from service.inspection.store import InspectionStore
-from service.messages.model import Question, Status
+from service.messages.model import Status, decoded
 from service.messages.store import MessageStore
 from service.protocols.a2a.errors import TaskNotFound
 from service.protocols.a2a.inputs import parse_task_id
@@ -54,15 +52,7 @@ class A2AServices(NamedTuple):
 
     async def decoded(self, principal: Principal, message_id: UUID) -> Status:
         """With the values of its JSON. Raises NotFound."""
-        message = await self.messages.status(principal, message_id)
-        fields: dict[str, Any] = {
-            name: msgspec.json.decode(value)
-            for name in ("user_message", "result", "metadata")
-            if isinstance(value := getattr(message, name), msgspec.Raw)
-        }
-        if isinstance(message.asks, msgspec.Raw):
-            fields["asks"] = msgspec.json.decode(message.asks, type=Question)
-        return msgspec.structs.replace(message, **fields)
+        return decoded(await self.messages.status(principal, message_id))
 
     async def read(self, task: TaskLog) -> None:
         """The task becomes what its log says so far. Raises NotFound, Unavailable, SchemaError."""

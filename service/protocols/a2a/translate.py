@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from service.events.answers import answer_of, is_question
+from service.events.answers import StreamedText, is_question
 from service.events.model import Entry
+from service.inspection.model import MessageSummary
 from service.messages.model import Status
 from service.protocols.a2a.inputs import OWN
 from service.protocols.a2a.model import Json
 
-MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is replaced by its result
 ARTIFACT = "answer"
 SUBMITTED, WORKING = "TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"
 COMPLETED, FAILED, CANCELED = "TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED"
@@ -37,15 +37,14 @@ class _Data(msgspec.Struct):
     error: str | None = None
 
 
-def state_of(message: Any) -> str:
+def state_of(message: Status | MessageSummary) -> str:
     """Of a message, or of a summary of one."""
     return INPUT_REQUIRED if message.hold == "input" else STATES[message.state]
 
 
-def changed_at(message: Any) -> datetime:
+def changed_at(message: Status | MessageSummary) -> datetime:
     """When the message, or the one that a summary is of, came into its state, as far as it says so."""
-    at: datetime = message.completed_at or message.started_at or message.created_at
-    return at
+    return message.completed_at or message.started_at or message.created_at
 
 
 def parts_of(value: Any) -> list[Json]:
@@ -85,16 +84,15 @@ class TaskLog:
         asked = self._message("ROLE_USER", message_id or f"{self.task_id}-0", message.user_message)
         self._history = [asked]
         self._status: Json = {"state": SUBMITTED, "timestamp": _time(message.created_at)}
-        self._streamed: list[str] | None = None  # the pieces of the attempt's text; None: there are none yet
-        self._chars = 0
+        self._streamed: StreamedText | None = None  # the text of the attempt; None: no text yet
 
     @property
     def is_over(self) -> bool:
         return self.state in TERMINAL
 
     @property
-    def stands(self) -> bool:
-        """Whether streams end here: the task is over, or waits for an answer."""
+    def is_settled(self) -> bool:
+        """Whether streams end here: the task is over or waits for an answer."""
         return self.is_over or self.state == INPUT_REQUIRED
 
     def task(self, history: int | None, *, artifacts: bool = True) -> Json:
@@ -105,7 +103,7 @@ class TaskLog:
         if artifacts and self.parts:
             task["artifacts"] = [{"artifactId": ARTIFACT, "parts": self.parts}]
         elif artifacts and self._streamed:
-            task["artifacts"] = [{"artifactId": ARTIFACT, "parts": parts_of("".join(self._streamed))}]
+            task["artifacts"] = [{"artifactId": ARTIFACT, "parts": parts_of(self._streamed.text)}]
         kept = self._history if history is None else self._history[max(len(self._history) - history, 0) :]
         if kept:
             task["history"] = kept
@@ -122,7 +120,7 @@ class TaskLog:
         return {"statusUpdate": {**self._names, "status": self._status}}
 
     def fold(self, entry: Entry) -> list[Json]:
-        """The events of the stream that the entry is."""
+        """Applies the entry and returns its stream events."""
         self.seq = entry.seq
         return list(self._events(entry))
 
@@ -156,17 +154,15 @@ class TaskLog:
     def _add(self, text: str) -> Json:
         append = self._streamed is not None
         if self._streamed is None:
-            self._streamed, self._chars = [], 0
-        self._chars += len(text)
-        if self._chars <= MAX_TEXT_CHARS:
-            self._streamed.append(text)
+            self._streamed = StreamedText()
+        self._streamed.add(text)
         return self._artifact(parts_of(text), append=append, last=False)
 
     def _answer(self, result: Any) -> Iterator[Json]:
         """The result, where it is not what the agent has streamed."""
-        streamed = "".join(self._streamed or ()) if self._chars <= MAX_TEXT_CHARS else ""
-        if answer_of(streamed, result) is None:
-            self.parts = parts_of(streamed)
+        streamed = self._streamed or StreamedText()
+        if streamed.answer(result) is None:
+            self.parts = parts_of(streamed.text)
         elif result is not None:
             self.parts = parts_of(result)
             yield self._artifact(self.parts, append=False, last=True)

@@ -5,8 +5,7 @@ from typing import Any
 
 from service.access.principal import Principal
 from service.errors import Busy, Conflict, Unprocessable
-from service.events.answers import answers_calls, calls_of
-from service.events.questions import give_answer, is_last_question, question_at
+from service.events.questions import give_answer, is_last_question, match_answers, question_at
 from service.messages.model import NewInput, Status
 from service.messages.validation import validate_input, validate_messages
 from service.protocols.agui.ids import Place, Run, parse_place
@@ -16,7 +15,6 @@ from service.protocols.agui.services import AguiServices
 
 FOREIGN = "The answer must be that to an interrupt or a call of a tool of this thread."
 NOT_WAITING = "The thread does not wait for this answer: the question has another one, or is over."
-EVERY_PART = "Send an answer to every interrupt of the run, once."
 
 
 class AnswersMissing(Conflict):
@@ -67,12 +65,7 @@ async def _resume(services: AguiServices, principal: Principal, asked: RunInput)
         return Run(place.message_id, place.asked)
     if message.asks is None or not await is_last_question(services.follower, place.message_id, place.asked):
         raise AnswersMissing(NOT_WAITING)
-    try:
-        await services.messages.cancel(principal, place.message_id)
-    except Busy:
-        raise
-    except Conflict:  # it is over
-        pass
+    await services.messages.cancel_unless_over(principal, place.message_id)
     return Run(place.message_id, place.asked)
 
 
@@ -84,10 +77,7 @@ async def _answer(services: AguiServices, principal: Principal, asked: RunInput,
     if question is None:
         raise Unprocessable(FOREIGN)
     by_number = {part.number: value for part, value in answers.items() if (part.message_id, part.asked) == place[:2]}
-    if by_number.keys() != set(range(len(calls_of(question.question)))):
-        raise Unprocessable(EVERY_PART)
-    values = [by_number[number] for number in sorted(by_number)]
-    given = NewInput(values if answers_calls(question.question) else values[0], name=question.name)
+    given = NewInput(match_answers(question.question, by_number), name=question.name)
     validate_input(given, services.settings)
     try:
         await give_answer(services.follower, services.messages, principal, place.message_id, place.asked, given)

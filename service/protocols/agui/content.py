@@ -5,11 +5,9 @@ from typing import Any
 
 import msgspec
 
-from service.events.answers import answer_of, as_text
+from service.events.answers import StreamedText, as_text
 from service.protocols.agui.ids import Run
 from service.protocols.agui.model import Event, Message
-
-MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is followed by its result
 
 
 class ToolData(msgspec.Struct, frozen=True):
@@ -60,8 +58,7 @@ class Content:
         self.dropped = False
         self._run = run
         self._texts = 0  # that were opened
-        self._streamed: list[str] | None = None  # pieces of the open text; None: no text is open
-        self._chars = 0
+        self._streamed: StreamedText | None = None  # the open text; None: no text is open
         self._calls: dict[str, str] = {}  # of tools of the agent: its id for the last one, and the id that clients see
         self._ids: set[str] = set()
 
@@ -69,18 +66,15 @@ class Content:
         if not text:
             return
         if self._streamed is None:
-            self._streamed, self._chars = [], 0
+            self._streamed = StreamedText()
             self._texts += 1
             yield {"type": "TEXT_MESSAGE_START", "messageId": self._text_id, "role": "assistant"}
-        self._chars += len(text)
-        if self._chars <= MAX_TEXT_CHARS:
-            self._streamed.append(text)
+        self._streamed.add(text)
         yield {"type": "TEXT_MESSAGE_CONTENT", "messageId": self._text_id, "delta": text}
 
     def answer(self, result: Any) -> Iterator[Event]:
         """The end of the text that was streamed, or the result as a text of its own."""
-        streamed = "".join(self._streamed or ()) if self._chars <= MAX_TEXT_CHARS else ""
-        other = answer_of(streamed, result)
+        other = (self._streamed or StreamedText()).answer(result)
         if other is None:
             yield from self.close()
             return
@@ -91,7 +85,7 @@ class Content:
 
     def close(self) -> Iterator[Event]:
         if self._streamed is not None:
-            self.told.add(id=self._text_id, role="assistant", content="".join(self._streamed))
+            self.told.add(id=self._text_id, role="assistant", content=self._streamed.text)
             self._streamed = None
             yield {"type": "TEXT_MESSAGE_END", "messageId": self._text_id}
 

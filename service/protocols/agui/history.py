@@ -1,15 +1,12 @@
 """The conversation of a thread, for a client that connects to it."""
 
-from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from service.access.principal import Principal
 from service.errors import NotFound
 from service.events.answers import as_text
 from service.limits import PAGE_ITEMS
-from service.messages.model import Status
+from service.messages.model import Status, decoded
 from service.protocols.agui.model import Message
 from service.protocols.agui.services import AguiServices
 
@@ -25,12 +22,14 @@ async def conversation(
         return [], None
     newest, _ = await services.messages.of_thread(thread, None, PAGE_ITEMS, newest_first=True)
     found: list[Message] = []
-    for message in (status for status in newest[::-1] if not status.aside):
+    for message in (decoded(status) for status in newest[::-1] if not status.aside):
         found += _said(message)
         if message.state in ("queued", "processing"):
             return found, message
-        if message.state == "completed" and (answer := _decoded(message.result)) is not None:
-            found.append({"id": f"msg_{message.message_id.hex}", "role": "assistant", "content": as_text(answer)})
+        if message.state == "completed" and message.result is not None:
+            found.append(
+                {"id": f"msg_{message.message_id.hex}", "role": "assistant", "content": as_text(message.result)}
+            )
     return found, None
 
 
@@ -44,14 +43,8 @@ async def last_answer(services: AguiServices, message_id: UUID) -> int:
 
 def _said(message: Status) -> list[Message]:
     """As the client sent it, if it was one of this protocol."""
-    kept = _decoded(message.metadata).get("agui")
+    kept = message.metadata.get("agui")
     given = kept.get("messages") if isinstance(kept, dict) else None
     if isinstance(given, list) and all(isinstance(item, dict) and "id" in item for item in given):
         return given
-    return [
-        {"id": f"user_{message.message_id.hex}", "role": "user", "content": as_text(_decoded(message.user_message))}
-    ]
-
-
-def _decoded(value: Any) -> Any:
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+    return [{"id": f"user_{message.message_id.hex}", "role": "user", "content": as_text(message.user_message)}]

@@ -12,7 +12,6 @@ from litestar.response import Stream
 
 from service.access.authenticator import require
 from service.access.principal import Principal
-from service.errors import Busy, Conflict
 from service.params import parse_thread_id
 from service.protocols.agui.begin import AnswersMissing, begin
 from service.protocols.agui.history import conversation, last_answer
@@ -62,14 +61,8 @@ async def connect(agent: FromPath[str], data: JSONBody[RunInput], principal: Cal
 async def stop(agent: FromPath[str], thread_id: FromPath[str], principal: Caller, agui: Services) -> Stopped:
     """Cancel the message that has the turn of the thread."""
     holder = await agui.threads.turn_holder(principal, parse_thread_id(thread_id))
-    if holder is not None:
-        try:
-            await agui.messages.cancel(principal, holder.message_id)
-            return Stopped(True)
-        except Busy:
-            raise
-        except Conflict:  # it is over meanwhile
-            pass
+    if holder is not None and await agui.messages.cancel_unless_over(principal, holder.message_id):
+        return Stopped(True)
     return Stopped(False, f"No run of the thread {thread_id!r} is open.")
 
 

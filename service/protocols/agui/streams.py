@@ -12,7 +12,7 @@ from service.protocols.agui.ids import Asked, Run
 from service.protocols.agui.model import PROTOCOL_VERSION, Event, Message
 from service.protocols.agui.services import AguiServices
 from service.protocols.agui.translate import Translation, state_events
-from service.sse_frames import KEEPALIVE, encode, guarded
+from service.sse_frames import KEEPALIVE, encode_unnamed, guarded
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ class RunReader:
 
     async def _events(self, *, with_history: bool) -> AsyncGenerator[bytes, None]:
         try:
-            yield frame(self._translation.opening())
+            yield encode_unnamed(self._translation.opening())
             if with_history:
-                yield frame(_snapshot(self._before))
+                yield encode_unnamed(_snapshot(self._before))
             if state := await self._state():
                 yield frames(state)
             follower, run = self._services.follower, self._run
@@ -118,12 +118,12 @@ async def error_stream(error: Exception) -> AsyncIterator[bytes]:
 def error_frame(error: Exception) -> bytes:
     """The end of a run that could not begin, or whose stream breaks off."""
     if isinstance(error, Refused):
-        return frame({"type": "RUN_ERROR", "message": str(error), "code": "refused"})
+        return encode_unnamed({"type": "RUN_ERROR", "message": str(error), "code": "refused"})
     if isinstance(error, TreadleError):
         log.log(error.log_level, "run interrupted", extra={"error": str(error)})
-        return frame({"type": "RUN_ERROR", "message": str(error), "code": "unavailable"})
+        return encode_unnamed({"type": "RUN_ERROR", "message": str(error), "code": "unavailable"})
     log.error("run broke", exc_info=error)
-    return frame({"type": "RUN_ERROR", "message": INTERNAL, "code": "internal"})
+    return encode_unnamed({"type": "RUN_ERROR", "message": INTERNAL, "code": "internal"})
 
 
 def _snapshot(messages: Sequence[Message | msgspec.Raw]) -> Event:
@@ -131,9 +131,4 @@ def _snapshot(messages: Sequence[Message | msgspec.Raw]) -> Event:
 
 
 def frames(events: list[Event]) -> bytes:
-    return b"".join(map(frame, events))
-
-
-def frame(event: Event) -> bytes:
-    """An event without a name."""
-    return encode("", msgspec.json.encode(event).decode()).partition(b"\n")[2]
+    return b"".join(map(encode_unnamed, events))

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from service.access.principal import Principal
 from service.errors import Busy, Conflict, NotFound, Unprocessable
-from service.events.answers import ASK, answers_calls, calls_of
-from service.events.questions import give_answer, last_question, question_at
+from service.events.answers import ASK, calls_of
+from service.events.questions import give_answer, last_question, match_answers, question_at
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
@@ -162,10 +162,7 @@ async def _answer_calls(services: OpenAIServices, principal: Principal, outputs:
         raise NotWaiting(FOREIGN_CALLS)
     place = response_id.message_id, response_id.after
     by_number = {call.number: output for call, output in calls if call and (call.message_id, call.asked) == place}
-    if by_number.keys() != set(range(len(calls_of(question.question)))):
-        raise Unprocessable("Send the output of every function call of the response, once.")
-    answers = [by_number[number] for number in sorted(by_number)]
-    value = answers if answers_calls(question.question) else answers[0]
+    value = match_answers(question.question, by_number)
     return await _give(services, principal, response_id, question.name, value)
 
 

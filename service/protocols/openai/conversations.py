@@ -8,11 +8,12 @@ from litestar.params import FromPath, JSONBody
 
 from service.access.principal import Principal
 from service.errors import NotFound, Unprocessable
+from service.messages.model import decoded
 from service.protocols.openai.answers import exchange_items
 from service.protocols.openai.calls import Caller, Services, delete, get, page_size, post
 from service.protocols.openai.ids import begun_at, new_conversation
 from service.protocols.openai.model import Conversation, Deleted, Item, ItemPage, NewConversation
-from service.protocols.openai.services import OpenAIServices, decoded
+from service.protocols.openai.services import OpenAIServices
 
 NO_ITEMS = "A conversation begins with a response: send the items as the input of one."
 NO_METADATA = "A conversation keeps metadata once it has a response: send it then."

@@ -6,7 +6,7 @@ from litestar import Request, Response
 from litestar.params import FromPath, JSONBody
 
 from service.access.authenticator import require
-from service.errors import Busy, Conflict, Unprocessable
+from service.errors import Unprocessable
 from service.params import IdempotencyKey
 from service.protocols.openai.answers import input_items
 from service.protocols.openai.begin import Begun, begin_response
@@ -52,12 +52,7 @@ async def cancel_response(response_id: FromPath[str], principal: Caller, openai:
     """It may be repeated, and does nothing to a response that is over."""
     require(principal, "read")  # the answer has the response
     begun = await find_response(openai, principal, response_id)
-    try:
-        await openai.messages.cancel(principal, begun.response_id.message_id)
-    except Busy:
-        raise
-    except Conflict:
-        pass
+    await openai.messages.cancel_unless_over(principal, begun.response_id.message_id)
     return Response(await ResponseReader(openai, principal, begun).settled(CANCEL_SECONDS))
 
 

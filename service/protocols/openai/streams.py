@@ -17,7 +17,7 @@ from service.protocols.openai.errors import describe
 from service.protocols.openai.model import Response
 from service.protocols.openai.services import OpenAIServices
 from service.protocols.openai.translate import Event, Translation
-from service.sse_frames import KEEPALIVE, encode, guarded
+from service.sse_frames import KEEPALIVE, encode, encode_unnamed, guarded
 
 log = logging.getLogger(__name__)
 
@@ -129,12 +129,12 @@ class CompletionReader:
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         try:
-            yield _data(chunk(self._head, {"role": "assistant", "content": ""}))
+            yield encode_unnamed(chunk(self._head, {"role": "assistant", "content": ""}))
             async for deltas in self._pages():
-                yield b"".join(_data(chunk(self._head, delta)) for delta in deltas) or KEEPALIVE
-            yield _data(chunk(self._head, {}, self._completion.finish_reason))
+                yield b"".join(encode_unnamed(chunk(self._head, delta)) for delta in deltas) or KEEPALIVE
+            yield encode_unnamed(chunk(self._head, {}, self._completion.finish_reason))
             if self._wants_usage:
-                yield _data(usage_chunk(self._head, usage_of(await self._message())))
+                yield encode_unnamed(usage_chunk(self._head, usage_of(await self._message())))
             yield b"data: [DONE]\n\n"
         except Exception as error:
             yield _error_frame(error, named=False)
@@ -159,11 +159,6 @@ def _frame(event: Event) -> bytes:
     return encode(event["type"], msgspec.json.encode(event).decode())
 
 
-def _data(value: Any) -> bytes:
-    """An event without a name."""
-    return encode("", msgspec.json.encode(value).decode()).partition(b"\n")[2]
-
-
 def _error_frame(error: Exception, *, named: bool = True) -> bytes:
     """The end of a stream whose answer is not complete. The field `error` makes every SDK raise."""
     if isinstance(error, TreadleError):
@@ -173,4 +168,4 @@ def _error_frame(error: Exception, *, named: bool = True) -> bytes:
     _, shape = describe(error)
     fields = {"type": "error", "code": shape.code, "message": shape.message, "param": None} if named else {}
     data = {**fields, "error": msgspec.to_builtins(shape)}
-    return encode("error", msgspec.json.encode(data).decode()) if named else _data(data)
+    return encode("error", msgspec.json.encode(data).decode()) if named else encode_unnamed(data)

@@ -9,14 +9,13 @@ from typing import Any
 
 import msgspec
 
-from service.events.answers import answer_of, calls_of, is_question
+from service.events.answers import StreamedText, calls_of, is_question
 from service.events.model import Entry
 from service.protocols.openai.ids import CallId, ResponseId
 from service.protocols.openai.model import Item, Response
 
 # Numbers that one entry has: at the end, 3 events end the text, each of MAX_CALLS calls has 4, one ends the response.
 EVENTS_OF_ENTRY = 100
-MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is followed by its result
 
 Event = dict[str, Any]
 
@@ -67,8 +66,7 @@ class Translation:
         self.over = False
         self._id = response_id
         self._items = 0  # that were opened
-        self._streamed: list[str] | None = None  # pieces of the open text; None: no text is open
-        self._chars = 0
+        self._streamed: StreamedText | None = None  # the open text; None: no text is open
 
     def translate(self, entry: Entry) -> list[Event]:
         first = (entry.seq - self._id.after - 1) * EVENTS_OF_ENTRY
@@ -118,19 +116,16 @@ class Translation:
 
     def _add(self, text: str) -> Iterator[Event]:
         if self._streamed is None:
-            self._streamed, self._chars = [], 0
+            self._streamed = StreamedText()
             self._items += 1
             yield self._of_item("response.output_item.added", message_item(self._item_id, None, "in_progress"))
             yield self._of_part("response.content_part.added", part=text_part(""))
-        self._chars += len(text)
-        if self._chars <= MAX_TEXT_CHARS:
-            self._streamed.append(text)
+        self._streamed.add(text)
         yield self._of_part("response.output_text.delta", delta=text, logprobs=[])
 
     def _answer(self, result: Any) -> Iterator[Event]:
         """The end of the text that was streamed; or the result as a text of its own."""
-        streamed = "".join(self._streamed or ()) if self._chars <= MAX_TEXT_CHARS else ""
-        other = answer_of(streamed, result)
+        other = (self._streamed or StreamedText()).answer(result)
         if other is None:
             yield from self._close()
             return
@@ -142,7 +137,7 @@ class Translation:
     def _close(self) -> Iterator[Event]:
         if self._streamed is None:
             return
-        text = "".join(self._streamed)
+        text = self._streamed.text
         yield self._of_part("response.output_text.done", text=text, logprobs=[])
         yield self._of_part("response.content_part.done", part=text_part(text))
         yield self._of_item("response.output_item.done", message_item(self._item_id, text, "completed"))
@@ -151,7 +146,7 @@ class Translation:
     def _drop(self) -> Iterator[Event]:
         """End the open text, which is no part of the answer."""
         if self._streamed is not None:
-            item = message_item(self._item_id, "".join(self._streamed), "incomplete")
+            item = message_item(self._item_id, self._streamed.text, "incomplete")
             yield self._of_item("response.output_item.done", item)
             self._streamed = None
 

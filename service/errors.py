@@ -219,7 +219,7 @@ class LimitReached(Refused):
         self.state = f'"tenant";r=0;t={seconds}'
 
 
-_LIMIT = re.compile(r"may \w+ (\d+) \w+(?: in (\d+) seconds| queued): try again in (\d+) seconds\.")
+_LIMIT = re.compile(r"may \w+ (\d+) \w+(?: in (\d+) seconds| queued): try again in (\d+) seconds?\.")
 
 
 class QueueFull(Refused):

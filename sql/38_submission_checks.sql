@@ -233,8 +233,8 @@ begin
             if v_number > max_queue_size then
                 v_one.state := 'refused';
                 v_one.refusal_code := 'TR429';
-                v_one.refusal := format('The queue %L is full: it holds at most %s messages.', v_one.queue,
-                    max_queue_size);
+                v_one.refusal := format('The queue %L is full: it holds at most %s.', v_one.queue,
+                    treadle._counted(max_queue_size, 'message'));
             else
                 queued := queued || jsonb_build_object(v_one.queue, v_number);
             end if;

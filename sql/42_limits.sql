@@ -145,14 +145,17 @@ create or replace function treadle._limit_problem(
 returns text language sql stable as $$
     select case
         when ahead > 60.000001 then format(
-            'The tenant %L may submit %s messages in 60 seconds: try again in %s seconds.', tenant,
-            limits ->> 'per_minute', ceil(ahead - 60))
+            'The tenant %L may submit %s in 60 seconds: try again in %s.', tenant,
+            treadle._counted((limits ->> 'per_minute')::numeric, 'message'),
+            treadle._counted(ceil(ahead - 60)::numeric, 'second'))
         when queued > (limits ->> 'queued')::bigint then format(
-            'The tenant %L may have %s messages queued: try again in 5 seconds.', tenant, limits ->> 'queued')
+            'The tenant %L may have %s queued: try again in 5 seconds.', tenant,
+            treadle._counted((limits ->> 'queued')::numeric, 'message'))
         when bytes > (limits ->> 'bytes_per_day')::bigint then format(
-            'The tenant %L may submit %s bytes in 86400 seconds: try again in %s seconds.', tenant,
-            limits ->> 'bytes_per_day',
-            ceil(extract(epoch from date_trunc('day', at, 'UTC') + interval '24 hours' - at)))
+            'The tenant %L may submit %s in 86400 seconds: try again in %s.', tenant,
+            treadle._counted((limits ->> 'bytes_per_day')::numeric, 'byte'),
+            treadle._counted(
+                ceil(extract(epoch from date_trunc('day', at, 'UTC') + interval '24 hours' - at)), 'second'))
     end
 $$;
 
@@ -161,14 +164,14 @@ create or replace function treadle._size_problem(tenant text, limits jsonb, mess
 language sql stable as $$
     select case
         when messages > (limits ->> 'per_minute')::bigint then format(
-            'The tenant %L may submit %s messages in 60 seconds, and never %s at once.', tenant,
-            limits ->> 'per_minute', messages)
+            'The tenant %L may submit %s in 60 seconds, and never %s at once.', tenant,
+            treadle._counted((limits ->> 'per_minute')::numeric, 'message'), messages)
         when messages > (limits ->> 'queued')::bigint then format(
-            'The tenant %L may have %s messages queued, and never submits %s at once.', tenant, limits ->> 'queued',
-            messages)
+            'The tenant %L may have %s queued, and never submits %s at once.', tenant,
+            treadle._counted((limits ->> 'queued')::numeric, 'message'), messages)
         when bytes > (limits ->> 'bytes_per_day')::bigint then format(
-            'The tenant %L may submit %s bytes in 86400 seconds, and never %s at once.', tenant,
-            limits ->> 'bytes_per_day', bytes)
+            'The tenant %L may submit %s in 86400 seconds, and never %s at once.', tenant,
+            treadle._counted((limits ->> 'bytes_per_day')::numeric, 'byte'), bytes)
     end
 $$;
 

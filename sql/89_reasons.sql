@@ -75,14 +75,15 @@ begin
         advice := format('treadle tenants resume %s lets it go on.', m.tenant);
     elsif treadle._running_of(m.tenant) >= v_running then
         cause := 'tenant_running';
-        sentence := format('Its tenant runs %s messages, as many as it may at once.', v_running);
+        sentence := format('Its tenant runs %s, as many as it may at once.', treadle._counted(v_running, 'message'));
         advice := format(
             'It starts once one of them has ended; treadle tenants limit %s --running changes the limit.', m.tenant);
     elsif m.hold = 'share' then
         cause := 'share';
         sentence := format(
-            'Its tenant has its share of the lane, %s rows, and %s of its messages wait before this one.',
-            treadle._share_of(m.tenant), treadle._ahead_in_share(m));
+            'Its tenant has its share of the lane, %s, and %s before this one.',
+            treadle._counted(treadle._share_of(m.tenant), 'row'),
+            treadle._counted(treadle._ahead_in_share(m), 'of its messages waits', 'of its messages wait'));
         advice := 'It enters the lane as messages of the tenant are claimed; more workers make that faster.';
     end if;
 end $$;
@@ -192,7 +193,8 @@ begin
         case v_before when 0 then 'no others are' when 1 then '1 message is' else v_before || ' messages are' end,
         case
             when cause = 'position' then ''
-            when for_operator then format(', and the workers of the queue run %s of %s messages', v.running, v.places)
+            when for_operator then format(', and the workers of the queue run %s of %s', v.running,
+                treadle._counted(v.places, 'message'))
             else ', and all workers of the queue are busy'
         end);
     advice := case cause

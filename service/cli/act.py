@@ -13,6 +13,7 @@ from service.cli.durations import Duration
 from service.config import Settings
 from service.inspection.model import Changes
 from service.limits import MAX_PAGE_ITEMS
+from service.wording import counted
 
 PART = 200  # messages that are changed between two lines of progress
 
@@ -124,12 +125,12 @@ def _act(
         count = common.ask(settings, lambda database: go_through(database, preview=True)).matched
         if count == 0:
             raise click.ClickException("No message satisfies this.")
-        click.confirm(f"{action.capitalize()} {count} messages?", abort=True, err=True)
+        click.confirm(f"{action.capitalize()} {counted(count, 'message')}?", abort=True, err=True)
     done = common.ask(settings, lambda database: go_through(database, preview=False))
     if as_json:
         show.as_json({"changed": done.changed, "skipped": done.skipped})
     else:
-        click.echo(f"{action}: {done.changed} messages; {done.skipped} were left as they are.")
+        click.echo(f"{action}: {counted(done.changed, 'message')}; {done.skipped} left as found.")
 
 
 @click.command()
@@ -166,5 +167,7 @@ def _switch(settings: Settings, queue: str, *, paused: bool, as_json: bool) -> N
 
     found = common.ask(settings, lambda database: QueueStore(database).pause(COMMAND_LINE, queue, paused))
     show.as_json(found) if as_json else click.echo(
-        f"The queue {queue} is paused; {found.depth} messages wait in it." if paused else f"The queue {queue} goes on."
+        f"The queue {queue} is paused; {counted(found.depth, 'message waits', 'messages wait')} in it."
+        if paused
+        else f"The queue {queue} goes on."
     )

@@ -20,6 +20,7 @@ from service.json_input import decode
 from service.limits import MAX_BATCH_RECORDS, PAGE_ITEMS, START_RULE
 from service.terminal import visible_line
 from service.waiting import wait_for
+from service.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -69,7 +70,7 @@ def publish(
     records = (NewRecord(each, key, named, record_id) for each in values)
     written = uvloop.run(_publish(settings, principal, topic, records, each_shown=value != "-", as_json=as_json))
     if value == "-" and not as_json:
-        click.echo(f"{written} records are published to {topic}.")
+        click.echo(f"{counted(written, 'record is', 'records are')} published to {topic}.")
 
 
 def _header(header: str) -> tuple[str, str]:
@@ -189,7 +190,9 @@ async def _records(
         wake.clear()
         page = await store.read(principal, topic, start, PAGE_ITEMS)
         if page.gap:
-            click.echo(f"[gap] retention has deleted {page.gap} records before offset {start + page.gap}", err=True)
+            click.echo(
+                f"[gap] retention has deleted {counted(page.gap, 'record')} before offset {start + page.gap}", err=True
+            )
         for record in page.records:
             yield record
         start = page.next_offset

@@ -11,6 +11,7 @@ from service.config import Settings
 from service.errors import Conflict, NotFound, Refused
 from service.json_input import decode
 from service.limits import DEFAULT_MAX_IN_FLIGHT, MAX_IN_FLIGHT, START_RULE
+from service.wording import counted
 
 if TYPE_CHECKING:
     from service.subscriptions.model import Subscription
@@ -161,7 +162,9 @@ def resume(settings: Settings, name: str, principal: Principal, as_json: bool) -
       treadle subscriptions resume planner
     """
     found = _ask(settings, principal, lambda store, who: store.pause(who, name, False))
-    show.as_json(found) if as_json else click.echo(f"The subscription {name} goes on; {found.lag} records wait.")
+    show.as_json(found) if as_json else click.echo(
+        f"The subscription {name} goes on; {counted(found.lag, 'record waits', 'records wait')}."
+    )
 
 
 @subscriptions.command()
@@ -185,7 +188,9 @@ def seek(settings: Settings, name: str, to: str, topic: str | None, principal: P
     from service.subscriptions.model import NewPosition
 
     found = _ask(settings, principal, lambda store, who: store.seek(who, name, NewPosition(to, topic)))
-    show.as_json(found) if as_json else click.echo(f"The subscription {name} goes on; {found.lag} records wait.")
+    show.as_json(found) if as_json else click.echo(
+        f"The subscription {name} goes on; {counted(found.lag, 'record waits', 'records wait')}."
+    )
 
 
 @subscriptions.command()

@@ -4,6 +4,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from service.wording import counted
+
 DEAD_ROWS_WARNING = 200_000  # in one table
 SNAPSHOT_WARNING_SECONDS = 600.0
 ROUTER_WARNING_SECONDS = 10.0  # that a published record waits for its offset
@@ -48,7 +50,8 @@ class HealthProbe(Struct, frozen=True):
     def reasons(self) -> list[str]:
         """What keeps messages waiting or slows the service down, each in a sentence with what to do."""
         found = [
-            f"No living worker claims from the queue {at.queue}, where {at.queued} messages wait: name it in QUEUES."
+            f"No living worker claims from the queue {at.queue}, where"
+            f" {counted(at.queued, 'message waits', 'messages wait')}: name it in QUEUES."
             for at in self.unclaimed
         ]
         found += [

@@ -69,12 +69,17 @@ async def test_a_failing_agent_is_found_explained_and_redriven(settings: Setting
         await page.locator("tbody a").first.click()
         await expect(page.locator(".why")).to_contain_text("The rate limit is reached: try again in 9 s.")
         await expect(page.locator("details pre").first).to_contain_text("Traceback")
+        await page.locator("summary", has_text="Event log").click()
+        await expect(page.locator(".events tbody tr")).to_have_count(3)
+        await expect(page.locator(".events tbody tr").last).to_contain_text("The rate limit is reached")
         await page.get_by_role("button", name="Redrive").click()
         await expect(page.locator(".title .badge")).to_have_text("completed")
+        await expect(page.locator(".events tbody tr")).to_have_count(6)
 
         # The errors differ in a number only: they are one group.
         await page.get_by_role("link", name="Dead letters").click()
         await expect(page.locator(".group")).to_have_count(1)
+        await expect(page.locator("main")).to_contain_text("2 failed messages, 1 kind of error")
         await page.locator(".group summary").click()
         await page.get_by_role("button", name="Redrive these 2").click()
         await page.get_by_role("button", name="Redrive them").click()
@@ -85,7 +90,7 @@ async def test_a_failing_agent_is_found_explained_and_redriven(settings: Setting
         await page.get_by_role("button", name="Pause").click()
         await expect(page.get_by_role("button", name="Resume")).to_be_visible()  # the pause is committed
         await api.submit("waits")
-        await expect(page.locator(".wrong")).to_contain_text("The queue default is paused, and 1 messages wait in it.")
+        await expect(page.locator(".wrong")).to_contain_text("The queue default is paused, and 1 message waits in it.")
         await api.aclose()
 
 

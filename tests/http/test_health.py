@@ -39,7 +39,7 @@ async def test_messages_that_no_worker_can_run_degrade_it(
     health = await until(lambda: get(api, "/health"), lambda found: len(found["reasons"]) == 2)
     assert (health["status"], health["workers"]) == ("degraded", 1)
     assert health["reasons"] == [
-        "No living worker claims from the queue reports, where 1 messages wait: name it in QUEUES.",
+        "No living worker claims from the queue reports, where 1 message waits: name it in QUEUES.",
         "No living worker of the queue default has the agent elsewhere, for which messages wait: name its module in"
         " AGENTS.",
     ]

@@ -134,7 +134,7 @@ async def test_a_message_of_a_tenant_that_is_stopped_or_has_its_share(sql_client
     await sql_client.sql.execute("select treadle.limit_tenant('acme', '{\"running\": 1}')")
     await sql_client.sql.execute("select from treadle.claim('w', '{default}', 5, 60, tenants => '{acme}')")
     sentence, advice = (await explain(sql_client, rows[-1]["message_id"], "acme"))["tenant_running"]
-    assert (sentence, "limit acme" in advice) == ("Its tenant runs 1 messages, as many as it may at once.", True)
+    assert (sentence, "limit acme" in advice) == ("Its tenant runs 1 message, as many as it may at once.", True)
     await sql_client.sql.execute("select treadle.suspend_tenant('acme', true, 'key 1 (ops)')")
     for row in (rows[1], rows[-1]):
         reason = (await explain(sql_client, row["message_id"], "acme"))["tenant_suspended"]

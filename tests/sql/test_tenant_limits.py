@@ -37,7 +37,7 @@ async def test_a_tenant_submits_so_many_messages_a_minute(sql_client: SqlClient)
     assert await submitted(sql_client, 62) == ["queued"] * 60 + ["refused"] * 2
     error = await refusal(sql_client)
     assert (error.policy, error.state) == ('"tenant";q=60;w=60', '"tenant";r=0;t=1')
-    assert str(error) == "The tenant 'default' may submit 60 messages in 60 seconds: try again in 1 seconds."
+    assert str(error) == "The tenant 'default' may submit 60 messages in 60 seconds: try again in 1 second."
     await sql_client.shift_clock(3.5)
     assert await submitted(sql_client, 10) == ["queued"] * 3 + ["refused"] * 7
     await sql_client.shift_clock(3600)

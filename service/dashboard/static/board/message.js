@@ -3,7 +3,8 @@
 import { render } from "../chat/markdown.js";
 import { call, follow, get, part, serviceUrl } from "./api.js";
 import { waterfall } from "./charts.js";
-import { action, ask, asText, badge, copier, el, facts, link, moment, number, secondsBetween, shortId, span, tell } from "./show.js";
+import { eventLog } from "./event_log.js";
+import { action, ask, asText, badge, copier, counted, el, facts, link, moment, number, secondsBetween, shortId, span, tell } from "./show.js";
 
 const SECONDS = 2;
 const OVER = ["completed", "failed", "cancelled"];
@@ -13,7 +14,7 @@ export function message(root, at, id) {
   const said = el("p", { role: "status" });
   const text = el("div.stream.text", { tabIndex: 0, role: "region", "aria-label": "What it streams" });
   const streamed = el("section", { hidden: true }, el("h2", {}, "Streamed text"), text);
-  root.append(el("p.back", {}, link("messages", "Messages")), head, why, actions, question, said, el("h2", {}, "Timeline"), timeline, streamed, details);
+  root.append(el("p.back", {}, link("messages", "Messages")), head, why, actions, question, said, el("h2", {}, "Timeline"), timeline, streamed, details, eventLog(at, id, () => life));
   let stop = null;
   let life = "";
 
@@ -26,8 +27,8 @@ export function message(root, at, id) {
     showQuestion(question, status, said, refresh);
     timeline.replaceChildren(waterfall(bars(found)), found.complete ? "" : el("p.quiet", {}, "Its log is long: this is its beginning."));
     showDetails(details, found);
-    const now = `${found.attempts.length} ${status.state === "queued"}`;
-    if (stop === null || (life !== now && !OVER.includes(status.state))) {
+    const now = lifeOf(found);
+    if (stop === null || life !== now) {
       life = now;
       stop?.abort();
       stop = new AbortController();
@@ -42,6 +43,9 @@ export function message(root, at, id) {
     head.dataset.over = (await refresh()) ? "true" : "";
   }, head);
 }
+
+/** Which of its lives a message is in, after redrives; in a long log, which attempt. */
+const lifeOf = ({ status, events, complete }) => (complete ? `life ${events.find(({ type }) => type === "queued")?.events}` : `attempt ${status.attempt}`);
 
 function showHead(place, status) {
   const thread = status.thread_id ? [" in ", link(`threads/${part(status.thread_id)}`, status.thread_id)] : [];
@@ -170,7 +174,7 @@ function showDetails(place, { status, attempts, marks, events, traceback }) {
     failed.length ? box("Errors of attempts", failed.map(({ attempt, error }) => `${attempt}: ${error}`).join("\n")) : "",
     el("h2", {}, "Facts"),
     facts([
-      ["Queue", status.queue], ["Priority", status.priority], ["Attempts", `${status.attempt}; it may fail ${status.max_attempts} times`],
+      ["Queue", status.queue], ["Priority", status.priority], ["Attempts", `${status.attempt}; it may fail ${counted(status.max_attempts, "time")}`],
       ["Worker", status.worker_id], ["Place in the queue", status.queue_position === null ? null : number(status.queue_position + 1)],
       ["Started", status.started_at && moment(status.started_at)], ["Ended", status.completed_at && moment(status.completed_at)],
       ["Took", status.completed_at && span(secondsBetween(status.created_at, status.completed_at))],

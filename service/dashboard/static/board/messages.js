@@ -1,7 +1,7 @@
 // The list of messages: filtered, and live while its first page is shown.
 
 import { get } from "./api.js";
-import { address, announce, asText, badge, el, link, moment, secondsBetween, shorten, shortId, span, table } from "./show.js";
+import { address, announce, asText, badge, counted, el, link, moment, secondsBetween, shorten, shortId, span, table } from "./show.js";
 
 const SECONDS = 3;
 const PAGE = 50;
@@ -34,7 +34,7 @@ export function messages(root, at) {
       const rows = [...(list.rows ?? []), ...next.messages];
       showRows(list, rows);
       showMore(next);
-      announce(`${rows.length} messages`);
+      announce(counted(rows.length, "message"));
     });
     more.append(button);
   }

@@ -2,7 +2,7 @@
 
 import { call, get, part } from "./api.js";
 import { chart } from "./charts.js";
-import { action, address, el, link, moment, number, secondsBetween, span, table } from "./show.js";
+import { action, address, counted, el, link, moment, number, secondsBetween, span, table } from "./show.js";
 
 const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
 const SECONDS = 5;
@@ -16,7 +16,7 @@ export function overview(root, at) {
 
   at.every(SECONDS, async () => {
     const [{ reasons }, found] = await Promise.all([get("health", {}, at.signal), get("queues", {}, at.signal)]);
-    const paused = found.filter((queue) => queue.paused && queue.depth).map((queue) => `The queue ${queue.name} is paused, and ${number(queue.depth)} messages wait in it.`);
+    const paused = found.filter((queue) => queue.paused && queue.depth).map((queue) => `The queue ${queue.name} is paused, and ${counted(queue.depth, "message waits", "messages wait")} in it.`);
     showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);
     const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);

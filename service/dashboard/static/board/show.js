@@ -37,6 +37,9 @@ export function number(value) {
   return new Intl.NumberFormat("en", { maximumFractionDigits: value >= 100 ? 0 : 2 }).format(value);
 }
 
+/** `1 message`, `2 messages`; `many`: the plural where it does not end in s. */
+export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
 /** A length of time. */
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";

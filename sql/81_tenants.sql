@@ -283,6 +283,8 @@ begin
     where s.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.stat_rows s
     where s.tenant = _delete_counters_of_tenant.tenant;
+    delete from treadle.instances i
+    where i.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.tenant_use u
     where u.tenant = _delete_counters_of_tenant.tenant;
     delete from treadle.mutexes m

@@ -265,6 +265,15 @@ create or replace view treadle.worker_overview with (security_invoker) as
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 
+create or replace view treadle.instance_overview with (security_invoker) as
+    select i.agent, t.thread_id, i.worker_id, i.made_at,
+        greatest(extract(epoch from treadle.clock() - i.made_at), 0)::double precision as age_seconds, i.tenant,
+        t.owner, t.agents
+    from treadle.instances i
+    join treadle.threads t on t.id = i.thread;
+comment on view treadle.instance_overview is 'The warm instances that workers keep, by a report of the last seconds';
+comment on column treadle.instance_overview.agents is 'The agents of the thread';
+
 create or replace view treadle.agent_overview with (security_invoker) as
     select a.agent, a.queue, a.timeout_seconds, a.max_attempts, a.is_default, a.input, a.description, a.registered_at,
         a.settings

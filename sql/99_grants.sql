@@ -112,6 +112,7 @@ declare
         stand_in             worker
         sign_off             worker
         worker_key           worker
+        report_instances     worker
         register_agents      worker
         exchanges            app worker
         take_incoming        worker

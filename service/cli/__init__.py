@@ -77,7 +77,7 @@ for command in (
     *(run.up, run.serve, run.work, run.migrate),
     *(operate.check, operate.dsn, operate.psql),
     *(talk.send, talk.tail, talk.explain),
-    *(look.messages, look.stats, look.top, look.agents, look.workers),
+    *(look.messages, look.stats, look.top, look.agents, look.workers, look.instances),
     *(act.cancel, act.redrive, act.pause, act.resume),
     keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),

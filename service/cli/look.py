@@ -12,7 +12,7 @@ from service.access.principal import Principal
 from service.cli import common, show
 from service.cli.durations import Duration
 from service.config import Settings
-from service.limits import MAX_PAGE_ITEMS
+from service.limits import MAX_PAGE_ITEMS, PAGE_ITEMS
 
 REFRESH_SECONDS = 2.0
 
@@ -156,6 +156,39 @@ def workers(settings: Settings, as_json: bool) -> None:
 
     rows = common.ask(settings, lambda database: QueueStore(database).workers())
     show.as_json(rows) if as_json else show.table(rows, WORKER_COLUMNS, "No worker is alive.")
+
+
+@click.command()
+@click.option("--agent", help="Those of this agent.")
+@click.option("--thread", "thread_id", help="Those of this thread.")
+@click.option("--limit", default=PAGE_ITEMS, show_default=True, type=click.IntRange(1, MAX_PAGE_ITEMS))
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def instances(
+    settings: Settings, principal: Principal, agent: str | None, thread_id: str | None, limit: int, as_json: bool
+) -> None:
+    """List the warm instances that workers keep for threads, the newest first.
+
+    \b
+    Examples:
+      treadle instances
+      treadle instances --agent planner --json
+    """
+    from service.queues.store import QueueStore
+
+    rows = common.ask(
+        settings,
+        lambda database: QueueStore(database).instances(principal, agent=agent, thread_id=thread_id, limit=limit),
+    )
+    columns = {
+        "agent": "agent",
+        "thread": "thread_id",
+        "worker": "worker_id",
+        "age (s)": "age_seconds",
+        "made": "made_at",
+    }
+    show.as_json(rows) if as_json else show.table(rows, columns, "No worker keeps a warm instance.")
 
 
 WORKER_COLUMNS = {

@@ -67,6 +67,12 @@ class LeaseStore:
         secret: bytes = await self._database.fetchval("select treadle.instance_secret()")
         return secret
 
+    async def report_instances(
+        self, worker: str, threads: Sequence[int], agents: Sequence[str], ages: Sequence[float]
+    ) -> None:
+        """The warm instances that the worker has, zipped; `ages` in seconds."""
+        await self._database.fetchval("select treadle.report_instances($1, $2, $3, $4)", worker, threads, agents, ages)
+
     async def claim(
         self,
         *,

@@ -91,6 +91,16 @@ class Agent(Struct, frozen=True):
     settings: dict[str, Any]
 
 
+class Instance(Struct, frozen=True):
+    """A warm instance: what an agent keeps in the memory of a worker for a thread."""
+
+    agent: str
+    thread_id: str
+    worker_id: str
+    made_at: datetime
+    age_seconds: float
+
+
 class DroppedInstance(Struct, frozen=True):
     """Workers were told to drop the instance of this agent for this thread."""
 

@@ -12,7 +12,7 @@ from service.cursors import parse_cursor
 from service.errors import NotFound
 from service.limits import PAGE_ITEMS
 from service.params import PageLimit, parse_thread_id
-from service.queues.model import Agent, DeadLetters, DroppedInstance, Overview, Queue, Worker
+from service.queues.model import Agent, DeadLetters, DroppedInstance, Instance, Overview, Queue, Worker
 from service.queues.store import QueueStore
 from service.refusals import refusals
 
@@ -108,6 +108,24 @@ async def list_agents(principal: NamedDependency[Principal], queues: NamedDepend
     return await queues.agents(principal)
 
 
+@get(
+    "/instances",
+    operation_id="listInstances",
+    scope="operate",
+    summary="List the warm instances that workers keep, the newest first",
+    description="By the workers' last reports: each names up to 1,000, at most some seconds after a change.",
+)
+async def list_instances(
+    principal: NamedDependency[Principal],
+    queues: NamedDependency[QueueStore],
+    agent: FromQuery[str | None] = None,
+    thread_id: FromQuery[str | None] = None,
+    limit: PageLimit = PAGE_ITEMS,
+) -> list[Instance]:
+    wanted = None if thread_id is None else parse_thread_id(thread_id)
+    return await queues.instances(principal, agent=agent, thread_id=wanted, limit=limit)
+
+
 @delete(
     "/instances/{agent:str}/{thread_id:str}",
     operation_id="dropInstance",
@@ -142,7 +160,7 @@ router = Router(
     "/",
     route_handlers=[
         *(get_overview, list_queues, get_queue, pause, resume, list_dead_letters),
-        *(list_agents, drop_instance),
+        *(list_agents, list_instances, drop_instance),
     ],
     tags=["Queues"],
 )

@@ -10,7 +10,7 @@ from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
 from service.limits import JSON_PAGE_BYTES
-from service.queues.model import Agent, DeadLetter, Overview, Processing, Queue, Waiting, Worker
+from service.queues.model import Agent, DeadLetter, Instance, Overview, Processing, Queue, Waiting, Worker
 
 OVERVIEW_MESSAGES = 100  # in each of the two lists of an overview
 
@@ -145,6 +145,24 @@ class QueueStore:
     async def workers(self) -> list[Worker]:
         rows = await self._lists.fetch("select * from treadle.worker_overview order by started_at, worker_id")
         return msgspec.convert(rows, list[Worker])
+
+    async def instances(
+        self, principal: Principal, *, agent: str | None, thread_id: str | None, limit: int
+    ) -> list[Instance]:
+        """The warm instances of the tenant that the principal sees, the newest first."""
+        rows = await self._lists.fetch(
+            "select i.agent, i.thread_id, i.worker_id, i.made_at, i.age_seconds from treadle.instance_overview i"
+            " where i.tenant = $1 and ($2::text is null or i.agent = $2) and ($3::text is null or i.thread_id = $3)"
+            " and treadle._may_address($4::jsonb, i.agent) and treadle._sees_thread("
+            "reach => $4::jsonb, owner => i.owner, agents => i.agents, thread_id => i.thread_id)"
+            " order by i.made_at desc, i.thread_id, i.worker_id limit $5",
+            principal.tenant,
+            agent,
+            thread_id,
+            principal.reach,
+            limit,
+        )
+        return msgspec.convert(rows, list[Instance])
 
     async def drop_instance(self, principal: Principal, agent: str, thread_id: str) -> None:
         """Tell every worker; raises NotFound where there is no such agent."""

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.agents.definition import Agent
 from service.agents.thread_bridge import call_anywhere
@@ -18,11 +18,21 @@ CLOSE_SECONDS = 5.0  # for all instances together when the worker stops
 CLOSE_ONE_SECONDS = 60.0
 
 
+class WarmInstance(NamedTuple):
+    """One of the cached instances, for a report: the key of its thread, and when it was made (time.monotonic())."""
+
+    thread: int
+    agent: str
+    made_at: float
+
+
 class _Instance:
     """`thread`: the key of the thread that it was made for. A thread that is deleted and begun again has another."""
 
-    def __init__(self, thread: int | None, idle_timeout: float, making: "asyncio.Task[Any]") -> None:
+    def __init__(self, thread: int | None, agent: str, idle_timeout: float, making: "asyncio.Task[Any]") -> None:
         self.thread = thread
+        self.agent = agent
+        self.made_at = time.monotonic()
         self.making = making
         self.idle_timeout = idle_timeout
         self.used_at = time.monotonic()
@@ -60,7 +70,7 @@ class InstanceCache:
         instance = self._cached.pop(key, None) if key else None
         if instance is None or instance.failed:
             making = asyncio.create_task(call_anywhere(make))
-            instance = _Instance(claim.thread, agent.limits.idle_timeout, making)
+            instance = _Instance(claim.thread, agent.name, agent.limits.idle_timeout, making)
         if key:
             self._cached[key] = instance
         else:
@@ -90,6 +100,12 @@ class InstanceCache:
         idle = [key for key, instance in self._cached.items() if instance.failed or instance.idle_at(now)]
         for key in idle or list(self._cached)[: max(0, len(self._cached) - MAX_CACHED_INSTANCES)]:
             self.drop(key)
+
+    def warm(self, limit: int) -> list[WarmInstance]:
+        """Those that are made, the most recently used ones, up to `limit`, in the order of their making."""
+        made = [one for one in self._cached.values() if one.making.done() and not one.failed]
+        found = [WarmInstance(one.thread, one.agent, one.made_at) for one in made if one.thread is not None]
+        return sorted(found[-limit:], key=lambda one: one.made_at)
 
     async def close(self) -> None:
         """Drop and close all instances."""

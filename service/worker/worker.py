@@ -29,6 +29,7 @@ from service.worker.follow_topics import follow_topics
 from service.worker.heartbeat import Heartbeat
 from service.worker.lines import Lines
 from service.worker.persistence import persist
+from service.worker.report_instances import report_instances
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,10 @@ class Worker:
         self._services.threads.serve(self._loop)
         self._heartbeat.start(self)
         following = follow_topics(self._database, self._services.registry.topics)
-        background_tasks = [
-            asyncio.create_task(job) for job in (self._listener.run(), self._janitor.run(), self._tick(), following)
-        ]
+        interval = self._settings.heartbeat_interval
+        reporting = report_instances(self.worker_id, self._store, self._services.instances.warm, interval)
+        jobs = (self._listener.run(), self._janitor.run(), self._tick(), following, reporting)
+        background_tasks = [asyncio.create_task(job) for job in jobs]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._lines.queues)})
         try:
             await self._wait_until_watched()

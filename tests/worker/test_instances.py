@@ -1,11 +1,13 @@
 """Warm instances that take too long to make, and those of deleted threads."""
 
 import asyncio
+import json
 import threading
 from typing import Any
 
 from service.db.pool import Connection
-from tests.support.fixture_types import StartWorker
+from tests.support.cli_runner import Cli
+from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import run, settled, submit
 from tests.support.waiting import until, wait_for
 from treadle import Context, agent
@@ -86,6 +88,33 @@ async def test_closing_an_instance_holds_no_loop(sql: Connection, start_worker: 
     await wait_for(closes)
     assert (await run(sql, "y", agent="slow"))["state"] == "completed"
     let_go.set()
+
+
+async def test_the_warm_instances_are_listed_and_a_dropped_one_is_not(
+    sql: Connection, cli: Cli, start_worker: StartWorker, start_api: StartApi
+) -> None:
+    @agent("remembers")
+    async def remembers(context: Context, text: str) -> None:
+        await context.instance(dict)
+
+    worker = await start_worker(remembers, heartbeat_interval=0.1)
+    api = await start_api()
+
+    async def threads() -> list[tuple[str, str]]:
+        found = (await api.get("/instances", params={"agent": "remembers"})).json()
+        assert all(one["worker_id"] == worker.worker_id and one["age_seconds"] >= 0 for one in found)
+        return [(one["agent"], one["thread_id"]) for one in found]
+
+    await run(sql, "x", agent="remembers", thread_id="first")
+    await run(sql, "y", agent="remembers", thread_id="second")
+    await until(threads, lambda found: sorted(found) == [("remembers", "first"), ("remembers", "second")])
+    [only] = (await api.get("/instances", params={"thread_id": "first"})).json()
+    assert only["thread_id"] == "first"
+    assert (await api.get("/instances", params={"agent": "another"})).json() == []
+    [printed] = json.loads((await cli("instances", "--thread", "first", "--json")).stdout)
+    assert printed["thread_id"] == "first"
+    await api.delete("/instances/remembers/first")
+    await until(threads, lambda found: found == [("remembers", "second")])
 
 
 async def test_a_thread_that_begins_again_has_an_instance_of_its_own(

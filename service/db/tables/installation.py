@@ -1,9 +1,9 @@
-"""The installation: queues, agents, workers, and what the chores note."""
+"""The installation: queues, agents, workers with their warm instances, and what the chores note."""
 
 from sqlalchemy import BigInteger, Boolean, Double, ForeignKey, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from service.db.tables.columns import Time, key, may, metadata, must
+from service.db.tables.columns import Time, key, may, metadata, must, tenant
 
 meta = Table("meta", metadata, key("name", Text), must("value", Text))
 
@@ -71,4 +71,14 @@ workers = Table(
     may("server_started", Time),
     may("suspected_at", Time),
     may("serves", Text),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    key("worker_id", Text, ForeignKey("treadle.workers.worker_id", ondelete="CASCADE")),
+    key("thread", BigInteger),
+    key("agent", Text),
+    tenant(),
+    must("made_at", Time),
 )

@@ -1,14 +1,15 @@
 // The agents: how they do, and what they declare.
 
-import { get } from "./api.js";
-import { address, asText, el, facts, link, moment, number, span } from "./show.js";
+import { call, get, part } from "./api.js";
+import { action, address, asText, el, facts, link, moment, number, span, table } from "./show.js";
 
 const SECONDS = 15;
 const DAY_SECONDS = 86_400;
 
 export function agents(root, at) {
   const list = el("div");
-  root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list);
+  const [said, kept] = [el("p", { role: "status" }), el("div")];
+  root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list, el("h2", {}, "Warm instances"), said, kept);
   at.every(SECONDS, async () => {
     if (list.contains(document.activeElement)) return;
     const begin = new Date(Date.now() - DAY_SECONDS * 1000).toISOString();
@@ -16,6 +17,11 @@ export function agents(root, at) {
     const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
     list.replaceChildren(known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."));
   }, list);
+  const refresh = async () => {
+    if (kept.contains(document.activeElement)) return;
+    showInstances(kept, await get("instances", {}, at.signal), said, refresh);
+  };
+  at.every(SECONDS, refresh, kept);
 }
 
 function card(agent, stats, open) {
@@ -43,4 +49,19 @@ function card(agent, stats, open) {
         ...Object.entries(settings).map(([name, value]) => [name, asText(value)]),
       ]),
       agent.input ? el("pre", { tabIndex: 0 }, asText(agent.input)) : el("p.quiet", {}, "It takes text.")));
+}
+
+function showInstances(place, found, said, refresh) {
+  place.replaceChildren(table("Warm instances", [
+    ["Agent", ({ agent }) => agent],
+    ["Thread", ({ thread_id }) => link(`threads/${part(thread_id)}`, thread_id), { wide: true }],
+    ["Worker", ({ worker_id }) => worker_id, { wide: true }],
+    ["Made", ({ made_at }) => moment(made_at)],
+    ["Action", ({ agent, thread_id }) => action("Drop", async () => {
+      await call("DELETE", `instances/${part(agent)}/${part(thread_id)}`);
+      document.activeElement?.blur();
+      await refresh();
+      return "Its worker was told. The next message of the thread makes a new one.";
+    }, { out: said })],
+  ], found, "No worker keeps a warm instance."));
 }

@@ -12,8 +12,9 @@ language sql immutable parallel safe as $$
             jsonb_build_object('message', content, 'agent', agent, 'priority', priority, 'thread_id', thread_id)
             || case when aside then '{"aside": true}' else '{}'::jsonb end
             || coalesce(data, '{}')
-        when 'done' then
-            jsonb_build_object('state', 'completed', 'result', content, 'completed_at', completed_at)
+        when 'done' then  -- one of a former life has its own data
+            coalesce(
+                data, jsonb_build_object('state', 'completed', 'result', content, 'completed_at', completed_at))
         else data
     end::text
 $$;

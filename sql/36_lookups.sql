@@ -226,9 +226,33 @@ begin
 end $$;
 comment on function treadle.thread_usage is 'What a thread''s messages used, summed by kind, and how many reported it';
 
--- The results of steps, the questions and their answers in a message's log, by name, in the order of the log. `data`
--- is JSON text. `sent`: the ids of the messages that were sent with a step, or with the end of a parked attempt; in a
--- row of type `cancelled`, of those that were cancelled before the message was redriven.
+-- The events of a message's log with the results that its life keeps: of steps, questions and answers. A life that
+-- began with a retry from a step (the data of its `queued` has `from_seq`) keeps nothing from there to its begin.
+create or replace function treadle._kept_results(message_id uuid)
+returns table (seq integer, type text, data jsonb)
+language plpgsql stable as $$
+begin
+    return query
+        with retried as materialized (
+            select q.seq, (q.data ->> 'from_seq')::integer as from_seq
+            from treadle.events q
+            where q.message_id = _kept_results.message_id
+                and q.type = 'queued'
+                and q.data ? 'from_seq'
+        )
+        select e.seq, e.type, e.data
+        from treadle.events e
+        where e.message_id = _kept_results.message_id
+            and e.type in ('step', 'input', 'parked')
+            and not exists (select from retried r where e.seq between r.from_seq and r.seq)
+        order by e.seq;
+end $$;
+
+-- The results of steps, the questions and their answers that a message's life keeps, by name, in the order of the
+-- log. `data` is JSON text. `sent`: the ids of the messages that were sent with a step, or with the end of a parked
+-- attempt; in a row of type `cancelled`, of those that were cancelled before the message was redriven. A row of type
+-- `retried` for each retry from a step: messages that are sent from then on have other ids than those that were sent
+-- before and are forgotten.
 create or replace function treadle.earlier_results(message_id uuid)
 returns table (type text, name text, sent jsonb, data text)
 language plpgsql stable security definer
@@ -237,12 +261,16 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select e.type, e.data ->> 'name', e.data -> 'sent',
-            (e.data -> case e.type when 'step' then 'result' when 'input' then 'input' else 'question' end)::text
+        select k.type, k.data ->> 'name', k.data -> 'sent',
+            (k.data -> case k.type when 'step' then 'result' when 'input' then 'input' else 'question' end)::text
+        from treadle._kept_results(message_id) k
+        order by k.seq;
+    return query
+        select 'retried', null::text, null::jsonb, null::text
         from treadle.events e
         where e.message_id = earlier_results.message_id
-            and e.type in ('step', 'input', 'parked')
-        order by e.seq;
+            and e.type = 'queued'
+            and e.data ? 'from_seq';
     return query
         select 'cancelled', null::text, jsonb_agg(c.message_id), null::text
         from treadle.messages c

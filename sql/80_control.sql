@@ -1,8 +1,8 @@
--- Control: cancel, answer, redrive, pause a queue; deletion of a thread is 81_delete_thread.sql. Each function notifies
--- listeners when it commits, and waits at most two seconds for a lock (lock_not_available, 55P03). Not `patient`: it
--- does not wait for a thread, and the detail of 55P03 is the id of the thread that another transaction holds. The
--- transaction may stay open afterwards: the events that it writes, and its requests to cancel what runs, are late
--- (31_late_writes.sql).
+-- Control: cancel, answer, pause a queue; new lives are 80_lives.sql, deletion of a thread is 81_delete_thread.sql.
+-- Each function notifies listeners when it commits, and waits at most two seconds for a lock (lock_not_available,
+-- 55P03). Not `patient`: it does not wait for a thread, and the detail of 55P03 is the id of the thread that another
+-- transaction holds. The transaction may stay open afterwards: the events that it writes, and its requests to cancel
+-- what runs, are late (31_late_writes.sql).
 
 -- Lock the message and, before it, its thread. `state` is null if the principal sees no such message.
 create or replace function treadle._state_under_lock(
@@ -257,69 +257,6 @@ begin
         tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach));
 end $$;
 comment on function treadle.input_once is 'Answer a question under a key, which can be repeated';
-
--- A failed message gets a new life: its failures are forgiven, its attempts keep counting, and what it sent that was
--- cancelled with it is sent once more. One of its losses is kept,
--- so that a message which may have killed its workers runs in a process of its own. In a thread it runs next. Raises
--- TR404, and TR409 if the message has not failed.
-create or replace function treadle.redrive(
-    message_id uuid, patient boolean default true, tenant text default 'default', reach jsonb default null,
-    actor text default null)
-returns text
-language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
-#variable_conflict use_column
-declare
-    p_id constant uuid := redrive.message_id;
-    v_now constant timestamptz := treadle.clock();
-    v_state text;
-    m treadle.messages;
-begin
-    tenant := treadle._bound_tenant(tenant);
-    reach := treadle._checked_reach(reach);
-    perform treadle._audit(
-        actor => actor, action => 'message.redrive', target => p_id::text, tenant => tenant);
-    select s.state
-    into v_state
-    from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;
-    if v_state is null then
-        perform treadle._raise_unknown_message(p_id);
-    elsif v_state <> 'failed' then
-        raise exception using errcode = 'TR409', message = format('The message is %s, not failed.', v_state);
-    end if;
-    select *
-    into m
-    from treadle.messages x
-    where x.message_id = p_id;
-    perform treadle._lane_delete(lane_rows => array[row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row]);
-    delete from treadle.parked p
-    where p.message_id = p_id;  -- children that are not cancelled yet go on
-    -- Held as 'thread' until it is admitted below, also if it takes no turn.
-    update treadle.messages x
-    set state = 'queued', hold = 'thread', rank = -1, lane = null, lane_id = null, failures = 0,
-        losses = least(x.losses, 1), last_seq = x.last_seq + 1, run_at = v_now, started_at = null,
-        completed_at = null, worker_id = null, error = null
-    where x.message_id = p_id;
-    perform treadle._log_late(
-        entries => array[row(p_id, m.last_seq + 1, m.thread, 'queued', '{"redriven": true}', m.tenant)::treadle.entry],
-        at => v_now);
-    insert into treadle.counters (tenant, queue, slot, queued, failed)
-    values (m.tenant, m.queue, treadle._slot(v_now), 1, -1);
-    perform treadle._count_redriven(m);
-    update treadle.thread_turns t
-    set version = t.version + 1, failed = t.failed - 1, last_activity = v_now
-    from treadle._turns_of(m.thread) n
-    where t.ctid = n.place;
-    if m.thread is null or m.aside then
-        perform treadle._admit(array[p_id], v_now);
-    else
-        perform treadle._promote(array[m.thread], v_now);
-    end if;
-    perform treadle._hint('treadle_work', m.queue);
-    perform treadle._notify_events(p_id, m.thread);
-    return 'queued';
-end $$;
-comment on function treadle.redrive is 'Give a failed message a new life';
 
 -- Drop the warm instance that workers keep for an agent and a thread of the tenant. Raises TR404 if there is no such
 -- agent for the principal.

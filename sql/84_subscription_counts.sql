@@ -27,12 +27,14 @@ begin
         group by s.tenant, s.subscription;
 end $$;
 
--- Count a failed message that begins a new life.
+-- Count a message that is over and begins a new life.
 create or replace function treadle._count_redriven(m treadle.messages) returns void
 language plpgsql as $$
 begin
-    insert into treadle.subscription_counts (tenant, subscription, open, failed, dropped)
-        select m.tenant, m.subscription, 1, -(m.lane is not null)::integer, -(m.lane is null)::integer
+    insert into treadle.subscription_counts (tenant, subscription, open, completed, failed, cancelled, dropped)
+        select m.tenant, m.subscription, 1, -(m.state = 'completed')::integer,
+            -(m.state = 'failed' and m.lane is not null)::integer, -(m.state = 'cancelled')::integer,
+            -(m.state = 'failed' and m.lane is null)::integer
         where m.subscription is not null;
 end $$;
 

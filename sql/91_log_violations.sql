@@ -1,5 +1,11 @@
 -- Exceptions to the rules of logs: part of treadle.violations (94_violations.sql).
 
+-- The type of an event that begins or ends something; `retried` begins the life after a retry from a step.
+create or replace function treadle._life_event(type text, data jsonb) returns text
+language sql immutable as $$
+    select case when type = 'queued' and data ? 'from_seq' then 'retried' else type end
+$$;
+
 -- Events, logs of messages, logs of threads, and trash that break a rule.
 create or replace view treadle._log_violations (rule, subject, detail) with (security_invoker) as
 with log_with_holes as (
@@ -62,19 +68,19 @@ with log_with_holes as (
     select m.message_id, m.state, e.types
     from treadle.messages m
     cross join lateral (
-        select array_agg(e.type order by e.seq) as types
+        select string_agg(treadle._life_event(e.type, e.data), ' ' order by e.seq) as types
         from treadle.events e
         where e.message_id = m.message_id
             and e.type in ('queued', 'done', 'error', 'cancelled')
     ) e
-    where array_to_string(e.types, ' ') <>
-            repeat('queued error ', cardinality(array_positions(e.types, 'queued')) - 1)
+    where e.types !~ (
+            '^queued( error queued| (done|error|cancelled) retried)*'
             || case m.state
-                when 'completed' then 'queued done'
-                when 'failed' then 'queued error'
-                when 'cancelled' then 'queued cancelled'
-                else 'queued'
-            end
+                when 'completed' then ' done'
+                when 'failed' then ' error'
+                when 'cancelled' then ' cancelled'
+                else ''
+            end || '$')
         or (
             m.state in ('completed', 'failed', 'cancelled')
             and not exists (
@@ -88,7 +94,7 @@ with log_with_holes as (
     select m.message_id, m.state, m.attempt, e.types
     from treadle.messages m
     cross join lateral (
-        select coalesce(string_agg(e.type, ' ' order by e.seq), '') as types,
+        select coalesce(string_agg(treadle._life_event(e.type, e.data), ' ' order by e.seq), '') as types,
             count(*) filter (where e.type = 'started') as attempts
         from treadle.events e
         where e.message_id = m.message_id
@@ -96,7 +102,8 @@ with log_with_holes as (
     ) e
     where m.attempt <> e.attempts
         or (e.types !~ (
-            '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*'
+            '^queued( started (retry|parked)| started error (queued|retried)'
+            '| (started done|started cancelled|cancelled) retried)*'
             '( started| started done| started error| started cancelled| cancelled)?$')
             and not (e.types = 'queued done' and m.steered_into is not null))
         or (e.types ~ ' started$') <> (m.state = 'processing')

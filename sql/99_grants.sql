@@ -17,6 +17,7 @@ declare
         input                app tenant
         input_once           app tenant
         redrive              app tenant
+        retry_from           app tenant
         change_message       app tenant
         change_thread        app tenant
         create_thread        app

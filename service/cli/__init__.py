@@ -78,7 +78,7 @@ for command in (
     *(operate.check, operate.dsn, operate.psql),
     *(talk.send, talk.tail, talk.explain),
     *(look.messages, look.stats, look.top, look.agents, look.workers, look.instances),
-    *(act.cancel, act.redrive, act.pause, act.resume),
+    *(act.cancel, act.redrive, act.retry, act.pause, act.resume),
     keys.keys,
     *(operate.queues, operate.threads, operate.dead_letters, operate.input),
     topics,

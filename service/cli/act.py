@@ -75,6 +75,29 @@ def redrive(
     _act(settings, "redrive", "failed", message_id, principal, wanted, yes=yes, as_json=as_json)
 
 
+@click.command()
+@click.argument("message_id", type=click.UUID)
+@click.argument("step")
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def retry(settings: Settings, message_id: UUID, step: str, principal: Principal, as_json: bool) -> None:
+    """Run a message that is over again, from the step named STEP: the results of the steps before it are kept.
+
+    \b
+    Example:
+      treadle retry 01890a5d-ac96-774b-bcce-b302099a8057 plan
+    """
+    from service.messages.control.store import MessageControl
+
+    async def one(database: Any) -> Any:
+        return await MessageControl(database).retry(await common.own(database, principal), message_id, step)
+
+    state = common.ask(settings, one)
+    said = f"{message_id}: {state}"
+    show.as_json({"message_id": message_id, "state": state}) if as_json else click.echo(said)
+
+
 def _act(
     settings: Settings,
     action: str,

@@ -207,13 +207,15 @@ class SentMessage(Struct, frozen=True):
 
 class EarlierResults(Struct, frozen=True):
     """What a message's earlier attempts left in its log: results of steps, questions and their answers, by name, as
-    JSON text; the ids of the messages that they sent, and of those the ones that were cancelled before a redrive."""
+    JSON text; the ids of the messages that they sent, and of those the ones that were cancelled before a redrive.
+    `retries` counts the retries from a step, each of which forgot what came after the step."""
 
     steps: dict[str, str] = {}
     inputs: dict[str, str] = {}
     questions: dict[str, str] = {}
     sent: set[str] = set()
     cancelled: set[str] = set()
+    retries: int = 0
 
 
 class Verdict(Struct, frozen=True):

@@ -194,6 +194,7 @@ class LeaseStore:
             {row["name"]: row["data"] for row in rows if row["type"] == "parked" and row["data"] is not None},
             {child for row in rows for child in row["sent"] or ()},
             {child for row in rows if row["type"] == "cancelled" for child in row["sent"]},
+            sum(row["type"] == "retried" for row in rows),
         )
 
     async def take_incoming(self, message_id: UUID, lease: UUID) -> list[Any]:

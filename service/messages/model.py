@@ -176,6 +176,15 @@ class MessageChanges(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     metadata: Annotated[dict[str, Any] | None, Meta(description="an object, which replaces the metadata")] = None
 
 
+class RetryPlace(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a message that is over is run again."""
+
+    step: Annotated[
+        Annotated[str, Meta(min_length=1)],
+        Meta(description="a text, the name of a step whose result the message keeps"),
+    ]
+
+
 class Answered(Struct, frozen=True):
     message_id: UUID
     state: State

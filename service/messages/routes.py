@@ -26,6 +26,7 @@ from service.messages.model import (
     NewInput,
     NewMessage,
     Redriven,
+    RetryPlace,
     Status,
 )
 from service.messages.store import MessageStore
@@ -234,8 +235,28 @@ async def redrive(
     return Redriven(parsed, "queued")
 
 
+@post(
+    "/messages/{message_id:str}/retry",
+    operation_id="retryMessage",
+    scope="operate",
+    status_code=202,
+    summary="Run a message that is over again, from one of its steps",
+    description="The results of the steps before it are kept. 409: the message is not over, or keeps no result of the"
+    " step.",
+    responses=refusals(NotFound, Conflict),
+)
+async def retry(
+    message_id: MessageId,
+    data: JSONBody[RetryPlace],
+    principal: NamedDependency[Principal],
+    messages: NamedDependency[MessageStore],
+) -> Redriven:
+    parsed = parse_message_id(message_id)
+    return Redriven(parsed, await messages.retry(principal, parsed, data.step))
+
+
 # Those of service/inspection are under the same paths: its router serves both.
-handlers = [submit, submit_batch, get_status, explain, change, cancel, give_input, redrive]
+handlers = [submit, submit_batch, get_status, explain, change, cancel, give_input, redrive, retry]
 
 
 def seconds_to_wait(wait: float, prefer: str | None) -> float:

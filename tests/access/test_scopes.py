@@ -22,7 +22,7 @@ NEEDS = {
     " listAgents getTenantLimits getMetrics explainMessage listMessages inspectMessage"
     " listTopics getTopic listRecords streamTopic getRecord listSubscriptions getSubscription",
     "operate": "redriveMessage deleteThread getOverview listQueues getQueue pauseQueue resumeQueue listDeadLetters"
-    " dropInstance listInstances listWorkers getStatistics cancelMessages redriveMessages"
+    " retryMessage dropInstance listInstances listWorkers getStatistics cancelMessages redriveMessages"
     " declareTopic deleteTopic declareSubscription deleteSubscription"
     " pauseSubscription resumeSubscription seekSubscription",
     "publish": "publishRecords",

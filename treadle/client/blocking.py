@@ -83,6 +83,7 @@ class Client:
     cancel = _blocking(AsyncClient.cancel)
     answer = _blocking(AsyncClient.answer)
     redrive = _blocking(AsyncClient.redrive)
+    retry = _blocking(AsyncClient.retry)
     stream = _iterating(AsyncClient.stream)
     stream_thread = _iterating(AsyncClient.stream_thread)
     threads = _blocking(AsyncClient.threads)

@@ -103,3 +103,10 @@ class Messages(Streams, Connection):
     async def redrive(self, message_id: MessageId) -> None:
         """Give a failed message a new life. Raises Conflict if it has not failed."""
         await self._send("POST", f"/messages/{segment(message_id)}/redrive", repeatable=False)
+
+    async def retry(self, message_id: MessageId, step: str) -> None:
+        """Run a message that is over again, from this step; the results of the steps before it are kept.
+
+        Raises Conflict if it is not over, or keeps no result of the step.
+        """
+        await self._send("POST", f"/messages/{segment(message_id)}/retry", body={"step": step}, repeatable=False)

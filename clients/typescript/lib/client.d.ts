@@ -51,6 +51,8 @@ export declare class Treadle {
     answer(messageId: string, input: unknown, name?: string): Promise<void>;
     /** Give a failed message a new life. */
     redrive(messageId: string): Promise<void>;
+    /** Run a message that is over again, from this step; the results of the steps before it are kept. */
+    retry(messageId: string, step: string): Promise<void>;
     /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
     stream(messageId: string, options?: StreamOptions): AsyncGenerator<StreamEvent>;
     /** The pieces of the answer's text. After `retry` the text begins again: a piece of another attempt has `restart`. */

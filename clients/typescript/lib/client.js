@@ -51,6 +51,10 @@ export class Treadle {
     async redrive(messageId) {
         await this.#call("POST", `/messages/${segment(messageId)}/redrive`, { repeatable: false });
     }
+    /** Run a message that is over again, from this step; the results of the steps before it are kept. */
+    async retry(messageId, step) {
+        await this.#call("POST", `/messages/${segment(messageId)}/retry`, { body: { step }, repeatable: false });
+    }
     /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
     stream(messageId, options = {}) {
         return follow(this.connection, `/messages/${segment(messageId)}/stream`, options);

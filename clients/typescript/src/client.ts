@@ -87,6 +87,11 @@ export class Treadle {
     await this.#call("POST", `/messages/${segment(messageId)}/redrive`, { repeatable: false });
   }
 
+  /** Run a message that is over again, from this step; the results of the steps before it are kept. */
+  async retry(messageId: string, step: string): Promise<void> {
+    await this.#call("POST", `/messages/${segment(messageId)}/retry`, { body: { step }, repeatable: false });
+  }
+
   /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
   stream(messageId: string, options: StreamOptions = {}): AsyncGenerator<StreamEvent> {
     return follow(this.connection, `/messages/${segment(messageId)}/stream`, options);

@@ -67,6 +67,13 @@ class MessageControl:
         telemetry.redrive(tenant=principal.tenant, message_id=message_id)
         return state
 
+    async def retry(self, principal: Principal, message_id: UUID, step: str) -> State:
+        """Run a message that is over again, from this step; returns its new state. Raises NotFound, Conflict, Busy."""
+        call = "select treadle.retry_from($3, $4, patient => false, tenant => $1, reach => $2::jsonb, actor => $5)"
+        state: State = await self._change(self._redrives, principal, call, message_id, step, principal.name)
+        telemetry.redrive(tenant=principal.tenant, message_id=message_id)
+        return state
+
     async def change(self, principal: Principal, message_id: UUID, changes: MessageChanges) -> None:
         """Change a queued message; raises NotFound, Conflict, Busy."""
         metadata = None if changes.metadata is None else msgspec.json.encode(changes.metadata).decode()

@@ -86,7 +86,7 @@ class Translation:
             yield self._tell("response.in_progress")
         elif ends_response(entry):
             yield from self._end(entry, msgspec.json.decode(entry.data, type=_Closing))
-        elif entry.type in {"started", "retry", "parked", "input", "queued", "error"}:
+        elif entry.type in {"started", "retry", "parked", "input", "queued", "error", "done", "cancelled"}:
             yield from self._drop()  # another attempt begins with an empty answer
 
     def _end(self, entry: Entry, closing: _Closing) -> Iterator[Event]:

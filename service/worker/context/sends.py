@@ -136,12 +136,17 @@ class _Place:
 
     def _find(self, name: str) -> tuple[str, str | None]:
         """The id, and the id of what was sent under the name before. A message that was cancelled before its parent was
-        redriven is sent once more, under another id."""
-        for life in itertools.count():
-            child = self._id(f"{name}\0{life}" if life else name)
-            before = self._by_name.get(child[:-CONTENT_DIGITS])
-            if before is None or before not in self.earlier.cancelled:
-                return child, before
+        redriven is sent once more, under another id; so is what was sent after a step from which the parent was
+        retried."""
+        for retry in range(self.earlier.retries + 1):
+            in_retry = f"{name}\0retry {retry}" if retry else name
+            for life in itertools.count():
+                child = self._id(f"{in_retry}\0{life}" if life else in_retry)
+                before = self._by_name.get(child[:-CONTENT_DIGITS])
+                if before is None and retry < self.earlier.retries:
+                    break  # not sent, or forgotten
+                if before is None or before not in self.earlier.cancelled:
+                    return child, before
         raise AssertionError("unreachable")
 
     def _id(self, name: str) -> str:

@@ -23,7 +23,7 @@ export function message(root, at, id) {
     const { status } = found;
     showHead(head, status);
     showWhy(why, status, reasons.reasons);
-    showActions(actions, status, said, refresh);
+    showActions(actions, found, said, refresh);
     showQuestion(question, status, said, refresh);
     timeline.replaceChildren(waterfall(bars(found)), found.complete ? "" : el("p.quiet", {}, "Its log is long: this is its beginning."));
     showDetails(details, found);
@@ -67,9 +67,11 @@ function showWhy(place, status, reasons) {
     el("ol", {}, reasons.map(({ sentence, advice }) => el("li", {}, el("span", {}, sentence), advice ? el("span.quiet", {}, ` ${advice}`) : "")))));
 }
 
-function showActions(place, status, said, refresh) {
-  if (place.dataset.state === status.state && place.hasChildNodes()) return;
-  place.dataset.state = status.state;
+function showActions(place, { status, marks }, said, refresh) {
+  const steps = OVER.includes(status.state) ? [...new Set(marks.filter(({ kind }) => kind === "step").map(({ name }) => name))] : [];
+  const seen = JSON.stringify([status.state, steps]);
+  if (place.dataset.seen === seen && place.hasChildNodes()) return;
+  place.dataset.seen = seen;
   const then = async (text) => {
     said.dataset.acted = "true";
     await refresh();
@@ -100,8 +102,20 @@ function showActions(place, status, said, refresh) {
       return then("It is queued again.");
     }, { out: said }));
   }
+  if (steps.length) buttons.push(retryFrom(status, steps, said, then));
   buttons.push(copier("Copy as curl", () => curl(status)), copier("Copy as SQL", () => sql(status)), copier("Copy its id", () => status.message_id));
   place.replaceChildren(el("p.actions", {}, buttons));
+}
+
+/** The choice of a step from which a message that is over is run again. */
+function retryFrom(status, steps, said, then) {
+  const choice = el("select", { "aria-label": "Step" }, steps.map((name) => el("option", { value: name }, name)));
+  return el("span.pair", {}, action("Retry from step", async () => {
+    const step = choice.value;
+    if (!(await ask(`Retry from ${step}?`, "The results of the steps before it are kept. The step and all that follows happen once more.", "Run it again"))) return null;
+    await call("POST", `messages/${status.message_id}/retry`, { body: { step } });
+    return then("It is queued again.");
+  }, { out: said }), choice);
 }
 
 function curl(status) {

@@ -7,7 +7,7 @@ count or remember. A moment of a batch is called once for all of it.
 import functools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, cast
@@ -162,6 +162,25 @@ def step(*, work: Work, name: str, seconds: float) -> None:
 @moment
 def tool(*, work: Work, name: str, call: str, failed: bool, seconds: float) -> None:
     """A tool that a model called has answered or `failed`, so many seconds after the event of its call."""
+
+
+@moment
+def model_call(
+    *,
+    provider: str,
+    model: str,
+    answered_by: str | None,
+    stop_reason: str | None,
+    usage: Mapping[str, int],
+    error: str | None,
+    seconds: float,
+) -> None:
+    """An agent called a model, in the context of its attempt; `error`: the class of what the call raised."""
+
+
+@moment
+def publish(*, work: Work, topic: str, record_id: str) -> None:
+    """An agent has a record to publish, with its next step or its completion."""
 
 
 @moment

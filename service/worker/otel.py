@@ -1,5 +1,6 @@
 """OpenTelemetry traces of a worker (the extra `otel`): a span for the wait of a message in its queue, for each attempt
-at it, for each step, and for each tool whose call and result the agent logs.
+at it, for each step, for each tool whose call and result the agent logs, for each call of a model by an agent of
+Treadle's own, and for each record that an agent publishes.
 
 The span of an attempt is current while its agent runs: instrumented libraries continue the trace, and so do the
 messages that the agent sends. The trace is that of the traceparent with which the message was submitted, or one of the
@@ -10,7 +11,7 @@ whichever worker ran it.
 import contextvars
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -75,6 +76,8 @@ class OtelTraces:
                 telemetry.loss.listen(self._lose),
                 telemetry.step.listen(self._step),
                 telemetry.tool.listen(self._tool),
+                telemetry.model_call.listen(self._model_call),
+                telemetry.publish.listen(self._publish),
             ):
                 stops.callback(stop)
             yield
@@ -135,12 +138,57 @@ class OtelTraces:
         facts = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name, "gen_ai.tool.call.id": call}
         self._tell(work, f"execute_tool {name}", seconds, facts, failed=failed)
 
-    def _tell(self, work: Work, name: str, seconds: float, facts: dict[str, str], *, failed: bool = False) -> None:
+    def _model_call(
+        self,
+        *,
+        provider: str,
+        model: str,
+        answered_by: str | None,
+        stop_reason: str | None,
+        usage: Mapping[str, int],
+        error: str | None,
+        seconds: float,
+    ) -> None:
+        """In the context of its attempt, as the spans of instrumented libraries are."""
+        now = time.time_ns()
+        facts: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": model,
+            **({"gen_ai.response.model": answered_by} if answered_by else {}),
+            **({"gen_ai.response.finish_reasons": [stop_reason]} if stop_reason else {}),
+            **{f"gen_ai.usage.{name}": usage[name] for name in ("input_tokens", "output_tokens") if name in usage},
+            **({"error.type": error} if error else {}),
+        }
+        began = now - int(seconds * NANOSECONDS)
+        span = self._tracer.start_span(f"chat {model}", kind=SpanKind.CLIENT, attributes=facts, start_time=began)
+        if error:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(now)
+
+    def _publish(self, *, work: Work, topic: str, record_id: str) -> None:
+        facts = {
+            "messaging.operation.name": "publish",
+            "messaging.destination.name": topic,
+            "messaging.message.id": record_id,
+        }
+        self._tell(work, f"publish {topic}", 0.0, facts, kind=SpanKind.PRODUCER)
+
+    def _tell(
+        self,
+        work: Work,
+        name: str,
+        seconds: float,
+        facts: dict[str, str],
+        *,
+        failed: bool = False,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> None:
         """A span of what an attempt has just done, for so many seconds."""
         if attempt := self._spans.get((work.message_id, work.attempt)):
             now = time.time_ns()
             began = now - int(seconds * NANOSECONDS)
-            span = self._tracer.start_span(name, set_span_in_context(attempt), attributes=facts, start_time=began)
+            span = self._tracer.start_span(name, set_span_in_context(attempt), kind, attributes=facts, start_time=began)
             if failed:
                 span.set_status(Status(StatusCode.ERROR))
             span.end(now)

@@ -1,6 +1,7 @@
 """One trace from the traceparent of a request through the wait, the attempts, the steps and the messages sent."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.agents.claude.api import Api
 from service.agents.registry import Registry
 from service.cli.wiring import build_worker
 from service.config import Settings
@@ -16,10 +18,12 @@ from service.db.pool import Connection
 from service.errors import Unavailable
 from service.leases.store import LeaseStore
 from service.worker.otel import DerivedIds, OtelTraces
+from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fixture_types import StartApi
 from tests.support.messages import settled, submit
 from tests.support.waiting import until
 from treadle import Context, RetryAfter, agent
+from treadle.adapters import claude_agent
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -160,21 +164,25 @@ async def test_a_message_without_a_request_has_a_trace_of_its_own(
     assert names_of_parents(exporter.get_finished_spans()) == [("invoke_agent helper", ""), ("wait in queue", "")]
 
 
-async def test_a_trace_goes_on_through_records(
+async def test_one_trace_from_a_browsers_post_as_a_tree(
     settings: Settings,
     start_api: StartApi,
     sql: Connection,
     exporter: InMemorySpanExporter,
     provider: TracerProvider,
 ) -> None:
-    """From the request that publishes, through the agent of a subscription and what it publishes, to the next agent."""
+    """Through a planner, its step, the model that its child calls, what both publish, and a subscription's agent."""
 
-    @agent("teller", topics=["in"])
-    async def teller(context: Context, text: str) -> None:
-        await context.publish("out", text)
+    @agent("planner")
+    async def planner(context: Context, text: str) -> str:
+        await context.step("look up", lambda: 1)
+        children = [await context.send(f"{text} {n}", agent="coder") for n in (1, 2)]
+        await context.gather(*children)
+        await context.publish("plans", text)
+        return text
 
-    @agent("listener", topics=["out"])
-    async def listener(context: Context, text: str) -> None:
+    @agent("reviewer", topics=["plans"])
+    async def reviewer(context: Context, text: str) -> None:
         pass
 
     made: list[OtelTraces] = []
@@ -183,25 +191,59 @@ async def test_a_trace_goes_on_through_records(
         made.append(OtelTraces(provider, leases.trace_parents))
         return made[0]
 
-    api = await start_api()
-    for topic in ("in", "out"):
-        assert (await api.put(f"/topics/{topic}", json={})).status_code == 201
-    registry = Registry(settings, (teller, listener))
-    worker = build_worker(settings, str(settings.database_url), registry, make_traces=make)
-    with made[0].listening():
-        running = asyncio.create_task(worker.run())
-        await until(lambda: sql.fetchval("select count(*) from treadle.subscriptions"), lambda count: count == 2)
-        published = await api.post("/topics/in/records", json={"value": "x"}, headers={"traceparent": TRACE_PARENT})
-        assert published.status_code == 202
-        done = "select count(*) from treadle.messages where state = 'completed'"
-        await until(lambda: sql.fetchval(done), lambda count: count == 2)
-        worker.stop()
-        await running
+    api = await start_api(cors_origins=("https://app.example",))
+    assert (await api.put("/topics/plans", json={})).status_code == 201
+    async with FakeAnthropic().running() as fake:
+        coder = claude_agent("coder").connect(Api("sk-test", fake.url, "claude-test"))
+        registry = Registry(settings, (planner, reviewer, coder))
+        worker = build_worker(settings, str(settings.database_url), registry, make_traces=make)
+        with made[0].listening():
+            running = asyncio.create_task(worker.run())
+            await until(lambda: sql.fetchval("select count(*) from treadle.subscriptions"))
+            page = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site", "traceparent": TRACE_PARENT}
+            accepted = await api.post("/messages", json={"message": "x", "agent": "planner"}, headers=page)
+            assert accepted.status_code == 202
+            done = "select count(*) from treadle.messages where state = 'completed'"
+            await until(lambda: sql.fetchval(done), lambda count: count == 4)
+            worker.stop()
+            await running
     spans = exporter.get_finished_spans()
     assert {format(span.context.trace_id, "032x") for span in spans if span.context} == {TRACE}
-    assert names_of_parents(spans) == [
-        ("invoke_agent listener", "invoke_agent teller"),
-        ("invoke_agent teller", "caller"),
-        ("wait in queue", "caller"),
-        ("wait in queue", "invoke_agent teller"),
-    ]
+    shown = as_tree(spans)
+    print(shown)
+    assert shown == TREE
+    calls = [span for span in spans if span.name == "chat claude-test"]
+    assert [dict(span.attributes or {})["gen_ai.usage.output_tokens"] for span in calls] == [22, 22]
+    [first, second] = [span for span in spans if span.name == "invoke_agent planner"]  # parked, and then on
+    assert [link.context.span_id for link in second.links] == [first.context.span_id if first.context else None]
+
+
+TREE = """\
+caller
+  invoke_agent planner
+    invoke_agent coder
+      chat claude-test
+    invoke_agent coder
+      chat claude-test
+    step look up
+    wait in queue
+    wait in queue
+  invoke_agent planner
+    invoke_agent reviewer
+    publish plans
+    wait in queue
+  wait in queue
+"""
+
+
+def as_tree(spans: Sequence[ReadableSpan]) -> str:
+    """The spans below the caller's, each level sorted by name."""
+    below: dict[int, list[ReadableSpan]] = {}
+    for span in spans:
+        below.setdefault(span.parent.span_id if span.parent else 0, []).append(span)
+
+    def lines(id: int, name: str, depth: int) -> list[str]:
+        inner = [lines(span.context.span_id, span.name, depth + 1) for span in below.get(id, ()) if span.context]
+        return [f"{'  ' * depth}{name}\n", *(line for each in sorted(inner) for line in each)]
+
+    return "".join(lines(int(CALLER, 16), "caller", 0))

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.agents.claude.api import SERVICE
 from service.agents.contract import Rejected
+from service.agents.model_calls import model_call
 from service.agents.resolver.model_requests import ModelRequest
 from service.agents.rounds.errors import error_for_connection, error_for_status
 
@@ -22,22 +23,25 @@ class Claude:
         import anthropic
 
         try:
-            async with self._client.messages.stream(
+            asked = self._client.messages.stream(
                 model=self.name,
                 max_tokens=request.max_tokens,
                 system=request.system,
                 messages=[{"role": "user", "content": request.prompt()}],
-            ) as stream:
-                complete = False
-                async for event in stream:
-                    if event.type == "text":
-                        yield event.text
-                    complete = complete or event.type == "message_stop"
-                if not complete:
-                    # The connection was closed early but cleanly: the SDK raises nothing.
-                    raise ConnectionError(f"The stream of the {request.role} ended before its answer did.")
-                message = await stream.get_final_message()
-                usage.update(_tokens(message.usage))
+            )
+            with model_call("anthropic", self.name) as told:
+                async with asked as stream:
+                    complete = False
+                    async for event in stream:
+                        if event.type == "text":
+                            yield event.text
+                        complete = complete or event.type == "message_stop"
+                    if not complete:
+                        # The connection was closed early but cleanly: the SDK raises nothing.
+                        raise ConnectionError(f"The stream of the {request.role} ended before its answer did.")
+                    message = await stream.get_final_message()
+                told.model, told.stop_reason, told.usage = message.model, message.stop_reason, _tokens(message.usage)
+                usage.update(told.usage)
                 if message.stop_reason == "refusal":
                     raise Rejected(f"The model refused to answer as the {request.role}.")
         except anthropic.APIStatusError as error:

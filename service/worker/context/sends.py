@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from service import telemetry
 from service.agents.contract import Rejected
 from service.leases.model import EarlierResults
 from service.limits import (
@@ -95,6 +96,7 @@ async def publish(
         scope.unsent[record] = {"record_id": record, **content}
         if scope.trace_parent is not None:
             scope.unsent[record]["traceparent"] = scope.trace_parent
+        telemetry.publish(work=scope.claim, topic=topic, record_id=record)
     return record
 
 

@@ -10,7 +10,8 @@
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
 -- "delay_seconds"?, "max_attempts"?, "max_losses"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?,
--- "callback_url"?, "on_busy"?}, ...]. `on_busy` (43_on_busy.sql) is for a message that is submitted alone.
+-- "callback_url"?, "on_busy"?, "thread_metadata"?}, ...]. `on_busy` (43_on_busy.sql) is for a message that is submitted
+-- alone.
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --
@@ -272,7 +273,8 @@ create or replace function treadle.submit(
     message jsonb, thread_id text default null, priority text default 'normal', agent text default null,
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
-    tenant text default 'default', reach jsonb default null)
+    tenant text default 'default', reach jsonb default null, max_losses integer default null,
+    thread_metadata jsonb default null)
 returns uuid language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
@@ -285,29 +287,32 @@ begin
         messages => jsonb_build_array(
             jsonb_strip_nulls(jsonb_build_object(
                 'thread_id', thread_id, 'priority', priority, 'agent', agent, 'delay_seconds', delay_seconds,
-                'max_attempts', max_attempts, 'timeout_seconds', timeout_seconds, 'aside', aside))
+                'max_attempts', max_attempts, 'max_losses', max_losses, 'timeout_seconds', timeout_seconds,
+                'aside', aside, 'thread_metadata', thread_metadata))
             || jsonb_build_object('message', message, 'metadata', metadata)),
         tenant => tenant, notify => notify, max_queue_size => null, patient => true, strict => true,
         autocommit => false, reach => reach, at => treadle.clock());
     return v_answers[1].message_id;
 end $$;
 comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean,
-    boolean, text, jsonb)
+    boolean, text, jsonb, integer, jsonb)
     is 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
 
 create or replace function treadle.submit(
     message text, thread_id text default null, priority text default 'normal', agent text default null,
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
-    tenant text default 'default', reach jsonb default null)
+    tenant text default 'default', reach jsonb default null, max_losses integer default null,
+    thread_metadata jsonb default null)
 returns uuid language sql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select treadle.submit(
         message => to_jsonb(message), thread_id => thread_id, priority => priority, agent => agent,
         metadata => metadata,
         delay_seconds => delay_seconds, max_attempts => max_attempts, timeout_seconds => timeout_seconds,
-        aside => aside, notify => notify, tenant => tenant, reach => reach)
+        aside => aside, notify => notify, tenant => tenant, reach => reach, max_losses => max_losses,
+        thread_metadata => thread_metadata)
 $$;
 comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean,
-    boolean, text, jsonb)
+    boolean, text, jsonb, integer, jsonb)
     is 'Submit one message; it is sent when your transaction commits. Returns its id';

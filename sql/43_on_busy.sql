@@ -76,6 +76,34 @@ begin
         submissions => submissions, tenant => tenant, reach => reach, patient => patient, at => at);
 end $$;
 
+-- Give threads the metadata (`thread_metadata`) that came with their first message. A thread that has begun keeps its
+-- own.
+create or replace function treadle._describe_threads(messages jsonb, answers treadle.submit_answer[]) returns void
+language plpgsql as $$
+declare
+    v_first record;
+    v_problem text;
+begin
+    for v_first in
+        select r.thread, messages -> (r.n - 1) -> 'thread_metadata' as metadata
+        from unnest(answers) r
+        join treadle.messages m on m.message_id = any(array[r.message_id])
+        where r.state = 'queued' and m.ord = 1 and jsonb_typeof(messages -> (r.n - 1) -> 'thread_metadata') <> 'null'
+        order by r.thread
+    loop
+        v_problem := case
+            when jsonb_typeof(v_first.metadata) <> 'object' then 'must be an object.'
+            else treadle._json_problem(v_first.metadata)
+        end;
+        if v_problem is not null then
+            raise exception using errcode = 'TR422', message = 'thread_metadata ' || v_problem;
+        end if;
+        update treadle.threads t
+            set metadata = v_first.metadata
+            where t.id = v_first.thread;
+    end loop;
+end $$;
+
 -- After arrivals: the one that may steer is marked, and threads go on (treadle._promote).
 create or replace function treadle._after_arrival(messages jsonb, answers treadle.submit_answer[], at timestamptz)
 returns void language plpgsql as $$
@@ -84,6 +112,9 @@ begin
         update treadle.messages m
         set steers = true
         where m.message_id = answers[1].message_id;
+    end if;
+    if messages @? '$[*].thread_metadata' then
+        perform treadle._describe_threads(messages => messages, answers => answers);
     end if;
     perform treadle._promote(
         at => at,

@@ -19,6 +19,7 @@ class SubmitOptions(TypedDict, total=False):
     timeout_seconds: float | None
     aside: bool
     callback_url: str | None
+    thread_metadata: Mapping[str, Any] | None
 
 
 def submission(message: str | Mapping[str, Any], options: SubmitOptions) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         Annotated[str, Meta(min_length=1, max_length=MAX_URL_CHARS)] | None,
         Meta(description="an https address that is told of the message's end; plain http needs WEBHOOK_HTTP"),
     ] = None
+    thread_metadata: Annotated[
+        dict[str, Any] | None, Meta(description="an object, the metadata of a thread that begins with this message")
+    ] = None
     session_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None  # another name of thread_id
 
     def __post_init__(self) -> None:
@@ -217,3 +220,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     traceparent: str | None = None
     on_busy: OnBusy = "enqueue"
     callback_url: str | None = None
+    thread_metadata: dict[str, Any] | None = None

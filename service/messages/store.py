@@ -354,6 +354,7 @@ def _submission(message: NewMessage) -> Submission:
         telemetry.TRACE_PARENT.get(),
         message.on_busy,
         message.callback_url,
+        message.thread_metadata,
     )
 
 

@@ -20,7 +20,7 @@ def validate_messages(messages: Sequence[NewMessage], settings: Settings, *, in_
     problem = (
         _first_too_long(messages, settings.max_message_chars)
         or _first_with_nul(messages)
-        or _first_aside_without_thread(messages)
+        or _first_without_thread(messages)
         or _first_with_two_threads(messages)
         or _first_misplaced_way(messages, in_batch=in_batch)
         or _first_refused_callback(messages, settings)
@@ -54,10 +54,12 @@ def _first_too_long(messages: Sequence[NewMessage], max_chars: int) -> tuple[int
     return None
 
 
-def _first_aside_without_thread(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
+def _first_without_thread(messages: Sequence[NewMessage]) -> tuple[int, str] | None:
     for number, message in enumerate(messages):
         if message.aside and message.thread_id is None:
             return number, "An aside needs a thread_id."
+        if message.thread_metadata is not None and message.thread_id is None:
+            return number, "thread_metadata needs a thread_id."
     return None
 
 

@@ -182,7 +182,9 @@ async def test_a_thread_id_may_equal_a_route_segment(api: Client) -> None:
 
 async def test_threads_are_searched_by_id_metadata_and_last_message(api: Client) -> None:
     for thread_id, text in (("order-7", "the red bicycle"), ("order-8", "a kettle"), ("note", "nothing")):
-        await api.submit(text, thread_id=thread_id)
+        await api.submit(text, thread_id=thread_id, thread_metadata={"number": text[-1]})
+    await api.submit("nothing new", thread_id="note", thread_metadata={"number": 2})  # it has begun already
+    assert (await get(api, "/threads/note"))["metadata"] == {"number": "g"}
     await api.patch("/threads/note", json={"metadata": {"customer": "Red Ltd"}})
     assert [thread["thread_id"] for thread in await get(api, "/threads", q="RED")] == ["note", "order-7"]
     first = await api.get("/threads", params={"q": "order", "limit": 1})
@@ -192,3 +194,5 @@ async def test_threads_are_searched_by_id_metadata_and_last_message(api: Client)
     assert "next" not in following.links
     assert await get(api, "/threads", q="no such thread") == []
     assert (await api.get("/threads", params={"q": ""})).status_code == 400
+    alone = await api.post("/messages", json={"message": "x", "thread_metadata": {"a": 1}})
+    assert (alone.status_code, alone.json()["detail"]) == (422, "thread_metadata needs a thread_id.")

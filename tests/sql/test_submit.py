@@ -323,3 +323,13 @@ async def test_a_message_and_its_agent_say_how_often_workers_may_be_lost(sql_cli
     assert (await sql_client.message(agents))["losses"] == 2
     await sql_client.submit("c", max_losses=1, max_attempts=1)
     assert await sql_client.finish(await sql_client.claim_one(), outcome="released") == ["failed"]
+
+
+async def test_the_function_for_sql_users_takes_losses_and_the_metadata_of_a_new_thread(sql_client: SqlClient) -> None:
+    call = "select treadle.submit('x', thread_id => 't', max_losses => 2, thread_metadata => $1::jsonb)"
+    for metadata in ('{"a": 1}', '{"a": 2}'):
+        message_id = await sql_client.sql.fetchval(call, metadata)
+    assert (await sql_client.message(message_id))["max_losses"] == 2
+    assert await sql_client.sql.fetchval("select metadata ->> 'a' from treadle.threads") == "1"
+    sentence = await refused(sql_client, {"thread_id": "u", "thread_metadata": [1]})
+    assert sentence == "thread_metadata must be an object."

@@ -40,6 +40,7 @@ class Messages(Streams, Connection):
         timeout_seconds  Of one attempt; default: the agent's.
         aside            It belongs to the thread but takes no turn in it.
         callback_url     An address that is told of its end with one signed POST.
+        thread_metadata  The metadata of the thread, if it begins with this message.
         idempotency_key  Calls with the same key submit once, within 24 hours; default: a random one, so that a call
                          that is repeated after a lost answer submits once.
 

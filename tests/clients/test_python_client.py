@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -11,14 +12,16 @@ import pytest
 
 from faults.proxy import Proxy
 from service.agents.builtin.echo import echo
+from service.inspection import model as inspection_model
 from service.messages import model as message_model
 from service.queues import model as queue_model
+from service.statistics import model as statistics_model
 from service.threads import model as thread_model
 from tests.support.api_client import Client as ApiClient
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.scripted_agent import ScriptedAgent
 from treadle import Context, agent, client
-from treadle.client import AsyncClient, Client, Event
+from treadle.client import AsyncClient, Client, Event, details
 from treadle.client.repeats import Repeats
 
 
@@ -76,6 +79,15 @@ async def test_the_blocking_client_makes_every_call(start_api: StartApi, start_w
             assert treadle.pause("default").paused
             waiting, other = treadle.submit_many([{"message": "x"}, {"message": "y"}])
             assert (waiting.queue_position, other.queue_position) == (0, 1)
+            assert treadle.change(other.message_id, metadata={"n": 1}).metadata == {"n": 1}
+            assert treadle.explain(other.message_id)[0].cause == "queue_paused"
+            listed = treadle.messages(
+                state="open", agent="echo", since=waiting.created_at - timedelta(minutes=1), limit=1
+            )
+            assert [one.message_id for one in listed.items] == [other.message_id]
+            listed = treadle.messages(state="open", limit=1, cursor=listed.next_cursor)
+            assert [one.message_id for one in listed.items] == [waiting.message_id]
+            assert treadle.cancel_many(agent="echo").matched == 2
             treadle.cancel(waiting.message_id)
             assert treadle.status(waiting.message_id).state == "cancelled"
             with pytest.raises(client.Conflict):
@@ -83,6 +95,15 @@ async def test_the_blocking_client_makes_every_call(start_api: StartApi, start_w
             assert not treadle.resume("default").paused
             assert treadle.wait(other.message_id).is_over
             assert [queue.name for queue in treadle.queues()] == ["default"]
+            assert treadle.redrive_many(error="no", preview=False).changed == 1
+            assert treadle.wait(failed.value.message.message_id).state == "failed"
+            whole = treadle.inspect(failed.value.message.message_id)
+            assert ([one.outcome for one in whole.attempts], whole.complete) == (["failed"] * 3, True)
+            assert sum(step.failed for step in treadle.stats(by="agent").steps) >= 0
+            assert treadle.instances(agent="echo") == []
+            treadle.drop_instance("echo", "a b?")
+            assert treadle.change_thread("a b?", {"customer": "7"}).metadata == {"customer": "7"}
+            assert [thread.thread_id for thread in treadle.threads(q="customer").items] == ["a b?"]
             assert treadle.health()["status"]
             treadle.delete_thread("a b?")
             with pytest.raises(client.NotFound):
@@ -264,6 +285,16 @@ def test_which_refusals_are_repeated(
         (client.DeadLetter, queue_model.DeadLetter),
         (client.Agent, queue_model.Agent),
         (client.Worker, queue_model.Worker),
+        (client.Instance, queue_model.Instance),
+        (client.MessageSummary, inspection_model.MessageSummary),
+        (client.MessageDetails, inspection_model.Message),
+        (details.Attempt, inspection_model.Attempt),
+        (details.Mark, inspection_model.Mark),
+        (details.Descendant, inspection_model.Descendant),
+        (details.EventCount, inspection_model.EventCount),
+        (client.Reason, message_model.Reason),
+        (client.Statistics, statistics_model.Statistics),
+        (details.Step, statistics_model.Step),
     ],
 )
 def test_the_client_knows_every_field_of_the_server(ours: Any, theirs: Any) -> None:

@@ -13,6 +13,7 @@ and resume a stream that was cut.
 
 from treadle.client.asynchronous import AsyncClient
 from treadle.client.blocking import Client
+from treadle.client.details import Changes, Instance, MessageDetails, MessageSummary, Reason, Statistics
 from treadle.client.errors import (
     ApiError,
     Conflict,
@@ -52,21 +53,27 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncProducer",
+    "Changes",
     "Client",
     "Conflict",
     "DeadLetter",
     "Delivered",
     "Event",
     "Forbidden",
+    "Instance",
     "Invalid",
     "Message",
     "MessageCancelled",
+    "MessageDetails",
     "MessageFailed",
+    "MessageSummary",
     "NotFound",
     "Page",
     "PublishedRecord",
     "Queue",
+    "Reason",
     "RecordPage",
+    "Statistics",
     "Subscription",
     "Thread",
     "ThreadSummary",

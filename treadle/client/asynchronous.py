@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from treadle.client.inspection import Inspection
 from treadle.client.messages import Messages
 from treadle.client.producer import AsyncProducer
 from treadle.client.queues import Queues
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from treadle.worker.consumer import AsyncConsumer
 
 
-class AsyncClient(Messages, Threads, Topics, Queues):
+class AsyncClient(Messages, Inspection, Threads, Topics, Queues):
     """A client of one server.
 
     async with AsyncClient("http://localhost:8000") as client:

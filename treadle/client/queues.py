@@ -1,11 +1,13 @@
 """Calls about queues, agents, workers and access."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from msgspec import Struct
 
 from treadle.client.connection import Connection, decode, segment
+from treadle.client.details import Instance, Statistics
 from treadle.client.model import Agent, DeadLetter, Page, Queue, Scope, Token, Worker
 
 
@@ -40,6 +42,43 @@ class Queues(Connection):
     async def workers(self) -> list[Worker]:
         """The living workers."""
         return decode(await self._send("GET", "/workers"), list[Worker])
+
+    async def stats(
+        self,
+        *,
+        begin: datetime | None = None,
+        end: datetime | None = None,
+        step_seconds: int = 0,
+        queue: str | None = None,
+        agent: str | None = None,
+        by: Literal["queue", "agent"] | None = None,
+    ) -> Statistics:
+        """What happened, in steps of time: counts, percentiles, tokens and cost.
+
+        begin, end    Default: the last hour.
+        step_seconds  A multiple of 60, or 0 for any.
+        by            The figures of each queue or agent by itself.
+        """
+        query = {
+            "from": None if begin is None else begin.isoformat(),
+            "to": None if end is None else end.isoformat(),
+            "step": step_seconds,
+            "queue": queue,
+            "agent": agent,
+            "by": by,
+        }
+        return decode(await self._send("GET", "/stats", query=query), Statistics)
+
+    async def instances(
+        self, *, agent: str | None = None, thread_id: str | None = None, limit: int = 100
+    ) -> list[Instance]:
+        """The warm instances that workers keep, the newest first."""
+        query = {"agent": agent, "thread_id": thread_id, "limit": limit}
+        return decode(await self._send("GET", "/instances", query=query), list[Instance])
+
+    async def drop_instance(self, agent: str, thread_id: str) -> None:
+        """Let workers drop the instance of an agent for a thread. Raises NotFound if there is no such agent."""
+        await self._send("DELETE", f"/instances/{segment(agent)}/{segment(thread_id)}")
 
     async def health(self) -> dict[str, Any]:
         """Whether the service can work. Raises Unavailable."""

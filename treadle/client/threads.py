@@ -1,5 +1,6 @@
 """Calls about threads."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,9 +21,11 @@ class _Usage(Struct, frozen=True):
 
 
 class Threads(Connection):
-    async def threads(self, *, limit: int = 100, cursor: str | None = None) -> Page[ThreadSummary]:
-        """A page of the threads, the most recently active first."""
-        answer = await self._send("GET", "/threads", query={"limit": limit, "cursor": cursor})
+    async def threads(
+        self, *, q: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[ThreadSummary]:
+        """A page of the threads, the most recently active first; `q`: a text in their id, metadata or last message."""
+        answer = await self._send("GET", "/threads", query={"q": q, "limit": limit, "cursor": cursor})
         return Page(decode(answer, list[ThreadSummary]), _next_cursor(answer))
 
     async def thread(self, thread_id: str) -> Thread:
@@ -38,6 +41,11 @@ class Threads(Connection):
     async def thread_usage(self, thread_id: str) -> dict[str, float | int]:
         """The sum of each number that the messages of a thread report as their usage. Raises NotFound."""
         return decode(await self._send("GET", f"/threads/{segment(thread_id)}/usage"), _Usage).usage
+
+    async def change_thread(self, thread_id: str, metadata: Mapping[str, Any]) -> Thread:
+        """Replace the metadata of a thread. Raises NotFound."""
+        path = f"/threads/{segment(thread_id)}"
+        return decode(await self._send("PATCH", path, body={"metadata": metadata}), Thread)
 
     async def delete_thread(self, thread_id: str) -> None:
         """Delete a thread with its messages, and cancel those that are not over. Raises NotFound."""

@@ -16,6 +16,31 @@ export type Topic = Schemas["Topic"];
 export type TopicRecord = Schemas["Record"];
 export type NewRecord = Schemas["NewRecord"];
 export type Subscription = Schemas["Subscription"];
+export type State = Status["state"];
+export type MessageSummary = Schemas["MessageSummary"];
+export type MessageDetails = Schemas["Message"];
+export type Changes = Schemas["Changes"];
+export type Statistics = Schemas["Statistics"];
+export type Instance = Schemas["Instance"];
+/** A message must satisfy each of these; times are RFC 3339. */
+export interface MessageFilter {
+    agent?: string;
+    queue?: string;
+    thread_id?: string;
+    parent?: string;
+    since?: string;
+    until?: string;
+    error?: string;
+    q?: string;
+}
+export interface StatsOptions {
+    from?: string;
+    to?: string;
+    step?: number;
+    queue?: string;
+    agent?: string;
+    by?: "queue" | "agent";
+}
 /** Items of a list; `nextCursor` asks for the page that follows, undefined on the last one. */
 export interface Page<T> {
     items: T[];
@@ -53,6 +78,20 @@ export declare class Treadle {
     redrive(messageId: string): Promise<void>;
     /** Run a message that is over again, from this step; the results of the steps before it are kept. */
     retry(messageId: string, step: string): Promise<void>;
+    /** A page of the messages that satisfy a filter, the newest first. */
+    messages(filter?: MessageFilter & {
+        state?: State | "open";
+    } & PageOptions): Promise<Page<MessageSummary>>;
+    /** A message with its attempts, steps, tools and the messages that it sent. */
+    inspect(messageId: string): Promise<MessageDetails>;
+    /** Why a message has not finished, the nearest reason first. */
+    explain(messageId: string): Promise<Schemas["Reason"][]>;
+    /** Change the priority, the delay or the metadata of a queued message. */
+    change(messageId: string, changes: Schemas["MessageChanges"]): Promise<Status>;
+    /** Cancel the open messages that satisfy a filter, or (`preview`, the default) count them: one part of them. */
+    cancelMany(selection?: Schemas["Selection"]): Promise<Changes>;
+    /** Redrive the failed messages that satisfy a filter, or (`preview`, the default) count them: one part of them. */
+    redriveMany(selection?: Schemas["Selection"]): Promise<Changes>;
     /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
     stream(messageId: string, options?: StreamOptions): AsyncGenerator<StreamEvent>;
     /** The pieces of the answer's text. After `retry` the text begins again: a piece of another attempt has `restart`. */
@@ -62,10 +101,15 @@ export declare class Treadle {
     }>;
     /** All events of a thread. It ends only when the thread is deleted. */
     streamThread(threadId: string, options?: StreamOptions): AsyncGenerator<StreamEvent>;
-    threads(options?: PageOptions): Promise<Page<ThreadSummary>>;
+    /** The threads, the most recently active first; `q`: a text in their id, metadata or last message. */
+    threads(options?: PageOptions & {
+        q?: string;
+    }): Promise<Page<ThreadSummary>>;
     thread(threadId: string): Promise<Thread>;
     threadMessages(threadId: string, options?: PageOptions): Promise<Page<Status>>;
     threadUsage(threadId: string): Promise<Record<string, number>>;
+    /** Replace the metadata of a thread. */
+    changeThread(threadId: string, metadata: Record<string, unknown>): Promise<Thread>;
     /** Delete a thread with its messages. */
     deleteThread(threadId: string): Promise<void>;
     /** Totals of all queues, and the messages that wait or run. */
@@ -74,6 +118,15 @@ export declare class Treadle {
     deadLetters(queue: string, options?: PageOptions): Promise<Page<DeadLetter>>;
     agents(): Promise<Schemas["Agent"][]>;
     workers(): Promise<Schemas["Worker"][]>;
+    /** What happened, in steps of time: counts, percentiles, tokens and cost. */
+    stats(options?: StatsOptions): Promise<Statistics>;
+    /** The warm instances that workers keep, the newest first. */
+    instances(options?: {
+        agent?: string;
+        thread_id?: string;
+        limit?: number;
+    }): Promise<Instance[]>;
+    dropInstance(agent: string, threadId: string): Promise<void>;
     health(): Promise<Schemas["Health"]>;
     /** An access token for a browser, for a thread, a message or a subject. */
     createToken(token: Schemas["NewToken"]): Promise<Schemas["CreatedToken"]>;

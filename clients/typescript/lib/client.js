@@ -55,6 +55,31 @@ export class Treadle {
     async retry(messageId, step) {
         await this.#call("POST", `/messages/${segment(messageId)}/retry`, { body: { step }, repeatable: false });
     }
+    /** A page of the messages that satisfy a filter, the newest first. */
+    async messages(filter = {}) {
+        const page = await this.#call("GET", "/messages", { query: { ...filter } });
+        return page.next_cursor ? { items: page.messages, nextCursor: page.next_cursor } : { items: page.messages };
+    }
+    /** A message with its attempts, steps, tools and the messages that it sent. */
+    inspect(messageId) {
+        return this.#call("GET", `/messages/${segment(messageId)}`);
+    }
+    /** Why a message has not finished, the nearest reason first. */
+    async explain(messageId) {
+        return (await this.#call("GET", `/messages/${segment(messageId)}/explain`)).reasons;
+    }
+    /** Change the priority, the delay or the metadata of a queued message. */
+    change(messageId, changes) {
+        return this.#call("PATCH", `/messages/${segment(messageId)}`, { body: changes });
+    }
+    /** Cancel the open messages that satisfy a filter, or (`preview`, the default) count them: one part of them. */
+    cancelMany(selection = {}) {
+        return this.#call("POST", "/messages/cancel", { body: selection });
+    }
+    /** Redrive the failed messages that satisfy a filter, or (`preview`, the default) count them: one part of them. */
+    redriveMany(selection = {}) {
+        return this.#call("POST", "/messages/redrive", { body: selection });
+    }
     /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
     stream(messageId, options = {}) {
         return follow(this.connection, `/messages/${segment(messageId)}/stream`, options);
@@ -75,6 +100,7 @@ export class Treadle {
     streamThread(threadId, options = {}) {
         return follow(this.connection, `/threads/${segment(threadId)}/stream`, options);
     }
+    /** The threads, the most recently active first; `q`: a text in their id, metadata or last message. */
     async threads(options = {}) {
         const answer = await this.connection.send("GET", "/threads", { query: { ...options } });
         const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
@@ -91,6 +117,10 @@ export class Treadle {
     }
     async threadUsage(threadId) {
         return (await this.#call("GET", `/threads/${segment(threadId)}/usage`)).usage;
+    }
+    /** Replace the metadata of a thread. */
+    changeThread(threadId, metadata) {
+        return this.#call("PATCH", `/threads/${segment(threadId)}`, { body: { metadata } });
     }
     /** Delete a thread with its messages. */
     async deleteThread(threadId) {
@@ -113,6 +143,17 @@ export class Treadle {
     }
     workers() {
         return this.#call("GET", "/workers");
+    }
+    /** What happened, in steps of time: counts, percentiles, tokens and cost. */
+    stats(options = {}) {
+        return this.#call("GET", "/stats", { query: { ...options } });
+    }
+    /** The warm instances that workers keep, the newest first. */
+    instances(options = {}) {
+        return this.#call("GET", "/instances", { query: { ...options } });
+    }
+    async dropInstance(agent, threadId) {
+        await this.#call("DELETE", `/instances/${segment(agent)}/${segment(threadId)}`);
     }
     health() {
         return this.#call("GET", "/health");

@@ -16,6 +16,33 @@ export type Topic = Schemas["Topic"];
 export type TopicRecord = Schemas["Record"];
 export type NewRecord = Schemas["NewRecord"];
 export type Subscription = Schemas["Subscription"];
+export type State = Status["state"];
+export type MessageSummary = Schemas["MessageSummary"];
+export type MessageDetails = Schemas["Message"];
+export type Changes = Schemas["Changes"];
+export type Statistics = Schemas["Statistics"];
+export type Instance = Schemas["Instance"];
+
+/** A message must satisfy each of these; times are RFC 3339. */
+export interface MessageFilter {
+  agent?: string;
+  queue?: string;
+  thread_id?: string;
+  parent?: string;
+  since?: string;
+  until?: string;
+  error?: string;
+  q?: string;
+}
+
+export interface StatsOptions {
+  from?: string;
+  to?: string;
+  step?: number;
+  queue?: string;
+  agent?: string;
+  by?: "queue" | "agent";
+}
 
 /** Items of a list; `nextCursor` asks for the page that follows, undefined on the last one. */
 export interface Page<T> {
@@ -92,6 +119,37 @@ export class Treadle {
     await this.#call("POST", `/messages/${segment(messageId)}/retry`, { body: { step }, repeatable: false });
   }
 
+  /** A page of the messages that satisfy a filter, the newest first. */
+  async messages(filter: MessageFilter & { state?: State | "open" } & PageOptions = {}): Promise<Page<MessageSummary>> {
+    const page = await this.#call<Schemas["MessagePage"]>("GET", "/messages", { query: { ...filter } });
+    return page.next_cursor ? { items: page.messages, nextCursor: page.next_cursor } : { items: page.messages };
+  }
+
+  /** A message with its attempts, steps, tools and the messages that it sent. */
+  inspect(messageId: string): Promise<MessageDetails> {
+    return this.#call("GET", `/messages/${segment(messageId)}`);
+  }
+
+  /** Why a message has not finished, the nearest reason first. */
+  async explain(messageId: string): Promise<Schemas["Reason"][]> {
+    return (await this.#call<Schemas["Explanation"]>("GET", `/messages/${segment(messageId)}/explain`)).reasons;
+  }
+
+  /** Change the priority, the delay or the metadata of a queued message. */
+  change(messageId: string, changes: Schemas["MessageChanges"]): Promise<Status> {
+    return this.#call("PATCH", `/messages/${segment(messageId)}`, { body: changes });
+  }
+
+  /** Cancel the open messages that satisfy a filter, or (`preview`, the default) count them: one part of them. */
+  cancelMany(selection: Schemas["Selection"] = {}): Promise<Changes> {
+    return this.#call("POST", "/messages/cancel", { body: selection });
+  }
+
+  /** Redrive the failed messages that satisfy a filter, or (`preview`, the default) count them: one part of them. */
+  redriveMany(selection: Schemas["Selection"] = {}): Promise<Changes> {
+    return this.#call("POST", "/messages/redrive", { body: selection });
+  }
+
   /** The events of a message, up to the one with which it is over. It resumes by itself for as long as it takes. */
   stream(messageId: string, options: StreamOptions = {}): AsyncGenerator<StreamEvent> {
     return follow(this.connection, `/messages/${segment(messageId)}/stream`, options);
@@ -113,7 +171,8 @@ export class Treadle {
     return follow(this.connection, `/threads/${segment(threadId)}/stream`, options);
   }
 
-  async threads(options: PageOptions = {}): Promise<Page<ThreadSummary>> {
+  /** The threads, the most recently active first; `q`: a text in their id, metadata or last message. */
+  async threads(options: PageOptions & { q?: string } = {}): Promise<Page<ThreadSummary>> {
     const answer = await this.connection.send("GET", "/threads", { query: { ...options } });
     const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
     const items = (await answer.json()) as ThreadSummary[];
@@ -132,6 +191,11 @@ export class Treadle {
 
   async threadUsage(threadId: string): Promise<Record<string, number>> {
     return (await this.#call<Schemas["Usage"]>("GET", `/threads/${segment(threadId)}/usage`)).usage;
+  }
+
+  /** Replace the metadata of a thread. */
+  changeThread(threadId: string, metadata: Record<string, unknown>): Promise<Thread> {
+    return this.#call("PATCH", `/threads/${segment(threadId)}`, { body: { metadata } });
   }
 
   /** Delete a thread with its messages. */
@@ -160,6 +224,20 @@ export class Treadle {
 
   workers(): Promise<Schemas["Worker"][]> {
     return this.#call("GET", "/workers");
+  }
+
+  /** What happened, in steps of time: counts, percentiles, tokens and cost. */
+  stats(options: StatsOptions = {}): Promise<Statistics> {
+    return this.#call("GET", "/stats", { query: { ...options } });
+  }
+
+  /** The warm instances that workers keep, the newest first. */
+  instances(options: { agent?: string; thread_id?: string; limit?: number } = {}): Promise<Instance[]> {
+    return this.#call("GET", "/instances", { query: { ...options } });
+  }
+
+  async dropInstance(agent: string, threadId: string): Promise<void> {
+    await this.#call("DELETE", `/instances/${segment(agent)}/${segment(threadId)}`);
   }
 
   health(): Promise<Schemas["Health"]> {

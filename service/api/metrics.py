@@ -69,6 +69,12 @@ class InstallationFigures(Collector):
             for queue in self._figures.queues if self._figures else ():
                 family.add_metric((queue.queue,), float(getattr(queue, field) or 0))
             yield family
+        lags = GaugeMetricFamily(
+            "treadle_subscription_lag", "Records that a subscription has not received.", labels=("subscription",)
+        )
+        for each in self._figures.subscriptions if self._figures else ():
+            lags.add_metric((each.subscription,), float(each.lag))
+        yield lags
         for field, (name, help) in OF_ALL.items():
             if self._figures:
                 yield GaugeMetricFamily(name, help, float(getattr(self._figures, field)))

@@ -127,10 +127,63 @@ def create(
         except NotFound:
             await store.declare(who, name, declared)
             return await store.get(who, name)
-        raise Conflict(f"There is a subscription {name!r} already: PUT /subscriptions/{name} changes it.")
+        raise Conflict(f"There is a subscription {name!r} already: treadle subscriptions set changes it.")
 
     made = _ask(settings, principal, make)
     show.as_json(made) if as_json else click.echo(f"The subscription {name} is created.")
+
+
+@subscriptions.command("set")
+@click.argument("name")
+@click.argument("topics", nargs=-1)
+@click.option("--agent", help="The agent that handles the records.")
+@click.option("--from", "start", help=f"Where it begins in topics that it does not read yet: {START_RULE}.")
+@click.option("--delivery", type=click.Choice(["at_least_once", "at_most_once", "exactly_once"]))
+@click.option("--max-in-flight", type=click.IntRange(1, MAX_IN_FLIGHT))
+@click.option(
+    "--filter", "filter_", metavar="JSON", help='What records contain, {"value": ..., "headers": ...}; {} for any.'
+)
+@click.option(
+    "--dead-letter/--no-dead-letter", default=None, help="Keep, or drop and count, a record that fails for good."
+)
+@common.of_tenant
+@common.as_json
+@click.pass_obj
+def set_(
+    settings: Settings,
+    /,
+    name: str,
+    topics: tuple[str, ...],
+    filter_: str | None,
+    principal: Principal,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Change a subscription: its TOPICS, if some are named, and the fields that are given; its places stay.
+
+    \b
+    Examples:
+      treadle subscriptions set planner --max-in-flight 10
+      treadle subscriptions set audit 'plan.#' 'code.#' --from earliest
+    """
+    from service.subscriptions.model import Filter, NewSubscription
+
+    given = {field: value for field, value in fields.items() if value is not None}
+    if topics:
+        given["topics"] = list(topics)
+    if filter_ is not None:
+        given["filter"] = _filter(filter_, Filter)
+    if not given.keys() - {"start"}:
+        raise click.UsageError("Name topics, or give at least one option to change.")
+
+    async def change(store: "SubscriptionStore", who: Principal) -> "Subscription":
+        found = await store.get(who, name)
+        kept = {field: getattr(found, field) for field in NewSubscription.__struct_fields__ if field != "start"}
+        await store.declare(who, name, NewSubscription(**kept | given))
+        return await store.get(who, name)
+
+    changed = _ask(settings, principal, change)
+    show.as_json(changed) if as_json else click.echo(f"The subscription {name} is changed.")
 
 
 @subscriptions.command()

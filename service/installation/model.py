@@ -9,6 +9,7 @@ from service.wording import counted
 DEAD_ROWS_WARNING = 200_000  # in one table
 SNAPSHOT_WARNING_SECONDS = 600.0
 ROUTER_WARNING_SECONDS = 10.0  # that a published record waits for its offset
+MEASURED_SUBSCRIPTIONS = 50  # that have a metric of their own
 NOTIFY_WARNING_USAGE = 0.25  # of PostgreSQL's queue of notifications; at half, no hints are sent
 
 
@@ -103,11 +104,18 @@ class QueueFigures(Struct, frozen=True):
     workers: int
 
 
+class Lag(Struct, frozen=True):
+    """How many records a subscription has not received."""
+
+    subscription: str
+    lag: int
+
+
 class Figures(Struct, frozen=True):
     """What a scrape reads. `dead_rows`: of the table with the most; `snapshot_seconds`: the age of the oldest snapshot;
     `notify_usage`: how full the queue of notifications is, up to 1. `records_waiting_seconds`: how long the oldest
     published record waits for its offset; `records_undelivered`: those that subscriptions, which are not paused, have
-    not received."""
+    not received. `subscriptions`: the first MEASURED_SUBSCRIPTIONS of the tenant default, by name."""
 
     queues: list[QueueFigures]
     live_workers: int
@@ -116,6 +124,7 @@ class Figures(Struct, frozen=True):
     notify_usage: float
     records_waiting_seconds: float
     records_undelivered: int
+    subscriptions: list[Lag]
 
 
 class Violation(Struct, frozen=True):

@@ -5,7 +5,7 @@ import msgspec
 from service.db import schema
 from service.db.pool import Database, missing_lane
 from service.errors import SchemaError
-from service.installation.model import Figures, HealthProbe, Installation, Violation
+from service.installation.model import MEASURED_SUBSCRIPTIONS, Figures, HealthProbe, Installation, Violation
 
 VIOLATIONS_TIMEOUT_SECONDS = 3600.0
 
@@ -30,7 +30,17 @@ FIGURES = """
         ) as queues,
         h.live_workers, coalesce(v.dead_rows, 0) as dead_rows, coalesce(v.snapshot_seconds, 0) as snapshot_seconds,
         n.usage as notify_usage, coalesce(r.waiting_seconds, 0) as records_waiting_seconds,
-        r.undelivered as records_undelivered
+        r.undelivered as records_undelivered,
+        (
+            select coalesce(jsonb_agg(jsonb_build_object('subscription', s.subscription, 'lag', s.lag)), '[]')
+            from (
+                select o.subscription, o.lag
+                from treadle.subscription_overview o
+                where o.tenant = 'default'
+                order by o.subscription
+                limit $1
+            ) s
+        ) as subscriptions
     from treadle.health() h, treadle.vacuum_health() v, treadle.notify_health() n, treadle.router_health() r"""
 
 
@@ -44,7 +54,7 @@ class InstallationStore:
         return msgspec.convert(row, HealthProbe)
 
     async def figures(self) -> Figures:
-        row = await self._database.fetchrow(FIGURES)
+        row = await self._database.fetchrow(FIGURES, MEASURED_SUBSCRIPTIONS)
         assert row is not None
         return msgspec.convert(row, Figures)
 

@@ -101,6 +101,14 @@ async def test_a_subscription_from_create_to_delete(cli: Cli, sql_client: SqlCli
     assert (made["topics"], made["filter"], made["dead_letter"], made["lag"]) == (["t", "u"], {"value": 1}, False, 2)
     assert error_sentence(await cli(*create)).startswith("There is a subscription 's' already")
     assert (await cli("subscriptions", "create", "s2", "t", "--agent", "echo", "--filter", "1")).exit_code == 2
+    changed = await as_json(cli, "subscriptions", "set", "s", "--max-in-flight", "7", "--dead-letter")
+    assert (changed["max_in_flight"], changed["dead_letter"], changed["filter"]) == (7, True, {"value": 1})
+    assert (changed["topics"], changed["lag"]) == (["t", "u"], 2)
+    assert (
+        await said(cli, "subscriptions", "set", "s", "t", "u", "--filter", "{}") == "The subscription s is changed.\n"
+    )
+    assert (await cli("subscriptions", "set", "s", "--from", "latest")).exit_code == 2
+    assert error_sentence(await cli("subscriptions", "set", "x", "t")) == "There is no subscription 'x'."
     assert (await cli("topics", "lag", "--most", "2")).exit_code == 0
     assert (await cli("topics", "lag", "t", "--most", "1")).exit_code == 1
     rows = await as_json(cli, "topics", "lag")

@@ -22,7 +22,7 @@ from service.cli import run
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
-from service.installation.model import Figures, QueueFigures
+from service.installation.model import Figures, Lag, QueueFigures
 from service.metrics.exposition import new_registry
 from service.metrics.process import ProcessMetrics
 from service.metrics.server import serving
@@ -166,7 +166,7 @@ async def test_metrics_port_decides_whether_a_worker_serves_them(
 def exposed() -> dict[str, str]:
     """The type of each metric, by every name that a query can give it."""
     queue = QueueFigures("q", paused=False, queued=1, ready=1, processing=1, oldest_seconds=1.0, workers=1)
-    figures = InstallationFigures(Figures([queue], 1, 1, 1.0, 0.5, 1.0, 1))
+    figures = InstallationFigures(Figures([queue], 1, 1, 1.0, 0.5, 1.0, 1, [Lag("s", 3)]))
     families: Iterable[Metric] = [*ProcessMetrics(running=lambda: (0, 1)).collect(), *figures.collect()]
     return {family.name + suffix: family.type for family in families for suffix in SUFFIXES[family.type]}
 

@@ -76,7 +76,7 @@ class Inspection(Connection):
         delay_seconds: float | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Message:
-        """Change a queued message; what is None stays as it is. Raises NotFound, and Conflict if it is not queued, or
+        """Change a queued message; None leaves a value as it is. Raises NotFound, and Conflict if it is not queued, or
         has begun and is to be delayed."""
         given = {"priority": priority, "delay_seconds": delay_seconds, "metadata": metadata}
         body = {name: value for name, value in given.items() if value is not None}

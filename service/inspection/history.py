@@ -29,6 +29,7 @@ def read_history(milestones: Sequence[Milestone]) -> tuple[list[Attempt], list[M
     attempts: list[Attempt] = []
     marks: list[Mark] = []
     ready = last = None
+    calls: dict[Any, datetime] = {}  # of tools that have not answered yet
     for found in milestones:
         data = found.data or {}
         if found.type == "started":
@@ -44,13 +45,19 @@ def read_history(milestones: Sequence[Milestone]) -> tuple[list[Attempt], list[M
             )
         if found.type in MARKS:
             attempt = attempts[-1].attempt if attempts else 0
+            began = last or found.at
+            if found.type == "tool" and isinstance(data.get("id"), str):
+                key = (attempt, data["id"])
+                began = calls.pop(key, found.at)
+                if began == found.at:
+                    calls[key] = found.at
             marks.append(
                 Mark(
                     found.seq,
                     found.type,  # type: ignore[arg-type]
                     data.get("name"),
                     attempt,
-                    last or found.at,
+                    began,
                     found.at,
                     data.get("shown"),
                     data.get("usage"),

@@ -58,7 +58,8 @@ class Attempt(Struct, frozen=True):
 
 class Mark(Struct, frozen=True):
     """A step, a call of a tool or its result, a question or an answer, in the order of the log. `shown` is the value,
-    or if it is large the beginning of its text; `began_at`: when the mark before it was written."""
+    or if it is large the beginning of its text; `began_at`: when the mark before it was written, or for the result
+    of a tool when it was called."""
 
     seq: int
     kind: Literal["step", "tool", "parked", "input"]

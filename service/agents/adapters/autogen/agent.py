@@ -55,7 +55,7 @@ def autogen_agent(
 
     Raises ImportError if AutoGen is not installed, ValueError or TypeError for an argument that cannot be used.
     """
-    require("autogen_agentchat", framework="AutoGen", extra="autogen")
+    framework = require("autogen_agentchat", framework="AutoGen", extra="autogen")
     make_task = input or default_task
     memory_key = name if keep_state else None
 
@@ -66,7 +66,9 @@ def autogen_agent(
         return await runner.run(make, await task if inspect.isawaitable(task) else task)
 
     answer.__annotations__["message"] = input_type(make_task)
-    return Agent(name, answer, **limits)
+    made = Agent(name, answer, **limits)
+    made.settings["framework"] = framework
+    return made
 
 
 def default_task(context: Context, message: str | UserInput) -> Any:

@@ -55,7 +55,7 @@ def langgraph_agent(
 
     Raises ImportError if LangGraph is not installed, ValueError or TypeError for an argument that cannot be used.
     """
-    require("langgraph", framework="LangGraph", extra="langgraph")
+    framework = require("langgraph", framework="LangGraph", extra="langgraph")
     runner = Runner(name, graph, input, output=output, checkpointer=checkpointer, nodes=nodes, keep_state=keep_state)
 
     async def answer(context: Context, message: Any) -> Any:
@@ -64,5 +64,5 @@ def langgraph_agent(
 
     answer.__annotations__["message"] = str | dict[str, Any] if input is None else input_type(input)
     made = Agent(name, answer, **limits)
-    made.settings["graph"] = schemas_of(runner.graph)
+    made.settings |= {"graph": schemas_of(runner.graph), "framework": framework}
     return made

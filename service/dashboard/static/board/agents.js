@@ -33,6 +33,7 @@ function card(agent, stats, open) {
   return el("section.card", { "aria-label": agent.agent },
     el("h2", {}, link(address("messages", { agent: agent.agent }), agent.agent), agent.is_default ? el("span.badge", {}, "default") : ""),
     agent.description ? el("p", {}, agent.description) : "",
+    settings.framework ? el("p.quiet", {}, settings.framework) : "",
     stats === null ? "" : facts([
       ["Succeed", over ? `${number(Math.round((sum((step) => step.completed) / over) * 1000) / 10)} %` : "–"],
       ["Completed", number(sum((step) => step.completed))],

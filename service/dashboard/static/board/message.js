@@ -160,8 +160,11 @@ function bars({ status, attempts, marks, descendants }) {
     if (from - ready > 5) rows.push({ name: "waits", from: ready, to: from, className: "wait" });
     const name = `attempt ${attempt.attempt}${attempt.outcome ? `: ${attempt.outcome}` : ""}`;
     rows.push({ name, from, to, className: attempt.outcome ?? "running", title: attempt.error ?? "" });
-    for (const mark of marks.filter((one) => one.attempt === attempt.attempt && one.kind !== "parked")) {
-      rows.push({ name: `${mark.kind} ${mark.name ?? ""}`, from: Math.max(time(mark.began_at), from), to: time(mark.at), className: mark.kind, title: asText(mark.shown ?? ""), depth: 1 });
+    const own = marks.filter((one) => one.attempt === attempt.attempt && one.kind !== "parked");
+    for (const [index, mark] of own.entries()) {
+      const called = mark.kind === "tool" && mark.began_at === mark.at;
+      if (called && own.slice(index + 1).some((one) => one.kind === "tool" && one.began_at === mark.at)) continue; // its result follows
+      rows.push({ name: `${mark.kind} ${mark.name ?? ""}`, from: Math.max(time(mark.began_at), from), to: called ? to : time(mark.at), className: mark.kind, title: asText(mark.shown ?? ""), depth: 1 });
     }
     ready = to;
   }

@@ -20,7 +20,7 @@ export function overview(root, at) {
     showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);
     const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
-    if (all === 0 && !first.hasChildNodes()) await showFirstSteps(first);
+    if (all === 0 && first.dataset.agents !== "true") await showFirstSteps(first);
     else if (all > 0) first.replaceChildren();
   }, queues);
   at.every(SECONDS, async () => showWorkers(workers, await get("workers", {}, at.signal)), workers);
@@ -126,12 +126,13 @@ async function showFirstSteps(place) {
     const accepted = await call("POST", "messages", { body });
     location.hash = `messages/${accepted.message_id}`;
   };
-  place.replaceChildren(el("section.first", { "aria-label": "First steps" }, el("h2", {}, "Three things to try"),
+  place.dataset.agents = agents.length > 0;
+  place.replaceChildren(el("section.first", { "aria-label": "First steps" }, el("h2", {}, agents.length === 0 ? "First, start a worker" : "Three things to try"),
     agents.length === 0
-      ? el("p", {}, "No agent is registered yet. Start a worker: ", el("code", {}, "treadle work"))
+      ? el("p", {}, "No agent is registered yet. ", el("code", {}, "treadle work"), " starts a worker with the agent echo; what to try appears here then.")
       : el("ol", {},
-        el("li", {}, action(`Send a message to ${first.agent}`, () => submit({ message: "Hello, Treadle!", agent: first.agent, metadata: { delay_ms: 150 } }), { out: said }), el("span", {}, "and watch the answer stream in.")),
-        el("li", {}, action("Make one fail", () => submit({ message: "Fail twice, please.", agent: agents.some(({ agent }) => agent === "echo") ? "echo" : first.agent, max_attempts: 1, metadata: { fail_times: 1 } }), { out: said }), el("span", {}, "see why, and redrive it.")),
-        el("li", {}, el("a.button", { href: "chat" }, "Open a chat"), el("span", {}, "a thread of messages, live."))),
+        el("li", {}, action(`Send a message to ${first.agent}`, () => submit({ message: "Hello, Treadle!", agent: first.agent, metadata: { delay_ms: 150 } }), { out: said }), el("span", {}, "and watch the answer stream in")),
+        el("li", {}, action("Make one fail", () => submit({ message: "Fail twice, please.", agent: agents.some(({ agent }) => agent === "echo") ? "echo" : first.agent, max_attempts: 1, metadata: { fail_times: 1 } }), { out: said }), el("span", {}, "and see why, and redrive it")),
+        el("li", {}, el("a.button", { href: "chat" }, "Open a chat"), el("span", {}, "with a thread of messages, live"))),
     said));
 }

@@ -1,16 +1,17 @@
 // Topics and who reads them: offsets, lag, records; pause and seek.
 
 import { call, get, part } from "./api.js";
-import { action, asText, el, link, moment, number, shorten, table } from "./show.js";
+import { action, address, ask, asText, el, link, moment, number, shorten, table } from "./show.js";
 
 const SECONDS = 5;
+const SCHEMA_SECONDS = 30;
 const RECORDS = 20;
 
 export function topics(root, at) {
   const chosen = at.query.get("topic");
   const said = el("p", { role: "status" });
-  const [list, records, readers] = [el("div"), el("div"), el("div")];
-  root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers);
+  const [list, records, readers, schemas] = [el("div"), el("div"), el("div"), el("div")];
+  root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, el("h2", {}, "Schemas"), schemas);
   at.every(SECONDS, async () => {
     if (list.contains(document.activeElement)) return;
     const found = await get("topics", {}, at.signal);
@@ -30,6 +31,29 @@ export function topics(root, at) {
     showReaders(readers, await get("subscriptions", {}, at.signal), said, refresh);
   };
   at.every(SECONDS, refresh, readers);
+  at.every(SCHEMA_SECONDS, async () => {
+    const subjects = await get("schema-registry/subjects", {}, at.signal);
+    if (schemas.dataset.seen === subjects.join() && schemas.hasChildNodes()) return;
+    schemas.dataset.seen = subjects.join();
+    schemas.replaceChildren(...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]));
+  }, schemas);
+}
+
+/** A subject, whose newest version is read when it is opened. */
+function schema(subject, at) {
+  const box = el("details", {}, el("summary", {}, subject));
+  box.addEventListener("toggle", async () => {
+    if (!box.open || box.childElementCount > 1) return;
+    const path = `schema-registry/subjects/${part(subject)}/versions`;
+    try {
+      const [newest, versions] = await Promise.all([get(`${path}/latest`, {}, at.signal), get(path, {}, at.signal)]);
+      const text = newest.schemaType === "PROTOBUF" ? newest.schema : asText(JSON.parse(newest.schema));
+      box.append(el("p.quiet", {}, `${newest.schemaType ?? "JSON"}, id ${newest.id}, version ${newest.version} of ${versions.join(", ")}`), el("pre", { tabIndex: 0 }, text));
+    } catch (error) {
+      if (error.name !== "AbortError") box.append(el("p.bad", { role: "alert" }, error.message));
+    }
+  });
+  return box;
 }
 
 async function showRecords(place, topic, at) {
@@ -43,6 +67,8 @@ async function showRecords(place, topic, at) {
     ["Offset", (record) => number(record.offset), { number: true }],
     ["Key", (record) => record.key ?? ""],
     ["Value", (record) => el("code", {}, shorten(asText(record.value), 300)), { wide: true }],
+    ["Headers", (record) => (Object.keys(record.headers ?? {}).length ? el("code", {}, shorten(JSON.stringify(record.headers), 200)) : "")],
+    ["Schema", (record) => record.schema_id ?? ""],
     ["Published", (record) => moment(record.created_at)],
   ], page.records.reverse(), "It has no records."));
 }
@@ -52,10 +78,11 @@ function showReaders(place, found, said, refresh) {
     ["Subscription", (one) => one.subscription, { wide: true }],
     ["Topics", (one) => one.topics.join(", ")],
     ["Agent", (one) => one.agent],
-    ["Lag", (one) => number(one.lag), { number: true }],
-    ["Open", (one) => number(one.open), { number: true }],
+    ["Delivery", (one) => one.delivery.replaceAll("_", " ")],
+    ["Lag", (one) => el("span", { title: one.positions.map(({ topic, next_offset, lag }) => `${topic}: at ${next_offset}, lag ${lag}`).join("\n") }, number(one.lag)), { number: true }],
+    ["Open", (one) => `${number(one.open)} of ${number(one.max_in_flight)}`, { number: true }],
     ["Completed", (one) => number(one.completed), { number: true }],
-    ["Failed", (one) => number(one.failed), { number: true }],
+    ["Failed", (one) => (one.failed ? link(address("messages", { agent: one.agent, state: "failed" }), number(one.failed)) : "0"), { number: true }],
     ["Action", (one) => [
       one.paused ? el("span.badge", { data: { state: "paused" } }, "paused") : "", " ",
       action(one.paused ? "Resume" : "Pause", async () => {
@@ -72,6 +99,7 @@ function seek(one, said, refresh) {
   return [field, " ", action("Seek", async () => {
     const text = field.value.trim();
     field.blur();
+    if (!(await ask(`Move ${one.subscription} to ${text}?`, "Records behind the new place are delivered again, as new messages; those before it are left out.", "Move it"))) return null;
     await call("POST", `subscriptions/${part(one.subscription)}/seek`, { body: { to: /^\d+$/.test(text) ? Number(text) : text } });
     await refresh();
     return `${one.subscription} goes on at ${text}.`;

@@ -14,6 +14,9 @@ from service.patience import Patience
 
 ALONE_CALLS = 2  # at once; each holds a connection
 
+SHARING_READERS = 1_000  # of one answer
+
+Asked = TypeVar("Asked", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -158,6 +161,26 @@ class Batcher(Generic[Item, Result]):
                 future.exception()  # marks it as retrieved: the caller may have been cancelled
             else:
                 future.set_result(result)
+
+
+class SharedReads(Generic[Asked, Result]):
+    """Reads whose answer is the same for all who ask the same. Those who ask while such a read is in flight share the
+    next one, which begins after they asked. At most `calls` are in flight, each for another question."""
+
+    def __init__(self, read: Callable[[Asked], Awaitable[Result]], *, calls: int = 2) -> None:
+        self._read = read
+        self._batches: Batcher[Asked, Result] = Batcher(
+            self._read_once, limit=SHARING_READERS, calls=calls, group_by=lambda asked: asked
+        )
+
+    async def ask(self, asked: Asked) -> Result:
+        return await self._batches.submit(asked)
+
+    async def _read_once(self, same: Sequence[Asked], _: bool) -> list[Result | Exception]:
+        try:
+            return [await self._read(same[0])] * len(same)
+        except Exception as error:
+            return [error] * len(same)
 
 
 def _require_one_each(items: Sequence[object], results: Sequence[object]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from service.access.principal import Principal
+from service.batching import SharedReads
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
@@ -59,6 +60,8 @@ class QueueStore:
     def __init__(self, database: Database, *, lists: Database | None = None) -> None:
         self._database = database
         self._lists = lists or database
+        self._queue_lists = SharedReads(self._read_queues)
+        self._worker_lists = SharedReads(self._read_workers)
 
     async def overview(self, principal: Principal) -> Overview:
         totals = await self._lists.fetchrow(
@@ -84,7 +87,10 @@ class QueueStore:
         )
 
     async def all(self, principal: Principal) -> list[Queue]:
-        return msgspec.convert(await self._lists.fetch(QUEUE, _figures_of(principal), None), list[Queue])
+        return await self._queue_lists.ask(_figures_of(principal))
+
+    async def _read_queues(self, tenant: str | None) -> list[Queue]:
+        return msgspec.convert(await self._lists.fetch(QUEUE, tenant, None), list[Queue])
 
     async def get(self, principal: Principal, name: str) -> Queue:
         """Raises NotFound."""
@@ -143,6 +149,9 @@ class QueueStore:
         return [from_row(Agent, row, ("input", "settings")) for row in rows]
 
     async def workers(self) -> list[Worker]:
+        return await self._worker_lists.ask(None)
+
+    async def _read_workers(self, _: None) -> list[Worker]:
         rows = await self._lists.fetch("select * from treadle.worker_overview order by started_at, worker_id")
         return msgspec.convert(rows, list[Worker])
 

@@ -6,12 +6,14 @@ from typing import Literal, TypeAlias
 from asyncpg import Record
 
 from service.access.principal import Principal
+from service.batching import SharedReads
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import Unprocessable
 from service.statistics.model import Percentiles, Statistics, Step
 
 By: TypeAlias = Literal["queue", "agent"]
+Asked: TypeAlias = tuple[str | None, datetime, datetime, int, str | None, str | None, By | None]  # values of READ
 
 MAX_STEPS = 500
 MINUTES_HOURS = 26.0  # that statistics by the minute may span
@@ -35,6 +37,7 @@ READ = f"""
 class StatisticsStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._reads = SharedReads(self._rows)
 
     async def read(
         self,
@@ -56,8 +59,11 @@ class StatisticsStore:
         if not 0 < span <= step * MAX_STEPS:
             raise Unprocessable(f"From from to to there must be 1 to {MAX_STEPS} steps: send another step.")
         tenant = None if principal.is_operator else principal.tenant
-        rows = await self._database.fetch(READ, tenant, begin, end, step, queue, agent, by)
+        rows = await self._reads.ask((tenant, begin, end, step, queue, agent, by))
         return Statistics(begin, end, step, [_step_of(row) for row in rows])
+
+    async def _rows(self, asked: Asked) -> list[Record]:
+        return await self._database.fetch(READ, *asked)
 
 
 def _step(span: float, begin: datetime, asked: int | None) -> int:

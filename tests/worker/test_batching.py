@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.batching import Batcher
+from service.batching import Batcher, SharedReads
 from service.errors import Busy, Invalid, Unavailable
 from service.patience import Patience
-from tests.support.waiting import until
+from tests.support.waiting import let_the_loop_read, until
 
 
 class Database:
@@ -309,3 +309,27 @@ async def test_an_alone_item_that_is_busy_runs_again() -> None:
     assert await batcher.submit(1) == 2
     assert database.batches == [[1], [1], [1]]
     assert database.patient == [1, 1]
+
+
+async def test_those_who_ask_the_same_meanwhile_share_an_answer() -> None:
+    reads: list[str] = []
+    answered = asyncio.Event()
+
+    async def read(asked: str) -> str:
+        reads.append(asked)
+        await answered.wait()
+        if asked == "b":
+            raise ValueError(asked)
+        return f"{asked} {len(reads)}"
+
+    shared = SharedReads(read)
+    early = [asyncio.create_task(shared.ask(asked)) for asked in ("a", "a", "b", "b")]
+    await until(lambda: len(reads) == 2)
+    late = [asyncio.create_task(shared.ask("a")) for _ in range(2)]  # these want to know what is true now
+    await let_the_loop_read()
+    assert reads == ["a", "b"]
+    answered.set()
+    assert await asyncio.gather(*early[:2]) == ["a 2", "a 2"]
+    assert await asyncio.gather(*late) == ["a 3", "a 3"]
+    assert [str(error) for error in await asyncio.gather(*early[2:], return_exceptions=True)] == ["b", "b"]
+    assert reads == ["a", "b", "a"]

@@ -61,11 +61,21 @@ function context(signal, query) {
           }
           place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
         }
-        setTimeout(again, seconds * 1000);
+        setTimeout(again, untilTick(seconds));
       };
       return again();
     },
   };
+}
+
+/**
+ * Milliseconds to the next multiple of so many seconds. All pages ask at the same moments, so that the service reads once
+ * for all of them.
+ */
+function untilTick(seconds) {
+  const length = seconds * 1000;
+  const left = length - (Date.now() % length);
+  return left < length / 4 ? left + length : left;
 }
 
 function show() {
@@ -143,7 +153,7 @@ async function watchHealth() {
     health.dataset.state = "unhealthy";
     health.textContent = "Not reachable";
   }
-  setTimeout(watchHealth, HEALTH_SECONDS * 1000);
+  setTimeout(watchHealth, untilTick(HEALTH_SECONDS));
 }
 
 addEventListener("hashchange", () => {

@@ -25,8 +25,8 @@ export function overview(root, at) {
   }, queues);
   at.every(SECONDS, async () => showWorkers(workers, await get("workers", {}, at.signal)), workers);
   at.every(range === "1h" ? SECONDS : 30, async () => {
-    const now = new Date();
-    const stats = await get("stats", { from: new Date(now - RANGES[range] * 1000).toISOString(), to: new Date(now.getTime() + 1000).toISOString() }, at.signal);
+    const to = (Math.floor(Date.now() / (SECONDS * 1000)) + 1) * SECONDS * 1000; // the same for all pages of this moment
+    const stats = await get("stats", { from: new Date(to - RANGES[range] * 1000).toISOString(), to: new Date(to).toISOString() }, at.signal);
     showStats(tiles, charts, stats, range);
   }, charts);
 }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import zstandard
 
 from service.errors import Invalid, TooLarge, Unprocessable, WrongMediaType
 from service.topics.model import NewRecord, NewRecords
@@ -45,10 +46,6 @@ def _gunzip(body: bytes, most_bytes: int) -> tuple[bytes, bool]:
 
 
 def _unzstd(body: bytes, most_bytes: int) -> tuple[bytes, bool]:
-    try:
-        import zstandard
-    except ImportError:
-        raise WrongMediaType("This server takes no zstd: install the package zstandard, or send gzip.") from None
     decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
     try:
         unpacked = decompressor.stream_reader(io.BytesIO(body)).read(most_bytes + 1)

@@ -325,7 +325,7 @@ async def test_those_who_ask_the_same_meanwhile_share_an_answer() -> None:
     shared = SharedReads(read)
     early = [asyncio.create_task(shared.ask(asked)) for asked in ("a", "a", "b", "b")]
     await until(lambda: len(reads) == 2)
-    late = [asyncio.create_task(shared.ask("a")) for _ in range(2)]  # these want to know what is true now
+    late = [asyncio.create_task(shared.ask("a")) for _ in range(2)]  # these ask for the answer of a later moment
     await let_the_loop_read()
     assert reads == ["a", "b"]
     answered.set()

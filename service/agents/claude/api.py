@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from service.agents.model_calls import model_call
 from service.agents.rounds.errors import error_for_connection, error_for_status
 from service.agents.rounds.model import Call, CallResult, StreamTo
 
@@ -67,6 +66,7 @@ class Api:
     """A worker's connection to the API; implements service.agents.rounds.model.Api."""
 
     answer_type = Answer
+    provider = "anthropic"
 
     def __init__(self, api_key: str, base_url: str | None, model: str) -> None:
         import anthropic  # takes a second to import, and only workers with a key need it
@@ -77,12 +77,6 @@ class Api:
 
     async def call(self, request: dict[str, Any], stream_to: StreamTo) -> Answer:
         """Pieces of text are streamed as they arrive, thinking when a block is complete."""
-        with model_call("anthropic", request["model"]) as told:
-            answer = await self._call(request, stream_to)
-            told.model, told.stop_reason, told.usage = answer.model, answer.stop_reason, answer.usage
-        return answer
-
-    async def _call(self, request: dict[str, Any], stream_to: StreamTo) -> Answer:
         status_error, connection_error = self._errors
         complete = False
         try:

@@ -54,6 +54,7 @@ class Api:
     """A worker's connection to the API; implements service.agents.rounds.model.Api."""
 
     answer_type = Answer
+    provider = "openai"
 
     def __init__(self, api_key: str, base_url: str | None, model: str) -> None:
         import openai  # takes a second to import, and only workers with a key need it

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.agents.contract import Context, Rejected
+from service.agents.model_calls import model_call
 from service.agents.rounds.client_tools import ask_client
 from service.agents.rounds.conversation import Conversation
 from service.agents.rounds.errors import RequestRefused
@@ -84,7 +85,9 @@ class Attempt:
         """Call the model; if the API refuses the request, call it again with less history."""
         while True:
             try:
-                answer: ModelAnswer = await self._api.call(request, self._stream)
+                with model_call(self._api.provider, request["model"]) as told:
+                    answer: ModelAnswer = await self._api.call(request, self._stream)
+                    told.model, told.stop_reason, told.usage = answer.model, answer.stop_reason, answer.usage
                 return answer
             except RequestRefused as refused:
                 if (left_out := conversation.leave_out(str(refused))) is None:

@@ -62,6 +62,10 @@ class Api(Protocol):
     model: str
 
     @property
+    def provider(self) -> str:
+        """Its name in the conventions of OpenTelemetry for GenAI."""
+
+    @property
     def answer_type(self) -> type: ...
 
     async def call(self, request: dict[str, Any], stream_to: StreamTo) -> Any:

@@ -14,14 +14,18 @@ import uuid_utils.compat as uuid
 from bench.sample import BODY
 from service.access.principal import COMMAND_LINE
 from service.db.pool import Database
+from service.inspection.store import InspectionStore
 from service.leases.model import Claim, Finish, Outcome
 from service.leases.store import LeaseStore
 from service.messages.store import MessageStore
 from service.queues.store import QueueStore
+from service.statistics.store import StatisticsStore
+from service.threads.store import ThreadStore
 
 BATCH_MESSAGES = 100
 WORKER_ID = "bench"
 LEASE_SECONDS = 3600.0
+LISTED = 50  # of a list
 
 BUFFERS = """
     select coalesce(sum(s.shared_blks_hit + s.shared_blks_read), 0)::bigint from pg_stat_statements s
@@ -37,6 +41,8 @@ class Round:
         self._sql = sql
         self._messages = MessageStore(database, _Silent(), max_queue_size=100_000_000)  # type: ignore[arg-type]
         self._queues = QueueStore(database)
+        self._inspection, self._threads = InspectionStore(database), ThreadStore(database)
+        self._statistics = StatisticsStore(database)
         self._leases = LeaseStore(database)
         self.taken: dict[str, list[float]] = defaultdict(list)  # milliseconds
         self.touched: dict[str, list[float]] = defaultdict(list)  # buffers
@@ -52,6 +58,10 @@ class Round:
         await self._step("queue_position", self._position(self._newest))
         await self._step("status", self._messages.status(COMMAND_LINE, self._newest))
         await self._step("GET /queue", self._queues.overview(COMMAND_LINE))
+        await self._step("GET /queues", self._queues.all(COMMAND_LINE))
+        await self._step("GET /messages", self._inspection.page(COMMAND_LINE, {}, before=None, limit=LISTED))
+        await self._step("GET /threads", self._threads.newest(COMMAND_LINE, LISTED, None))
+        await self._step("GET /stats", self._statistics.read(COMMAND_LINE))
         claims = await self._step("claim(100)", self._claim(BATCH_MESSAGES))
         await self._step("finish(100)", self._finish(claims))
 

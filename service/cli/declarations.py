@@ -7,16 +7,17 @@
       planner: {topics: plan.in, agent: planner, from: earliest}
 
 The values are those of PUT /topics/{topic} and PUT /subscriptions/{name}; a field that is left out has its default.
+A name is of the tenant default, unless it begins with another one and a slash: `acme/plan.in`.
 What the file does not name stays as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from service.access.principal import COMMAND_LINE
+from service.access.principal import COMMAND_LINE, Principal
 from service.config import read_file
 from service.errors import ConfigError, NotFound, Unprocessable
 from service.json_input import convert
@@ -75,23 +76,39 @@ async def apply(database: Any, declared: Declarations, *, dry_run: bool) -> list
     """Create and change what differs; returns a line for each change. With `dry_run`, changes nothing."""
     from service.db.notifier import Notifier
     from service.subscriptions.store import SubscriptionStore
+    from service.tenants.store import TenantStore
     from service.topics.store import TopicStore
 
     topics, subscriptions = TopicStore(database, Notifier(database)), SubscriptionStore(database)
     lines = []
-    for name, topic in declared.topics.items():
-        line = await _difference(f"topic {name}", topics, name, msgspec.structs.asdict(topic))
+    tenants = {found.tenant for found in await TenantStore(database).all()}
+    for full_name, topic in declared.topics.items():
+        principal, name = _owner(full_name, tenants)
+        line = await _difference(f"topic {full_name}", topics, principal, name, msgspec.structs.asdict(topic))
         if line is not None:
             lines.append(line)
             if not dry_run:
-                await topics.declare(COMMAND_LINE, name, topic)
-    for name, subscription in declared.subscriptions.items():
-        line = await _difference(f"subscription {name}", subscriptions, name, _stored(subscription))
+                await topics.declare(principal, name, topic)
+    for full_name, subscription in declared.subscriptions.items():
+        principal, name = _owner(full_name, tenants)
+        line = await _difference(f"subscription {full_name}", subscriptions, principal, name, _stored(subscription))
         if line is not None:
             lines.append(line)
             if not dry_run:
-                await subscriptions.declare(COMMAND_LINE, name, subscription)
+                await subscriptions.declare(principal, name, subscription)
     return lines
+
+
+def _owner(full_name: str, tenants: Collection[str]) -> tuple[Principal, str]:
+    """The principal of a declared name, and the name without its tenant. Raises ConfigError for an unknown tenant."""
+    tenant, slash, name = full_name.partition("/")
+    if not slash:
+        return COMMAND_LINE, full_name
+    if tenant not in tenants:
+        raise ConfigError(
+            f"TREADLE_CONFIG: {full_name!r} is of the unknown tenant {tenant!r}: treadle tenants create {tenant}."
+        )
+    return msgspec.structs.replace(COMMAND_LINE, tenant=tenant), name
 
 
 def created(declared: Declarations) -> list[str]:
@@ -111,10 +128,10 @@ def _stored(declared: "NewSubscription") -> dict[str, Any]:
     return fields
 
 
-async def _difference(what: str, store: Any, name: str, wanted: Mapping[str, Any]) -> str | None:
+async def _difference(what: str, store: Any, principal: Principal, name: str, wanted: Mapping[str, Any]) -> str | None:
     """One line on how the stored topic or subscription differs; None: it does not."""
     try:
-        found = await store.get(COMMAND_LINE, name)
+        found = await store.get(principal, name)
     except NotFound:
         return f"{what}: create"
     changes = [

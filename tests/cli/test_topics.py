@@ -161,6 +161,13 @@ async def test_migrate_creates_declared_topics(
     assert await said(cli, "migrate", TREADLE_CONFIG=path) == f"{changes}The database is ready.\n"
     assert await said(cli, "migrate", TREADLE_CONFIG=path) == "The database is ready.\n"
     assert await said(cli, "migrate", "--dry-run", TREADLE_CONFIG=path) == "Nothing would change.\n"
+    path = declare("poll_interval: 0.2\ntopics: {acme/plan.in: {}}\nsubscriptions: {acme/p: {topics: '#', agent: x}}")
+    assert "treadle tenants create acme" in error_sentence(await cli("migrate", TREADLE_CONFIG=path))
+    await sql.execute("select treadle.create_tenant('acme')")
+    made = "topic acme/plan.in: create\nsubscription acme/p: create\nThe database is ready.\n"
+    assert await said(cli, "migrate", TREADLE_CONFIG=path) == made
+    assert await said(cli, "migrate", TREADLE_CONFIG=path) == "The database is ready.\n"
+    assert await sql.fetchval("select topic from treadle.topics where tenant = 'acme'") == "plan.in"
     path = declare(DECLARED.replace("24", "48").replace("agent: planner", "agent: other"))
     changes = (
         'topic plan.in: change retention_hours 24.0 -> 48.0\nsubscription planner: change agent "planner" -> "other"\n'

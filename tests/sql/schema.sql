@@ -1420,6 +1420,13 @@ CREATE FUNCTION treadle.remote_worker(tenant text, worker text, OUT queues text[
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_worker(tenant text, worker text, OUT queues text[], OUT agents text[]) IS 'The queues and agents of a remote worker; raises TR404';
+CREATE FUNCTION treadle.report_instances(worker text, threads bigint[], agents text[], ages double precision[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.report_instances(worker text, threads bigint[], agents text[], ages double precision[]) IS 'These are the warm instances of a worker';
 CREATE FUNCTION treadle.restore_lanes() RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1427,6 +1434,14 @@ CREATE FUNCTION treadle.restore_lanes() RETURNS text[]
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.restore_lanes() IS 'Create the missing lanes again, with the rows that they had; returns them';
+CREATE FUNCTION treadle.retry_from(message_id uuid, step text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.retry_from(message_id uuid, step text, patient boolean, tenant text, reach jsonb, actor text) IS 'Run a message that is over again, from one of its steps';
 CREATE FUNCTION treadle.revoke_key(key_id text, of_tenant text DEFAULT NULL::text, actor text DEFAULT NULL::text) RETURNS timestamp with time zone
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1531,7 +1546,7 @@ CREATE FUNCTION treadle.stand_in(worker text, lease_seconds double precision) RE
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.stand_in(worker text, lease_seconds double precision) IS 'A heartbeat in the place of a worker that lives and cannot send its own';
-CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
+CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1543,14 +1558,14 @@ CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text,
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS uuid
+COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb, max_losses integer, thread_metadata jsonb) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
+COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb, max_losses integer, thread_metadata jsonb) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
 CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true, autocommit boolean DEFAULT false, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1974,16 +1989,16 @@ CREATE VIEW treadle._log_violations WITH (security_invoker='true') AS
             m.state,
             e.types
            FROM (treadle.messages m
-             CROSS JOIN LATERAL ( SELECT array_agg(e_1.type ORDER BY e_1.seq) AS types
+             CROSS JOIN LATERAL ( SELECT string_agg(treadle._life_event(e_1.type, e_1.data), ' '::text ORDER BY e_1.seq) AS types
                    FROM treadle.events e_1
                   WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
-          WHERE ((array_to_string(e.types, ' '::text) <> (repeat('queued error '::text, (cardinality(array_positions(e.types, 'queued'::text)) - 1)) ||
+          WHERE ((e.types !~ (('^queued( error queued| (done|error|cancelled) retried)*'::text ||
                 CASE m.state
-                    WHEN 'completed'::text THEN 'queued done'::text
-                    WHEN 'failed'::text THEN 'queued error'::text
-                    WHEN 'cancelled'::text THEN 'queued cancelled'::text
-                    ELSE 'queued'::text
-                END)) OR ((m.state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
+                    WHEN 'completed'::text THEN ' done'::text
+                    WHEN 'failed'::text THEN ' error'::text
+                    WHEN 'cancelled'::text THEN ' cancelled'::text
+                    ELSE ''::text
+                END) || '$'::text)) OR ((m.state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
                    FROM treadle.events e_1
                   WHERE ((e_1.message_id = m.message_id) AND (e_1.seq = m.last_seq) AND (e_1.type = ANY (ARRAY['done'::text, 'error'::text, 'cancelled'::text]))))))))
         ), wrong_attempt_events AS (
@@ -1992,11 +2007,11 @@ CREATE VIEW treadle._log_violations WITH (security_invoker='true') AS
             m.attempt,
             e.types
            FROM (treadle.messages m
-             CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(e_1.type, ' '::text ORDER BY e_1.seq), ''::text) AS types,
+             CROSS JOIN LATERAL ( SELECT COALESCE(string_agg(treadle._life_event(e_1.type, e_1.data), ' '::text ORDER BY e_1.seq), ''::text) AS types,
                     count(*) FILTER (WHERE (e_1.type = 'started'::text)) AS attempts
                    FROM treadle.events e_1
                   WHERE ((e_1.message_id = m.message_id) AND (e_1.type = ANY (ARRAY['queued'::text, 'started'::text, 'retry'::text, 'parked'::text, 'done'::text, 'error'::text, 'cancelled'::text])))) e)
-          WHERE ((m.attempt <> e.attempts) OR ((e.types !~ '^(queued( started (retry|parked))* started error )*queued( started (retry|parked))*( started| started done| started error| started cancelled| cancelled)?$'::text) AND (NOT ((e.types = 'queued done'::text) AND (m.steered_into IS NOT NULL)))) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))
+          WHERE ((m.attempt <> e.attempts) OR ((e.types !~ '^queued( started (retry|parked)| started error (queued|retried)| (started done|started cancelled|cancelled) retried)*( started| started done| started error| started cancelled| cancelled)?$'::text) AND (NOT ((e.types = 'queued done'::text) AND (m.steered_into IS NOT NULL)))) OR ((e.types ~ ' started$'::text) <> (m.state = 'processing'::text)))
         )
  SELECT 'A log is dense from 1, and ends where its message or the lease says.'::text AS rule,
     (v.message_id)::text AS subject,
@@ -2768,6 +2783,28 @@ CREATE VIEW treadle.installation WITH (security_invoker='true') AS
            FROM treadle.queue_counts c) AS processing;
 COMMENT ON VIEW treadle.installation IS 'One row: the versions of this installation, its workers and its load';
 COMMENT ON COLUMN treadle.installation.functions IS 'A digest of the SQL files that were applied';
+CREATE TABLE treadle.instances (
+    worker_id text NOT NULL,
+    thread bigint NOT NULL,
+    agent text NOT NULL,
+    tenant text NOT NULL,
+    made_at timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE treadle.instances IS 'What agents keep in the memory of a worker for a thread: a report, up to some seconds old';
+COMMENT ON COLUMN treadle.instances.thread IS 'Key of a thread, which may be deleted by now';
+CREATE VIEW treadle.instance_overview WITH (security_invoker='true') AS
+ SELECT i.agent,
+    t.thread_id,
+    i.worker_id,
+    i.made_at,
+    (GREATEST(EXTRACT(epoch FROM (treadle.clock() - i.made_at)), (0)::numeric))::double precision AS age_seconds,
+    i.tenant,
+    t.owner,
+    t.agents
+   FROM (treadle.instances i
+     JOIN treadle.threads t ON ((t.id = i.thread)));
+COMMENT ON VIEW treadle.instance_overview IS 'The warm instances that workers keep, by a report of the last seconds';
+COMMENT ON COLUMN treadle.instance_overview.agents IS 'The agents of the thread';
 CREATE TABLE treadle.lane_shares (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -3372,6 +3409,8 @@ ALTER TABLE ONLY treadle.held_records
     ADD CONSTRAINT held_records_pkey PRIMARY KEY (subscription, topic, "offset");
 ALTER TABLE ONLY treadle.idempotency
     ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, restriction, key);
+ALTER TABLE ONLY treadle.instances
+    ADD CONSTRAINT instances_pkey PRIMARY KEY (worker_id, thread, agent);
 ALTER TABLE ONLY treadle.keys
     ADD CONSTRAINT keys_pkey PRIMARY KEY (key_id);
 ALTER TABLE ONLY treadle.lane_shares
@@ -3508,6 +3547,8 @@ CREATE TRIGGER tenants_limits BEFORE INSERT OR UPDATE OF limits ON treadle.tenan
 CREATE TRIGGER tenants_sharing AFTER INSERT OR DELETE OR UPDATE OF suspended_at, deleted_at, limits ON treadle.tenants FOR EACH STATEMENT EXECUTE FUNCTION treadle._follow_tenants();
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_queue_fkey FOREIGN KEY (queue) REFERENCES treadle.queues(queue);
+ALTER TABLE ONLY treadle.instances
+    ADD CONSTRAINT instances_worker_id_fkey FOREIGN KEY (worker_id) REFERENCES treadle.workers(worker_id) ON DELETE CASCADE;
 ALTER TABLE ONLY treadle.schema_versions
     ADD CONSTRAINT schema_versions_tenant_schema_id_fkey FOREIGN KEY (tenant, schema_id) REFERENCES treadle.schemas(tenant, schema_id);
 ALTER TABLE treadle.audit ENABLE ROW LEVEL SECURITY;
@@ -3516,6 +3557,7 @@ ALTER TABLE treadle.counters ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.held_records ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.idempotency ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.instances ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.lane_shares ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.lane_surplus ENABLE ROW LEVEL SECURITY;
@@ -3530,6 +3572,7 @@ CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadl
 CREATE POLICY own_tenant ON treadle.events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.held_records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.idempotency AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.instances AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.keys AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.lane_shares AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.lane_surplus AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3568,6 +3611,7 @@ CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_wor
 CREATE POLICY readers ON treadle.events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.held_records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.idempotency FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.instances FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.keys FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.lane_shares FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.lane_surplus FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

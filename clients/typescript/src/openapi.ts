@@ -54,6 +54,37 @@ export interface components {
             cancel_requested: boolean;
         };
         /**
+         * Attempt
+         * @description One execution. `outcome` is null while it runs; `waited_seconds`: from its queueing to its start.
+         */
+        Attempt: {
+            /** Format: int64 */
+            attempt: number;
+            /** Format: date-time */
+            started_at: string;
+            ended_at: string | null;
+            outcome: ("cancelled" | "completed" | "failed" | "parked" | "retry") | null;
+            error: string | null;
+            /** Format: double */
+            waited_seconds: number;
+        };
+        /**
+         * Changes
+         * @description What became of a part of the selection: `matched` messages satisfied it. Of these `changed` were changed, and
+         *         `skipped` were not, because they have another state by now, or because another transaction holds them. Call again
+         *         with `next_cursor` for the next part; null: this was the last one.
+         */
+        Changes: {
+            /** Format: int64 */
+            matched: number;
+            /** Format: int64 */
+            changed: number;
+            /** Format: int64 */
+            skipped: number;
+            next_cursor: string | null;
+            searched_until: string | null;
+        };
+        /**
          * ClaimedMessage
          * @description A message under lease. Its worker numbers the events that it appends from `last_seq` + 1, and ends the attempt
          *         within `timeout_seconds`. `steps`: the results of the steps that earlier attempts have finished, by name; `memory`:
@@ -131,6 +162,49 @@ export interface components {
             records: components["schemas"]["Published"][];
         };
         /**
+         * Descendant
+         * @description A message that the message has sent (`depth` 1), or that one of those has sent.
+         */
+        Descendant: {
+            /** Format: uuid */
+            message_id: string;
+            /** Format: uuid */
+            parent: string;
+            /** Format: int64 */
+            depth: number;
+            agent: string;
+            /** @enum {string} */
+            state: "cancelled" | "completed" | "failed" | "processing" | "queued";
+            hold: string | null;
+            /** Format: date-time */
+            created_at: string;
+            started_at: string | null;
+            completed_at: string | null;
+            error: string | null;
+            usage: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /** EventCount */
+        EventCount: {
+            type: string;
+            /** Format: int64 */
+            events: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+        };
+        /**
+         * Explanation
+         * @description The reasons why a message has not finished, the nearest first; for one that is over, how it ended.
+         */
+        Explanation: {
+            /** Format: uuid */
+            message_id: string;
+            reasons: components["schemas"]["Reason"][];
+        };
+        /**
          * Filter
          * @description What the value and the headers of a record must contain (jsonb `@>`); None: anything.
          */
@@ -153,6 +227,19 @@ export interface components {
             reasons: string[];
         };
         /**
+         * Instance
+         * @description A warm instance: what an agent keeps in the memory of a worker for a thread.
+         */
+        Instance: {
+            agent: string;
+            thread_id: string;
+            worker_id: string;
+            /** Format: date-time */
+            made_at: string;
+            /** Format: double */
+            age_seconds: number;
+        };
+        /**
          * LeaseVerdict
          * @description The attempt must end: its message is cancelled, or its lease is lost.
          */
@@ -163,6 +250,100 @@ export interface components {
             lease: string;
             /** @enum {string} */
             verdict: "cancelled" | "lost";
+        };
+        /**
+         * Mark
+         * @description A step, a call of a tool or its result, a question or an answer, in the order of the log. `shown` is the value,
+         *         or if it is large the beginning of its text; `began_at`: when the mark before it was written, or for the result
+         *         of a tool when it was called.
+         */
+        Mark: {
+            /** Format: int64 */
+            seq: number;
+            /** @enum {string} */
+            kind: "input" | "parked" | "step" | "tool";
+            name: string | null;
+            /** Format: int64 */
+            attempt: number;
+            /** Format: date-time */
+            began_at: string;
+            at: string;
+            shown: unknown;
+            usage: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * Message
+         * @description A message in all its parts. `events` and `marks` are those of the first 10,000 events of its log; `complete`
+         *         says that they are all. `descendants` are at most 200. `traceback` is that of a failure, where its dead letter has
+         *         one.
+         */
+        Message: {
+            status: components["schemas"]["Status"];
+            attempts: components["schemas"]["Attempt"][];
+            marks: components["schemas"]["Mark"][];
+            descendants: components["schemas"]["Descendant"][];
+            events: components["schemas"]["EventCount"][];
+            complete: boolean;
+            traceback: string | null;
+        };
+        /**
+         * MessageChanges
+         * @description What changes of a queued message; a field that is left out stays as it is.
+         */
+        MessageChanges: {
+            /** @description high, normal or low */
+            priority?: ("high" | "low" | "normal") | null;
+            /** @description a number from 0 to 31622400 (366 days) */
+            delay_seconds?: number | null;
+            /** @description an object, which replaces the metadata */
+            metadata?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * MessagePage
+         * @description A page of messages, the newest first. `next_cursor` is null where no message is left to look at. A call looks at
+         *         10,000 messages at most: until `searched_until`, so that a page may be empty although others follow.
+         */
+        MessagePage: {
+            messages: components["schemas"]["MessageSummary"][];
+            next_cursor: string | null;
+            searched_until: string | null;
+        };
+        /**
+         * MessageSummary
+         * @description A message in a list. A long `user_message` is text that is cut, and so is a long `error`.
+         */
+        MessageSummary: {
+            /** Format: uuid */
+            message_id: string;
+            /** @enum {string} */
+            state: "cancelled" | "completed" | "failed" | "processing" | "queued";
+            hold: string | null;
+            agent: string;
+            queue: string;
+            /** @enum {string} */
+            priority: "high" | "low" | "normal";
+            thread_id: string | null;
+            parent: string | null;
+            user_message: unknown;
+            error: string | null;
+            /** Format: int64 */
+            attempt: number;
+            /** Format: int64 */
+            max_attempts: number;
+            /** Format: date-time */
+            created_at: string;
+            started_at: string | null;
+            completed_at: string | null;
+            /** Format: date-time */
+            run_at: string;
+            worker_id: string | null;
+            usage: {
+                [key: string]: unknown;
+            } | null;
         };
         /**
          * NewEnding
@@ -257,6 +438,10 @@ export interface components {
             on_busy?: "enqueue" | "interrupt" | "reject" | "rollback" | "steer";
             /** @description an https address that is told of the message's end; plain http needs WEBHOOK_HTTP */
             callback_url?: string | null;
+            /** @description an object, the metadata of a thread that begins with this message */
+            thread_metadata?: {
+                [key: string]: unknown;
+            } | null;
             /** @description a text of 1 to 255 characters, none of them a control character or a slash, and neither "." nor ".." */
             session_id?: string | null;
         };
@@ -362,6 +547,15 @@ export interface components {
             current_processing: components["schemas"]["Processing"] | null;
             processing: components["schemas"]["Processing"][];
         };
+        /**
+         * Percentiles
+         * @description Of lengths of time, in seconds: about so many percent were shorter. Null where nothing was measured.
+         */
+        Percentiles: {
+            p50: number | null;
+            p95: number | null;
+            p99: number | null;
+        };
         /** Position */
         Position: {
             topic: string;
@@ -444,6 +638,16 @@ export interface components {
             /** Format: int64 */
             lag: number;
         };
+        /**
+         * Reason
+         * @description Why a message has not finished, in a sentence; and what to do about it.
+         */
+        Reason: {
+            /** @enum {string} */
+            cause: "backoff" | "cancel_requested" | "cancelled" | "children" | "completed" | "delay" | "failed" | "input" | "no_agent" | "no_worker" | "overdue" | "overloaded" | "position" | "queue_concurrency" | "queue_paused" | "running" | "share" | "tenant_running" | "tenant_suspended" | "thread" | "worker_lost" | "worker_silent" | "workers_busy";
+            sentence: string;
+            advice: string;
+        };
         /** Record */
         Record: {
             /** Format: int64 */
@@ -506,6 +710,39 @@ export interface components {
             description?: string;
         };
         /**
+         * Selection
+         * @description The messages that a call changes: those that satisfy every one of these, as in the query of GET /messages.
+         */
+        Selection: {
+            /** @description a text that is not empty */
+            agent?: string | null;
+            /** @description a text that is not empty */
+            queue?: string | null;
+            /** @description a text that is not empty */
+            thread_id?: string | null;
+            /** @description a text that is not empty */
+            parent?: string | null;
+            /** @description a text that is not empty */
+            since?: string | null;
+            /** @description a text that is not empty */
+            until?: string | null;
+            /** @description a text that is not empty */
+            error?: string | null;
+            /** @description a text that is not empty */
+            q?: string | null;
+            /** @description queued or processing, and only for a cancel */
+            state?: ("processing" | "queued") | null;
+            /** @description true or false; with true nothing is changed (default: true) */
+            preview?: boolean;
+            /**
+             * Format: int32
+             * @description a whole number from 1 to 1000 (default: 100)
+             */
+            limit?: number;
+            /** @description the next_cursor of the call before */
+            cursor?: string | null;
+        };
+        /**
          * States
          * @description The number of messages in each state.
          */
@@ -520,6 +757,17 @@ export interface components {
             failed: number;
             /** Format: int64 */
             cancelled: number;
+        };
+        /**
+         * Statistics
+         * @description Steps without a message are left out.
+         */
+        Statistics: {
+            begin: string;
+            end: string;
+            /** Format: int64 */
+            step_seconds: number;
+            steps: components["schemas"]["Step"][];
         };
         /**
          * Status
@@ -562,6 +810,37 @@ export interface components {
             aside: boolean;
             parent: string | null;
             asks: components["schemas"]["Question"] | null;
+        };
+        /**
+         * Step
+         * @description What happened in a step of time that begins `at`. `name` is that of the queue or the agent where `by` asks for
+         *         one. `wait`: from when a message could run to its first start; `run`: of an attempt; `first_chunk`: from the start
+         *         of an attempt to its first chunk. All three are counted when the attempt ends.
+         */
+        Step: {
+            at: string;
+            name: string | null;
+            /** Format: int64 */
+            submitted: number;
+            /** Format: int64 */
+            completed: number;
+            /** Format: int64 */
+            failed: number;
+            /** Format: int64 */
+            retried: number;
+            /** Format: int64 */
+            cancelled: number;
+            /** Format: int64 */
+            lost: number;
+            wait: components["schemas"]["Percentiles"];
+            run: components["schemas"]["Percentiles"];
+            first_chunk: components["schemas"]["Percentiles"];
+            /** Format: double */
+            input_tokens: number;
+            /** Format: double */
+            output_tokens: number;
+            /** Format: double */
+            cost: number;
         };
         /**
          * Subscription

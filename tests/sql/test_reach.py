@@ -308,27 +308,27 @@ async def test_every_call_refuses_a_reach_of_an_unknown_shape(stores: Stores) ->
     sql, message_id = stores.sql_client.sql, await stores.submit(ADA, "t")
     before = await stores.sql_client.all_rows()
     functions = await sql.fetch(
-        "select p.proname, p.proargnames, p.pronargs, p.proargtypes::regtype[]::text[] as types from pg_proc p"
+        "select p.proname, p.proargnames, p.pronargs - p.pronargdefaults as needed,"
+        " p.proargtypes::regtype[]::text[] as types from pg_proc p"
         " where p.pronamespace = 'treadle'::regnamespace and 'reach' = any(p.proargnames) and p.proname !~ '^_'"
     )
-    values = {
-        "message_id": f"'{message_id}'",
-        "messages": """'[{"message": "x"}]'""",
-        "message": "'\"x\"'",
-        "thread_ids": "'{t}'",
-        "record_id": f"'{message_id}'",
-        "records": "'[]'",
-        "ancestor": f"'{message_id}'",
-        "metadata": "'{}'",
-        **dict.fromkeys(("thread_id", "agent", "key", "request_hash", "queue_name", "actor", "topic"), "'t'"),
-        **dict.fromkeys(("input", "pos", "quantity", "value", "start"), "'1'"),
+    by_type = {
+        "uuid": f"'{message_id}'",
+        "uuid[]": f"'{{{message_id}}}'",
+        "text": "'t'",
+        "text[]": "'{t}'",
+        "jsonb": "'{}'",
+        "bytea": "'x'",
+        "boolean": "true",
+        **dict.fromkeys(("integer", "bigint", "double precision"), "1"),
     }
+    by_name = {"messages": """'[{"message": "x"}]'""", "message": "'\"x\"'", "records": "'[]'", "tenant": "'default'"}
     assert len(functions) >= 16
-    for name, names, count, types in functions:
+    for name, names, needed, types in functions:
         arguments = [
-            f"{argument} => {values[argument]}::{type}"
-            for argument, type in list(zip(names, types, strict=False))[:count]
-            if argument in values
+            f"{argument} => {by_name.get(argument) or by_type[type]}::{type}"
+            for argument, type in list(zip(names, types, strict=False))[:needed]
+            if argument != "reach"
         ]
         for reach in ODD_REACHES if name == "log_end" else ODD_REACHES[5:7]:
             with pytest.raises(Exception, match="reach must be null, or an object"):

@@ -100,6 +100,12 @@ language plpgsql as $$
 declare
     v_locked_ids text[];
 begin
+    if cardinality(submissions) = 1 then  -- the common case, without a query: no other thread was wanted
+        numbers := array[1];
+        ranks := array[case when cardinality(locked) = 1 then 1 end];
+        new_agents := ranks[1] is not null and not submissions[1].agent = any(locked[1].agents);
+        return;
+    end if;
     if not all_locked then
         v_locked_ids := array(select l.thread_id from unnest(locked) l);
     end if;
@@ -133,18 +139,24 @@ declare
     v_wanted text[];
     v_agents text[];  -- the agent of all of them, or none: a thread that is created has it from the start
     v_locked treadle.locked_thread[];
+    v_threads bigint[];
     v_arrivals record;
     v_targets treadle.target_thread[];  -- one per locked thread, in the order of their names
 begin
-    select array_agg(distinct s.thread_id),
+    if cardinality(submissions) = 1 then  -- the common case, without a query
+        v_wanted := case when submissions[1].state is null then array_remove(array[submissions[1].thread_id], null) end;
+        v_agents := array[submissions[1].agent];
+    else
+        select array_agg(distinct s.thread_id),
             case
                 when min(s.agent collate "C") = max(s.agent collate "C") then array[min(s.agent collate "C")]
                 else '{}'
             end
-        into v_wanted, v_agents
-        from unnest(submissions) s
-        where s.state is null and s.thread_id is not null;
-    if v_wanted is null then
+            into v_wanted, v_agents
+            from unnest(submissions) s
+            where s.state is null and s.thread_id is not null;
+    end if;
+    if coalesce(cardinality(v_wanted), 0) = 0 then
         return submissions;
     end if;
     v_locked := treadle._lock_threads(
@@ -163,9 +175,13 @@ begin
     if v_arrivals.new_agents then
         perform treadle._add_agents(submissions => submissions, ranks => v_arrivals.ranks, locked => v_locked);
     end if;
+    if cardinality(v_locked) = 1 then
+        v_threads := array[v_locked[1].thread];
+    else
+        v_threads := array(select l.thread from unnest(v_locked) l);
+    end if;
     v_targets := treadle._arrive_in_threads(
-        submissions => submissions, ranks => v_arrivals.ranks,
-        threads => array(select l.thread from unnest(v_locked) l), at => at);
+        submissions => submissions, ranks => v_arrivals.ranks, threads => v_threads, at => at);
     return treadle._placed(
         submissions => submissions, ranks => v_arrivals.ranks, numbers => v_arrivals.numbers, locked => v_locked,
         targets => v_targets);

@@ -116,6 +116,12 @@ begin
     if messages @? '$[*].thread_metadata' then
         perform treadle._describe_threads(messages => messages, answers => answers);
     end if;
+    if cardinality(answers) = 1 then  -- the common case, without a query
+        if answers[1].thread is not null and answers[1].lane is null then
+            perform treadle._promote(threads => array[answers[1].thread], at => at);
+        end if;
+        return;
+    end if;
     perform treadle._promote(
         at => at,
         threads => array(select distinct thread from unnest(answers) where thread is not null and lane is null));

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from service.errors import Busy, Unavailable
+from service.errors import Busy, TooSlow, Unavailable
 from service.patience import Patience
 
 ALONE_CALLS = 2  # at once; each holds a connection
 
 SHARING_READERS = 1_000  # of one answer
+SHARING_SECONDS = 10.0  # that a reader waits, like one that waits for a connection
 
 Asked = TypeVar("Asked", bound=Hashable)
 Item = TypeVar("Item")
@@ -174,7 +175,12 @@ class SharedReads(Generic[Asked, Result]):
         )
 
     async def ask(self, asked: Asked) -> Result:
-        return await self._batches.submit(asked)
+        """Raises what the read raises, and TooSlow where too many others wait."""
+        try:
+            async with asyncio.timeout(SHARING_SECONDS):
+                return await self._batches.submit(asked)
+        except TimeoutError:
+            raise TooSlow("Too many other lists are being read: try again in a moment.") from None
 
     async def _read_once(self, same: Sequence[Asked], _: bool) -> list[Result | Exception]:
         try:

@@ -15,6 +15,7 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
+    perform treadle._limits_of_active(tenant);
     perform treadle._check_changes(priority => null, delay_seconds => null, metadata => metadata);
     if treadle._sees_thread(reach => reach, owner => reach ->> 'owner', agents => '{}', thread_id => thread_id) then
         insert into treadle.threads as t (tenant, thread_id, owner, created_at, metadata, memory)

@@ -1,5 +1,6 @@
 """The events that the adapters write, the same for every framework: tool calls, tool results, and any value as JSON."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from service.agents.contract import Context
 
 TOO_LARGE = "larger than an event may be"
 MAX_QUOTED_TYPE_CHARS = 100
+MAX_NAME_CHARS = 80  # of a tool's name, or of the id of a call, in the name of a step
 
 
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,3 +75,16 @@ def _encode_model(value: Any) -> Any:
     if hasattr(value, "model_dump"):  # a pydantic model
         return value.model_dump(mode="json")
     return str(value)
+
+
+class ToolSteps:
+    """The names of the steps of one attempt that store what tools answer. Some servers of models repeat the id of a
+    call: from the second one on, the name has a number."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def name(self, tool: str, call_id: str) -> str:
+        name = f"tool {tool[:MAX_NAME_CHARS]} {call_id[:MAX_NAME_CHARS]}"
+        self._begun[name] += 1
+        return name if self._begun[name] == 1 else f"{name} {self._begun[name]}"

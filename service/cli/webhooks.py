@@ -31,7 +31,7 @@ def webhooks() -> None:
 
     \b
     Example:
-      treadle webhooks create https://example.com/hook --events message.completed,message.failed
+      treadle webhooks create https://example.com/hook --events message.failed
     """
 
 
@@ -61,7 +61,7 @@ def create(
     \b
     Examples:
       treadle webhooks create https://example.com/hook
-      treadle webhooks create https://example.com/hook --events message.failed --agents echo
+      treadle webhooks create https://example.com/hook --agents echo
     """
     from service.json_input import convert
     from service.webhooks.model import NewWebhook
@@ -142,7 +142,7 @@ def change(
     \b
     Examples:
       treadle webhooks change 01983f6e-0000-7000-8000-000000000000 --enable
-      treadle webhooks change 01983f6e-0000-7000-8000-000000000000 --url https://example.com/new
+      treadle webhooks change 01983f6e-0000-7000-8000-000000000000 --disable
     """
     from service.json_input import convert
     from service.webhooks.model import WebhookChanges

@@ -3,9 +3,11 @@
 `list_workers` is served by the router of protocols/leases, which has the other routes of /workers.
 """
 
+from typing import Annotated
+
 from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.access.principal import Principal
 from service.cursors import parse_cursor
@@ -118,7 +120,7 @@ async def list_agents(principal: NamedDependency[Principal], queues: NamedDepend
 async def list_instances(
     principal: NamedDependency[Principal],
     queues: NamedDependency[QueueStore],
-    agent: FromQuery[str | None] = None,
+    agent: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
     thread_id: FromQuery[str | None] = None,
     limit: PageLimit = PAGE_ITEMS,
 ) -> list[Instance]:

@@ -30,4 +30,6 @@ async def report_instances(
                 reported, reported_at = found, now
             except TreadleError as error:  # it is tried again
                 log.log(error.log_level, "the warm instances cannot be reported", extra={"error": str(error)})
+            except Exception:  # such as the loss of the worker's row in between: the next report may succeed
+                log.exception("the warm instances cannot be reported")
         await asyncio.sleep(interval)

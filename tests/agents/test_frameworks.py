@@ -38,6 +38,8 @@ from pydantic_ai import RunContext
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
 
+from service.agents.adapters.langgraph.asked import Asked
+from service.agents.tool_events import ToolSteps
 from service.db.pool import Connection
 from tests.support.autogen_models import ReplayModel
 from tests.support.fixture_types import StartWorker
@@ -356,3 +358,18 @@ def test_a_missing_framework_names_the_extra(make: Any, extra: str, monkeypatch:
     options = {"recipient": "x"} if make is autogen_core_agent else {}
     with pytest.raises(ImportError, match=rf"pip install 'treadle\[{extra}\]'"):
         make("x", lambda: None, **options)
+
+
+def test_a_call_id_that_is_repeated_names_another_step() -> None:
+    """Some servers of models begin the numbers of calls again in each answer."""
+    steps = ToolSteps()
+    assert [steps.name("look", "call_0"), steps.name("look", "call_0"), steps.name("add", "call_0")] == [
+        "tool look call_0",
+        "tool look call_0 2",
+        "tool add call_0",
+    ]
+
+
+def test_a_client_names_neither_the_user_nor_what_langgraph_sets() -> None:
+    asked = Asked(config={"configurable": {"langgraph_auth_user_id": "root", "__pregel_x": 1, "tone": "warm"}})
+    assert asked.options == {"configurable": {"tone": "warm"}}

@@ -195,7 +195,15 @@ async def test_a_graph_asks_a_person(start_api: StartApi, start_worker: StartWor
             await client.runs.create(thread, "asker", command={"resume": 1})
         await events(input=HI)
         await events(input=HI)  # takes the place of the run that waits
+        once = {"input": HI, "headers": {"Idempotency-Key": "once"}}
+        [first] = {run["run_id"] for run in [await client.runs.create(thread, "asker", **once) for _ in range(2)]}
+        await client.runs.join(thread, first)
+        # A repeat neither answers the question of its run nor takes its place; nor does a late stop of the run.
+        assert (await client.runs.create(thread, "asker", **once))["run_id"] == first
+        await client.runs.cancel_many(thread_id=thread, run_ids=[first])
         assert (await client.threads.get(thread))["status"] == "interrupted"
+        with pytest.raises(UnprocessableEntityError, match="takes no Idempotency-Key"):
+            await client.runs.create(thread, "asker", command={"resume": 1}, headers={"Idempotency-Key": "answer"})
         stop = await client.runs.wait(None, "speaker", input=HI, interrupt_before=["speak"])
         assert stop["__interrupt__"][0]["value"] == {"before": ["speak"]}
 
@@ -388,6 +396,10 @@ async def test_errors_and_access(start_api: StartApi, register_agents: RegisterA
             await client.runs.create(thread, "echo", input=HI)
         with pytest.raises(PermissionDeniedError):
             await client.threads.delete(thread)
+    async with connect(api, (await create_key(api, "submit"))["key"]) as client:
+        for call in (client.threads.copy(thread), client.threads.update(thread, metadata={"a": 1})):
+            with pytest.raises(PermissionDeniedError, match="scope read"):
+                await call
     async with connect(api, "nonsense") as client:
         with pytest.raises(AuthenticationError):
             await client.threads.get(thread)

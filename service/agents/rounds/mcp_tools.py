@@ -17,6 +17,7 @@ from service.agents.rounds.options import ModelOptions
 from service.agents.rounds.tools import MAX_ERROR_CHARS, NAME_PATTERN, Output, checked_output
 
 CONNECT_SECONDS = 10
+MAX_PAGES = 20  # of a server's list of tools
 
 Options = TypeVar("Options", bound=ModelOptions)
 
@@ -91,12 +92,14 @@ def _client(server: McpServer, stack: AsyncExitStack) -> Any:
 async def _tools_of(server: McpServer, client: Any) -> list[RemoteTool]:
     found: list[RemoteTool] = []
     cursor: str | None = None
-    while True:
+    for _ in range(MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         found += [RemoteTool(server, client, tool) for tool in page.tools if _is_offered(server, tool)]
         cursor = page.next_cursor
         if cursor is None:
             break
+    else:
+        raise Rejected(f"The MCP server {server.place} lists its tools on more than {MAX_PAGES} pages.")
     names = {tool.remote_name for tool in found}
     if missing := [name for name in server.tools or () if name not in names]:
         raise Rejected(f"The MCP server {server.place} has no tool {missing[0]!r}.")

@@ -24,6 +24,9 @@ NO_FORK = "A run continues from the last state of its thread: runs from an earli
 NO_GRAPH = "command.update and command.goto are for agents that are LangGraph graphs; send input or command.resume."
 NO_INPUT = "input must be an object or a text."
 NO_WEBHOOK = "webhook of a run is not supported: remove it, and register an endpoint for webhooks of this server."
+NO_KEY = (
+    "An answer to a question takes no Idempotency-Key: send it without, and look at the thread before you repeat it."
+)
 NOT_WAITING = "The thread does not wait for an answer."
 
 
@@ -40,19 +43,24 @@ async def begin_run(
     if request.webhook is not None:
         raise Unprocessable(NO_WEBHOOK)
     agent = await services.agent(principal, request.assistant_id)
-    row = None
+    row, place = None, f"langgraph {thread_id}"
     if thread_id is not None:
         row = await _thread(services, principal, parse_thread_id(thread_id), request)
         await _refuse_fork(services, row, request)
-    if _answers(row, request):
+    # A request that is sent again answers no question, and takes the place of none.
+    is_repeat = key is not None and await services.messages.submitted_once(principal, parse_key(key)) is not None
+    if not is_repeat and _answers(row, request):
+        if key is not None:
+            raise Unprocessable(NO_KEY)
         return Begun(await _answer(services, principal, row, request), modes)
-    if row is not None:
-        await _leave_question(services, principal, row)
-        await _name_graph(services, principal, row, agent)
-    elif thread_id is None:
+    if thread_id is None:
         thread_id = str(uuid.uuid7()) if request.on_completion == "keep" else principal.thread_id
     message = _message(request, agent, thread_id, row, modes)
-    run_id = await _submit(services, principal, request, message, key)
+    validate_messages([message], services.settings, in_batch=False)
+    if row is not None and not is_repeat:
+        await _leave_question(services, principal, row)
+        await _name_graph(services, principal, row, agent)
+    run_id = await _submit(services, principal, hash_request(place, [request]), message, key)
     return Begun(await find_run(services, principal, None, str(run_id)), modes)
 
 
@@ -195,11 +203,9 @@ def _has_field(schema: Any, name: str) -> bool:
 
 
 async def _submit(
-    services: LangGraphServices, principal: Principal, request: NewRun, message: NewMessage, key: str | None
+    services: LangGraphServices, principal: Principal, request_hash: bytes, message: NewMessage, key: str | None
 ) -> RunId:
-    validate_messages([message], services.settings, in_batch=False)
     if key is None:
         return RunId((await services.messages.submit(principal, message)).message_id)
-    request_hash = hash_request(f"langgraph {message.thread_id}", [request])
     [accepted] = await services.messages.submit_once(principal, parse_key(key), request_hash, [message])
     return RunId(accepted.message_id)

@@ -28,6 +28,10 @@ class Found(NamedTuple):
     status: str
 
     @property
+    def is_open(self) -> bool:
+        return self.status in ("pending", "running")
+
+    @property
     def message(self) -> Status:
         return self.placed.turn.message
 

@@ -154,12 +154,10 @@ async def join_stream_alone(request: Asked, run_id: FromPath[str], principal: Ca
 async def cancel_run(
     request: Asked, thread_id: FromPath[str], run_id: FromPath[str], principal: Caller, langgraph: Services
 ) -> Answer:
-    action = request.query_params.get("action") or "interrupt"
-    if action not in ("interrupt", "rollback"):
-        raise Unprocessable("action must be interrupt or rollback.")
+    action = _action(request)
     found = await find_run(langgraph, principal, thread_id, run_id)
     try:
-        if found.status not in ("pending", "running"):
+        if not found.is_open:
             raise Conflict(found.status)
         await _cancel(langgraph, principal, found, action)
     except Busy:
@@ -174,13 +172,15 @@ async def cancel_run(
 
 @post("/runs/cancel", scope="submit", status_code=204)
 async def cancel_runs(request: Asked, data: JSONBody[RunsToCancel], principal: Caller, langgraph: Services) -> None:
-    action = request.query_params.get("action") or "interrupt"
+    action = _action(request)
     if data.thread_id is None or not data.run_ids:
         raise Unprocessable("Name the runs: thread_id and run_ids.")
     if len(data.run_ids) > MAX_BATCH_MESSAGES:
         raise Unprocessable(f"run_ids must be a list of at most {MAX_BATCH_MESSAGES} ids.")
     runs = [await find_run(langgraph, principal, data.thread_id, run_id) for run_id in data.run_ids]
     for found in runs:
+        if not found.is_open:
+            continue
         try:
             await _cancel(langgraph, principal, found, action)
         except Busy:
@@ -193,6 +193,14 @@ HANDLERS = [
     *(create_run, create_run_alone, create_runs, stream_run, stream_run_alone, wait_for_run, wait_for_run_alone),
     *(list_runs, get_run, delete_run, join_run, join_stream, join_stream_alone, cancel_run, cancel_runs),
 ]
+
+
+def _action(request: Asked) -> str:
+    """Raises Unprocessable."""
+    action = request.query_params.get("action") or "interrupt"
+    if action not in ("interrupt", "rollback"):
+        raise Unprocessable("action must be interrupt or rollback.")
+    return action
 
 
 def _created(begun: Begun) -> Answer:

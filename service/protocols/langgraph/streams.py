@@ -11,7 +11,7 @@ from service.access.principal import Principal
 from service.errors import Busy, Conflict, NotFound, TreadleError, Unauthorized, Unavailable
 from service.events.follower import Interrupted
 from service.events.model import Entry
-from service.protocols.langgraph.find import Found
+from service.protocols.langgraph.find import Found, find_run
 from service.protocols.langgraph.model import Json
 from service.protocols.langgraph.services import LangGraphServices
 from service.protocols.langgraph.translate import ALWAYS, Event, Translation
@@ -101,7 +101,9 @@ class RunReader:
     async def _cancel(self) -> None:
         for _ in range(CANCEL_TRIES):
             try:
-                await self._services.store.interrupt(self._principal, self._found.run_id.message_id)
+                now = await find_run(self._services, self._principal, None, str(self._found.run_id))
+                if now.is_open:
+                    await self._services.store.interrupt(self._principal, now.run_id.message_id)
                 return
             except (Busy, Unavailable) as error:
                 log.log(error.log_level, "run not cancelled yet", extra={"error": str(error)})

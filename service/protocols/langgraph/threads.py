@@ -6,6 +6,7 @@ import msgspec
 import uuid_utils.compat as uuid
 from litestar.params import FromPath, JSONBody
 
+from service.access.authenticator import require
 from service.access.principal import Principal
 from service.errors import Conflict, NotFound, Unprocessable
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
@@ -45,6 +46,8 @@ async def create_thread(data: JSONBody[NewThread | None], principal: Caller, lan
     is_new = await langgraph.store.create_thread(principal, thread_id, wanted.metadata or {}, None)
     if not is_new and wanted.if_exists != "do_nothing":
         raise Conflict(f"The thread {thread_id[:100]!r} exists already.")
+    if not is_new:
+        require(principal, "read")
     return await _whole(langgraph, principal, thread_id)
 
 
@@ -73,6 +76,7 @@ async def change_thread(
     thread_id: FromPath[str], data: JSONBody[ThreadChanges], principal: Caller, langgraph: Services
 ) -> Json:
     """It adds to the metadata of the thread."""
+    require(principal, "read")
     if data.metadata:
         row = await langgraph.store.thread(principal, thread_id)
         validate_metadata(data.metadata)
@@ -88,6 +92,7 @@ async def delete_thread(thread_id: FromPath[str], principal: Caller, langgraph: 
 @post("/threads/{thread_id:str}/copy", scope="submit")
 async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> Json:
     """The new thread begins with the values of this one, and with the memory of its agents."""
+    require(principal, "read")
     row = await langgraph.store.thread(principal, thread_id)
     turns = await _turns(langgraph, row)
     copied = row.memory.get(COPIED)
@@ -106,7 +111,7 @@ async def get_state(thread_id: FromPath[str], principal: Caller, langgraph: Serv
     return (await _states(langgraph, principal, thread_id))[0]
 
 
-@post("/threads/{thread_id:str}/state", scope="submit")
+@post("/threads/{thread_id:str}/state", scope="submit", stays_open=True)
 async def change_state(
     thread_id: FromPath[str], data: JSONBody[StateUpdate], principal: Caller, langgraph: Services
 ) -> Json:

@@ -73,6 +73,9 @@ class Pace:
                 self._end_probe(address)
                 seconds = min(MAX_PUT_OFF_SECONDS, 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
                 raise Deferred(seconds, "Other deliveries to the same address or of the same tenant run.") from None
+            except BaseException:
+                self._end_probe(address)
+                raise
             try:
                 yield
             finally:

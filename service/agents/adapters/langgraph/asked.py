@@ -11,6 +11,8 @@ MEMORY_KEY = "langgraph"  # in the thread's memory: the states of graphs by the 
 SEED = "treadle_seed"  # in the metadata of a checkpoint: the state before the message
 PASSED_ON = ("debug", "tasks", "checkpoints")  # modes whose events are LangGraph's own
 RESERVED = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")  # of `configurable`
+# Of `configurable`, too: what LangGraph itself sets, and the user that its server has authenticated.
+RESERVED_PREFIXES = ("__pregel_", "langgraph_auth_")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -40,7 +42,11 @@ class Asked(msgspec.Struct, frozen=True):
         """The `config` of the run, but for the names that Treadle gives."""
         given = self.config or {}
         own = given.get("configurable")
-        configurable = {name: value for name, value in (own or {}).items() if name not in RESERVED}
+        configurable = {
+            name: value
+            for name, value in (own or {}).items()
+            if name not in RESERVED and not name.startswith(RESERVED_PREFIXES)
+        }
         limit = given.get("recursion_limit")
         return {"configurable": configurable} | ({"recursion_limit": limit} if isinstance(limit, int) else {})
 

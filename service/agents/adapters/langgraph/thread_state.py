@@ -42,9 +42,10 @@ class ThreadState:
         self.has_state = self._keeps_state and isinstance(text, str)
         if self._is_saver and self._context.attempt > 1 and await self._restore():
             return
-        if self.has_state and (self._is_saver or self._context.attempt == 1):
+        config = {"configurable": {"thread_id": self._context.message_id, "checkpoint_ns": ""}}
+        # A first attempt may have ended before it gave them to a saver that outlasts it.
+        if self.has_state and (self._is_saver or await self._saver.aget_tuple(config) is None):
             checkpoint, metadata = self._load(str(text))
-            config = {"configurable": {"thread_id": self._context.message_id, "checkpoint_ns": ""}}
             versions = checkpoint["channel_versions"]
             await self._saver.aput(config, checkpoint, {**metadata, SEED: True}, versions)
 

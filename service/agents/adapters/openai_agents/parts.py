@@ -10,9 +10,8 @@ from openai.types.responses import Response, ResponseCompletedEvent, ResponseOut
 from pydantic import TypeAdapter
 
 from service.agents.contract import Context
-from service.agents.tool_events import plain
+from service.agents.tool_events import ToolSteps, plain
 
-MAX_NAME_CHARS = 80  # of a tool's name, or of the id of a call, in the name of a step
 OUTPUT: TypeAdapter[Any] = TypeAdapter(list[ResponseOutputItem])
 
 
@@ -21,6 +20,7 @@ class Steps:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._tools = ToolSteps()
         self._calls = 0
         self._needs_blank_line = False
         self._said = False
@@ -71,8 +71,7 @@ class Steps:
                 result, ran_now = await invoke(context, given), True
                 return plain(result)
 
-            name = f"tool {tool.name[:MAX_NAME_CHARS]} {str(context.tool_call_id)[:MAX_NAME_CHARS]}"
-            stored = await self.context.step(name, step)
+            stored = await self.context.step(self._tools.name(tool.name, str(context.tool_call_id)), step)
             return result if ran_now else stored
 
         own.on_invoke_tool = on_invoke_tool

@@ -22,9 +22,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
 
 from service.agents.contract import Context
-from service.agents.tool_events import plain, write_event
-
-MAX_NAME_CHARS = 80  # of a tool's name, or of the id of a call, in the name of a step
+from service.agents.tool_events import ToolSteps, plain, write_event
 
 
 class StepModel(WrapperModel):
@@ -128,14 +126,15 @@ class StepModel(WrapperModel):
 class StepToolset(WrapperToolset[Any]):
     """The toolset, with each result stored as a step, as JSON."""
 
-    def __init__(self, wrapped: AbstractToolset[Any], context: Context) -> None:
+    def __init__(self, wrapped: AbstractToolset[Any], context: Context, steps: ToolSteps) -> None:
         super().__init__(wrapped)
         self._context = context
+        self._steps = steps
 
     def visit_and_replace(
         self, visitor: Callable[[AbstractToolset[Any]], AbstractToolset[Any]]
     ) -> AbstractToolset[Any]:
-        return StepToolset(self.wrapped.visit_and_replace(visitor), self._context)
+        return StepToolset(self.wrapped.visit_and_replace(visitor), self._context, self._steps)
 
     async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: Any) -> Any:
         result: Any = None
@@ -146,9 +145,7 @@ class StepToolset(WrapperToolset[Any]):
             result, ran_now = await super(StepToolset, self).call_tool(name, tool_args, ctx, tool), True
             return plain(result.return_value if isinstance(result, ToolReturn) else result)
 
-        stored = await self._context.step(
-            f"tool {name[:MAX_NAME_CHARS]} {str(ctx.tool_call_id)[:MAX_NAME_CHARS]}", step
-        )
+        stored = await self._context.step(self._steps.name(name, str(ctx.tool_call_id)), step)
         return result if ran_now else stored
 
 

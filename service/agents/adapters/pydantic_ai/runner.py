@@ -24,7 +24,7 @@ from service.agents.adapters.history import text_exchanges
 from service.agents.adapters.pydantic_ai.parts import StepModel, StepToolset
 from service.agents.contract import Context, Rejected
 from service.agents.http_errors import error_of_service
-from service.agents.tool_events import ToolCall, ToolResult, plain, write_tool_event
+from service.agents.tool_events import ToolCall, ToolResult, ToolSteps, plain, write_tool_event
 
 
 class Runner:
@@ -35,7 +35,8 @@ class Runner:
         if agent.model is None:
             raise Rejected("The Pydantic AI agent has no model: name one when you make it.")
         self._model = StepModel(infer_model(agent.model), context, stream=stream)
-        self._toolsets = [StepToolset(toolset, context) for toolset in agent.toolsets]
+        steps = ToolSteps()
+        self._toolsets = [StepToolset(toolset, context, steps) for toolset in agent.toolsets]
 
     async def run(
         self,

@@ -13,6 +13,7 @@ import pytest
 
 import treadle
 from service.agents.limits import LimitOptions, Limits
+from tests.support.graphs import chain_graph
 from treadle import Agent, adapters, agent, resolver
 from treadle.adapters import autogen_agent, claude_agent, http_agent, langgraph_agent
 
@@ -42,7 +43,7 @@ FACTORIES: list[Callable[..., Agent]] = [
     decorated,
     claude_agent,
     lambda name, **limits: http_agent(name, "http://localhost/", **limits),
-    lambda name, **limits: langgraph_agent(name, object(), **limits),
+    lambda name, **limits: langgraph_agent(name, chain_graph(dict, answer=lambda state: state).compile(), **limits),
     lambda name, **limits: autogen_agent(name, lambda kit: None, **limits),
     lambda name, **limits: resolver.team(SilentModel(), name, **limits)[0],
 ]

@@ -95,7 +95,7 @@ async def test_a_refusal_writes_nothing(api_with_worker: Client) -> None:
         ("/topics/t/records?wait=61", 400),
         ("/topics/none/records", 404),
         ("/topics/none/stream", 404),
-        ("/records/x", 400),
+        ("/records/x", 404),
         ("/records/00000000-0000-7000-8000-000000000000", 404),
         ("/subscriptions/none", 404),
     ]:

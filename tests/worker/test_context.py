@@ -114,11 +114,11 @@ async def test_many_megabytes_at_once_go_to_postgresql_in_several_appends(
     sizes: list[int] = []
     finish = LeaseStore.finish
 
-    async def measured(store: LeaseStore, batch: Any, patient: bool, max_losses: int) -> Any:
+    async def measured(store: LeaseStore, batch: Any, *rest: Any) -> Any:
         sizes.append(
             sum(len(item.outcome.result or "") + sum(len(event.data) for event in item.events) for item in batch)
         )
-        return await finish(store, batch, patient, max_losses)
+        return await finish(store, batch, *rest)
 
     @agent("large")
     async def large(context: Context, request: str) -> str:

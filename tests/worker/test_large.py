@@ -48,11 +48,11 @@ async def test_a_batch_that_takes_too_long_is_split(
     calls: list[int] = []
     whole = leases.LeaseStore.finish
 
-    async def finish(self: Any, finishes: Any, patient: bool, max_losses: int) -> Any:
+    async def finish(self: Any, finishes: Any, *rest: Any) -> Any:
         calls.append(len(finishes))
         if any(len(one.outcome.result or "") > 1_000 for one in finishes) and not stuck.is_set():
             raise TooSlow("It takes too long.")
-        return await whole(self, finishes, patient, max_losses)
+        return await whole(self, finishes, *rest)
 
     monkeypatch.setattr(leases.LeaseStore, "finish", finish)
     await start_worker(large)

@@ -40,7 +40,8 @@ class Reload:
         while True:
             changed = await self._change(stamps)
             stamps = await self._probe()
-            if not self._failed:
+            is_current = _difference(stamps, _stamps(self._watched())) is None  # else they are loaded again first
+            if not self._failed and is_current:
                 self._announce(f"{changed} has changed: the workers are replaced")
                 self._children.replace(workers)
 

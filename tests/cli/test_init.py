@@ -42,6 +42,13 @@ async def greeter(context, name):
 """
 
 
+def save(file: Path, text: str) -> None:
+    """As editors do: at once."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
 async def start(folder: Path, *command: str, **settings: str) -> asyncio.subprocess.Process:
     """A program of this installation in a folder, with nothing in its environment but these settings."""
     return await asyncio.create_subprocess_exec(
@@ -85,24 +92,24 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
         await said("Treadle runs")
         async with Client(f"http://127.0.0.1:{port}") as client:
             assert await result("Ada") == "Hello, Ada!"
-            module.write_text(WAITS)
+            save(module, WAITS)
             await said("my_agents.py has changed: the workers are replaced")
             in_flight = await client.submit("Eve", agent="greeter")
             events = f"/messages/{in_flight}/events"
             await until(lambda: client.get(events), lambda answer: '"chunk"' in answer.text)
 
-            module.write_text(IMPORTS)
+            save(module, IMPORTS)
             line = (await said("The workers go on with the agents that they have.\n")).splitlines()[-1]
             assert line.startswith("AGENTS: the module my_agents cannot be imported: No module named 'greetings'.")
             assert (await client.settled(await client.submit("x", agent="echo")))["result"] == "x"
 
-            (folder / "greetings.py").write_text("greeting = 'Good day, '")
+            save(folder / "greetings.py", "greeting = 'Good day, '")
             await said("the workers are replaced")
             await until(lambda: result("Ada"), lambda found: found == "Good day, Ada")
             (folder / "go on").touch()
             status = await client.settled(in_flight)
             assert (status["result"], status["attempt"]) == ("At last, Eve!", 1)
-            (folder / "greetings.py").write_text("greeting = 'Good evening, '")
+            save(folder / "greetings.py", "greeting = 'Good evening, '")
             await said("greetings.py has changed: the workers are replaced")
             await until(lambda: result("Ada"), lambda found: found == "Good evening, Ada")
     finally:

@@ -158,7 +158,7 @@ async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: Start
         state = await client.threads.get_state(thread)
         assert (state["checkpoint"], state["values"]["count"]) == (changed["checkpoint"], 7)
         with pytest.raises(UnprocessableEntityError, match="refuses the change"):
-            await client.threads.update_state(thread, {"count": 7}, as_node="nobody")
+            await client.threads.update_state(thread, {"count": 7}, as_node="missing")
         assert len(await client.runs.list(thread)) == 3
         copied = await client.threads.copy(thread)
         values = await client.runs.wait(copied["thread_id"], "speaker", input={"messages": "4"})

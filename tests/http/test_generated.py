@@ -14,7 +14,7 @@ from tests.support.api_client import Client
 from tests.support.programs import NODE_MODULES, node, run_program, tool
 
 TYPESCRIPT = Path(__file__).with_name("typescript")
-REQUESTS_PER_OPERATION = int(os.environ.get("EXAMPLES", "5"))
+REQUESTS_PER_OPERATION = int(os.environ.get("EXAMPLES", "8"))
 EVENTS_READ = 4  # of a stream, then schemathesis closes it; it waits 10 seconds for events that do not come
 HALF = "^/(messages|threads)"  # the paths of about half of the operations
 

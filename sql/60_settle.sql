@@ -151,12 +151,20 @@ begin
         where s.lane is not null);
 end $$;
 
--- Count what became of the messages, with what the statistics need of it (84_stats.sql).
+-- Count what became of the messages, with what the statistics need of it (84_stats.sql), and note those that did not
+-- complete.
 -- `chunked`: messages whose attempt writes a chunk with its end.
 create or replace function treadle._count_settlements(settled treadle.settlement[], chunked uuid[], at timestamptz)
 returns void
 language plpgsql as $$
 begin
+    with noted as (
+        insert into treadle.not_completed (tenant, state, message_id)
+        select s.tenant, s.state, s.message_id
+        from unnest(settled) s
+        where s.state in ('failed', 'cancelled')
+        on conflict do nothing
+    )
     insert into treadle.counters (
         tenant, queue, agent, slot, queued, processing, completed, failed, cancelled, run_seconds, retried, lost, waits,
         runs, first_chunks, input_tokens, output_tokens, cost)

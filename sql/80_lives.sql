@@ -34,6 +34,10 @@ begin
     if m.state = 'failed' then
         perform treadle._lane_delete(lane_rows => array[row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row]);
     end if;
+    delete from treadle.not_completed n
+    where n.tenant = m.tenant
+        and n.state = m.state
+        and n.message_id = m.message_id;
     delete from treadle.parked p
     where p.message_id = m.message_id;  -- children that are not cancelled yet go on
     if m.state = 'completed' then  -- what readers of the former life took from the message

@@ -232,6 +232,13 @@ begin
         where d.subscription is not null
             and d.state in ('queued', 'processing')
         group by d.tenant, d.subscription
+    ), noted as (
+        delete from treadle.not_completed n
+        using deleted d
+        where d.state in ('failed', 'cancelled')
+            and n.tenant = any(array[d.tenant])
+            and n.state = any(array[d.state])
+            and n.message_id = any(array[d.message_id])
     ), counted as (
         insert into treadle.counters (tenant, queue, slot, queued, processing, completed, failed, cancelled)
         select d.tenant, d.queue, '-infinity',

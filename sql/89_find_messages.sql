@@ -34,8 +34,30 @@ language sql immutable parallel safe as $$
     select case jsonb_typeof(value) when 'string' then value #>> '{}' else value::text end
 $$;
 
+-- Whether a tenant can have a message of this state and queue: what the counters say. Of the other filters, and of
+-- states whose messages are found by rows of their own, they say nothing.
+create or replace function treadle._may_have(filter jsonb, tenant text) returns boolean
+language sql stable as $$
+    select case
+        when filter ?| array['thread_id', 'parent'] then true
+        when filter ? 'queue' or filter ->> 'state' in ('queued', 'open', 'completed') then (
+            select coalesce(sum(case filter ->> 'state'
+                    when 'queued' then c.queued
+                    when 'open' then c.queued + c.processing
+                    when 'completed' then c.completed
+                    else c.queued + c.processing + c.completed + c.failed + c.cancelled
+                end), 0) <> 0
+            from treadle.counters c
+            where c.tenant = _may_have.tenant
+                and (not filter ? 'queue' or c.queue = filter ->> 'queue')
+                and c.id >= treadle._low_water_mark('counters'))
+        else true
+    end
+$$;
+
 -- The rows m that a search looks at, the newest first: those of a thread by their places in it, children, those that
--- run, those of a tenant, or all. $1: filter, $2: tenant, $3: before, $4: first, $5: the thread, $6: before this place.
+-- run, failed or were cancelled, those of a tenant, or all. $1: filter, $2: tenant, $3: before, $4: first, $5: the
+-- thread, $6: before this place.
 create or replace function treadle._rows_to_search(filter jsonb, tenant text) returns text
 language sql immutable as $$
     select case
@@ -52,6 +74,11 @@ language sql immutable as $$
             join treadle.messages m on m.message_id = any(array[l.message_id])
             where l.message_id < $3 and l.message_id >= $4
             order by l.message_id desc'
+        when filter ->> 'state' in ('failed', 'cancelled') then 'select m.*
+            from treadle.not_completed n
+            join treadle.messages m on m.message_id = any(array[n.message_id])
+            where n.tenant = $2 and n.state = $1 ->> ''state'' and n.message_id < $3 and n.message_id >= $4
+            order by n.message_id desc'
         when tenant <> 'default' then 'select m.*
             from treadle.messages m
             where m.tenant = $2 and m.tenant <> ''default'' and m.message_id < $3 and m.message_id >= $4
@@ -63,15 +90,22 @@ language sql immutable as $$
     end
 $$;
 
--- The first $8 of these rows, numbered, each with about how many bytes a search for text has read by then.
+-- The first $8 of these rows. With `q`, those of them that have about $10 bytes of text together, but at least one.
 create or replace function treadle._rows_seen(filter jsonb, tenant text) returns text
 language sql immutable as $$
     select format(
-        'select m.*, row_number() over w as place,
-            sum(case when $1 ? ''q'' then treadle._bytes(m.body) + treadle._bytes(m.result) + treadle._bytes(m.metadata)
-                else 0 end) over w as bytes
-        from (%s limit $8) m
-        window w as (rows unbounded preceding)',
+        case
+            when filter ? 'q' then
+                'select w.*
+                from (
+                    select m.*, row_number() over (rows unbounded preceding) as place,
+                        sum(treadle._bytes(m.body) + treadle._bytes(m.result) + treadle._bytes(m.metadata))
+                            over (rows unbounded preceding) as bytes
+                    from (%s limit $8) m
+                ) w
+                where w.place = 1 or w.bytes <= $10'
+            else '%s limit $8'
+        end,
         treadle._rows_to_search(filter, tenant))
 $$;
 
@@ -111,6 +145,7 @@ declare
     v_thread bigint;
     v_place bigint;
     v_seen text;
+    v_looked_at uuid[];
     v_more boolean;
 begin
     tenant := treadle._bound_tenant(tenant);
@@ -128,16 +163,13 @@ begin
             (select m.ord from treadle.messages m where m.message_id = before and m.thread = v_thread),
             case when before is null then 9223372036854775807 else 0 end);
     end if;
-    v_seen := treadle._rows_seen(filter, tenant);
+    if not treadle._may_have(filter => filter, tenant => tenant) then
+        message_ids := '{}';
+        return;
+    end if;
+    v_seen := treadle._rows_seen(filter => filter, tenant => tenant);
     execute format(
-        'select array_agg(f.message_id order by f.place)
-        from (
-            select s.message_id, s.place
-            from (%s) s
-            where (s.place = 1 or s.bytes <= $10) and %s
-            limit $9 + 1
-        ) f',
-        v_seen, treadle._search_condition())
+        'select array(select s.message_id from (%s) s where %s limit $9 + 1)', v_seen, treadle._search_condition())
         into message_ids
         using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, quantity, bytes;
     if cardinality(message_ids) > quantity then
@@ -145,16 +177,18 @@ begin
         next_before := message_ids[quantity];
         return;
     end if;
-    message_ids := coalesce(message_ids, '{}');
-    execute format(
-        'select (array_agg(s.message_id order by s.place desc) filter (where s.place = 1 or s.bytes <= $9))[1],
-            count(*) = $8 or bool_or(s.place > 1 and s.bytes > $9)
-        from (%s) s',
-        v_seen)
-        into next_before, v_more
-        using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, bytes;
-    if v_more is not true then
-        next_before := null;
+    execute format('select array(select s.message_id from (%s) s)', v_seen)
+        into v_looked_at
+        using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, quantity, bytes;
+    v_more := cardinality(v_looked_at) = rows;
+    if filter ? 'q' and not v_more then  -- it may have stopped at the bytes
+        execute format(
+            'select count(*) > $9 from (%s limit $8) s', treadle._rows_to_search(filter => filter, tenant => tenant))
+            into v_more
+            using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, cardinality(v_looked_at);
+    end if;
+    if v_more then
+        next_before := v_looked_at[cardinality(v_looked_at)];
     end if;
 end $$;
 comment on function treadle.find_messages is 'Messages that satisfy a filter, the newest first, and where to go on';

@@ -52,6 +52,15 @@ with wrong_outcome as (
         or coalesce(c.completed, 0) <> coalesce(m.completed, 0)
         or coalesce(c.failed, 0) <> coalesce(m.failed, 0)
         or coalesce(c.cancelled, 0) <> coalesce(m.cancelled, 0)
+), wrong_note as (
+    select coalesce(n.message_id, m.message_id) as message_id, n.state as noted, m.state
+    from treadle.not_completed n
+    full join (
+        select x.tenant, x.state, x.message_id
+        from treadle.messages x
+        where x.state in ('failed', 'cancelled')
+    ) m using (tenant, state, message_id)
+    where n.message_id is null or m.message_id is null
 )
 select 'A result exists only for completed messages, started_at only for those that run or ran.',
     v.message_id::text, to_jsonb(v)
@@ -59,6 +68,9 @@ from wrong_outcome v
 union all
 select 'The counters of each tenant and queue add up to the messages that exist.', v.queue, to_jsonb(v)
 from wrong_counter v
+union all
+select 'Messages that failed or were cancelled are noted, and no others.', v.message_id::text, to_jsonb(v)
+from wrong_note v
 union all
 select 'A message that waits for children names them, one that waits for input has asked, and no other does.',
     v.message_id::text, to_jsonb(v)

@@ -50,14 +50,14 @@ def messages(
       treadle messages --since 2h --q invoice --json
     """
     from service.inspection.filters import parse_filter
-    from service.inspection.store import InspectionStore
+    from service.inspection.store import MANY_LOOKS, InspectionStore
 
     begin = None if since is None else (datetime.now(UTC) - timedelta(seconds=since)).isoformat()
     found = parse_filter(wanted | {"since": begin, "parent": None if parent is None else str(parent)})
 
     async def page(database: Any) -> Any:
         return await InspectionStore(database).page(
-            await common.own(database, principal), found, before=None, limit=limit
+            await common.own(database, principal), found, before=None, limit=limit, looks=MANY_LOOKS
         )
 
     answer = common.ask(settings, page)

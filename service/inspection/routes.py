@@ -36,7 +36,7 @@ Time = Annotated[str | None, QueryParameter(description="A time (RFC 3339) that 
     scope="read",
     summary="List messages that satisfy a filter, the newest first",
     description="A message must satisfy each parameter that is given. In a thread, the last place comes first. `error`"
-    " is a part of the error, and `q` of the message, the result or the metadata. A call looks at 10,000 messages at"
+    " is a part of the error, and `q` of the message, the result or the metadata. A call looks at 1,000 messages at"
     " most.",
 )
 async def list_messages(

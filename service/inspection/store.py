@@ -17,6 +17,8 @@ from service.limits import JSON_PAGE_BYTES
 from service.messages.model import Status
 
 SHOWN_ERROR_CHARS = 500
+LIST_LOOKS = 1_000  # messages that a call of a list looks at: what it costs among any number of them
+MANY_LOOKS = 10_000  # the same where a person waits for all
 SUMMARIES = f"""
     select s.message_id, s.state, s.hold, s.agent, s.queue, s.priority, s.thread_id, s.parent, s.user_message::text,
         s.error, s.attempt, s.max_attempts, s.created_at, s.started_at, s.completed_at, s.run_at, s.worker_id,
@@ -48,25 +50,34 @@ class InspectionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, principal: Principal, wanted: dict[str, str], *, before: UUID | None, limit: int) -> Found:
-        """Messages that satisfy a filter (sql/89_find_messages.sql), the newest first."""
+    async def find(
+        self, principal: Principal, wanted: dict[str, str], *, before: UUID | None, limit: int, looks: int = MANY_LOOKS
+    ) -> Found:
+        """Messages that satisfy a filter (sql/89_find_messages.sql), the newest first, of the next `looks` messages."""
         row = await self._database.fetchrow(
             "select message_ids, next_before from treadle.find_messages("
-            "filter => $1::jsonb, before => $2, quantity => $3, tenant => $4, reach => $5::jsonb)",
+            "filter => $1::jsonb, before => $2, quantity => $3, tenant => $4, reach => $5::jsonb, rows => $6)",
             msgspec.json.encode(wanted).decode(),
             before,
             limit,
             principal.tenant,
             principal.reach,
+            looks,
         )
         assert row is not None
         return Found(row["message_ids"], row["next_before"])
 
     async def page(
-        self, principal: Principal, wanted: dict[str, str], *, before: UUID | None, limit: int
+        self,
+        principal: Principal,
+        wanted: dict[str, str],
+        *,
+        before: UUID | None,
+        limit: int,
+        looks: int = LIST_LOOKS,
     ) -> MessagePage:
         """At most `limit` messages that have about JSON_PAGE_BYTES bytes, but at least one."""
-        found = await self.find(principal, wanted, before=before, limit=limit)
+        found = await self.find(principal, wanted, before=before, limit=limit, looks=looks)
         rows = await self._database.fetch(SUMMARIES, found.message_ids) if found.message_ids else []
         fitting = [row for number, row in enumerate(rows) if number == 0 or row["bytes"] <= JSON_PAGE_BYTES]
         following = found.next_before if len(fitting) == len(rows) else fitting[-1]["message_id"]
@@ -120,7 +131,7 @@ class InspectionStore:
         limit: int,
     ) -> Changes:
         """Change the next messages that satisfy a filter, one after the other; `change` None: only count them."""
-        found = await self.find(principal, wanted, before=before, limit=limit)
+        found = await self.find(principal, wanted, before=before, limit=limit, looks=MANY_LOOKS)
         changed = skipped = 0
         if change is None:
             return Changes(len(found.message_ids), 0, 0, *_cursor(found.next_before))

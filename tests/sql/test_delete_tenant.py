@@ -22,7 +22,7 @@ OWNED = (
     *("idempotency", "keys", "sql_roles", "tenants", "topics", "topic_ends", "topic_log", "records"),
     *("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts"),
     *("schemas", "schema_versions", "schema_rules", "schema_ends"),
-    *("webhooks", "webhook_outcomes", "callback_secrets"),
+    *("webhooks", "webhook_outcomes", "callback_secrets", "not_completed"),
 )
 
 

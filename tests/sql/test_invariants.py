@@ -70,6 +70,11 @@ DAMAGES = [
         "insert into treadle.counters (tenant, queue, slot, queued) values ('default', 'other', now(), 1)",
     ),
     ("The counters of each tenant", "update treadle.counters set tenant = 'other'"),
+    ("Messages that failed or were cancelled", "delete from treadle.not_completed"),
+    (
+        "Messages that failed or were cancelled",
+        "insert into treadle.not_completed select tenant, 'cancelled', message_id from treadle.messages",
+    ),
     ("What belongs to a message", "update treadle.events set tenant = 'other' where type = 'chunk'"),
     ("What belongs to a message", "update treadle.leases set tenant = 'other'"),
     (

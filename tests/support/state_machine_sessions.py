@@ -69,7 +69,18 @@ class Sessions:
             await sql_client.sql.execute("reset treadle.clock_shift; select pg_advisory_unlock_all()")
 
 
-TABLES = ("messages", "leases", "events", "threads", "thread_turns", "thread_log", "workers", "idempotency", "counters")
+TABLES = (
+    "messages",
+    "leases",
+    "events",
+    "threads",
+    "thread_turns",
+    "thread_log",
+    "workers",
+    "idempotency",
+    "counters",
+    "not_completed",
+)
 CLEAN = "; ".join(
     [
         *(f"delete from treadle.{table}" for table in TABLES),

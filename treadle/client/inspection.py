@@ -51,7 +51,7 @@ class Inspection(Connection):
         cursor: str | None = None,
         **wanted: Unpack[MessageFilter],
     ) -> Page[MessageSummary]:
-        """A page of the messages that satisfy a filter, the newest first. A call looks at 10,000 messages at most, so a
+        """A page of the messages that satisfy a filter, the newest first. A call looks at 1,000 messages at most, so a
         page may be empty although others follow.
 
         state  queued, processing, completed, failed, cancelled, or open (queued or processing).

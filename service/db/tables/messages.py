@@ -102,6 +102,14 @@ leases = Table(
     Index("leases_of_thread", "thread", "id", postgresql_where=text("thread is not null")),
 )
 
+not_completed = Table(
+    "not_completed",
+    metadata,
+    tenant(primary_key=True),
+    key("state", Text),
+    key("message_id", UUID),
+)
+
 late_cancels = Table(
     "late_cancels",
     metadata,

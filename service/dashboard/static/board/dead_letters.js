@@ -40,7 +40,7 @@ function showGroups(place, page, redrive) {
   const groups = [...found.values()].sort((a, b) => b.length - a.length);
   const all = page.messages.map(({ message_id }) => message_id);
   if (groups.length === 0) {
-    place.replaceChildren(el("p.empty", {}, page.next_cursor ? "None of the newest 10,000 messages failed." : "No message has failed for good."));
+    place.replaceChildren(el("p.empty", {}, page.next_cursor ? "None of the newest failed messages can be shown to you." : "No message has failed for good."));
     return;
   }
   place.replaceChildren(

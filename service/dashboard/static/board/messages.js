@@ -5,6 +5,7 @@ import { address, announce, asText, badge, counted, el, link, moment, secondsBet
 
 const SECONDS = 3;
 const PAGE = 50;
+const LOOKS = 10;
 const STATES = ["", "open", "queued", "processing", "completed", "failed", "cancelled"];
 const TEXTS = [["queue", "Queue"], ["thread_id", "Thread"], ["q", "Text"], ["error", "Error"]];
 
@@ -16,7 +17,7 @@ export function messages(root, at) {
   let pages = 1;
   at.every(SECONDS, async () => {
     if (pages > 1 || list.contains(document.activeElement)) return; // do not move what a person reads
-    const page = await get("messages", { ...filter, limit: PAGE }, at.signal);
+    const page = await look(filter, undefined, at.signal);
     showRows(list, page.messages);
     showMore(page);
   }, list);
@@ -30,7 +31,7 @@ export function messages(root, at) {
     button.addEventListener("click", async () => {
       button.disabled = true;
       pages += 1;
-      const next = await get("messages", { ...filter, limit: PAGE, cursor: page.next_cursor }, at.signal);
+      const next = await look(filter, page.next_cursor, at.signal);
       const rows = [...(list.rows ?? []), ...next.messages];
       showRows(list, rows);
       showMore(next);
@@ -38,6 +39,17 @@ export function messages(root, at) {
     });
     more.append(button);
   }
+}
+
+/** A page of messages. One call looks at a part of them only, so a page that is not full takes several. */
+async function look(filter, cursor, signal) {
+  const found = [];
+  let page = { next_cursor: cursor };
+  for (let n = 0; n < LOOKS && found.length < PAGE && page.next_cursor !== null; n += 1) {
+    page = await get("messages", { ...filter, limit: PAGE - found.length, cursor: page.next_cursor }, signal);
+    found.push(...page.messages);
+  }
+  return { ...page, messages: found };
 }
 
 function showRows(list, rows) {

@@ -77,6 +77,16 @@ $$;
 comment on function treadle.queue_position
     is 'How many messages will be claimed before this one, from 0; null if it does not wait for a worker';
 
+-- How many rows of a lane lie before an id, by the ids of its first 1,001 rows. Beyond these, the span of the ids of
+-- messages that have not returned stands for their number; the ids of those that have are below 0.
+create or replace function treadle._rows_before(ids bigint[], lane_id bigint) returns bigint
+language sql immutable parallel safe as $$
+    select case
+        when width_bucket(lane_id - 1, ids) <= 1000 then width_bucket(lane_id - 1, ids)
+        else width_bucket(0::bigint, ids) + coalesce(lane_id - ids[width_bucket(0::bigint, ids) + 1], 0)
+    end
+$$;
+
 -- The same for many messages: each lane is counted once for all of them, and so is each thread. (For one message the
 -- function above takes half the time.) A message is looked up by its key, and `limit` keeps it so: a join that is
 -- planned while there are few messages would read the whole table later. A message's place in its thread is a number:
@@ -102,7 +112,10 @@ language sql stable as $$
         ) m on true
     ), heads as materialized (
         select q.queue, l.rank, h.ids,
-            case when cardinality(h.ids) > 1000 then h.last_id - h.ids[1] + 1 else cardinality(h.ids) end as depth
+            case
+                when h.last_id is null then cardinality(h.ids)
+                else treadle._rows_before(h.ids, h.last_id + 1)
+            end as depth
         from (
             select a.queue, max(a.lane_rank) as lane_rank
             from asked a
@@ -125,8 +138,7 @@ language sql stable as $$
     select a.n, a.state, (
             select sum(case
                 when h.rank < a.lane_rank or a.lane is null then h.depth
-                when width_bucket(a.lane_id - 1, h.ids) > 1000 then a.lane_id - h.ids[1]
-                else width_bucket(a.lane_id - 1, h.ids)
+                else treadle._rows_before(h.ids, a.lane_id)
             end)
             from heads h
             where h.queue = a.queue
@@ -153,6 +165,79 @@ begin
         from treadle._positions(message_ids => queue_positions.message_ids, at => treadle.clock()) p;
 end $$;
 comment on function treadle.queue_positions is 'State and queue position of each message';
+
+-- Where messages stand, for callers that then follow the lines: with lane_id the row of a lane, with thread and place a
+-- place behind the turn of a thread. Without both, only the next call of this function tells the position.
+create or replace function treadle.queue_places(message_ids uuid[])
+returns table (
+    n bigint, state text, queue_position bigint, reason text, queue text, agent text, lane_rank integer, lane_id bigint,
+    thread bigint, place bigint)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select p.n, p.state, p.queue_position, s.reason, m.queue, m.agent,
+            case
+                when m.hold = 'thread' then greatest(m.rank, 0)::integer
+                when m.hold is null then case m.lane when 'high' then 0 when 'normal' then 1 when 'low' then 2 end
+            end,
+            case when m.hold is null and m.state = 'queued' then m.lane_id end,
+            case when m.hold = 'thread' then m.thread end,
+            case when m.hold = 'thread' then (m.rank + 1::bigint << 55) + m.ord end
+        from treadle._positions(message_ids => queue_places.message_ids, at => treadle.clock()) p
+        left join treadle.queue_stops(queue_places.message_ids) s on s.n = p.n
+        left join lateral (
+            select x.*
+            from treadle.messages x
+            where x.message_id = queue_places.message_ids[p.n]
+            limit 1
+        ) m on true;
+end $$;
+comment on function treadle.queue_places is 'State, position and place of each message, and what keeps it waiting';
+
+-- The first rows of the lanes of these queues, and what keeps all messages of a queue waiting. `last_id` is the last id
+-- of a lane that has more than a thousand rows.
+create or replace function treadle.lane_heads(queues text[])
+returns table (
+    queue text, paused boolean, claimed boolean, agents text[], lane_rank integer, ids bigint[], last_id bigint)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := treadle.clock();
+begin
+    return query
+        select q.queue, q.paused, treadle._claiming_workers(q.queue) > 0, treadle._claimed_agents(q.queue), l.rank,
+            h.ids, h.last_id
+        from treadle.queues q
+        cross join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
+        cross join lateral treadle._lane_head(queue => q.queue, lane => l.lane, at => v_now) h
+        where q.queue = any(lane_heads.queues)
+        order by q.queue, l.rank;
+end $$;
+comment on function treadle.lane_heads is 'The first rows of the lanes of queues, to tell positions in them';
+
+-- The first places behind the turns of these threads, in order (see treadle.queue_places).
+create or replace function treadle.thread_lines(threads bigint[], quantity integer default 200)
+returns table (thread bigint, places bigint[])
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select t.thread, array(
+                select (w.rank + 1::bigint << 55) + w.ord
+                from treadle.messages w
+                where w.thread = t.thread
+                    and w.hold = 'thread'
+                order by w.rank, w.ord
+                limit quantity)
+        from unnest(threads) t (thread);
+end $$;
+comment on function treadle.thread_lines is 'The first places behind the turns of threads, to tell positions in them';
 
 -- Up to `quantity` messages that are held and that the principal sees. It searches `searched` of each kind.
 create or replace function treadle._held_messages(quantity integer, searched integer, tenant text, reach jsonb)

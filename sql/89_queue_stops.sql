@@ -58,6 +58,17 @@ end $$;
 comment on function treadle.queue_stops
     is 'In a word, why these messages wait (delay, backoff, share, paused, unclaimed, no_agent); others are left out';
 
+-- The agents of these workers.
+create or replace function treadle._claimed_agents(queue text) returns text[]
+language sql stable as $$
+    select array(
+        select distinct a.agent
+        from treadle.workers w
+        cross join unnest(w.agents) a (agent)
+        where _claimed_agents.queue = any(w.queues)
+            and w.heartbeat_at > treadle.clock() - interval '10 seconds')
+$$;
+
 -- Of the first messages of each lane, and of those that are due next, the agents that no living worker of their queue
 -- has.
 create or replace function treadle.missing_agents() returns table (queue text, agent text)

@@ -50,6 +50,9 @@ declare
         queue_position       app tenant
         queue_positions      app
         queue_stops          app
+        queue_places         app
+        lane_heads           app
+        thread_lines         app
         explain              app tenant
         find_messages        app tenant
         descendants          app tenant

@@ -13,25 +13,22 @@ from uuid import UUID
 
 from service.batching import Batcher
 from service.db.notifier import EVERYTHING
-from service.events.model import Cursor, Log, Page, QueuePosition
+from service.events.model import Cursor, Log, Page
+from service.events.positions import Positions
 from service.events.store import EventStore
 
 LIVE_BATCH_CURSORS = 500
 LIVE_PAGE_BYTES = 32_000
 BEHIND_BATCH_CURSORS = 8  # of pages of STREAM_PAGE_BYTES, or of one larger event
-POSITION_BATCH_MESSAGES = 1_000  # one query counts each lane once
 
 
 class Feed:
     def __init__(self, store: EventStore) -> None:
-        self._store = store
         self._readers: defaultdict[Log, set[Wakeable]] = defaultdict(set)
         # Apart, so that readers of threads and readers of messages do not wait for each other's query.
         self._message_pages = Pages(store)
         self._thread_pages = Pages(store)
-        self._queue_positions: Batcher[UUID, QueuePosition] = Batcher(
-            self._read_queue_positions, limit=POSITION_BATCH_MESSAGES
-        )
+        self.positions = Positions(store)
         self.closing = False
 
     @contextlib.contextmanager
@@ -68,9 +65,6 @@ class Feed:
     def _pages(self, log: Log) -> "Pages":
         return self._message_pages if isinstance(log, UUID) else self._thread_pages
 
-    async def queue_position(self, message_id: UUID) -> QueuePosition:
-        return await self._queue_positions.submit(message_id)
-
     def receive(self, payload: str) -> None:
         """Wake the readers that a hint on treadle_events names."""
         if payload == EVERYTHING:
@@ -100,9 +94,6 @@ class Feed:
     def _wake(self, log: Log) -> None:
         for wake in list(self._readers.get(log, ())):
             wake.set()
-
-    async def _read_queue_positions(self, message_ids: Sequence[UUID], _: bool) -> list[QueuePosition]:
-        return await self._store.queue_positions(message_ids)
 
 
 class Wakeable(Protocol):

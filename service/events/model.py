@@ -90,9 +90,9 @@ QueueStop = Literal["delay", "backoff", "share", "paused", "unclaimed", "no_agen
 
 
 class QueuePosition(NamedTuple):
-    """A message's state, and its position in its queue if it has one; both None if the message does not exist. `stop`:
-    why it waits, if not for the messages before it."""
+    """A message's state, and its position in its queue if it has one. `stop`: why it waits, if not for the messages
+    before it."""
 
-    state: str | None
+    state: str
     position: int | None
     stop: QueueStop | None = None

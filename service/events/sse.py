@@ -16,6 +16,7 @@ import msgspec
 from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.events.feed import Feed
+from service.events.lines import Place
 from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, QueueStop, is_out_of_reach
 from service.events.thread_ids import format_id
 from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode, guarded
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 DELETED = b'event: cancelled\ndata: {"state": "cancelled", "deleted": true}\n\n'
 FIRST_POSITION_SECONDS = 0.25  # that a message waits in its queue before its readers are told its position
-POSITION_INTERVAL_SECONDS = 1.0  # between two such notices; all readers ask at the same moments, in one query
+POSITION_INTERVAL_SECONDS = 1.0  # between two such notices; all readers ask at the same moments
 
 STOPS: dict[QueueStop, str] = {
     "delay": "Waiting until it is due.",
@@ -150,6 +151,7 @@ class MessageView:
         self._feed = feed
         self._message_id = message_id
         self._is_queued = True
+        self._place: Place | None = None  # where the lines are followed from
         self._told: QueuePosition | None = None
         self._next_notice = _next_tick(time.monotonic() + FIRST_POSITION_SECONDS)
 
@@ -163,6 +165,7 @@ class MessageView:
 
     def see(self, last: Entry) -> None:
         self._is_queued = last.type in {"queued", "retry"}
+        self._place = None
 
     def seconds_to_notice(self) -> float:
         return max(0.0, self._next_notice - time.monotonic()) if self._is_queued else math.inf
@@ -171,9 +174,10 @@ class MessageView:
         if self.seconds_to_notice() > 0:
             return None
         self._next_notice = _next_tick(time.monotonic())
-        told = await self._feed.queue_position(self._message_id)
-        if told.state != "queued" or told == self._told:
+        self._place = place = await self._feed.positions.follow(self._message_id, self._place)
+        if place is None or place.told.state != "queued" or place.told == self._told:
             return None
+        told = place.told
         self._told = told
         detail = _describe(told)
         return encode("waiting", _json({"state": told.state, "position": told.position, "message": detail}))

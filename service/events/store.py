@@ -2,13 +2,14 @@
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from asyncpg import Record
 
 from service.access.principal import Principal
 from service.db.pool import Database
+from service.events.lines import Line, Place, QueueLines
 from service.events.model import Cursor, Entry, Page, QueuePosition
 from service.limits import STREAM_PAGE_BYTES, STREAM_PAGE_EVENTS
 
@@ -73,14 +74,32 @@ class EventStore:
         )
         return None if row is None else (row["last_seq"], row["over"])
 
-    async def queue_positions(self, message_ids: Sequence[UUID]) -> list[QueuePosition]:
-        """For each message, in this order."""
+    async def queue_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
+        """For each message, in this order; None for one that does not exist."""
         rows = await self._database.fetch(
-            "select p.state, p.queue_position, s.reason from treadle.queue_positions($1) p"
-            " left join treadle.queue_stops($1) s on s.n = p.n order by p.n",
+            "select state, queue_position, reason, queue, agent, lane_rank, lane_id, thread, place"
+            " from treadle.queue_places($1) order by n",
             message_ids,
         )
-        return [QueuePosition(*row) for row in rows]
+        return [
+            None if state is None else Place(QueuePosition(state, position, reason), *place)
+            for state, position, reason, *place in rows
+        ]
+
+    async def lane_heads(self, queues: Collection[str]) -> dict[str, QueueLines]:
+        rows = await self._database.fetch(
+            "select queue, paused, claimed, agents, ids, last_id from treadle.lane_heads($1)", list(queues)
+        )
+        found: dict[str, QueueLines] = {}
+        for queue, paused, claimed, agents, ids, last_id in rows:  # by their rank
+            lines = found.setdefault(queue, QueueLines(paused, claimed, frozenset(agents), []))
+            lines.lanes.append(Line(ids, last_id))
+        return found
+
+    async def thread_lines(self, threads: Collection[int]) -> dict[int, list[int]]:
+        """The places behind the turn of each thread."""
+        rows = await self._database.fetch("select thread, places from treadle.thread_lines($1)", list(threads))
+        return {row["thread"]: row["places"] for row in rows}
 
 
 def _by_reader(rows: Sequence[Record], readers: int) -> list[Page | None]:

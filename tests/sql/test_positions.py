@@ -1,8 +1,16 @@
 """Queue positions, and the list of waiting messages."""
 
+import asyncio
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
+from service.db.pool import Database
+from service.events.lines import Line, Place, QueueLines
+from service.events.positions import Positions
+from service.events.store import EventStore
 from tests.support.sql_client import SqlClient
 
 
@@ -65,6 +73,89 @@ async def test_positions_beyond_a_thousand_are_estimated_by_the_span_of_the_lane
     assert await positions(sql_client, last) == [600, 899]
     (row,) = await sql_client.submit_many({"priority": "low"})
     assert row["queue_position"] == 900
+
+
+async def test_a_message_that_returned_does_not_distort_the_span(sql_client: SqlClient) -> None:
+    """Its id is far below those of the others."""
+    rows = await sql_client.submit_many(*[{}] * 1500)
+    (claim,) = await sql_client.claim(1)
+    await sql_client.finish(claim, outcome="released")
+    (low,) = await sql_client.submit_many({"priority": "low"})
+    asked = [rows[0], rows[1499], low]
+    many = await sql_client.sql.fetch(
+        "select queue_position from treadle.queue_positions($1) order by n", [row["message_id"] for row in asked]
+    )
+    assert [row[0] for row in many] == await positions(sql_client, asked) == [0, 1499, 1500]
+    assert low["queue_position"] == 1500
+
+
+class CountingStore(EventStore):
+    """Notes for how many messages, queues and threads each query asks."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.asked: list[tuple[str, int]] = []
+
+    async def queue_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
+        self.asked.append(("messages", len(message_ids)))
+        return await super().queue_places(message_ids)
+
+    async def lane_heads(self, queues: Collection[str]) -> dict[str, QueueLines]:
+        self.asked.append(("queues", len(queues)))
+        return await super().lane_heads(queues)
+
+    async def thread_lines(self, threads: Collection[int]) -> dict[int, list[int]]:
+        self.asked.append(("threads", len(threads)))
+        return await super().thread_lines(threads)
+
+
+async def test_readers_that_wait_cost_one_query_of_their_lanes(
+    sql_client: SqlClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions as the lines tell them are those that looking each message up tells, whatever happened to it."""
+    monkeypatch.setattr("service.events.positions.BELIEVED_SECONDS", 1000.0)
+    rows = await sql_client.submit_many(
+        *[{"priority": priority} for priority in ("high", "normal", "low") for _ in range(5)],
+        *[{"thread_id": "t", "priority": ("high", "normal", "low")[n % 3]} for n in range(12)],
+        {"delay_seconds": 9},
+        *[{}] * 1200,
+    )
+    ids = [row["message_id"] for row in rows]
+    store = CountingStore(database)
+    followed = Positions(store)
+    places: dict[UUID, Place | None] = dict.fromkeys(ids)
+
+    async def ask() -> list[tuple[str, int]]:
+        """Checks that all are told the truth; returns what was asked."""
+        store.asked.clear()
+        found = await asyncio.gather(*(followed.follow(id, places[id]) for id in ids))
+        places.update(zip(ids, found, strict=True))
+        asked = list(store.asked)
+        truth = await store.queue_places(ids)
+        assert [place and place.told for place in found] == [place and place.told for place in truth]
+        return asked
+
+    assert {kind for kind, _ in await ask()} == {"messages"}
+    assert await ask() == [("queues", 1), ("threads", 1)]
+    claims = await sql_client.claim(7)
+    assert await ask() == [("queues", 1), ("threads", 1), ("messages", len(claims))]
+    places.update(dict.fromkeys(claim.message_id for claim in claims))  # events tell of the ends
+    await sql_client.finish(claims[0], outcome="released")
+    await sql_client.finish(*claims[1:])
+    await sql_client.sql.execute("select treadle.change_message($1, priority => 'high')", ids[14])
+    asked = dict(await ask())
+    assert asked["messages"] <= 3 + len(claims)  # that has another priority, and the next of the thread
+    await sql_client.sql.execute("select treadle.pause('default')")
+    assert await ask() == [("queues", 1), ("threads", 1)]
+
+
+def test_a_line_estimates_beyond_the_rows_that_were_read() -> None:
+    returned = [-(2**62) + n for n in range(3)]
+    line = Line([*returned, *range(10, 30)], last_id=1000)
+    assert [line.before(id) for id in (returned[1], 12, 500)] == [1, 5, 3 + 490]
+    assert line.depth() == 3 + 991
+    assert Line(returned, last_id=7).depth() == 3
+    assert Line([]).depth() == 0
 
 
 async def test_queued_messages_lists_the_next_message_first(sql_client: SqlClient) -> None:

@@ -203,3 +203,34 @@ begin
                 message_id => m.message_id);
 end $$;
 comment on function treadle.log_end is 'The seq of a message''s last event so far, and whether the message is over';
+
+-- The messages of a thread that are not over, in the thread's order: the one that has the turn, and those among the
+-- last `searched`. `question`: the name of the question that it waits with.
+create or replace function treadle.open_messages(thread bigint, searched integer default 1000)
+returns table (message_id uuid, agent text, question text)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select m.message_id, m.agent, e.data ->> 'name'
+        from (
+            select s.turn as message_id
+            from treadle._turns_of(open_messages.thread) s
+            union
+            select l.message_id
+            from (
+                select x.message_id, x.state
+                from treadle.messages x
+                where x.thread = open_messages.thread
+                order by x.ord desc
+                limit searched
+            ) l
+            where l.state in ('queued', 'processing')
+        ) o
+        join treadle.messages m on m.message_id = any(array[o.message_id])
+        left join treadle.events e on m.hold = 'input' and e.message_id = m.message_id and e.seq = m.last_seq
+        order by m.ord;
+end $$;
+comment on function treadle.open_messages is 'The messages of a thread that are not over, and what they ask';

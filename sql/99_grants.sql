@@ -70,6 +70,7 @@ declare
         _bucket_starts       app tenant
         turn_in_progress     app worker
         turn_holder          app
+        open_messages        app
         agent_while_busy     app
         dead_letter_page     app
         unclaimed_queues     app worker

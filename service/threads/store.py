@@ -48,6 +48,14 @@ class TurnHolder(NamedTuple):
     asks: bool
 
 
+class OpenMessage(NamedTuple):
+    """A message of a thread that is not over. `question`: the name of the question that it waits with."""
+
+    message_id: UUID
+    agent: str
+    question: str | None
+
+
 class ThreadStore:
     """`lists` is a pool of its own, so that slow lists do not delay other calls; by default all share one pool."""
 
@@ -228,6 +236,12 @@ class ThreadStore:
             principal.reach,
         )
         return None if row is None else TurnHolder(*row)
+
+    async def open_messages(self, thread: int) -> list[OpenMessage]:
+        """The message that has the turn in a thread, which the caller has looked up for its principal, and those of
+        its last thousand that are not over, in its order."""
+        rows = await self._database.fetch("select message_id, agent, question from treadle.open_messages($1)", thread)
+        return [OpenMessage(*row) for row in rows]
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         """None if no message has the turn."""

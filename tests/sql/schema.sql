@@ -1004,6 +1004,13 @@ CREATE FUNCTION treadle.interrupt(message_id uuid, patient boolean DEFAULT true,
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.interrupt(message_id uuid, patient boolean, tenant text, reach jsonb, actor text) IS 'Cancel a message, and keep what it has said in the history';
+CREATE FUNCTION treadle.lane_heads(queues text[]) RETURNS TABLE(queue text, paused boolean, claimed boolean, agents text[], lane_rank integer, ids bigint[], last_id bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.lane_heads(queues text[]) IS 'The first rows of the lanes of queues, to tell positions in them';
 CREATE FUNCTION treadle.last_outputs(message_ids uuid[]) RETURNS TABLE(message_id uuid, said text, graph jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1130,6 +1137,16 @@ CREATE FUNCTION treadle.offer_webhooks() RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.offer_webhooks() IS 'Create the queue of deliveries; a worker that delivers calls it';
+CREATE FUNCTION treadle.open_messages(thread bigint, searched integer DEFAULT 1000) RETURNS TABLE(message_id uuid, agent text, question text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.open_messages(thread bigint, searched integer) IS 'The messages of a thread that are not over, and what they ask';
 CREATE FUNCTION treadle.passed_rows() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1235,6 +1252,15 @@ CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name te
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_list(tenant text, queue_name text) IS 'The queues with the figures of one tenant''s messages';
+CREATE FUNCTION treadle.queue_places(message_ids uuid[]) RETURNS TABLE(n bigint, state text, queue_position bigint, reason text, queue text, agent text, lane_rank integer, lane_id bigint, thread bigint, place bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_places(message_ids uuid[]) IS 'State, position and place of each message, and what keeps it waiting';
 CREATE FUNCTION treadle.queue_position(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1637,6 +1663,15 @@ CREATE FUNCTION treadle.test_webhook(webhook_id uuid, tenant text DEFAULT 'defau
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.test_webhook(webhook_id uuid, tenant text, actor text, OUT message_id uuid) IS 'Send a test event to a webhook; returns the id of its delivery';
+CREATE FUNCTION treadle.thread_lines(threads bigint[], quantity integer DEFAULT 200) RETURNS TABLE(thread bigint, places bigint[])
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.thread_lines(threads bigint[], quantity integer) IS 'The first places behind the turns of threads, to tell positions in them';
 CREATE FUNCTION treadle.thread_logs(thread_ids text[], tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n bigint, thread bigint, message_count bigint, last_pos bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2052,6 +2087,13 @@ UNION ALL
     (v.message_id)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_attempt_events v;
+CREATE TABLE treadle.not_completed (
+    tenant text NOT NULL,
+    state text NOT NULL,
+    message_id uuid NOT NULL,
+    CONSTRAINT not_completed_state_check CHECK ((state = ANY (ARRAY['failed'::text, 'cancelled'::text])))
+);
+COMMENT ON TABLE treadle.not_completed IS 'Messages that failed or were cancelled. No index of treadle.messages can name the state, which each claim changes';
 CREATE TABLE treadle.parked (
     message_id uuid NOT NULL,
     tenant text NOT NULL,
@@ -2111,6 +2153,17 @@ CREATE VIEW treadle._message_violations WITH (security_invoker='true') AS
                    FROM treadle.messages m_1
                   GROUP BY m_1.tenant, m_1.queue) m USING (tenant, queue))
           WHERE ((COALESCE(c.queued, (0)::numeric) <> (COALESCE(m.queued, (0)::bigint))::numeric) OR (COALESCE(c.processing, (0)::numeric) <> (COALESCE(m.processing, (0)::bigint))::numeric) OR (COALESCE(c.completed, (0)::numeric) <> (COALESCE(m.completed, (0)::bigint))::numeric) OR (COALESCE(c.failed, (0)::numeric) <> (COALESCE(m.failed, (0)::bigint))::numeric) OR (COALESCE(c.cancelled, (0)::numeric) <> (COALESCE(m.cancelled, (0)::bigint))::numeric))
+        ), wrong_note AS (
+         SELECT COALESCE(n.message_id, m.message_id) AS message_id,
+            n.state AS noted,
+            m.state
+           FROM (treadle.not_completed n
+             FULL JOIN ( SELECT x.tenant,
+                    x.state,
+                    x.message_id
+                   FROM treadle.messages x
+                  WHERE (x.state = ANY (ARRAY['failed'::text, 'cancelled'::text]))) m USING (tenant, state, message_id))
+          WHERE ((n.message_id IS NULL) OR (m.message_id IS NULL))
         )
  SELECT 'A result exists only for completed messages, started_at only for those that run or ran.'::text AS rule,
     (v.message_id)::text AS subject,
@@ -2121,6 +2174,11 @@ UNION ALL
     v.queue AS subject,
     to_jsonb(v.*) AS detail
    FROM wrong_counter v
+UNION ALL
+ SELECT 'Messages that failed or were cancelled are noted, and no others.'::text AS rule,
+    (v.message_id)::text AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_note v
 UNION ALL
  SELECT 'A message that waits for children names them, one that waits for input has asked, and no other does.'::text AS rule,
     (v.message_id)::text AS subject,
@@ -3433,6 +3491,8 @@ ALTER TABLE ONLY treadle.meta
     ADD CONSTRAINT meta_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY treadle.mutexes
     ADD CONSTRAINT mutexes_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY treadle.not_completed
+    ADD CONSTRAINT not_completed_pkey PRIMARY KEY (tenant, state, message_id);
 ALTER TABLE ONLY treadle.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (message_id);
 ALTER TABLE ONLY treadle.queues
@@ -3566,6 +3626,7 @@ ALTER TABLE treadle.late_charges ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.late_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.leases ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.messages ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.not_completed ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON treadle.audit AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.callback_secrets AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.counters AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3581,6 +3642,7 @@ CREATE POLICY own_tenant ON treadle.late_charges AS RESTRICTIVE FOR SELECT TO tr
 CREATE POLICY own_tenant ON treadle.late_events AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.not_completed AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.schema_ends AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3620,6 +3682,7 @@ CREATE POLICY readers ON treadle.late_charges FOR SELECT TO treadle_app, treadle
 CREATE POLICY readers ON treadle.late_events FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.not_completed FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.schema_ends FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

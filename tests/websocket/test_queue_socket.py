@@ -8,6 +8,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from service.agents.builtin.echo import echo
+from service.events.feed import Feed
+from service.events.model import Log, Page
 from tests.support.access import ROOT_KEY, bearer
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.websocket_client import port_of
@@ -33,7 +35,17 @@ def said(text: str) -> str:
     return json.dumps({"content": text, "source": "ada", "type": "TextMessage"})
 
 
-async def test_the_queue_socket_speaks_autogen(start_api: StartApi, start_worker: StartWorker) -> None:
+async def test_the_queue_socket_speaks_autogen(
+    start_api: StartApi, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_from: list[int] = []
+    read = Feed.read
+
+    async def noted(feed: Feed, log: Log, after: int, *, behind: bool) -> Page | None:
+        read_from.append(after)
+        return await read(feed, log, after, behind=behind)
+
+    monkeypatch.setattr(Feed, "read", noted)
     await start_worker(echo, team)
     api = await start_api(auth="required", treadle_key=ROOT_KEY)
     made = await api.post("/tokens", json={"scopes": ["read", "submit"], "session_id": "s"}, headers=bearer(ROOT_KEY))
@@ -63,13 +75,27 @@ async def test_the_queue_socket_speaks_autogen(start_api: StartApi, start_worker
         assert frames[1]["content"] == [{"id": "1", "name": "look", "arguments": '{"what":"the sky"}'}]
         assert frames[2]["content"] == [{"call_id": "1", "name": "look", "content": "7", "is_error": False}]
         assert (frames[3]["source"], frames[-1]["content"], frames[-1]["source"]) == ("writer", "Good?", "team")
+        first = frames[-1]
         chat.transport.abort()
 
+    read_from.clear()
+    async with connect(f"{url}&last_event_id={first['id']}", proxy=None) as chat:  # a second question beside the first
+        aside = {"message": "the sea", "agent": "team", "session_id": "s", "aside": True}
+        await api.post("/messages", json=aside, headers=bearer(ROOT_KEY))
+        second = (await frames_until(chat, type="UserInputRequestedEvent"))[-1]
+        third = await api.post("/messages", json=aside, headers=bearer(ROOT_KEY))
+        await frames_until(chat, type="UserInputRequestedEvent", message_id=third.json()["message_id"])
+        await chat.send(json.dumps({"content": "Maybe", "source": "ada", "request_id": third.json()["message_id"]}))
+        await frames_until(chat, content="Maybe!", source="team", message_id=third.json()["message_id"])
+        await chat.send(said("Yes"))  # answers the question that waits longest
+        await frames_until(chat, content="Yes!", source="team", message_id=first["message_id"])
+        await chat.send(said("No"))
+        await frames_until(chat, content="No!", source="team", message_id=second["message_id"])
+    assert min(read_from) == first["id"]
+
     async with connect(url, proxy=None) as chat:  # without a cursor, all of it is sent again
-        frames = await frames_until(chat, type="UserInputRequestedEvent")
+        frames = await frames_until(chat, content="No!")
         assert frames[0]["content"] == "hello there"
-        await chat.send(said("Yes"))  # answers the question
-        assert (await frames_until(chat, type="TextMessage", source="team"))[-1]["content"] == "Yes!"
 
     for query, code in (("session_id=s", 1008), ("session_id=s&token=wrong", 1008)):
         async with connect(f"ws://127.0.0.1:{port_of(api)}/ws/chat/queue?{query}", proxy=None) as chat:

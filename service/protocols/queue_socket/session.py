@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from service.access.authenticator import require
 from service.access.principal import Principal
 from service.client_limits import pause
-from service.errors import Forbidden, Refused, TooManyRequests
-from service.events.model import OUT_OF_REACH, is_out_of_reach
+from service.errors import Forbidden, NotFound, Refused, TooManyRequests
+from service.events.model import OUT_OF_REACH, Entry, is_out_of_reach
 from service.messages.model import NewInput, NewMessage
 from service.messages.validation import validate_input, validate_messages
 from service.protocols.queue_socket.services import QueueSocketServices
-from service.protocols.queue_socket.translate import SYSTEM, Question, TextMessage, Translator, read_frame
+from service.protocols.queue_socket.translate import SYSTEM, TextMessage, Translator, read_frame
 from service.waiting import wait_for
 
 
@@ -72,10 +73,15 @@ class QueueSession:
                 await self._send({"type": "error", "source": SYSTEM, "content": str(error)})
 
     async def _take(self, said: TextMessage) -> None:
-        """A message answers the question that waits, if there is one; else it is the next message of the thread."""
-        messages, question = self._services.messages, self._translator.question
-        if question is not None:
-            await self._answer(question, said)
+        """A message answers the question that it names, or the one that waits longest; if there is none, it is the next
+        message of the thread."""
+        messages, questions = self._services.messages, self._translator.questions
+        asker = said.request_id or next(iter(questions), None)
+        if asker is not None:
+            given = NewInput(said.content, name=questions.get(asker))
+            validate_input(given, self._services.settings)
+            await messages.input(self._principal, asker, given)
+            questions.pop(asker, None)
             return
         message = NewMessage(
             said.content, thread_id=self._thread_id, agent=self._agent, metadata={"source": said.source}
@@ -83,11 +89,6 @@ class QueueSession:
         validate_messages([message], self._services.settings, in_batch=False)
         await messages.submit(self._principal, message)
         self._accepted.set()
-
-    async def _answer(self, question: Question, said: TextMessage) -> None:
-        given = NewInput(said.content, name=question.name)
-        validate_input(given, self._services.settings)
-        await self._services.messages.input(self._principal, question.message_id, given)
 
     async def _count(self) -> None:
         try:
@@ -116,29 +117,36 @@ class QueueSession:
             self._after, self._translator = 0, Translator()
 
     async def _follow(self, thread: int) -> None:
-        """Returns when the thread was deleted. What lies before the cursor is read, too: it tells which agent speaks,
-        and which question waits."""
-        feed = self._services.feed
-        cursor, behind = 0, True
+        """Returns when the thread was deleted."""
+        feed, behind = self._services.feed, True
+        if self._after > 0:
+            for message in await self._services.threads.open_messages(thread):
+                self._translator.begin(*message)
         with feed.subscribe(thread) as wake:
             while True:
                 self._check()
                 wake.clear()
-                page = await feed.read(thread, cursor, behind=behind)
+                page = await feed.read(thread, self._after, behind=behind)
                 if page is None:
                     return
                 if page.log_end is not None:  # a failover lost the end of the log
-                    cursor = self._after = 0
+                    self._after, self._translator = 0, Translator()
                 for entry in page.entries:
-                    if is_out_of_reach(entry, self._principal):
-                        raise Forbidden(OUT_OF_REACH)
-                    for frame in self._translator.frames(entry):
-                        if entry.cursor > self._after:
-                            await self._send(frame)
-                    cursor = entry.cursor
+                    await self._show(entry)
                 behind = page.more or page.log_end is not None
                 if not behind:
                     await self._wait(wake)
+
+    async def _show(self, entry: Entry) -> None:
+        if is_out_of_reach(entry, self._principal):
+            raise Forbidden(OUT_OF_REACH)
+        if entry.seq > 1 and not self._translator.knows(entry.message_id):
+            with suppress(NotFound):
+                status = await self._services.messages.status(self._principal, entry.message_id)
+                self._translator.begin(entry.message_id, status.agent)
+        for frame in self._translator.frames(entry):
+            await self._send(frame)
+        self._after = entry.cursor
 
     async def _wait(self, wake: asyncio.Event) -> None:
         if not self._services.feed.closing:

@@ -19,13 +19,7 @@ class TextMessage(Struct, frozen=True):
     content: Annotated[str, Meta(min_length=1, description="a text that is not empty")]
     source: Annotated[str, Meta(max_length=255, description="a text of at most 255 characters")] = "user"
     type: Annotated[Literal["TextMessage"], Meta(description="TextMessage")] = "TextMessage"
-
-
-class Question(Struct, frozen=True):
-    """What a parked message asks a person."""
-
-    message_id: UUID
-    name: str
+    request_id: UUID | None = None  # of the question that it answers
 
 
 def read_frame(frame: str | bytes) -> TextMessage:
@@ -35,21 +29,30 @@ def read_frame(frame: str | bytes) -> TextMessage:
 
 
 class Translator:
-    """The frames for the entries of a log, in its order. `question` is the one that waits for an answer."""
+    """The frames for the entries of a log, in its order, from any place on. `questions`: the names of those that wait
+    for an answer by the messages that ask, the one that waits longest first."""
 
     def __init__(self) -> None:
         self._agents: dict[UUID, str] = {}  # of the messages that are not over
-        self.question: Question | None = None
+        self.questions: dict[UUID, str] = {}
+
+    def knows(self, message_id: UUID) -> bool:
+        return message_id in self._agents
+
+    def begin(self, message_id: UUID, agent: str, question: str | None = None) -> None:
+        """The message stands in the log before the entries that follow."""
+        self._agents[message_id] = agent
+        if question is not None:
+            self.questions[message_id] = question
 
     def frames(self, entry: Entry) -> Iterator[dict[str, Any]]:
         """AutoGen's messages, each with the `id` of the entry."""
         data = msgspec.json.decode(entry.data)
         fields = data if isinstance(data, dict) else {}
-        if entry.type == "queued":
-            self._agents[entry.message_id] = str(fields.get("agent") or "")
-        if self.question is not None and self.question.message_id == entry.message_id:
-            self.question = None  # any further event of the message follows its answer
-        source = self._agents.get(entry.message_id, "assistant")
+        if entry.type == "queued" and "agent" in fields:
+            self.begin(entry.message_id, str(fields["agent"]))
+        self.questions.pop(entry.message_id, None)  # any further event of the message follows its answer
+        source = self._agents.get(entry.message_id) or "assistant"
         for frame in self._of(entry, fields, source):
             yield {"id": entry.cursor, "message_id": str(entry.message_id), **frame}
         if entry.last:
@@ -57,7 +60,7 @@ class Translator:
 
     def _of(self, entry: Entry, data: dict[str, Any], source: str) -> Iterator[dict[str, Any]]:
         match entry.type:
-            case "queued":
+            case "queued" if "message" in data:  # a redrive repeats none
                 yield _said("TextMessage", "user", _text(data.get("message")))
             case "chunk":
                 yield _said("ModelClientStreamingChunkEvent", source, data.get("chunk"))
@@ -73,7 +76,7 @@ class Translator:
             case "message" if isinstance(data.get("type"), str):
                 yield _said(data["type"], data.get("source", source), data.get("content"))
             case "parked" if "name" in data:
-                self.question = Question(entry.message_id, str(data["name"]))
+                self.questions[entry.message_id] = str(data["name"])
                 asked = _said("UserInputRequestedEvent", source, _text(data.get("question")))
                 yield asked | {"request_id": str(entry.message_id)}
             case "retry":

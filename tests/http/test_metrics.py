@@ -163,11 +163,14 @@ async def test_metrics_port_decides_whether_a_worker_serves_them(
             run._metrics(Settings(metrics_port=taken - 1), worker, ["echo"]).__enter__()
 
 
+def figures() -> InstallationFigures:
+    queue = QueueFigures("q", paused=False, queued=1, ready=1, processing=1, oldest_seconds=1.0, workers=1)
+    return InstallationFigures(Figures([queue], 1, 1, 1.0, 0.5, 1.0, 1, [Lag("s", 3)]))
+
+
 def exposed() -> dict[str, str]:
     """The type of each metric, by every name that a query can give it."""
-    queue = QueueFigures("q", paused=False, queued=1, ready=1, processing=1, oldest_seconds=1.0, workers=1)
-    figures = InstallationFigures(Figures([queue], 1, 1, 1.0, 0.5, 1.0, 1, [Lag("s", 3)]))
-    families: Iterable[Metric] = [*ProcessMetrics(running=lambda: (0, 1)).collect(), *figures.collect()]
+    families: Iterable[Metric] = [*ProcessMetrics(running=lambda: (0, 1)).collect(), *figures().collect()]
     return {family.name + suffix: family.type for family in families for suffix in SUFFIXES[family.type]}
 
 
@@ -180,8 +183,11 @@ def test_the_dashboard_and_the_alerts_query_metrics_that_exist() -> None:
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     shown = queried(target["expr"] for panel in panels for target in panel.get("targets", ()))
     alerts: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
-    assert shown | queried(alert["expr"] for alert in alerts) <= known
+    alerted = queried(alert["expr"] for alert in alerts)
+    assert shown | alerted <= known
     assert len(shown) > 20
+    assert {family.name for family in figures().collect()} <= shown | alerted
+    assert "treadle_subscription_lag" in shown
     assert all(alert["annotations"].keys() == {"summary", "action"} for alert in alerts)
 
 

@@ -13,6 +13,7 @@ from examples.software_team.types import (
     CodingTask,
     CommitResult,
     Plan,
+    PlanStep,
     SkeletonPatch,
     Trace,
 )
@@ -52,10 +53,14 @@ async def request_planner(context: Context, request: ChangeRequest) -> Plan:
     if "impossible" in request.title:
         raise Rejected(f"There is no plan for: {request.title}.")  # a dead letter, for a person
     assert request.trace is not None
+
+    async def ask_for_steps() -> list[PlanStep]:
+        return await model.plan_steps(context, request)
+
     plan = Plan(
         plan_id=f"plan-{request.request_id}",
         request_id=request.request_id,
-        steps=model.plan_steps(request),
+        steps=await context.step("plan", ask_for_steps),
         rationale="A module, its call, and its test.",
         affected_paths=["app/", "tests/"],
         complexity="COMPLEXITY_LEVEL_LOW",
@@ -89,8 +94,11 @@ async def code_planner(context: Context, plan: Plan) -> list[str]:
 @agent("coding_agent")
 async def coding_agent(context: Context, task: CodingTask) -> str:
     """Writes the change of a task, commits it, and builds."""
-    diff = model.diff_of(task)
-    await context.emit(diff)
+
+    async def write() -> str:
+        return await model.diff_of(context, task)
+
+    diff = await context.step("write", write)
     branch = BRANCH.format(task.plan_id)
     commit = CommitResult(task.task_id, model.commit_of(diff), branch, task.goal, task.paths, task.trace)
     await context.publish("commit.result", commit, key=task.plan_id)

@@ -1,21 +1,31 @@
-"""The model of the team: a script, so that the example runs offline and says the same each time.
+"""The model of the team: Claude where ANTHROPIC_API_KEY is set, else a script, so that the example runs offline and
+says the same each time.
 
-Put a call of your model in its place: each function is one question, and its answer is kept as a step, so that no
-attempt asks it twice.
+The agents keep each answer as a step, so that no attempt asks twice. The build is always the script.
 """
 
 import hashlib
 
-from examples.software_team.types import ChangeRequest, CodingTask, Plan, PlanStep
+from examples.software_team import claude
+from examples.software_team.types import ChangeRequest, CodingTask, Plan, PlanStep, StepKind
+from treadle import Context
 
 
-def plan_steps(request: ChangeRequest) -> list[PlanStep]:
+async def plan_steps(context: Context, request: ChangeRequest) -> list[PlanStep]:
     """How the request is carried out."""
     title = request.title.lower()
+    steps: dict[StepKind, str] = {
+        "STEP_KIND_CREATE": f"add a module for: {title}",
+        "STEP_KIND_MODIFY": f"call it where the user asks for: {title}",
+        "STEP_KIND_TEST": f"test: {title}",
+    }
+    texts = list(steps.values())
+    if claude.has_key():
+        details = await claude.details_of(context, request, texts)
+        texts = [f"{text}. {detail}" for text, detail in zip(texts, details, strict=True)]
     return [
-        PlanStep(f"{request.request_id}/1", "STEP_KIND_CREATE", f"add a module for: {title}"),
-        PlanStep(f"{request.request_id}/2", "STEP_KIND_MODIFY", f"call it where the user asks for: {title}"),
-        PlanStep(f"{request.request_id}/3", "STEP_KIND_TEST", f"test: {title}"),
+        PlanStep(f"{request.request_id}/{number}", kind, text)
+        for number, (kind, text) in enumerate(zip(steps, texts, strict=True), 1)
     ]
 
 
@@ -25,9 +35,13 @@ def paths_of(plan: Plan, step: PlanStep) -> list[str]:
     return [f"{folder}/{plan.request_id}_{step.step_id.rpartition('/')[2]}.py"]
 
 
-def diff_of(task: CodingTask) -> str:
-    """The change that carries out a task."""
-    return "\n".join(f"+++ {path}\n+# {task.goal}" for path in task.paths)
+async def diff_of(context: Context, task: CodingTask) -> str:
+    """The change that carries out a task, streamed as it comes."""
+    if claude.has_key():
+        return await claude.diff_of(context, task)
+    diff = "\n".join(f"+++ {path}\n+# {task.goal}" for path in task.paths)
+    await context.emit(diff)
+    return diff
 
 
 def commit_of(text: str) -> str:

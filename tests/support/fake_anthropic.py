@@ -59,6 +59,9 @@ class FakeAnthropic:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
+    def reply(self, request: Request) -> Answer | Status:
+        return self.script.popleft() if self.script else Answer()
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["FakeAnthropic"]:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -72,7 +75,7 @@ class FakeAnthropic:
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             body = await reader.readexactly(int(headers["content-length"]))
             self.requests.append(Request(head[0].split(" ")[1], headers, json.loads(body)))
-            reply = self.script.popleft() if self.script else Answer()
+            reply = self.reply(self.requests[-1])
             if isinstance(reply, Status):
                 writer.write(_whole(reply))
             else:

@@ -49,10 +49,13 @@ def _unzstd(body: bytes, most_bytes: int) -> tuple[bytes, bool]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
     try:
         unpacked = decompressor.stream_reader(io.BytesIO(body)).read(most_bytes + 1)
-        size = zstandard.frame_content_size(body)
+        if len(unpacked) > most_bytes:
+            return unpacked, False
+        frame = decompressor.decompressobj()  # knows no bound, but where a frame ends
+        frame.decompress(body)
     except zstandard.ZstdError:
         raise Invalid("The body is not valid zstd.") from None
-    return unpacked, size in (-1, len(unpacked))
+    return unpacked, frame.eof and not frame.unused_data
 
 
 def read_other(body: bytes, media_type: str) -> NewRecords | None:

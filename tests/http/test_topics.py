@@ -206,6 +206,13 @@ async def test_compressed_bodies_are_unpacked_to_a_bound(start_api: StartApi) ->
         assert (await post(content, encoding)).status_code == 413, encoding
         for damaged in (packed[encoding][:-5], b"x" * 50):
             assert (await post(damaged, encoding)).status_code == 400, (encoding, damaged)
+    compressor = zstandard.ZstdCompressor(write_content_size=False).compressobj()  # as a stream, without its size
+    begun = compressor.compress(body) + compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)  # all of the JSON
+    ended = begun + compressor.flush()
+    assert (await post(ended, "zstd")).status_code == 202
+    for damaged in (begun, begun[:-9], ended + b"x", packed["zstd"] + b"x"):
+        refused = await post(damaged, "zstd")
+        assert (refused.status_code, "ends too early, or more follows" in refused.text) == (400, True), damaged
     assert (await post(packed["gzip"] + b"x", "gzip")).status_code == 400
     assert (await post(body, "br")).status_code == 415
     assert (await post(packed["gzip"], "gzip", "/messages")).status_code == 400

@@ -18,7 +18,7 @@ from service.cli import common
 from service.config import Settings
 from service.errors import ConfigError
 from service.limits import STOP_MARGIN_SECONDS
-from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor
+from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor, readiness
 from service.terminal import visible_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def up(settings: Settings, reload: bool) -> None:
     One supervisor restarts whatever of them dies. With DATABASE_URL set, that server is used.
 
     With --reload, a change in a file of AGENTS or AGENT_TEMPLATES, or in one that these import, replaces the workers.
-    The old ones end what they run, within SHUTDOWN_GRACE. If a module cannot be imported, the old workers go on.
+    Once new ones are ready, the old ones end what they run, within SHUTDOWN_GRACE. If a module cannot be imported, the
+    old workers go on.
 
     \b
     Examples:
@@ -98,6 +99,7 @@ def work(settings: Settings) -> None:
 
     outbound.prepare(os.environ)
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
+    tell_ready = readiness(os.environ)
 
     async def run() -> None:
         agents = registry.load(settings)
@@ -120,7 +122,7 @@ def work(settings: Settings) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.stop)
             with life_log.writing(), _metrics(settings, worker, agents.names):
-                await worker.run()
+                await worker.run(tell_ready)
         # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
         sys.stderr.flush()
         os._exit(0)
@@ -206,7 +208,7 @@ def _metrics(settings: Settings, worker: "Worker", agents: Collection[str]) -> I
     _, _, number = os.environ.get(SLOT_VARIABLE, "").rpartition("worker-")
     port = settings.metrics_port + (int(number) - 1 if number and settings.metrics_port else 0)
     metrics = ProcessMetrics(pools=worker.pools, agents=agents, running=lambda: worker.running)
-    with metrics.listening(), serving(new_registry(metrics), settings.metrics_host, port):
+    with metrics.listening(), serving(new_registry(metrics), settings.metrics_host, port, shared=bool(number)):
         yield
 
 

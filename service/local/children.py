@@ -9,10 +9,10 @@ import time
 from asyncio.subprocess import Process
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
-from service.local.parent_watch import PARENT_PIPE_VARIABLE, SLOT_VARIABLE
+from service.local.parent_watch import PARENT_PIPE_VARIABLE, READY_PIPE_VARIABLE, SLOT_VARIABLE
 from service.waiting import wait_for
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,27 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 }
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 10.0  # until something that ended is started again
 HEALTHY_SECONDS = 30.0  # of life after which an end counts as the first again
+READY_SECONDS = 60.0  # that a child gets until it can take the place of another one
 SECOND_SIGNAL_SECONDS = 3.0  # that children get after the second signal
+
+
+class _ReadyPipe:
+    """A pipe on which a child tells that it does its work; `heard` is set then."""
+
+    def __init__(self) -> None:
+        self._read_end, self.write_end = os.pipe()
+        self.heard = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._read_end, self._hear)
+
+    def _hear(self) -> None:
+        if os.read(self._read_end, 1):
+            self.heard.set()
+        asyncio.get_running_loop().remove_reader(self._read_end)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._read_end)
+        os.close(self._read_end)
+        os.close(self.write_end)
 
 
 class RestartDelays:
@@ -62,16 +82,30 @@ class Children:
         self._environ = {**environ, PARENT_PIPE_VARIABLE: str(self._pipe)}
         self._processes: dict[str, Process] = {}
         self._replaced: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)  # by the name of a child
+        self._asked: defaultdict[str, list[asyncio.Future[bool]]] = defaultdict(list)  # the callers of `replace`
         self._leaving: dict[asyncio.Task[None], tuple[str, Process]] = {}  # children that were replaced and still run
         self.database_url = ""  # for children that start from now on
         self.ends: Counter[str] = Counter()  # of each name so far
 
-    async def spawn(self, name: str, command: str, *, stdout: int | None = None, stderr: int | None = None) -> Process:
+    async def spawn(
+        self,
+        name: str,
+        command: str,
+        *,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        ready: "_ReadyPipe | None" = None,
+    ) -> Process:
         """Start a child in a session of its own: a Ctrl-C in the terminal reaches only the supervisor."""
+        environ = {**self._environ, "DATABASE_URL": self.database_url, SLOT_VARIABLE: name}
+        pipes = [self._pipe, self._children_lock]
+        if ready is not None:
+            environ[READY_PIPE_VARIABLE] = str(ready.write_end)
+            pipes.append(ready.write_end)
         child = await asyncio.create_subprocess_exec(
             *self._commands[command],
-            env={**self._environ, "DATABASE_URL": self.database_url, SLOT_VARIABLE: name},
-            pass_fds=(self._pipe, self._children_lock),
+            env=environ,
+            pass_fds=pipes,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -81,8 +115,8 @@ class Children:
         return child
 
     async def keep(self, name: str, command: str, may_start: asyncio.Event) -> None:
-        """Run one child, and start it again whenever it ends, each time after a longer delay; or at once, when it is
-        replaced."""
+        """Run one child, and start it again whenever it ends, each time after a longer delay. When it is replaced, a
+        new one takes its place."""
         delays, replaced = RestartDelays(), self._replaced[name]
         while True:
             await may_start.wait()
@@ -90,9 +124,10 @@ class Children:
             replaced.clear()
             try:
                 child = await self.spawn(name, command)
-                if await _is_first(replaced.wait(), child.wait()):
-                    self._dismiss(name, child)
-                    continue
+                self._answer(name, replaced=True)
+                while await _is_first(replaced.wait(), child.wait()):
+                    replaced.clear()
+                    child = await self._succeed(name, command, child)
                 ended = f"(pid {child.pid}) ended with {described(await child.wait())}"
             except OSError as error:
                 ended = f"cannot be started: {error}"
@@ -101,10 +136,51 @@ class Children:
             log.warning("%s %s; next start in %g s", name, ended, seconds)
             await wait_for(replaced, seconds)
 
-    def replace(self, names: Iterable[str]) -> None:
-        """Start new children of these names now, and let the old ones end what they do."""
+    async def replace(self, names: Iterable[str]) -> bool:
+        """Start new children of these names now. Once one is ready, the old one of its name ends what it does; if it
+        ends before, the old one goes on. Returns whether all were replaced."""
+        waiting = []
         for name in names:
+            waiting.append(asyncio.get_running_loop().create_future())
+            self._asked[name].append(waiting[-1])
             self._replaced[name].set()
+        return all(await asyncio.gather(*waiting))
+
+    def _answer(self, name: str, *, replaced: bool) -> None:
+        for waiting in self._asked.pop(name, ()):
+            if not waiting.done():
+                waiting.set_result(replaced)
+
+    async def _succeed(self, name: str, command: str, old: Process) -> Process:
+        """Start a child in the place of another one; returns the one that goes on."""
+        former = f"{name} (former)"
+        self._processes[former] = old
+        with closing(_ReadyPipe()) as ready:
+            try:
+                new = await self.spawn(name, command, ready=ready)
+                failed = await self._failure(new, ready)
+            except OSError as error:
+                new, failed = old, f"cannot be started: {error}"
+        del self._processes[former]
+        if failed is None:
+            self._dismiss(name, old)
+        else:
+            log.warning("the new %s %s; the one before it (pid %d) goes on", name, failed, old.pid)
+            self._processes[name] = old
+        self._answer(name, replaced=failed is None)
+        return new if failed is None else old
+
+    async def _failure(self, new: Process, ready: "_ReadyPipe") -> str | None:
+        """Wait until a new child is ready; what happened if it is not."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                if await _is_first(ready.heard.wait(), new.wait()):
+                    return None
+            return f"(pid {new.pid}) ended with {described(await new.wait())} before it was ready"
+        except TimeoutError:
+            kill(new)
+            await new.wait()
+            return f"(pid {new.pid}) was not ready within {READY_SECONDS:g} seconds"
 
     def _dismiss(self, name: str, child: Process) -> None:
         """Terminate a child, and each earlier one of its name once more, so that it hands its work back at once."""

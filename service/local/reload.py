@@ -1,7 +1,8 @@
 """`treadle up --reload`: replaces the workers when a file of the agents changes.
 
 The files are looked at once a second; a hint of the operating system only makes that sooner. Before a worker is
-replaced, a process of its own loads the agents: if that fails, the old workers go on.
+replaced, a process of its own loads the agents: if that fails, the old workers go on. An old worker also goes on until
+a new one is ready, because the files may change once more in between.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 PROBE_SECONDS = 60.0
+STAY = "The workers go on with the agents that they have."
 NAME = "agents"  # of the process that loads the agents
 
 Stamps = dict[str, tuple[int, int]]  # time of the last change and size of each file that is there
@@ -42,8 +44,10 @@ class Reload:
             stamps = await self._probe()
             is_current = _difference(stamps, _stamps(self._watched())) is None  # else they are loaded again first
             if not self._failed and is_current:
-                self._announce(f"{changed} has changed: the workers are replaced")
-                self._children.replace(workers)
+                if await self._children.replace(workers):
+                    self._announce(f"{changed} has changed: the workers are replaced")
+                else:
+                    self._announce(f"{changed} has changed, but new workers cannot start. {STAY}")
 
     async def _probe(self) -> Stamps:
         """Load the agents in another process. Returns the stamps of their files from before that."""
@@ -52,7 +56,7 @@ class Reload:
         self._failed = found.error is not None
         if found.error is not None:
             self._files |= set(found.files)
-            self._announce(f"{found.error} The workers go on with the agents that they have.")
+            self._announce(f"{found.error} {STAY}")
         else:
             self._files = set(found.files)
         return {file: before.get(file, stamp) for file, stamp in _stamps(self._watched()).items()}

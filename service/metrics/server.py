@@ -23,10 +23,13 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 @contextmanager
-def serving(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve `/metrics` meanwhile; yields the port. Raises ConfigError where nothing can listen there."""
+def serving(registry: CollectorRegistry, host: str, port: int, *, shared: bool = False) -> Iterator[int]:
+    """Serve `/metrics` meanwhile; yields the port. `shared`: a process that takes the place of this one may listen
+    there as well, until this one ends. Raises ConfigError where nothing can listen there."""
     app = make_wsgi_app(registry)
-    server_class = _ServerOfIpv6 if ":" in host else ThreadingWSGIServer
+    server_class: type[ThreadingWSGIServer] = _ServerOfIpv6 if ":" in host else ThreadingWSGIServer
+    if shared:
+        server_class = type(server_class.__name__, (server_class,), {"allow_reuse_port": True})
     try:
         server = make_server(
             host, port, _refuse_names(app) if is_loopback(host) else app, server_class, handler_class=_Handler

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from service.config import Settings
@@ -99,8 +99,9 @@ class Worker:
         self._stopping.set()
         self._lines.stop()
 
-    async def run(self) -> None:
-        """Work until `stop` is called and all attempts have ended or were released."""
+    async def run(self, tell_ready: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop` is called and all attempts have ended or were released. `tell_ready` is called before the
+        first claim."""
         if not await self._register():
             await self._database.close()
             return
@@ -114,6 +115,7 @@ class Worker:
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._lines.queues)})
         try:
             await self._wait_until_watched()
+            tell_ready()
             await self._lines.claim()
             await self._drain()
         finally:

@@ -131,6 +131,54 @@ async def test_a_process_that_cannot_be_started_ends_no_workers(tmp_path: Path) 
     await children.stop(asyncio.Event())
 
 
+WORKER = """
+import os, signal, sys
+from service.local.parent_watch import readiness
+tell_ready = readiness(os.environ)
+if os.path.exists("broken"):
+    sys.exit(3)
+open("begun", "w").write(str(os.getpid()))  # a pipe: until the test reads it
+open("go on").read()  # until the test opens it
+tell_ready()
+signal.pause()
+"""
+
+
+async def test_an_old_worker_goes_once_the_new_one_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although the new one ends, or takes its time, after a trial that went well."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for pipe in ("begun", "go on"):
+        os.mkfifo(pipe)
+    with (tmp_path / "lock").open("w") as lock:
+        commands = {"work": (sys.executable, "-c", WORKER)}
+        children = Children(os.environ, commands, lock.fileno(), patience_seconds=60)
+        may_start = asyncio.Event()
+        may_start.set()
+        keeping = asyncio.create_task(children.keep("worker-1", "work", may_start))
+        old = int(await asyncio.to_thread(Path("begun").read_text))
+        await asyncio.to_thread(Path("go on").write_text, "")
+
+        (tmp_path / "broken").touch()
+        assert await children.replace(["worker-1"]) is False
+        assert re.search(rf"ended with exit status 3 before it was ready; .*\(pid {old}\) goes on", caplog.text)
+        (tmp_path / "broken").unlink()
+
+        replacing = asyncio.create_task(children.replace(["worker-1"]))
+        new = int(await asyncio.to_thread(Path("begun").read_text))
+        os.kill(old, 0)  # it is there: not even its end has been seen
+        assert not replacing.done()
+        await asyncio.to_thread(Path("go on").write_text, "")
+        assert await replacing is True
+        await until(lambda: Path(f"/proc/{old}").exists(), lambda exists: not exists)
+        assert new != old
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        await children.stop(asyncio.Event())
+
+
 async def test_nothing_is_overwritten(cli_without_database: Cli, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=1")
     said = error_sentence(await cli_without_database("init", str(tmp_path)))

@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-from service.local.parent_watch import follow_supervisor
+from service.local.parent_watch import follow_supervisor, readiness
 
 NAME = os.environ["TREADLE_SLOT"]
 
@@ -49,5 +49,7 @@ if "fails" in sys.argv:
 if "serve" in sys.argv:
     with http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Health) as server:
         server.serve_forever()
+if "work" in sys.argv:
+    readiness(os.environ)()
 while "work" in sys.argv:
     signal.pause()

@@ -305,7 +305,7 @@ export interface components {
         /**
          * MessagePage
          * @description A page of messages, the newest first. `next_cursor` is null where no message is left to look at. A call looks at
-         *         10,000 messages at most: until `searched_until`, so that a page may be empty although others follow.
+         *         1,000 messages at most: until `searched_until`, so that a page may be empty although others follow.
          */
         MessagePage: {
             messages: components["schemas"]["MessageSummary"][];

@@ -36,8 +36,8 @@ class Line(Struct, frozen=True):
         return len(self.ids) if self.last_id is None else self.before(self.last_id + 1)
 
     def before(self, lane_id: int) -> int:
-        """How many rows lie before this id, which is none of `ids`. Beyond these, the span of the ids of messages that
-        have not returned (their ids begin at 1) stands for their number."""
+        """How many rows lie before this id. Beyond `ids`, the span of the ids of messages that have not returned (their
+        ids begin at 1) stands for their number."""
         n = bisect_left(self.ids, lane_id)
         if n < len(self.ids) or self.last_id is None:
             return n

@@ -73,8 +73,8 @@ class QueueSession:
                 await self._send({"type": "error", "source": SYSTEM, "content": str(error)})
 
     async def _take(self, said: TextMessage) -> None:
-        """A message answers the question that it names, or the one that waits longest; if there is none, it is the next
-        message of the thread."""
+        """A message answers the question that it names, or the one that waits longest. Without a question it is the
+        next message of the thread."""
         messages, questions = self._services.messages, self._translator.questions
         asker = said.request_id or next(iter(questions), None)
         if asker is not None:

@@ -15,6 +15,9 @@ from service.local.private_postgres import PrivatePostgres
 OPTIONS = {"max_connections": "100", "wal_keep_size": "256MB", "max_notify_queue_pages": "64"}
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 STOP_SECONDS = 30.0
+# What a call meets while PostgreSQL goes or comes. TimeoutError is an OSError; asyncpg raises InternalClientError where
+# the end of the server cuts an answer in the middle.
+DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class Server:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,7 @@ import msgspec
 import uuid_utils.compat as uuid
 
 from faults.history import History
-from faults.postgres import Cluster
+from faults.postgres import DATABASE_ERRORS, Cluster
 
 RECORDS, COPIES = "faults.in", "faults.out"
 SUBSCRIPTIONS = {"clerks": ("clerk", "exactly_once"), "filers": ("filer", "at_least_once")}
@@ -28,6 +29,17 @@ PUBLISH = "select count(*) from treadle.publish_many($1, $2::jsonb, notify => tr
 OPEN = """
     select exists (select from pgmq.q_treadle_inbox)
         or exists (select from treadle.subscription_overview where lag > 0 or open > 0)"""
+
+
+def new_record(value: str, key: str | None) -> dict[str, str]:
+    """A record with an id, so that a repeated call publishes it once."""
+    return {"record_id": str(uuid.uuid7()), "value": value} | ({} if key is None else {"key": key})
+
+
+async def publish(sql: "asyncpg.Connection[Any]", history: History, records: Sequence[Mapping[str, str]]) -> None:
+    """Publish to the topic of the run, and note what was acknowledged. Raises DATABASE_ERRORS."""
+    await sql.fetchval(PUBLISH, RECORDS, msgspec.json.encode(records).decode())
+    history.published += [one["value"] for one in records]
 
 
 class Publishers:
@@ -64,23 +76,21 @@ class Publishers:
             for _ in range(BATCH_RECORDS):
                 # The records of a key come from one publisher, so their numbers are their order.
                 key = f"{number}-{self._rng.randrange(KEYS)}" if self._rng.random() < 0.8 else None
-                records.append({"record_id": str(uuid.uuid7()), "value": f"{number}:{sent:06}", "key": key})
+                records.append(new_record(f"{number}:{sent:06}", key))
                 sent += 1
-            text = msgspec.json.encode([{k: v for k, v in one.items() if v} for one in records]).decode()
             while True:
                 try:
                     async with asyncio.timeout(CALL_SECONDS):
                         if sql is None or sql.is_closed():
                             sql = await self._cluster.primary.connect()
-                        await sql.fetchval(PUBLISH, RECORDS, text)
+                        await publish(sql, self._history, records)
                     break
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                except DATABASE_ERRORS:
                     if sql is not None:
                         sql.terminate()
                     sql = None
                     await asyncio.sleep(PAUSE_SECONDS)
-            self._history.published += [str(one["value"]) for one in records]
             await asyncio.sleep(self._rng.uniform(0, 2 * PAUSE_SECONDS))
         if sql is not None:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*DATABASE_ERRORS):
                 await sql.close(timeout=5)

@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from faults.history import Reading, Recovery, Sent
+from faults.postgres import DATABASE_ERRORS
 from faults.world import World
 
 RECOVERY_SECONDS = 30.0  # everything must recover within this time, whatever other faults there are
 POLL_SECONDS = 0.2
-DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)  # TimeoutError is an OSError
 
 CHUNK_WRITTEN = """
     select min(created_at) from treadle.events where created_at > $1 and type = 'chunk'

@@ -7,6 +7,7 @@ import time
 from faults import watch
 from faults.history import Fault
 from faults.load import THREAD_COUNT
+from faults.publishers import SUBSCRIPTIONS, new_record, publish
 from faults.world import NothingToBreak, World, fault
 
 HOLD_SECONDS = 4.0  # shorter than the patience of a request
@@ -38,14 +39,13 @@ async def held_threads(world: World, _: Fault) -> None:
 
 
 HANDLED = """
-    select exists (
-        select from treadle.messages m
-        where m.subscription is not null and m.state = 'completed' and m.completed_at > $1 and m.created_at > $1)"""
+    select count(*) from treadle.messages m
+    where m.subscription is not null and m.state = 'completed' and m.body #>> '{}' = $1"""
 
 
 @fault(weight=3)
 async def held_keys(world: World, _: Fault) -> None:
-    """A transaction holds the threads of half of the keys of records; those of the other keys are handled meanwhile."""
+    """A transaction holds the threads of half of the keys of records; a record of another key is handled meanwhile."""
     holder = await world.cluster.primary.connect()
     watcher = await world.cluster.primary.connect()
     try:
@@ -57,9 +57,10 @@ async def held_keys(world: World, _: Fault) -> None:
         )
         if not held:
             raise NothingToBreak("there was no thread of a key")
-        since = await watcher.fetchval("select treadle.clock()")
+        key = f"beside-held-{len(world.history.published)}"
+        await publish(watcher, world.history, [new_record(key, key)])
         began = time.monotonic()
-        while not await watcher.fetchval(HANDLED, since):
+        while await watcher.fetchval(HANDLED, key) < len(SUBSCRIPTIONS):
             if time.monotonic() - began > watch.RECOVERY_SECONDS:
                 world.history.not_recovered.append("no record was handled beside keys that a transaction holds")
                 break

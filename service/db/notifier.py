@@ -12,7 +12,9 @@ Channels and payloads (items separated by commas, `*` for "look at everything"):
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from uuid import UUID
 
 from service.db.pool import Database
@@ -31,6 +33,8 @@ EVERYTHING = "*"
 
 MAX_PAYLOAD_ITEMS = 120  # a payload has at most 8,000 bytes
 MAX_PAYLOADS = 8  # above that, one payload tells listeners to look at everything
+SLOW_COMMIT_SECONDS = 0.005  # of a call whose hint travels with its commit
+APART_SECONDS = 10.0  # that hints travel apart after such a slow call
 
 
 class Notifier:
@@ -68,6 +72,28 @@ class Notifier:
             log.exception("hint lost")
         finally:
             self._sending = None
+
+
+class CommitHints:
+    """Whether the hint of a single write travels with its commit, which saves a transaction and arrives sooner.
+
+    In PostgreSQL one transaction of the whole cluster at a time commits a NOTIFY, and it waits for the disk meanwhile:
+    32 sessions made 450 such commits a second where they made 7,600 without a NOTIFY, and 5,100 with one in a
+    transaction of its own that does not wait for the disk. So hints travel with commits only while these are fast.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._apart_until = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        return self._clock() >= self._apart_until
+
+    def took(self, seconds: float) -> None:
+        """Note how long a call took whose hint travelled with its commit."""
+        if seconds > SLOW_COMMIT_SECONDS:
+            self._apart_until = self._clock() + APART_SECONDS
 
 
 def event_hint(message_id: UUID, thread: int | None) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from service import telemetry
 from service.batching import Batcher
-from service.db.notifier import EVENTS, WORK, Notifier, event_hint
+from service.db.notifier import EVENTS, WORK, CommitHints, Notifier, event_hint
 from service.errors import Busy
 from service.leases.model import Append, Appended, Claim, Finish, Finished, FinishStatus
 from service.leases.store import LeaseStore
@@ -29,6 +29,7 @@ class Writer:
         self._notifier = notifier
         self._janitor = janitor
         self._max_losses = max_losses
+        self._commit_hints = CommitHints()
         self._started: dict[UUID, str] = {}  # the hints of attempts that have written nothing yet, by message
         self._appends: Batcher[Append, Appended] = Batcher(
             self._append,
@@ -78,11 +79,11 @@ class Writer:
             answers = [await persist("append", lambda: self._store.append_and_send(batch[0], patient))]
             hint = None
         else:
-            hint = _hint_with_commit(batch)
+            hint = self._hint_with_commit(batch)
             answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
         events = sum([len(append.events) for append in batch])
         telemetry.append(appends=len(batch), events=events, seconds=time.monotonic() - began)
-        self._hint_written(batch, hint)
+        self._hint_written(batch, hint, began)
         return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
@@ -91,18 +92,23 @@ class Writer:
             answers = [await persist("conclude", lambda: self._store.conclude(batch[0], patient, losses))]
             hint = None
         else:
-            hint = _hint_with_commit(batch)
+            hint = self._hint_with_commit(batch)
             answers = await persist("finish", lambda: self._store.finish(batch, patient, losses, hint), len(batch))
         events = sum([len(finish.events) for finish in batch])
         telemetry.settle(attempts=len(batch), events=events, seconds=time.monotonic() - began)
-        self._hint_written(batch, hint)
+        self._hint_written(batch, hint, began)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued":
                 self._tend_queued(finish)
         return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
 
-    def _hint_written(self, batch: Sequence[Append | Finish], hint: str | None) -> None:
-        """Tell readers of the logs. `hint`: they have heard it with the commit."""
+    def _hint_with_commit(self, batch: Sequence[Append | Finish]) -> str | None:
+        return _event_hint(batch[0]) if len(batch) == 1 and self._commit_hints.wanted else None
+
+    def _hint_written(self, batch: Sequence[Append | Finish], hint: str | None, began: float) -> None:
+        """Tell readers of the logs. `hint`: they have heard it with the commit of the call that began then."""
+        if hint is not None:
+            self._commit_hints.took(time.monotonic() - began)
         for item in batch:
             self._started.pop(item.message_id, None)
             if hint is None:
@@ -122,11 +128,6 @@ class Writer:
 
 def _event_hint(item: Append | Finish | Claim) -> str:
     return event_hint(item.message_id, item.thread)
-
-
-def _hint_with_commit(batch: Sequence[Append | Finish]) -> str | None:
-    """The hint of a single item travels with its commit, which saves a transaction."""
-    return _event_hint(batch[0]) if len(batch) == 1 else None
 
 
 def _weight(item: Append | Finish) -> int:

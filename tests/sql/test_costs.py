@@ -4,6 +4,7 @@ Nothing here is a measure of time; the statements are counted as they leave the 
 """
 
 import asyncio
+import math
 import re
 from collections import Counter
 from typing import Any
@@ -13,7 +14,8 @@ import msgspec
 import pytest
 
 from service.access.principal import COMMAND_LINE
-from service.db.notifier import Notifier
+from service.db import notifier
+from service.db.notifier import CommitHints, Notifier
 from service.db.pool import Connection, Database
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
@@ -55,6 +57,7 @@ async def talk(context: Context, text: str) -> str:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The statements that were sent, by the SQL function that they call, without the chores."""
+    monkeypatch.setattr(notifier, "SLOW_COMMIT_SECONDS", math.inf)  # however busy this machine is
     counter: Counter[str] = Counter()
     for name in ("fetch", "fetchrow", "fetchval"):
         original = getattr(Database, name)
@@ -99,6 +102,37 @@ async def test_one_message_costs_a_submit_a_claim_and_a_finish(
     assert sent["append"] == 0
     assert sent["hint"] <= 10  # of an attempt that did not end soon; submit and finish tell of their events themselves
     assert set(sent) <= {"submit_many", "claim", "finish", "hint"}
+
+
+async def test_hints_travel_apart_for_a_while_after_a_slow_commit(
+    store: MessageStore,
+    sql: Connection,
+    start_worker: StartWorker,
+    sent: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only one transaction of the cluster at a time commits a NOTIFY."""
+    monkeypatch.setattr(notifier, "SLOW_COMMIT_SECONDS", 0.0)
+    heard: list[str] = []
+    await sql.add_listener(notifier.EVENTS, lambda *hint: heard.append(str(hint[-1])))
+    await start_worker(talk, poll_interval=60.0)
+    await submit(store, 1, "talk")
+    sent.clear()
+    (message_id,) = await submit(store, 1, "talk")
+    await until(lambda: any(str(message_id) in hint for hint in heard))
+    await settled(sql, message_id)
+    assert sent["hint"] >= 1  # those of the first message went with its commits, which seemed slow
+
+
+def test_a_commit_is_slow_once_and_its_successors_are_tried_again() -> None:
+    now = 0.0
+    hints = CommitHints(lambda: now)
+    hints.took(notifier.SLOW_COMMIT_SECONDS / 2)
+    assert hints.wanted
+    hints.took(notifier.SLOW_COMMIT_SECONDS * 2)
+    assert not hints.wanted
+    now = notifier.APART_SECONDS
+    assert hints.wanted
 
 
 async def test_emitted_events_cost_one_append_and_no_hint(

@@ -31,6 +31,11 @@ class Sample(msgspec.Struct, frozen=True):
     read_tokens: float
     cost: Cost
 
+    @property
+    def read_messages(self) -> float:
+        """Messages whose stream is read, in a second."""
+        return self.messages * self.read_tokens / self.tokens if self.tokens else 0.0
+
 
 class Costs(msgspec.Struct, frozen=True):
     """`origin` says when and where they were measured, and beside how much other work."""

@@ -1,9 +1,9 @@
 """The capacity model: what a load needs, from what smaller and larger loads were measured to cost.
 
-A cost is the sum of four: that of idle processes, that of messages, that of the tokens that agents emit, and that of
-the tokens that streams deliver. Each grows with its rate as it was measured: between two measured rates along a line,
-beyond the highest one in proportion. It grows less than the rate does, because events that arrive together share calls.
-So it is taken at the rate of one process.
+A cost is the sum of six: that of idle processes, of messages, of messages whose agents emit at all, of the tokens that
+agents emit, of messages whose stream is read, and of the tokens that streams deliver. Each grows with its rate as it
+was measured: between two measured rates along a line, beyond the highest one in proportion. It grows less than the
+rate does, because events that arrive together share calls. So it is taken at the rate of one process.
 """
 
 import math
@@ -15,6 +15,8 @@ from service.capacity.costs import Cost, Costs, Sample
 
 BUSY_SHARE = 0.7  # of a core that a process or a machine should use: the rest is for bursts
 ROOM = 1.3  # places of workers for each running message
+SHORT_TOKENS = 50  # of a message: samples with fewer tell the cost of a message, those with more that of a token
+ROUNDS = 20  # until the curves of messages and of their tokens agree
 SECONDS_PER_DAY = 86_400
 
 
@@ -63,20 +65,24 @@ class Model:
         samples = costs.measured
         self._idle = next(sample.cost for sample in samples if not sample.messages)
         self._messages = Curve(
-            [(s.messages, _less(s.cost, self._idle)) for s in samples if s.messages and not s.tokens],
+            [(s.messages, _less(s.cost, self._idle)) for s in samples if s.messages and not s.tokens]
         )
-        self._tokens = Curve(
-            [(s.tokens, self._beyond(s)) for s in samples if s.tokens and not s.read_tokens],
+        rest = [(s, _less(_less(s.cost, self._idle), self._messages.at(s.messages))) for s in samples if s.tokens]
+        self._emitting, self._tokens = _apart(
+            [(s.messages, s.tokens, cost) for s, cost in rest if not s.read_tokens],
         )
-        self._reads = Curve(
-            [(s.read_tokens, _less(self._beyond(s), self._tokens.at(s.tokens))) for s in samples if s.read_tokens],
+        self._followed, self._reads = _apart(
+            [(s.read_messages, s.read_tokens, _less(cost, self._emitted(s))) for s, cost in rest if s.read_tokens],
         )
 
     def cost(self, messages: float, tokens: float, read_tokens: float, *, apis: int = 1, workers: int = 1) -> Cost:
         """Of these rates on so many processes together."""
+        followed = messages * read_tokens / tokens if tokens else 0.0
         parts = [
             _times(self._messages.at(messages / apis), apis),
+            _times(self._emitting.at(messages / workers), workers if tokens else 0),
             _times(self._tokens.at(tokens / workers), workers),
+            _times(self._followed.at(followed / apis), apis),
             _times(self._reads.at(read_tokens / apis), apis),
         ]
         own = {"postgres": self._idle.postgres, "api": apis * self._idle.api, "worker": workers * self._idle.worker}
@@ -106,9 +112,8 @@ class Model:
         """What the model says of a load that was measured."""
         return self.cost(sample.messages, sample.tokens, sample.read_tokens)
 
-    def _beyond(self, sample: Sample) -> Cost:
-        """The cost of a sample without that of its messages and of idle processes."""
-        return _less(_less(sample.cost, self._idle), self._messages.at(sample.messages))
+    def _emitted(self, sample: Sample) -> Cost:
+        return _total([self._emitting.at(sample.messages), self._tokens.at(sample.tokens)])
 
 
 class Curve:
@@ -129,7 +134,22 @@ class Curve:
                 share = (rate - low_rate) / (high_rate - low_rate)
                 return _total([_times(low, 1 - share), _times(high, share)])
             low_rate, low = high_rate, high
-        return _times(low, rate / low_rate)
+        return _times(low, rate / low_rate) if self._points else low
+
+
+def _apart(samples: Sequence[tuple[float, float, Cost]]) -> tuple[Curve, Curve]:
+    """The cost by messages and the cost by tokens, from rates of both with the cost of both together.
+
+    Short messages tell the first and long ones the second, each without what the other curve explains of it. This is
+    repeated until both agree.
+    """
+    short = [sample for sample in samples if sample[1] < SHORT_TOKENS * sample[0]]
+    long = [sample for sample in samples if sample[1] >= SHORT_TOKENS * sample[0]]
+    messages = Curve([])
+    for _ in range(ROUNDS):
+        tokens = Curve([(rate, _less(cost, messages.at(count))) for count, rate, cost in long])
+        messages = Curve([(count, _less(cost, tokens.at(rate))) for count, rate, cost in short])
+    return messages, tokens
 
 
 def _fewest(cores: Callable[[int], float]) -> int:

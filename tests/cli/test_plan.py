@@ -21,8 +21,11 @@ SAMPLES = [
     sample(0, 0, 0, 0.01),
     sample(100, 0, 0, 0.11),
     sample(1_000, 0, 0, 0.51),
+    # Tokens cost 0.046 for 1,000, a message that emits 0.0004 beside its tokens, and one that is read as much again.
     sample(10, 1_000, 0, 0.07),
+    sample(50, 500, 0, 0.103),
     sample(10, 1_000, 1_000, 0.09),
+    sample(50, 500, 500, 0.131),
 ]
 
 
@@ -32,14 +35,14 @@ def test_a_cost_is_the_sum_of_its_parts_and_grows_as_measured() -> None:
         assert model.predict(known).postgres == pytest.approx(known.cost.postgres)
     assert model.cost(550, 0, 0).postgres == pytest.approx(0.31)  # between two points
     assert model.cost(2_000, 0, 0).postgres == pytest.approx(1.01)  # beyond the last one
-    assert model.cost(550, 500, 0).postgres == pytest.approx(0.31 + 0.05 / 2)
-    assert model.cost(550, 500, 500).api == pytest.approx(0.155 + 0.025 / 2 + 0.01 / 2)
+    assert model.cost(550, 500, 0).postgres == pytest.approx(0.31 + 0.22 + 0.023)
+    assert model.cost(20, 500, 500).api == pytest.approx((0.03 + 0.008 + 0.023 + 0.008 + 0.008) / 2)
 
 
 def test_a_large_load_gets_processes_and_connections_for_it() -> None:
     plan = Model(Costs("", SAMPLES)).plan(Load(10_000, 100, 1e6, 50), api_connections=24, worker_connections=9)
-    assert plan.cores >= 100 / 0.7  # a million tokens a second at 0.05 cores for a thousand, in PostgreSQL alone
-    assert plan.worker_processes >= 1_000 * 0.0125 / 0.7
+    assert plan.cores >= 90 / 0.7  # a million tokens a second at 0.046 cores for a thousand, in PostgreSQL alone
+    assert plan.worker_processes >= 1_000 * 0.0115 / 0.7
     assert plan.connections == plan.api_processes * 24 + plan.worker_processes * 9
     assert plan.worker_processes * plan.worker_concurrency >= 20_000
 

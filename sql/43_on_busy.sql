@@ -7,6 +7,9 @@
 --   steer      the agent that runs may take it (treadle.take_incoming); else it waits for its turn
 -- Open are the message that has the turn, and those that wait for it; not asides, and not those that are not due yet.
 -- All of it happens under the lock of the thread's row, in the transaction of the submit: no message comes between.
+--
+-- A message with `ends_question` (of clients whose next message takes the place of an answer) first ends the question
+-- with which the thread waits, whatever its `on_busy` is. A submit that is refused ends nothing.
 
 -- The open messages of a thread.
 create or replace function treadle._open_turns(thread bigint) returns uuid[]
@@ -20,6 +23,24 @@ language sql stable as $$
         from treadle.messages m
         where m.thread = _open_turns.thread and m.hold = 'thread' and not m.aside)
 $$;
+
+-- Cancel queued messages of a thread that the caller has locked.
+create or replace function treadle._cancel_queued(ids uuid[], thread bigint, at timestamptz) returns void
+language plpgsql as $$
+begin
+    perform treadle._settle(
+        endings => treadle._endings(ids => ids, outcome => 'cancelled'), max_losses => 1, at => at, late => true);
+    perform treadle._hint_each(
+        'treadle_events',
+        array(select u || ':' || _cancel_queued.thread from unnest(ids) u));
+    -- What they sent is cancelled too, and messages that wait for them may go on.
+    perform treadle._hint_each('treadle_work', p.queues)
+    from treadle.tend_parents(array(
+        select u
+        from treadle.messages m
+        cross join unnest(array[m.message_id, m.parent]) u
+        where m.message_id = any(ids) and u is not null)) p;
+end $$;
 
 -- Cancel the open messages of a thread that the caller holds: queued ones now, running ones by their workers. A claim
 -- takes no lock of the thread, so a message can begin to run meanwhile: it is looked for again. Returns all of them.
@@ -47,18 +68,7 @@ begin
         exit when v_open <@ (v_running || v_queued);
     end loop;
     perform treadle._cancel_late(v_running);
-    perform treadle._settle(
-        endings => treadle._endings(ids => v_queued, outcome => 'cancelled'), max_losses => 1, at => at, late => true);
-    perform treadle._hint_each(
-        'treadle_events',
-        array(select u || ':' || _cancel_open_turns.thread from unnest(v_queued) u));
-    -- What they sent is cancelled too, and messages that wait for them may go on.
-    perform treadle._hint_each('treadle_work', p.queues)
-    from treadle.tend_parents(array(
-        select u
-        from treadle.messages m
-        cross join unnest(array[m.message_id, m.parent]) u
-        where m.message_id = any(v_queued) and u is not null)) p;
+    perform treadle._cancel_queued(ids => v_queued, thread => _cancel_open_turns.thread, at => at);
     return v_open;
 end $$;
 
@@ -67,6 +77,10 @@ create or replace function treadle._arrive(messages jsonb, submissions treadle.s
     patient boolean, at timestamptz)
 returns treadle.submission[] language plpgsql as $$
 begin
+    if cardinality(submissions) = 1 and messages -> 0 ? 'ends_question' and submissions[1].state is null then
+        perform treadle._end_question(
+            thread_id => submissions[1].thread_id, tenant => tenant, reach => reach, patient => patient, at => at);
+    end if;
     if cardinality(submissions) = 1 and messages -> 0 ? 'on_busy' and submissions[1].state is null then
         perform treadle._make_way(
             on_busy => messages -> 0 ->> 'on_busy', thread_id => submissions[1].thread_id, tenant => tenant,
@@ -127,6 +141,43 @@ begin
         threads => array(select distinct thread from unnest(answers) where thread is not null and lane is null));
 end $$;
 
+-- The thread of this name that the principal sees; null: none.
+create or replace function treadle._seen_thread(thread_id text, tenant text, reach jsonb) returns bigint
+language sql stable as $$
+    select t.id
+    from treadle.threads t
+    where t.tenant = _seen_thread.tenant
+        and t.thread_id = _seen_thread.thread_id
+        and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id)
+$$;
+
+-- End the question with which a thread waits for its client: the message that asks is cancelled, and what it has said
+-- stays in the history. A message that has its answer goes on.
+create or replace function treadle._end_question(
+    thread_id text, tenant text, reach jsonb, patient boolean, at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_thread constant bigint := treadle._seen_thread(thread_id => thread_id, tenant => tenant, reach => reach);
+    v_asking uuid[];
+begin
+    if v_thread is null then
+        return;
+    end if;
+    perform treadle._lock_thread(v_thread, patient);
+    v_asking := array(
+        select m.message_id
+        from treadle._turns_of(v_thread) t
+        join treadle.messages m on m.message_id = any(array[t.turn])
+        where m.state = 'queued' and m.hold = 'input'
+        for update of m);
+    if v_asking <> '{}' then
+        perform treadle._cancel_queued(ids => v_asking, thread => v_thread, at => at);
+        update treadle.messages m
+        set interrupted = true
+        where m.message_id = any(v_asking);
+    end if;
+end $$;
+
 -- Make way for a message that is submitted alone to a thread. Raises TR409 where it is refused; TR422 for an unknown
 -- way.
 create or replace function treadle._make_way(
@@ -140,12 +191,7 @@ begin
         raise exception using
             errcode = 'TR422', message = 'on_busy must be enqueue, reject, interrupt, rollback or steer.';
     end if;
-    v_thread := (
-        select t.id
-        from treadle.threads t
-        where t.tenant = _make_way.tenant
-            and t.thread_id = _make_way.thread_id
-            and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id));
+    v_thread := treadle._seen_thread(thread_id => thread_id, tenant => tenant, reach => reach);
     if v_thread is null or on_busy in ('enqueue', 'steer') then
         return;
     end if;

@@ -200,6 +200,7 @@ begin
             lane = s.lane,
             lane_id = s.lane_id,
             last_seq = s.seq,
+            questions = case when s.becomes = 'input' then m.questions || s.seq else m.questions end,
             failures = s.failures,
             losses = s.losses,
             overloaded_since = case

@@ -117,3 +117,35 @@ begin
         ) v on true;
 end $$;
 comment on function treadle.last_outputs is 'The last values of graphs, and what interrupted messages have said';
+
+-- The questions that messages have asked a person, by their places in the log. The answer to a question is the next
+-- event. A message that was waiting before its questions were kept is read from its log.
+create or replace function treadle.questions(message_ids uuid[])
+returns table (message_id uuid, seq integer, answered boolean)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select m.message_id, q.seq, exists (
+            select
+            from treadle.events a
+            where a.message_id = m.message_id
+                and a.seq = q.seq + 1
+                and a.type = 'input')
+        from unnest(message_ids) u (id)
+        join treadle.messages m on m.message_id = any(array[u.id])
+        cross join lateral unnest(coalesce(
+            m.questions,
+            case when m.hold = 'input' then array(
+                select p.seq
+                from treadle.events p
+                where p.message_id = m.message_id
+                    and p.type = 'parked'
+                    and p.data ->> 'hold' = 'input'
+                order by p.seq)
+            end)) q (seq)
+        order by m.message_id, q.seq;
+end $$;
+comment on function treadle.questions is 'What messages have asked a person, and whether it is answered';

@@ -59,6 +59,7 @@ declare
         count_events         app
         milestones           app
         last_outputs         app
+        questions            app
         traceback            app
         queued_messages      app
         processing           app

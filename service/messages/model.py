@@ -204,7 +204,8 @@ class Redriven(Struct, frozen=True):
 
 
 class Submission(Struct, frozen=True, omit_defaults=True):
-    """A NewMessage with its id, as treadle.submit_many reads it. `traceparent`: that of its request (W3C)."""
+    """A NewMessage with its id, as treadle.submit_many reads it. `traceparent`: that of its request (W3C).
+    `ends_question`: it takes the place of an answer, if its thread waits for one."""
 
     message_id: UUID
     message: str | dict[str, Any]
@@ -221,3 +222,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     on_busy: OnBusy = "enqueue"
     callback_url: str | None = None
     thread_metadata: dict[str, Any] | None = None
+    ends_question: bool = False

@@ -165,22 +165,25 @@ class MessageStore(MessageControl):
         self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
-    async def submit(self, principal: Principal, message: NewMessage) -> Accepted:
-        """Submit one message, in one transaction with the requests that arrive at the same time.
+    async def submit(self, principal: Principal, message: NewMessage, *, ends_question: bool = False) -> Accepted:
+        """Submit one message, in one transaction with the requests that arrive at the same time. `ends_question`: it
+        takes the place of an answer, if its thread waits for one.
 
         Raises what refuses this message: NotFound, Unprocessable, Conflict, QueueFull or Busy.
         """
-        if message.on_busy != "enqueue":
-            [accepted] = await self.submit_batch(principal, [message])
+        if message.on_busy != "enqueue" or ends_question:
+            [accepted] = await self.submit_batch(principal, [message], ends_question=ends_question)
             return accepted
         await self._check_inputs(principal, [message])
         submits = self._submits if principal.reach is None else self._restricted_submits
         return await submits.submit(Request(principal, _submission(message)))
 
-    async def submit_batch(self, principal: Principal, messages: Sequence[NewMessage]) -> list[Accepted]:
-        """Submit all or none, in the order given."""
+    async def submit_batch(
+        self, principal: Principal, messages: Sequence[NewMessage], *, ends_question: bool = False
+    ) -> list[Accepted]:
+        """Submit all or none, in the order given. `ends_question`: of one that is submitted alone."""
         await self._check_inputs(principal, messages)
-        text = _encode([_submission(message) for message in messages])
+        text = _encode([_submission(message, ends_question=ends_question) for message in messages])
         alone = len(messages) == 1
         rows = await self._batches.run(
             lambda repeated: self._call(principal, messages, text, alone=alone, patient=repeated, strict=True),
@@ -189,14 +192,20 @@ class MessageStore(MessageControl):
         return [_accepted(row) for row in rows]
 
     async def submit_once(
-        self, principal: Principal, key: str, request_hash: bytes, messages: Sequence[NewMessage]
+        self,
+        principal: Principal,
+        key: str,
+        request_hash: bytes,
+        messages: Sequence[NewMessage],
+        *,
+        ends_question: bool = False,
     ) -> list[Accepted]:
-        """Submit under an Idempotency-Key: a repeat gets the first answer.
+        """Submit under an Idempotency-Key: a repeat gets the first answer. `ends_question`: as in submit_batch.
 
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
         await self._check_inputs(principal, messages)
-        text = _encode([_submission(message) for message in messages])
+        text = _encode([_submission(message, ends_question=ends_question) for message in messages])
         began = time.monotonic()
         row = await self._keyed.run(
             lambda _: self._database.fetchrow(
@@ -339,7 +348,7 @@ def _named_agent(message: NewMessage) -> str | None:
     return "" if message.agent is None and message.thread_id is not None else message.agent
 
 
-def _submission(message: NewMessage) -> Submission:
+def _submission(message: NewMessage, *, ends_question: bool = False) -> Submission:
     return Submission(
         uuid.uuid7(),
         message.message,
@@ -356,6 +365,7 @@ def _submission(message: NewMessage) -> Submission:
         message.on_busy,
         message.callback_url,
         message.thread_metadata,
+        ends_question,
     )
 
 

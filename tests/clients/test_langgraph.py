@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import json
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -25,21 +24,15 @@ from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
-from tests.support.api_graphs import api_graphs
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.langgraph_clients import HI, connect, contents
 from tests.support.messages import text
 from tests.support.node_client import play
 from tests.support.openai_agents import openai_agents
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
 from tests.support.worker_processes import lose_lease
-
-HI = {"messages": [{"type": "human", "content": "one two", "id": "m1"}]}
-
-
-def connect(api: Client, key: str | None = None) -> Any:
-    return get_client(url=f"{api.base_url}/langgraph", api_key=key)
 
 
 @pytest.fixture
@@ -59,10 +52,6 @@ async def client(apis: list[Client]) -> AsyncIterator[Any]:
 async def replica(apis: list[Client]) -> AsyncIterator[Any]:
     async with connect(apis[1]) as found:
         yield found
-
-
-def contents(values: Any) -> list[tuple[str, Any]]:
-    return [(message["type"], message["content"]) for message in values["messages"]]
 
 
 async def test_agents_of_every_kind_are_assistants(client: Any, apis: list[Client]) -> None:
@@ -97,12 +86,16 @@ async def test_a_thread_has_values_a_state_and_a_history(client: Any, replica: A
     state = await replica.threads.get_state(thread_id)
     assert (state["values"], state["next"]) == (parts[-1].data, [])
     history = await replica.threads.get_history(thread_id)
-    assert [contents(one["values"])[-1] for one in history[1:]] == [("ai", answer)]
+    assert [one["next"] for one in history] == [[], ["__start__"]] * 2
+    assert [contents(one["values"])[-1:] for one in history[1:]] == [[("ai", answer)], [("ai", answer)], []]
     assert history[0] == state == await replica.threads.get_state(thread_id, state["checkpoint"])
-    assert history[0]["parent_checkpoint"] == history[1]["checkpoint"]
+    assert [one["parent_checkpoint"] for one in history] == [*(one["checkpoint"] for one in history[1:]), None]
+    assert await replica.threads.get_history(thread_id, limit=1, before=history[1]["checkpoint"]) == history[2:3]
+    with pytest.raises(UnprocessableEntityError, match="LangGraph graphs"):
+        await client.runs.create(thread_id, "recall", input=HI, checkpoint=history[2]["checkpoint"])
     runs = await client.runs.list(thread_id)
     assert [(run["status"], run["run_id"]) for run in runs] == [
-        ("success", one["metadata"]["run_id"]) for one in history
+        ("success", one["metadata"]["run_id"]) for one in history[::2]
     ]
     [found] = await replica.threads.search(metadata={"a": "b"}, status="idle", select=["thread_id", "values"])
     assert found == {"thread_id": thread_id, "values": state["values"]}
@@ -123,89 +116,6 @@ async def test_a_thread_has_values_a_state_and_a_history(client: Any, replica: A
     assert (run["metadata"], run["thread_id"]) == ({"d": 1}, "new")
     assert contents(await replica.runs.join("new", run["run_id"])) == [("human", "one two"), ("ai", "one two")]
     assert (await client.runs.get("new", run["run_id"]))["status"] == "success"
-
-
-async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: StartApi, start_worker: StartWorker) -> None:
-    await start_worker(*api_graphs())
-    async with connect(await start_api()) as client:
-        schemas = await client.assistants.get_schemas("speaker")
-        assert schemas["state_schema"]["properties"].keys() == {"messages", "count"}
-        thread = (await client.threads.create())["thread_id"]
-        modes = ["values", "messages-tuple", "messages", "updates", "custom", "debug", "tasks", "checkpoints", "events"]
-        parts = defaultdict(list)
-        async for part in client.runs.stream(thread, "speaker", input=HI, stream_mode=modes):
-            parts[part.event].append(part.data)
-        assert [len(one["messages"]) for one in parts["values"]] == [1, 3, 4]
-        final = parts["values"][-1]
-        said = [chunk for chunk, place in parts["messages"] if place["langgraph_node"] == "speak"]
-        assert "".join(chunk["content"] for chunk in said) == final["messages"][-1]["content"] == "heard one two"
-        assert {chunk["id"] for chunk in said} == {final["messages"][-1]["id"]}
-        assert [chunk["id"] for chunk, place in parts["messages"] if place["langgraph_node"] == "look"] == ["a1", "t1"]
-        assert parts["messages/partial"][-1][0]["content"] == "heard one two"
-        assert [list(update) for update in parts["updates"]] == [["look"], ["speak"]]
-        assert parts["custom"] == [{"percent": 50}]
-        assert [task["name"] for task in parts["tasks"]] == ["look", "look", "speak", "speak"]
-        assert all(parts[event] for event in ("debug", "checkpoints", "events", "messages/metadata"))
-        values = await client.runs.wait(thread, "speaker", input={"messages": [{"role": "user", "content": "3"}]})
-        assert (values["count"], values["messages"][-1]["content"]) == (2, "heard one two 3")
-        [update, *_] = [
-            part.data
-            async for part in client.runs.stream(thread, "speaker", input={"count": 7}, stream_mode="updates")
-            if part.event == "updates" and "speak" in part.data
-        ]
-        assert update["speak"]["count"] == 8
-        changed = await client.threads.update_state(thread, {"count": 7}, as_node="speak")
-        state = await client.threads.get_state(thread)
-        assert (state["checkpoint"], state["values"]["count"]) == (changed["checkpoint"], 7)
-        with pytest.raises(UnprocessableEntityError, match="refuses the change"):
-            await client.threads.update_state(thread, {"count": 7}, as_node="missing")
-        assert len(await client.runs.list(thread)) == 3
-        copied = await client.threads.copy(thread)
-        values = await client.runs.wait(copied["thread_id"], "speaker", input={"messages": "4"})
-        assert (values["count"], values["messages"][-1]["content"]) == (8, "heard one two 3 4")
-
-
-async def test_a_graph_asks_a_person(start_api: StartApi, start_worker: StartWorker) -> None:
-    await start_worker(echo, *api_graphs())
-    async with connect(await start_api()) as client:
-        thread = (await client.threads.create())["thread_id"]
-
-        async def events(**given: Any) -> list[Any]:
-            stream = client.runs.stream(thread, "asker", stream_mode=["values", "updates"], **given)
-            return [part async for part in stream]
-
-        asked = await events(input=HI)
-        [question] = asked[-1].data["__interrupt__"]
-        assert (question["value"], asked[-2].data) == ("Which one?", {"__interrupt__": [question]})
-        state = await client.threads.get_state(thread)
-        assert (state["next"], state["interrupts"], state["tasks"][0]["interrupts"]) == (
-            ["ask"],
-            [question],
-            [question],
-        )
-        assert list((await client.threads.get(thread))["interrupts"].values()) == [[question]]
-        assert (await client.threads.search(status="interrupted"))[0]["thread_id"] == thread
-        again = await client.runs.wait(thread, "asker", command={"resume": {question["id"]: "this"}})
-        assert again["__interrupt__"][0]["value"] == {"and": "then"}
-        done = await events(command={"resume": "that"})
-        assert contents(done[-1].data) == [("human", "one two"), ("ai", "this, then that"), ("ai", "heard one two")]
-        assert [run["status"] for run in await client.runs.list(thread)] == ["success"] * 3
-        assert (await client.threads.get(thread))["status"] == "idle"
-        with pytest.raises(UnprocessableEntityError, match="does not wait"):
-            await client.runs.create(thread, "asker", command={"resume": 1})
-        await events(input=HI)
-        await events(input=HI)  # takes the place of the run that waits
-        once = {"input": HI, "headers": {"Idempotency-Key": "once"}}
-        [first] = {run["run_id"] for run in [await client.runs.create(thread, "asker", **once) for _ in range(2)]}
-        await client.runs.join(thread, first)
-        # A repeat neither answers the question of its run nor takes its place; nor does a late stop of the run.
-        assert (await client.runs.create(thread, "asker", **once))["run_id"] == first
-        await client.runs.cancel_many(thread_id=thread, run_ids=[first])
-        assert (await client.threads.get(thread))["status"] == "interrupted"
-        with pytest.raises(UnprocessableEntityError, match="takes no Idempotency-Key"):
-            await client.runs.create(thread, "asker", command={"resume": 1}, headers={"Idempotency-Key": "answer"})
-        stop = await client.runs.wait(None, "speaker", input=HI, interrupt_before=["speak"])
-        assert stop["__interrupt__"][0]["value"] == {"before": ["speak"]}
 
 
 async def test_a_stream_that_is_cut_goes_on_at_another_replica(

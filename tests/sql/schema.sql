@@ -230,6 +230,7 @@ CREATE TABLE treadle.messages (
     steered_into uuid,
     callback_url text,
     delivery jsonb,
+    questions integer[],
     CONSTRAINT messages_depth_check CHECK ((depth >= 0)),
     CONSTRAINT messages_hold CHECK (((hold IS NULL) OR (state = 'queued'::text))),
     CONSTRAINT messages_hold_check CHECK ((hold = ANY (ARRAY['thread'::text, 'delay'::text, 'backoff'::text, 'children'::text, 'input'::text, 'share'::text]))),
@@ -279,6 +280,7 @@ COMMENT ON COLUMN treadle.messages.steers IS 'The message that runs in the threa
 COMMENT ON COLUMN treadle.messages.steered_into IS 'The message that took it while it ran; null: none';
 COMMENT ON COLUMN treadle.messages.callback_url IS 'The address that is told of its end; null: none';
 COMMENT ON COLUMN treadle.messages.delivery IS 'Of a message to the built-in agent webhook: {"webhook"} or {"url", "headers"}, where its body is sent. Null: an ordinary message';
+COMMENT ON COLUMN treadle.messages.questions IS 'The places (seq) in its log of the questions that it has asked a person; null: none, or before this column';
 CREATE TABLE treadle.subscriptions (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -1245,6 +1247,16 @@ CREATE FUNCTION treadle.purge_stats(quantity integer DEFAULT 10000) RETURNS inte
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.purge_stats(quantity integer) IS 'Delete a chunk of old rows of the statistics';
+CREATE FUNCTION treadle.questions(message_ids uuid[]) RETURNS TABLE(message_id uuid, seq integer, answered boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.questions(message_ids uuid[]) IS 'What messages have asked a person, and whether it is answered';
 CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -151,6 +151,57 @@ async def test_an_interrupted_message_that_a_tenant_does_not_see(sql_client: Sql
     assert await sql_client.state(first) == ("queued", None)
 
 
+async def ask(client: SqlClient, thread_id: str) -> UUID:
+    """A message of the thread that waits for an answer; its log has more than 10,000 events."""
+    asking = await client.submit("a", thread_id=thread_id)
+    claim = await client.claim_one()
+    await client.append((claim, claim.last_seq + 1, ["x"] * 10_000))
+    await client.sql.execute(
+        "select treadle.conclude($1, $2, 'input', '{}', null, null, null, null, $3, '{}', '{}', 3, null, null, null)",
+        asking,
+        claim.lease,
+        claim.last_seq + 10_001,
+    )
+    return asking
+
+
+async def questions(client: SqlClient, message_id: UUID) -> list[tuple[int, bool]]:
+    rows = await client.sql.fetch("select seq, answered from treadle.questions(array[$1::uuid])", message_id)
+    return [tuple(row) for row in rows]
+
+
+async def test_a_message_in_place_of_an_answer(sql_client: SqlClient) -> None:
+    """A refused one ends no question, and an answer that comes first is kept."""
+    asking = await ask(sql_client, "t")
+    for refusal, fields, limits in (
+        ("TR422", {"agent": "missing"}, {}),
+        ("TR422", {"on_busy": "wait"}, {}),
+        ("TR429", {}, {"max_queue_size": 1}),
+    ):
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await sql_client.submit_many({"thread_id": "t", "ends_question": True, **fields}, **limits)
+        assert refused.value.sqlstate == refusal
+    assert await sql_client.state(asking) == ("queued", "input")
+    assert await questions(sql_client, asking) == [(10_003, False)]
+
+    new = await sql_client.submit("b", thread_id="t", on_busy="reject", ends_question=True)
+    assert await sql_client.state(asking) == ("cancelled", None)
+    assert (await sql_client.claim_one()).message_id == new
+    assert await exchanges(sql_client, new) == [("a", "x" * 10_000)]
+
+    asking = await ask(sql_client, "u")
+    person, client = await sql_client.connect(), await sql_client.connect()
+    transaction = person.sql.transaction()
+    await transaction.start()
+    await person.sql.execute("select treadle.input($1, '1')", asking)
+    submitting = asyncio.create_task(client.submit("b", thread_id="u", ends_question=True))
+    await sql_client.until_blocked(client)
+    await transaction.commit()
+    await submitting
+    assert await questions(sql_client, asking) == [(10_003, True)]
+    assert (await sql_client.claim_one()).message_id == asking
+
+
 async def incoming(client: SqlClient, claim: Any) -> list[Any]:
     rows = await client.sql.fetch("select message from treadle.take_incoming($1, $2)", claim.message_id, claim.lease)
     return [row["message"].strip('"') for row in rows]

@@ -65,6 +65,7 @@ messages = Table(
     may("steered_into", UUID),
     may("callback_url", Text),
     may("delivery", JSONB),
+    may("questions", ARRAY(Integer)),
     Index("messages_steered", "steered_into", postgresql_where=text("steered_into is not null")),
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from service.messages.model import Status
+from service.protocols.langgraph.checkpoints import BEGIN, shown
 from service.protocols.langgraph.conversation import (
     OWN_METADATA,
     Turn,
@@ -17,6 +19,8 @@ from service.protocols.langgraph.ids import assistant_id, interrupts_of
 from service.protocols.langgraph.model import Json
 from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
+
+START = "__start__"  # LangGraph's name for the place where an input waits
 
 
 def assistant(agent: Agent) -> Json:
@@ -80,20 +84,23 @@ def open_interrupts(turn: Turn) -> list[Json]:
     return [] if asks is None else interrupts_of(msgspec.to_builtins(asks), turn.graph)
 
 
-def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None, before: Sequence[Turn] = ()) -> list[Json]:
-    """The states of a thread after each of these turns, the newest first. `turns` in their order; `before` are those
-    that went before them."""
+def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None) -> list[Json]:
+    """The states of a thread before and after each of these turns, which are in their order; the newest first."""
     found: list[Json] = []
-    values = values_after(before, first)
-    parent = checkpoint_of(row, before[-1]) if before else None
-    for turn in turns:
-        if turn.is_deleted:
-            continue
-        pending = turn.message.state in ("queued", "processing")
-        if not turn.counts and not pending:
-            continue
-        values = _pending_values(turn, values) if pending else values_after([turn], values)
-        checkpoint = checkpoint_of(row, turn)
+    values = begin = values_after((), first)
+    after: dict[str, Json] = {BEGIN: begin}
+    parent: Json | None = None
+    for turn in shown(turns):
+        base, message_id = turn.kept.checkpoint, str(turn.message.message_id)
+        if base is not None:
+            values = after.get(base, begin)
+            parent = checkpoint_of(row, base) if base else None
+        if turn.kept.update is None:
+            entry = checkpoint_of(row, f"{message_id}-0")
+            found.append(_input_state(turn, values, entry, parent, len(found)))
+            parent = entry
+        values = after[message_id] = _pending_values(turn, values) if turn.is_open else values_after([turn], values)
+        checkpoint = checkpoint_of(row, message_id)
         found.append(_state(turn, values, checkpoint, parent, len(found)))
         parent = checkpoint
     if not found:
@@ -120,8 +127,7 @@ def _pending_values(turn: Turn, values: Json) -> Json:
     return state if isinstance(state, dict) else with_messages(values, input_messages(turn.message))
 
 
-def checkpoint_of(row: ThreadRow, turn: Turn) -> Json:
-    checkpoint_id = str(turn.message.message_id)
+def checkpoint_of(row: ThreadRow, checkpoint_id: str) -> Json:
     return {
         "thread_id": row.thread_id,
         "checkpoint_ns": "",
@@ -130,40 +136,62 @@ def checkpoint_of(row: ThreadRow, turn: Turn) -> Json:
     }
 
 
+def _input_state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:
+    """Before a turn: its input is there, and nothing has run."""
+    start = _task(turn.message, START, [])
+    state = _snapshot(turn, values, checkpoint, parent, "input", step)
+    return state | {"next": [START], "tasks": [start], "created_at": turn.message.created_at}
+
+
 def _state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:
+    """After a turn, or while it is open."""
     message = turn.message
     interrupts = open_interrupts(turn)
-    is_open = message.state in ("queued", "processing")
     following = turn.graph.get("next") if turn.graph else None
-    nodes: list[Any] = (following if isinstance(following, list) and following else [message.agent]) if is_open else []
-    tasks = [
-        {
-            "id": str(message.message_id),
-            "name": node,
-            "path": ["__pregel_pull", node],
-            "error": None,
-            "interrupts": interrupts,
-            "checkpoint": None,
-            "state": None,
-            "result": None,
-        }
-        for node in nodes
-    ]
+    nodes: list[Any] = following if isinstance(following, list) else []
+    if turn.is_open:
+        nodes = nodes or [message.agent]
+    elif message.state != "completed":
+        nodes = []
+    source = "loop" if turn.kept.update is None else "update"
+    return _snapshot(turn, values, checkpoint, parent, source, step) | {
+        "next": nodes,
+        "tasks": [_task(message, node, interrupts) for node in nodes],
+        "created_at": message.completed_at or message.created_at,
+        "interrupts": interrupts,
+    }
+
+
+def _snapshot(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, source: str, step: int) -> Json:
+    message = turn.message
     return {
         "values": values,
-        "next": nodes,
-        "tasks": tasks,
+        "next": [],
+        "tasks": [],
         "checkpoint": checkpoint,
         "metadata": {
             "run_id": str(message.message_id),
             "thread_id": checkpoint["thread_id"],
             "graph_id": message.agent,
             "assistant_id": assistant_id(message.agent),
-            "source": "loop",
+            "source": source,
             "step": step,
             "parents": {},
         },
-        "created_at": message.completed_at or message.created_at,
+        "created_at": message.created_at,
         "parent_checkpoint": parent,
-        "interrupts": interrupts,
+        "interrupts": [],
+    }
+
+
+def _task(message: Status, node: Any, interrupts: Sequence[Json]) -> Json:
+    return {
+        "id": str(message.message_id),
+        "name": node,
+        "path": ["__pregel_pull", node],
+        "error": None,
+        "interrupts": list(interrupts),
+        "checkpoint": None,
+        "state": None,
+        "result": None,
     }

@@ -6,21 +6,23 @@ import msgspec
 import uuid_utils.compat as uuid
 
 from service.access.principal import Principal
-from service.errors import Busy, Conflict, NotFound, Unprocessable
+from service.errors import NotFound, Unprocessable
 from service.messages.model import NewInput, NewMessage, OnBusy
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key, parse_thread_id
+from service.protocols.langgraph.checkpoints import Base, find_base, named_checkpoint
+from service.protocols.langgraph.commands import check_command
 from service.protocols.langgraph.conversation import read_told
 from service.protocols.langgraph.find import Found, find_run
 from service.protocols.langgraph.ids import RunId, assistant_id
 from service.protocols.langgraph.model import MODES, Json, Kept, NewRun
-from service.protocols.langgraph.services import COPIED, LangGraphServices
+from service.protocols.langgraph.services import LangGraphServices, copied_history
 from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
 
+ANSWER_LAST = "command.resume answers the question with which the thread waits: it takes no earlier checkpoint."
 ANSWER_ALONE = "command.resume goes alone: without input, update and goto."
 LATER = "A run with after_seconds waits for its turn: multitask_strategy must be enqueue."
-NO_FORK = "A run continues from the last state of its thread: runs from an earlier checkpoint are not supported."
 NO_GRAPH = "command.update and command.goto are for agents that are LangGraph graphs; send input or command.resume."
 NO_INPUT = "input must be an object or a text."
 NO_WEBHOOK = "webhook of a run is not supported: remove it, and register an endpoint for webhooks of this server."
@@ -43,24 +45,28 @@ async def begin_run(
     if request.webhook is not None:
         raise Unprocessable(NO_WEBHOOK)
     agent = await services.agent(principal, request.assistant_id)
-    row, place = None, f"langgraph {thread_id}"
+    row, base, place = None, None, f"langgraph {thread_id}"
+    request_hash = hash_request(place, [request])
     if thread_id is not None:
         row = await _thread(services, principal, parse_thread_id(thread_id), request)
-        await _refuse_fork(services, row, request)
-    # A request that is sent again answers no question, and takes the place of none.
+        base = await find_base(services, row, named_checkpoint(request.checkpoint_id, request.checkpoint), agent)
+        if base is not None:
+            request = _from_checkpoint(request, base)
+    # A request that is sent again answers no question.
     is_repeat = key is not None and await services.messages.submitted_once(principal, parse_key(key)) is not None
-    if not is_repeat and _answers(row, request):
+    if base is None and not is_repeat and _answers(row, request):
         if key is not None:
             raise Unprocessable(NO_KEY)
         return Begun(await _answer(services, principal, row, request), modes)
     if thread_id is None:
         thread_id = str(uuid.uuid7()) if request.on_completion == "keep" else principal.thread_id
-    message = _message(request, agent, thread_id, row, modes)
+    message = _message(request, agent, thread_id, row, modes, base)
     validate_messages([message], services.settings, in_batch=False)
     if row is not None and not is_repeat:
-        await _leave_question(services, principal, row)
         await _name_graph(services, principal, row, agent)
-    run_id = await _submit(services, principal, hash_request(place, [request]), message, key)
+    # In a thread that is idle no message waits for an answer; and none begins to, for it would be open.
+    ends_question = thread_id is not None and (row is None or row.status in ("busy", "interrupted"))
+    run_id = await _submit(services, principal, request_hash, message, key, ends_question=ends_question)
     return Begun(await find_run(services, principal, None, str(run_id)), modes)
 
 
@@ -85,14 +91,15 @@ async def _thread(services: LangGraphServices, principal: Principal, thread_id: 
     return await services.store.thread(principal, thread_id)
 
 
-async def _refuse_fork(services: LangGraphServices, row: ThreadRow, request: NewRun) -> None:
-    """The last checkpoint of the thread may be named. Raises Unprocessable."""
-    named = request.checkpoint_id or (request.checkpoint or {}).get("checkpoint_id")
-    if named is None:
-        return
-    last = await services.store.turns(row.thread, 1, 1)
-    if not last or not str(named).startswith(str(last[0].turn.message.message_id)):
-        raise Unprocessable(NO_FORK)
+def _from_checkpoint(request: NewRun, base: Base) -> NewRun:
+    """With the input of the run that it replaces, if it has none. Raises Unprocessable."""
+    if request.command is not None and "resume" in request.command:
+        raise Unprocessable(ANSWER_LAST)
+    if base.turn is None or request.input is not None or request.command is not None:
+        return request
+    message, kept = base.turn.message, base.turn.kept
+    given = None if kept.command is not None or kept.resumes else message.user_message
+    return msgspec.structs.replace(request, input=given, command=kept.command)
 
 
 def _answers(row: ThreadRow | None, request: NewRun) -> bool:
@@ -120,17 +127,6 @@ async def _answer(services: LangGraphServices, principal: Principal, row: Thread
     return await find_run(services, principal, None, str(RunId(row.turn, end[0])))
 
 
-async def _leave_question(services: LangGraphServices, principal: Principal, row: ThreadRow) -> None:
-    """A new run takes the place of one that waits for an answer."""
-    if row.status == "interrupted" and row.turn is not None:
-        try:
-            await services.store.interrupt(principal, row.turn)
-        except Busy:
-            raise
-        except Conflict:
-            pass  # it is over
-
-
 async def _name_graph(services: LangGraphServices, principal: Principal, row: ThreadRow, agent: Agent) -> None:
     """Clients search for the threads of a graph by these names in the metadata."""
     if "graph_id" not in row.metadata:
@@ -139,9 +135,15 @@ async def _name_graph(services: LangGraphServices, principal: Principal, row: Th
 
 
 def _message(
-    request: NewRun, agent: Agent, thread_id: str | None, row: ThreadRow | None, modes: list[str]
+    request: NewRun,
+    agent: Agent,
+    thread_id: str | None,
+    row: ThreadRow | None,
+    modes: list[str],
+    base: Base | None,
 ) -> NewMessage:
     """Raises Unprocessable."""
+    is_graph = "graph" in agent.settings
     kept = Kept(
         stream_mode=tuple(modes),
         stream_subgraphs=bool(request.stream_subgraphs),
@@ -151,15 +153,17 @@ def _message(
         interrupt_before=request.interrupt_before,
         interrupt_after=request.interrupt_after,
         multitask_strategy=request.multitask_strategy or "enqueue",
-        graph="graph" in agent.settings,
+        graph=is_graph,
+        checkpoint=None if base is None else base.after,
+        resumes=is_graph and row is not None and request.input is None and request.command is None,
     )
     metadata: Json = dict(request.metadata or {})
     message: Any = request.input
-    if message is None and "graph" in agent.settings and request.command is not None:
+    if message is None and (kept.resumes or (is_graph and request.command is not None)):
         message = {}
     history: list[Any] = []
-    if row is not None and "graph" not in agent.settings:
-        history = (row.memory.get(COPIED) or {}).get("history", [])
+    if row is not None and not is_graph:
+        history = copied_history(row)
     if not _takes_messages(agent) and _has_messages(message):
         told = read_told(message)
         kept = msgspec.structs.replace(kept, input=message)
@@ -167,8 +171,10 @@ def _message(
         history = [*history, *told.history]
         message = told.message
     metadata |= {"history": history} if history else {}
-    if request.command is not None and "graph" not in agent.settings:
-        raise Unprocessable(NO_GRAPH)
+    if request.command is not None:
+        if not is_graph:
+            raise Unprocessable(NO_GRAPH)
+        check_command(request.command)
     if not isinstance(message, dict) and not (isinstance(message, str) and message):
         raise Unprocessable(NO_INPUT)
     on_busy: OnBusy = request.multitask_strategy or "enqueue"
@@ -203,9 +209,18 @@ def _has_field(schema: Any, name: str) -> bool:
 
 
 async def _submit(
-    services: LangGraphServices, principal: Principal, request_hash: bytes, message: NewMessage, key: str | None
+    services: LangGraphServices,
+    principal: Principal,
+    request_hash: bytes,
+    message: NewMessage,
+    key: str | None,
+    *,
+    ends_question: bool,
 ) -> RunId:
+    """A new run takes the place of one that waits for an answer (`ends_question`)."""
     if key is None:
-        return RunId((await services.messages.submit(principal, message)).message_id)
-    [accepted] = await services.messages.submit_once(principal, parse_key(key), request_hash, [message])
+        return RunId((await services.messages.submit(principal, message, ends_question=ends_question)).message_id)
+    [accepted] = await services.messages.submit_once(
+        principal, parse_key(key), request_hash, [message], ends_question=ends_question
+    )
     return RunId(accepted.message_id)

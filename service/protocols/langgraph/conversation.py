@@ -40,6 +40,10 @@ class Turn(NamedTuple):
         return bool(metadata.get("langgraph_deleted")) or (rolled_back and "langgraph" in metadata)
 
     @property
+    def is_open(self) -> bool:
+        return self.message.state in ("queued", "processing")
+
+    @property
     def counts(self) -> bool:
         """Whether it is a part of the conversation."""
         return self.message.state == "completed" or (self.message.state == "cancelled" and self.interrupted)
@@ -103,7 +107,9 @@ def _complete(item: Any, id: str) -> Json:
         return human(item if isinstance(item, str) else answer_text(item), id)
     kind = item.get("type") or SPEAKERS.get(str(item.get("role")), "human")
     rest = {name: value for name, value in item.items() if name != "role"}
-    return {"additional_kwargs": {}, "response_metadata": {}, **rest, "type": kind, "id": item.get("id") or id}
+    given = item.get("id")
+    known = given if isinstance(given, str) and given else id
+    return {"additional_kwargs": {}, "response_metadata": {}, **rest, "type": kind, "id": known}
 
 
 def values_after(turns: Sequence[Turn], first: Json | None = None) -> Json:
@@ -124,11 +130,14 @@ def values_after(turns: Sequence[Turn], first: Json | None = None) -> Json:
 
 
 def with_messages(values: Json, more: Iterable[Json]) -> Json:
-    """A message with a known id takes the place of that one."""
+    """A message with a known id takes the place of that one. What is no state with messages has none."""
+    if not isinstance(values, dict):
+        return values
     known = values.get("messages")
-    merged = {item.get("id", object()): item for item in known if isinstance(item, dict)} if known else {}
-    for item in more:
-        merged[item.get("id")] = item
+    items = [item for item in known if isinstance(item, dict)] if isinstance(known, list) else []
+    merged: dict[Any, Json] = {}
+    for item in (*items, *more):
+        merged[item["id"] if isinstance(item.get("id"), str) else object()] = item
     return {**values, "messages": list(merged.values())}
 
 

@@ -8,15 +8,7 @@ from service.errors import NotFound
 from service.messages.model import Status
 from service.protocols.langgraph.ids import RunId, parse_run
 from service.protocols.langgraph.services import LangGraphServices
-from service.protocols.langgraph.store import Asked, PlacedTurn
-
-STATUSES = {
-    "queued": "pending",
-    "processing": "running",
-    "completed": "success",
-    "failed": "error",
-    "cancelled": "interrupted",
-}
+from service.protocols.langgraph.store import STATUSES, Asked, PlacedTurn
 
 
 class Found(NamedTuple):
@@ -44,34 +36,26 @@ async def find_run(services: LangGraphServices, principal: Principal, thread_id:
         placed = await services.store.turn(principal, run_id.message_id)
     except NotFound:
         raise unknown from None
-    own_thread = thread_of(placed)
-    if thread_id not in (None, own_thread) or placed.turn.is_deleted:
-        raise unknown
-    asked = await questions_of(services, placed)
-    if placed.turn.kept.update is not None or run_id not in runs_of(placed, asked):
-        raise unknown
-    return Found(run_id, own_thread, placed, status_of(run_id, placed, asked))
-
-
-def thread_of(placed: PlacedTurn) -> str:
     message = placed.turn.message
+    if thread_id not in (None, _thread_of(message)) or placed.turn.is_deleted or placed.turn.kept.update is not None:
+        raise unknown
+    asked = await services.store.questions(message.message_id) if message.attempt > 0 else []
+    if run_id.after and not any(question.seq == run_id.after and question.answered for question in asked):
+        raise unknown
+    return found_run(placed, run_id.after, _status_of(run_id, message, asked))
+
+
+def found_run(placed: PlacedTurn, after: int, status: str) -> Found:
+    message = placed.turn.message
+    return Found(RunId(message.message_id, after), _thread_of(message), placed, status)
+
+
+def _thread_of(message: Status) -> str:
     return message.thread_id or str(message.message_id)
 
 
-async def questions_of(services: LangGraphServices, placed: PlacedTurn) -> list[Asked]:
-    """What the message has asked a person so far."""
-    message = placed.turn.message
-    return await services.store.questions(message.message_id) if message.attempt > 0 else []
-
-
-def status_of(run_id: RunId, placed: PlacedTurn, asked: Sequence[Asked]) -> str:
+def _status_of(run_id: RunId, message: Status, asked: Sequence[Asked]) -> str:
     """A run that ended with a question has succeeded."""
     if any(question.seq > run_id.after for question in asked):
         return "success"
-    return STATUSES[placed.turn.message.state]
-
-
-def runs_of(placed: PlacedTurn, asked: Sequence[Asked]) -> list[RunId]:
-    """The runs that a message is, in their order."""
-    message_id = placed.turn.message.message_id
-    return [RunId(message_id), *(RunId(message_id, question.seq) for question in asked if question.answered)]
+    return STATUSES[message.state]

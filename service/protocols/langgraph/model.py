@@ -80,6 +80,8 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     multitask_strategy: str = "enqueue"
     graph: bool = False  # the agent is a graph, which writes its own values
     update: Object = None  # of the state; then it is no run
+    checkpoint: str | None = None  # the message after whose state it begins (`checkpoints`); None: after the last one
+    resumes: bool = False  # it has no input: the graph goes on with the nodes that are due
 
 
 class NewThread(Struct, frozen=True):
@@ -132,6 +134,8 @@ class HistorySearch(Struct, frozen=True):
 class StateUpdate(Struct, frozen=True):
     values: Annotated[Json | list[Json] | None, Meta(description="an object")] = None
     as_node: Text = None
+    checkpoint_id: Text = None
+    checkpoint: Object = None
 
 
 class CheckpointChoice(Struct, frozen=True):

@@ -25,7 +25,7 @@ from service.protocols.langgraph.calls import (
     post,
     sse,
 )
-from service.protocols.langgraph.find import Found, find_run, questions_of, runs_of, status_of, thread_of
+from service.protocols.langgraph.find import Found, find_run, found_run
 from service.protocols.langgraph.model import Json, NewRun, RunsToCancel
 from service.protocols.langgraph.services import LangGraphServices
 from service.protocols.langgraph.streams import RunReader
@@ -104,17 +104,9 @@ async def list_runs(request: Asked, thread_id: FromPath[str], principal: Caller,
     offset = number(request, "offset", 0, least=0, most=1_000_000)
     status = request.query_params.get("status")
     row = await langgraph.store.thread(principal, thread_id)
-    found: list[Json] = []
-    for placed in await langgraph.store.turns(row.thread, offset + limit, JSON_PAGE_BYTES, outputs=False):
-        if placed.turn.is_deleted or placed.turn.kept.update is not None:
-            continue
-        asked = await questions_of(langgraph, placed)
-        runs = [
-            Found(run_id, thread_of(placed), placed, status_of(run_id, placed, asked))
-            for run_id in runs_of(placed, asked)
-        ]
-        found += [run(one) for one in reversed(runs) if status in (None, "", one.status)]
-    return page(found[offset : offset + limit], request.query_params.getall("select", None))
+    runs = await langgraph.store.runs(row.thread, limit, offset, status or None, JSON_PAGE_BYTES)
+    found = [run(found_run(placed, after, status)) for placed, after, status in runs]
+    return page(found, request.query_params.getall("select", None))
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}", scope="read")

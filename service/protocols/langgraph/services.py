@@ -1,6 +1,7 @@
 """What the handlers of the dialect share."""
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -45,8 +46,19 @@ class LangGraphServices(NamedTuple):
         if thread_id is None:
             return {"messages": []}
         row = await self.store.thread(principal, thread_id)
+        base = placed.turn.kept.checkpoint
+        if base is not None:
+            return await self._values_after(principal, row, base)
         before = await self.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES, placed.ord)
         return values_after([one.turn for one in reversed(before)], first_values(row))
+
+    async def _values_after(self, principal: Principal, row: ThreadRow, message_id: str) -> Json:
+        """After a message of a graph, or (empty) at the begin of the thread."""
+        try:
+            turn = (await self.store.turn(principal, UUID(message_id))).turn
+        except (NotFound, ValueError):
+            return values_after([], first_values(row))
+        return values_after([turn])
 
 
 def _decoded(agent: Agent) -> Agent:
@@ -64,3 +76,10 @@ def first_values(row: ThreadRow) -> Json | None:
     copied = row.memory.get(COPIED)
     values = copied.get("values") if isinstance(copied, dict) else None
     return values if isinstance(values, dict) else None
+
+
+def copied_history(row: ThreadRow) -> list[Any]:
+    """The exchanges with which a thread began, for agents that are no graphs."""
+    copied = row.memory.get(COPIED)
+    history = copied.get("history") if isinstance(copied, dict) else None
+    return history if isinstance(history, list) else []

@@ -19,6 +19,15 @@ from service.protocols.langgraph.model import Json, ThreadSearch
 
 CHANGES = 2  # calls of one kind at once; each holds a connection
 SEARCHED_THREADS = 2_000  # in one search, the most recently active first
+SEARCHED_MESSAGES = 2_000  # of a thread, for its runs with a status: the last ones
+# Of the last run of a message, by the state of the message.
+STATUSES = {
+    "queued": "pending",
+    "processing": "running",
+    "completed": "success",
+    "failed": "error",
+    "cancelled": "interrupted",
+}
 
 _STATUS = """
     case
@@ -80,22 +89,63 @@ _TURNS = f"""
                 where v.thread = $1 and v.ord < $2 and not v.aside
                 order by v.ord desc limit $3
             ) o
-            left join lateral treadle.last_outputs(array[o.message_id]) p on $5
+            cross join lateral treadle.last_outputs(array[o.message_id]) p
         ) r
         window by_ord as (order by r.ord desc rows unbounded preceding)
     ) s
     where s.place = 1 or s.bytes <= $4
     order by s.ord desc"""
-_QUESTIONS = """
-    with log as materialized (
-        select m.seq, m.type, m.data ->> 'hold' as hold
-        from treadle.milestones($1) m
-        where m.type in ('parked', 'input')
+_STATUS_ROWS = ", ".join(f"('{state}', '{status}')" for state, status in STATUSES.items())
+_QUESTIONS = "select q.seq, q.answered from treadle.questions(array[$1::uuid]) q"
+# A message is a run, and one more after each answer to its questions; the newest run first. The runs of the last
+# messages are looked at: of as many as the page can have, or, to find those with a status, of SEARCHED_MESSAGES.
+_RUNS = f"""
+    with turns as materialized (
+        select v.message_id, v.ord, v.state, v.attempt
+        from treadle.message_overview v
+        where v.thread = $1
+            and not v.aside
+            and not v.metadata ? 'langgraph_deleted'
+            and not (v.state = 'cancelled' and not v.interrupted and v.metadata ? 'langgraph')
+            and not coalesce(v.metadata -> 'langgraph' ? 'update', false)
+        order by v.ord desc
+        limit case when $4::text is null then $2::bigint + $3::bigint else {SEARCHED_MESSAGES} end
+    ), asked as materialized (
+        select q.message_id, q.seq, q.answered
+        from treadle.questions(array(select t.message_id from turns t where t.attempt > 0)) q
+    ), runs as (
+        select t.message_id, t.ord, r.after,
+            case
+                when exists (select from asked q where q.message_id = t.message_id and q.seq > r.after) then 'success'
+                else e.status
+            end as status
+        from turns t
+        join (values {_STATUS_ROWS}) e (state, status) on e.state = t.state
+        cross join lateral (
+            select 0 as after
+            union all
+            select q.seq from asked q where q.message_id = t.message_id and q.answered
+        ) r
     )
-    select p.seq, exists (select from log i where i.type = 'input' and i.seq > p.seq) as answered
-    from log p
-    where p.hold = 'input'
-    order by p.seq"""
+    select s.*
+    from (
+        select r.*, row_number() over by_place as place,
+            sum(octet_length(r.user_message) + octet_length(r.metadata)) over by_place as bytes
+        from (
+            {_COLUMNS.replace("o.result::text", "null::text as result")}, null as said, null as graph, p.after, p.status
+            from (
+                select f.*
+                from runs f
+                where $4::text is null or f.status = $4
+                order by f.ord desc, f.after desc
+                limit $2 offset $3
+            ) p
+            join treadle.message_overview o on o.message_id = p.message_id
+        ) r
+        window by_place as (order by r.ord desc, r.after desc rows unbounded preceding)
+    ) s
+    where s.place = 1 or s.bytes <= $5
+    order by s.ord desc, s.after desc"""
 
 
 class ThreadRow(msgspec.Struct, frozen=True):
@@ -119,6 +169,14 @@ class Asked(NamedTuple):
 class PlacedTurn(msgspec.Struct, frozen=True):
     ord: int
     turn: Turn
+
+
+class PlacedRun(NamedTuple):
+    """`after`: the place of the question after whose answer it begins; 0: it begins with the message."""
+
+    placed: PlacedTurn
+    after: int
+    status: str
 
 
 class LangGraphStore:
@@ -170,14 +228,17 @@ class LangGraphStore:
             raise NotFound(f"There is no run {str(message_id)!r}.")
         return _turn(row)
 
-    async def turns(
-        self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION, *, outputs: bool = True
-    ) -> list[PlacedTurn]:
+    async def turns(self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION) -> list[PlacedTurn]:
         """The last turns of a thread, which the caller has looked up for its principal, before the one with the ord
-        `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes. Without
-        `outputs` they have neither what they said nor values of graphs."""
-        rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes, outputs)
+        `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes."""
+        rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes)
         return [_turn(row) for row in rows]
+
+    async def runs(self, thread: int, limit: int, offset: int, status: str | None, max_bytes: int) -> list[PlacedRun]:
+        """The runs of a thread, which the caller has looked up for its principal, with the status (None: any); the
+        newest first. They have about `max_bytes` bytes, and neither results nor what they said."""
+        rows = await self._lists.fetch(_RUNS, thread, limit, offset, status, max_bytes)
+        return [PlacedRun(_turn(row), row["after"], row["status"]) for row in rows]
 
     async def questions(self, message_id: UUID) -> list[Asked]:
         """What a message, which the caller has looked up for its principal, has asked a person so far."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -41,7 +42,7 @@ class RunReader:
 
     async def _events(self, after: int, modes: frozenset[str]) -> AsyncGenerator[bytes, None]:
         try:
-            async for events in self._pages():
+            async for events in self._pages(modes):
                 wanted = [event for event in events if event.id > after and event.mode in modes]
                 if wanted:
                     yield b"".join(_frame(event) for event in wanted)
@@ -111,11 +112,12 @@ class RunReader:
             except (Conflict, NotFound):
                 return  # it is over
 
-    async def _pages(self) -> AsyncIterator[list[Event]]:
-        """The events until the end of the run; an empty list after each silence."""
+    async def _pages(self, modes: frozenset[str] = frozenset()) -> AsyncIterator[list[Event]]:
+        """The events until the end of the run, those of these modes with their data; an empty list after each
+        silence."""
         run_id, thread_id, placed = self._found.run_id, self._found.thread_id, self._found.placed
         first = await self._services.values_before(self._principal, placed)
-        self._translation = translation = Translation(run_id, thread_id, placed.turn, first)
+        self._translation = translation = Translation(run_id, thread_id, placed.turn, first, modes=modes)
         async for entries in self._services.follower.follow(self._principal, run_id.message_id, run_id.after):
             events = await self._translate(translation, entries)
             if events or not entries:
@@ -125,12 +127,12 @@ class RunReader:
 
     async def _translate(self, translation: Translation, entries: list[Entry]) -> list[Event]:
         events: list[Event] = []
-        for entry in entries:
+        for entry, following in zip_longest(entries, entries[1:]):
             if entry.last and entry.type == "cancelled":
                 ended = await self._services.store.turn(self._principal, entry.message_id)
                 if ended.turn.interrupted:
                     translation.end_cancelled(ended.turn.said)
-            events += translation.translate(entry)
+            events += translation.translate(entry, following)
             if translation.over:
                 break
         return events

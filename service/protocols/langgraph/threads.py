@@ -24,7 +24,7 @@ from service.protocols.langgraph.model import (
     ThreadChanges,
     ThreadSearch,
 )
-from service.protocols.langgraph.services import COPIED, LangGraphServices, first_values
+from service.protocols.langgraph.services import COPIED, LangGraphServices, copied_history, first_values
 from service.protocols.langgraph.store import ThreadRow
 from service.protocols.langgraph.update import update_state
 
@@ -95,8 +95,7 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
     require(principal, "read")
     row = await langgraph.store.thread(principal, thread_id)
     turns = await _turns(langgraph, row)
-    copied = row.memory.get(COPIED)
-    earlier = copied.get("history", []) if isinstance(copied, dict) else []
+    earlier = copied_history(row)
     exchanges = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     history = [*earlier, *({"message": one.message, "result": one.result} for one in exchanges)]
     values = values_after(turns, first_values(row))

@@ -4,8 +4,8 @@ The id of an event is computed from the seq of the entry that it comes from, and
 entry, of whatever mode. So every replica gives the same ids, for every choice of modes.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,7 @@ from service.protocols.langgraph.model import Json
 EVENTS_OF_ENTRY = 100  # ids that one entry has
 MAX_TEXT_CHARS = 10_000_000  # of one message that is repeated with each piece (mode `messages`)
 ALWAYS = "*"  # the mode of an event that every reader receives
+NEVER = ""  # the mode of an event that has its id, and that no reader receives
 OF_GRAPHS = frozenset({"graph", "node", "tool"})  # events that are no `custom` ones
 FAILED = "AgentError"
 
@@ -41,15 +42,28 @@ class _Data(msgspec.Struct):
 class _Graph(msgspec.Struct):
     """Of an event `graph`: what a graph streams in a mode. `ns`: the namespace of an inner graph."""
 
-    mode: str
+    mode: Literal["values", "message", "debug", "tasks", "checkpoints"]
     data: Any = msgspec.UNSET
     ns: list[str] = []
     interrupts: list[Json] = []
 
 
 class _Node(msgspec.Struct):
-    node: str = ""
+    node: str
     update: Any = msgspec.UNSET
+
+
+def _read(entry: Entry) -> _Graph | _Node | None:
+    """What an adapter has written. None: an agent has written an event of this type and another shape."""
+    try:
+        if entry.type == "node":
+            return msgspec.json.decode(entry.data, type=_Node)
+        event = msgspec.json.decode(entry.data, type=_Graph)
+        if event.mode == "message" and event.data is not msgspec.UNSET:
+            msgspec.convert(event.data, tuple[Json, Json])
+        return event
+    except msgspec.ValidationError:
+        return None
 
 
 def is_question(entry: Entry) -> bool:
@@ -60,8 +74,11 @@ def is_question(entry: Entry) -> bool:
 class Translation:
     """The events of one run, entry by entry. `values` are those as of the last entry."""
 
-    def __init__(self, run_id: RunId, thread_id: str, turn: Turn, first: Json) -> None:
-        """`first`: the values of the thread before the message."""
+    def __init__(
+        self, run_id: RunId, thread_id: str, turn: Turn, first: Json, *, modes: Collection[str] = frozenset()
+    ) -> None:
+        """`first`: the values of the thread before the message. `modes`: those of the reader. The data of events of
+        other modes may be left out."""
         message = turn.message
         self.over = False
         self.failure: Json | None = None
@@ -83,22 +100,29 @@ class Translation:
         self._message = ai_id(message.message_id, 1)  # that the text belongs to
         self._place: Json = {}  # what a graph says of the message
         self._told: set[str] = set()  # messages with an event messages/metadata
-        self._pieces: dict[str, list[str]] = {}  # of the messages of this attempt
+        self._repeats = "messages" in modes  # texts are repeated with each piece
+        self._pieces: dict[str, list[str]] = {}  # of the messages of this attempt, if they are repeated
         self._chars = 0
 
-    def translate(self, entry: Entry) -> list[Event]:
+    def translate(self, entry: Entry, following: Entry | None = None) -> list[Event]:
+        """`following`: the next entry, if it is there already."""
         first = entry.seq * EVENTS_OF_ENTRY
-        return [Event(number, *event) for number, event in enumerate(self._events(entry), first)]
+        goes_on = following is not None and following.type == "chunk"
+        return [Event(number, *event) for number, event in enumerate(self._events(entry, goes_on=goes_on), first)]
 
-    def _events(self, entry: Entry) -> Iterator[tuple[str, str, Any]]:
+    def _events(self, entry: Entry, *, goes_on: bool) -> Iterator[tuple[str, str, Any]]:
         if entry.seq == self._id.after + 1:
             yield ALWAYS, "metadata", {"run_id": str(self._id), "attempt": 1}
         if entry.type == "chunk":
-            yield from self._say(msgspec.json.decode(entry.data, type=_Data).chunk)
-        elif entry.type == "graph":
-            yield from self._stream(entry)
-        elif entry.type == "node":
-            yield from self._update(msgspec.json.decode(entry.data, type=_Node))
+            yield from self._say(msgspec.json.decode(entry.data, type=_Data).chunk, goes_on=goes_on)
+        elif entry.type in ("graph", "node"):
+            match _read(entry):
+                case _Graph() as event:
+                    yield from self._stream(event)
+                case _Node() as node:
+                    yield from self._update(node)
+                case None:
+                    yield self._custom(entry)
         elif entry.type == "started":
             yield from self._begin(msgspec.json.decode(entry.data, type=_Data).attempt)
         elif entry.type == "retry":
@@ -106,8 +130,11 @@ class Translation:
         elif entry.last or is_question(entry):
             yield from self._end(entry, msgspec.json.decode(entry.data, type=_Data))
         elif entry.type not in RESERVED_TYPES and entry.type not in OF_GRAPHS:
-            data = msgspec.json.decode(entry.data)
-            yield "custom", "custom", data if entry.type == "progress" else {"event": entry.type, "data": data}
+            yield self._custom(entry)
+
+    def _custom(self, entry: Entry) -> tuple[str, str, Any]:
+        data = msgspec.json.decode(entry.data)
+        return "custom", "custom", data if entry.type == "progress" else {"event": entry.type, "data": data}
 
     def _begin(self, attempt: int) -> Iterator[tuple[str, str, Any]]:
         self._attempt, self._pieces, self._chars = attempt, {}, 0
@@ -116,26 +143,34 @@ class Translation:
             yield "values", "values", self._base
         yield "events", "events", self._run_event("on_chain_start", {"input": self._base})
 
-    def _say(self, text: str) -> Iterator[tuple[str, str, Any]]:
-        """A piece of the text of the current message."""
+    def _say(self, text: str, *, goes_on: bool) -> Iterator[tuple[str, str, Any]]:
+        """A piece of the text of the current message. The whole text is repeated after the last of the pieces that are
+        there: one repetition for each piece would be quadratic."""
         metadata = {**self._metadata, **self._place}
         chunk = ai(text, self._message, chunk=True)
         yield from self._introduce(self._message, metadata)
         self._chars += len(text)
-        if self._chars <= MAX_TEXT_CHARS:
+        if self._repeats and self._chars <= MAX_TEXT_CHARS:
             self._pieces.setdefault(self._message, []).append(text)
-        yield "messages", "messages/partial", [ai("".join(self._pieces.get(self._message, ())), self._message)]
+        if self._repeats and not goes_on:
+            yield "messages", "messages/partial", [ai(self._whole_text(), self._message)]
+        else:
+            yield NEVER, "messages/partial", None
         yield "messages-tuple", "messages", [chunk, metadata]
         yield "events", "events", self._run_event("on_chat_model_stream", {"chunk": chunk})
+
+    def _whole_text(self) -> str:
+        whole = "".join(self._pieces.get(self._message, ()))
+        self._pieces[self._message] = [whole]
+        return whole
 
     def _introduce(self, message_id: str, metadata: Json) -> Iterator[tuple[str, str, Any]]:
         if message_id not in self._told:
             self._told.add(message_id)
             yield "messages", "messages/metadata", {message_id: {"metadata": metadata}}
 
-    def _stream(self, entry: Entry) -> Iterator[tuple[str, str, Any]]:
+    def _stream(self, event: _Graph) -> Iterator[tuple[str, str, Any]]:
         """What a graph has streamed in a mode."""
-        event = msgspec.json.decode(entry.data, type=_Graph)
         if event.data is msgspec.UNSET:  # it was too large
             return
         if event.mode == "message":
@@ -172,7 +207,8 @@ class Translation:
         self.over = True
         if entry.type == "parked":
             asked = interrupts_of({"name": data.name, "question": data.question}, self._graph)
-            self.values = {**self.values, "__interrupt__": asked}
+            state = self.values if isinstance(self.values, dict) else {"__root__": self.values}
+            self.values = {**state, "__interrupt__": asked}
             yield "updates", "updates", {"__interrupt__": asked}
             yield "values", "values", self.values
         elif entry.type == "done":

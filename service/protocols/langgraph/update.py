@@ -9,6 +9,7 @@ from service.errors import NotFound, Unprocessable
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages
 from service.protocols.langgraph.answers import checkpoint_of
+from service.protocols.langgraph.checkpoints import find_base, named_checkpoint
 from service.protocols.langgraph.model import Json, Kept, StateUpdate
 from service.protocols.langgraph.services import LangGraphServices
 from service.protocols.langgraph.store import ThreadRow
@@ -23,7 +24,8 @@ async def update_state(services: LangGraphServices, principal: Principal, thread
     row = await services.store.thread(principal, thread_id)
     agent = await _graph_of(services, principal, row)
     update = {"values": wanted.values, "as_node": wanted.as_node}
-    kept = Kept(update=update, graph=True, stream_mode=())
+    base = await find_base(services, row, named_checkpoint(wanted.checkpoint_id, wanted.checkpoint), agent)
+    kept = Kept(update=update, graph=True, stream_mode=(), checkpoint=None if base is None else base.after)
     message = NewMessage(
         {},
         thread_id=thread_id,
@@ -32,7 +34,7 @@ async def update_state(services: LangGraphServices, principal: Principal, thread
         on_busy="reject",
     )
     validate_messages([message], services.settings, in_batch=False)
-    accepted = await services.messages.submit(principal, message)
+    accepted = await services.messages.submit(principal, message, ends_question=base is not None)
     try:
         async with asyncio.timeout(UPDATE_SECONDS):
             async for entries in services.follower.follow(principal, accepted.message_id, 0):
@@ -43,7 +45,7 @@ async def update_state(services: LangGraphServices, principal: Principal, thread
     changed = (await services.store.turn(principal, accepted.message_id)).turn
     if changed.message.state == "failed":
         raise Unprocessable(f"The graph refuses the change: {changed.message.error}")
-    return {"checkpoint": checkpoint_of(row, changed)}
+    return {"checkpoint": checkpoint_of(row, str(accepted.message_id))}
 
 
 async def _graph_of(services: LangGraphServices, principal: Principal, row: ThreadRow) -> Agent:

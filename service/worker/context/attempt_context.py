@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -135,6 +136,15 @@ class AttemptContext:
         self, limit: int = HISTORY_EXCHANGES, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
         return await history.history(self._scope, limit, max_tokens=max_tokens, system=system, tools=tools)
+
+    async def steps_of(self, message_id: str) -> dict[str, Any]:
+        """The results of the steps of any message, by name; for adapters, which check that it is of this thread."""
+        await self._scope.require_running()
+        try:
+            found = await self._backend.queries.earlier_results(UUID(message_id))
+        except ValueError:
+            return {}
+        return {name: msgspec.json.decode(result) for name, result in found.steps.items()}
 
     def memory_fits(self) -> bool:
         try:

@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
+from service.agents.adapters.langgraph.inputs import refuse_orders_in
 from service.agents.contract import Rejected
 
+END = "__end__"  # LangGraph's name for the end of a graph
 MEMORY_KEY = "langgraph"  # in the thread's memory: the states of graphs by the name of the agent
 SEED = "treadle_seed"  # in the metadata of a checkpoint: the state before the message
 PASSED_ON = ("debug", "tasks", "checkpoints")  # modes whose events are LangGraph's own
@@ -24,6 +26,8 @@ class Asked(msgspec.Struct, frozen=True):
     interrupt_before: Any = None
     interrupt_after: Any = None
     update: dict[str, Any] | None = None
+    checkpoint: str | None = None  # the message after whose state it begins (empty: no state); None: the last one
+    resumes: bool = False  # it has no input: the graph goes on with the nodes that are due
 
     @property
     def modes(self) -> list[str]:
@@ -55,19 +59,27 @@ class Asked(msgspec.Struct, frozen=True):
         given = {"interrupt_before_nodes": self.interrupt_before, "interrupt_after_nodes": self.interrupt_after}
         return {name: nodes for name, nodes in given.items() if nodes}
 
-    def start(self) -> Any:
-        """A Command, where the client gives one in place of an input; else None."""
+    def start(self, graph: Any) -> Any:
+        """A Command, where the client gives one in place of an input; else None. Raises Rejected."""
         from langgraph.types import Command, Send
 
         command = self.command or {}
-        if "update" not in command and "goto" not in command:
+        update, goto = command.get("update"), command.get("goto")
+        if update is None and goto is None:
             return None
-        goto = command.get("goto") or ()
-        places = [
-            Send(place["node"], place.get("input")) if isinstance(place, dict) else place
-            for place in (goto if isinstance(goto, list) else [goto])
-        ]
-        return Command(update=command.get("update"), goto=places)
+        try:
+            refuse_orders_in(dict(update or {}))
+        except (TypeError, ValueError):
+            raise Rejected("command.update must be an object, or a list of pairs of a name and a value.") from None
+        places = []
+        for place in goto if isinstance(goto, list) else [] if goto is None else [goto]:
+            node = place.get("node") if isinstance(place, dict) else place
+            if not isinstance(node, str) or (node not in graph.nodes and node != END):
+                raise Rejected(f"command.goto names the node {node!r}, which the graph does not have.")
+            if isinstance(place, dict):
+                refuse_orders_in(place.get("input"))
+            places.append(Send(node, place.get("input")) if isinstance(place, dict) else node)
+        return Command(update=update, goto=places)
 
 
 def asked_of(metadata: Mapping[str, Any]) -> Asked | None:

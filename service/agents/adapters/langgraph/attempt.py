@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from service.agents.adapters.langgraph.asked import SEED, Asked
 from service.agents.adapters.langgraph.events import is_from_model, message_text, write_custom, write_updates
 from service.agents.adapters.langgraph.graph_events import INTERRUPT_KEY, GraphEvents
+from service.agents.adapters.langgraph.inputs import refuse_orders_in
 from service.agents.contract import Context, Rejected
 from service.agents.http_errors import error_of_service
 
@@ -19,6 +20,7 @@ NEEDS_LASTING_CHECKPOINTER = (
     "stores them, for example AsyncPostgresSaver."
 )
 
+NO_STATE = "The thread has no state from which the graph could go on: send an input."
 ASKS_AT_ONCE = (
     "A node of the graph asks several questions at the same time (interrupt in asyncio.gather), and LangGraph cannot "
     "tell their answers apart: ask one after the other, or in nodes of their own."
@@ -70,15 +72,14 @@ class Attempt:
         pauses = Pauses(context, graph, context.message_id)
         questions: list[Question] | None = None
         continues = one_by_one = context.attempt > 1
-        repeat = False
+        repeat = began = False
         while True:
             saved = await graph.aget_state(self._config, subgraphs=True) if has_checkpoints and continues else None
             answers: dict[str, Any] = {}
-            if saved is None or saved.created_at is None or SEED in (saved.metadata or {}):
-                if self._asked is not None and self._asked.update is not None:
-                    return await self._update(self._asked.update)
-                has_state = self._state is not None and self._state.has_state
-                start = await self._agent.start(context, self._message, self._asked, has_state=has_state)
+            if saved is None or saved.created_at is None or (SEED in (saved.metadata or {}) and not began):
+                ended, start = await self._begin()
+                if ended:
+                    return start
             else:
                 await refuse_lost_nodes(graph, graph.checkpointer, saved)
                 if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
@@ -92,7 +93,7 @@ class Attempt:
             watch_questions()
             watch_tools()
             turns = ToolTurns(one_by_one=one_by_one)
-            continues = True
+            continues = began = True
             try:
                 with turns.in_force():
                     state, graphs = await self._stream(start, has_checkpoints)
@@ -113,6 +114,24 @@ class Attempt:
                 raise Rejected(ASKS_AT_ONCE)
             one_by_one = one_by_one or repeat
 
+    async def _begin(self) -> tuple[bool, Any]:
+        """What the graph begins with; or True and its state, if nothing is to run. Raises Rejected."""
+        asked, has_state = self._asked, self._state is not None and self._state.has_state
+        if asked is not None and asked.update is not None:
+            return True, await self._update(asked.update)
+        if asked is not None and asked.resumes:
+            if not has_state:
+                raise Rejected(NO_STATE)
+            state = await self._graph.aget_state(self._config)
+            if state.next:
+                return False, None
+            await self._events.last_values(state.values)
+            return True, state.values
+        start = None if asked is None else asked.start(self._graph)
+        if start is None:
+            start = await self._agent.start(self._context, self._message, asked, has_state=has_state)
+        return False, start
+
     async def _before_questions(self, saved: Any, questions: "list[Question] | None") -> None:
         asked = (
             [interrupt for task in saved.tasks for interrupt in task.interrupts]
@@ -125,16 +144,19 @@ class Attempt:
             await self._state.keep()
 
     async def _update(self, update: dict[str, Any]) -> Any:
-        """Change the state of the thread, as if a node had written it."""
+        """Change the state of the thread, as if a node had written it. Raises Rejected."""
         from langgraph.errors import InvalidUpdateError
 
+        values = update.get("values")
+        for part in values if isinstance(values, list) else [values]:
+            refuse_orders_in(part)
         try:
-            config = await self._graph.aupdate_state(self._config, update.get("values"), as_node=update.get("as_node"))
+            config = await self._graph.aupdate_state(self._config, values, as_node=update.get("as_node"))
         except InvalidUpdateError as error:
             raise Rejected(str(error)) from error
-        values = (await self._graph.aget_state(config)).values
-        await self._events.last_values(values)
-        return values
+        state = await self._graph.aget_state(config)
+        await self._events.last_values(state.values, following=[task.name for task in state.tasks])
+        return state.values
 
     async def _stream(self, start: Any, has_checkpoints: bool) -> tuple[Any, dict[str, str] | None]:
         """Run the graph until it ends or is interrupted. Returns its state, and for each interrupt's id the namespace

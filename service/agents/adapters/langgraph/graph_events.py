@@ -27,10 +27,12 @@ class GraphEvents:
                 self._state = state
             await self._write("values", _without_interrupts(state), namespace)
 
-    async def last_values(self, state: Any) -> None:
-        """At the end: a state of the thread needs them, whatever the client watches."""
-        if self._asked is not None and self._state is not state:
-            await self._write("values", _without_interrupts(state))
+    async def last_values(self, state: Any, following: Sequence[str] = ()) -> None:
+        """At the end: a state of the thread needs them, whatever the client watches. `following`: nodes that are
+        due."""
+        if self._asked is not None and (following or self._state is not state):
+            more = {"next": list(following)} if following else {}
+            await self._write("values", _without_interrupts(state), **more)
 
     async def asks(self, saved: Any, interrupts: Any) -> None:
         """Before a question for a person. `saved`: the state of the graph. `interrupts`: LangGraph's."""

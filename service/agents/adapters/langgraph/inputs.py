@@ -16,7 +16,7 @@ async def read_input(
     from langchain_core.messages import HumanMessage
 
     if isinstance(message, dict):
-        _refuse_orders(message.get("messages"))
+        refuse_orders(message.get("messages"))
         if not is_asked or has_state or "messages" not in message:
             return message
         said = message["messages"]
@@ -35,7 +35,13 @@ async def _history(context: Context) -> list[Any]:
     return history
 
 
-def _refuse_orders(messages: Any) -> None:
+def refuse_orders_in(state: Any) -> None:
+    """In a state, or a change of one, that a client sent. Raises Rejected."""
+    if isinstance(state, dict) and state.get("messages") is not None:
+        refuse_orders(state["messages"])
+
+
+def refuse_orders(messages: Any) -> None:
     """Raises Rejected for system messages, tool calls and tool results among the messages that a client sent."""
     for number, message in enumerate(messages if isinstance(messages, list) else [messages]):
         fields = message if isinstance(message, dict) else {}

@@ -73,7 +73,13 @@ class Runner:
         if not outlast_worker:
             graph = graph.copy({"checkpointer": make_saver()})
         state = ThreadState(
-            context, self._name, graph.checkpointer, keeps_state=keeps_state, is_saver=not outlast_worker
+            context,
+            self._name,
+            graph.checkpointer,
+            keeps_state=keeps_state,
+            is_saver=not outlast_worker,
+            keeps_earlier=asked is not None,
+            checkpoint=None if asked is None else asked.checkpoint,
         )
         await state.begin()
         final = await Attempt(self, context, message, graph, asked, state).run(
@@ -97,8 +103,6 @@ class Runner:
 
     async def start(self, context: Context, message: Any, asked: Asked | None, *, has_state: bool) -> Any:
         """What the graph begins with."""
-        if asked is not None and (command := asked.start()) is not None:
-            return command
         if self._input is None:
             return await read_input(context, message, is_asked=asked is not None, has_state=has_state)
         start = self._input(context, message)

@@ -6,16 +6,26 @@ message that asks a person are the result of a step. Imported only when a graph 
 """
 
 import base64
+import re
 import zlib
 from collections import Counter, defaultdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from langgraph.checkpoint.memory import InMemorySaver
 
 from service.agents.adapters.langgraph.asked import MEMORY_KEY, SEED
-from service.agents.contract import Context
+from service.agents.contract import Context, Rejected
 
 KEPT_CHECKPOINTS = 2  # of each graph and inner graph: the last one, and the one before, which breakpoints look at
+
+STATE_STEP = "state"  # of a message: the state after it
+
+
+@runtime_checkable
+class ReadsSteps(Protocol):
+    """A context that reads the results of another message's steps."""
+
+    async def steps_of(self, message_id: str) -> dict[str, Any]: ...
 
 
 class _NotStored(Exception):
@@ -24,21 +34,34 @@ class _NotStored(Exception):
 
 class ThreadState:
     """Of one attempt. `saver`: where the graph keeps the checkpoints of this message. `is_saver`: it forgets them with
-    the attempt, so that they are kept here. `keeps_state`: the next message of the thread goes on with the state."""
+    the attempt, so that they are kept here. `keeps_state`: the next message of the thread goes on with the state.
+    `keeps_earlier`: any later message may. `checkpoint`: the message after whose state this one begins (empty: without
+    a state); None: after the last one."""
 
-    def __init__(self, context: Context, agent: str, saver: Any, *, keeps_state: bool, is_saver: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        agent: str,
+        saver: Any,
+        *,
+        keeps_state: bool,
+        is_saver: bool,
+        keeps_earlier: bool,
+        checkpoint: str | None,
+    ) -> None:
         self._context = context
         self._agent = agent
         self._saver = saver
         self._keeps_state = keeps_state
         self._is_saver = is_saver
+        self._keeps_earlier = keeps_earlier
+        self._checkpoint = checkpoint
         self._kept = 0  # times that the checkpoints were kept in this attempt
         self.has_state = False  # from an earlier message of the thread
 
     async def begin(self) -> None:
         """Give the saver what it must know: the checkpoints of an earlier attempt, or the state before this message."""
-        states = self._context.memory.get(MEMORY_KEY)
-        text = states.get(self._agent) if isinstance(states, dict) else None
+        text = self._last_state() if self._checkpoint is None else await self._earlier_state(self._checkpoint)
         self.has_state = self._keeps_state and isinstance(text, str)
         if self._is_saver and self._context.attempt > 1 and await self._restore():
             return
@@ -58,11 +81,38 @@ class ThreadState:
         if found is None:
             return
         metadata = {name: value for name, value in found.metadata.items() if name in ("source", "step", "parents")}
+        text = self._dump((found.checkpoint, metadata))
+        if self._keeps_earlier:
+            await self._keep_state(text)
         states = self._context.memory.setdefault(MEMORY_KEY, {})
-        states[self._agent] = self._dump((found.checkpoint, metadata))
+        states[self._agent] = text
         if not self._context.memory_fits():
             del states[self._agent]
             self._context.log.warning("a graph's state is dropped: it is larger than a thread's memory may be")
+
+    def _last_state(self) -> Any:
+        states = self._context.memory.get(MEMORY_KEY)
+        return states.get(self._agent) if isinstance(states, dict) else None
+
+    async def _keep_state(self, text: str) -> None:
+        """For a later message that begins here. Each attempt has its own, also after a redrive."""
+        place = [self._context.tenant, self._context.thread_id, self._agent]
+        try:
+            await self._context.step(f"{STATE_STEP} {self._context.attempt}", lambda: [*place, text])
+        except Rejected as error:
+            self._context.log.warning("the state after this message is not kept: %s", error)
+
+    async def _earlier_state(self, message_id: str) -> str | None:
+        """After an earlier message of this thread. Raises Rejected."""
+        if not message_id:
+            return None
+        steps = await self._context.steps_of(message_id) if isinstance(self._context, ReadsSteps) else {}
+        numbers = [int(name.rpartition(" ")[2]) for name in steps if re.fullmatch(f"{STATE_STEP} [0-9]+", name)]
+        found = steps[f"{STATE_STEP} {max(numbers)}"] if numbers else None
+        # The id of the message came from a client.
+        if found is None or found[:3] != [self._context.tenant, self._context.thread_id, self._agent]:
+            raise Rejected(f"The state after the run {message_id!r} is not kept: the run cannot begin there.")
+        return str(found[3])
 
     async def keep(self) -> None:
         """The checkpoints, before a person is asked."""

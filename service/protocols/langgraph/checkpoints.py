@@ -1,0 +1,79 @@
+"""Finds the checkpoint from which a run begins, or a change of the state.
+
+<message>      the state after the message
+<message>-0    the state before it, with its input: a run from here replaces the input, or repeats it
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from service.errors import NotFound, Unprocessable
+from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
+from service.protocols.langgraph.conversation import Turn
+from service.protocols.langgraph.services import LangGraphServices, first_values
+from service.protocols.langgraph.store import ThreadRow
+from service.queues.model import Agent
+
+_CHECKPOINT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(-0)?")
+BEGIN = ""  # in place of a message: the state in which a thread begins
+NO_FORK = "Only runs of LangGraph graphs begin at an earlier checkpoint: this agent goes on with the last state."
+OTHER_AGENT = "The checkpoint is one of the agent {!r}: a run from it is for the same agent."
+NOT_KEPT = "The state after a run that was interrupted or waits is not kept: name a checkpoint before it."
+COPIED_BEGIN = "The state in which a copied thread begins is not kept: name a checkpoint after it."
+
+
+class Base(NamedTuple):
+    """`after`: the id of the message after which it begins, or BEGIN. `turn`: the one whose input is replaced or, where
+    the client sends none, repeated; None: it goes on after the message."""
+
+    after: str
+    turn: Turn | None = None
+
+
+def named_checkpoint(checkpoint_id: Any, checkpoint: Mapping[str, Any] | None) -> str | None:
+    named = checkpoint_id or (checkpoint or {}).get("checkpoint_id")
+    return None if named is None else str(named)
+
+
+def shown(turns: Sequence[Turn]) -> list[Turn]:
+    """Those that have a state."""
+    return [turn for turn in turns if not turn.is_deleted and (turn.counts or turn.is_open)]
+
+
+async def find_base(services: LangGraphServices, row: ThreadRow, named: str | None, agent: Agent) -> Base | None:
+    """None: the last state of the thread. Raises NotFound, Unprocessable."""
+    if named is None:
+        return None
+    found = _CHECKPOINT.fullmatch(named.lower())
+    placed = await services.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
+    turns = shown([one.turn for one in reversed(placed)])
+    ids = [turn.message.message_id for turn in turns]
+    if found is None or (message_id := UUID(found[1])) not in ids:
+        raise NotFound(f"There is no checkpoint {named[:100]!r} among the last states of the thread.")
+    place, is_input = ids.index(message_id), found[2] is not None
+    turn = turns[place]
+    if not is_input and turn is turns[-1]:
+        return None
+    if "graph" not in agent.settings:
+        raise Unprocessable(NO_FORK)
+    if turn.message.agent != agent.agent:
+        raise Unprocessable(OTHER_AGENT.format(turn.message.agent))
+    if is_input:
+        return Base(_before(row, turns[:place], turn), turn)
+    if turn.message.state != "completed":
+        raise Unprocessable(NOT_KEPT)
+    return Base(str(message_id))
+
+
+def _before(row: ThreadRow, earlier: Sequence[Turn], turn: Turn) -> str:
+    """The message after whose state the turn has begun. Raises Unprocessable."""
+    if turn.kept.checkpoint is not None:
+        return turn.kept.checkpoint
+    for one in reversed(earlier):
+        if one.message.agent == turn.message.agent and one.message.state == "completed":
+            return str(one.message.message_id)
+    if first_values(row) is not None:
+        raise Unprocessable(COPIED_BEGIN)
+    return BEGIN

@@ -1,0 +1,34 @@
+"""Checks the command of a run: what a client sends in place of an input. Pure functions."""
+
+from typing import Any
+
+from service.errors import Unprocessable
+from service.protocols.langgraph.model import Json
+
+MAX_PLACES = 100  # in one goto
+EMPTY = "command must have resume, update or goto."
+UPDATE = "command.update must be an object, or a list of pairs of a name and a value."
+GOTO = (
+    f"command.goto must be the name of a node, an object with node and input, or a list of them (at most {MAX_PLACES})."
+)
+
+
+def check_command(command: Json) -> None:
+    """Of a run that begins. Raises Unprocessable."""
+    update, goto = command.get("update"), command.get("goto")
+    if update is None and goto is None:
+        raise Unprocessable(EMPTY)
+    if not (update is None or isinstance(update, dict) or (isinstance(update, list) and all(map(_is_pair, update)))):
+        raise Unprocessable(UPDATE)
+    places = goto if isinstance(goto, list) else [] if goto is None else [goto]
+    if len(places) > MAX_PLACES or not all(map(_is_place, places)):
+        raise Unprocessable(GOTO)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _is_place(item: Any) -> bool:
+    name = item.get("node") if isinstance(item, dict) else item
+    return isinstance(name, str) and bool(name)

@@ -1,6 +1,8 @@
 """Refusals as clients receive them: the JSON of a problem (RFC 9457), and their description in OpenAPI."""
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
@@ -26,6 +28,14 @@ class MisfitProblem(Problem, frozen=True):
     """`pointer`: where in a message a value does not fit the input of its agent (RFC 6901)."""
 
     pointer: str = ""
+
+
+class Plain(NamedTuple):
+    """A refusal in the shape of a dialect."""
+
+    body: Any
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def refusals(*errors: Refusal) -> dict[int, ResponseSpec]:

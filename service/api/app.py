@@ -218,7 +218,9 @@ class Api:
             "queue_sockets": QueueSocketServices(
                 settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
             ),
-            "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),
+            "openai": OpenAIServices(
+                settings, follower, message_store, thread_store, queue_store, self._access.access, self._limits
+            ),
             "langgraph": LangGraphServices(
                 settings,
                 follower,

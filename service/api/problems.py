@@ -11,6 +11,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import KwargDefinition
 from litestar.types import ExceptionHandlersMap, Send
 
+from service.api.dialects import shape
 from service.api.methods import complete_allow
 from service.errors import Invalid, LimitReached, Misfit, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
 from service.refusals import CHALLENGE, MEDIA_TYPE, MisfitProblem, Problem
@@ -25,9 +26,11 @@ def encode_problem(status: int, detail: str) -> bytes:
 
 
 async def send_problem(scope: Any, send: Send, error: Refused) -> None:
-    """Answer a request, or the handshake of a socket, that reaches no route."""
-    body = msgspec.json.encode(Problem(error.title, error.status, str(error)))
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+    """Answer a request, or the handshake of a socket, that reaches no route, in the shape of its dialect."""
+    plain = shape(scope["path"], error.status, error.title, str(error))
+    body = msgspec.json.encode(plain.body)
+    headers = [(b"content-type", plain.media_type.encode()), (b"content-length", b"%d" % len(body))]
+    headers += [(name.encode(), value.encode()) for name, value in plain.headers.items()]
     if error.retry_after:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     prefix = "http.response" if scope["type"] == "http" else "websocket.http.response"
@@ -53,11 +56,16 @@ def encode_response(status: int, detail: str, retry_after: int | None = None) ->
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-def _respond(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Response[Problem]:
-    return Response(Problem(title, status, detail), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+def _respond(
+    request: Request[Any, Any, Any], status: int, title: str, detail: str, headers: dict[str, str] | None = None
+) -> Response[Any]:
+    """In the shape of the dialect: its own handlers do not see errors of Litestar that have a handler here."""
+    plain = shape(request.url.path, status, title, detail)
+    merged = {**(headers or {}), **plain.headers}
+    return Response(plain.body, status_code=status, media_type=plain.media_type, headers=merged)
 
 
-def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Problem]:
+def _own_error(request: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Any]:
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = CHALLENGE
@@ -66,10 +74,10 @@ def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaE
     if isinstance(error, Misfit):
         problem = MisfitProblem(error.title, error.status, str(error), pointer=error.pointer)
         return Response(problem, status_code=error.status, media_type=MEDIA_TYPE)
-    return _respond(error.status, error.title, str(error), headers)
+    return _respond(request, error.status, error.title, str(error), headers)
 
 
-def _invalid_parameter(request: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
+def _invalid_parameter(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
     """A parameter outside its declared range, or a missing body. (api.bodies refuses a body that does not fit.)"""
     first = next(iter(error.extra or ()), None)
     name = str(first.get("key", "")) if isinstance(first, dict) else ""
@@ -80,17 +88,16 @@ def _invalid_parameter(request: Request[Any, Any, Any], error: ValidationExcepti
         detail = f"{name} must be {parameter.kwarg_definition.description}."
     else:
         detail = _sentence(str(error.detail))
-    return _respond(Invalid.status, Invalid.title, detail)
+    return _respond(request, Invalid.status, Invalid.title, detail)
 
 
-def _body_too_large(request: Request[Any, Any, Any], _: RequestEntityTooLarge) -> Response[Problem]:
+def _body_too_large(request: Request[Any, Any, Any], _: RequestEntityTooLarge) -> Response[Any]:
     limit = request.route_handler.resolve_request_max_body_size()
-    return _respond(
-        TooLarge.status, TooLarge.title, f"The body is too large; at most {limit} bytes (MAX_BODY_BYTES) are allowed."
-    )
+    detail = f"The body is too large; at most {limit} bytes (MAX_BODY_BYTES) are allowed."
+    return _respond(request, TooLarge.status, TooLarge.title, detail)
 
 
-def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     status, headers, path = HTTPStatus(error.status_code), dict(error.headers or {}), request.url.path
     detail = error.detail or status.phrase
     if status == HTTPStatus.NOT_FOUND:
@@ -103,12 +110,13 @@ def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
         detail = f"{request.method} is not allowed for this route; use {headers['allow']}"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request failed", extra={"method": request.method, "path": path, "error": detail})
-    return _respond(status, status.phrase.capitalize(), _sentence(detail), headers)
+    return _respond(request, status, status.phrase.capitalize(), _sentence(detail), headers)
 
 
-def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.error("unexpected error", exc_info=error, extra={"method": request.method, "path": request.url.path})
-    return _respond(500, "Internal server error", "The request failed in the service; the cause is in its log.")
+    detail = "The request failed in the service; the cause is in its log."
+    return _respond(request, 500, "Internal server error", detail)
 
 
 def _sentence(text: str) -> str:

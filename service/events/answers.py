@@ -58,9 +58,14 @@ class StreamedText:
     def text(self) -> str:
         return "".join(self._pieces)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the text was too long to keep."""
+        return self._chars > MAX_TEXT_CHARS
+
     def answer(self, result: Any) -> str | None:
         """What answer_of says; a text that was too long to keep is never the answer."""
-        return answer_of(self.text if self._chars <= MAX_TEXT_CHARS else "", result)
+        return answer_of("" if self.is_cut else self.text, result)
 
 
 def as_text(value: Any) -> str:

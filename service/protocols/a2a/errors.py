@@ -23,7 +23,7 @@ from service.errors import (
     WrongMediaType,
 )
 from service.protocols.a2a.model import Json, RpcError
-from service.refusals import CHALLENGE
+from service.refusals import CHALLENGE, Plain
 
 log = logging.getLogger(__name__)
 
@@ -162,10 +162,14 @@ def _details(error: A2AError) -> list[Json]:
     return [info]
 
 
-def _plain(status: int, message: str, headers: dict[str, str]) -> Response[Json]:
+def plain(status: int, message: str) -> Plain:
+    """A refusal that says what to do, or that no route makes."""
     name = STATUS_NAMES.get(status, "INTERNAL")
-    error = {"code": status, "status": name, "message": message, "details": []}
-    return Response({"error": error}, status_code=status, headers=headers)
+    return Plain({"error": {"code": status, "status": name, "message": message, "details": []}})
+
+
+def _plain(status: int, message: str, headers: dict[str, str]) -> Response[Json]:
+    return Response(plain(status, message).body, status_code=status, headers=headers)
 
 
 def _of_protocol(_: Request[Any, Any, Any], error: A2AError) -> Response[Json]:

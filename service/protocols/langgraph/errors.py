@@ -5,11 +5,10 @@ from typing import Any
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import ExceptionHandlersMap
 
 from service.errors import LimitReached, Refused, SchemaError, Unauthorized, Unavailable
-from service.refusals import CHALLENGE
+from service.refusals import CHALLENGE, Plain
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +21,11 @@ class NotServed(Refused):
     status = 501
 
 
+def plain(_: int, detail: str) -> Plain:
+    """A refusal that no route makes."""
+    return Plain({"detail": detail})
+
+
 def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Any]:
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     if isinstance(error, Unauthorized):
@@ -31,14 +35,8 @@ def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaE
     return Response({"detail": str(error)}, status_code=error.status, headers=headers)
 
 
-def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
-    missing_body = error.status_code == 400 and any(
-        isinstance(item, dict) and item.get("key") == "data" for item in error.extra or ()
-    )
-    detail = "The request has no body; send JSON." if missing_body else str(error.detail).partition("\n")[0]
-    if isinstance(error, RequestEntityTooLarge):
-        limit = request.route_handler.resolve_request_max_body_size()
-        detail = f"The body is too large; at most {limit} bytes (MAX_BODY_BYTES) are allowed."
+def _litestar_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    detail = str(error.detail).partition("\n")[0]
     return Response({"detail": detail}, status_code=error.status_code, headers=error.headers or {})
 
 

@@ -42,8 +42,8 @@ def response_of(response_id: ResponseId, message: Status) -> Response:
         store=kept.store is not False,
         temperature=1.0 if kept.temperature is None else kept.temperature,
         text=_with_format(kept.text or {}),
-        tool_choice=kept.tool_choice or "auto",
-        tools=kept.tools or [],
+        tool_choice=_flat(kept.tool_choice or "auto"),
+        tools=[_with_fields(_flat(tool)) for tool in kept.tools or []],
         top_p=1.0 if kept.top_p is None else kept.top_p,
         user=kept.user,
     )
@@ -56,6 +56,19 @@ def _with_format(text: dict[str, Any]) -> dict[str, Any]:
     if asked.get("type") == "json_schema":
         asked = {"description": None, "strict": False, **asked}
     return {**text, "format": asked}
+
+
+def _flat(tool: Any) -> Any:
+    """A function as the Responses API names it; chat completions wrap it once more."""
+    if isinstance(tool, dict) and isinstance(function := tool.get("function"), dict):
+        return {"type": "function", **function}
+    return tool
+
+
+def _with_fields(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": None, **tool}
 
 
 def usage_of(message: Status) -> Usage:

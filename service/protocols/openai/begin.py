@@ -21,6 +21,7 @@ from service.protocols.openai.inputs import (
     to_message,
 )
 from service.protocols.openai.model import NewCompletion, NewResponse
+from service.protocols.openai.references import resolve_references
 from service.protocols.openai.services import OpenAIServices
 
 FOREIGN_CALLS = "The outputs must be those of function calls of this server."
@@ -45,7 +46,10 @@ async def begin_response(
     services: OpenAIServices, principal: Principal, request: NewResponse, key: str | None
 ) -> Begun:
     """`key`: an Idempotency-Key. Raises what refuses the request."""
-    given = read_response(request)
+    items = request.input
+    if isinstance(items, list):
+        items = await resolve_references(services, principal, items)
+    given = read_response(request, items)
     if given.outputs:
         return await _answer_calls(services, principal, given.outputs)
     if request.conversation is not None and request.previous_response_id is not None:

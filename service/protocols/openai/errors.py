@@ -9,7 +9,6 @@ from typing import Any
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import ExceptionHandlersMap
 
 from service.errors import (
@@ -29,7 +28,7 @@ from service.errors import (
     WrongMediaType,
 )
 from service.protocols.openai.model import Error, ErrorAnswer
-from service.refusals import CHALLENGE
+from service.refusals import CHALLENGE, Plain
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +68,15 @@ SHAPES: dict[type[Exception], tuple[int, str, str | None]] = {
     Unavailable: (503, SERVER, "unavailable"),
     SchemaError: (503, SERVER, "unavailable"),
 }
+CODES = {  # of refusals that no route makes
+    400: "invalid_value",
+    403: "insufficient_permissions",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "wrong_media_type",
+    429: "rate_limit_exceeded",
+}
 REPEATABLE = (Busy, QueueFull, LimitReached, TooManyRequests, NotConnected, SchemaError)  # nothing was written
 
 
@@ -81,31 +89,32 @@ def describe(error: Exception) -> tuple[int, Error]:
     return 500, Error("The request failed in the service; the cause is in its log.", SERVER, code=SERVER)
 
 
-def _own_error(request: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[ErrorAnswer]:
-    status, shape = describe(error)
+def plain(status: int, detail: str) -> Plain:
+    """A refusal that no route makes."""
+    type_ = {429: "rate_limit_error", 403: "permission_error"}.get(status, INVALID if status < 500 else SERVER)
+    again = "true" if status == 429 else "false"
+    return Plain(ErrorAnswer(Error(detail, type_, code=CODES.get(status))), headers={"x-should-retry": again})
+
+
+def headers_of(error: Refused | Unavailable | SchemaError) -> dict[str, str]:
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = CHALLENGE
     if isinstance(error, LimitReached):
         headers |= {"RateLimit-Policy": error.policy, "RateLimit": error.state}
-    if isinstance(error, REPEATABLE) or (isinstance(error, Unavailable) and request.method == "GET"):
-        headers["x-should-retry"] = "true"
-    else:
-        headers["x-should-retry"] = "false"
+    return headers
+
+
+def _own_error(request: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[ErrorAnswer]:
+    status, shape = describe(error)
+    again = isinstance(error, REPEATABLE) or (isinstance(error, Unavailable) and request.method == "GET")
+    headers = {**headers_of(error), "x-should-retry": "true" if again else "false"}
     return Response(ErrorAnswer(shape), status_code=status, headers=headers)
 
 
-def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorAnswer]:
-    missing_body = error.status_code == 400 and any(
-        isinstance(item, dict) and item.get("key") == "data" for item in error.extra or ()
-    )
-    message = "The request has no body; send JSON." if missing_body else str(error.detail).partition("\n")[0]
-    if isinstance(error, RequestEntityTooLarge):
-        limit = request.route_handler.resolve_request_max_body_size()
-        message = f"The body is too large; at most {limit} bytes (MAX_BODY_BYTES) are allowed."
-    shape = Error(message, INVALID if error.status_code < 500 else SERVER)
-    headers = {**(error.headers or {}), "x-should-retry": "false"}
-    return Response(ErrorAnswer(shape), status_code=error.status_code, headers=headers)
+def _litestar_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorAnswer]:
+    refusal = plain(error.status_code, str(error.detail).partition("\n")[0])
+    return Response(refusal.body, status_code=error.status_code, headers={**(error.headers or {}), **refusal.headers})
 
 
 def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorAnswer]:

@@ -3,6 +3,8 @@
 resp_<message>              the response that begins with the message
 resp_<message>_<seq>        the response that goes on after the question at this place of the log
 call_<message>_<seq>_<n>    the n-th function call of the question at this place
+msg_<message>_<seq>_<n>     the n-th item of a response; in a conversation, msg_<message> is the answer
+item_<message>_<n>          the n-th item of the input; in a conversation, item_<message> is what the user said
 """
 
 import re
@@ -17,6 +19,7 @@ from service.errors import NotFound
 _HEX, _SEQ = "([0-9a-f]{32})", "([1-9][0-9]{0,9})"
 _RESPONSE = re.compile(f"resp_{_HEX}(?:_{_SEQ})?")
 _CALL = re.compile(f"call_{_HEX}_{_SEQ}_([0-9]{{1,2}})")
+_ITEM = re.compile(f"(?:msg|item)_{_HEX}(?:_[0-9]{{1,10}}){{0,2}}")
 _CONVERSATION = re.compile(f"conv_{_HEX}")
 
 
@@ -57,6 +60,12 @@ def parse_call(text: str) -> CallId | None:
     """None for the id of a call that another server made."""
     found = _CALL.fullmatch(text)
     return CallId(UUID(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def message_of_item(text: str) -> UUID | None:
+    """The message that an item belongs to; None for the id of an item that another server made."""
+    found = _ITEM.fullmatch(text)
+    return UUID(found[1]) if found else None
 
 
 def new_conversation() -> str:

@@ -28,14 +28,14 @@ class Given(NamedTuple):
     outputs: dict[str, Any]
 
 
-def read_response(request: NewResponse) -> Given:
-    """Raises Unprocessable."""
+def read_response(request: NewResponse, items: str | list[Item] | None) -> Given:
+    """`items`: its input, without references. Raises Unprocessable."""
     reader = _Reader()
     if isinstance(request.instructions, str):
         reader.add("system", request.instructions)
-    if isinstance(request.input, str):
-        reader.add("user", request.input)
-    for item in request.input if isinstance(request.input, list) else ():
+    if isinstance(items, str):
+        reader.add("user", items)
+    for item in items if isinstance(items, list) else ():
         if item.get("type") == "function_call_output":
             reader.add_output(item.get("call_id"), item.get("output"))
         elif item.get("type", "message") == "message":

@@ -2,7 +2,7 @@
 
 from litestar import Router
 
-from service.protocols.openai import completions, conversations, models, responses
+from service.protocols.openai import completions, conversations, models, responses, socket
 from service.protocols.openai.errors import HANDLERS
 
 router = Router(
@@ -12,6 +12,7 @@ router = Router(
         *conversations.HANDLERS,
         *completions.HANDLERS,
         *models.HANDLERS,
+        *socket.HANDLERS,
     ],
     exception_handlers=HANDLERS,
     include_in_schema=False,

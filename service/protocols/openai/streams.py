@@ -46,7 +46,7 @@ class ResponseReader:
         """As it is when it has ended, or after so many seconds. Raises NotFound, Unavailable, SchemaError."""
         try:
             async with asyncio.timeout(seconds):
-                async for _ in self._pages():
+                async for _ in self.pages():
                     pass
         except TimeoutError:
             pass
@@ -56,7 +56,7 @@ class ResponseReader:
         """The response as JSON when it has ended. Meanwhile line feeds keep the connection open. If this server stops,
         or PostgreSQL does not answer, it is the response so far: with an error, the client would submit it again."""
         try:
-            async for events in self._pages():
+            async for events in self.pages():
                 if not events:
                     yield b"\n"
         except TreadleError as error:
@@ -69,7 +69,7 @@ class ResponseReader:
 
     async def _events(self, after: int) -> AsyncGenerator[bytes, None]:
         try:
-            async for events in self._pages():
+            async for events in self.pages():
                 if not events:
                     yield KEEPALIVE
                 elif part := b"".join(_frame(event) for event in events if event["sequence_number"] > after):
@@ -77,7 +77,7 @@ class ResponseReader:
         except Exception as error:
             yield _error_frame(error)
 
-    async def _pages(self) -> AsyncIterator[list[Event]]:
+    async def pages(self) -> AsyncIterator[list[Event]]:
         """The events until the end of the response; an empty list after each silence."""
         async for entries in self._services.follower.follow(self._principal, self._id.message_id, self._id.after):
             events = await self._translate(entries)
@@ -161,11 +161,16 @@ def _frame(event: Event) -> bytes:
 
 def _error_frame(error: Exception, *, named: bool = True) -> bytes:
     """The end of a stream whose answer is not complete. The field `error` makes every SDK raise."""
-    if isinstance(error, TreadleError):
-        log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
-    else:
-        log.error("stream broke", exc_info=error)
+    note(error)
     _, shape = describe(error)
     fields = {"type": "error", "code": shape.code, "message": shape.message, "param": None} if named else {}
     data = {**fields, "error": msgspec.to_builtins(shape)}
     return encode("error", msgspec.json.encode(data).decode()) if named else encode_unnamed(data)
+
+
+def note(error: Exception) -> None:
+    """Log why a stream ends before its answer."""
+    if isinstance(error, TreadleError):
+        log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
+    else:
+        log.error("stream broke", exc_info=error)

@@ -14,6 +14,8 @@ from service.events.model import Entry
 from service.protocols.openai.ids import CallId, ResponseId
 from service.protocols.openai.model import Item, Response
 
+CANCELLED = "The response was cancelled."
+
 # Numbers that one entry has: at the end, 3 events end the text, each of MAX_CALLS calls has 4, one ends the response.
 EVENTS_OF_ENTRY = 100
 
@@ -66,7 +68,10 @@ class Translation:
         self.over = False
         self._id = response_id
         self._items = 0  # that were opened
-        self._streamed: StreamedText | None = None  # the open text; None: no text is open
+        self._is_open = False  # whether the last item is a text to which more may be added
+        self._text: StreamedText | None = None  # of this attempt; None: it has said nothing
+        self._sent = ""  # what the open text has of an earlier attempt, until this one has said the same
+        self._place = 0  # up to which this attempt has said the same
 
     def translate(self, entry: Entry) -> list[Event]:
         first = (entry.seq - self._id.after - 1) * EVENTS_OF_ENTRY
@@ -87,7 +92,7 @@ class Translation:
         elif ends_response(entry):
             yield from self._end(entry, msgspec.json.decode(entry.data, type=_Closing))
         elif entry.type in {"started", "retry", "parked", "input", "queued", "error", "done", "cancelled"}:
-            yield from self._drop()  # another attempt begins with an empty answer
+            yield from self._begin_again()
 
     def _end(self, entry: Entry, closing: _Closing) -> Iterator[Event]:
         self.over = True
@@ -103,52 +108,85 @@ class Translation:
             yield self._tell("response.completed")
         else:
             yield from self._drop()
-            if entry.type == "error":
-                reason = closing.error or "The agent failed."
-                self._become(status="failed", error={"code": "server_error", "message": reason})
-                yield self._tell("response.failed")
-            else:
-                self._become(status="cancelled")  # the dialect has no event for it
+            failed = entry.type == "error"
+            reason = (closing.error or "The agent failed.") if failed else CANCELLED
+            error = {"code": "server_error", "message": reason}
+            self._become(status="failed" if failed else "cancelled", error=error)
+            # The dialect has no event for a cancelled response. Most clients take a stream without a last event for a
+            # whole answer.
+            yield self._tell("response.failed")
 
     def _finished(self, events: list[Event]) -> list[Item]:
         items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
         return [item for item in items if item["status"] == "completed"]
 
     def _add(self, text: str) -> Iterator[Event]:
-        if self._streamed is None:
-            self._streamed = StreamedText()
+        self._text = self._text or StreamedText()
+        self._text.add(text)
+        rest = self._after_repeat(text)
+        if rest is None:
+            yield from self._drop()
+            rest = self._text.text
+        yield from self._say(rest)
+
+    def _after_repeat(self, text: str) -> str | None:
+        """The end of a text that the client has not received yet; None: it differs from what the client has."""
+        same = min(len(text), len(self._sent) - self._place)
+        if not self._sent.startswith(text[:same], self._place):
+            return None
+        self._place += same
+        if self._place == len(self._sent):
+            self._sent, self._place = "", 0
+        return text[same:]
+
+    def _say(self, text: str) -> Iterator[Event]:
+        if not text:
+            return
+        if not self._is_open:
+            self._is_open = True
             self._items += 1
             yield self._of_item("response.output_item.added", message_item(self._item_id, None, "in_progress"))
             yield self._of_part("response.content_part.added", part=text_part(""))
-        self._streamed.add(text)
         yield self._of_part("response.output_text.delta", delta=text, logprobs=[])
+
+    def _begin_again(self) -> Iterator[Event]:
+        """Another attempt begins with an empty answer. Where it says the same again, the open text goes on."""
+        if self._text is not None and self._text.is_cut:
+            yield from self._drop()
+        elif self._text is not None and self._is_open and not self._sent:
+            self._sent = self._text.text
+        self._text, self._place = None, 0
 
     def _answer(self, result: Any) -> Iterator[Event]:
         """The end of the text that was streamed; or the result as a text of its own."""
-        other = (self._streamed or StreamedText()).answer(result)
-        if other is None:
-            yield from self._close()
-            return
-        yield from self._drop()
-        if other:
+        other = (self._text or StreamedText()).answer(result)
+        if other is not None:
+            if self._text is not None or not other:
+                yield from self._drop()
+                self._text = None
             yield from self._add(other)
         yield from self._close()
 
     def _close(self) -> Iterator[Event]:
-        if self._streamed is None:
+        """End the open text, which is the answer of this attempt."""
+        text = "" if self._text is None else self._text.text
+        self._text = None
+        if self._sent:
+            yield from self._drop()
+            yield from self._say(text)
+        if not self._is_open:
             return
-        text = self._streamed.text
         yield self._of_part("response.output_text.done", text=text, logprobs=[])
         yield self._of_part("response.content_part.done", part=text_part(text))
         yield self._of_item("response.output_item.done", message_item(self._item_id, text, "completed"))
-        self._streamed = None
+        self._is_open = False
 
     def _drop(self) -> Iterator[Event]:
         """End the open text, which is no part of the answer."""
-        if self._streamed is not None:
-            item = message_item(self._item_id, self._streamed.text, "incomplete")
-            yield self._of_item("response.output_item.done", item)
-            self._streamed = None
+        if self._is_open:
+            text = self._sent or ("" if self._text is None else self._text.text)
+            yield self._of_item("response.output_item.done", message_item(self._item_id, text, "incomplete"))
+        self._is_open, self._sent, self._place = False, "", 0
 
     def _calls(self, entry: Entry, question: Any) -> Iterator[Event]:
         for number, (name, arguments) in enumerate(calls_of(question)):

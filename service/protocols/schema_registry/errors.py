@@ -9,6 +9,7 @@ from litestar.types import ExceptionHandlersMap
 
 from service.errors import Refused, SchemaError, Unauthorized, Unavailable, Unprocessable
 from service.protocols.schema_registry.model import Error
+from service.refusals import Plain
 from service.schemas import errors
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ CODES: dict[type[Refused], int] = {
     errors.ReferenceExists: 42206,
     InvalidSubject: 42208,
 }
+
+
+def plain(status: int, detail: str) -> Plain:
+    """A refusal that no route makes."""
+    return Plain(Error(status, detail), MEDIA_TYPE)
 
 
 def _own_error(_: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[Error]:

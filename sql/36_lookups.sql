@@ -226,25 +226,28 @@ begin
 end $$;
 comment on function treadle.thread_usage is 'What a thread''s messages used, summed by kind, and how many reported it';
 
--- The events of a message's log with the results that its life keeps: of steps, questions and answers. A life that
--- began with a retry from a step (the data of its `queued` has `from_seq`) keeps nothing from there to its begin.
+-- The events of a message's log with the results that its life keeps: of steps, questions and answers; and those of
+-- type `queued`. A life that began with a retry from a step (the data of its `queued` has `from_seq`) keeps nothing
+-- from there to its begin. Reads the log once.
 create or replace function treadle._kept_results(message_id uuid)
-returns table (seq integer, type text, data jsonb)
+returns table (seq integer, type text, data jsonb, created_at timestamptz)
 language plpgsql stable as $$
 begin
     return query
-        with retried as materialized (
+        with entries as materialized (
+            select e.seq, e.type, e.data, e.created_at
+            from treadle.events e
+            where e.message_id = _kept_results.message_id
+                and e.type in ('step', 'input', 'parked', 'queued')
+        ), retried as materialized (
             select q.seq, (q.data ->> 'from_seq')::integer as from_seq
-            from treadle.events q
-            where q.message_id = _kept_results.message_id
-                and q.type = 'queued'
+            from entries q
+            where q.type = 'queued'
                 and q.data ? 'from_seq'
         )
-        select e.seq, e.type, e.data
-        from treadle.events e
-        where e.message_id = _kept_results.message_id
-            and e.type in ('step', 'input', 'parked')
-            and not exists (select from retried r where e.seq between r.from_seq and r.seq)
+        select e.seq, e.type, e.data, e.created_at
+        from entries e
+        where e.type = 'queued' or not exists (select from retried r where e.seq between r.from_seq and r.seq)
         order by e.seq;
 end $$;
 
@@ -261,28 +264,34 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     return query
-        select k.type, k.data ->> 'name', k.data -> 'sent',
-            (k.data -> case k.type when 'step' then 'result' when 'input' then 'input' else 'question' end)::text
-        from treadle._kept_results(message_id) k
-        order by k.seq;
-    return query
-        select 'retried', null::text, null::jsonb, null::text
-        from treadle.events e
-        where e.message_id = earlier_results.message_id
-            and e.type = 'queued'
-            and e.data ? 'from_seq';
-    return query
-        select 'cancelled', null::text, jsonb_agg(c.message_id), null::text
-        from treadle.messages c
-        where c.parent = earlier_results.message_id
-            and c.state = 'cancelled'
-            and c.completed_at <= (
-                select max(e.created_at)
-                from treadle.events e
-                where e.message_id = earlier_results.message_id
-                    and e.type = 'queued'
-                    and e.seq > 1)
-        having count(*) > 0;
+        with kept as materialized (
+            select k.seq, k.type, k.data, k.created_at
+            from treadle._kept_results(message_id) k
+        ), cancelled as (
+            select jsonb_agg(c.message_id) as sent
+            from treadle.messages c
+            where c.parent = earlier_results.message_id
+                and c.state = 'cancelled'
+                and c.completed_at <= (select max(q.created_at) from kept q where q.type = 'queued' and q.seq > 1)
+        )
+        select f.type, f.name, f.sent, f.data
+        from (
+            select k.seq, k.type, k.data ->> 'name' as name, k.data -> 'sent' as sent,
+                (k.data -> case k.type when 'step' then 'result' when 'input' then 'input' else 'question' end)::text
+                    as data
+            from kept k
+            where k.type <> 'queued'
+            union all
+            select q.seq, 'retried', null, null, null
+            from kept q
+            where q.type = 'queued'
+                and q.data ? 'from_seq'
+            union all
+            select null, 'cancelled', null, c.sent, null
+            from cancelled c
+            where c.sent is not null
+        ) f
+        order by f.seq;
 end $$;
 comment on function treadle.earlier_results
     is 'What earlier attempts left in a message''s log: step results, answers, sent ids';

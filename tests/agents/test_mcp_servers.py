@@ -1,12 +1,15 @@
 """Agents that ask a model call the tools of MCP servers: of one over HTTP, and of a program."""
 
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 
 from service.agents.builtin.echo import echo
 from service.agents.claude.api import Api
+from service.agents.rounds import mcp_bodies
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.claude_runs import event_data, tool_results
@@ -15,7 +18,7 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import run
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
-from treadle import Agent, agent
+from treadle import Agent, Rejected, agent
 from treadle.adapters import claude_agent, openai_agent
 
 PROGRAM: dict[str, Any] = {
@@ -79,3 +82,31 @@ def test_wrong_servers_are_refused_when_the_agent_is_made(monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'treadle\[mcp\]'"):
         claude_agent("x", mcp_servers=["http://x"])
+
+
+async def test_an_answer_of_an_mcp_server_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stream, the SDK bounds each event."""
+    monkeypatch.setattr(mcp_bodies, "MAX_ANSWER_BYTES", 1_000)
+
+    async def body(size: int) -> AsyncIterator[bytes]:
+        yield b"x" * (size // 2)
+        yield b"x" * (size - size // 2)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        size, kind, encoding = (request.url.params[name] for name in ("size", "type", "encoding"))
+        headers = {"Content-Type": kind, "Content-Encoding": encoding}
+        return httpx2.Response(200, content=body(int(size)), headers=headers)
+
+    hooks: Any = {"response": [mcp_bodies.bound_answer]}
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), event_hooks=hooks) as client:
+
+        async def ask(size: int, kind: str, encoding: str = "identity") -> int:
+            asked: Any = {"size": size, "type": kind, "encoding": encoding}
+            return len((await client.post("http://mcp/", params=asked)).content)
+
+        assert await ask(1_000, "application/json") == 1_000
+        assert await ask(5_000, "text/event-stream") == 5_000
+        with pytest.raises(httpx2.StreamError, match="more than 1000 bytes"):
+            await ask(1_001, "application/json")
+        with pytest.raises(Rejected, match="compressed"):
+            await ask(0, "application/json", "gzip")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.agents.contract import Context, Overloaded, Rejected
+from service.agents.rounds.mcp_bodies import bound_answer
 from service.agents.rounds.mcp_server import McpServer
 from service.agents.rounds.options import ModelOptions
 from service.agents.rounds.tools import MAX_ERROR_CHARS, NAME_PATTERN, Output, checked_output
@@ -84,7 +85,11 @@ def _client(server: McpServer, stack: AsyncExitStack) -> Any:
         )
         return mcp.Client(parameters)
     # Reading has no timeout: the attempt has one.
-    http_client = httpx2.AsyncClient(headers=server.headers, timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS))
+    http_client = httpx2.AsyncClient(
+        headers={**server.headers, "Accept-Encoding": "identity"},
+        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+        event_hooks={"response": [bound_answer]},
+    )
     stack.push_async_callback(http_client.aclose)
     return mcp.Client(streamable_http_client(server.url, http_client=http_client))
 

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from autogen_core import (
@@ -44,11 +44,11 @@ class CoreRunner:
         token = CancellationToken()
         runtime.start()
         try:
-            answer = await self._exchange(runtime, message, token)
+            answer = await _while_it_runs(runtime, self._exchange(runtime, message, token))
             await runtime.stop_when_idle()
         except BaseException as error:
             token.cancel()
-            stopping = asyncio.ensure_future(runtime.stop())
+            stopping = asyncio.gather(runtime.stop(), return_exceptions=True)  # it raises what has stopped the runtime
             await asyncio.wait({stopping}, timeout=CANCEL_SECONDS)
             stopping.cancel()
             if not isinstance(error, Exception) or (cause := error_of_service(error)) is error:
@@ -92,6 +92,20 @@ class Collector(BaseAgent):
 
     async def on_message_impl(self, message: Any, ctx: MessageContext) -> None:
         await self._keep(message, ctx)
+
+
+async def _while_it_runs(runtime: SingleThreadedAgentRuntime, exchange: Coroutine[Any, Any, Any]) -> Any:
+    """The answer. A runtime that does not ignore the failure of an agent stops with it, and then no answer comes any
+    more: the failure is raised. AutoGen has no public name for the task in which a runtime handles its messages."""
+    processing: asyncio.Task[None] | None = getattr(getattr(runtime, "_run_context", None), "_run_task", None)
+    asking = asyncio.ensure_future(exchange)
+    try:
+        await asyncio.wait({asking, *([processing] if processing else [])}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done() and processing is not None:
+            processing.result()
+        return await asking
+    finally:
+        asking.cancel()
 
 
 def _content(message: Any) -> Any:

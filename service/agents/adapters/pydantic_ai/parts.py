@@ -8,6 +8,7 @@ from pydantic_ai import RunContext
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
+    ModelRequest,
     ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
@@ -15,6 +16,7 @@ from pydantic_ai.messages import (
     TextPartDelta,
     ThinkingPart,
     ToolReturn,
+    UserPromptPart,
 )
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
@@ -23,6 +25,8 @@ from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
 
 from service.agents.contract import Context
 from service.agents.tool_events import ToolSteps, plain, write_event
+
+TOOL_RETURN = "pydantic_ai.ToolReturn"  # the name of its only field marks a stored ToolReturn
 
 
 class StepModel(WrapperModel):
@@ -143,10 +147,35 @@ class StepToolset(WrapperToolset[Any]):
         async def step() -> Any:
             nonlocal result, ran_now
             result, ran_now = await super(StepToolset, self).call_tool(name, tool_args, ctx, tool), True
-            return plain(result.return_value if isinstance(result, ToolReturn) else result)
+            return _to_store(result)
 
         stored = await self._context.step(self._steps.name(name, str(ctx.tool_call_id)), step)
-        return result if ran_now else stored
+        return result if ran_now else _from_store(stored)
+
+
+def _to_store(result: Any) -> Any:
+    """The result of a tool as JSON. What a ToolReturn has beside its value is stored with it."""
+    if not isinstance(result, ToolReturn):
+        return plain(result)
+    beside = {"metadata": result.metadata, "tools": result.tools}
+    kept = {name: plain(value) for name, value in beside.items() if value is not None}
+    if result.content is not None:
+        request = ModelRequest([UserPromptPart(result.content)])
+        [kept["content"]] = ModelMessagesTypeAdapter.dump_python([request], mode="json")
+    value = plain(result.return_value)
+    return {TOOL_RETURN: {"return_value": value, **kept}} if kept else value
+
+
+def _from_store(stored: Any) -> Any:
+    if not isinstance(stored, dict) or stored.keys() != {TOOL_RETURN}:
+        return stored
+    kept: dict[str, Any] = dict(stored[TOOL_RETURN])
+    if "content" in kept:
+        [request] = ModelMessagesTypeAdapter.validate_python([kept["content"]])
+        [part] = request.parts
+        assert isinstance(part, UserPromptPart)
+        kept["content"] = part.content
+    return ToolReturn(**kept)
 
 
 def _text_of(part: Any) -> str:

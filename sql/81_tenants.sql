@@ -174,6 +174,10 @@ begin
     where w.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.callback_secrets s
     where s.tenant = _delete_rest_of_tenant.tenant;
+    delete from treadle.store_items i
+    where i.tenant = _delete_rest_of_tenant.tenant;
+    delete from treadle.store_sizes s
+    where s.tenant = _delete_rest_of_tenant.tenant;
     perform treadle._delete_schemas_of_tenant(tenant);
     if not treadle._delete_topics_of_tenant(tenant, quantity * 5) then
         return false;

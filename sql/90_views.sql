@@ -265,6 +265,11 @@ create or replace view treadle.worker_overview with (security_invoker) as
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 
+create or replace view treadle.store_overview with (security_invoker) as
+    select i.namespace, i.key, i.value, i.owner, i.created_at, i.updated_at, i.tenant
+    from treadle.store_items i;
+comment on view treadle.store_overview is 'The stores: what clients and agents keep beside threads';
+
 create or replace view treadle.instance_overview with (security_invoker) as
     select i.agent, t.thread_id, i.worker_id, i.made_at,
         greatest(extract(epoch from treadle.clock() - i.made_at), 0)::double precision as age_seconds, i.tenant,

@@ -59,6 +59,7 @@ declare
         count_events         app
         milestones           app
         last_outputs         app
+        use_store            app tenant
         questions            app
         traceback            app
         queued_messages      app
@@ -122,6 +123,7 @@ declare
         register_agents      worker
         exchanges            app worker
         take_incoming        worker
+        use_store_for        worker
         earlier_results      worker
         children             worker
 
@@ -241,6 +243,7 @@ grant select on
     treadle.counters, treadle.queues, treadle.agents, treadle.topics, treadle.topic_ends, treadle.topic_log,
     treadle.records, treadle.subscriptions, treadle.subscription_topics, treadle.subscription_positions,
     treadle.held_records, treadle.subscription_counts, treadle.topic_overview, treadle.subscription_overview,
-    treadle.schema_overview, treadle.schema_versions, treadle.schemas, treadle.schema_rules
+    treadle.schema_overview, treadle.schema_versions, treadle.schemas, treadle.schema_rules,
+    treadle.store_overview, treadle.store_items
     to treadle_tenant;
 grant select (id, message_id, tenant, thread, cancel_requested, claimed_at) on treadle.leases to treadle_tenant;

@@ -202,6 +202,13 @@ class LeaseStore:
         rows = await self._database.fetch("select message from treadle.take_incoming($1, $2)", message_id, lease)
         return [msgspec.json.decode(row["message"]) for row in rows]
 
+    async def use_store(self, message_id: UUID, lease: UUID, calls: str) -> list[Any] | None:
+        """The answers of calls of the store of the message's subject; None: the lease has ended."""
+        text = await self._database.fetchval(
+            "select treadle.use_store_for($1, $2, $3::jsonb)::text", message_id, lease, calls
+        )
+        return None if text is None else msgspec.json.decode(text, type=list[Any])
+
     async def children(self, asker: UUID, message_ids: Sequence[UUID]) -> list[SentMessage]:
         """The state of each of these messages, in this order, as the message `asker` may know it: one of another tenant
         or owner is `deleted`, as one that does not exist."""

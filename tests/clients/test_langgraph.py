@@ -246,7 +246,8 @@ async def test_streams_survive_cuts_lost_workers_and_dead_replicas(
         for kind in kinds:
             script.say(str(waiting[kind, "cancel"]), "half")
         js, *found = await told
-    assert js["extra"] == {"assistants": ["echo", "recall"], "threads": 6, "wait": "go"}
+    item = [["js", "b"], {"n": 1}, None, [["js", "a"]]]
+    assert js["extra"] == {"assistants": ["echo", "recall"], "threads": 6, "item": item, "wait": "go"}
     for kind, results in (("js", js), ("py", dict(zip(names, found, strict=True)))):
         for name, texts in (("plain", "go"), ("cut", "one two"), ("lost", "two"), ("cancel", "half")):
             result = results[name]

@@ -64,7 +64,7 @@ async def test_the_page_of_langgraph_runs_as_written(start_api: StartApi, start_
     )
     output, errors = await process.communicate()
     assert (output.decode().splitlines(), errors.decode()) == (
-        ["hello", "two three", "Send it?", "sent: yes", "Send it?"],
+        ["hello", "two three", "Send it?", "sent: yes", "Send it?", "pizza [['users', 'eve']]"],
         "",
     )
 

@@ -401,6 +401,18 @@ COMMENT ON COLUMN treadle.topics.schema_subject IS 'The subject of the schema re
 COMMENT ON COLUMN treadle.topics.first_offset IS 'Of the oldest record that is kept: those before are deleted, or about to be';
 COMMENT ON COLUMN treadle.topics.purged_bytes IS 'The bytes of the records that are deleted';
 COMMENT ON COLUMN treadle.topics.deleted_at IS 'Since when it is being deleted: it counts as unknown, and its rows are deleted in chunks';
+CREATE TABLE treadle.store_items (
+    tenant text NOT NULL,
+    owner text NOT NULL,
+    namespace text[] NOT NULL,
+    key text NOT NULL,
+    value jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT store_items_value_check CHECK ((jsonb_typeof(value) = 'object'::text))
+);
+COMMENT ON TABLE treadle.store_items IS 'The store: values that clients and agents keep beside threads, by namespace and key';
+COMMENT ON COLUMN treadle.store_items.owner IS 'The subject whose store it is; empty: the one of the tenant';
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
@@ -1779,6 +1791,22 @@ CREATE FUNCTION treadle.unclaimed_queues() RETURNS TABLE(queue text, queued bigi
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.unclaimed_queues() IS 'Queues with queued messages from which no living worker claims';
+CREATE FUNCTION treadle.use_store(calls jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.use_store(calls jsonb, tenant text, reach jsonb) IS 'Get, put, delete, search and list values by namespace and key';
+CREATE FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb) IS 'The same for an agent, in the store of the subject of its message';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -3250,6 +3278,24 @@ CREATE VIEW treadle.stats WITH (security_invoker='true') AS
     cost
    FROM treadle.stat_rows s;
 COMMENT ON VIEW treadle.stats IS 'What happened in each minute and each hour, by tenant, queue and agent';
+CREATE VIEW treadle.store_overview WITH (security_invoker='true') AS
+ SELECT namespace,
+    key,
+    value,
+    owner,
+    created_at,
+    updated_at,
+    tenant
+   FROM treadle.store_items i;
+COMMENT ON VIEW treadle.store_overview IS 'The stores: what clients and agents keep beside threads';
+CREATE TABLE treadle.store_sizes (
+    tenant text NOT NULL,
+    owner text NOT NULL,
+    items bigint DEFAULT 0 NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.store_sizes IS 'How many items a store has, and how many bytes they have together. Its row is the lock of all changes of the store';
 ALTER TABLE treadle.subscription_counts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.subscription_counts_id_seq
     START WITH 1
@@ -3539,6 +3585,10 @@ ALTER TABLE ONLY treadle.sql_roles
     ADD CONSTRAINT sql_roles_pkey PRIMARY KEY (role);
 ALTER TABLE ONLY treadle.stat_rows
     ADD CONSTRAINT stat_rows_pkey PRIMARY KEY (tenant, seconds, at, queue, agent);
+ALTER TABLE ONLY treadle.store_items
+    ADD CONSTRAINT store_items_pkey PRIMARY KEY (tenant, owner, namespace, key);
+ALTER TABLE ONLY treadle.store_sizes
+    ADD CONSTRAINT store_sizes_pkey PRIMARY KEY (tenant, owner);
 ALTER TABLE ONLY treadle.subscription_counts
     ADD CONSTRAINT subscription_counts_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.subscription_positions
@@ -3663,6 +3713,8 @@ CREATE POLICY own_tenant ON treadle.schema_versions AS RESTRICTIVE FOR SELECT TO
 CREATE POLICY own_tenant ON treadle.schemas AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.stat_rows AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.store_items AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.store_sizes AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_counts AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_positions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_topics AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3703,6 +3755,8 @@ CREATE POLICY readers ON treadle.schema_versions FOR SELECT TO treadle_app, trea
 CREATE POLICY readers ON treadle.schemas FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.stat_rows FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.store_items FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.store_sizes FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_counts FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_positions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -3725,6 +3779,8 @@ ALTER TABLE treadle.schema_versions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.schemas ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.stat_rows ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.store_items ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.store_sizes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_counts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_positions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_topics ENABLE ROW LEVEL SECURITY;

@@ -22,7 +22,7 @@ OWNED = (
     *("idempotency", "keys", "sql_roles", "tenants", "topics", "topic_ends", "topic_log", "records"),
     *("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts"),
     *("schemas", "schema_versions", "schema_rules", "schema_ends"),
-    *("webhooks", "webhook_outcomes", "callback_secrets", "not_completed"),
+    *("webhooks", "webhook_outcomes", "callback_secrets", "not_completed", "store_items", "store_sizes"),
 )
 
 
@@ -41,6 +41,10 @@ async def two_tenants(sql_client: SqlClient) -> SqlClient:
         )
         await sql_client.sql.execute("select treadle.note_post($1, $1, 500, 'down', false, false)", made)
         await sql_client.sql.execute("select treadle.callback_secret($1)", tenant)
+        await sql_client.sql.execute(
+            'select treadle.use_store(\'[{"op": "put", "namespace": ["n"], "key": "k", "value": {}}]\', tenant => $1)',
+            tenant,
+        )
     await Topics(sql_client).publish("t", "not sequenced", tenant="acme")
     return sql_client
 

@@ -66,7 +66,7 @@ async def test_treadle_app_may_submit_control_and_read(sql_client: SqlClient, vi
     assert await visitor.fetchval("select count(*) from treadle.queued_messages()") == 1
     await visitor.execute("select treadle.pause('default'), treadle.pause('default', false)")
     views = await visitor.fetch(r"select viewname from pg_views where schemaname = 'treadle' and viewname !~ '^_'")
-    assert len(views) == 16
+    assert len(views) == 17
     for row in views:
         await visitor.execute(f"select * from treadle.{row['viewname']}")
     for table in metadata.tables.values():

@@ -48,7 +48,9 @@ async def everything(context: Context, text: str) -> Any:
     context.usage(tokens=7)
     exchanges = [[exchange.message, exchange.result] for exchange in await context.history(1)]
     context.usage(cents=0.5, model="m", tokens=8)
-    return {**told(context), "exchanges": exchanges}
+    put = {"op": "put", "namespace": ["n"], "key": context.message_id, "value": {"a": 1}}
+    stored = await context.use_store([put, {**put, "op": "get"}])  # type: ignore[attr-defined]
+    return {**told(context), "exchanges": exchanges, "stored": stored[1]["value"]}
 
 
 @agent("everything sync", timeout=30)

@@ -75,6 +75,7 @@ async def test_an_agent_can_do_in_its_process_what_it_can_do_in_the_worker(
         message_id = await submit_lost(sql, "word", losses=losses, **place)
         message = await settled(sql, message_id)
         result = message["result"]
+        assert result.get("stored", {"a": 1}) == {"a": 1}
         assert result["exchanges"] == [["first", first["result"]]]
         assert (result["process"] == os.getpid()) is (losses == 0)
         assert (result["message_id"], result["thread_id"]) == (str(message_id), thread)

@@ -19,6 +19,27 @@ threads = Table(
     UniqueConstraint("tenant", "thread_id", name="threads_tenant_thread_id_key"),
 )
 
+store_items = Table(
+    "store_items",
+    metadata,
+    tenant(primary_key=True),
+    key("owner", Text),
+    key("namespace", ARRAY(Text)),
+    key("key", Text),
+    must("value", JSONB),
+    must("created_at", Time),
+    must("updated_at", Time),
+)
+
+store_sizes = Table(
+    "store_sizes",
+    metadata,
+    tenant(primary_key=True),
+    key("owner", Text),
+    must("items", BigInteger, "0"),
+    must("bytes", BigInteger, "0"),
+)
+
 thread_turns = Table(
     "thread_turns",
     metadata,

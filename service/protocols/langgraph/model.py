@@ -142,6 +142,33 @@ class CheckpointChoice(Struct, frozen=True):
     checkpoint: Annotated[Json, Meta(description="a checkpoint")]
 
 
+class ItemPlace(Struct, frozen=True):
+    namespace: Annotated[list[str], Meta(description="a list of texts")]
+    key: Annotated[str, Meta(description="a text")]
+
+
+class NewItem(ItemPlace, frozen=True, kw_only=True):
+    value: Annotated[Json, Meta(description="an object")]
+    ttl: Annotated[Any, Meta(description="left out")] = None
+
+
+class ItemSearch(Struct, frozen=True):
+    namespace_prefix: Texts = None
+    filter: Object = None
+    limit: Limit = None
+    offset: Offset = None
+
+
+class NamespaceSearch(Struct, frozen=True):
+    prefix: Texts = None
+    suffix: Texts = None
+    max_depth: Annotated[Annotated[int, Meta(ge=1, le=20)] | None, Meta(description="a whole number from 1 to 20")] = (
+        None
+    )
+    limit: Limit = None
+    offset: Offset = None
+
+
 class RunsToCancel(Struct, frozen=True):
     thread_id: Text = None
     run_ids: Texts = None

@@ -2,12 +2,12 @@
 
 from litestar import Router
 
-from service.protocols.langgraph import assistants, runs, threads
+from service.protocols.langgraph import assistants, items, runs, threads
 from service.protocols.langgraph.errors import HANDLERS
 
 router = Router(
     "/langgraph",
-    route_handlers=[*assistants.HANDLERS, *threads.HANDLERS, *runs.HANDLERS],
+    route_handlers=[*assistants.HANDLERS, *threads.HANDLERS, *runs.HANDLERS, *items.HANDLERS],
     exception_handlers=HANDLERS,
     include_in_schema=False,
 )

@@ -270,6 +270,19 @@ class LangGraphStore:
             )
         )
 
+    async def use_store(self, principal: Principal, call: Json) -> Any:
+        """The answer of a call of the store (sql/78_store.sql). Raises Forbidden, Unprocessable, QueueFull, Busy."""
+        text = msgspec.json.encode([call]).decode()
+        [answer] = msgspec.json.decode(
+            await (self._lists if call["op"] in ("search", "namespaces") else self._database).fetchval(
+                "select treadle.use_store($1::jsonb, tenant => $2, reach => $3::jsonb)::text",
+                text,
+                principal.tenant,
+                principal.reach,
+            )
+        )
+        return answer
+
 
 def _filter(principal: Principal, wanted: ThreadSearch) -> Sequence[Any]:
     metadata = None if not wanted.metadata else _text(wanted.metadata)

@@ -1,5 +1,6 @@
 """The context of an attempt, as its agent uses it."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -145,6 +146,16 @@ class AttemptContext:
         except ValueError:
             return {}
         return {name: msgspec.json.decode(result) for name, result in found.steps.items()}
+
+    async def use_store(self, calls: Sequence[dict[str, Any]]) -> list[Any]:
+        """The answers of calls of the store (sql/78_store.sql), in the store of the subject of the message; for
+        adapters."""
+        await self._scope.require_running()
+        text = encode_once(list(calls), "A value of the store")
+        answers = await self._backend.queries.use_store(self._claim.message_id, self._claim.lease, text)
+        if answers is None:
+            raise asyncio.CancelledError
+        return answers
 
     def memory_fits(self) -> bool:
         try:

@@ -37,6 +37,9 @@ class AttemptQueries(Protocol):
 
     async def take_incoming(self, message_id: UUID, lease: UUID) -> Sequence[Any]: ...
 
+    async def use_store(self, message_id: UUID, lease: UUID, calls: str) -> list[Any] | None:
+        """The answers of calls, a JSON array; None: the lease has ended."""
+
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         """Why the message does not fit the input of the agent (None: of the default agent); None if it fits."""
 

@@ -115,6 +115,9 @@ class WorkerLink:
     async def take_incoming(self, message_id: UUID, lease: UUID) -> Sequence[Any]:
         return (await self._request(ipc.QueryIncoming(message_id, lease))).incoming
 
+    async def use_store(self, message_id: UUID, lease: UUID, calls: str) -> list[Any] | None:
+        return (await self._request(ipc.QueryStore(message_id, lease, calls))).store
+
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         return (await self._request(ipc.QueryMisfit(agent, message))).misfit
 

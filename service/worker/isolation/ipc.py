@@ -60,6 +60,14 @@ class QueryIncoming(_Frame, frozen=True):
     lease: UUID
 
 
+class QueryStore(_Frame, frozen=True):
+    """`calls`: a JSON array."""
+
+    message_id: UUID
+    lease: UUID
+    calls: str
+
+
 class QueryMisfit(_Frame, frozen=True):
     agent: str | None
     message: Any
@@ -93,6 +101,7 @@ class Reply(_Frame, frozen=True):
     turn_in_progress: StoredTurn | None = None
     incoming: list[Any] = []
     misfit: str | None = None
+    store: list[Any] | None = None
     refused: str | None = None
 
 
@@ -103,7 +112,13 @@ class Stop(_Frame, frozen=True):
 
 
 Query: TypeAlias = (
-    QueryEarlierResults | QueryExchanges | QueryChildren | QueryTurnInProgress | QueryIncoming | QueryMisfit
+    QueryEarlierResults
+    | QueryExchanges
+    | QueryChildren
+    | QueryTurnInProgress
+    | QueryIncoming
+    | QueryStore
+    | QueryMisfit
 )
 Request: TypeAlias = Put | Query
 FromChild: TypeAlias = Request | Count | Park | Ended

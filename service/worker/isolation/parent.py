@@ -189,6 +189,8 @@ async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
                 reply = ipc.Reply(turn_in_progress=await queries.turn_in_progress(thread))
             case ipc.QueryIncoming(message_id, lease):
                 reply = ipc.Reply(incoming=list(await queries.take_incoming(message_id, lease)))
+            case ipc.QueryStore(message_id, lease, calls):
+                reply = ipc.Reply(store=await queries.use_store(message_id, lease, calls))
             case ipc.QueryMisfit(agent, message):
                 reply = ipc.Reply(misfit=await queries.misfit(agent, message))
     except Exception as error:  # raised again in the agent's process

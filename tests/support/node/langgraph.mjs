@@ -21,6 +21,15 @@ async function stream(thread, assistant, told = () => {}) {
   return { seen, again, texts, status: (await client.runs.get(thread, run)).status };
 }
 
+async function stored() {
+  await client.store.putItem(["js", "a"], "k", { n: 1 });
+  await client.store.putItem(["js", "b"], "k", { n: 2 });
+  const [found] = (await client.store.searchItems(["js"], { filter: { n: { $gt: 1 } } })).items;
+  await client.store.deleteItem(["js", "b"], "k");
+  const left = (await client.store.listNamespaces({ prefix: ["js"] })).namespaces;
+  return [found.namespace, (await client.store.getItem(["js", "a"], "k")).value, await client.store.getItem(["js"], "k"), left];
+}
+
 let cancelled = false;
 const cancel = async (part, run) => {
   if (part.event === "messages" && !cancelled) {
@@ -38,6 +47,7 @@ const told = await Promise.all([
 const extra = {
   assistants: (await client.assistants.search({ limit: 2 })).map((assistant) => assistant.name),
   threads: await client.threads.count({ metadata: { graph_id: "script" } }),
+  item: await stored(),
   wait: (await client.runs.wait(null, "echo", { input })).messages.at(-1).content,
 };
 console.log(JSON.stringify({ ...Object.fromEntries(names.map((name, at) => [name, told[at]])), extra }));

@@ -92,14 +92,15 @@ class Runner:
     async def _with_checkpointer(self, context: Context, asked: Asked | None) -> AsyncIterator[Any]:
         given: dict[str, Any] = asked.options if asked is not None else {"configurable": {}}
         config = {**given, "configurable": {**given["configurable"], "thread_id": context.message_id}}
-        async with self._source.made(config) as graph:
+        async with self._source.made(config) as made, contextlib.AsyncExitStack() as stack:
+            graph = _with_store(made, context)
             if self._checkpointer is None:
                 yield graph
-            elif callable(self._checkpointer):
-                async with self._checkpointer() as saver:
-                    yield graph.copy({"checkpointer": saver})
-            else:
-                yield graph.copy({"checkpointer": self._checkpointer})
+                return
+            saver = self._checkpointer
+            if callable(saver):
+                saver = await stack.enter_async_context(saver())
+            yield graph.copy({"checkpointer": saver})
 
     async def start(self, context: Context, message: Any, asked: Asked | None, *, has_state: bool) -> Any:
         """What the graph begins with."""
@@ -123,6 +124,15 @@ class Runner:
                 if is_from_model(message):
                     return message_text(message)
         return state
+
+
+def _with_store(graph: Any, context: Context) -> Any:
+    """With the store of the message's subject, unless the graph has its own."""
+    from service.agents.adapters.langgraph.item_store import ItemStore, UsesStore
+
+    if getattr(graph, "store", None) is not None or not isinstance(context, UsesStore):
+        return graph
+    return graph.copy({"store": ItemStore(context)})
 
 
 def _checkpoints(graph: Any) -> tuple[bool, bool]:

@@ -1,0 +1,120 @@
+-- The checks of calls of the store (78_store.sql).
+
+-- What a store may hold: items, bytes of a value, and bytes of all values.
+create or replace function treadle._store_limits(out items bigint, out item_bytes bigint, out bytes bigint)
+language sql immutable parallel safe as $$
+    select 100000, 262144, 268435456
+$$;
+
+-- The bytes of a value, which do not depend on how it is stored.
+create or replace function treadle._item_bytes(value jsonb) returns bigint
+language sql stable parallel safe as $$
+    select octet_length(value::text)::bigint
+$$;
+
+-- A list of labels. Raises TR422.
+create or replace function treadle._labels(given jsonb, name text) returns text[]
+language plpgsql immutable as $$
+begin
+    if given is null or jsonb_typeof(given) = 'null' then
+        return '{}';
+    end if;
+    if jsonb_typeof(given) <> 'array' or jsonb_array_length(given) > 20
+        or given @? 'strict $[*] ? (@.type() != "string")'
+        or exists (
+            select
+            from jsonb_array_elements_text(given) l
+            where length(l) not between 1 and 255 or l ~ '[[:cntrl:].]')
+    then
+        raise exception using errcode = 'TR422', message = name
+            || ' must be a list of at most 20 texts of 1 to 255 characters, without dots and control characters.';
+    end if;
+    return array(select l from jsonb_array_elements_text(given) with ordinality e (l, n) order by n);
+end $$;
+
+-- The namespace of an item. Raises TR422.
+create or replace function treadle._namespace(call jsonb) returns text[]
+language plpgsql immutable as $$
+declare
+    v_namespace constant text[] := treadle._labels(call -> 'namespace', 'namespace');
+begin
+    if v_namespace = '{}' or jsonb_typeof(call -> 'key') is distinct from 'string'
+        or length(call ->> 'key') not between 1 and 255
+    then
+        raise exception using errcode = 'TR422', message =
+            'An item needs a namespace of at least one label, and a key: a text of 1 to 255 characters.';
+    end if;
+    return v_namespace;
+end $$;
+
+-- A number of a call. Raises TR422.
+create or replace function treadle._store_number(
+    call jsonb, name text, lowest integer, highest integer, otherwise integer)
+returns integer language plpgsql immutable as $$
+declare
+    v_given constant jsonb := call -> name;
+begin
+    if v_given is null or jsonb_typeof(v_given) = 'null' then
+        return otherwise;
+    end if;
+    if jsonb_typeof(v_given) <> 'number' or v_given::numeric not between lowest and highest
+        or v_given::numeric <> trunc(v_given::numeric)
+    then
+        raise exception using errcode = 'TR422', message = format(
+            '%s must be a whole number from %s to %s.', name, lowest, highest);
+    end if;
+    return v_given::integer;
+end $$;
+
+-- Whether labels begin with others, of which `*` stands for any.
+create or replace function treadle._begins_with(labels text[], prefix text[]) returns boolean
+language sql immutable parallel safe as $$
+    select cardinality(labels) >= cardinality(prefix) and not exists (
+        select
+        from unnest(prefix) with ordinality p (label, n)
+        where p.label not in ('*', labels[p.n]))
+$$;
+
+-- Whether labels end with others, of which `*` stands for any.
+create or replace function treadle._ends_with(labels text[], suffix text[]) returns boolean
+language sql immutable parallel safe as $$
+    select treadle._begins_with(labels[cardinality(labels) - cardinality(suffix) + 1 :], suffix)
+        and cardinality(labels) >= cardinality(suffix)
+$$;
+
+-- Whether a field satisfies one comparison.
+create or replace function treadle._compares(field jsonb, operator text, operand jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select coalesce(case operator
+        when '$eq' then field = operand
+        when '$ne' then field is distinct from operand
+        else jsonb_typeof(field) = jsonb_typeof(operand) and case operator
+            when '$gt' then field > operand
+            when '$gte' then field >= operand
+            when '$lt' then field < operand
+            else field <= operand
+        end
+    end, false)
+$$;
+
+-- Whether an operand of a filter is an object of comparisons.
+create or replace function treadle._is_comparison(operand jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select jsonb_typeof(operand) = 'object' and operand <> '{}'
+        and operand - array['$eq', '$ne', '$gt', '$gte', '$lt', '$lte'] = '{}'
+$$;
+
+-- Whether a value satisfies a filter.
+create or replace function treadle._fits_filter(value jsonb, filter jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select not exists (
+        select
+        from jsonb_each(filter) f
+        cross join lateral (
+            select c.key as operator, c.value as operand
+            from jsonb_each(case when treadle._is_comparison(f.value) then f.value
+                else jsonb_build_object('$eq', f.value) end) c
+        ) c
+        where not treadle._compares(
+            field => _fits_filter.value -> f.key, operator => c.operator, operand => c.operand))
+$$;

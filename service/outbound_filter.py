@@ -10,23 +10,20 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from service.errors import ConfigError
 from service.limits import MAX_URL_CHARS
+from service.name_lookups import Address, NameLookups
 
 if TYPE_CHECKING:
     import httpx2
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_ADDRESSES = 3  # of a name that are tried
 MAX_ANSWER_BYTES = 16_000  # read of the body of an answer
 CONNECT_SECONDS = 5.0  # for each address
-LOOKUP_SECONDS = 5.0
-LOOKUP_THREADS = 16  # which a name server that does not answer can hold
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PORTS = frozenset({80, 443})  # and all from 1024 on: lower ones belong to mail, shells and file shares
 
@@ -71,7 +68,7 @@ class OutboundFilter:
     def __init__(self, *, networks: Sequence[str] = (), http: bool = False) -> None:
         self._networks = parse_networks(networks)
         self._http = http
-        self._lookups: ThreadPoolExecutor | None = None
+        self._lookups = NameLookups()
         self._tls: ssl.SSLContext | None = None
 
     def check_url(self, url: str) -> None:
@@ -86,19 +83,21 @@ class OutboundFilter:
             return not any(address in network for network in NOT_PUBLIC)
         return address in PUBLIC_IPV6 and not any(address in network for network in NOT_PUBLIC_IPV6)
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, seconds: float) -> Answer:
-        """The answer to one POST, which takes at most so long. Raises AddressRefused, Unreachable."""
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, tenant: str, seconds: float) -> Answer:
+        """The answer to one POST, which takes at most so long. Raises AddressRefused, Unreachable, Crowded."""
         parsed = self._parse(url)
         try:
             async with asyncio.timeout(seconds):
-                return await self._post(parsed, body, headers)
+                addresses = await self._resolve(tenant, parsed)
+                return await self._post(parsed, addresses, body, headers)
         except TimeoutError:
             raise Unreachable(f"There was no answer within {seconds:g} seconds.") from None
 
-    async def _post(self, url: "httpx2.URL", body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _post(
+        self, url: "httpx2.URL", addresses: Sequence[Address], body: bytes, headers: Mapping[str, str]
+    ) -> Answer:
         import httpx2
 
-        addresses = await self._resolve(url)
         tls = await self._make_tls() if url.scheme == "https" else NO_TLS
         timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
         # No connection is kept: to two hosts of one address, a kept one would be that of the wrong host.
@@ -177,20 +176,14 @@ class OutboundFilter:
         if not self.allows(address):
             raise AddressRefused(f"{address} is no public address; WEBHOOK_NETWORKS allows networks of your own.")
 
-    async def _resolve(self, url: "httpx2.URL") -> list[Address]:
+    async def _resolve(self, tenant: str, url: "httpx2.URL") -> list[Address]:
         """The addresses to try; raises AddressRefused where the name has none that is allowed, Unreachable where it
-        has none."""
+        has none, Crowded."""
         host = url.raw_host.decode("ascii").strip("[]")
-        if self._lookups is None:
-            self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
-        look_up = functools.partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
-        looking = asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
         try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                found = await looking
+            addresses = await self._lookups.find(tenant, host)
         except (OSError, UnicodeError):  # TimeoutError is one, too
             raise Unreachable(f"The name {host} cannot be resolved.") from None
-        addresses = list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0])) for entry in found))
         allowed = [address for address in addresses if self.allows(address)]
         if not allowed:
             self._require(addresses[0])

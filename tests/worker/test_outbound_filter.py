@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from service import name_lookups
 from service.errors import ConfigError
+from service.name_lookups import NameLookups
 from service.outbound_filter import AddressRefused, OutboundFilter, Unreachable
 
 OWN = ("127.0.0.0/8",)
@@ -99,11 +102,13 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_connected_to
     async with server(redirect) as (port, heads):
         url = f"http://hooks.example:{port}/a?b"
         with pytest.raises(AddressRefused, match="no public address"):
-            await OutboundFilter(http=True).post(url, b"{}", {}, seconds=5)
+            await OutboundFilter(http=True).post(url, b"{}", {}, tenant="a", seconds=5)
         assert not heads
         ours = OutboundFilter(networks=OWN, http=True)
-        assert (await ours.post(url, b"{}", {"X-One": "1"}, seconds=5)).status == 302  # not followed
-        assert (await ours.post(url, b"{}", {}, seconds=5)).status == 302  # to the one address that is allowed
+        assert (await ours.post(url, b"{}", {"X-One": "1"}, tenant="a", seconds=5)).status == 302  # not followed
+        assert (
+            await ours.post(url, b"{}", {}, tenant="a", seconds=5)
+        ).status == 302  # to the one address that is allowed
     assert heads[0].startswith(b"POST /a?b HTTP/1.1\r\n")
     assert f"Host: hooks.example:{port}".encode() in heads[0]
     assert b"X-One: 1" in heads[0]
@@ -113,19 +118,48 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_connected_to
 async def test_what_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = OutboundFilter(networks=OWN, http=True)
     async with server(b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 1_000_000) as (port, _):
-        assert (await ours.post(f"http://127.0.0.1:{port}", b"", {}, seconds=5)).status == 200  # its body is not read
+        assert (
+            await ours.post(f"http://127.0.0.1:{port}", b"", {}, tenant="a", seconds=5)
+        ).status == 200  # its body is not read
     with pytest.raises(Unreachable, match="cannot be reached"):
-        await ours.post(f"http://127.0.0.1:{port}", b"", {}, seconds=5)
+        await ours.post(f"http://127.0.0.1:{port}", b"", {}, tenant="a", seconds=5)
     async with server(b"") as (port, _):
         with pytest.raises(Unreachable):
-            await ours.post(f"http://127.0.0.1:{port}", b"", {}, seconds=5)
+            await ours.post(f"http://127.0.0.1:{port}", b"", {}, tenant="a", seconds=5)
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, pytest.raises(Unreachable, match=r"within 0\.05 seconds"):
-        await ours.post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"", {}, seconds=0.05)
+        await ours.post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"", {}, tenant="a", seconds=0.05)
 
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(Unreachable, match="cannot be resolved"):
-        await ours.post("https://nope.example/", b"", {}, seconds=5)
+        await ours.post("https://nope.example/", b"", {}, tenant="a", seconds=5)
+
+
+async def test_a_tenant_whose_name_servers_do_not_answer_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_lookups, "PLACE_SECONDS", 0.05)
+    answers = threading.Event()
+    asked: list[str] = []
+
+    def look_up(name: str, *_: object, **__: object) -> Any:
+        asked.append(name)
+        if name.startswith("silent"):
+            answers.wait()
+        return resolves_to("127.0.0.1")()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    lookups = NameLookups()
+    silent = [asyncio.create_task(lookups.find("a", f"silent{number % 10}")) for number in range(100)]
+    try:
+        await asyncio.wait(silent[4:10])  # they find no place
+        for task in silent[4:10]:
+            with pytest.raises(name_lookups.Crowded):
+                task.result()
+        assert await lookups.find("b", "fine") == [ipaddress.ip_address("127.0.0.1")]
+        assert sorted(asked) == ["fine", *(f"silent{number}" for number in range(4))]  # each name once
+    finally:
+        answers.set()
+    await asyncio.gather(*silent, return_exceptions=True)
+    assert await lookups.find("a", "fine")

@@ -17,9 +17,10 @@ from service.agents.definition import Agent
 from service.agents.http_errors import retry_after_seconds
 from service.errors import TreadleError
 from service.limits import WEBHOOK_AGENT
+from service.name_lookups import Crowded
 from service.outbound_filter import AddressRefused, OutboundFilter, Unreachable
 from service.webhooks.store import Post, PostStore
-from service.worker.deliveries.pace import Pace
+from service.worker.deliveries.pace import Pace, put_off
 from service.worker.deliveries.signature import signature_headers
 
 log = logging.getLogger(__name__)
@@ -87,10 +88,12 @@ class Deliverer:
         if trace := telemetry.TRACE_PARENT.get() or post.traceparent:
             headers["traceparent"] = trace
         try:
-            answer = await self._outbound.post(post.url, body, headers, seconds=REQUEST_SECONDS)
+            answer = await self._outbound.post(post.url, body, headers, tenant=post.tenant, seconds=REQUEST_SECONDS)
         except AddressRefused as error:
             await self._note(context, post, None, str(error))
             raise Rejected(str(error)) from None
+        except Crowded as error:
+            raise put_off(context.attempt, str(error)) from None
         except Unreachable as error:
             return None, None, str(error)
         asked = retry_after_seconds(answer.headers, most=MAX_RETRY_AFTER_SECONDS)

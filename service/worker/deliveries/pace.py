@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 
 from service.agents.contract import Deferred
+from service.places import Places
 
 PLACES_OF_ADDRESS = 5  # the part of all places: a fifth
 PLACES_OF_TENANT = 2
@@ -33,20 +34,13 @@ class Health:
         self.is_probing = False
 
 
-class Room:
-    def __init__(self, places: int) -> None:
-        self.places = asyncio.Semaphore(places)
-        self.users = 0
-
-
 class Pace:
     """`places`: how many deliveries run at once in the worker. `clock` gives seconds, and never goes back."""
 
     def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._of_address = max(1, places // PLACES_OF_ADDRESS)
-        self._of_tenant = max(1, places // PLACES_OF_TENANT)
+        self._of_address = Places(max(1, places // PLACES_OF_ADDRESS))
+        self._of_tenant = Places(max(1, places // PLACES_OF_TENANT))
         self._clock = clock
-        self._rooms: dict[str, Room] = {}
         self._health: OrderedDict[str, Health] = OrderedDict()  # of addresses whose last delivery failed
 
     def pause_left(self, address: str) -> float | None:
@@ -63,23 +57,16 @@ class Pace:
     @contextlib.asynccontextmanager
     async def place(self, tenant: str, address: str, *, attempt: int) -> AsyncIterator[None]:
         """A place for a delivery; raises Deferred where all are taken. `attempt`: counts from 1."""
-        rooms = {f"address {address}": self._of_address, f"tenant {tenant}": self._of_tenant}
-        async with contextlib.AsyncExitStack() as ends:
+        with contextlib.ExitStack() as ends:
+            ends.callback(self._end_probe, address)
             try:
                 async with asyncio.timeout(WAIT_SECONDS):
-                    for name, places in rooms.items():
-                        await ends.enter_async_context(self._room(name, places))
+                    for places, key in ((self._of_address, address), (self._of_tenant, tenant)):
+                        await places.enter(key)
+                        ends.callback(places.leave, key)
             except TimeoutError:
-                self._end_probe(address)
-                seconds = min(MAX_PUT_OFF_SECONDS, 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
-                raise Deferred(seconds, "Other deliveries to the same address or of the same tenant run.") from None
-            except BaseException:
-                self._end_probe(address)
-                raise
-            try:
-                yield
-            finally:
-                self._end_probe(address)
+                raise put_off(attempt, "Other deliveries to the same address or of the same tenant run.") from None
+            yield
 
     def note_success(self, address: str) -> None:
         self._health.pop(address, None)
@@ -101,14 +88,7 @@ class Pace:
         if health := self._health.get(address):
             health.is_probing = False
 
-    @contextlib.asynccontextmanager
-    async def _room(self, name: str, places: int) -> AsyncIterator[None]:
-        room = self._rooms.setdefault(name, Room(places))
-        room.users += 1
-        try:
-            async with room.places:
-                yield
-        finally:
-            room.users -= 1
-            if not room.users:
-                del self._rooms[name]
+
+def put_off(attempt: int, reason: str) -> Deferred:
+    """What puts a delivery off for a moment, without a failure. `attempt`: counts from 1."""
+    return Deferred(min(MAX_PUT_OFF_SECONDS, 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0), reason)

@@ -204,7 +204,8 @@ select treadle._define_type('settlement', $$
     ready_at      timestamptz,       -- when it could first run; null: this was not its first attempt
     first_chunk_at timestamptz,      -- null: the attempt has written no chunk
     callback_url  text,              -- that is told of the message's end; null: none
-    is_post       boolean            -- the message is itself a delivery of a webhook
+    is_post       boolean,           -- the message is itself a delivery of a webhook
+    asked_seq     integer            -- of the last question before this; null: it has asked none
 $$);
 
 -- One record of a publish, decoded.

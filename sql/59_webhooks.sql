@@ -82,18 +82,6 @@ language sql stable as $$
     cross join lateral (select case when n.names <> '{}' then to_jsonb(n.names) end as omitted) o
 $$;
 
--- The id under which the dialect of OpenAI knows a message as of the event `seq`: after a question that was answered,
--- the response is another one.
-create or replace function treadle._response_id(id uuid, seq integer) returns text
-language sql stable as $$
-    select 'resp_' || replace(id::text, '-', '') || coalesce('_' || max(e.seq), '')
-    from treadle.events e
-    where e.message_id = id
-        and e.seq < _response_id.seq
-        and e.type = 'parked'
-        and e.data ->> 'hold' = 'input'
-$$;
-
 -- The trace that a delivery continues: that of the message, or the one that its attempts make of its id.
 create or replace function treadle._trace_of(m treadle.messages) returns text
 language sql stable as $$
@@ -103,6 +91,20 @@ language sql stable as $$
         || encode(substr(sha256(uuid_send(m.message_id) || convert_to(m.attempt::text, 'UTF8')), 1, 8), 'hex') || '-01')
 $$;
 
+-- The body of a delivery in the format of OpenAI. After a question that was answered (`asked_seq`), the response is
+-- another one; a question itself is a call of a function, which completes the response.
+create or replace function treadle._openai_body(
+    post uuid, message_id uuid, becomes text, asked_seq integer, at timestamptz)
+returns jsonb
+language sql immutable parallel safe as $$
+    select jsonb_build_object(
+        'id', 'evt_' || replace(post::text, '-', ''), 'object', 'event',
+        'type', 'response.' || case becomes when 'input' then 'completed' else becomes end,
+        'created_at', extract(epoch from at)::bigint,
+        'data', jsonb_build_object(
+            'id', 'resp_' || replace(message_id::text, '-', '') || coalesce('_' || asked_seq, '')))
+$$;
+
 -- Write the deliveries that tell what became of these messages, which are stored already.
 create or replace function treadle._tell_webhooks(settled treadle.settlement[], at timestamptz) returns void
 language plpgsql as $$
@@ -110,17 +112,15 @@ declare
     v_posts treadle.post[];
 begin
     with happened as (
-        select s.message_id, s.tenant, s.agent, s.queue, s.seq, s.callback_url, s.becomes,
-            case s.becomes when 'input' then s.result end as asks,
-            'message.' || case s.becomes when 'input' then 'input_required' else s.state end as event
+        select s.*, 'message.' || case s.becomes when 'input' then 'input_required' else s.state end as event
         from unnest(settled) s
         where not s.is_post and (s.state <> 'queued' or s.becomes = 'input')
         union all
-        select s.message_id, s.tenant, s.agent, s.queue, s.seq, null, s.becomes, null, 'subscription.dead_lettered'
+        select s.*, 'subscription.dead_lettered'
         from unnest(settled) s
         where s.subscription is not null and s.state = 'failed' and not s.dropped
     ), wanted as (
-        select h.*, w.webhook_id, w.format, null as url
+        select h.message_id, h.tenant, h.event, h.becomes, h.asked_seq, w.webhook_id, w.format, null as url
         from happened h
         join treadle.webhooks w on w.tenant = any(array[h.tenant]) and w.enabled
         where case
@@ -130,30 +130,29 @@ begin
             and coalesce(h.agent = any(w.agents), true)
             and coalesce(h.queue = any(w.queues), true)
         union all
-        select h.*, null, 'standard', h.callback_url
+        select h.message_id, h.tenant, h.event, h.becomes, h.asked_seq, null, 'standard', h.callback_url
         from happened h
-        where h.callback_url is not null and h.becomes <> 'input'
+        where h.callback_url is not null and h.becomes <> 'input' and h.event <> 'subscription.dead_lettered'
+    ), told as materialized (  -- once for each message: a large result becomes text in it
+        select s.message_id, treadle._trace_of(m) as traceparent,
+            case when 'standard' = any(f.formats) then treadle._webhook_data(
+                m => m, asks => case s.becomes when 'input' then s.result end,
+                thread_id => (select n.thread_id from treadle.threads n where n.id = any(array[m.thread]))) end as data
+        from unnest(settled) s
+        join (select w.message_id, array_agg(w.format) as formats from wanted w group by 1) f
+            on f.message_id = s.message_id
+        join treadle.messages m on m.message_id = any(array[s.message_id])
     )
     select array_agg(row(
-            t.id, t.tenant, t.webhook_id, t.url, null, case t.format
-                when 'openai' then jsonb_build_object(
-                    'id', 'evt_' || replace(t.id::text, '-', ''), 'object', 'event',
-                    'type', 'response.' || case t.becomes when 'input' then 'completed' else t.becomes end,
-                    'created_at', extract(epoch from at)::bigint,
-                    'data', jsonb_build_object('id', treadle._response_id(t.message_id, t.seq)))
-                else jsonb_build_object(
-                    'type', t.event, 'timestamp', at, 'data', treadle._webhook_data(
-                        t.m, (select n.thread_id from treadle.threads n where n.id = any(array[(t.m).thread])),
-                        t.asks))
+            w.id, w.tenant, w.webhook_id, w.url, null, case w.format
+                when 'openai' then treadle._openai_body(
+                    post => w.id, message_id => w.message_id, becomes => w.becomes, asked_seq => w.asked_seq, at => at)
+                else jsonb_build_object('type', w.event, 'timestamp', at, 'data', t.data)
             end,
-            t.event, t.message_id, treadle._trace_of(t.m))::treadle.post)
+            w.event, w.message_id, t.traceparent)::treadle.post)
         into v_posts
-        from (
-            select w.*, treadle.uuid7() as id, m
-            from wanted w
-            join treadle.messages m on m.message_id = any(array[w.message_id])
-            offset 0
-        ) t;
+        from (select w.*, treadle.uuid7() as id from wanted w offset 0) w
+        join told t on t.message_id = w.message_id;
     if v_posts is not null then
         perform treadle._send_posts(posts => v_posts, at => at);
     end if;

@@ -58,6 +58,7 @@ begin
                 m.lane as old_lane, m.lane_id as old_lane_id, m.tenant, m.agent, l.first_chunk_at,
                 case when m.attempt = 1 then greatest(m.created_at, m.run_at) end as ready_at,
                 m.subscription, m.callback_url, m.delivery is not null as is_post,
+                m.questions[cardinality(m.questions)] as asked_seq,
                 coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'
@@ -100,8 +101,8 @@ begin
                     when d.becomes = 'failed' and not d.dropped then treadle._lane_next(d.queue, 'dlq')
                 end,
                 d.seq, d.result, coalesce(d.error, case d.becomes when 'failed' then 'The worker stopped.' end),
-                d.traceback, d.delay_seconds, d.used, d.failures, d.losses, d.tenant, d.subscription,
-                d.dropped, d.agent, d.ready_at, d.first_chunk_at, d.callback_url, d.is_post)::treadle.settlement)
+                d.traceback, d.delay_seconds, d.used, d.failures, d.losses, d.tenant, d.subscription, d.dropped,
+                d.agent, d.ready_at, d.first_chunk_at, d.callback_url, d.is_post, d.asked_seq)::treadle.settlement)
         from (
             select d.*, d.becomes = 'failed' and not treadle._keeps_dead_letters(d.subscription) as dropped
             from decided d

@@ -1,46 +1,6 @@
--- Webhooks: the endpoints of a tenant, their secrets, and what the agent `webhook` asks for a delivery.
+-- Webhooks: the endpoints of a tenant.
 --
--- A secret signs and cannot be hashed, so no role reads the tables that hold one. It is shown when it is made. After a
--- rotation the former one signs as well for a while, so that a receiver can change to the new one at any time in it.
-
--- `whsec_` and 32 random bytes in base64.
-create or replace function treadle._new_webhook_secret() returns text
-language sql volatile as $$
-    select 'whsec_' || encode(
-        sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')
-$$;
-
--- These secrets with a new one before them. Those so far end after `grace_seconds`, unless they end sooner; a few of
--- them are kept.
-create or replace function treadle._rotated_secrets(secrets jsonb, grace_seconds double precision, at timestamptz)
-returns jsonb
-language sql volatile as $$
-    select jsonb_build_array(jsonb_build_object('secret', treadle._new_webhook_secret())) || coalesce(
-        jsonb_agg(jsonb_build_object('secret', f.secret, 'until', f.until) order by f.n), '[]')
-    from (
-        select u.n, u.x ->> 'secret' as secret,
-            least((u.x ->> 'until')::timestamptz, at + grace_seconds * interval '1 second') as until
-        from jsonb_array_elements(secrets) with ordinality u (x, n)
-        where u.n <= 4
-    ) f
-    where f.until > at
-$$;
-
--- Those of the secrets that are valid, the newest first.
-create or replace function treadle._valid_secrets(secrets jsonb) returns text[]
-language sql stable as $$
-    select array_agg(u.x ->> 'secret' order by u.n)
-    from jsonb_array_elements(secrets) with ordinality u (x, n)
-    where coalesce((u.x ->> 'until')::timestamptz > treadle.clock(), true)
-$$;
-
--- Until when former secrets are valid; null: there are none.
-create or replace function treadle._former_until(secrets jsonb) returns timestamptz
-language sql stable as $$
-    select max((u.x ->> 'until')::timestamptz)
-    from jsonb_array_elements(secrets) u (x)
-    where (u.x ->> 'until')::timestamptz > treadle.clock()
-$$;
+-- Lock order: the tenant, the generation of functions; and the webhook, its outcome. No call locks two webhooks.
 
 -- Raises TR422 for values of a webhook that are not acceptable.
 create or replace function treadle._check_webhook(w treadle.webhooks) returns void
@@ -67,7 +27,8 @@ begin
     end if;
 end $$;
 
--- Lock a webhook of the tenant; raises TR404.
+-- Lock a webhook of the tenant. `for update`, because treadle.note_post holds the row `for key share` and may change it
+-- afterwards: a delete that raised a weaker lock would wait for it, and it for the delete. Raises TR404.
 create or replace function treadle._lock_webhook(webhook_id uuid, tenant text) returns treadle.webhooks
 language plpgsql as $$
 #variable_conflict use_column
@@ -78,7 +39,7 @@ begin
     into v
     from treadle.webhooks w
     where w.webhook_id = _lock_webhook.webhook_id and w.tenant = _lock_webhook.tenant
-    for no key update;
+    for update;
     if not found then
         raise exception using errcode = 'TR404', message = format('There is no webhook %s.', webhook_id);
     end if;
@@ -109,11 +70,11 @@ begin
     v.secrets := treadle._rotated_secrets(secrets => '[]', grace_seconds => 0, at => treadle.clock());
     v.created_at := treadle.clock();
     perform treadle._check_webhook(v);
-    perform treadle.create_queue(treadle._webhook_queue());
     perform
     from treadle.tenants t
     where t.tenant = create_webhook.tenant
     for no key update;
+    perform treadle.create_queue(treadle._webhook_queue());  -- last: see the order of locks
     if (select count(*) from treadle.webhooks w where w.tenant = create_webhook.tenant) >= 50 then
         raise exception using errcode = 'TR409', message = 'A tenant has at most 50 webhooks: delete one.';
     end if;
@@ -188,8 +149,8 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set loc
 declare
     v constant treadle.webhooks := treadle._lock_webhook(webhook_id, tenant);
 begin
-    delete from treadle.webhook_outcomes o where o.webhook_id = v.webhook_id;
     delete from treadle.webhooks w where w.webhook_id = v.webhook_id;
+    delete from treadle.webhook_outcomes o where o.webhook_id = v.webhook_id;
     perform treadle._audit(
         actor => actor, action => 'webhook.delete', target => v.webhook_id::text, tenant => v.tenant,
         details => jsonb_build_object('url', v.url));
@@ -243,150 +204,3 @@ begin
         actor => actor, action => 'webhook.test', target => v.webhook_id::text, tenant => v.tenant);
 end $$;
 comment on function treadle.test_webhook is 'Send a test event to a webhook; returns the id of its delivery';
-
--- The secrets of a tenant's callbacks, which are made when they are first asked for. `grace_seconds`: make a new one,
--- and let those so far sign as well for so long.
-create or replace function treadle._callback_secrets(tenant text, grace_seconds double precision default null)
-returns jsonb
-language plpgsql as $$
-#variable_conflict use_column
-declare
-    c_now constant timestamptz := treadle.clock();
-    v_secrets jsonb;
-begin
-    if grace_seconds is null then
-        select c.secrets into v_secrets
-            from treadle.callback_secrets c
-            where c.tenant = _callback_secrets.tenant;
-        if found then
-            return v_secrets;
-        end if;
-    end if;
-    insert into treadle.callback_secrets as c (tenant, secrets)
-        values (tenant, treadle._rotated_secrets(secrets => '[]', grace_seconds => 0, at => c_now))
-        on conflict (tenant) do update
-            set secrets = case
-                when grace_seconds is null then c.secrets
-                else treadle._rotated_secrets(
-                    secrets => c.secrets, grace_seconds => _callback_secrets.grace_seconds, at => c_now)
-            end
-        returning c.secrets into v_secrets;
-    return v_secrets;
-end $$;
-
--- The secret that signs the callbacks of a tenant. `grace_seconds`: make a new one, and let those so far sign as well
--- for so long; null: show it. Raises TR403, TR404.
-create or replace function treadle.callback_secret(
-    tenant text default 'default', grace_seconds double precision default null, actor text default null,
-    out secret text, out former_until timestamptz)
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
-declare
-    v_secrets jsonb;
-begin
-    perform treadle._limits_of_active(tenant);
-    v_secrets := treadle._callback_secrets(tenant, grace_seconds);
-    secret := v_secrets -> 0 ->> 'secret';
-    former_until := treadle._former_until(v_secrets);
-    perform treadle._audit(
-        actor => actor, target => tenant, tenant => tenant, action => case
-            when grace_seconds is null then 'callback_secret.show' else 'callback_secret.rotate' end,
-        details => jsonb_strip_nulls(jsonb_build_object('former_until', former_until)));
-end $$;
-comment on function treadle.callback_secret
-    is 'Show or rotate the secret that signs a tenant''s callbacks; raises TR403, TR404';
-
--- Create the queue of deliveries where it is missing: a worker that delivers calls it.
-create or replace function treadle.offer_webhooks() returns void
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-begin
-    if not treadle._has_deliveries() then
-        perform treadle._wait_for_mutex('register_agents');
-        perform treadle.create_queue(treadle._webhook_queue());
-    end if;
-end $$;
-comment on function treadle.offer_webhooks is 'Create the queue of deliveries; a worker that delivers calls it';
-
--- What a worker needs to make a delivery: the address, what signs, and the exact body. `refusal`: why it must not be
--- made.
-create or replace function treadle.post_of(
-    message_id uuid, out tenant text, out webhook uuid, out url text, out headers jsonb, out secrets text[],
-    out body text, out traceparent text, out failures integer, out last_attempt boolean, out refusal text)
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-#variable_conflict use_column
-declare
-    v_secrets jsonb;
-begin
-    select m.tenant, (m.delivery ->> 'webhook')::uuid, coalesce(w.url, m.delivery ->> 'url'),
-            coalesce(m.delivery -> 'headers', '{}'), m.body::text, m.traceparent, m.failures,
-            m.failures + 1 >= m.max_attempts, w.secrets,
-            case
-                when m.delivery is null then 'Only Treadle itself sends to the agent webhook.'
-                when m.delivery ? 'webhook' and w.webhook_id is null then 'The webhook was deleted.'
-                when not w.enabled and m.metadata ->> 'event' <> 'webhook.test' then 'The webhook is disabled'
-                    || coalesce(': ' || w.disabled_reason, '.')
-            end
-        into tenant, webhook, url, headers, body, traceparent, failures, last_attempt, v_secrets, refusal
-        from treadle.messages m
-        left join treadle.webhooks w on w.webhook_id = (m.delivery ->> 'webhook')::uuid and w.tenant = m.tenant
-        where m.message_id = post_of.message_id;
-    if refusal is null and tenant is not null then
-        secrets := treadle._valid_secrets(coalesce(v_secrets, treadle._callback_secrets(tenant)));
-    end if;
-end $$;
-comment on function treadle.post_of is 'What a worker needs to make a delivery of a webhook';
-
--- Note how a delivery to a webhook went. `error` null: it was delivered. `gone`: the endpoint wants no more. It is
--- disabled then, and when every attempt of a delivery has failed (`last_attempt`) and no other has succeeded for days.
-create or replace function treadle.note_post(
-    webhook uuid, message_id uuid, status integer, error text, gone boolean, last_attempt boolean)
-returns void
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
-#variable_conflict use_column
-declare
-    c_now constant timestamptz := treadle.clock();
-    c_patience constant interval := '60 hours';  -- the attempts of a delivery take longer
-    v_tenant text;
-    v_since timestamptz;
-    v_reason text;
-begin
-    select w.tenant into v_tenant
-        from treadle.webhooks w
-        where w.webhook_id = note_post.webhook
-        for key share;
-    if not found then
-        return;
-    end if;
-    insert into treadle.webhook_outcomes as o (
-            webhook_id, tenant, at, message_id, status, error, succeeded_at, failing_since)
-        values (
-            webhook, v_tenant, c_now, note_post.message_id, note_post.status, note_post.error,
-            case when note_post.error is null then c_now end, case when note_post.error is not null then c_now end)
-        on conflict (webhook_id) do update
-            set at = excluded.at, message_id = excluded.message_id, status = excluded.status, error = excluded.error,
-                succeeded_at = coalesce(excluded.succeeded_at, o.succeeded_at),
-                failing_since = case
-                    when excluded.error is not null then coalesce(o.failing_since, excluded.failing_since)
-                end
-        returning o.failing_since into v_since;
-    v_reason := case
-        when gone then 'The endpoint answered 410 Gone.'
-        when last_attempt and v_since < c_now - c_patience then format(
-            'All attempts of a delivery failed, and no delivery has succeeded since %s.',
-            to_char(v_since, 'YYYY-MM-DD HH24:MI'))
-    end;
-    if v_reason is not null then
-        update treadle.webhooks w
-            set enabled = false, disabled_reason = v_reason
-            where w.webhook_id = webhook and w.enabled;
-        if found then
-            perform treadle._audit(
-                actor => 'agent webhook', action => 'webhook.disable', target => webhook::text, tenant => v_tenant,
-                details => jsonb_build_object('reason', v_reason));
-        end if;
-    end if;
-end $$;
-comment on function treadle.note_post is 'Note how a delivery went; it may disable the webhook';

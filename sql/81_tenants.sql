@@ -168,10 +168,10 @@ begin
     perform treadle._empty_trash(quantity * 25);
     delete from treadle.parked p
     where p.tenant = _delete_rest_of_tenant.tenant;
-    delete from treadle.webhook_outcomes o
-    where o.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.webhooks w
     where w.tenant = _delete_rest_of_tenant.tenant;
+    delete from treadle.webhook_outcomes o
+    where o.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.callback_secrets s
     where s.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.store_items i

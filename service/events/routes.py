@@ -1,6 +1,5 @@
 """The event log over HTTP: as a stream that a client can resume from any event, and as JSON pages."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,7 +8,6 @@ from litestar import Response, Router, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
-from litestar.response import Stream
 
 from service.access.principal import Principal
 from service.errors import NotFound, Refused
@@ -20,7 +18,8 @@ from service.events.thread_ids import is_of_log, parse_id
 from service.limits import JSON_PAGE_BYTES, MAX_SEQ, PAGE_ITEMS
 from service.params import MessageId, PageLimit, parse_event_id, parse_message_id
 from service.refusals import refusals
-from service.sse_frames import HEADERS, MEDIA_TYPE, reconnect_later
+from service.sse_frames import MEDIA_TYPE, reconnect_later
+from service.streams import sse
 from service.threads.store import ThreadStore
 
 CURSOR_NAME = "after (or Last-Event-ID)"
@@ -65,13 +64,13 @@ async def stream_message(
     except Refused:
         raise
     except Exception as error:
-        return _stream(reconnect_later(error))
+        return sse(reconnect_later(error))
     if end is None:
         raise _unknown_message(parsed)
     last, over = end
     if over and cursor >= last:
         return Response(None, status_code=204)
-    return _stream(streams.message(principal, parsed, cursor))
+    return sse(streams.message(principal, parsed, cursor))
 
 
 @get(
@@ -99,10 +98,10 @@ async def stream_thread(
     except Refused:
         raise
     except Exception as error:
-        return _stream(reconnect_later(error))
+        return sse(reconnect_later(error))
     if is_of_log(seen, place):
-        return _stream(streams.thread(principal, place.thread, seen.position))
-    return _stream(streams.thread(principal, place.thread, 0, lost=seen.position))
+        return sse(streams.thread(principal, place.thread, seen.position))
+    return sse(streams.thread(principal, place.thread, 0, lost=seen.position))
 
 
 @get(
@@ -142,7 +141,3 @@ def _unknown_message(message_id: UUID) -> NotFound:
 async def _is_over(principal: Principal, events: EventStore, message_id: UUID, after: int) -> bool:
     end = await events.log_end(principal, message_id)
     return end is not None and end[1] and after >= end[0]
-
-
-def _stream(parts: AsyncIterator[bytes]) -> Stream:
-    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)

@@ -7,7 +7,6 @@ from litestar import Request, Response, Router, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, PathParameter, QueryParameter
-from litestar.response import Stream
 
 from service.access.principal import Principal
 from service.errors import Conflict, Invalid, LimitReached, NotFound, Refused, Unprocessable
@@ -22,7 +21,8 @@ from service.limits import (
 from service.params import IdempotencyKey, PageLimit, hash_request, parse_event_id, parse_key, parse_record_id
 from service.refusals import describe, refusals
 from service.schemas.records import RecordSchemas
-from service.sse_frames import HEADERS, MEDIA_TYPE, reconnect_later
+from service.sse_frames import MEDIA_TYPE, reconnect_later
+from service.streams import sse
 from service.topics import bodies
 from service.topics.model import DeliveryReport, NewRecord, NewRecords, NewTopic, RecordPage, RecordPlace, Topic
 from service.topics.sse import TopicStreams
@@ -176,7 +176,7 @@ async def stream_topic(
         parts = reconnect_later(error)
     else:
         parts = topic_streams.stream(principal, topic, key, first)
-    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS)
+    return sse(parts)
 
 
 @get(

@@ -22,7 +22,8 @@ from service.protocols.a2a.errors import (
 from service.protocols.a2a.model import Answer, Call, ListParams, SendParams, TaskParams
 from service.protocols.a2a.services import A2AServices, Caller
 from service.protocols.a2a.streams import RpcBinding, body, events
-from service.protocols.a2a.wire import check_version, json_stream, sse
+from service.protocols.a2a.wire import check_version
+from service.streams import json_stream, sse
 
 PUSH_METHODS = frozenset(
     {

@@ -18,7 +18,8 @@ from service.protocols.a2a.jsonrpc import answer_call
 from service.protocols.a2a.model import Json, ListParams, SendParams, TaskParams
 from service.protocols.a2a.services import A2AServices, Caller
 from service.protocols.a2a.streams import Binding, body, events
-from service.protocols.a2a.wire import check_version, json_stream, sse
+from service.protocols.a2a.wire import check_version
+from service.streams import json_stream, sse
 
 Asked: TypeAlias = Request[Any, Any, Any]
 Who: TypeAlias = NamedDependency[Principal]

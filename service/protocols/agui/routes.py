@@ -12,15 +12,17 @@ from litestar.response import Stream
 
 from service.access.authenticator import require
 from service.access.principal import Principal
+from service.messages.model import decoded
 from service.params import parse_thread_id
 from service.protocols.agui.begin import AnswersMissing, begin
 from service.protocols.agui.history import conversation, last_answer
 from service.protocols.agui.ids import Run
-from service.protocols.agui.inputs import asked_of, without_nulls
+from service.protocols.agui.inputs import asked_of, state_of, without_nulls
 from service.protocols.agui.model import AgentInfo, RunInput, RuntimeInfo, Stopped
 from service.protocols.agui.services import AguiServices
 from service.protocols.agui.streams import RunReader, error_stream, nothing_open
-from service.sse_frames import HEADERS, MEDIA_TYPE
+from service.sse_frames import MEDIA_TYPE
+from service.streams import sse
 
 Caller: TypeAlias = NamedDependency[Principal]
 Services: TypeAlias = NamedDependency[AguiServices]
@@ -41,8 +43,12 @@ async def run_agent(agent: FromPath[str], data: JSONBody[RunInput], principal: C
     try:
         run = await begin(agui, principal, agent, data)
     except AnswersMissing as error:
-        return _sse(error_stream(error))
-    return _sse(RunReader(agui, principal, run, asked_of(data), without_nulls(data.messages)).events())
+        return sse(error_stream(error))
+    sent = data.state if isinstance(data.state, dict) else {}
+    state = await _begun_with(agui, principal, run) if run.after else sent
+    before = without_nulls(data.messages)
+    reader = RunReader(agui, principal, run, asked_of(data), before, state=state, told=sent or None)
+    return sse(reader.events())
 
 
 @post("/agent/{agent:str}/connect", scope="read", stays_open=True, media_type=MEDIA_TYPE)
@@ -51,10 +57,11 @@ async def connect(agent: FromPath[str], data: JSONBody[RunInput], principal: Cal
     before, running = await conversation(agui, principal, data.thread_id)
     asked = asked_of(data)
     if running is None:
-        return _sse(nothing_open(agui, principal, asked, before))
+        return sse(nothing_open(agui, principal, asked, before))
     answered = await last_answer(agui, running.message_id)
-    reader = RunReader(agui, principal, Run(running.message_id), asked, before, answered=answered)
-    return _sse(reader.events(with_history=True))
+    run, state = Run(running.message_id), state_of(running.metadata)
+    reader = RunReader(agui, principal, run, asked, before, answered=answered, state=state)
+    return sse(reader.events(with_history=True))
 
 
 @post("/agent/{agent:str}/stop/{thread_id:str}", scope="submit")
@@ -69,5 +76,6 @@ async def stop(agent: FromPath[str], thread_id: FromPath[str], principal: Caller
 router = Router("/agui", route_handlers=[list_agents, run_agent, connect, stop], include_in_schema=False)
 
 
-def _sse(parts: Any) -> Stream:
-    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
+async def _begun_with(agui: AguiServices, principal: Principal, run: Run) -> dict[str, Any]:
+    """The state with which the run of a message began, before the questions that it was asked."""
+    return state_of(decoded(await agui.messages.status(principal, run.message_id)).metadata)

@@ -1,7 +1,7 @@
 """What the modules of handlers share."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any, TypeAlias
 
 import litestar
@@ -15,7 +15,7 @@ from service.limits import MAX_PAGE_ITEMS
 from service.protocols.langgraph.find import Found
 from service.protocols.langgraph.model import Json
 from service.protocols.langgraph.services import LangGraphServices
-from service.sse_frames import HEADERS, MEDIA_TYPE
+from service.streams import json_stream, sse
 
 Caller: TypeAlias = NamedDependency[Principal]
 Services: TypeAlias = NamedDependency[LangGraphServices]
@@ -34,16 +34,15 @@ def place_of(found: Found) -> str:
     return f"/threads/{found.thread_id}/runs/{found.run_id}"
 
 
-def sse(parts: Any, found: Found) -> Stream:
+def run_stream(parts: AsyncIterator[bytes], found: Found) -> Stream:
     place = place_of(found)
-    headers = {**HEADERS, "Location": f"{place}/stream", "Content-Location": place}
-    return Stream(parts, media_type=MEDIA_TYPE, headers=headers, status_code=200)
+    return sse(parts, {"Location": f"{place}/stream", "Content-Location": place})
 
 
-def json_stream(parts: Any, found: Found) -> Stream:
+def run_values(parts: AsyncIterator[bytes], found: Found) -> Stream:
+    """The values of the run, once it is over."""
     place = place_of(found)
-    headers = {**HEADERS, "Location": f"{place}/join", "Content-Location": place}
-    return Stream(parts, media_type="application/json", headers=headers, status_code=200)
+    return json_stream(parts, {"Location": f"{place}/join", "Content-Location": place})
 
 
 def flag(request: Asked, name: str) -> bool:

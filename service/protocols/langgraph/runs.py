@@ -18,12 +18,12 @@ from service.protocols.langgraph.calls import (
     delete,
     flag,
     get,
-    json_stream,
     number,
     page,
     place_of,
     post,
-    sse,
+    run_stream,
+    run_values,
 )
 from service.protocols.langgraph.find import Found, find_run, found_run
 from service.protocols.langgraph.model import Json, NewRun, RunsToCancel
@@ -127,7 +127,7 @@ async def join_run(
 ) -> Answer:
     found = await find_run(langgraph, principal, thread_id, run_id)
     reader = RunReader(langgraph, principal, found, cancels=_cancels(request, principal))
-    return json_stream(reader.body(), found)
+    return run_values(reader.body(), found)
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}/stream", scope="read", stays_open=True)
@@ -205,7 +205,7 @@ async def _streamed(
     require(principal, "read")
     begun = await begin_run(langgraph, principal, thread_id, data, key)
     reader = RunReader(langgraph, principal, begun.found, cancels=data.on_disconnect == "cancel")
-    return sse(reader.events(-1, begun.modes), begun.found)
+    return run_stream(reader.events(-1, begun.modes), begun.found)
 
 
 async def _awaited(
@@ -214,7 +214,7 @@ async def _awaited(
     require(principal, "read")
     begun = await begin_run(langgraph, principal, thread_id, data, key)
     reader = RunReader(langgraph, principal, begun.found, cancels=data.on_disconnect == "cancel")
-    return json_stream(reader.body(), begun.found)
+    return run_values(reader.body(), begun.found)
 
 
 async def _joined(
@@ -226,7 +226,7 @@ async def _joined(
     given = request.headers.get("last-event-id")
     after = -1 if given in (None, "", FROM_START) else parse_event_id(given, "Last-Event-ID", MAX_EVENT_ID)
     reader = RunReader(langgraph, principal, found, cancels=_cancels(request, principal))
-    return sse(reader.events(after, modes), found)
+    return run_stream(reader.events(after, modes), found)
 
 
 def _cancels(request: Asked, principal: Principal) -> bool:

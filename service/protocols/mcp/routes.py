@@ -8,7 +8,6 @@ from litestar import Request, Response, Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.exceptions import MethodNotAllowedException
 from litestar.params import JSONBody
-from litestar.response import Stream
 
 from service.access.principal import Principal
 from service.errors import Busy, LimitReached, QueueFull, Refused, Unavailable
@@ -16,7 +15,8 @@ from service.protocols.mcp import calls, resources
 from service.protocols.mcp.model import METHOD_NOT_FOUND, Answer, Call, CallRefused
 from service.protocols.mcp.services import McpServices
 from service.protocols.mcp.translate import parse_place, tool_of
-from service.sse_frames import HEADERS, MEDIA_TYPE
+from service.sse_frames import MEDIA_TYPE
+from service.streams import sse
 
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26")
 SESSION = "Mcp-Session-Id"
@@ -45,7 +45,7 @@ async def call_method(
             return Response(Answer(data.id, result=await _result(mcp, principal, data.method, data.params or {})))
         place = await calls.begin(mcp, principal, data, session)
         if MEDIA_TYPE in request.headers.get("accept", ""):
-            return _stream(calls.events(mcp, principal, place))
+            return sse(calls.events(mcp, principal, place))
         return Response(await calls.wait(mcp, principal, place))
     except (Busy, QueueFull, LimitReached, Unavailable):
         raise  # with the status and headers that say when to try again
@@ -63,7 +63,7 @@ async def resume(
         raise MethodNotAllowedException(headers={"allow": "DELETE, POST"})
     place = parse_place(seen)
     await mcp.messages.status(principal, place.message_id)
-    return _stream(calls.events(mcp, principal, place))
+    return sse(calls.events(mcp, principal, place))
 
 
 @delete("/", scope="read", status_code=204)
@@ -98,7 +98,3 @@ def _initialize(params: dict[str, Any]) -> dict[str, Any]:
         "serverInfo": {"name": "treadle", "version": version("treadle")},
         "instructions": INSTRUCTIONS,
     }
-
-
-def _stream(parts: Any) -> Stream:
-    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)

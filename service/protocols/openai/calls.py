@@ -6,13 +6,11 @@ from typing import Any, TypeAlias
 import litestar
 from litestar import Response
 from litestar.di import NamedDependency
-from litestar.response import Stream
 
 from service.access.principal import Principal
 from service.errors import Unprocessable
 from service.limits import MAX_PAGE_ITEMS
 from service.protocols.openai.services import OpenAIServices
-from service.sse_frames import HEADERS, MEDIA_TYPE
 
 Caller: TypeAlias = NamedDependency[Principal]
 Services: TypeAlias = NamedDependency[OpenAIServices]
@@ -23,14 +21,6 @@ DEFAULT_ITEMS = 20
 get = litestar.get
 post = functools.partial(litestar.post, status_code=200)
 delete = functools.partial(litestar.delete, status_code=200)
-
-
-def sse(parts: Any) -> Stream:
-    return Stream(parts, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
-
-
-def json_stream(parts: Any) -> Stream:
-    return Stream(parts, media_type="application/json", headers=HEADERS, status_code=200)
 
 
 def page_size(query: Any) -> int:

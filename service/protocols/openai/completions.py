@@ -6,9 +6,10 @@ from litestar.params import JSONBody
 from service.access.authenticator import require
 from service.params import IdempotencyKey
 from service.protocols.openai.begin import begin_completion
-from service.protocols.openai.calls import Answer, Caller, Services, post, sse
+from service.protocols.openai.calls import Answer, Caller, Services, post
 from service.protocols.openai.model import NewCompletion
 from service.protocols.openai.streams import CompletionReader
+from service.streams import sse
 
 
 @post("/chat/completions", scope="submit", stays_open=True)

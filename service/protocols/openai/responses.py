@@ -10,10 +10,11 @@ from service.errors import Unprocessable
 from service.params import IdempotencyKey
 from service.protocols.openai.answers import input_items
 from service.protocols.openai.begin import Begun, begin_response
-from service.protocols.openai.calls import Answer, Caller, Services, delete, get, json_stream, page_size, post, sse
+from service.protocols.openai.calls import Answer, Caller, Services, delete, get, page_size, post
 from service.protocols.openai.find import find_response
 from service.protocols.openai.model import Deleted, Item, ItemPage, NewResponse
 from service.protocols.openai.streams import CANCEL_SECONDS, FROM_START, ResponseReader
+from service.streams import json_stream, sse
 
 MAX_NUMBER_DIGITS = 15
 NOT_ALONE = "The response is a part of a conversation of several messages, or of none; delete the conversation."

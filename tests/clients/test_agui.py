@@ -46,7 +46,7 @@ async def test_the_client_plays_every_scene(api: Client) -> None:
         *(["user", "all", 0], ["reasoning", "What does it need?", 0], ["assistant", "I look. ", 1]),
         *(["tool", "blue", 0], ["assistant", "It is blue.", 0]),
     ]
-    assert (told["again"]["types"][1], told["again"]["types"][-2]) == ("STATE_SNAPSHOT", "STATE_DELTA")
+    assert [name for name in told["again"]["types"] if "STATE" in name] == ["STATE_DELTA"]  # it knows the one before
     assert told["state"] == {"seen": {"0": "blue", "1": "blue"}}
 
     [interrupt] = told["ask"]["outcome"]["interrupts"]
@@ -94,6 +94,11 @@ async def read(api: Client, path: str, body: Any, **headers: str) -> list[dict[s
     return [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n") if line.startswith("data: ")]
 
 
+def added(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The JSON Patch that adds the fields."""
+    return [{"op": "add", "path": f"/{name}", "value": value} for name, value in fields.items()]
+
+
 async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks(
     api: Client, start_api: StartApi
 ) -> None:
@@ -112,8 +117,25 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
     assert (await read(api, "/agui/scene", body))[-1]["result"] == [["a", "A"]]
     [kept] = (await api.get("/threads/foreign/messages")).json()["messages"]
     assert (kept["metadata"]["system"], kept["metadata"]["agui"]["state"]) == ("Page:\n7", {"x": 1})
+    thread = "/threads/foreign"
+    assert (await api.get(thread)).json()["memory"] == {"x": 1}
     connected = await read(api, "/agui/agent/scene/connect", run_input(thread="foreign"))
     assert connected[1]["messages"][0] == {"id": "c", "role": "user", "content": [{"type": "text", "text": "history"}]}
+    assert connected[2]["snapshot"] == {"x": 1}
+    for run, state, memory, change in (
+        ("2", {"x": 2, "y": [3]}, {"x": 2, "y": [3]}, None),
+        ("3", {}, {"x": 2, "y": [3]}, {"type": "STATE_SNAPSHOT", "snapshot": {"x": 2, "y": [3]}}),
+        ("4", {"z": 4}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": added({"x": 2, "y": [3]})}),
+        ("5", {"z": 5}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": added({"x": 2, "y": [3]})}),
+    ):
+        text = "nothing" if run == "5" else "object"  # a run that fails saves nothing
+        events = await read(api, "/agui/scene", run_input(text, thread="foreign", run=run, state=state))
+        assert (await api.get(thread)).json()["memory"] == memory
+        told = [event for event in events if event["type"].startswith("STATE_")]
+        assert [{key: event[key] for key in change} for event in told[:1]] == ([] if change is None else [change])
+    assert told[1]["delta"] == [{"op": "replace", "path": "/z", "value": 4}]
+    large = await api.post("/agui/scene", json=run_input(run="6", state={"x": "a" * 1_000_000}))
+    problem(large, 422, "state must have at most 1000000 bytes.")
     names = (await api.get("/agui/info")).json()
     assert (names["agents"]["echo"]["name"], names["mode"]) == ("echo", "sse")
 

@@ -32,7 +32,7 @@ async def begin(services: AguiServices, principal: Principal, agent: str, asked:
     if given.results:
         answers = {_place(call): result for call, result in given.results.items()}
         return await _answer(services, principal, asked, answers)
-    message = to_message(asked, given, agent)
+    message = to_message(asked, given, agent, max_state_bytes=services.settings.max_event_bytes)
     validate_messages([message], services.settings, in_batch=False)
     await _refuse_interrupted(services, principal, asked.thread_id)
     [accepted] = await services.messages.submit_once(principal, key, key.encode(), [message])

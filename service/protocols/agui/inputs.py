@@ -6,6 +6,8 @@ agent. What this server answered before is in the thread; other exchanges become
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from service.errors import Unprocessable
 from service.messages.model import NewMessage
 from service.protocols.agui.ids import Asked, is_own
@@ -77,10 +79,12 @@ def read_run(run: RunInput) -> Given:
     return Given(_given_message(run) or _message(said), said, "\n\n".join(filter(None, system)), history, results)
 
 
-def to_message(run: RunInput, given: Given, agent: str) -> NewMessage:
+def to_message(run: RunInput, given: Given, agent: str, *, max_state_bytes: int) -> NewMessage:
     """Raises Unprocessable."""
     if not given.message:
         raise Unprocessable(UNSAID)
+    if len(msgspec.json.encode(run.state)) > max_state_bytes:
+        raise Unprocessable(f"state must have at most {max_state_bytes} bytes.")
     named: dict[str, Any] = {"system": given.system, "history": given.history, "tools": _tools(run)}
     metadata = {name: value for name, value in named.items() if value}
     kept = {
@@ -93,6 +97,13 @@ def to_message(run: RunInput, given: Given, agent: str) -> NewMessage:
     }
     metadata["agui"] = {name: value for name, value in kept.items() if value not in (None, [], {})}
     return NewMessage(given.message, thread_id=run.thread_id, agent=agent, metadata=metadata)
+
+
+def state_of(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The state with which the client began the run of a message: its fields are set in the memory of the thread."""
+    kept = metadata.get("agui")
+    state = kept.get("state") if isinstance(kept, dict) else None
+    return state if isinstance(state, dict) else {}
 
 
 def asked_of(run: RunInput) -> Asked:

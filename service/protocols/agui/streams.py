@@ -21,7 +21,8 @@ INTERNAL = "The run failed in the service; the cause is in its log."
 
 class RunReader:
     """Reads the log of a run for one client. `before`: the messages of the conversation before the run. `answered`: the
-    questions before this place of the log do not end it.
+    questions before this place of the log do not end it. `state`: that with which the run began; its agent finds it in
+    the memory of the thread, which has it when the run is completed. `told`: the state of the client, as it says.
 
     A stream may be open for long, so it keeps no messages but the encoded ones of the client: those of the run are read
     again where they are needed, at its end."""
@@ -35,6 +36,8 @@ class RunReader:
         before: list[Message],
         *,
         answered: int = 0,
+        state: dict[str, Any],
+        told: Any = None,
     ) -> None:
         self._services = services
         self._principal = principal
@@ -43,7 +46,8 @@ class RunReader:
         self._before = [msgspec.Raw(msgspec.json.encode(message)) for message in before]
         self._answered = answered
         self._translation = Translation(run, asked, answered)
-        self._told: Any = None  # of the thread's memory
+        self._state_of_run = state
+        self._told = told
 
     def events(self, *, with_history: bool = False) -> AsyncIterator[bytes]:
         """`with_history`: the client does not know the messages before."""
@@ -54,7 +58,7 @@ class RunReader:
             yield encode_unnamed(self._translation.opening())
             if with_history:
                 yield encode_unnamed(_snapshot(self._before))
-            if state := await self._state():
+            if state := await self._state(is_open=True):
                 yield frames(state)
             follower, run = self._services.follower, self._run
             async for entries in follower.follow(self._principal, run.message_id, run.after):
@@ -70,8 +74,9 @@ class RunReader:
 
     async def _closing(self, end: Event) -> list[Event]:
         """The last events of the run."""
-        snapshots = await self._state()
-        if self._translation.content.dropped or end.get("outcome", {}).get("type") == "interrupt":
+        is_open = end.get("outcome", {}).get("type") == "interrupt"
+        snapshots = await self._state(is_open=is_open)
+        if self._translation.content.dropped or is_open:
             snapshots.append(_snapshot([*self._before, *await self._messages()]))
         return [*snapshots, end]
 
@@ -84,8 +89,11 @@ class RunReader:
                 break
         return again.content.told.messages
 
-    async def _state(self) -> list[Event]:
+    async def _state(self, *, is_open: bool) -> list[Event]:
+        """What the client does not know of the state that the agent has, or (not open) that the run has left."""
         memory = await memory_of(self._services, self._principal, self._asked.thread_id)
+        if is_open:
+            memory |= self._state_of_run
         events = state_events(self._told, memory)
         self._told = memory if events else self._told
         return events

@@ -41,7 +41,8 @@ class AttemptContext:
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
         stored = msgspec.json.decode(claim.memory or "{}")
-        self.memory: dict[str, Any] = stored if isinstance(stored, dict) else {}
+        given = _state_of_client(metadata)
+        self.memory: dict[str, Any] = (stored if isinstance(stored, dict) else {}) | given
         self._claim = claim
         self._backend = backend
         self._scope = AttemptScope(claim, backend, max_event_bytes=max_event_bytes)
@@ -49,6 +50,8 @@ class AttemptContext:
         self._in_thread = in_thread  # the agent is sync and runs in a thread
         self._incoming = 0  # messages that the agent has received
         self._tools = ToolCalls(claim)
+        if given and not self.memory_fits():
+            raise Rejected("The memory of the thread is too large with the state that the client sent.")
 
     @property
     def cancelled(self) -> bool:
@@ -192,3 +195,10 @@ class AttemptContext:
             raise Rejected(f"{error}.") from None
         changed = msgspec.json.decode(text) != msgspec.json.decode(self._claim.memory or "{}")
         return text if changed else None
+
+
+def _state_of_client(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The state with which a client of AG-UI begins its run. Its fields replace those of the memory."""
+    given = metadata.get("agui")
+    state = given.get("state") if isinstance(given, dict) else None
+    return state if isinstance(state, dict) else {}

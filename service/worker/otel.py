@@ -1,6 +1,6 @@
 """OpenTelemetry traces of a worker (the extra `otel`): a span for the wait of a message in its queue, for each attempt
 at it, for each step, for each tool whose call and result the agent logs, for each call of a model by an agent of
-Treadle's own, and for each record that an agent publishes.
+Treadle's own, for each record that an agent publishes, and for each attempt at the delivery of a webhook.
 
 The span of an attempt is current while its agent runs: instrumented libraries continue the trace, and so do the
 messages that the agent sends. The trace is that of the traceparent with which the message was submitted, or one of the
@@ -27,6 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service import telemetry
 from service.errors import TreadleError
 from service.leases.model import Claim
+from service.limits import WEBHOOK_QUEUE
 from service.telemetry import TRACE_PARENT, Work
 
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -109,10 +110,11 @@ class OtelTraces:
             submitted = min(now, int(claim.created_at.timestamp() * NANOSECONDS))
             with _next_ids(claim, attempt=0):
                 self._tracer.start_span("wait in queue", context, attributes=facts, start_time=submitted).end(now)
+        name, kind = f"invoke_agent {claim.agent}", SpanKind.CONSUMER
+        if claim.queue == WEBHOOK_QUEUE:
+            name, kind = "deliver webhook", SpanKind.CLIENT
         with _next_ids(claim, attempt=claim.attempt):
-            span = self._tracer.start_span(
-                f"invoke_agent {claim.agent}", context, SpanKind.CONSUMER, attributes=facts, start_time=now
-            )
+            span = self._tracer.start_span(name, context, kind, attributes=facts, start_time=now)
         if claim.attempt > 1:
             found = span.get_span_context()
             before = SpanContext(found.trace_id, _span_id(claim, claim.attempt - 1), True, found.trace_flags)
@@ -195,9 +197,9 @@ class OtelTraces:
 
 
 def _facts(work: Work) -> dict[str, Any]:
+    of_agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": work.agent}
     return {
-        "gen_ai.operation.name": "invoke_agent",
-        "gen_ai.agent.name": work.agent,
+        **({} if work.queue == WEBHOOK_QUEUE else of_agent),
         "messaging.message.id": str(work.message_id),
         "messaging.destination.name": work.queue,
         "treadle.tenant": work.tenant,

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from service.agents.model_calls import model_call
 from treadle import Context, Rejected, RetryAfter, agent
 
 
@@ -67,6 +68,15 @@ def everything_sync(context: Any, text: str) -> Any:
     exchanges = [[exchange.message, exchange.result] for exchange in context.history(1)]
     context.usage(cents=0.5, model="m", tokens=8)
     return {**told(context), "exchanges": exchanges}
+
+
+@agent("apart", run_in="process")
+async def apart(context: Context, text: str) -> str:
+    """Steps, asks a model, and sends a message to the agent `helper`."""
+    await context.step("look up", lambda: 1)
+    with model_call("anthropic", "claude-test"):
+        pass
+    return await context.send("hello", agent="helper")
 
 
 class Invoice(msgspec.Struct):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -17,9 +18,12 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.errors import Unavailable
 from service.leases.store import LeaseStore
+from service.worker.isolation.parent import Isolation
 from service.worker.otel import DerivedIds, OtelTraces
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fixture_types import StartApi
+from tests.support.hook_receiver import HookReceiver
+from tests.support.isolated_agents import apart
 from tests.support.messages import settled, submit
 from tests.support.waiting import until
 from treadle import Context, RetryAfter, agent
@@ -171,12 +175,13 @@ async def test_one_trace_from_a_browsers_post_as_a_tree(
     exporter: InMemorySpanExporter,
     provider: TracerProvider,
 ) -> None:
-    """Through a planner, its step, the model that its child calls, what both publish, and a subscription's agent."""
+    """Through a planner, its step, the model that its child calls, a child in a process of its own, what both send and
+    publish, a subscription's agent, and the webhook that is told of the end."""
 
     @agent("planner")
     async def planner(context: Context, text: str) -> str:
         await context.step("look up", lambda: 1)
-        children = [await context.send(f"{text} {n}", agent="coder") for n in (1, 2)]
+        children = [await context.send(f"{text} {n}", agent=name) for n, name in enumerate(("coder", "coder", "apart"))]
         await context.gather(*children)
         await context.publish("plans", text)
         return text
@@ -191,12 +196,18 @@ async def test_one_trace_from_a_browsers_post_as_a_tree(
         made.append(OtelTraces(provider, leases.trace_parents))
         return made[0]
 
-    api = await start_api(cors_origins=("https://app.example",))
+    webhooks: dict[str, Any] = {"webhook_networks": ("127.0.0.0/8",), "webhook_http": True}
+    api = await start_api(cors_origins=("https://app.example",), **webhooks)
     assert (await api.put("/topics/plans", json={})).status_code == 201
-    async with FakeAnthropic().running() as fake:
+    own = msgspec.structs.replace(
+        settings, agents=("tests.support.isolated_agents",), webhook_concurrency=5, **webhooks
+    )
+    async with FakeAnthropic().running() as fake, HookReceiver().running() as receiver:
+        hook = {"url": f"{receiver.origin}/hook", "agents": ["planner"]}
+        assert (await api.post("/webhooks", json=hook)).status_code == 201
         coder = claude_agent("coder").connect(Api("sk-test", fake.url, "claude-test"))
-        registry = Registry(settings, (planner, reviewer, coder))
-        worker = build_worker(settings, str(settings.database_url), registry, make_traces=make)
+        registry = Registry(own, (planner, reviewer, coder, helper, apart))
+        worker = build_worker(own, str(settings.database_url), registry, make_traces=make, isolation=Isolation(own))
         with made[0].listening():
             running = asyncio.create_task(worker.run())
             await until(lambda: sql.fetchval("select count(*) from treadle.subscriptions"))
@@ -204,23 +215,33 @@ async def test_one_trace_from_a_browsers_post_as_a_tree(
             accepted = await api.post("/messages", json={"message": "x", "agent": "planner"}, headers=page)
             assert accepted.status_code == 202
             done = "select count(*) from treadle.messages where state = 'completed'"
-            await until(lambda: sql.fetchval(done), lambda count: count == 4)
+            await until(lambda: sql.fetchval(done), lambda count: count == 7)
             worker.stop()
             await running
+        [told] = receiver.at("/hook")
     spans = exporter.get_finished_spans()
     assert {format(span.context.trace_id, "032x") for span in spans if span.context} == {TRACE}
     shown = as_tree(spans)
     print(shown)
     assert shown == TREE
-    calls = [span for span in spans if span.name == "chat claude-test"]
-    assert [dict(span.attributes or {})["gen_ai.usage.output_tokens"] for span in calls] == [22, 22]
+    [delivery] = [span for span in spans if span.name == "deliver webhook"]
+    assert delivery.context
+    assert told.headers["traceparent"] == f"00-{TRACE}-{delivery.context.span_id:016x}-01"
+    calls = [dict(span.attributes or {}) for span in spans if span.name == "chat claude-test"]
+    assert [call["gen_ai.usage.output_tokens"] for call in calls if "gen_ai.response.model" in call] == [22, 22]
     [first, second] = [span for span in spans if span.name == "invoke_agent planner"]  # parked, and then on
     assert [link.context.span_id for link in second.links] == [first.context.span_id if first.context else None]
 
 
 TREE = """\
 caller
+  deliver webhook
   invoke_agent planner
+    invoke_agent apart
+      chat claude-test
+      invoke_agent helper
+      step look up
+      wait in queue
     invoke_agent coder
       chat claude-test
     invoke_agent coder
@@ -228,10 +249,12 @@ caller
     step look up
     wait in queue
     wait in queue
+    wait in queue
   invoke_agent planner
     invoke_agent reviewer
     publish plans
     wait in queue
+  wait in queue
   wait in queue
 """
 

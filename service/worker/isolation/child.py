@@ -11,15 +11,17 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import uvloop
 
+from service import telemetry
 from service.agents.registry import Registry
 from service.agents.thread_bridge import call_anywhere
 from service.config import Settings
 from service.leases.model import Claim, EarlierResults, EventToAppend, Outcome, SentMessage
+from service.telemetry import TRACE_PARENT
 from service.threads.store import StoredExchange, StoredTurn
 from service.worker.invoke import invoke
 from service.worker.isolation import ipc
@@ -36,8 +38,9 @@ def main(channel: socket.socket, settings: Settings, agents: Registry) -> None:
 
     async def live() -> None:
         reader, writer = await asyncio.open_unix_connection(sock=channel)
-        if (claim := await ipc.read(reader, ipc.CLAIM_DECODER)) is not None:
-            await _serve(claim, reader, writer, settings, agents)
+        if (start := await ipc.read(reader, ipc.START_DECODER)) is not None:
+            _continue_trace(start.trace_parent)
+            await _serve(start.claim, reader, writer, settings, agents)
         os.killpg(0, signal.SIGKILL)  # from inside: the loop would wait for an agent that ignores its cancellation
 
     uvloop.run(live())
@@ -52,11 +55,23 @@ def _prepare_process() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _continue_trace(trace_parent: str | None) -> None:
+    """What the agent sends and calls continues the trace of the attempt, and so do instrumented libraries."""
+    TRACE_PARENT.set(trace_parent)
+    if trace_parent is not None:
+        with contextlib.suppress(ImportError):  # the worker has it; the agent may have broken it
+            from opentelemetry import context
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+            context.attach(TraceContextTextMapPropagator().extract({"traceparent": trace_parent}))
+
+
 async def _serve(
     claim: Claim, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, settings: Settings, agents: Registry
 ) -> None:
     """Start the agent, and listen to the worker until it closes the channel."""
     link = WorkerLink(writer)
+    link.tell_moments()
     agent = agents.get(claim.agent)
     if agent is None:  # the modules have changed since the worker read them
         ipc.write(writer, ipc.Ended(unknown(claim.agent, claim.attempt, settings)))
@@ -128,6 +143,19 @@ class WorkerLink:
     def count(self, usage: str, step: str) -> None:
         """From any thread; the frame goes before all later ones."""
         self._loop.call_soon_threadsafe(ipc.write, self._writer, ipc.Count(usage, step))
+
+    def tell_moments(self) -> None:
+        """From now on, tell the worker of the moments that its metrics and traces listen to. From any thread."""
+
+        def tell(moment: ipc.MomentName) -> Callable[..., None]:
+            def happened(**measured: Any) -> None:
+                measured.pop("work", None)
+                self._loop.call_soon_threadsafe(ipc.write, self._writer, ipc.Happened(moment, measured))
+
+            return happened
+
+        for name in get_args(ipc.MomentName):
+            getattr(telemetry, name).listen(tell(name))
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         """Made for this message only: the process ends with it."""

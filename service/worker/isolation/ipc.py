@@ -1,13 +1,13 @@
 """What a worker and an agent's process tell each other: JSON, preceded by its length in four bytes.
 
-The worker begins with the Claim. The child sends requests (Put and the queries); the worker answers each with a Reply,
-in order. Count, Park and Ended get no reply. The worker may send Stop at any time. After Ended the child waits to be
-killed. What the fork server writes about a child is no frame: READY_BYTE, and finally an EXIT_CODE.
+The worker begins with Start. The child sends requests (Put and the queries); the worker answers each with a Reply, in
+order. Count, Happened, Park and Ended get no reply. The worker may send Stop at any time. After Ended the child waits
+to be killed. What the fork server writes about a child is no frame: READY_BYTE, and finally an EXIT_CODE.
 """
 
 import asyncio
 import struct
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -20,9 +20,18 @@ EXIT_CODE = struct.Struct("!i")  # or the negative number of a signal
 
 LENGTH_BYTES = 4
 
+MomentName: TypeAlias = Literal["step", "tool", "publish", "model_call"]
+
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, tag_field="frame"):
     """Tagged with the name of its class."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The attempt that the child runs. `trace_parent`: its span (W3C trace context), if there is one."""
+
+    claim: Claim
+    trace_parent: str | None
 
 
 class Put(_Frame, frozen=True):
@@ -80,6 +89,13 @@ class Count(_Frame, frozen=True):
     step: str
 
 
+class Happened(_Frame, frozen=True):
+    """A moment of service.telemetry in the child: its listeners are in the worker. `measured`: without `work`."""
+
+    moment: MomentName
+    measured: dict[str, Any]
+
+
 class Park(_Frame, frozen=True):
     """The attempt must end with this outcome: the agent waits for others."""
 
@@ -121,11 +137,11 @@ Query: TypeAlias = (
     | QueryMisfit
 )
 Request: TypeAlias = Put | Query
-FromChild: TypeAlias = Request | Count | Park | Ended
+FromChild: TypeAlias = Request | Count | Happened | Park | Ended
 FromWorker: TypeAlias = Reply | Stop
 Frame = TypeVar("Frame")
 
-CLAIM_DECODER = msgspec.json.Decoder(Claim)
+START_DECODER = msgspec.json.Decoder(Start)
 FROM_CHILD_DECODER: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
 FROM_WORKER_DECODER: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 

@@ -13,6 +13,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from service import telemetry
 from service.config import Settings
 from service.leases.model import Claim, EventToAppend, Outcome
 from service.waiting import retrieve_exception
@@ -126,7 +127,7 @@ class ChildProcess:
 
         When cancelled, it tells the agent to stop and waits for its end; when cancelled again, it stops waiting.
         """
-        ipc.write(self._writer, claim)
+        ipc.write(self._writer, ipc.Start(claim, telemetry.TRACE_PARENT.get()))
         end = asyncio.create_task(self._end(claim, backend))
         end.add_done_callback(retrieve_exception)
         try:
@@ -140,7 +141,7 @@ class ChildProcess:
         return outcome
 
     async def _end(self, claim: Claim, backend: ContextBackend) -> Outcome:
-        serving = asyncio.create_task(self._serve(backend))
+        serving = asyncio.create_task(self._serve(claim, backend))
         death = asyncio.create_task(self._death())
         try:
             # The leash tells of its death: processes that the agent has started may keep the channel open.
@@ -152,7 +153,7 @@ class ChildProcess:
             serving.cancel()
             death.cancel()
 
-    async def _serve(self, backend: ContextBackend) -> ipc.Ended | None:
+    async def _serve(self, claim: Claim, backend: ContextBackend) -> ipc.Ended | None:
         """Serve the child's requests until its agent has ended; None if the channel closes before."""
         while (frame := await ipc.read(self._reader, ipc.FROM_CHILD_DECODER)) is not None:
             match frame:
@@ -162,6 +163,9 @@ class ChildProcess:
                     ipc.write(self._writer, ipc.Reply())
                 case ipc.Count(usage, step):
                     backend.count(usage, step)
+                case ipc.Happened(moment, measured):
+                    work = {} if moment == "model_call" else {"work": claim}  # it happens in the attempt's context
+                    getattr(telemetry, moment)(**work, **measured)
                 case ipc.Park(outcome):
                     backend.park(outcome)
                 case ipc.Ended():

@@ -274,7 +274,7 @@ create or replace function treadle.submit(
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
     tenant text default 'default', reach jsonb default null, max_losses integer default null,
-    thread_metadata jsonb default null)
+    thread_metadata jsonb default null, callback_url text default null)
 returns uuid language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
@@ -288,14 +288,14 @@ begin
             jsonb_strip_nulls(jsonb_build_object(
                 'thread_id', thread_id, 'priority', priority, 'agent', agent, 'delay_seconds', delay_seconds,
                 'max_attempts', max_attempts, 'max_losses', max_losses, 'timeout_seconds', timeout_seconds,
-                'aside', aside, 'thread_metadata', thread_metadata))
+                'aside', aside, 'thread_metadata', thread_metadata, 'callback_url', callback_url))
             || jsonb_build_object('message', message, 'metadata', metadata)),
         tenant => tenant, notify => notify, max_queue_size => null, patient => true, strict => true,
         autocommit => false, reach => reach, at => treadle.clock());
     return v_answers[1].message_id;
 end $$;
 comment on function treadle.submit(jsonb, text, text, text, jsonb, double precision, integer, double precision, boolean,
-    boolean, text, jsonb, integer, jsonb)
+    boolean, text, jsonb, integer, jsonb, text)
     is 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
 
 create or replace function treadle.submit(
@@ -303,7 +303,7 @@ create or replace function treadle.submit(
     metadata jsonb default '{}', delay_seconds double precision default 0, max_attempts integer default null,
     timeout_seconds double precision default null, aside boolean default false, notify boolean default false,
     tenant text default 'default', reach jsonb default null, max_losses integer default null,
-    thread_metadata jsonb default null)
+    thread_metadata jsonb default null, callback_url text default null)
 returns uuid language sql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select treadle.submit(
@@ -311,8 +311,8 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
         metadata => metadata,
         delay_seconds => delay_seconds, max_attempts => max_attempts, timeout_seconds => timeout_seconds,
         aside => aside, notify => notify, tenant => tenant, reach => reach, max_losses => max_losses,
-        thread_metadata => thread_metadata)
+        thread_metadata => thread_metadata, callback_url => callback_url)
 $$;
 comment on function treadle.submit(text, text, text, text, jsonb, double precision, integer, double precision, boolean,
-    boolean, text, jsonb, integer, jsonb)
+    boolean, text, jsonb, integer, jsonb, text)
     is 'Submit one message; it is sent when your transaction commits. Returns its id';

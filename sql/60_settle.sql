@@ -54,11 +54,10 @@ returns treadle.settlement[] language plpgsql as $$
 begin
     return (
         with decided as (
-            select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt,
-                m.lane as old_lane, m.lane_id as old_lane_id, m.tenant, m.agent, l.first_chunk_at,
+            select e.*, m.thread, m.queue, m.priority, m.state as old_state, m.started_at, m.attempt, m.subscription,
+                m.lane as old_lane, m.lane_id as old_lane_id, m.tenant, m.agent, l.first_chunk_at, m.callback_url,
                 case when m.attempt = 1 then greatest(m.created_at, m.run_at) end as ready_at,
-                m.subscription, m.callback_url, m.delivery is not null as is_post,
-                m.questions[cardinality(m.questions)] as asked_seq,
+                m.delivery is not null as is_post, m.questions[cardinality(m.questions)] as asked_seq,
                 coalesce(e.last_seq, l.last_seq, m.last_seq) + 1 as seq,
                 case
                     when e.outcome = 'cancelled' or l.cancel_requested then 'cancelled'

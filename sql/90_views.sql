@@ -23,7 +23,7 @@ create or replace view treadle.message_overview with (security_invoker) as
             where e.message_id = m.message_id
                 and e.seq = m.last_seq
         ) end as asks,
-        m.owner, m.interrupted
+        m.owner, m.interrupted, m.callback_url
     from treadle.messages m
     left join treadle.threads t on t.id = m.thread;
 comment on view treadle.message_overview is 'Every message with its thread''s id; state and hold say where it stands';

@@ -22,6 +22,7 @@ from service.terminal import visible_line
 @click.option("--agent", help="The agent that answers it; by default the default agent.")
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--metadata", help="A JSON object, e.g. '{\"delay_ms\": 200}'.")
+@click.option("--callback-url", help="An address that is told of its end (docs/webhooks.md).")
 @click.option("--follow", is_flag=True, help="Print the answer as it comes; exit code 1 if it fails.")
 @common.of_tenant
 @common.as_json
@@ -33,6 +34,7 @@ def send(
     agent: str | None,
     priority: Any,
     metadata: str | None,
+    callback_url: str | None,
     follow: bool,
     principal: Principal,
     as_json: bool,
@@ -44,6 +46,7 @@ def send(
       treadle send "Hello" --follow
       treadle send "And then?" --thread trip --priority high
       treadle send "one two three" --agent echo --metadata '{"delay_ms": 200}'
+      treadle send "Hello" --callback-url https://example.com/done
     """
     from service.db.notifier import Notifier
     from service.messages.model import NewMessage
@@ -52,7 +55,7 @@ def send(
 
     if not text or len(text) > settings.max_message_chars:
         raise Invalid(f"The text must have 1 to {settings.max_message_chars} characters.")
-    message = NewMessage(text, priority, thread, agent, _object(metadata))
+    message = NewMessage(text, priority, thread, agent, _object(metadata), callback_url=callback_url)
     validate_messages([message], settings, in_batch=False)
 
     async def run() -> bool:

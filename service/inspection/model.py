@@ -97,7 +97,7 @@ class EventCount(Struct, frozen=True):
 class Message(Struct, frozen=True):
     """A message in all its parts. `events` and `marks` are those of the first 10,000 events of its log; `complete`
     says that they are all. `descendants` are at most 200. `traceback` is that of a failure, where its dead letter has
-    one."""
+    one. `callback_url` is told of its end."""
 
     status: Status
     attempts: list[Attempt]
@@ -106,6 +106,7 @@ class Message(Struct, frozen=True):
     events: list[EventCount]
     complete: bool
     traceback: str | None
+    callback_url: str | None
 
 
 FILTER_TEXT = "a text that is not empty"

@@ -119,6 +119,9 @@ class InspectionStore:
             traceback=await self._database.fetchval("select treadle.traceback($1)", message_id)
             if status.state == "failed"
             else None,
+            callback_url=await self._database.fetchval(
+                "select callback_url from treadle.message_overview where message_id = $1", message_id
+            ),
         )
 
     async def change(

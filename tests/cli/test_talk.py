@@ -26,7 +26,10 @@ async def test_send_prints_the_messages_id(sql: Connection, cli: Cli, register_a
     message = await overview(sql, UUID(result.stdout.strip()))
     assert (message["user_message"], message["thread_id"], message["priority"]) == ("Grüße\n😀", "t", "high")
     assert (message["agent"], message["metadata"], message["state"]) == ("echo", {"a": 1}, "queued")
-    accepted = json.loads((await cli("send", "x", "--json")).stdout)
+    await sql.execute("select treadle.offer_webhooks()")  # as a worker does
+    url = "https://example.com/done"
+    accepted = json.loads((await cli("send", "x", "--json", "--callback-url", url)).stdout)
+    assert await sql.fetchval("select callback_url from treadle.messages order by message_id desc limit 1") == url
     assert (accepted["state"], accepted["queue_position"], accepted["thread_id"]) == ("queued", 1, None)
 
 
@@ -36,11 +39,12 @@ async def test_send_prints_the_messages_id(sql: Connection, cli: Cli, register_a
         (["send", ""], "The text must have 1 to 100000 characters."),
         (["send", "x" * 100_001], "The text must have 1 to 100000 characters."),
         (["send", "x", "--agent", "nobody"], "There is no agent 'nobody'."),
+        (["send", "x", "--callback-url", "http://example.com"], "callback_url is refused: The address must begin with"),
         (["send", "x", "--thread", "a/b"], "thread_id must have 1 to 255 characters"),
         (["send", "not UTF-8: \udcff"], "The arguments must be valid UTF-8."),
         (["send", "x", "--thread", "\udcff"], "The arguments must be valid UTF-8."),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 async def test_a_message_that_is_refused_is_one_sentence(
     arguments: list[str], said: str, sql: Connection, cli: Cli, register_agents: Any

@@ -122,17 +122,18 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
     connected = await read(api, "/agui/agent/scene/connect", run_input(thread="foreign"))
     assert connected[1]["messages"][0] == {"id": "c", "role": "user", "content": [{"type": "text", "text": "history"}]}
     assert connected[2]["snapshot"] == {"x": 1}
-    for run, state, memory, change in (
+    changes: tuple[tuple[str, Any, Any, dict[str, Any] | None], ...] = (
         ("2", {"x": 2, "y": [3]}, {"x": 2, "y": [3]}, None),
         ("3", {}, {"x": 2, "y": [3]}, {"type": "STATE_SNAPSHOT", "snapshot": {"x": 2, "y": [3]}}),
         ("4", {"z": 4}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": added({"x": 2, "y": [3]})}),
         ("5", {"z": 5}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": added({"x": 2, "y": [3]})}),
-    ):
+    )
+    for run, state, memory, change in changes:
         text = "nothing" if run == "5" else "object"  # a run that fails saves nothing
         events = await read(api, "/agui/scene", run_input(text, thread="foreign", run=run, state=state))
         assert (await api.get(thread)).json()["memory"] == memory
         told = [event for event in events if event["type"].startswith("STATE_")]
-        assert [{key: event[key] for key in change} for event in told[:1]] == ([] if change is None else [change])
+        assert [{key: event[key] for key in change or ()} for event in told[:1]] == ([change] if change else [])
     assert told[1]["delta"] == [{"op": "replace", "path": "/z", "value": 4}]
     large = await api.post("/agui/scene", json=run_input(run="6", state={"x": "a" * 1_000_000}))
     problem(large, 422, "state must have at most 1000000 bytes.")

@@ -1,4 +1,4 @@
-"""The shell commands of README.md and docs/http.md run as written, against a real `treadle up`."""
+"""The shell commands of README.md, docs/http.md and docs/webhooks.md run as written, against a real `treadle up`."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import pytest
 
 from service.config import Settings
 from service.local.private_postgres import PrivatePostgres
-from tests.support.documents import HTTP, README, Block, blocks
+from tests.support.documents import DOCS, HTTP, README, Block, blocks
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
@@ -128,6 +128,12 @@ def test_the_commands_run_as_written(environment: dict[str, str], port: int) -> 
     answer = run("\n".join(on_port(block, port) for block in blocks(HTTP, "sh")), environment)
     assert answer.count('"message_id":') == 3
     assert events(answer) == ["queued", "started", "chunk", "chunk", "chunk", "done", "chunk", "chunk", "done"]
+
+    commands_of_page = "\n".join(on_port(block, port) for block in blocks(DOCS / "webhooks.md", "sh"))
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    answer = run(commands_of_page, environment | {"PATH": path})
+    assert answer.count("whsec_") == 2  # that of the callbacks, and that after the rotation
+    assert answer.count('"message_id":') == 1
 
     sent = run(".venv/bin/treadle send hello --follow", environment)
     assert sent == "hello\n"

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from service.db.pool import Connection
 from service.local.private_postgres import PrivatePostgres
 from tests.support.documents import DOCS, README, Block, blocks
 
@@ -40,3 +41,13 @@ async def test_the_sql_of_the_readme_runs_as_written(dsn: str, register_agents: 
     await register_agents()
     output = await psql(dsn, README, blocks(README, "sql"))
     assert '"Thank the buyer of a red bicycle."' in output
+
+
+async def test_the_sql_of_the_webhooks_runs_as_written(
+    dsn: str, sql: Connection, register_agents: Callable[..., Awaitable[None]]
+) -> None:
+    await register_agents()
+    await sql.execute("select treadle.offer_webhooks()")  # as a worker does
+    page = DOCS / "webhooks.md"
+    await psql(dsn, page, blocks(page, "sql"))
+    assert await sql.fetchval("select callback_url from treadle.message_overview") == "https://example.com/done"

@@ -156,7 +156,9 @@ async def test_callbacks_and_the_dialect_of_openai_are_verified(api: Client, rec
     secret = (await api.get("/webhooks/callback-secret")).json()["secret"]
     made = await create(api, f"{receiver.origin}/openai", format="openai")
     for agent_name in ("large", "broken"):
-        await api.submit("x", agent=agent_name, callback_url=f"{receiver.origin}/{agent_name}")
+        url = f"{receiver.origin}/{agent_name}"
+        message_id = await api.submit("x", agent=agent_name, callback_url=url)
+        assert (await api.get(f"/messages/{message_id}")).json()["callback_url"] == url
     ends: dict[str, Received] = {name: (await receiver.has(f"/{name}", 1))[0] for name in ("large", "broken")}
     told = {name: Webhook(secret).verify(post.body, post.headers) for name, post in ends.items()}
     assert {name: item["type"] for name, item in told.items()} == {

@@ -93,6 +93,7 @@ class MessageDetails(Struct, frozen=True):
     events: list[EventCount]
     complete: bool
     traceback: str | None
+    callback_url: str | None = None
 
 
 class Reason(Struct, frozen=True):

@@ -276,7 +276,7 @@ export interface components {
          * Message
          * @description A message in all its parts. `events` and `marks` are those of the first 10,000 events of its log; `complete`
          *         says that they are all. `descendants` are at most 200. `traceback` is that of a failure, where its dead letter has
-         *         one.
+         *         one. `callback_url` is told of its end.
          */
         Message: {
             status: components["schemas"]["Status"];
@@ -286,6 +286,7 @@ export interface components {
             events: components["schemas"]["EventCount"][];
             complete: boolean;
             traceback: string | null;
+            callback_url: string | null;
         };
         /**
          * MessageChanges
